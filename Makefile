@@ -1,0 +1,59 @@
+# `make demo` and `make test` do all the set-up themselves: Python 3.11+, git and make are enough.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+TEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-all lint format types layers demo docs bench clean
+
+help:
+	@echo "make demo      eight nodes on this machine: publish, send, kill, recover (about a minute)"
+	@echo "make test      lint, types, layers and tests (at most ten minutes)"
+	@echo "make test-all  the same, and the slow tests"
+	@echo "make docs      the documentation, into site/"
+	@echo "make bench     the benchmarks, into out/"
+	@echo "make setup     only the virtual environment in .venv"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml scripts/check-python
+	@$(PYTHON) scripts/check-python
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing titan-overlay and its development tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --editable '.[dev,sim]'
+	@touch $@
+
+test: setup lint types layers
+	$(BIN)/python -m pytest -m "not slow" $(TEST_ARGS)
+
+test-all: setup lint types layers
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: setup
+	$(BIN)/mypy
+
+layers: setup
+	$(BIN)/lint-imports
+
+demo: setup
+	$(BIN)/python examples/demo.py
+
+docs: setup
+	$(BIN)/mkdocs build --strict
+
+bench: setup
+	$(BIN)/python -m benchmarks --out out
+
+clean:
+	rm -rf $(VENV) build dist site out .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Objects that come with Titan Overlay, built on its public API alone."""

@@ -1,0 +1,1 @@
+"""Churn, faults and adversaries on a virtual clock, with real nodes."""

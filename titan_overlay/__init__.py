@@ -1,0 +1,1 @@
+"""Titan Overlay: a pool of named objects on machines that nobody controls."""

@@ -1,0 +1,1 @@
+"""Faces: argument parsing and printing, no logic that a test would want."""

@@ -1,0 +1,1 @@
+"""The Kademlia network of nodes: it finds nodes near an id and holds soft state."""
