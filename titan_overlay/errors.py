@@ -1,0 +1,243 @@
+"""The tree of errors.
+
+    TitanError
+    ├── ConfigError            a setting is wrong                        (local only)
+    ├── StorageError           the data directory is in use, corrupt or full (local only)
+    ├── LinkError              a link broke or could not be made         (local only)
+    └── RemotableError         crosses the wire as a code with fields
+        ├── NotFound           no live copy of that name was found
+        ├── Gone               the object was deleted
+        ├── NotHere            this node holds no copy (any more)
+        ├── Forbidden          a right is missing
+        ├── BadMessage         the bytes or the message's type are not understood
+        ├── Unavailable        copies exist, none answered
+        ├── DeadlineExceeded   the time given has run out
+        ├── Overloaded         a bounded queue is full
+        ├── Conflict           somebody else was first
+        ├── ReentrantCall      a chain of calls came back to a busy object
+        └── RemoteError        the handler raised
+            └── ...            typed errors of the user's own (`@titan.error`)
+
+Each remotable error says whether the same request may be sent again (`retryable`) and whether it may have run
+(`maybe_executed`). Errors are values on the wire: a code, a text and a few fields; never a traceback.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+
+class TitanError(Exception):
+    """Everything that Titan Overlay raises on purpose. The text says what happened, to what, and what to do."""
+
+
+class ConfigError(TitanError):
+    """A setting cannot be used; the text names it, where it came from, and what would be right."""
+
+
+class StorageError(TitanError):
+    """The data directory cannot be used: taken by another process, not writable, corrupt or full."""
+
+
+class LinkError(TitanError):
+    """A link to a peer broke or could not be made. Never crosses the wire: the router turns it into `Unavailable`."""
+
+    def __init__(self, message: str, *, maybe_executed: bool = False) -> None:
+        super().__init__(message)
+        self.maybe_executed = maybe_executed
+
+
+class RemotableError(TitanError):
+    """An error that can be an answer. Fields: those of `FIELDS`, all msgpack values."""
+
+    code: ClassVar[str]
+    retryable: ClassVar[bool] = False
+    FIELDS: ClassVar[tuple[str, ...]] = ()
+
+    maybe_executed: bool = False
+
+    def __init__(self, message: str = "", *, maybe_executed: bool = False) -> None:
+        super().__init__(message)
+        self.maybe_executed = maybe_executed
+
+    def to_wire(self) -> "WireError":
+        fields = {name: getattr(self, name) for name in self.FIELDS}
+        return WireError(self.code, str(self), self.maybe_executed, fields)
+
+
+class WireError(msgspec.Struct, frozen=True, array_like=True):
+    """What an error looks like between two nodes."""
+
+    code: str
+    text: str
+    maybe_executed: bool = False
+    fields: dict[str, Any] = {}
+
+
+class NotFound(RemotableError):
+    """No live copy of that name was found. `asked`: how many nodes said so."""
+
+    code = "not-found"
+    FIELDS = ("asked",)
+
+    def __init__(self, message: str = "", *, asked: int = 0, maybe_executed: bool = False) -> None:
+        super().__init__(message, maybe_executed=maybe_executed)
+        self.asked = asked
+
+
+class Gone(RemotableError):
+    """The object was deleted by someone who had the right to."""
+
+    code = "gone"
+
+
+class NotHere(RemotableError):
+    """This node holds no copy. `hint`: id of a node that may hold one, or empty."""
+
+    code = "not-here"
+    retryable = True
+    FIELDS = ("hint",)
+
+    def __init__(self, message: str = "", *, hint: bytes = b"", maybe_executed: bool = False) -> None:
+        super().__init__(message, maybe_executed=maybe_executed)
+        self.hint = hint
+
+
+class Forbidden(RemotableError):
+    """A right is missing; the text says which, and which command grants it."""
+
+    code = "forbidden"
+
+
+class BadMessage(RemotableError):
+    """The bytes are not what they should be, or the object has no handler for the message's type."""
+
+    code = "bad-message"
+
+
+class Unavailable(RemotableError):
+    """Copies are known, but none answered. With `maybe_executed` the request may have run once."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class DeadlineExceeded(RemotableError):
+    """The time given to the request has run out."""
+
+    code = "deadline"
+    retryable = True
+
+
+class Overloaded(RemotableError):
+    """A bounded queue is full, or a budget is used up. `retry_after`: seconds."""
+
+    code = "overloaded"
+    retryable = True
+    FIELDS = ("retry_after",)
+
+    def __init__(self, message: str = "", *, retry_after: float = 1.0, maybe_executed: bool = False) -> None:
+        super().__init__(message, maybe_executed=maybe_executed)
+        self.retry_after = retry_after
+
+
+class Conflict(RemotableError):
+    """Somebody else was first, or a higher version is there already."""
+
+    code = "conflict"
+
+
+class ReentrantCall(RemotableError):
+    """A chain of calls came back to an object that waits for that chain."""
+
+    code = "reentrant"
+
+
+class RemoteError(RemotableError):
+    """The handler raised. `type`: name of its exception; `correlation`: what to look for in the holder's log."""
+
+    code = "remote"
+    FIELDS = ("type", "correlation")
+
+    def __init__(
+        self, message: str = "", *, type: str = "", correlation: str = "", maybe_executed: bool = True
+    ) -> None:
+        super().__init__(message, maybe_executed=maybe_executed)
+        self.type = type
+        self.correlation = correlation
+
+
+_BY_CODE: dict[str, type[RemotableError]] = {
+    cls.code: cls
+    for cls in (
+        NotFound,
+        Gone,
+        NotHere,
+        Forbidden,
+        BadMessage,
+        Unavailable,
+        DeadlineExceeded,
+        Overloaded,
+        Conflict,
+        ReentrantCall,
+        RemoteError,
+    )
+}
+
+E = TypeVar("E", bound=type[RemotableError])
+
+
+def error(code: str) -> Callable[[E], E]:
+    """Class decorator that registers an error of the user's own: `@titan.error("bank.insufficient")`.
+
+    The class derives from `RemoteError` and may list `FIELDS`; both ends that import it see the same type, other
+    callers get a `RemoteError` whose `type` is the code.
+
+    Raises:
+        ValueError: the code is taken or has no dot (codes without a dot are Titan's own).
+    """
+    if "." not in code:
+        raise ValueError(
+            f"error code {code!r} needs a dot, as in 'bank.insufficient'; plain codes are Titan's own"
+        )
+
+    def register(cls: E) -> E:
+        known = _BY_CODE.get(code)
+        if known is not None and known.__qualname__ != cls.__qualname__:
+            raise ValueError(f"error code {code!r} is already taken by {known.__qualname__}")
+        cls.code = code
+        _BY_CODE[code] = cls
+        return cls
+
+    return register
+
+
+def from_wire(wire: WireError) -> RemotableError:
+    """The exception that a `WireError` stands for; codes unknown here become `RemoteError`."""
+    cls = _BY_CODE.get(wire.code)
+    if cls is None:
+        return RemoteError(
+            wire.text,
+            type=wire.code,
+            correlation=str(wire.fields.get("correlation", "")),
+            maybe_executed=wire.maybe_executed,
+        )
+    made = cls.__new__(cls)
+    Exception.__init__(made, wire.text)
+    made.maybe_executed = wire.maybe_executed
+    defaults = _field_defaults(cls)
+    for name in cls.FIELDS:
+        value = wire.fields.get(name, defaults.get(name))
+        default = defaults.get(name)
+        # A peer may send anything: a field of the wrong type falls back to its default.
+        if default is not None and not isinstance(
+            value, (int, float) if isinstance(default, float) else type(default)
+        ):
+            value = default
+        setattr(made, name, value)
+    return made
+
+
+def _field_defaults(cls: type[RemotableError]) -> dict[str, Any]:
+    return (cls.__init__.__kwdefaults__ or {}) if hasattr(cls.__init__, "__kwdefaults__") else {}

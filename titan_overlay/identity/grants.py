@@ -1,0 +1,179 @@
+"""Grants: signed rights, checked offline. Invitations: a grant packed into a join line."""
+
+import base64
+from enum import IntFlag
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from titan_overlay.errors import BadMessage, ConfigError, Forbidden
+from titan_overlay.identity import names, records
+from titan_overlay.identity.ids import ID_BYTES, NodeId, PoolId, fingerprint
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.records import Record, Signed
+
+CLOCK_TOLERANCE = 300.0
+"""Seconds by which two honest wall clocks may differ."""
+
+DEFAULT_SECONDS = 7 * 86400.0
+FOUNDER_SECONDS = 365 * 86400.0
+
+
+class Right(IntFlag):
+    """What a grant may allow; each apart."""
+
+    JOIN = 1
+    CALL = 2
+    HOST = 4
+    PUBLISH = 8
+    DELETE = 16
+    ADMINISTER = 32
+
+    @classmethod
+    def parse(cls, text: str) -> "Right":
+        """`publish,host` -> the rights. Raises ConfigError for an unknown word."""
+        total = cls(0)
+        for word in filter(None, (part.strip().upper() for part in text.split(","))):
+            if word not in cls.__members__:
+                raise ConfigError(
+                    f"no such right: {word.lower()!r}; there are {', '.join(m.lower() for m in cls.__members__)}"
+                )
+            total |= cls[word]
+        return total
+
+
+STRANGER = Right.JOIN | Right.CALL
+"""What anyone may do in a pool by default (and hold data, which verifies itself)."""
+
+
+class Grant(Record, frozen=True, array_like=True):
+    """`grantee` may do `rights` on names that `pattern` covers until `expires`.
+
+    Signed by the pool's key (delegation by others comes with revocation).
+    """
+
+    LABEL: ClassVar[bytes] = b"grant"
+
+    grantee: bytes
+    """NodeId of the key that gets the right; 32 zero bytes: whoever bears it (an invitation)."""
+    rights: int
+    pattern: str = "*"
+    expires: float = 0.0
+    """Unix seconds."""
+    trust: bytes = b""
+    """Public key whose bundles the bearer's node should accept, or empty (an invitation that says so)."""
+
+
+BEARER = bytes(ID_BYTES)
+
+
+def issue(
+    key: SigningKey,
+    pool: PoolId,
+    grantee: bytes,
+    rights: Right,
+    *,
+    expires: float,
+    pattern: str = "*",
+    trust: bytes = b"",
+) -> Signed[Grant]:
+    """A grant signed by `key`, which must be the pool's."""
+    return records.sign(Grant(bytes(grantee), int(rights), pattern, expires, trust), key, pool)
+
+
+def check(raw: bytes, pool: PoolId, now: float) -> Signed[Grant]:
+    """The grant in these bytes, if it was signed by the pool and has not expired.
+
+    Raises:
+        Forbidden: not the pool's, or expired. BadMessage: malformed.
+    """
+    grant = records.check(raw, Grant, pool)
+    if grant.public != pool:
+        raise Forbidden("this grant was not signed by the pool's key")
+    if grant.value.expires + CLOCK_TOLERANCE < now:
+        raise Forbidden("this grant has expired; ask for a new one: titan grant KEY RIGHTS")
+    return grant
+
+
+def allows(raw: bytes | None, pool: PoolId, who: NodeId, right: Right, name: str, now: float) -> bool:
+    """Whether these bytes are a valid grant of `right` on `name` for `who`. The pool's own key may do everything."""
+    if not raw:
+        return False
+    try:
+        grant = check(raw, pool, now).value
+    except (Forbidden, BadMessage):
+        return False
+    return grant.grantee in (who, BEARER) and bool(grant.rights & right) and names.covers(grant.pattern, name)
+
+
+def may_publish(public: bytes, who: NodeId, name: str, grant: bytes | None, pool: PoolId, now: float) -> None:
+    """Checks the right to publish a name.
+
+    Raises:
+        Forbidden: says which name would be allowed and which command grants this one.
+    """
+    kind = names.space(name)
+    if public == pool or kind is names.Space.CONTENT:
+        return
+    if kind is names.Space.OWNER and name[1:].partition("/")[0] == fingerprint(public):
+        return
+    if kind is names.Space.POOL and allows(grant, pool, who, Right.PUBLISH, name, now):
+        return
+    mine = name.rpartition("/")[2] if kind is names.Space.OWNER else name
+    raise Forbidden(
+        f"key {fingerprint(public)} may not publish {name!r}; publish it as '~me/{mine}', or let the holder of the pool's key run: "
+        f"titan grant {public.hex()} publish --names '{name}'"
+    )
+
+
+class JoinLine(msgspec.Struct, frozen=True):
+    """`titan://POOL/NODE@host:port[?invitation]`, or a bare `host:port` (trust on first use)."""
+
+    host: str
+    port: int
+    pool: bytes = b""
+    node: bytes = b""
+    invitation: bytes = b""
+
+    def __str__(self) -> str:
+        address = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        if not self.pool:
+            return address
+        tail = f"?{_b64(self.invitation)}" if self.invitation else ""
+        return f"titan://{self.pool.hex()}/{self.node.hex()}@{address}{tail}"
+
+    @classmethod
+    def parse(cls, text: str, default_port: int = 4747) -> "JoinLine":
+        """Raises ConfigError naming what is wrong."""
+        try:
+            if not text.startswith("titan://"):
+                parts = urlsplit(f"//{text}")
+                if not parts.hostname or parts.path or parts.query or parts.username:
+                    raise ValueError("not host:port")
+                return cls(parts.hostname, parts.port or default_port)
+            pool, _, rest = text.removeprefix("titan://").partition("/")
+            node, _, address = rest.partition("@")
+            address, _, invitation = address.partition("?")
+            parts = urlsplit(f"//{address}")
+            if len(pool) != 64 or len(node) != 64 or not parts.hostname:
+                raise ValueError("pool and node have 64 hexadecimal digits each")
+            return cls(
+                parts.hostname,
+                parts.port or default_port,
+                bytes.fromhex(pool),
+                bytes.fromhex(node),
+                _unb64(invitation) if invitation else b"",
+            )
+        except ValueError as why:
+            raise ConfigError(
+                f"cannot read the join line {text!r} ({why}); it looks like host:port or titan://POOL/NODE@host:port"
+            ) from None
+
+
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _unb64(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -1,0 +1,90 @@
+"""Signed records: statements that third parties can check.
+
+A signature covers `titan/1/<type>\\0`, the pool id and the bytes *as received*: what is relayed is never encoded again.
+"""
+
+from typing import Any, ClassVar, Generic, TypeVar
+
+import msgspec
+
+from titan_overlay.errors import BadMessage
+from titan_overlay.identity.ids import NodeId, PoolId, node_id
+from titan_overlay.identity.keys import KEY_BYTES, SIGNATURE_BYTES, SigningKey, verify_record
+from titan_overlay.wire import codec
+
+MAX_RECORD_BYTES = 1000
+"""A record, signature and key included, must fit in one datagram with its envelope."""
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """Base of everything that is signed. A subclass sets `LABEL`, which no other record may share."""
+
+    LABEL: ClassVar[bytes] = b""
+
+
+class _Envelope(msgspec.Struct, frozen=True, array_like=True):
+    public: bytes
+    signature: bytes
+    body: bytes
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Signed(Generic[R]):
+    """A record whose signature has been checked; `raw` is what to store and pass on."""
+
+    __slots__ = ("public", "raw", "signer", "value")
+
+    def __init__(self, value: R, public: bytes, raw: bytes) -> None:
+        self.value = value
+        self.public = public
+        self.raw = raw
+        self.signer: NodeId = node_id(public)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Signed) and other.raw == self.raw
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __repr__(self) -> str:
+        return f"Signed({self.value!r} by {self.signer.hex()[:12]})"
+
+
+def _covered(label: bytes, pool: PoolId, body: bytes) -> bytes:
+    return b"titan/1/" + label + b"\0" + pool + body
+
+
+def sign(record: R, key: SigningKey, pool: PoolId) -> Signed[R]:
+    """The record, signed by the key for this pool.
+
+    Raises:
+        BadMessage: it would not fit in a datagram.
+    """
+    body = codec.encode(record)
+    raw = codec.encode(_Envelope(key.public, key.sign(_covered(record.LABEL, pool, body)), body))
+    if len(raw) > MAX_RECORD_BYTES:
+        raise BadMessage(
+            f"the signed {record.LABEL.decode()} has {len(raw)} bytes, {MAX_RECORD_BYTES} is the limit: shorten it"
+        )
+    return Signed(record, key.public, raw)
+
+
+def check(raw: bytes, type: type[R], pool: PoolId) -> Signed[R]:
+    """The record in these bytes, if its signature holds in this pool.
+
+    Raises:
+        BadMessage: malformed, oversized, of another type or pool, or wrongly signed.
+    """
+    if len(raw) > MAX_RECORD_BYTES:
+        raise BadMessage(f"a record has at most {MAX_RECORD_BYTES} bytes, this one {len(raw)}")
+    envelope = codec.decode(raw, _Envelope)
+    if len(envelope.public) != KEY_BYTES or len(envelope.signature) != SIGNATURE_BYTES:
+        raise BadMessage("a record's key has 32 bytes and its signature 64")
+    if not verify_record(envelope.public, envelope.signature, _covered(type.LABEL, pool, envelope.body)):
+        raise BadMessage(
+            f"the signature of this {type.LABEL.decode()} does not hold in pool {pool.hex()[:12]}"
+        )
+    value: Any = codec.decode(envelope.body, type)
+    return Signed(value, envelope.public, raw)

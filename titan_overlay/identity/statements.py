@@ -1,0 +1,148 @@
+"""An object's own rules, and the signed statements about it: `Policy`, `Descriptor`, `Advertisement`, `Tombstone`."""
+
+from hashlib import sha256
+from typing import ClassVar, Literal
+
+import msgspec
+
+from titan_overlay.errors import BadMessage
+from titan_overlay.identity import grants, names, records
+from titan_overlay.identity.ids import ObjectId, PoolId
+from titan_overlay.identity.records import Record, Signed
+
+Kind = Literal["data", "service", "mutable"]
+
+
+class Policy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, forbid_unknown_fields=True):
+    """How the pool keeps the copies of an object. All times in seconds."""
+
+    min_copies: int = 3
+    max_copies: int = 8
+    ttl: float = 0.0
+    """How long a replica lives after the object was published or last pinned; 0: for ever."""
+    cache: bool = True
+    """Data only: nodes that read it may keep it for a while and answer for it."""
+    cache_ttl: float = 600.0
+    reduplicate: bool = True
+    """Holders make new copies while there are fewer than `min_copies`."""
+    deduplicate: bool = True
+    """Surplus holders step down while there are more than `max_copies`."""
+    bound: bool = False
+    """Lives on one node and is never copied."""
+    hosts: Literal["granted", "anyone"] = "granted"
+    votes: int = 1
+    faults: int = 0
+    byzantine: bool = False
+    requires: dict[str, str] = {}
+    """Labels that a holder must have."""
+    max_bytes: int = 0
+    """Largest message the object accepts; 0: the node's limit."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_copies <= self.max_copies <= 64:
+            raise ValueError(
+                f"1 <= min_copies <= max_copies <= 64, not {self.min_copies} and {self.max_copies}"
+            )
+        if self.ttl < 0 or self.cache_ttl < 0 or self.max_bytes < 0:
+            raise ValueError("ttl, cache_ttl and max_bytes are not negative")
+
+
+class Content(msgspec.Struct, frozen=True, array_like=True):
+    """The bytes of a data object: verified chunk by chunk against the manifest, and as a whole against its name."""
+
+    size: int
+    chunk_bytes: int
+    manifest: bytes
+    """SHA-256 of the concatenated SHA-256 digests of the chunks."""
+
+
+class Descriptor(Record, frozen=True, array_like=True, omit_defaults=True):
+    """What an object is. Signed by its publisher, whose key comes with the signature."""
+
+    LABEL: ClassVar[bytes] = b"descriptor"
+
+    name: str
+    """Full name (`~fingerprint/x`, never `~me/x`)."""
+    kind: Kind
+    type: str
+    """Installed object type (`echo`), `Class` in the bundle, or `` for data."""
+    version: int
+    """The higher wins; ties go to the smaller hash."""
+    created: float
+    """Unix seconds."""
+    policy: Policy = Policy()
+    token_hash: bytes = b""
+    """SHA-256 of the token that deletes this version."""
+    bundle: bytes = b""
+    """SHA-256 of the bundle, or empty."""
+    content: Content | None = None
+    idempotent: tuple[str, ...] = ()
+    """Message types that may run more than once; `*`: all."""
+    grant: bytes = b""
+    """The publisher's grant, where the name needs one."""
+
+
+class Advertisement(Record, frozen=True, array_like=True, omit_defaults=True):
+    """A holder's statement "I hold this object". The highest `sequence` of a holder wins."""
+
+    LABEL: ClassVar[bytes] = b"advertisement"
+
+    object_id: bytes
+    host: str
+    port: int
+    sequence: int
+    """Grows with every statement of this holder about this object (unix milliseconds, made monotonic)."""
+    expires: float
+    """Unix seconds."""
+    version: int = 0
+    """Of the descriptor that it holds."""
+    withdrawn: bool = False
+    """A withdrawal: it holds the object no longer."""
+    passing: bool = False
+    """An opportunistic cache: answers, but is not counted as a copy."""
+    grant: bytes = b""
+    """The holder's right to host, where the object asks for one."""
+
+
+class Tombstone(Record, frozen=True, array_like=True):
+    """The object, up to `version`, is deleted. Proven by the token, or by the publisher's own signature."""
+
+    LABEL: ClassVar[bytes] = b"tombstone"
+
+    descriptor: bytes
+    """The signed descriptor that this ends."""
+    version: int
+    expires: float
+    token: bytes = b""
+
+
+def check_descriptor(raw: bytes, object_id: ObjectId | None, pool: PoolId, now: float) -> Signed[Descriptor]:
+    """A descriptor that is signed, names this object, and whose publisher may publish that name.
+
+    Raises:
+        BadMessage, Forbidden
+    """
+    signed = records.check(raw, Descriptor, pool)
+    if object_id is not None and names.object_id(pool, signed.value.name) != object_id:
+        raise BadMessage(f"this descriptor is of {signed.value.name!r}, another object")
+    # A grant is needed when the object is published, and must have been valid then.
+    grants.may_publish(
+        signed.public,
+        signed.signer,
+        signed.value.name,
+        signed.value.grant or None,
+        pool,
+        signed.value.created,
+    )
+    if signed.value.created > now + grants.CLOCK_TOLERANCE:
+        raise BadMessage(f"the descriptor of {signed.value.name!r} is from the future; check the clocks")
+    return signed
+
+
+def newer(a: Signed[Descriptor], b: Signed[Descriptor]) -> bool:
+    """Whether `a` replaces `b`: the higher version, then the smaller bytes."""
+    return (a.value.version, _inverted(a.raw)) > (b.value.version, _inverted(b.raw))
+
+
+def _inverted(raw: bytes) -> bytes:
+    return bytes(255 - byte for byte in sha256(raw).digest())
