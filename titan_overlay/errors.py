@@ -198,9 +198,7 @@ def error(code: str) -> Callable[[E], E]:
         ValueError: the code is taken or has no dot (codes without a dot are Titan's own).
     """
     if "." not in code:
-        raise ValueError(
-            f"error code {code!r} needs a dot, as in 'bank.insufficient'; plain codes are Titan's own"
-        )
+        raise ValueError(f"error code {code!r} needs a dot, as in 'bank.insufficient'; plain codes are Titan's own")
 
     def register(cls: E) -> E:
         known = _BY_CODE.get(code)
@@ -231,9 +229,7 @@ def from_wire(wire: WireError) -> RemotableError:
         value = wire.fields.get(name, defaults.get(name))
         default = defaults.get(name)
         # A peer may send anything: a field of the wrong type falls back to its default.
-        if default is not None and not isinstance(
-            value, (int, float) if isinstance(default, float) else type(default)
-        ):
+        if default is not None and not isinstance(value, (int, float) if isinstance(default, float) else type(default)):
             value = default
         setattr(made, name, value)
     return made

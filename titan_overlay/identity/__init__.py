@@ -1,0 +1,1 @@
+"""Who is who and what is what: keys, ids, names, signed statements."""

@@ -1,4 +1,4 @@
-"""256-bit ids: of nodes, objects, pools, in one space with the XOR metric (Maymounkov and Mazieres, Kademlia, section 2.1)."""
+"""256-bit ids of nodes, objects and pools: one space with the XOR metric (Kademlia paper, section 2.1)."""
 
 from hashlib import blake2b, sha256
 from typing import NewType
@@ -32,7 +32,7 @@ def rank(object_id: bytes, node: bytes) -> bytes:
 
 
 def solves_puzzle(node: bytes, zero_bits: int) -> bool:
-    """Whether an id meets the static puzzle: H(id) starts with `zero_bits` zero bits (Baumgart and Mies, S/Kademlia, 4.1)."""
+    """Whether an id meets the static puzzle: H(id) starts with `zero_bits` zero bits (S/Kademlia paper, 4.1)."""
     if zero_bits == 0:
         return True
     return int.from_bytes(sha256(node).digest(), "big") >> (ID_BITS - zero_bits) == 0

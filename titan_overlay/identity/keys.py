@@ -44,6 +44,8 @@ class SigningKey:
 
 
 class Verifier(Protocol):
+    """Checks one signature."""
+
     def __call__(self, public: bytes, signature: bytes, message: bytes) -> bool: ...
 
 

@@ -58,9 +58,7 @@ def _check_special(name: str) -> None:
     if name.startswith("~"):
         owner, _, rest = name[1:].partition("/")
         if not rest or not (owner == "me" or _is_hex(owner, _FINGERPRINT_DIGITS)):
-            raise BadMessage(
-                f"a name of an owner is ~<32 hexadecimal digits>/anything or ~me/anything: {name!r}"
-            )
+            raise BadMessage(f"a name of an owner is ~<32 hexadecimal digits>/anything or ~me/anything: {name!r}")
 
 
 def _is_hex(text: str, digits: int) -> bool:
@@ -110,7 +108,7 @@ def content_name(digest: bytes) -> str:
 
 
 def covers(pattern: str, name: str) -> bool:
-    """Whether a pattern of a grant or a service (`weather/*`, `img/thumb`, `*`) covers a name. `*` only as the last part."""
+    """Whether a pattern (`weather/*`, `img/thumb`, `*`) covers a name; `*` stands only as the last part."""
     if pattern == "*":
         return True
     if pattern.endswith("/*"):

@@ -83,8 +83,6 @@ def check(raw: bytes, type: type[R], pool: PoolId) -> Signed[R]:
     if len(envelope.public) != KEY_BYTES or len(envelope.signature) != SIGNATURE_BYTES:
         raise BadMessage("a record's key has 32 bytes and its signature 64")
     if not verify_record(envelope.public, envelope.signature, _covered(type.LABEL, pool, envelope.body)):
-        raise BadMessage(
-            f"the signature of this {type.LABEL.decode()} does not hold in pool {pool.hex()[:12]}"
-        )
+        raise BadMessage(f"the signature of this {type.LABEL.decode()} does not hold in pool {pool.hex()[:12]}")
     value: Any = codec.decode(envelope.body, type)
     return Signed(value, envelope.public, raw)

@@ -40,9 +40,7 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, forb
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_copies <= self.max_copies <= 64:
-            raise ValueError(
-                f"1 <= min_copies <= max_copies <= 64, not {self.min_copies} and {self.max_copies}"
-            )
+            raise ValueError(f"1 <= min_copies <= max_copies <= 64, not {self.min_copies} and {self.max_copies}")
         if self.ttl < 0 or self.cache_ttl < 0 or self.max_bytes < 0:
             raise ValueError("ttl, cache_ttl and max_bytes are not negative")
 

@@ -1,0 +1,1 @@
+"""Objects: hosting them, finding them, keeping copies of them alive."""

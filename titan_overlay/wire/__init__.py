@@ -1,0 +1,1 @@
+"""What crosses a socket: bodies of frames and datagrams as values and as bytes."""

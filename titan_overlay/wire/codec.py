@@ -32,6 +32,6 @@ def decode(data: bytes | memoryview | msgspec.Raw, type: type[T]) -> T:
         BadMessage: the bytes are not one value of that type.
     """
     try:
-        return decoder(type).decode(data)  # type: ignore[no-any-return]
+        return decoder(type).decode(data)  # type: ignore[no-any-return,arg-type]
     except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as why:
         raise BadMessage(f"not a {getattr(type, '__name__', type)}: {why}") from None

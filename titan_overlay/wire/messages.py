@@ -67,6 +67,8 @@ class Failure(msgspec.Struct, array_like=True):
 
 
 class Cancel(msgspec.Struct, array_like=True):
+    """The caller no longer wants the answer."""
+
     id: int
 
 
