@@ -1,0 +1,303 @@
+"""The settings of a node, and where each of them came from.
+
+Precedence: flags, then `TITAN_*` environment variables, then the TOML file, then the defaults below. A value
+replaces the one of lower precedence whole: lists and tables are not merged. `resolve` is pure (mappings and
+text in, settings and origins out); `load` only finds and reads the file for it.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Final, get_type_hints
+
+import platformdirs
+
+from titan_overlay.errors import ConfigError
+from titan_overlay.values import (
+    GIB,
+    KIB,
+    MIB,
+    PORT_DEFAULT,
+    bytes_in,
+    number_in,
+    one_of,
+    parse_address_text,
+    parse_boolean,
+    parse_contacts,
+    parse_labels,
+    parse_path,
+    parse_rate,
+    parse_size,
+    parse_texts,
+    seconds_in,
+    whole_in,
+)
+
+ENVIRONMENT_PREFIX: Final = "TITAN_"
+FILE_NAME: Final = "config.toml"
+
+# Read by others than `resolve`: the file itself, and by clients.
+_ENVIRONMENT_OTHERS: Final = frozenset({"TITAN_CONFIG"})
+
+
+def default_data_directory() -> Path:
+    """Where the node of this user keeps its files, by the custom of the operating system."""
+    return platformdirs.user_data_path("titan-overlay", appauthor=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """Everything that can be set about a node. Times are in seconds and sizes in bytes.
+
+    The defaults are small and safe for somebody who lends a machine: 1 GiB, half a core, 1 MB/s.
+    """
+
+    # What an operator sets.
+
+    bootstrap: Annotated[tuple[str, ...], parse_contacts] = ()
+    """Nodes to join through: "host:port" (trust on first use) or join lines. Empty: found a pool."""
+
+    listen: Annotated[str, parse_address_text] = f"0.0.0.0:{PORT_DEFAULT}"
+    """Address for UDP and TCP. Port 0: any free one. A port held by another node of this user: the next."""
+
+    advertise: Annotated[str | None, parse_address_text] = None
+    """Address for others to dial, where `listen` is not it (port forwarding). None: found by dial-back."""
+
+    data: Annotated[Path, parse_path] = field(default_factory=default_data_directory)
+    """Directory of the node's key, settings and database. One running node per directory."""
+
+    trust: Annotated[tuple[str, ...], parse_texts] = ()
+    """Keys whose signed bundles of code this node runs. Empty: only object types that are installed here."""
+
+    labels: Annotated[Mapping[str, str], parse_labels] = field(default_factory=dict)
+    """What this machine offers, like "cores": "4"; a policy asks for it with `requires`."""
+
+    max_bytes: Annotated[int, parse_size] = GIB
+    """Room on disk for the replicas, cache and bundles of others. At the limit the node holds no more."""
+
+    max_cpu: Annotated[float, number_in(0.01, 4096)] = 0.5
+    """CPU-seconds a second, over all handlers, measured over 10 s; above it new messages get `Overloaded`."""
+
+    max_upload: Annotated[int, parse_rate] = 1_000_000
+    """Bytes per second that this node sends, over all links."""
+
+    no_host: Annotated[bool, parse_boolean] = False
+    """Route and keep directory entries, but hold no replica for anybody."""
+
+    log_level: Annotated[str, one_of("debug", "info", "warning", "error")] = "info"
+    """Least severe kind of log line that is written."""
+
+    json_logs: Annotated[bool, parse_boolean] = False
+    """Write each log line as one JSON object."""
+
+    objects: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    """Objects that the operator sets up in the TOML file, as it stands there: {"device": ({...}, ...)}.
+
+    The key is the name of a plugin of the entry-point group `titan_overlay.objects`, which checks the tables.
+    """
+
+    # The overlay.
+
+    k: Annotated[int, whole_in(2, 256)] = 20
+    """Contacts in a bucket and in the answer to find_node (Kademlia, 2.2)."""
+
+    alpha: Annotated[int, whole_in(1, 32)] = 3
+    """Requests that a lookup keeps in flight (Kademlia, 2.3)."""
+
+    directory_copies: Annotated[int, whole_in(1, 64)] = 8
+    """Nodes near an object's id that are given its advertisements."""
+
+    directory_entries_max: Annotated[int, whole_in(1, 10_000_000)] = 65_536
+    """Advertisements that this node keeps for others, over all objects (about 1 KiB each)."""
+
+    directory_entries_per_id_max: Annotated[int, whole_in(1, 4096)] = 64
+    """Advertisements that this node keeps for any one object."""
+
+    refresh_interval: Annotated[float, seconds_in(60, 86_400)] = 3600.0
+    """A bucket without a lookup for this long is refreshed (Kademlia, 2.3)."""
+
+    puzzle_bits: Annotated[int, whole_in(0, 32)] = 8
+    """Zero bits that the hash of a node's id starts with; fixed at a pool's founding (S/Kademlia, 4.1)."""
+
+    # Links and messages.
+
+    deadline: Annotated[float, seconds_in(0.001, 3600)] = 10.0
+    """Time for a message to be answered, all tries together, where the caller names none."""
+
+    frame_bytes_max: Annotated[int, bytes_in(64 * KIB, 16 * MIB)] = MIB
+    """Largest frame on a link; a longer one ends it. Bigger payloads travel in chunks."""
+
+    message_bytes_max: Annotated[int, bytes_in(64 * KIB, GIB)] = 64 * MIB
+    """Largest message or reply, chunks put together; a larger one is refused with an error."""
+
+    links_max: Annotated[int, whole_in(1, 100_000)] = 256
+    """Open links; above it the one idle for longest is closed."""
+
+    requests_per_peer_max: Annotated[int, whole_in(1, 65_536)] = 256
+    """Requests of one peer in work at once; above it that peer gets `Overloaded`."""
+
+    mailbox_size: Annotated[int, whole_in(1, 65_536)] = 128
+    """Messages that wait for one object; above it the sender gets `Overloaded`."""
+
+    concurrency: Annotated[int, whole_in(1, 4096)] = 16
+    """Handlers of one object that run at once, where its class says nothing."""
+
+    # Objects and their life-cycle.
+
+    advertise_interval: Annotated[float, seconds_in(1, 86_400)] = 600.0
+    """Each object held is advertised this often, +/- 10 %. An advertisement lives `advertisement_ttl`."""
+
+    probe_interval: Annotated[float, seconds_in(0.1, 3600)] = 30.0
+    """Each co-holder next in rank is probed this often."""
+
+    probe_misses: Annotated[int, whole_in(1, 10)] = 2
+    """Probes in a row without an answer after which a co-holder counts as gone and repair starts."""
+
+    recruit_delay: Annotated[float, seconds_in(0, 600)] = 10.0
+    """The holder of rank r waits r times this long before it recruits, in case a lower rank does."""
+
+    holder_cache_entries: Annotated[int, whole_in(0, 1_000_000)] = 4096
+    """Objects whose holders this node remembers from its own calls."""
+
+    cache_bytes: Annotated[int, parse_size] = 64 * MIB
+    """Room, out of `max_bytes`, for data picked up in passing. 0: keep none."""
+
+    clock_tolerance: Annotated[float, seconds_in(0, 86_400)] = 120.0
+    """How far the wall clocks of two nodes may differ before a signed expiry is misjudged."""
+
+    stop_timeout: Annotated[float, seconds_in(0, 600)] = 10.0
+    """Time to withdraw and hand replicas over when the node is asked to stop."""
+
+    @property
+    def advertisement_ttl(self) -> float:
+        """Seconds that an advertisement lives: 2.5 intervals, so that two may be lost."""
+        return 2.5 * self.advertise_interval
+
+
+_PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(NodeConfig, include_extras=True).items()
+    if hasattr(hint, "__metadata__")
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """Settings, and where each came from: "default", "flag --listen", "environment TITAN_K", "file ..."."""
+
+    config: NodeConfig
+    origins: Mapping[str, str]
+
+    def rows(self) -> list[tuple[str, object, str]]:
+        """(key, value, origin) of every setting, in the order of `NodeConfig`."""
+        return [(f.name, getattr(self.config, f.name), self.origins[f.name]) for f in fields(self.config)]
+
+
+def resolve(
+    *,
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+    toml: str = "",
+    toml_name: str = FILE_NAME,
+    object_sections: Collection[str] = ("device",),
+) -> Resolved:
+    """Settings by precedence. `object_sections` are the `[[...]]` that the TOML file may hold.
+
+    A flag that is None and a variable that is empty were not given.
+
+    Raises `ConfigError` naming the origin, the key, and the nearest known key or how to write the value.
+    """
+    values: dict[str, Any] = {}
+    origins = {f.name: "default" for f in fields(NodeConfig)}
+
+    def take(key: str, value: object, origin: str) -> None:
+        try:
+            values[key] = _PARSERS[key](value)
+        except ValueError as problem:
+            raise ConfigError(f"{origin}: {key}: {problem}") from None
+        origins[key] = origin
+
+    objects = {}
+    for key, value in _toml(toml, toml_name).items():
+        origin = f"file {toml_name}"
+        if key in object_sections:
+            objects[key] = _tables(key, value, origin)
+        elif key in _PARSERS:
+            take(key, value, origin)
+        else:
+            raise ConfigError(f"{origin}: unknown key {key!r}{_nearest(key, [*_PARSERS, *object_sections])}")
+    if objects:
+        values["objects"] = objects
+        origins["objects"] = f"file {toml_name}"
+
+    variables = {ENVIRONMENT_PREFIX + key.upper(): key for key in _PARSERS}
+    for variable, text in (environment or {}).items():
+        if variable in variables:
+            if text:
+                take(variables[variable], text, f"environment {variable}")
+        elif variable.startswith(ENVIRONMENT_PREFIX) and variable not in _ENVIRONMENT_OTHERS:
+            # What another program calls its own is none of ours; a letter away from ours is a mistake.
+            hint = _nearest(variable.removeprefix(ENVIRONMENT_PREFIX).lower(), _PARSERS)
+            if hint:
+                raise ConfigError(f"environment: unknown variable {variable}{hint}")
+
+    for key, given in (flags or {}).items():
+        if key not in _PARSERS:
+            raise ConfigError(f"flag --{key.replace('_', '-')}: unknown{_nearest(key, _PARSERS)}")
+        if given is not None:
+            take(key, given, f"flag --{key.replace('_', '-')}")
+
+    return Resolved(config=NodeConfig(**values), origins=origins)
+
+
+def load(
+    *,
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+    object_sections: Collection[str] = ("device",),
+) -> Resolved:
+    """`resolve` with the TOML file read: `file`, else `TITAN_CONFIG`, else config.toml in the data directory.
+
+    The last may be missing; a file that was named may not.
+    """
+    flags, environment = flags or {}, environment or {}
+    named = file or environment.get("TITAN_CONFIG")
+    data = flags.get("data") or environment.get(ENVIRONMENT_PREFIX + "DATA") or default_data_directory()
+    path = named or data
+    try:
+        path = parse_path(named) if named else parse_path(data) / FILE_NAME
+        toml = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as problem:
+        if named:
+            raise ConfigError(f"file {path}: {problem.strerror}") from None
+        toml = ""
+    except OSError as problem:
+        raise ConfigError(f"file {path}: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"file {path}: not UTF-8 text") from None
+    except ValueError as problem:
+        raise ConfigError(f"file {path}: {problem}") from None
+    return resolve(
+        flags=flags, environment=environment, toml=toml, toml_name=str(path), object_sections=object_sections
+    )
+
+
+def _toml(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise ConfigError(f"file {name}: not TOML: {problem}") from None
+
+
+def _tables(key: str, value: object, origin: str) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+        raise ConfigError(f"{origin}: {key} is a list of tables; write [[{key}]] above each")
+    return tuple(value)
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(key.replace("-", "_"), list(known), n=1, cutoff=0.75)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
