@@ -44,7 +44,7 @@ types: setup
 	$(BIN)/mypy
 
 layers: setup
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 demo: setup
 	$(BIN)/python examples/demo.py
