@@ -1,6 +1,8 @@
 # `make demo` and `make test` do all the set-up themselves: Python 3.11+, git and make are enough.
 
-PYTHON ?= python3
+# The first Python here that is new enough; python3 itself if none is, so that check-python can say so.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3; do \
+	$$p scripts/check-python >/dev/null 2>&1 && break; done; echo $$p)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
