@@ -1,1 +1,31 @@
-"""Virtual time, wires and disks, for tests that are the same every time."""
+"""A simulated world for tests: virtual time, in-memory wires and disks, the same every time for the same seed.
+
+from titan_overlay import testing
+
+async def main() -> None:
+    await asyncio.sleep(3600)  # takes no time
+
+testing.run(main, seed=7)
+"""
+
+from titan_overlay.testing.hosts import Event, Host, Traffic
+from titan_overlay.testing.latency import Fixed, Latency, Plane, Uniform
+from titan_overlay.testing.loop import Deadlock, Livelock, VirtualLoop, run
+from titan_overlay.testing.network import MemoryNetwork
+from titan_overlay.testing.seal import OutsideWorld
+
+__all__ = [
+    "Deadlock",
+    "Event",
+    "Fixed",
+    "Host",
+    "Latency",
+    "Livelock",
+    "MemoryNetwork",
+    "OutsideWorld",
+    "Plane",
+    "Traffic",
+    "Uniform",
+    "VirtualLoop",
+    "run",
+]
