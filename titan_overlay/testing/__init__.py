@@ -8,6 +8,7 @@ async def main() -> None:
 testing.run(main, seed=7)
 """
 
+from titan_overlay.testing.disk import MemoryDisk
 from titan_overlay.testing.hosts import Event, Host, Traffic
 from titan_overlay.testing.latency import Fixed, Latency, Plane, Uniform
 from titan_overlay.testing.loop import Deadlock, Livelock, VirtualLoop, run
@@ -21,6 +22,7 @@ __all__ = [
     "Host",
     "Latency",
     "Livelock",
+    "MemoryDisk",
     "MemoryNetwork",
     "OutsideWorld",
     "Plane",

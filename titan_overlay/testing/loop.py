@@ -52,7 +52,7 @@ class _SerialHash:
             return self.serial
         except AttributeError:
             # Lazily: most futures are never hashed, and a Python __init__ would cost each of them.
-            self.serial = serial = self._loop._next_serial()  # type: ignore[misc] - a slot of the subclasses
+            self.serial = serial = self._loop._next_serial()  # type: ignore[misc]  # a slot of the subclasses
             return serial
 
 
