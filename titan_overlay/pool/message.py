@@ -1,0 +1,191 @@
+"""Messages: what can be sent to a name, what it is called on the wire, and what comes back.
+
+A message is a builtin (`str, bytes, int, float, bool, list, dict`) or a class of its own, which says what it is
+answered with, so that type checkers know what `send` gives:
+
+    class Thumb(titan.Message[bytes], namespace="img"):
+        raw: bytes
+        size: int = 64
+
+On the wire it is a msgpack map of its fields under the type name `img.Thumb`, the same bytes that a JSON object with
+these keys becomes: a sender needs the name and the schema, not the class.
+"""
+
+import base64
+import binascii
+import sys
+from pathlib import PurePath
+from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform, get_args, get_origin
+
+import msgspec
+
+from titan_overlay.errors import BadMessage
+from titan_overlay.wire import codec
+
+R = TypeVar("R", covariant=True)
+
+BUILTINS: dict[type, str] = {
+    str: "str",
+    bytes: "bytes",
+    bool: "bool",
+    int: "int",
+    float: "float",
+    list: "list",
+    dict: "dict",
+}
+"""Message types without a class of their own, and their names on the wire. `bool` before its base, `int`."""
+
+_SENT_AS: dict[type, str] = {bytearray: "bytes", memoryview: "bytes", tuple: "list", **BUILTINS}
+"""What may be sent, and as what: msgpack has one kind of bytes and one of list."""
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class MessageMeta(msgspec.StructMeta):
+    """Adds the class keyword `namespace`, and makes every message frozen."""
+
+    def __new__(
+        mcls,
+        name: str,
+        bases: tuple[type, ...],
+        members: dict[str, Any],
+        *,
+        namespace: str | None = None,
+        **settings: Any,
+    ) -> "MessageMeta":
+        if settings.get("array_like"):
+            raise TypeError(f"{name}: a message is a map on the wire, so it cannot be array_like")
+        settings.setdefault("frozen", True)
+        cls = super().__new__(mcls, name, bases, members, **settings)
+        if namespace is None:
+            namespace = _default_namespace(cls.__module__)
+        if not namespace or "." in namespace:
+            raise TypeError(f"{name}: a namespace is one word without dots, not {namespace!r}")
+        cls.wire_type = f"{namespace}.{name}"  # type: ignore[attr-defined]
+        return cls
+
+
+class Message(msgspec.Struct, Generic[R], metaclass=MessageMeta, namespace="titan"):
+    """Base of message types; `Message[Reply]` says what its handler returns, or for a stream, yields.
+
+    Class keyword `namespace`: first part of the type's name on the wire; default: the last part of the module's name.
+    """
+
+    wire_type: ClassVar[str] = ""
+    """Name of the type on the wire, `<namespace>.<Class>`."""
+
+
+def _default_namespace(module: str) -> str:
+    """Last part of a module's name; for a program that is run, what it would be called when imported."""
+    if module != "__main__":
+        return module.rpartition(".")[2]
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name.removesuffix(".__main__").rpartition(".")[2])
+    return PurePath(getattr(main, "__file__", "") or "main").stem.replace(".", "_")
+
+
+def wire_type(annotation: Any) -> str | None:
+    """Wire name of a message type as it is annotated (`str`, `list[int]`, `Thumb`), or None: not a message."""
+    origin = get_origin(annotation) or annotation
+    if isinstance(origin, MessageMeta):
+        return str(origin.wire_type) if origin is not Message else None  # type: ignore[attr-defined]
+    return BUILTINS.get(origin)
+
+
+def reply_type(cls: type) -> Any:
+    """`Reply` of a class that derives from `Message[Reply]`; Any where it does not say."""
+    for base in cls.__mro__:
+        for parent in base.__dict__.get("__orig_bases__", ()):
+            if get_origin(parent) is Message:
+                (reply,) = get_args(parent)
+                return Any if isinstance(reply, TypeVar | str) or _is_forward(reply) else reply
+    return Any
+
+
+def _is_forward(annotation: Any) -> bool:
+    return type(annotation).__name__ == "ForwardRef"
+
+
+_REPLY_TYPES: dict[type, Any] = {}
+"""Remembered answers of `reply_type`; grows by classes only."""
+
+
+def encode_message(message: Any) -> tuple[str, bytes]:
+    """Type name and msgpack body of a message.
+
+    Raises:
+        BadMessage: it is of no type that can be sent, or holds a value that msgpack has no form for.
+    """
+    kind = type(message)
+    if isinstance(message, Message):
+        name = kind.wire_type
+    else:
+        name = _SENT_AS.get(kind) or next((name for known, name in _SENT_AS.items() if isinstance(message, known)), "")
+    if not name:
+        raise BadMessage(
+            f"a {kind.__name__} cannot be sent; "
+            f"send {', '.join(BUILTINS.values())} or a class that derives from titan.Message"
+        )
+    try:
+        return name, codec.encode(message)
+    except (TypeError, ValueError, OverflowError, RecursionError) as why:
+        raise BadMessage(f"this {kind.__name__} cannot be encoded: {why}") from None
+
+
+def decode_reply(message: Any, body: bytes | msgspec.Raw) -> Any:
+    """The reply to `message` in these bytes: of the type that its class names, or as it is for a builtin.
+
+    Raises:
+        BadMessage: the object answered with something else.
+    """
+    kind = type(message)
+    try:
+        expected = _REPLY_TYPES[kind]
+    except KeyError:
+        expected = _REPLY_TYPES[kind] = reply_type(kind) if isinstance(message, Message) else Any
+    return codec.decode(body, expected)
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------
+
+
+def body_from_json(text: str | bytes, schema: dict[str, Any] | None = None) -> bytes:
+    """The msgpack body of a message written as JSON, for senders without its class.
+
+    Args:
+        schema: JSON schema of the message type, from the object's `Schema`: says which texts are base64 of bytes.
+
+    Raises:
+        BadMessage: not JSON, or text that should be base64 and is not.
+    """
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as why:
+        raise BadMessage(f"the message is not JSON: {why}") from None
+    return codec.encode(_with_bytes(value, schema, schema.get("$defs", {})) if schema else value)
+
+
+def _with_bytes(value: Any, schema: Any, named: dict[str, Any]) -> Any:
+    """The value, with base64 text turned into bytes where the schema says so. Depth is that of the value."""
+    while isinstance(schema, dict) and "$ref" in schema:
+        schema = named.get(schema["$ref"].rpartition("/")[2])
+    if not isinstance(schema, dict):
+        return value
+    if isinstance(value, str):
+        options = [schema, *schema.get("anyOf", ())]
+        if any(option.get("contentEncoding") == "base64" for option in options):
+            try:
+                return base64.b64decode(value, validate=True)
+            except binascii.Error as why:
+                raise BadMessage(f"bytes are written as base64 in JSON, and {value[:20]!r} is not: {why}") from None
+        return value
+    for option in schema.get("anyOf", ()):
+        value = _with_bytes(value, option, named)
+    if isinstance(value, dict):
+        fields = schema.get("properties", {})
+        rest = schema.get("additionalProperties")
+        return {key: _with_bytes(item, fields.get(key, rest), named) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_bytes(item, schema.get("items"), named) for item in value]
+    return value
