@@ -128,7 +128,11 @@ class VirtualLoop(Refusals):
         self._home_thread = threading.get_ident()
         self._seal = Seal(self.time, seed)
         self.network = MemoryNetwork() if network is None else network
-        self.network.attach(self, seed)
+        try:
+            self.network.attach(self, seed)
+        except BaseException:
+            self.close()  # or the interpreter would warn about a loop that nobody ever had
+            raise
 
     # -- time ------------------------------------------------------------------------------------------------
 
