@@ -11,6 +11,7 @@ point. What a caller may rely on, on either side of the door:
 import asyncio
 import errno
 import os
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -230,7 +231,8 @@ def _write(descriptor: int, data: bytes, offset: int | None) -> None:
 
 def _size(place: Path) -> int | None:
     try:
-        return place.stat().st_size
+        about = place.stat()
+        return about.st_size if stat.S_ISREG(about.st_mode) else None
     except (FileNotFoundError, NotADirectoryError):
         return None
 
