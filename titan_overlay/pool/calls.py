@@ -1,0 +1,319 @@
+"""Runs what handlers return: within the mailbox's bounds, and answered by the deadline whatever the handler does.
+
+A handler runs in a task of its own. The caller waits for a future that the deadline resolves even where the handler
+ignores its cancellation; its place in the mailbox stays taken until it really ends.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.errors import BadMessage, DeadlineExceeded, Overloaded, RemotableError, RemoteError, Unavailable
+from titan_overlay.pool.context import Context
+from titan_overlay.pool.mailbox import Counters, Mailbox
+
+Reply = bytes | AsyncIterator[bytes]
+Begun = bytes | Awaitable[Reply] | AsyncIterator[bytes]
+"""What a runner gives: the reply at once, later, or one by one."""
+
+ERROR_TEXT_CHARACTERS_MAX = 2000
+
+_LOG = logging.getLogger("titan_overlay.object")
+
+
+class Calls:
+    """The calls of one object at this holder."""
+
+    def __init__(self, name: str, size: int, concurrency: int, reply_bytes: int, ambient: Ambient) -> None:
+        self.name = name
+        self.mailbox: Mailbox[_Call | _Stream] = Mailbox(size, concurrency)
+        self.counters = Counters()
+        self._reply_bytes = reply_bytes
+        self._ambient = ambient
+        self._active: set[_Call | _Stream] = set()
+
+    def start(self, begin: Callable[[], Begun], type: str, context: Context) -> "asyncio.Future[Reply]":
+        """Begins now or when it is its turn. Cancelling the future cancels the handler.
+
+        Raises:
+            Overloaded: the mailbox is full.
+        """
+        call = _Call(self, begin, type, context)
+        self._active.add(call)
+        try:
+            turn = self.mailbox.arrive(call, self.counters.mean_seconds)
+        except Overloaded:
+            self.counters.refused += 1
+            call.reply.cancel()
+            raise
+        if turn:
+            call.begin()
+        return call.reply
+
+    def stream(self, items: AsyncIterator[bytes], type: str, context: Context) -> AsyncIterator[bytes]:
+        """The same for a stream: it takes its place in the mailbox when its first item is asked for."""
+        return _Stream(self, items, type, context)
+
+    def settle(self, reply: bytes, type: str, context: Context, now: float) -> bytes:
+        """Counts a reply, and lets it out.
+
+        Raises:
+            BadMessage: it is too big.
+        """
+        counters = self.counters
+        counters.messages += 1
+        counters.seconds += now - context.arrived
+        if len(reply) > self._reply_bytes:
+            counters.errors += 1
+            raise BadMessage(
+                f"the reply of {self.name!r} to {type} has {len(reply)} bytes, {self._reply_bytes} is the limit; "
+                "let it answer with a stream, or put() the data and reply with its name",
+                maybe_executed=True,
+            )
+        return reply
+
+    def failed(self, why: BaseException, type: str, context: Context, now: float) -> RemotableError:
+        """Counts a failure. What the caller is told of it: no traceback, but a number that finds it in the log."""
+        self.counters.messages += 1
+        self.counters.errors += 1
+        self.counters.seconds += now - context.arrived
+        if isinstance(why, RemotableError):
+            return why
+        correlation = self._ambient.token_bytes(4).hex()
+        _LOG.error("%s: the handler of %s raised (correlation %s)", self.name, type, correlation, exc_info=why)
+        return RemoteError(_text(why)[:ERROR_TEXT_CHARACTERS_MAX], type=why.__class__.__name__, correlation=correlation)
+
+    def close(self) -> list["asyncio.Future[Any]"]:
+        """Ends everything: callers get `Unavailable`. What to wait for until the handlers have ended."""
+        calls = list(self._active)
+        return [ended for call in calls if (ended := call.abandon()) is not None]
+
+    def finished(self, call: "_Call | _Stream", ran: bool) -> None:
+        """A call is over; if it had its turn, the next one gets it."""
+        self._active.discard(call)
+        if ran:
+            following = self.mailbox.leave()
+            if following is not None:
+                following.begin()
+        else:
+            self.mailbox.withdraw(call)
+
+    def began(self, stream: "_Stream") -> None:
+        self._active.add(stream)
+
+
+def _text(why: BaseException) -> str:
+    """What an exception says; its own `__str__` may be broken too."""
+    try:
+        return str(why)
+    except BaseException:
+        return "(its text cannot be shown)"
+
+
+class _Call:
+    """One message on its way through. When it is answered and when its handler ends are two moments."""
+
+    __slots__ = ("_begin", "_calls", "_context", "_loop", "_over", "_task", "_timer", "_type", "reply")
+
+    def __init__(self, calls: Calls, begin: Callable[[], Begun], type: str, context: Context) -> None:
+        self._calls = calls
+        self._begin = begin
+        self._type = type
+        self._context = context
+        self._over = False
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[Reply | BaseException] | None = None
+        self._timer = self._loop.call_at(context.deadline, self._expire)
+        self.reply: asyncio.Future[Reply] = self._loop.create_future()
+        self.reply.add_done_callback(self._answered)
+
+    def begin(self) -> None:
+        """It is this one's turn."""
+        if self.reply.done():  # its time ran out a moment ago
+            self._leave(had_turn=True)
+            return
+        self._task = self._loop.create_task(self._run())
+        self._task.add_done_callback(self._ended)
+
+    async def _run(self) -> Reply | BaseException:
+        """What came of it. Raises nothing but `CancelledError`, and that only when cancelled from outside."""
+        begun: Begun | None = None
+        try:
+            begun = self._begin()
+            return await begun if isinstance(begun, Awaitable) else begun
+        except BaseException as why:  # SystemExit in a handler must not stop the node
+            task = asyncio.current_task()
+            if isinstance(why, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            if isinstance(why, RemotableError) and begun is not None:
+                why.maybe_executed = True  # whatever it says: the handler had begun to work
+            return why
+
+    def _ended(self, task: "asyncio.Task[Reply | BaseException]") -> None:
+        """The handler has ended, in time or not: its place is free."""
+        self._timer.cancel()
+        self._task = None
+        if self.reply.done():
+            if not task.cancelled():
+                self._calls.counters.overdue += 1
+        elif task.cancelled():
+            self.reply.set_exception(_leaving(self._calls.name))
+        else:
+            self._answer(task.result())
+        self._leave(had_turn=True)
+
+    def _answer(self, outcome: Reply | BaseException) -> None:
+        now = self._loop.time()
+        try:
+            if isinstance(outcome, BaseException):
+                raise self._calls.failed(outcome, self._type, self._context, now)
+            if isinstance(outcome, bytes):
+                self._calls.settle(outcome, self._type, self._context, now)
+            self.reply.set_result(outcome)
+        except RemotableError as why:
+            self.reply.set_exception(why)
+
+    def _expire(self) -> None:
+        if self.reply.done():
+            return
+        name, begun = self._calls.name, self._task is not None
+        if begun:
+            text = f"{name!r} was still at work on this {self._type} when its time had run out"
+        else:
+            text = f"{name!r} is busy: the message waited for its turn until its time had run out"
+        why = DeadlineExceeded(text, maybe_executed=begun)
+        self.reply.set_exception(self._calls.failed(why, self._type, self._context, self._loop.time()))
+
+    def _answered(self, reply: "asyncio.Future[Reply]") -> None:
+        """The caller has its answer, or does not want one any more."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._leave(had_turn=False)
+
+    def _leave(self, *, had_turn: bool) -> None:
+        if not self._over:
+            self._over = True
+            self._calls.finished(self, had_turn)
+
+    def abandon(self) -> "asyncio.Future[Any] | None":
+        """The object goes away. What ends when the handler has."""
+        if not self.reply.done():
+            self.reply.set_exception(_leaving(self._calls.name, maybe_executed=self._task is not None))
+        return self._task
+
+
+class _Stream:
+    """Replies one by one. The consumer's task runs the handler; the deadline holds for the stream as a whole."""
+
+    __slots__ = ("_calls", "_context", "_items", "_state", "_timer", "_turn", "_type", "_working")
+
+    def __init__(self, calls: Calls, items: AsyncIterator[bytes], type: str, context: Context) -> None:
+        self._calls = calls
+        self._items = items
+        self._type = type
+        self._context = context
+        self._turn: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._state = "new"
+        self._working = False
+
+    def __aiter__(self) -> "_Stream":
+        return self
+
+    def begin(self) -> None:
+        """It is this one's turn."""
+        self._state = "running"
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
+
+    async def __anext__(self) -> bytes:
+        if self._state == "over":
+            raise StopAsyncIteration
+        self._working = True
+        try:
+            async with asyncio.timeout_at(self._context.deadline):
+                if self._state == "new":
+                    await self._arrive()
+                item = await self._items.__anext__()
+            limit = self._calls._reply_bytes
+            if len(item) > limit:
+                raise BadMessage(f"one item of {self._calls.name!r} has {len(item)} bytes, {limit} is the limit")
+            return item
+        except StopAsyncIteration:
+            self._count(None)
+            await self._end()
+            raise
+        except BaseException as why:
+            ran = self._state == "running"
+            task = asyncio.current_task()
+            stopped = isinstance(why, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+            if isinstance(why, Overloaded) and not ran:
+                self._calls.counters.refused += 1
+                error: RemotableError | None = why
+            else:
+                error = None if stopped or isinstance(why, GeneratorExit) else self._count(why)
+            await self._end()
+            if error is None:
+                raise
+            error.maybe_executed = error.maybe_executed or ran
+            raise error from None
+        finally:
+            self._working = False
+
+    async def _arrive(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(self._context.deadline, self._expire)
+        self._state = "waiting"
+        self._calls.began(self)
+        if self._calls.mailbox.arrive(self, self._calls.counters.mean_seconds):
+            self._state = "running"
+        else:
+            self._turn = loop.create_future()
+            await self._turn
+
+    def _count(self, why: BaseException | None) -> RemotableError | None:
+        loop = asyncio.get_running_loop()
+        if why is None:
+            self._calls.settle(b"", self._type, self._context, loop.time())
+            return None
+        if isinstance(why, TimeoutError) and loop.time() >= self._context.deadline:
+            text = f"{self._calls.name!r} was still answering {self._type} when its time had run out"
+            why = DeadlineExceeded(text)
+        return self._calls.failed(why, self._type, self._context, loop.time())
+
+    async def aclose(self) -> None:
+        """The consumer wants no more."""
+        if self._state != "over":
+            await self._end()
+
+    async def _end(self) -> None:
+        state, self._state = self._state, "over"
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            close = getattr(self._items, "aclose", None)
+            if close is not None:
+                await close()
+        except Exception:
+            _LOG.exception("%s: the handler of %s raised when its stream was closed", self._calls.name, self._type)
+        finally:
+            if state in ("running", "waiting"):
+                self._calls.finished(self, state == "running")
+
+    def _expire(self) -> None:
+        # While an item is being made the timeout there sees to it; between items nobody else would.
+        if not self._working and self._state != "over":
+            self.abandon()
+
+    def abandon(self) -> "asyncio.Future[Any] | None":
+        if self._working or self._state == "over":
+            return None
+        return asyncio.ensure_future(self.aclose())
+
+
+def _leaving(name: str, maybe_executed: bool = True) -> Unavailable:
+    return Unavailable(f"{name!r} is leaving this node; send again", maybe_executed=maybe_executed)

@@ -1,0 +1,99 @@
+"""Who is handled now, who waits, and who is turned away: the queue before one object. No I/O, no clock.
+
+arrive -> running < concurrency and nobody waits?  run
+          waiting < size?                          wait, first come first served
+          else                                     Overloaded(retry_after)
+leave  -> the next who waits runs
+"""
+
+from collections import deque
+from typing import Generic, TypeVar
+
+from titan_overlay.errors import Overloaded
+
+T = TypeVar("T")
+
+RETRY_SECONDS_MIN = 0.05
+RETRY_SECONDS_MAX = 10.0
+
+
+class Counters:
+    """What one object has been through at this holder."""
+
+    __slots__ = ("errors", "messages", "overdue", "refused", "seconds")
+
+    def __init__(self) -> None:
+        self.messages = 0
+        """Answered, with a reply or an error of the handler."""
+        self.errors = 0
+        self.refused = 0
+        """Turned away unheard: the mailbox was full, or the call came back to itself."""
+        self.seconds = 0.0
+        """From arrival to reply, all messages together."""
+        self.overdue = 0
+        """Handlers that went on after their deadline although they were cancelled."""
+
+    @property
+    def mean_seconds(self) -> float:
+        return self.seconds / self.messages if self.messages else 0.0
+
+
+class Mailbox(Generic[T]):
+    """A bounded queue with a limit on how many are handled at once.
+
+    Args:
+        size: how many may wait; one more is refused.
+        concurrency: how many are handled at once; 1: strictly one after the other.
+    """
+
+    __slots__ = ("_waiting", "concurrency", "running", "size")
+
+    def __init__(self, size: int, concurrency: int) -> None:
+        self.size = size
+        self.concurrency = concurrency
+        self.running = 0
+        """Never above `concurrency`."""
+        self._waiting: deque[T] = deque()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def free(self) -> bool:
+        """Whether one more would be handled at once."""
+        return self.running < self.concurrency and not self._waiting
+
+    def arrive(self, item: T, mean_seconds: float = 0.0) -> bool:
+        """True: it runs now, and `leave` must follow. False: it waits, and `leave` of another will return it.
+
+        Args:
+            mean_seconds: how long one takes, for the estimate of when there will be room.
+
+        Raises:
+            Overloaded: so many wait already.
+        """
+        if self.free:
+            self.running += 1
+            return True
+        if len(self._waiting) >= self.size:
+            wait = mean_seconds * (len(self._waiting) + 1) / self.concurrency
+            raise Overloaded(
+                f"{len(self._waiting)} messages wait already; try again later",
+                retry_after=min(max(wait, RETRY_SECONDS_MIN), RETRY_SECONDS_MAX),
+            )
+        self._waiting.append(item)
+        return False
+
+    def leave(self) -> T | None:
+        """One is done. The next, which runs from now on, or None."""
+        self.running -= 1
+        if self._waiting:
+            self.running += 1
+            return self._waiting.popleft()
+        return None
+
+    def withdraw(self, item: T) -> None:
+        """One that waits no longer wants to be handled."""
+        if item in self._waiting:
+            self._waiting.remove(item)
