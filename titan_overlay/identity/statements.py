@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from titan_overlay.errors import BadMessage
+from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity import grants, names, records
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.records import Record, Signed
@@ -134,6 +134,40 @@ def check_descriptor(raw: bytes, object_id: ObjectId | None, pool: PoolId, now: 
     )
     if signed.value.created > now + grants.CLOCK_TOLERANCE:
         raise BadMessage(f"the descriptor of {signed.value.name!r} is from the future; check the clocks")
+    return signed
+
+
+TOMBSTONE_SECONDS = 30 * 86400.0
+"""A tombstone lasts this long, or as long as a replica may live without a new pin, whichever is longer."""
+
+
+def tombstone_seconds(policy: Policy) -> float:
+    """How long a tombstone of an object with this policy lasts."""
+    return max(policy.ttl, TOMBSTONE_SECONDS)
+
+
+def check_tombstone(raw: bytes, pool: PoolId, now: float) -> Signed[Tombstone]:
+    """A tombstone that has not expired, and whose right to delete holds.
+
+    The publisher of the descriptor in it deletes all versions up to `version`; whoever reveals the token deletes the
+    version of that descriptor (and those before it, which it replaced).
+
+    Raises:
+        BadMessage: malformed, expired, or meant to last longer than tombstones do. Forbidden: wrong token.
+    """
+    signed = records.check(raw, Tombstone, pool)
+    tombstone = signed.value
+    descriptor = check_descriptor(tombstone.descriptor, None, pool, now)
+    if tombstone.expires + grants.CLOCK_TOLERANCE < now:
+        raise BadMessage(f"the tombstone of {descriptor.value.name!r} has expired")
+    if tombstone.expires > now + tombstone_seconds(descriptor.value.policy) + grants.CLOCK_TOLERANCE:
+        raise BadMessage(f"the tombstone of {descriptor.value.name!r} would last longer than tombstones do")
+    if signed.public == descriptor.public:
+        return signed
+    if not tombstone.token or sha256(tombstone.token).digest() != descriptor.value.token_hash:
+        raise Forbidden(f"this token does not delete {descriptor.value.name!r}, and its publisher did not sign")
+    if tombstone.version > descriptor.value.version:
+        raise Forbidden(f"a token deletes one version of {descriptor.value.name!r}, {descriptor.value.version}")
     return signed
 
 
