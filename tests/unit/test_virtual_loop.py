@@ -364,3 +364,19 @@ def test_the_systems_ambient_differs_every_time():
     assert one.token_bytes(16) != two.token_bytes(16)
     assert one.random.random() != two.random.random()
     assert one.wall() > SIMULATED_EPOCH
+
+
+def test_a_module_first_imported_during_a_run_is_given_the_real_clock_afterwards(tmp_path, monkeypatch):
+    (tmp_path / "a_late_library.py").write_text("from time import monotonic\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    async def main():
+        import a_late_library
+
+        return a_late_library.monotonic()
+
+    try:
+        assert testing.run(main) == 0.0
+        assert sys.modules["a_late_library"].monotonic is time.monotonic
+    finally:
+        sys.modules.pop("a_late_library", None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import socket
 
 import pytest
 
@@ -303,3 +304,41 @@ def test_a_network_serves_one_run():
     testing.run(lambda: asyncio.sleep(0), network=network)
     with pytest.raises(RuntimeError, match="make a new one"):
         testing.run(lambda: asyncio.sleep(0), network=network)
+
+
+def test_the_tasks_of_a_host_are_known_oldest_first():
+    async def main():
+        network = asyncio.get_running_loop().network
+
+        async def works():
+            await asyncio.gather(*(asyncio.sleep(100) for _ in range(3)))
+
+        with network.on_host(A):
+            first = asyncio.create_task(works())
+        with network.on_host(B):
+            other = asyncio.create_task(works())
+        await asyncio.sleep(1)
+        tasks = network.tasks_on(A)
+        assert len(tasks) == 4
+        assert tasks[0] is first
+        network.kill(A)
+        for task in tasks:
+            task.cancel()
+        await asyncio.sleep(1)
+        assert network.tasks_on(A) == []
+        assert not other.done()
+
+    on(fixed(), main)
+
+
+def test_an_unknown_name_is_a_gaierror():
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.network.names["b.example"] = B
+        await loop.create_server(asyncio.Protocol, "b.example", 1)
+        transport, _ = await loop.create_connection(asyncio.Protocol, "b.example", 1)
+        assert transport.get_extra_info("peername") == (B, 1)
+        with pytest.raises(socket.gaierror):
+            await loop.create_connection(asyncio.Protocol, "nobody.example", 1)
+
+    on(fixed(), main)

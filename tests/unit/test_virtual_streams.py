@@ -12,7 +12,7 @@ CLIENT, SERVER = "10.0.0.1", "10.0.0.2"
 
 class Side(asyncio.Protocol):
     def __init__(self):
-        self.data = b""
+        self.data = bytearray()
         self.eof = False
         self.lost = asyncio.get_running_loop().create_future()
         self.arrivals = []
@@ -328,3 +328,53 @@ def test_tls_and_ready_made_sockets_are_refused():
         server.close()
 
     run(main)
+
+
+def test_what_the_server_says_first_reaches_the_dialling_program():
+    class Greets(Side):
+        def connection_made(self, transport):
+            transport.write(b"welcome")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        await loop.create_server(Greets, SERVER, 4747)
+        with loop.network.on_host(CLIENT):
+            _, client = await loop.create_connection(Side, SERVER, 4747)
+        await asyncio.sleep(1)
+        return client.data
+
+    assert run(main) == b"welcome"
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_closing_with_unread_bytes_resets_a_writer_that_waits_for_room(cut):
+    async def main():
+        network, client, server = await connected()
+        server.transport.pause_reading()
+        client.transport.write(bytes(1 << 20))
+        await asyncio.sleep(1)
+        assert client.transport.get_write_buffer_size() > 0
+        if cut:
+            network.partition([[CLIENT]])
+        server.transport.close()
+        await asyncio.sleep(5)
+        assert client.lost.done() is not cut
+        network.heal()
+        assert isinstance((await client.lost)[0], ConnectionResetError)
+        await server.lost
+        assert not network.hosts[CLIENT].connections
+        assert not network.hosts[SERVER].connections
+
+    run(main)
+
+
+def test_a_long_write_arrives_whole():
+    async def main():
+        _, client, server = await connected(upload=1e9)
+        sent = bytes(range(256)) * 40_000
+        client.transport.write(sent)
+        client.transport.close()
+        await server.lost
+        return server.data == sent
+
+    assert run(main)

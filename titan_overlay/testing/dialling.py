@@ -106,6 +106,7 @@ class _Dial:
         # The dialling end exists from here on, so that what the server says first has somewhere to go.
         self.accepted = end.peer = StreamTransport(network, self.source, self.local, remote, _Nobody())
         end.peer.peer = end
+        end.peer._reading_paused = True  # until the dialling program has its protocol
         end._last_arrival = back
         network.loop.call_soon(protocol.connection_made, end, context=end._context)
         network.loop.post_at(back, self.established)
@@ -152,11 +153,17 @@ async def connect(
         else:
             raise TimeoutError(errno.ETIMEDOUT, f"Connect call failed {remote}: no answer")
         transport = dial.answer.result()
+        protocol = protocol_factory()
     except BaseException:
-        dial.answer.cancel()
+        if not dial.answer.cancel() and dial.accepted is not None:
+            dial.accepted.abort()
         raise
-    protocol = protocol_factory()
+    if transport.is_closing():
+        raise ConnectionResetError(errno.ECONNRESET, f"connection to {remote} was reset at once")
     transport.set_protocol(protocol)
     transport._context = contextvars.copy_context()
+    transport._reading_paused = False
     transport._context.run(protocol.connection_made, transport)
+    if not transport._reading_paused:
+        transport.resume_reading()
     return transport, protocol

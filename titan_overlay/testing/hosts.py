@@ -156,10 +156,6 @@ class DatagramTransport(asyncio.DatagramTransport):
             return
         self._network._send(self, addr, data)
 
-    def receive(self, data: bytes, source: Address) -> None:
-        """Called by the network."""
-        self._context.run(self._protocol.datagram_received, data, source)
-
     def refused(self) -> None:
         """Called by the network: nobody listens where a connected endpoint sent to."""
         if not self._closing:

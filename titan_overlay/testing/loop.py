@@ -17,11 +17,11 @@ import ipaddress
 import itertools
 import socket
 import threading
-import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar, TypeVarTuple
 
+from titan_overlay.testing.handles import OrderedWeakSet, VirtualFuture, VirtualHandle, VirtualTask, VirtualTimer
 from titan_overlay.testing.network import MemoryNetwork
 from titan_overlay.testing.refusals import Refusals
 from titan_overlay.testing.seal import OutsideWorld, Seal
@@ -38,58 +38,6 @@ class Deadlock(RuntimeError):
 
 class Livelock(RuntimeError):
     """Callbacks keep each other busy at one instant, so the clock never moves."""
-
-
-class _SerialHash:
-    """Mixed into tasks and futures: hashes by the order in which the loop's objects were first hashed."""
-
-    __slots__ = ()
-    _loop: "VirtualLoop"
-    serial: int
-
-    def __hash__(self) -> int:
-        try:
-            return self.serial
-        except AttributeError:
-            # Lazily: most futures are never hashed, and a Python __init__ would cost each of them.
-            self.serial = serial = self._loop._next_serial()  # type: ignore[misc]  # a slot of the subclasses
-            return serial
-
-
-class VirtualTask(_SerialHash, asyncio.Task[Any]):
-    """A task that sets iterate over in the same order every run."""
-
-    __slots__ = ("serial",)
-    __hash__ = _SerialHash.__hash__
-
-
-class VirtualFuture(_SerialHash, asyncio.Future[Any]):
-    """A future that sets iterate over in the same order every run."""
-
-    __slots__ = ("serial",)
-    __hash__ = _SerialHash.__hash__
-
-
-class _OrderedWeakSet:
-    """Async generators in the order they were started, so that shutdown closes them in that order."""
-
-    def __init__(self) -> None:
-        self._items: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
-
-    def add(self, item: Any) -> None:
-        self._items[item] = None
-
-    def discard(self, item: Any) -> None:
-        self._items.pop(item, None)
-
-    def clear(self) -> None:
-        self._items.clear()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(list(self._items))
 
 
 # What the heap holds: (when, serial, timer, None, ()) for call_at, (when, serial, None, callback, args) for post_at.
@@ -117,7 +65,7 @@ class VirtualLoop(Refusals):
         self._thread_id: int | None
         self._clock_resolution = 1e-9  # for code that looks: never 0, or `when <= now + resolution` loops miss timers
         self._timer_cancelled_count = 0
-        self._asyncgens = _OrderedWeakSet()
+        self._asyncgens = OrderedWeakSet()
 
         self.seed = seed
         self.rounds_max = rounds_max
@@ -140,6 +88,16 @@ class VirtualLoop(Refusals):
         """Virtual seconds since the loop was made."""
         return self._now
 
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """As asyncio's, first-in first-out."""
+        if self._closed:
+            self._check_closed()
+        handle = VirtualHandle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
     def call_later(
         self,
         delay: float,
@@ -160,10 +118,9 @@ class VirtualLoop(Refusals):
         """As asyncio's; equal deadlines fire in the order they were set."""
         if self._closed:
             self._check_closed()
-        timer: Any = asyncio.TimerHandle(when, callback, args, self, context)
+        timer = VirtualTimer(when, callback, args, self, context)
         heapq.heappush(self._scheduled, (when, self._next_serial(), timer, None, ()))
-        timer._scheduled = True
-        return timer  # type: ignore[no-any-return]
+        return timer
 
     def post_at(self, when: float, callback: Callable[..., object], *args: Any) -> None:
         """Like `call_at`, but cannot be cancelled and copies no context: a third of the cost, for the wires."""
@@ -251,7 +208,7 @@ class VirtualLoop(Refusals):
 
     def _describe_deadlock(self) -> str:
         lines = [f"nothing is ready and no timer is armed at {self._now:.6f} s, so no task can ever go on:"]
-        tasks = sorted(asyncio.all_tasks(self), key=hash)
+        tasks = self.tasks()
         for task in tasks[:20]:
             frames = task.get_stack(limit=1)
             where = f"{frames[-1].f_code.co_filename}:{frames[-1].f_lineno}" if frames else "?"
@@ -281,7 +238,13 @@ class VirtualLoop(Refusals):
             return super().create_task(coro, name=name, **kwargs)
         self._check_closed()
         text = f"task-{self._next_task()}" if name is None else str(name)
-        return VirtualTask(coro, loop=self, name=text, **kwargs)
+        task = VirtualTask(coro, loop=self, name=text, **kwargs)
+        task.host = self.network.here
+        return task
+
+    def tasks(self) -> list[VirtualTask]:
+        """All unfinished tasks, oldest first."""
+        return sorted((t for t in asyncio.all_tasks(self) if isinstance(t, VirtualTask)), key=hash)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """There is none: executors are refused."""
@@ -320,11 +283,8 @@ class VirtualLoop(Refusals):
         """Answers numerically, and for the names in `network.names`; anything else is an unknown name (gaierror)."""
         nowhere = "0.0.0.0" if flags & socket.AI_PASSIVE else "127.0.0.1"  # noqa: S104 - an answer, nothing is bound
         text = host.decode() if isinstance(host, bytes) else host or nowhere
-        text = self.network.names.get(text, "127.0.0.1" if text == "localhost" else text)
-        try:
-            version = ipaddress.ip_address(text).version
-        except ValueError:
-            raise socket.gaierror(socket.EAI_NONAME, f"simulated network: no such name: {text!r}") from None
+        text = self.network.resolve(text)
+        version = ipaddress.ip_address(text).version
         found = socket.AF_INET if version == 4 else socket.AF_INET6
         if family not in (0, found):
             raise socket.gaierror(socket.EAI_NONAME, f"simulated network: {text!r} is not of family {family}")
@@ -377,7 +337,7 @@ def run(
 
 
 def _cancel_all_tasks(loop: VirtualLoop) -> None:
-    left = sorted(asyncio.all_tasks(loop), key=hash)
+    left = loop.tasks()
     if not left:
         return
     for task in left:

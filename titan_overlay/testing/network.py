@@ -15,6 +15,7 @@ import contextvars
 import errno
 import hashlib
 import ipaddress
+import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,11 @@ class MemoryNetwork:
                 return ip
             number += 1
 
+    @property
+    def here(self) -> str | None:
+        """IP of the host that the running code is on, if it was said."""
+        return self._here.get()
+
     @contextlib.contextmanager
     def on_host(self, ip: str) -> Iterator[Host]:
         """What runs inside, and every task made inside, runs on that host."""
@@ -130,9 +136,23 @@ class MemoryNetwork:
         finally:
             self._here.reset(token)
 
+    def resolve(self, name: str) -> str:
+        """The IP that a name stands for; an IP stands for itself. socket.gaierror: no such name."""
+        ip = self.names.get(name, "127.0.0.1" if name == "localhost" else name)
+        try:
+            ipaddress.ip_address(ip)
+        except ValueError:
+            raise socket.gaierror(socket.EAI_NONAME, f"simulated network: no such name: {name!r}") from None
+        return ip
+
+    def tasks_on(self, ip: str) -> list["asyncio.Task[Any]"]:
+        """The unfinished tasks that were made on a host, oldest first: what to cancel with `kill`."""
+        return [task for task in self.loop.tasks() if task.host == ip]
+
     def local(self, name: str | None) -> Host:
         """The host that a local address means to the running code. OSError: EADDRNOTAVAIL, ENETDOWN."""
         here = self._here.get()
+        name = self.resolve(name) if name else None
         if name is None or name in _LOCAL:
             host = self.host(here or "127.0.0.1")
         elif here is not None and name != here:
@@ -260,7 +280,7 @@ class MemoryNetwork:
         if sock is not None:
             raise ValueError("a simulated endpoint has no socket: pass local_addr")
         name, port = (None, 0) if local_addr is None else local_addr[:2]
-        host = self.local(self.names.get(name, name) if name else name)
+        host = self.local(name)
         if port in host.endpoints:
             raise OSError(errno.EADDRINUSE, f"UDP port {port} of {host.ip} is in use")
         port = port or host.free_port(host.endpoints)
@@ -349,7 +369,7 @@ class MemoryNetwork:
         """As `loop.create_server`. OSError: EADDRINUSE, EADDRNOTAVAIL."""
         _refuse_options(options)
         name = host if host is None or isinstance(host, str) else next(iter(host))
-        here = self.local(self.names.get(name, name) if name else name)
+        here = self.local(name)
         server = MemoryServer(self, here, port or here.free_port(here.listeners), protocol_factory)
         if options.get("start_serving", True):
             await server.start_serving()
@@ -362,7 +382,7 @@ class MemoryNetwork:
         _refuse_options(options)
         name, local_port = (options.get("local_addr") or (None, 0))[:2]
         source = self.local(name)
-        destination = self.remote(host or "localhost", source)
+        destination = self.remote(self.resolve(host or "localhost"), source)
         return await connect(self, source, local_port, destination, (str(host), int(port)), protocol_factory)
 
 

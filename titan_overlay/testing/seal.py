@@ -47,7 +47,7 @@ class Seal:
         self._undo: list[tuple[Any, str, Any]] = []
         self._outer_state: Any = None
         self._bound: list[tuple[dict[str, Any], str, Any, Any]] = []
-        self._scanned = 0
+        self._scanned: set[str] = set()
         self._by_function: dict[Any, Any] = {}
         self._patches: list[tuple[Any, str, Any]] = self._make_patches(clock)
 
@@ -60,7 +60,7 @@ class Seal:
             (time, "time_ns", lambda: int(wall() * 1e9)),
             (time, "monotonic", clock),
             (time, "monotonic_ns", lambda: int(clock() * 1e9)),
-            (time, "perf_counter", clock),
+            (time, "perf_counter", lambda: clock()),  # one stand-in for each, so that it tells what to put back
             (time, "perf_counter_ns", lambda: int(clock() * 1e9)),
             (time, "gmtime", _with_default(time.gmtime, wall)),
             (time, "localtime", _with_default(time.localtime, wall)),
@@ -105,9 +105,9 @@ class Seal:
 
     def _scan(self) -> None:
         """Finds the names that modules bound to a sealed function when they were imported."""
-        if len(sys.modules) == self._scanned:
+        if len(sys.modules) == len(self._scanned):
             return
-        self._scanned = len(sys.modules)
+        self._scanned = set(sys.modules)
         self._bound.clear()
         fakes = {id(function): (function, fake) for function, fake in self._by_function.items()}
         for name, module in list(sys.modules.items()):
@@ -118,6 +118,17 @@ class Seal:
                 found = fakes.get(id(value))
                 if found is not None:
                     self._bound.append((namespace, key, found[1], found[0]))
+
+    def _unbind_new(self) -> None:
+        """Gives modules that were imported during the run the real functions that they took the sealed ones for."""
+        if len(sys.modules) == len(self._scanned):
+            return
+        reals = {id(fake): real for real, fake in self._by_function.items()}
+        for name in sys.modules.keys() - self._scanned:
+            namespace = vars(sys.modules[name])
+            for key, value in list(namespace.items()):
+                if id(value) in reals:
+                    namespace[key] = reals[id(value)]
 
     def __enter__(self) -> "Seal":
         self._scan()
@@ -135,6 +146,7 @@ class Seal:
         for namespace, key, fake, real in self._bound:
             if namespace.get(key) is fake:
                 namespace[key] = real
+        self._unbind_new()
         while self._undo:
             owner, name, real = self._undo.pop()
             setattr(owner, name, real)

@@ -55,7 +55,7 @@ class StreamTransport(asyncio.Transport):
         self._protocol: Any
         self.set_protocol(protocol)
         # Sending. `_outbox` is the transport's buffer, `_on_the_way` what "the kernels" hold; None is the end of file.
-        self._outbox: deque[bytes | None] = deque()
+        self._outbox: deque[bytes | memoryview | None] = deque()
         self._outbox_bytes = self._on_the_way = 0
         self._last_arrival = 0.0
         self._high, self._low = 64 * 1024, 16 * 1024
@@ -160,7 +160,11 @@ class StreamTransport(asyncio.Transport):
         if self._closing:
             return
         self._closing = True
+        unread = sum(len(segment) for segment in self._inbox if segment)
         self._inbox.clear()
+        if unread:
+            self.peer._on_the_way -= unread
+            self._refuse_more()
         if not self._eof_written:
             self._eof_written = True
             self._outbox.append(None)
@@ -193,6 +197,14 @@ class StreamTransport(asyncio.Transport):
         if network.is_open(self.host, self.peer.host):
             arrival = max(network.loop._now + network.way(self.host, self.peer.host), self._last_arrival)
             network.loop.post_at(arrival, self.peer._lose, _error(errno.ECONNRESET))
+
+    def _refuse_more(self) -> None:
+        """Nobody will read what the peer sent: a reset, at the latest when the peer's retransmissions get through."""
+        if not self.peer._gone:
+            if self.host.is_up and self.network.is_open(self.host, self.peer.host):
+                self._reset_peer()
+            else:
+                self.peer._stall()
 
     def _lose(self, error: BaseException | None) -> None:
         if self._gone or not self.host.is_up:
@@ -246,8 +258,10 @@ class StreamTransport(asyncio.Transport):
             if segment is not None:
                 limit = SEGMENT if slow else WINDOW
                 if len(segment) > limit:
-                    outbox.appendleft(segment[limit:])
-                    segment = segment[:limit]
+                    view = memoryview(segment)  # or a long write would be copied once for each of its segments
+                    outbox.appendleft(view[limit:])
+                    segment = view[:limit]
+                segment = bytes(segment)
                 self._outbox_bytes -= len(segment)
                 self._on_the_way += len(segment)
             self._transmit(segment)
@@ -308,12 +322,9 @@ class StreamTransport(asyncio.Transport):
         sender = self.peer
         if self._gone:
             sender._note(_DOWN, segment or b"")
-            if sender._gone:
-                return
-            if not self.host.is_up:
-                sender._stall()
-            elif segment is not None:  # data for a connection that is not there any more
-                self._reset_peer()
+            if segment is not None:
+                sender._on_the_way -= len(segment)
+                self._refuse_more()
             return
         sender._note(_DELIVER, segment or b"")
         if segment is not None:
@@ -342,8 +353,8 @@ class StreamTransport(asyncio.Transport):
                 sender._pump_later(self.network.loop._now)
         try:
             if self._closing:
-                self._after_close(segment)
-            elif segment is None:
+                return  # between `close` and the last byte sent, what arrives is thrown away
+            if segment is None:
                 self._eof_received = True
                 if not self._context.run(self._protocol.eof_received):
                     self.close()
@@ -364,9 +375,6 @@ class StreamTransport(asyncio.Transport):
             )
             self._reset_peer()
             self._lose(error)
-
-    def _after_close(self, segment: bytes | None) -> None:
-        """Between `close` and the last byte sent, what arrives is thrown away."""
 
     def _fill(self, data: bytes) -> None:
         view = memoryview(data)
