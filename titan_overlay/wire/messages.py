@@ -21,6 +21,10 @@ class Opcode(IntEnum):
     SEND = 0x81
     CANCEL = 0x82
     CREDIT = 0x83
+    BYE = 0x84
+    """No new requests on this link, please: it closes when what is under way is answered."""
+    PING = 0x85
+    PONG = 0x86
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
@@ -35,7 +39,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     grant: bytes = b""
 
 
-class Send(msgspec.Struct, array_like=True):
+class Send(msgspec.Struct, array_like=True, gc=False):
     """A message to an object that the receiver holds."""
 
     id: int
@@ -52,7 +56,7 @@ class Send(msgspec.Struct, array_like=True):
     """Objects that wait for this call, first caller first."""
 
 
-class Data(msgspec.Struct, array_like=True):
+class Data(msgspec.Struct, array_like=True, gc=False):
     """A reply, or with flag MORE one item of a stream; ACK with the same body (nil) ends a stream."""
 
     id: int

@@ -1,0 +1,82 @@
+"""One timer for all deadlines of a node's links.
+
+A `call_later` for every request costs more than the request's own bytes. Here a deadline is a slot in a dictionary:
+slots are 1/64 s wide, each request sits in the slot in which it expires and leaves it when it is answered, and one
+timer waits for the first slot. In the spirit of hashed timing wheels (Varghese and Lauck, 1987).
+"""
+
+import asyncio
+import heapq
+import math
+from typing import Protocol
+
+TICKS_PER_SECOND = 64
+_FOREVER = 1e12
+
+
+class Expiring(Protocol):
+    """What can run out of time."""
+
+    def expire(self) -> None: ...
+
+
+class Expired(Exception):
+    """A future's time ran out."""
+
+
+Slot = dict[int, "asyncio.Future[bytes] | Expiring"]
+
+
+class Deadlines:
+    """Deadlines are loop times; each is met at most 1/64 s late, never early."""
+
+    __slots__ = ("_armed_for", "_loop", "_order", "_slots", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._slots: dict[int, Slot] = {}
+        self._order: list[int] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_for = 0
+
+    def slot(self, deadline: float) -> Slot:
+        """Where to put what expires then: `slot[key] = it`; `slot.pop(key, None)` when it is done in time."""
+        tick = math.ceil(min(deadline, _FOREVER) * TICKS_PER_SECOND)
+        slot = self._slots.get(tick)
+        if slot is None:
+            slot = self._slots[tick] = {}
+            heapq.heappush(self._order, tick)
+            if self._timer is None or tick < self._armed_for:
+                self._arm(tick)
+        return slot
+
+    def _arm(self, tick: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed_for = tick
+        self._timer = self._loop.call_at(tick / TICKS_PER_SECOND, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        order, slots = self._order, self._slots
+        # Real timers may fire up to one clock resolution early.
+        now = max(math.floor(self._loop.time() * TICKS_PER_SECOND), self._armed_for)
+        due: list[Slot] = []
+        # Slots that emptied in time go without a timer of their own.
+        while order and (order[0] <= now or not slots[order[0]]):
+            due.append(slots.pop(heapq.heappop(order)))
+        if order:
+            self._arm(order[0])
+        for slot in due:
+            for it in list(slot.values()):
+                if not isinstance(it, asyncio.Future):
+                    it.expire()
+                elif not it.done():
+                    it.set_exception(Expired())
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._slots.clear()
+        self._order.clear()

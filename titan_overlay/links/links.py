@@ -1,0 +1,372 @@
+"""All links of one node: dialed when they are needed, shared by all requests, closed when nobody uses them."""
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.errors import DeadlineExceeded, Forbidden, LinkError
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import NodeId, PoolId
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.links.connection import State
+from titan_overlay.links.link import Link
+from titan_overlay.links.runner import Runner
+from titan_overlay.links.shared import PROTOCOL_VERSION, Counters, Handler, Known, Limits, Peer, Shared
+from titan_overlay.links.tls import Tls, TlsContexts
+from titan_overlay.wire.messages import Hello
+
+__all__ = ["Counters", "Handler", "Limits", "Links", "Peer"]
+
+_MAX_KNOWN = 4096
+
+
+class Links:
+    """Requests to peers, and the answers to theirs.
+
+    Args:
+        key: this node's key; its id is what peers expect to find.
+        pool: peers of other pools are refused.
+        handler: answers requests; see `Handler`.
+        secure: TLS 1.3. False: plain connections where a peer's word is believed, for simulations only.
+        serving: whether peers may open links to this node (told in the first frame).
+        grant: this node's signed grant, told in the first frame.
+        admit: asked about each inbound id (its key is proven); gives the reason to refuse it, or None. The puzzle
+            goes here.
+    """
+
+    def __init__(
+        self,
+        key: SigningKey,
+        pool: PoolId,
+        ambient: Ambient,
+        handler: Handler,
+        *,
+        secure: bool = True,
+        serving: bool = True,
+        limits: Limits | None = None,
+        grant: bytes = b"",
+        admit: Callable[[Peer], str | None] = lambda peer: None,
+    ) -> None:
+        self.key = key
+        self.pool = pool
+        self.serving = serving
+        self.grant = grant
+        self.port = 0
+        self.limits = limits or Limits()
+        self._admit = admit
+        self._loop = asyncio.get_running_loop()
+        self.shared = Shared(self._loop, handler, self.limits, self._hello)
+        self.runner = Runner(self.shared)
+        self._contexts = TlsContexts(key, ambient.token_bytes) if secure else None
+        self._server: asyncio.AbstractServer | None = None
+        self._best: dict[NodeId, Link] = {}
+        """The link to use for each peer."""
+        self._links: dict[Link, None] = {}
+        """All that are not closed, oldest first."""
+        self._dials: dict[NodeId, asyncio.Task[Link]] = {}
+        self._known: OrderedDict[NodeId, Known] = OrderedDict()
+        self._half_open = 0
+        self._inbound_links = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def counters(self) -> Counters:
+        return self.shared.counters
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    async def listen(self, host: str, port: int) -> int:
+        """Accept links here; returns the port (useful where `port` is 0).
+
+        Raises:
+            OSError: the address is taken or not this machine's.
+        """
+        server = await self._loop.create_server(self._accepted, host, port, backlog=256)
+        self._server = server
+        self.port = port or server.sockets[0].getsockname()[1]
+        return self.port
+
+    def _accepted(self) -> Link:
+        return Link(self, self._engine(dialed=False), None)
+
+    def _engine(self, *, dialed: bool) -> Tls | None:
+        return None if self._contexts is None else Tls(self._contexts, dialed=dialed)
+
+    def _hello(self) -> Hello:
+        return Hello(self.pool, PROTOCOL_VERSION, self.serving, self.key.public, self.port, self.grant)
+
+    async def close(self) -> None:
+        """End all links; requests under way fail, handlers are cancelled. Returns when all sockets are closed."""
+        self._closed = True
+        if self._server is not None:
+            self._server.close()
+        for dial in list(self._dials.values()):
+            dial.cancel()
+        self.shared.flush()
+        links = list(self._links)
+        for link in links:
+            link.fail("this node is closing its links")
+        await self.runner.close()
+        if links:
+            await asyncio.wait([link.gone for link in links], timeout=self.limits.handshake)
+        for dial in list(self._dials.values()):
+            with contextlib.suppress(asyncio.CancelledError, LinkError):
+                await dial
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self.shared.deadlines.close()
+
+    async def drain(self, timeout: float) -> None:
+        """Say goodbye to all peers and let what is under way finish, at most `timeout` seconds. Then `close`."""
+        if self._server is not None:
+            self._server.close()
+        for link in list(self._links):
+            link.leave()
+        busy = [link.gone for link in self._links if not link.quiet]
+        if busy:
+            await asyncio.wait(busy, timeout=timeout)
+
+    # --- requests ---------------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        contact: Contact,
+        object_id: bytes,
+        type: str,
+        body: bytes,
+        *,
+        deadline: float,
+        chain: tuple[bytes, ...] = (),
+    ) -> bytes:
+        """Send a message to an object that the peer holds; its reply, an encoded msgpack body.
+
+        A link that exists is used, whoever dialed it; otherwise the contact is dialed. `deadline` is a loop time. A
+        caller that is cancelled cancels the handler at the other end.
+
+        Raises:
+            RemotableError: what the peer answered.
+            DeadlineExceeded: no answer in time.
+            BadMessage: message or reply is over 1 MiB.
+            LinkError: no link, or it was lost; `maybe_executed` says whether the request had been sent.
+        """
+        link = self._best.get(contact.id)
+        if link is None or not link.usable:
+            link = await self._usable(contact, deadline)
+        return await link.request(object_id, type, body, deadline, chain)
+
+    async def stream(
+        self,
+        contact: Contact,
+        object_id: bytes,
+        type: str,
+        body: bytes,
+        *,
+        deadline: float,
+        chain: tuple[bytes, ...] = (),
+        credit: int = 64,
+    ) -> AsyncGenerator[bytes, None]:
+        """As `request`, for a stream of replies, of which at most `credit` wait here. Closing the iterator cancels."""
+        link = await self._usable(contact, deadline)
+        replies = link.open_stream(object_id, type, body, deadline, chain, credit)
+        try:
+            while (item := await link.next_reply(replies)) is not None:
+                yield item
+        finally:
+            link.end_stream(replies)
+
+    async def _usable(self, contact: Contact, deadline: float) -> Link:
+        """An open, uncongested link to the peer."""
+        while True:
+            link = self._best.get(contact.id)
+            if link is not None and link.usable:
+                return link
+            try:
+                async with asyncio.timeout_at(deadline):
+                    if link is not None and link.state is State.OPEN:
+                        await link.drained()
+                    else:
+                        await self._dialed(contact)
+            except TimeoutError:
+                what = "the peer reads too slowly" if link is not None else "no link to the peer"
+                raise DeadlineExceeded(f"{what} within the deadline; the request was not sent") from None
+
+    # --- dialing ----------------------------------------------------------------------------------------------
+
+    def _dialed(self, contact: Contact) -> Awaitable[Link]:
+        """One dial per peer, however many requests wait for it."""
+        dial = self._dials.get(contact.id)
+        if dial is None:
+            dial = self._dials[contact.id] = self._loop.create_task(self._dial(contact))
+            dial.add_done_callback(lambda done: self._dial_done(contact.id, done))
+        return asyncio.shield(dial)
+
+    def _dial_done(self, id: NodeId, dial: asyncio.Task[Link]) -> None:
+        self._dials.pop(id, None)
+        if not dial.cancelled():
+            dial.exception()  # looked at: those who waited may be gone
+
+    async def _dial(self, contact: Contact) -> Link:
+        whom = f"node {contact.id.hex()[:12]}"
+        if self._closed:
+            raise LinkError("the links of this node are closed")
+        if contact.id == self.key.id:
+            raise LinkError("a node has no link to itself")
+        if not contact.port:
+            raise LinkError(f"{whom} cannot be dialed and has no link to this node")
+        link = Link(self, self._engine(dialed=True), contact.id)
+        self._links[link] = None
+        try:
+            async with asyncio.timeout(self.limits.handshake):
+                await self._loop.create_connection(lambda: link, contact.ip, contact.port)
+        except (OSError, TimeoutError) as why:
+            link.fail("never connected")
+            reason = str(why) or f"no answer within {self.limits.handshake:g} s"
+            raise LinkError(f"{whom} cannot be reached at {contact.ip}:{contact.port}: {reason}") from None
+        except asyncio.CancelledError:
+            link.fail("the dial was cancelled", abort=True)
+            raise
+        self.counters.links_dialed += 1
+        self._sweep_later()
+        try:
+            return await link.opened
+        except asyncio.CancelledError:
+            link.fail("the dial was cancelled", abort=True)
+            raise
+
+    # --- what links ask of their owner ------------------------------------------------------------------------
+
+    def connected(self, link: Link) -> str | None:
+        limits = self.limits
+        refusal = None
+        if self._closed:
+            refusal = "this node is closing"
+        elif self._half_open >= limits.half_open:
+            refusal = "too many half-open links"
+        elif self._inbound_links >= limits.inbound_links and not self._make_room():
+            refusal = "too many links"
+        # Counted even when refused: `closed` takes it off again.
+        self._half_open += 1
+        self._inbound_links += 1
+        self._links[link] = None
+        if refusal is not None:
+            self.counters.links_refused += 1
+        self._sweep_later()
+        return refusal
+
+    def _make_room(self) -> bool:
+        """End the inbound link that has been without use for longest."""
+        quiet = [link for link in self._links if not link.dialed and link.state is State.OPEN and link.quiet]
+        if not quiet:
+            return False
+        min(quiet, key=lambda link: link.used).fail("this node has too many links; it was the longest unused")
+        return True
+
+    def admitted(self, link: Link, peer: Peer) -> Known:
+        known = self._remember(peer.id)
+        if not link.dialed:
+            reason = self._reason_to_refuse(peer, known)
+            if reason is not None:
+                self.counters.links_refused += 1
+                raise Forbidden(reason)
+            self._half_open -= 1
+            self.counters.links_accepted += 1
+        mine = [other for other in self._links if other.peer is not None and other.peer.id == peer.id]
+        if len(mine) >= self.limits.links_per_peer:
+            min(mine, key=lambda other: other.used).fail("the peer opened too many links")
+        # The newest: a peer that dials although there is a link has probably lost the other end of it. Two that dial
+        # each other at once have two links for a while; both work, and what is not used goes.
+        self._best[peer.id] = link
+        return known
+
+    def _reason_to_refuse(self, peer: Peer, known: Known) -> str | None:
+        if peer.id == self.key.id:
+            return "that is this node's own key"
+        if known.shunned_until > self._loop.time():
+            return "the peer broke the protocol too often; it may try again in a minute"
+        return self._admit(peer)
+
+    def _remember(self, id: NodeId) -> Known:
+        known = self._known.get(id)
+        if known is None:
+            known = self._known[id] = Known()
+            if len(self._known) > _MAX_KNOWN:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(id)
+        return known
+
+    def leaving(self, link: Link) -> None:
+        self._replace(link)
+
+    def _replace(self, link: Link) -> None:
+        """Another link to the same peer takes over, if there is one."""
+        peer = link.peer
+        if peer is None or self._best.get(peer.id) is not link:
+            return
+        del self._best[peer.id]
+        for other in self._links:
+            if other.peer is not None and other.peer.id == peer.id and other.leaving_since is None:
+                self._best[peer.id] = other
+                return
+
+    def closed(self, link: Link, *, broken: bool) -> None:
+        self._links.pop(link, None)
+        if not link.dialed:
+            self._inbound_links -= 1
+            if link.peer is None:
+                self._half_open -= 1
+        self._replace(link)
+        if broken and link.peer is not None:
+            known = link.known
+            known.strikes += 1
+            if known.strikes >= self.limits.strikes:
+                known.strikes = 0
+                known.shunned_until = self._loop.time() + self.limits.shun
+
+    # --- upkeep -----------------------------------------------------------------------------------------------
+
+    def _sweep_later(self) -> None:
+        if self._sweeper is None and self._links and not self._closed:
+            self._sweeper = self._loop.call_later(self.limits.probe, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        limits, now = self.limits, self._loop.time()
+        for link in list(self._links):
+            if link.state is not State.OPEN:
+                continue
+            if link.leaving_since is not None:
+                if link.quiet:
+                    link.fail("it was no longer used")
+            elif link.in_flight and now - link.heard > limits.probe:
+                if link.probed:
+                    link.fail("the peer has fallen silent", abort=True)
+                else:
+                    link.ping()
+            elif link.quiet and now - max(link.used, link.heard) > limits.idle:
+                link.leave()
+        self._sweep_later()
+
+    # --- what is known ----------------------------------------------------------------------------------------
+
+    def peer_of(self, id: NodeId) -> Peer | None:
+        """Who is at the other end, if there is a link to that node."""
+        link = self._best.get(id)
+        return None if link is None else link.peer
+
+    def peers(self) -> list[Peer]:
+        """All peers with a link."""
+        return [link.peer for link in self._best.values() if link.peer is not None]
+
+    def latency(self, id: NodeId) -> float | None:
+        """Seconds from request to reply, smoothed; None where nothing was ever asked."""
+        known = self._known.get(id)
+        return None if known is None else known.latency
+
+    def in_flight(self, id: NodeId) -> int:
+        """Requests to that peer that it has not answered yet."""
+        link = self._best.get(id)
+        return 0 if link is None else link.in_flight

@@ -1,0 +1,145 @@
+"""What all links of one node share: who it is, its limits, its clock, its counters."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Protocol
+
+import msgspec
+
+from titan_overlay.identity.ids import NodeId
+from titan_overlay.links.deadlines import Deadlines
+from titan_overlay.wire.messages import Hello, Send
+
+PROTOCOL_VERSION = 1
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """Who is at the other end of a link."""
+
+    id: NodeId
+    public: bytes
+    """Raw Ed25519 key, proven by TLS (in a simulation without TLS: believed)."""
+    ip: str
+    port: int
+    """Where it accepts links itself; 0: it does not."""
+    serving: bool
+    grant: bytes
+    """Signed grant as it presented it, not checked; or empty."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's links may cost. Times in seconds."""
+
+    handshake: float = 5.0
+    """For TLS, and again for the first frame after it."""
+    half_open: int = 64
+    """Inbound links that have not said who they are."""
+    inbound_links: int = 1024
+    links_per_peer: int = 16
+    """Two that dial each other at once get two links, and several programs may share one user's key."""
+    requests_per_peer: int = 1024
+    """Requests of one link that wait or run here; the next gets `Overloaded`."""
+    request_bytes_per_peer: int = 32 << 20
+    """Their bodies together, likewise."""
+    unsent_bytes: int = 16 << 20
+    """A peer that asks on and does not read what it asked for is cut off."""
+    idle: float = 300.0
+    """A link without requests for this long says goodbye."""
+    probe: float = 5.0
+    """With requests under way and nothing heard for this long, ask whether the peer lives; twice: it does not."""
+    strikes: int = 3
+    """Links ended for breaking the protocol, after which the peer is shunned."""
+    shun: float = 60.0
+
+
+Reply = bytes | AsyncIterator[bytes]
+Handler = Callable[[Peer, Send], bytes | Coroutine[Any, Any, Reply]]
+"""Answers one request with an encoded msgpack body, or a stream of them.
+
+It may answer at once, with bytes; otherwise its coroutine runs as (part of) a task of its own, with all that asyncio
+promises to one. It should not set context variables before its first await: handlers that never wait share a task.
+A `RemotableError` is an answer; another exception becomes a `RemoteError` that names its type.
+"""
+
+
+class Counters:
+    """Since the start."""
+
+    __slots__ = (
+        "bytes_received",
+        "bytes_sent",
+        "garbage",
+        "links_accepted",
+        "links_dialed",
+        "links_refused",
+        "overloaded",
+        "requests_received",
+        "requests_sent",
+    )
+
+    def __init__(self) -> None:
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.garbage = 0
+        """Links ended because of what came in on them."""
+        self.links_accepted = 0
+        self.links_dialed = 0
+        self.links_refused = 0
+        self.overloaded = 0
+        self.requests_received = 0
+        self.requests_sent = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Known:
+    """What is remembered of a peer across its links."""
+
+    __slots__ = ("latency", "shunned_until", "strikes")
+
+    def __init__(self) -> None:
+        self.latency: float | None = None
+        self.strikes = 0
+        self.shunned_until = 0.0
+
+
+class Flushable(Protocol):
+    """A link, as far as `Shared` is concerned."""
+
+    def flush(self) -> None: ...
+
+
+class Shared:
+    """One per `Links`, seen by each of its links."""
+
+    __slots__ = ("_dirty", "_flush_scheduled", "counters", "deadlines", "handler", "hello", "limits", "loop", "next_id")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, handler: Handler, limits: Limits, hello: Callable[[], Hello]
+    ) -> None:
+        self.loop = loop
+        self.handler = handler
+        self.limits = limits
+        self.hello = hello
+        self.counters = Counters()
+        self.deadlines = Deadlines(loop)
+        self.next_id = 1
+        """Request ids are unique in the node and only grow."""
+        self._dirty: list[Flushable] = []
+        self._flush_scheduled = False
+
+    def mark(self, link: Flushable) -> None:
+        """The link has something to send: once per turn of the loop, all its frames in one write."""
+        self._dirty.append(link)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.loop.call_soon(self._flush_in_turn)
+
+    def _flush_in_turn(self) -> None:
+        self._flush_scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        while self._dirty:
+            self._dirty.pop().flush()
