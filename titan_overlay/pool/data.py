@@ -9,6 +9,7 @@ from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Content, Descriptor
 from titan_overlay.pool.message import Message
+from titan_overlay.pool.runner import Runner
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.content import chunk_count
 from titan_overlay.storage.files import BytesSource as BytesSource
@@ -62,7 +63,7 @@ class StoredContent:
         return await self._blobs.read_chunk(self.digest, index)
 
 
-class DataRunner:
+class DataRunner(Runner):
     """The runner of one data object: gives out its chunks.
 
     Attributes:

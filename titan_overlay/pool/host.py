@@ -31,11 +31,11 @@ from titan_overlay.identity.names import object_id as object_id_of
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.pool.calls import Calls, Reply
-from titan_overlay.pool.context import Context, Sender
+from titan_overlay.pool.context import Context, Outbound, Sender
 from titan_overlay.pool.message import Message
 from titan_overlay.pool.questions import (
     QUESTIONS,
-    Code,
+    Bundle,
     Describe,
     Info,
     ObjectInfo,
@@ -54,11 +54,10 @@ __all__ = ["Host", "Limits", "Runner", "Sender", "ServiceRunner"]
 NO_POOL = PoolId(bytes(ID_BYTES))
 NO_NODE = NodeId(bytes(ID_BYTES))
 
-SendCall = Callable[[str, str, bytes, float, tuple[bytes, ...]], Coroutine[Any, Any, bytes]]
-StreamCall = Callable[[str, str, bytes, float, tuple[bytes, ...]], AsyncIterator[bytes]]
 
-
-_QUESTIONS: dict[str, type[Message[Any]]] = {cls.wire_type: cls for cls in (Ping, Info, Stats, Schema, Describe, Code)}
+_QUESTIONS: dict[str, type[Message[Any]]] = {
+    cls.wire_type: cls for cls in (Ping, Info, Stats, Schema, Describe, Bundle)
+}
 assert _QUESTIONS.keys() == QUESTIONS
 
 
@@ -101,7 +100,7 @@ class Host:
     Args:
         pool: may be set later (`host.pool = ...`), before the first object whose id depends on it.
         holder: this node's id.
-        send, stream: the router's calls, for `ctx.send` and `ctx.stream`: (name, type, body, deadline, chain).
+        outbound: the router, for `ctx.send` and `ctx.stream`.
         copies: how many live copies of an object this node counts, itself included.
         authorize: raises Forbidden where this sender may not call this object.
     """
@@ -110,8 +109,7 @@ class Host:
         self,
         ambient: Ambient,
         *,
-        send: SendCall | None = None,
-        stream: StreamCall | None = None,
+        outbound: Outbound | None = None,
         pool: PoolId = NO_POOL,
         holder: NodeId = NO_NODE,
         limits: Limits | None = None,
@@ -126,7 +124,7 @@ class Host:
         self._holder = holder
         self._copies = copies
         self._authorize = authorize
-        self._outbound = _Outbound(send, stream)
+        self._outbound: Outbound = outbound or _NoOutbound()
         self._residents: dict[bytes, Resident] = {}
 
     # ---- who lives here --------------------------------------------------------------------------------------
@@ -213,11 +211,25 @@ class Host:
         chain: tuple[bytes, ...] = (),
         stream: bool = False,
     ) -> Reply:
-        """As `deliver_now`, always to be awaited."""
-        begun = self.deliver_now(sender, object_id, type, body, deadline=deadline, chain=chain, stream=stream)
-        return await begun if isinstance(begun, asyncio.Future) else begun
+        """As `begin`, to be awaited."""
+        return await _given(self.begin(sender, object_id, type, body, deadline=deadline, chain=chain, stream=stream))
 
     def deliver_now(
+        self,
+        sender: Sender,
+        object_id: bytes,
+        type: str,
+        body: Body,
+        *,
+        deadline: float,
+        chain: tuple[bytes, ...] = (),
+        stream: bool = False,
+    ) -> bytes | Coroutine[Any, Any, Reply]:
+        """As `begin`, in the form that links ask of their handler: bytes, or what is to be awaited."""
+        begun = self.begin(sender, object_id, type, body, deadline=deadline, chain=chain, stream=stream)
+        return begun if isinstance(begun, bytes) else _given(begun)
+
+    def begin(
         self,
         sender: Sender,
         object_id: bytes,
@@ -306,7 +318,7 @@ class Host:
             answer = Pong(self._holder.hex(), self._ambient.wall())
         elif question is Describe:
             answer = resident.descriptor.raw
-        elif question is Code:
+        elif question is Bundle:
             answer = resident.runner.bundle
         elif question is Schema:
             answer = resident.runner.schema()
@@ -335,23 +347,17 @@ class Host:
         return codec.encode(answer)
 
 
-class _Outbound:
-    """The way from the objects here to all others."""
-
-    __slots__ = ("_send", "_stream")
-
-    def __init__(self, send: SendCall | None, stream: StreamCall | None) -> None:
-        self._send = send
-        self._stream = stream
+class _NoOutbound:
+    """The way from the objects of a host that stands alone."""
 
     async def send(self, name: str, type: str, body: bytes, deadline: float, chain: tuple[bytes, ...], /) -> bytes:
-        if self._send is None:
-            raise Unavailable(f"this host is not connected to others, so {name!r} cannot be reached")
-        return await self._send(name, type, body, deadline, chain)
+        raise Unavailable(f"this host is not connected to others, so {name!r} cannot be reached")
 
     def stream(
         self, name: str, type: str, body: bytes, deadline: float, chain: tuple[bytes, ...], /
     ) -> AsyncIterator[bytes]:
-        if self._stream is None:
-            raise Unavailable(f"this host is not connected to others, so {name!r} cannot be reached")
-        return self._stream(name, type, body, deadline, chain)
+        raise Unavailable(f"this host is not connected to others, so {name!r} cannot be reached")
+
+
+async def _given(reply: Reply | asyncio.Future[Reply]) -> Reply:
+    return await reply if isinstance(reply, asyncio.Future) else reply

@@ -1,4 +1,4 @@
-"""The messages that every object answers without writing anything: Ping, Info, Stats, Schema, Describe, Code.
+"""The messages that every object answers without writing anything: Ping, Info, Stats, Schema, Describe, Bundle.
 
 The host answers them itself, past the mailbox, so that a busy object still says that it is busy.
 """
@@ -76,8 +76,8 @@ class Describe(Message[bytes], namespace="titan"):
     """The signed descriptor, raw."""
 
 
-class Code(Message[bytes], namespace="titan"):
+class Bundle(Message[bytes], namespace="titan"):
     """The signed bundle of your code, for a node that is to hold a copy; empty where the type is an installed one."""
 
 
-QUESTIONS: frozenset[str] = frozenset(cls.wire_type for cls in (Ping, Info, Stats, Schema, Describe, Code))
+QUESTIONS: frozenset[str] = frozenset(cls.wire_type for cls in (Ping, Info, Stats, Schema, Describe, Bundle))
