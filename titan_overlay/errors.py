@@ -23,6 +23,7 @@ Each remotable error says whether the same request may be sent again (`retryable
 """
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
@@ -62,7 +63,7 @@ class RemotableError(TitanError):
         self.maybe_executed = maybe_executed
 
     def to_wire(self) -> "WireError":
-        fields = {name: getattr(self, name) for name in self.FIELDS}
+        fields = {name: getattr(self, name, None) for name in self.FIELDS}
         return WireError(self.code, str(self), self.maybe_executed, fields)
 
 
@@ -224,16 +225,21 @@ def from_wire(wire: WireError) -> RemotableError:
     made = cls.__new__(cls)
     Exception.__init__(made, wire.text)
     made.maybe_executed = wire.maybe_executed
-    defaults = _field_defaults(cls)
     for name in cls.FIELDS:
-        value = wire.fields.get(name, defaults.get(name))
-        default = defaults.get(name)
-        # A peer may send anything: a field of the wrong type falls back to its default.
-        if default is not None and not isinstance(value, (int, float) if isinstance(default, float) else type(default)):
-            value = default
-        setattr(made, name, value)
+        setattr(made, name, _field(wire.fields.get(name), _field_defaults(cls).get(name)))
     return made
 
 
+def _field(value: Any, default: Any) -> Any:
+    """A field as it came, or its default: a peer may send anything, so its type must be the default's."""
+    if default is None:
+        return value
+    if isinstance(default, float):
+        # Seconds and the like: callers sleep on them.
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < inf
+        return float(value) if fits else default
+    return value if type(value) is type(default) else default
+
+
 def _field_defaults(cls: type[RemotableError]) -> dict[str, Any]:
-    return (cls.__init__.__kwdefaults__ or {}) if hasattr(cls.__init__, "__kwdefaults__") else {}
+    return getattr(cls.__init__, "__kwdefaults__", None) or {}

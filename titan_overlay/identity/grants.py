@@ -3,7 +3,6 @@
 import base64
 from enum import IntFlag
 from typing import ClassVar
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -11,7 +10,8 @@ from titan_overlay.errors import BadMessage, ConfigError, Forbidden
 from titan_overlay.identity import names, records
 from titan_overlay.identity.ids import ID_BYTES, NodeId, PoolId, fingerprint
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.identity.records import Record, Signed
+from titan_overlay.identity.records import Id, Record, Signed, UnixTime
+from titan_overlay.values import parse_address
 
 CLOCK_TOLERANCE = 300.0
 """Seconds by which two honest wall clocks may differ."""
@@ -55,12 +55,11 @@ class Grant(Record, frozen=True, array_like=True):
 
     LABEL: ClassVar[bytes] = b"grant"
 
-    grantee: bytes
+    grantee: Id
     """NodeId of the key that gets the right; 32 zero bytes: whoever bears it (an invitation)."""
     rights: int
     pattern: str = "*"
-    expires: float = 0.0
-    """Unix seconds."""
+    expires: UnixTime = 0.0
     trust: bytes = b""
     """Public key whose bundles the bearer's node should accept, or empty (an invitation that says so)."""
 
@@ -97,14 +96,14 @@ def check(raw: bytes, pool: PoolId, now: float) -> Signed[Grant]:
 
 
 def allows(raw: bytes | None, pool: PoolId, who: NodeId, right: Right, name: str, now: float) -> bool:
-    """Whether these bytes are a valid grant of `right` on `name` for `who`. The pool's own key may do everything."""
+    """Whether these bytes are a valid grant of `right` (all of it, where it is several) on `name` for `who`."""
     if not raw:
         return False
     try:
         grant = check(raw, pool, now).value
     except (Forbidden, BadMessage):
         return False
-    return grant.grantee in (who, BEARER) and bool(grant.rights & right) and names.covers(grant.pattern, name)
+    return grant.grantee in (who, BEARER) and grant.rights & right == right and names.covers(grant.pattern, name)
 
 
 def may_publish(public: bytes, who: NodeId, name: str, grant: bytes | None, pool: PoolId, now: float) -> None:
@@ -118,13 +117,38 @@ def may_publish(public: bytes, who: NodeId, name: str, grant: bytes | None, pool
         return
     if kind is names.Space.OWNER and name[1:].partition("/")[0] == fingerprint(public):
         return
+    if kind is names.Space.NODE and name == names.node_name(who):
+        return
     if kind is names.Space.POOL and allows(grant, pool, who, Right.PUBLISH, name, now):
         return
     mine = name.rpartition("/")[2] if kind is names.Space.OWNER else name
     raise Forbidden(
-        f"key {fingerprint(public)} may not publish {name!r}; publish it as '~me/{mine}', or let the holder of the pool's key run: "
-        f"titan grant {public.hex()} publish --names '{name}'"
+        f"key {fingerprint(public)} may not publish {name!r}; publish it as '~me/{mine}', "
+        f"or let the holder of the pool's key run: titan grant {public.hex()} publish --names '{name}'"
     )
+
+
+class Delegate(Record, frozen=True, array_like=True):
+    """`agent`, the key of one running program, speaks for the user whose key signs this. So one user may run many."""
+
+    LABEL: ClassVar[bytes] = b"delegate"
+
+    agent: bytes
+    """NodeId of the program's own key."""
+    expires: float
+    """Unix seconds."""
+
+
+def speaker(raw: bytes, agent: NodeId, agent_public: bytes, pool: PoolId, now: float) -> tuple[NodeId, bytes]:
+    """Id and public key of whoever `agent` speaks for: the signer of the delegation, or the agent itself."""
+    if raw:
+        try:
+            signed = records.check(raw, Delegate, pool)
+        except BadMessage:
+            return agent, agent_public
+        if signed.value.agent == agent and signed.value.expires + CLOCK_TOLERANCE > now:
+            return signed.signer, signed.public
+    return agent, agent_public
 
 
 class JoinLine(msgspec.Struct, frozen=True):
@@ -148,27 +172,32 @@ class JoinLine(msgspec.Struct, frozen=True):
         """Raises ConfigError naming what is wrong."""
         try:
             if not text.startswith("titan://"):
-                parts = urlsplit(f"//{text}")
-                if not parts.hostname or parts.path or parts.query or parts.username:
-                    raise ValueError("not host:port")
-                return cls(parts.hostname, parts.port or default_port)
+                return cls(*_dialable(text, default_port))
             pool, _, rest = text.removeprefix("titan://").partition("/")
             node, _, address = rest.partition("@")
             address, _, invitation = address.partition("?")
-            parts = urlsplit(f"//{address}")
-            if len(pool) != 64 or len(node) != 64 or not parts.hostname:
+            if not _is_id(pool) or not _is_id(node):
                 raise ValueError("pool and node have 64 hexadecimal digits each")
-            return cls(
-                parts.hostname,
-                parts.port or default_port,
-                bytes.fromhex(pool),
-                bytes.fromhex(node),
-                _unb64(invitation) if invitation else b"",
-            )
+            host, port = _dialable(address, default_port)
+            return cls(host, port, bytes.fromhex(pool), bytes.fromhex(node), _unb64(invitation))
         except ValueError as why:
             raise ConfigError(
                 f"cannot read the join line {text!r} ({why}); it looks like host:port or titan://POOL/NODE@host:port"
             ) from None
+
+
+def _dialable(text: str, default_port: int) -> tuple[str, int]:
+    """Host and port; ValueError for what nobody can dial."""
+    host, port = parse_address(text, default_port)
+    if text.strip().startswith(":") or not host or not host.isprintable() or any(c in "@?#[]\\" for c in host):
+        raise ValueError("not host:port")
+    if port == 0:
+        raise ValueError("port 0 cannot be dialled")
+    return host, port
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == 2 * ID_BYTES and all(c in "0123456789abcdefABCDEF" for c in text)
 
 
 def _b64(data: bytes) -> str:
@@ -176,4 +205,4 @@ def _b64(data: bytes) -> str:
 
 
 def _unb64(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

@@ -3,17 +3,29 @@
 A signature covers `titan/1/<type>\\0`, the pool id and the bytes *as received*: what is relayed is never encoded again.
 """
 
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
 from titan_overlay.errors import BadMessage
-from titan_overlay.identity.ids import NodeId, PoolId, node_id
+from titan_overlay.identity.ids import ID_BYTES, NodeId, PoolId, node_id
 from titan_overlay.identity.keys import KEY_BYTES, SIGNATURE_BYTES, SigningKey, verify_record
 from titan_overlay.wire import codec
 
 MAX_RECORD_BYTES = 1000
 """A record, signature and key included, must fit in one datagram with its envelope."""
+
+
+Id = Annotated[bytes, msgspec.Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
+"""A field of 32 bytes. Like the ones below it is checked when a record is read, not when it is made."""
+
+UnixTime = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
+"""Unix seconds: finite, so that "has it expired?" always has an answer."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A version or sequence number; fits a database's 64-bit integers."""
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -80,6 +92,9 @@ def check(raw: bytes, type: type[R], pool: PoolId) -> Signed[R]:
     if len(raw) > MAX_RECORD_BYTES:
         raise BadMessage(f"a record has at most {MAX_RECORD_BYTES} bytes, this one {len(raw)}")
     envelope = codec.decode(raw, _Envelope)
+    if codec.encode(envelope) != raw:
+        # Records are known by their bytes, so nobody on the way may make a second form of one.
+        raise BadMessage("a record has one form on the wire; this is another")
     if len(envelope.public) != KEY_BYTES or len(envelope.signature) != SIGNATURE_BYTES:
         raise BadMessage("a record's key has 32 bytes and its signature 64")
     if not verify_record(envelope.public, envelope.signature, _covered(type.LABEL, pool, envelope.body)):

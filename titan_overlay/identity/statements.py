@@ -1,6 +1,7 @@
 """An object's own rules, and the signed statements about it: `Policy`, `Descriptor`, `Advertisement`, `Tombstone`."""
 
 from hashlib import sha256
+from math import inf
 from typing import ClassVar, Literal
 
 import msgspec
@@ -8,7 +9,7 @@ import msgspec
 from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity import grants, names, records
 from titan_overlay.identity.ids import ObjectId, PoolId
-from titan_overlay.identity.records import Record, Signed
+from titan_overlay.identity.records import Count, Id, Port, Record, Signed, UnixTime
 
 Kind = Literal["data", "service", "mutable"]
 
@@ -41,16 +42,18 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, forb
     def __post_init__(self) -> None:
         if not 1 <= self.min_copies <= self.max_copies <= 64:
             raise ValueError(f"1 <= min_copies <= max_copies <= 64, not {self.min_copies} and {self.max_copies}")
-        if self.ttl < 0 or self.cache_ttl < 0 or self.max_bytes < 0:
-            raise ValueError("ttl, cache_ttl and max_bytes are not negative")
+        if not (0 <= self.ttl < inf and 0 <= self.cache_ttl < inf) or self.max_bytes < 0:
+            raise ValueError("ttl, cache_ttl and max_bytes are finite and not negative")
+        if self.votes < 1 or self.faults < 0:
+            raise ValueError("votes is 1 or more, faults 0 or more")
 
 
 class Content(msgspec.Struct, frozen=True, array_like=True):
     """The bytes of a data object: verified chunk by chunk against the manifest, and as a whole against its name."""
 
-    size: int
-    chunk_bytes: int
-    manifest: bytes
+    size: Count
+    chunk_bytes: Count
+    manifest: Id
     """SHA-256 of the concatenated SHA-256 digests of the chunks."""
 
 
@@ -64,10 +67,9 @@ class Descriptor(Record, frozen=True, array_like=True, omit_defaults=True):
     kind: Kind
     type: str
     """Installed object type (`echo`), `Class` in the bundle, or `` for data."""
-    version: int
+    version: Count
     """The higher wins; ties go to the smaller hash."""
-    created: float
-    """Unix seconds."""
+    created: UnixTime
     policy: Policy = Policy()
     token_hash: bytes = b""
     """SHA-256 of the token that deletes this version."""
@@ -85,14 +87,13 @@ class Advertisement(Record, frozen=True, array_like=True, omit_defaults=True):
 
     LABEL: ClassVar[bytes] = b"advertisement"
 
-    object_id: bytes
+    object_id: Id
     host: str
-    port: int
-    sequence: int
+    port: Port
+    sequence: Count
     """Grows with every statement of this holder about this object (unix milliseconds, made monotonic)."""
-    expires: float
-    """Unix seconds."""
-    version: int = 0
+    expires: UnixTime
+    version: Count = 0
     """Of the descriptor that it holds."""
     withdrawn: bool = False
     """A withdrawal: it holds the object no longer."""
@@ -109,8 +110,8 @@ class Tombstone(Record, frozen=True, array_like=True):
 
     descriptor: bytes
     """The signed descriptor that this ends."""
-    version: int
-    expires: float
+    version: Count
+    expires: UnixTime
     token: bytes = b""
 
 
@@ -121,8 +122,10 @@ def check_descriptor(raw: bytes, object_id: ObjectId | None, pool: PoolId, now: 
         BadMessage, Forbidden
     """
     signed = records.check(raw, Descriptor, pool)
-    if object_id is not None and names.object_id(pool, signed.value.name) != object_id:
+    described = names.object_id(pool, signed.value.name)
+    if object_id is not None and described != object_id:
         raise BadMessage(f"this descriptor is of {signed.value.name!r}, another object")
+    _check_kind(signed.value)
     # A grant is needed when the object is published, and must have been valid then.
     grants.may_publish(
         signed.public,
@@ -169,6 +172,13 @@ def check_tombstone(raw: bytes, pool: PoolId, now: float) -> Signed[Tombstone]:
     if tombstone.version > descriptor.value.version:
         raise Forbidden(f"a token deletes one version of {descriptor.value.name!r}, {descriptor.value.version}")
     return signed
+
+
+def _check_kind(value: Descriptor) -> None:
+    # Anybody may publish under a content's name, so nothing but that content may stand there.
+    is_content = names.space(value.name) is names.Space.CONTENT
+    if is_content != (value.kind == "data") or is_content != (value.content is not None):
+        raise BadMessage(f"{value.name!r}: data, and nothing else, is named sha256:<hash> and has a content")
 
 
 def newer(a: Signed[Descriptor], b: Signed[Descriptor]) -> bool:
