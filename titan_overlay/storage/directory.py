@@ -18,6 +18,7 @@ import fcntl
 import logging
 import os
 import select
+import threading
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -309,7 +310,7 @@ def _seed_of(text: bytes) -> bytes | None:
 
 def _write(place: Path, data: bytes, *, keep: bool = False) -> None:
     """Makes a file whole or not at all, durably, mode 0600. With `keep`, one that is there already stays."""
-    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    temporary = place.with_name(f".{place.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
