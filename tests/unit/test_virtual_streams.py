@@ -13,6 +13,7 @@ CLIENT, SERVER = "10.0.0.1", "10.0.0.2"
 class Side(asyncio.Protocol):
     def __init__(self):
         self.data = bytearray()
+        self.kinds = set()
         self.eof = False
         self.lost = asyncio.get_running_loop().create_future()
         self.arrivals = []
@@ -22,6 +23,7 @@ class Side(asyncio.Protocol):
 
     def data_received(self, data):
         self.data += data
+        self.kinds.add(type(data))
         self.arrivals.append(asyncio.get_running_loop().time())
 
     def eof_received(self):
@@ -375,6 +377,26 @@ def test_a_long_write_arrives_whole():
         client.transport.write(sent)
         client.transport.close()
         await server.lost
+        assert server.kinds == {bytes}
         return server.data == sent
 
     assert run(main)
+
+
+def test_a_dial_cancelled_at_the_instant_of_the_answer_leaves_no_connection_behind():
+    async def main():
+        loop = asyncio.get_running_loop()
+        with loop.network.on_host(SERVER):
+            await loop.create_server(Side, SERVER, 4747)
+        with loop.network.on_host(CLIENT):
+            dial = asyncio.create_task(loop.create_connection(Side, SERVER, 4747))
+        await asyncio.sleep(0.07)
+        assert loop.network.hosts[CLIENT].connections
+        loop.call_at(0.1, dial.cancel)  # in the round in which the answer arrives, after it
+        await asyncio.wait((dial,))
+        assert dial.cancelled()
+        await asyncio.sleep(1)
+        assert not loop.network.hosts[CLIENT].connections
+        assert not loop.network.hosts[SERVER].connections
+
+    run(main)

@@ -149,6 +149,11 @@ class MemoryDisk:
     `full`: the last write failed for want of room.
     """
 
+    __slots__ = (
+        "_busy_until", "_durable_names", "_gone", "_journal", "_journalled", "_names", "bytes_per_second", "capacity",
+        "full", "on_operation", "operation_seconds", "sync_seconds", "syncs", "used",
+    )  # fmt: skip
+
     def __init__(
         self,
         *,

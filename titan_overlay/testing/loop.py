@@ -203,6 +203,7 @@ class VirtualLoop(Refusals):
 
     def run_forever(self) -> None:
         """Runs until `stop`, with the surroundings sealed."""
+        self._home_thread = threading.get_ident()
         with self._seal:
             super().run_forever()
 
