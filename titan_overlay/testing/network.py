@@ -6,7 +6,7 @@ is none), so plain tests need no ceremony.
 
 A datagram may be lost, doubled, overtaken, delayed or stuck in a queue, as one does. Byte streams
 (`titan_overlay.testing.streams`) are as TCP's: in order, whole, with back-pressure; loss there is delay.
-All figures of traffic and bandwidth count payload plus `DATAGRAM_HEADER` or `SEGMENT_HEADER` for the bandwidth only.
+Traffic counters count payload; the access lines also carry its headers.
 """
 
 import asyncio
