@@ -1,0 +1,235 @@
+"""The directory: statements that a node keeps for others, because it is near the object's id. No I/O.
+
+Only signed statements are kept, each until it expires; the highest sequence of a holder wins, a withdrawal stays until
+it expires, and a tombstone ends all advertisements of the versions that it covers. Everything is bounded; when full,
+what is there stays (long-renewed holders before new ones) and the newcomer is refused.
+"""
+
+from hashlib import sha256
+from typing import NamedTuple
+
+from titan_overlay.errors import BadMessage, Forbidden
+from titan_overlay.identity import names, records
+from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Advertisement, Tombstone, check_descriptor
+
+MAX_ADVERTISEMENT_SECONDS = 86400.0
+MAX_TOMBSTONE_SECONDS = 400 * 86400.0
+MAX_PER_OBJECT = 64
+MAX_TOMBSTONES_PER_OBJECT = 8
+MAX_PER_HOLDER = 20_000
+MAX_STATEMENTS = 100_000
+EXPIRE_SECONDS = 10.0
+"""When full, a search for expired statements is made at most that often."""
+
+
+class _Kept:
+    """One statement. Tuples of these would do, but many nodes keep many."""
+
+    __slots__ = ("expires", "passing", "raw", "sequence", "version", "withdrawn")
+
+    def __init__(self, raw: bytes, value: Advertisement) -> None:
+        self.raw = raw
+        self.sequence = value.sequence
+        self.expires = value.expires
+        self.version = value.version
+        self.withdrawn = value.withdrawn
+        self.passing = value.passing
+
+
+class _Grave(NamedTuple):
+    """One publisher's deletion."""
+
+    raw: bytes
+    version: int
+    expires: float
+    of_data: bool
+    """Of data only the publisher's pin is deleted: who holds it may hold it for another pin."""
+
+
+class _Shelf:
+    """All about one object."""
+
+    __slots__ = ("graves", "holders")
+
+    def __init__(self) -> None:
+        self.holders: dict[NodeId, _Kept] = {}
+        self.graves: dict[NodeId, _Grave] = {}
+        """By publisher."""
+
+
+class Statements(NamedTuple):
+    """What the directory knows of one object, as it was signed."""
+
+    advertisements: list[bytes]
+    """Counted holders first, then passing caches, then withdrawals."""
+    tombstones: list[bytes]
+
+
+NOTHING = Statements([], [])
+
+
+class Directory:
+    """Statements by object.
+
+    Args:
+        pool: whose statements to keep; may be set later, before the first `put`.
+    """
+
+    def __init__(self, pool: PoolId | None = None, *, max_statements: int = MAX_STATEMENTS) -> None:
+        self.pool = pool
+        self._max = max_statements
+        self._shelves: dict[ObjectId, _Shelf] = {}
+        self._by_holder: dict[NodeId, int] = {}
+        self._size = 0
+        self._expired_at = 0.0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bool__(self) -> bool:
+        return True  # the stock server replaces storage that is "false"
+
+    def put(self, raw: bytes, now: float, *, sender: bytes | None = None) -> ObjectId | None:
+        """Keeps a statement, if it is valid, news, and there is room.
+
+        Args:
+            now: unix seconds.
+            sender: id that proved itself; an advertisement is taken from its holder only. None: our own.
+
+        Returns:
+            The object's id if the statement is kept now or was already; None if it was not taken.
+
+        Raises:
+            BadMessage: no statement of this pool at all (only a liar sends those).
+        """
+        if self.pool is None:
+            return None
+        try:
+            signed = records.check(raw, Advertisement, self.pool)
+        except BadMessage:
+            return self._put_tombstone(raw, now)
+        return self._put_advertisement(signed, now, sender)
+
+    def _put_advertisement(self, signed: Signed[Advertisement], now: float, sender: bytes | None) -> ObjectId | None:
+        value = signed.value
+        if len(value.object_id) != 32 or not value.host or not 0 < value.port < 65536:
+            raise BadMessage("an advertisement names an object and an address")
+        if sender is not None and signed.signer != sender:
+            return None
+        if not now < value.expires <= now + MAX_ADVERTISEMENT_SECONDS:
+            return None
+        object_id = ObjectId(value.object_id)
+        shelf = self._shelves.get(object_id)
+        if shelf is not None and any(version >= value.version for version in self._ended(shelf, now)):
+            return None
+        known = shelf.holders.get(signed.signer) if shelf is not None else None
+        if known is not None and known.sequence >= value.sequence:
+            return object_id if known.raw == signed.raw else None
+        if known is None and not self._room(shelf, signed.signer, value, now):
+            return None
+        if shelf is None:
+            shelf = self._shelves.setdefault(object_id, _Shelf())
+        if known is None:
+            self._size += 1
+            self._by_holder[signed.signer] = self._by_holder.get(signed.signer, 0) + 1
+        shelf.holders[signed.signer] = _Kept(signed.raw, value)
+        return object_id
+
+    def _put_tombstone(self, raw: bytes, now: float) -> ObjectId | None:
+        assert self.pool is not None
+        signed = records.check(raw, Tombstone, self.pool)
+        name, publisher = proven(signed, self.pool, now)
+        object_id = names.object_id(self.pool, name)
+        if not now < signed.value.expires <= now + MAX_TOMBSTONE_SECONDS:
+            return None
+        shelf = self._shelves.get(object_id)
+        known = shelf.graves.get(publisher) if shelf is not None else None
+        if known is not None and (known.version, known.expires) >= (signed.value.version, signed.value.expires):
+            return object_id
+        if known is None:
+            if self._full(now):
+                return None
+            if shelf is not None and len(shelf.graves) >= MAX_TOMBSTONES_PER_OBJECT:
+                return None
+            self._size += 1
+        shelf = self._shelves.setdefault(object_id, _Shelf())
+        of_data = names.space(name) is names.Space.CONTENT
+        shelf.graves[publisher] = _Grave(raw, signed.value.version, signed.value.expires, of_data)
+        for version in self._ended(shelf, now):
+            for holder in [h for h, kept in shelf.holders.items() if kept.version <= version]:
+                self._remove(shelf, holder)
+        return object_id
+
+    def _ended(self, shelf: _Shelf, now: float) -> list[int]:
+        """Versions up to which the object is deleted."""
+        return [grave.version for grave in shelf.graves.values() if grave.expires > now and not grave.of_data]
+
+    def _room(self, shelf: _Shelf | None, holder: NodeId, value: Advertisement, now: float) -> bool:
+        if value.withdrawn and shelf is None:
+            return False  # takes back what nobody here has heard of
+        if self._by_holder.get(holder, 0) >= MAX_PER_HOLDER:
+            return False
+        if self._full(now):
+            return False
+        if shelf is not None and len(shelf.holders) >= MAX_PER_OBJECT:
+            useless = (h for h, kept in shelf.holders.items() if kept.expires <= now or kept.withdrawn or kept.passing)
+            least = next(useless, None)
+            if least is None or value.passing:
+                return False
+            self._remove(shelf, least)
+        return True
+
+    def _full(self, now: float) -> bool:
+        if self._size >= self._max and now - self._expired_at >= EXPIRE_SECONDS:
+            self.expire(now)
+        return self._size >= self._max
+
+    def get(self, object_id: bytes, now: float) -> Statements:
+        """What is known of this object and has not expired."""
+        shelf = self._shelves.get(ObjectId(object_id))
+        if shelf is None:
+            return NOTHING
+        kept = [each for each in shelf.holders.values() if each.expires > now]
+        kept.sort(key=lambda each: (each.withdrawn, each.passing))
+        graves = [grave.raw for grave in shelf.graves.values() if grave.expires > now]
+        return Statements([each.raw for each in kept], graves)
+
+    def expire(self, now: float) -> int:
+        """Removes what has expired; returns how many. To be called every few minutes."""
+        before = self._size
+        self._expired_at = now
+        for object_id, shelf in list(self._shelves.items()):
+            for holder in [h for h, kept in shelf.holders.items() if kept.expires <= now]:
+                self._remove(shelf, holder)
+            for publisher in [p for p, grave in shelf.graves.items() if grave.expires <= now]:
+                del shelf.graves[publisher]
+                self._size -= 1
+            if not shelf.holders and not shelf.graves:
+                del self._shelves[object_id]
+        return before - self._size
+
+    def _remove(self, shelf: _Shelf, holder: NodeId) -> None:
+        del shelf.holders[holder]
+        self._size -= 1
+        left = self._by_holder[holder] - 1
+        if left:
+            self._by_holder[holder] = left
+        else:
+            del self._by_holder[holder]
+
+
+def proven(tombstone: Signed[Tombstone], pool: PoolId, now: float) -> tuple[str, NodeId]:
+    """Name of the object that this tombstone ends, and the publisher of the descriptor in it.
+
+    Raises:
+        BadMessage, Forbidden: neither the token of that version nor the publisher's own signature.
+    """
+    value = tombstone.value
+    descriptor = check_descriptor(value.descriptor, None, pool, now)
+    by_owner = tombstone.signer == descriptor.signer
+    by_token = bool(value.token) and sha256(value.token).digest() == descriptor.value.token_hash
+    if not by_owner and not (by_token and value.version <= descriptor.value.version):
+        raise Forbidden("neither the publisher nor the bearer of the token signed this tombstone")
+    return descriptor.value.name, descriptor.signer

@@ -1,0 +1,75 @@
+"""Evidence: the verified statements about one object, united from many answers. No I/O."""
+
+from collections.abc import Iterable
+
+from titan_overlay.errors import BadMessage, Forbidden
+from titan_overlay.identity import names, records
+from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Advertisement, Tombstone
+from titan_overlay.overlay.directory import proven
+
+MAX_HOLDERS = 256
+
+
+class Evidence:
+    """What does not verify does not exist.
+
+    Args:
+        now: unix seconds; what has expired by then is no evidence.
+    """
+
+    def __init__(self, object_id: ObjectId, pool: PoolId, now: float) -> None:
+        self.tombstone: Signed[Tombstone] | None = None
+        self.rejected = 0
+        self._object_id = object_id
+        self._pool = pool
+        self._now = now
+        self._latest: dict[NodeId, Signed[Advertisement]] = {}
+        self._seen: set[bytes] = set()
+        self._deleted = False
+
+    @property
+    def conclusive(self) -> bool:
+        """A live holder is known, or the object is known to be deleted (of data only pins are deleted)."""
+        return self._deleted or any(not each.value.withdrawn for each in self._latest.values())
+
+    def advertisements(self) -> tuple[Signed[Advertisement], ...]:
+        """Live ones, the latest of each holder, counted holders first."""
+        live = [each for each in self._latest.values() if not each.value.withdrawn]
+        return tuple(sorted(live, key=lambda each: each.value.passing))
+
+    def add(self, advertisements: Iterable[bytes], tombstones: Iterable[bytes]) -> None:
+        """Statements as received; what is false, expired or of another object is left out."""
+        for raw in tombstones:
+            self._bury(raw)
+        for raw in advertisements:
+            if raw in self._seen or len(self._seen) >= 4 * MAX_HOLDERS:
+                continue
+            self._seen.add(raw)
+            try:
+                signed = records.check(raw, Advertisement, self._pool)
+            except BadMessage:
+                self.rejected += 1
+                continue
+            value = signed.value
+            if value.object_id != self._object_id or value.expires <= self._now or len(self._latest) >= MAX_HOLDERS:
+                self.rejected += 1
+                continue
+            known = self._latest.get(signed.signer)
+            if known is None or known.value.sequence < value.sequence:
+                self._latest[signed.signer] = signed
+
+    def _bury(self, raw: bytes) -> None:
+        try:
+            signed = records.check(raw, Tombstone, self._pool)
+            name, _ = proven(signed, self._pool, self._now)
+            if names.object_id(self._pool, name) != self._object_id or signed.value.expires <= self._now:
+                raise BadMessage("of another object, or expired")
+        except (BadMessage, Forbidden):
+            self.rejected += 1
+            return
+        if self.tombstone is None or self.tombstone.value.version < signed.value.version:
+            self.tombstone = signed
+        if names.space(name) is not names.Space.CONTENT:
+            self._deleted = True

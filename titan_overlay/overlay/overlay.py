@@ -1,0 +1,487 @@
+"""The overlay: finds nodes near an id and keeps soft state there. Kademlia over authenticated sessions.
+
+`Overlay` keeps the life-cycle of the stock `kademlia.network.Server` (listen, bootstrap, stop) and replaces what it
+does; `docs/architecture.md` tells which of the stock's defects this cures.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kademlia.network import Server
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.errors import BadMessage, ConfigError, Forbidden, LinkError
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.grants import JoinLine
+from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId, PoolId
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Advertisement, Tombstone
+from titan_overlay.overlay import bodies, handshake, traffic
+from titan_overlay.overlay.announcer import Announcer
+from titan_overlay.overlay.bodies import FIT, FindHolders, FindNode, Holders, Store, Stored
+from titan_overlay.overlay.crawl import Crawl
+from titan_overlay.overlay.directory import Directory
+from titan_overlay.overlay.evidence import Evidence
+from titan_overlay.overlay.handshake import Handshakes
+from titan_overlay.overlay.lookup import Lookup
+from titan_overlay.overlay.protocol import Handler, HandshakeRefused, OverlayProtocol
+from titan_overlay.overlay.routing import RoutingTable
+from titan_overlay.overlay.sessions import SERVING, Session
+from titan_overlay.overlay.upkeep import Upkeep
+from titan_overlay.wire import codec
+
+log = logging.getLogger(__name__)
+
+CONTACTS_PER_REPLY = 8
+"""In answers to `find_holders` and for refreshes; a whole region is asked for with `REGION`."""
+REGION = 20
+CLOSER_PER_REPLY = 8
+MAX_SEEDS = 64
+SEEDS_AT_ONCE = 4
+SEEDS_ENOUGH = 8
+MAX_ITEMS = 64
+"""Statements in one `store`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a lookup of holders brought."""
+
+    advertisements: tuple[Signed[Advertisement], ...]
+    """Verified, live, one per holder (its latest); counted holders before passing caches."""
+    tombstone: Signed[Tombstone] | None
+    """A proof that the object (of data: some publisher's pin) was deleted, highest version."""
+    asked: int
+    """Nodes that answered."""
+    rpcs: int
+    """Requests that were sent."""
+
+
+class Overlay(Server):
+    """One node's part in the overlay.
+
+    Args:
+        key: the node's key; its id is the place in the overlay.
+        pool: None to learn it from the first contact (trust on first use).
+        k: contacts a bucket. alpha: questions in flight. copies: nodes that keep each statement.
+        client: holds sessions but never enters routing tables.
+        puzzle_bits: leading zero bits that an id's hash must have.
+        hints: raw advertisements that this node can vouch for (its own replicas, its holder cache), told on the way.
+        admit: right to join, (public key, grant) -> bool. grant: what this node shows to others.
+    """
+
+    def __init__(
+        self,
+        key: SigningKey,
+        pool: PoolId | None,
+        ambient: Ambient,
+        *,
+        k: int = 20,
+        alpha: int = 3,
+        copies: int = 8,
+        client: bool = False,
+        puzzle_bits: int = 0,
+        hints: Callable[[ObjectId], Sequence[bytes]] = lambda object_id: (),
+        admit: Callable[[bytes, bytes], bool] = lambda public, grant: True,
+        grant: bytes = b"",
+    ) -> None:
+        self.directory = Directory(pool)
+        super().__init__(k, alpha, key.id, self.directory)
+        self.transport: Any = None
+        self.key = key
+        self.copies = copies
+        self.client = client
+        self.serving = False
+        self.table = RoutingTable(key.id, k)
+        self.observed: tuple[str, int] | None = None
+        """This node's address as the last peer saw it."""
+        self._ambient = ambient
+        self._hints = hints
+        self._handshakes = Handshakes(key, pool, ambient.token_bytes, grant=grant, puzzle_bits=puzzle_bits, admit=admit)
+        self._handlers: dict[str, Handler] = {
+            "ping": lambda contact, body: b"",
+            "find_node": self._on_find_node,
+            "find_holders": self._on_find_holders,
+            "store": self._on_store,
+        }
+        self._advertised: tuple[str, int] | None = None
+        self._bound: tuple[str, int] = ("", 0)
+        self.protocol: OverlayProtocol
+        self._upkeep: Upkeep
+        self._announcer: Announcer
+
+    # ---- life-cycle ------------------------------------------------------------------------------------------
+
+    def _create_protocol(self) -> OverlayProtocol:
+        return OverlayProtocol(
+            self.key.id,
+            self.table,
+            self.directory,
+            self._handshakes,
+            self._ambient,
+            on_peer=self._on_peer,
+            on_silence=self._on_silence,
+            on_observed=self._on_observed,
+        )
+
+    async def listen(self, port: int, interface: str = "127.0.0.1") -> None:
+        """Opens the socket; port 0: any free one (see `contact`).
+
+        Raises:
+            OSError: the port is taken or the interface is not ours.
+        """
+        loop = asyncio.get_running_loop()
+        self.transport, self.protocol = await loop.create_datagram_endpoint(
+            self._create_protocol, local_addr=(interface, port)
+        )
+        self._bound = self.transport.get_extra_info("sockname")[:2]
+        for method, handler in self._handlers.items():
+            self.protocol.serve(method, handler)
+        self.set_serving(self.serving)
+        self._announcer = Announcer(
+            self.key.id, self.copies, self.protocol, self._find_region, self._keep, lambda: self.serving
+        )
+        self._upkeep = Upkeep(self.protocol, self.table, self._handshakes, self.directory, self._ambient, self._refresh)
+        self._upkeep.start()
+
+    def stop(self) -> None:
+        """Closes the socket; calls under way fail with LinkError."""
+        if self.transport is None:
+            return
+        self._upkeep.stop()
+        self.protocol.close()
+        self.transport.close()
+
+    async def bootstrap(self, seeds: Sequence[JoinLine]) -> int:
+        """Joins through any of these; learns the pool from the first if it is not known yet.
+
+        Returns:
+            How many were reached.
+
+        Raises:
+            ConfigError: none was reached, and one belongs to another pool or is another node than its line says.
+        """
+        pools = {seed.pool for seed in seeds if seed.pool} | ({self._handshakes.pool} - {None})
+        if len(pools) > 1:
+            names = ", ".join(sorted(pool.hex()[:12] for pool in pools if pool))
+            raise ConfigError(f"these join lines are of different pools ({names}); a node is in one pool")
+        if pools:
+            self._handshakes.pool = PoolId(next(iter(pools)) or b"")
+        reached: list[Contact] = []
+        refusals: list[HandshakeRefused] = []
+        waiting = list(seeds[:MAX_SEEDS])
+        while waiting and len(reached) < SEEDS_ENOUGH:
+            now, waiting = waiting[:SEEDS_AT_ONCE], waiting[SEEDS_AT_ONCE:]
+            for outcome in await asyncio.gather(*(self._reach(seed) for seed in now)):
+                if isinstance(outcome, Contact):
+                    reached.append(outcome)
+                elif isinstance(outcome, HandshakeRefused):
+                    refusals.append(outcome)
+        self.directory.pool = self._handshakes.pool
+        if not reached:
+            if refusals:
+                raise ConfigError(f"cannot join: {refusals[0]}")
+            return 0
+        await self._crawl_nodes(self.key.id, self.ksize, traffic.ROUTING, self.ksize, seeds=reached)
+        self._upkeep.fill()
+        return len(reached)
+
+    async def _reach(self, seed: JoinLine) -> Contact | Exception:
+        try:
+            address = await _resolve(seed.host, seed.port)
+            expected = NodeId(seed.node) if seed.node else None
+            if expected == self.key.id or address == self.contact.address:
+                return LinkError("a node does not join through itself")
+            return (await self.protocol.open(address, expected)).contact
+        except (LinkError, OSError) as why:
+            log.info("seed %s:%d: %s", seed.host, seed.port, why)
+            return why
+
+    @property
+    def pool(self) -> PoolId:
+        """The pool's id. ConfigError: not known before the first contact."""
+        if self._handshakes.pool is None:
+            raise ConfigError("this node is in no pool yet; bootstrap it first")
+        return self._handshakes.pool
+
+    @property
+    def contact(self) -> Contact:
+        """This node, at the address where others reach it as far as is known."""
+        ip, port = self._advertised or self._bound
+        if ip in ("", "0.0.0.0", "::"):  # noqa: S104 - bound to all: a peer says which one it sees
+            ip = self.observed[0] if self.observed else "127.0.0.1"
+        return Contact(self.key.id, ip, port)
+
+    def set_address(self, ip: str, port: int) -> None:
+        """The address to advertise, where it is another than the one bound."""
+        self._advertised = (ip, port)
+
+    def set_serving(self, serving: bool) -> None:
+        """Whether this node can be reached by anyone, and so takes part in routing tables. Peers notice."""
+        self.serving = serving and not self.client
+        self._handshakes.role = handshake.SERVING if self.serving else handshake.CLIENT
+        if self.transport is not None:
+            self.protocol.serving_flag = SERVING if self.serving else 0
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Bytes and calls by purpose, and odd events (`traffic.Traffic.report`)."""
+        return self.protocol.traffic.report()
+
+    def estimated_size(self) -> float:
+        """Nodes in the overlay, estimated from the own neighbourhood."""
+        return self.table.estimated_size()
+
+    # ---- finding ---------------------------------------------------------------------------------------------
+
+    def neighbours(self, target: bytes, count: int) -> list[Contact]:
+        """The closest that are in the table, closest first; no network."""
+        return self.table.closest(target, count)
+
+    async def find_nodes(self, target: bytes, count: int = 20) -> list[Contact]:
+        """The nodes closest to `target`, closest first, each of which has just answered. Never this one."""
+        lookup = await self._crawl_nodes(target, count, traffic.LOOKUP, max(count, CONTACTS_PER_REPLY))
+        return lookup.answered(count)
+
+    async def _crawl_nodes(
+        self, target: bytes, wanted: int, purpose: int, per_reply: int, seeds: Sequence[Contact] = ()
+    ) -> Lookup:
+        lookup = Lookup(target, self.key.id, alpha=self.alpha, wanted=wanted)
+        body = codec.encode(FindNode(bytes(target), min(per_reply, REGION)))
+        crawl = Crawl(self.protocol, lookup, "find_node", body, purpose, _contacts_in)
+        await crawl.run([*self.table.closest(target, max(wanted, CONTACTS_PER_REPLY)), *seeds])
+        self.table.touch(target, asyncio.get_running_loop().time())
+        return lookup
+
+    async def _refresh(self, target: bytes) -> None:
+        await self._crawl_nodes(target, CONTACTS_PER_REPLY, traffic.ROUTING, CONTACTS_PER_REPLY)
+
+    async def _find_region(self, object_id: ObjectId) -> tuple[list[Contact], bool]:
+        lookup = await self._crawl_nodes(object_id, self.copies, traffic.ADVERTISE, REGION)
+        near = lookup.known(REGION)
+        return near, len(near) < REGION
+
+    async def find_holders(
+        self, object_id: ObjectId, *, deadline: float | None = None, everything: bool = False
+    ) -> Found:
+        """Who holds this object, by verified statements only.
+
+        Ends with the first node that knows a holder or a proof of deletion; with `everything` it asks the whole region
+        and unites what the nodes say. Ends at `deadline` (loop time) with what it has.
+        """
+        evidence = Evidence(object_id, self.pool, self._ambient.wall())
+        own = self.directory.get(object_id, self._ambient.wall())
+        evidence.add(own.advertisements, own.tombstones)
+        if evidence.conclusive and not everything:
+            return Found(evidence.advertisements(), evidence.tombstone, 0, 0)
+        lookup = Lookup(object_id, self.key.id, alpha=self.alpha, wanted=self.copies, patient=True)
+        pages: list[tuple[Contact, int]] = []
+
+        def on_reply(contact: Contact, body: bytes) -> list[Contact]:
+            holders = codec.decode(body, Holders)
+            evidence.add(holders.raws, holders.tombstones)
+            if everything and 0 < len(holders.raws) < holders.total:
+                pages.append((contact, len(holders.raws)))
+            if evidence.conclusive and not everything:
+                lookup.finish()
+            return bodies.unpack_all(holders.contacts, from_public=bodies.is_public(contact.ip))
+
+        body = codec.encode(FindHolders(object_id, 0, CONTACTS_PER_REPLY))
+        crawl = Crawl(self.protocol, lookup, "find_holders", body, traffic.LOOKUP, on_reply)
+        await crawl.run(self.table.closest(object_id, CONTACTS_PER_REPLY), deadline)
+        rpcs = lookup.questions
+        for contact, skip in pages:
+            rpcs += await self._read_on(contact, object_id, skip, evidence, deadline)
+        return Found(evidence.advertisements(), evidence.tombstone, crawl.asked, rpcs)
+
+    async def _read_on(
+        self, contact: Contact, object_id: ObjectId, skip: int, evidence: Evidence, deadline: float | None
+    ) -> int:
+        """The further pages of one node's directory. Returns the number of requests."""
+        loop = asyncio.get_running_loop()
+        rpcs = 0
+        while rpcs < MAX_ITEMS and (deadline is None or loop.time() < deadline):
+            rpcs += 1
+            try:
+                body = codec.encode(FindHolders(object_id, skip, 0))
+                reply = await self.protocol.call(contact, "find_holders", body, purpose=traffic.LOOKUP)
+                holders = codec.decode(reply, Holders)
+            except (LinkError, BadMessage):
+                break
+            evidence.add(holders.raws, holders.tombstones)
+            skip += len(holders.raws)
+            if not holders.raws or skip >= holders.total:
+                break
+        return rpcs
+
+    # ---- announcing ------------------------------------------------------------------------------------------
+
+    async def announce(self, object_id: ObjectId, raws: Sequence[bytes]) -> int:
+        """Brings statements about one object to the `copies` nodes closest to it.
+
+        Returns:
+            How many took them (this node counts too, if it is one of those).
+        """
+        took = await self._announcer.announce([(object_id, raw) for raw in raws])
+        return min(took, default=0)
+
+    async def announce_many(self, items: Sequence[tuple[ObjectId, bytes]]) -> dict[ObjectId, int]:
+        """As `announce` for many objects: in key order, batched per node, regions remembered between sweeps."""
+        took = await self._announcer.announce(items)
+        counts: dict[ObjectId, int] = {}
+        for (object_id, _), count in zip(items, took, strict=True):
+            counts[object_id] = min(counts.get(object_id, count), count)
+        return counts
+
+    def _keep(self, raw: bytes) -> bool:
+        try:
+            return self.directory.put(raw, self._ambient.wall(), sender=self.key.id) is not None
+        except (BadMessage, Forbidden):
+            return False
+
+    # ---- calls -----------------------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        contact: Contact,
+        method: str,
+        body: bytes,
+        *,
+        timeout: float | None = None,
+        purpose: int = traffic.OTHER,
+    ) -> bytes:
+        """One request and its reply, in a session (made if need be).
+
+        Raises:
+            LinkError: no answer. RemotableError: the peer refused. BadMessage: the body has more than 1,200 bytes.
+        """
+        return await self.protocol.call(contact, method, body, timeout=timeout, purpose=purpose)
+
+    def serve(self, method: str, handler: Handler) -> None:
+        """`handler(contact, body) -> body` answers this method. A request may come twice: it must bear that.
+
+        A RemotableError that it raises is a refusal; BadMessage also counts against the peer.
+        """
+        self._handlers[method] = handler
+        if self.transport is not None:
+            self.protocol.serve(method, handler)
+
+    # ---- what others ask -------------------------------------------------------------------------------------
+
+    def _on_find_node(self, contact: Contact, body: bytes) -> bytes:
+        request = codec.decode(body, FindNode)
+        if len(request.target) != ID_BYTES:
+            raise BadMessage("a target has 32 bytes")
+        count = min(max(request.count, 0), REGION)
+        return bodies.pack_all(self.table.closest(request.target, count, contact.id))
+
+    def _on_find_holders(self, contact: Contact, body: bytes) -> bytes:
+        request = codec.decode(body, FindHolders)
+        if len(request.object_id) != ID_BYTES or request.skip < 0:
+            raise BadMessage("an object id has 32 bytes")
+        known = self.directory.get(request.object_id, self._ambient.wall())
+        raws = [*known.advertisements]
+        raws += [raw for raw in self._hints(ObjectId(request.object_id)) if raw not in raws]
+        count = min(max(request.count, 0), CONTACTS_PER_REPLY)
+        near = self.table.closest(request.object_id, count, contact.id) if count else []
+        return _fit(raws, request.skip, known.tombstones, near)
+
+    def _on_store(self, contact: Contact, body: bytes) -> bytes:
+        request = codec.decode(body, Store)
+        if len(request.raws) != len(request.ranks) or len(request.raws) > MAX_ITEMS:
+            raise BadMessage("a store has a rank for each statement")
+        taken: list[bool] = []
+        closer: dict[NodeId, Contact] = {}
+        now = self._ambient.wall()
+        for raw, rank in zip(request.raws, request.ranks, strict=True):
+            try:
+                object_id = self.directory.put(raw, now, sender=contact.id) if self.serving else None
+            except Forbidden:
+                object_id = None
+            taken.append(object_id is not None)
+            if object_id is not None and len(closer) < CLOSER_PER_REPLY:
+                closer.update(self._closer(object_id, rank, contact.id))
+        return codec.encode(Stored(taken, bodies.pack_all(list(closer.values())[:CLOSER_PER_REPLY])))
+
+    def _closer(self, object_id: ObjectId, rank: int, sender: bytes) -> dict[NodeId, Contact]:
+        """Nodes closer to the object than this one, if there are more than the sender has counted."""
+        mine = int.from_bytes(self.key.id, "big") ^ int.from_bytes(object_id, "big")
+        wanted = int.from_bytes(object_id, "big")
+        near = [c for c in self.table.closest(object_id, self.copies, sender) if c.long_id ^ wanted < mine]
+        return {c.id: c for c in near} if len(near) > rank else {}
+
+    # ---- what the protocol notices ---------------------------------------------------------------------------
+
+    def _on_peer(self, session: Session) -> None:
+        if session.serving:
+            session.kept = self.table.add(session.contact, asyncio.get_running_loop().time())
+        else:
+            self.table.remove(session.contact.id)
+            session.kept = False
+
+    def _on_silence(self, contact: Contact) -> None:
+        if self.table.silent(contact, asyncio.get_running_loop().time()):
+            session = self._handshakes.by_peer.get(contact.id)
+            if session is not None:
+                session.kept = False
+
+    def _on_observed(self, address: tuple[str, int]) -> None:
+        self.observed = address
+
+    # ---- what the stock server offers and this one does not ----------------------------------------------------
+
+    async def get(self, key: Any) -> Any:
+        """Not offered: values of unknown origin. Use `find_holders`."""
+        raise NotImplementedError("this overlay keeps signed statements only: use find_holders")
+
+    async def set(self, key: Any, value: Any) -> Any:
+        """Not offered: anyone could overwrite anything. Use `announce`."""
+        raise NotImplementedError("this overlay keeps signed statements only: use announce")
+
+    def save_state(self, fname: Any) -> None:
+        """Not offered: it pickles. The node keeps its known peers in its database."""
+        raise NotImplementedError("known peers are kept by the node's database")
+
+
+def _contacts_in(contact: Contact, body: bytes) -> list[Contact]:
+    return bodies.unpack_all(body, from_public=bodies.is_public(contact.ip))
+
+
+def _fit(raws: list[bytes], skip: int, tombstones: list[bytes], near: list[Contact]) -> bytes:
+    """A reply that fits in a datagram: the proof of deletion first, then statements, then contacts."""
+    room = FIT - 24
+    graves: list[bytes] = []
+    for raw in tombstones if skip == 0 else []:
+        if len(raw) + 3 <= room:
+            graves.append(raw)
+            room -= len(raw) + 3
+    fitting: list[bytes] = []
+    for raw in raws[skip:]:
+        if len(raw) + 3 > room:
+            break
+        fitting.append(raw)
+        room -= len(raw) + 3
+    while near and len(bodies.pack_all(near)) > room:
+        near = near[:-1]
+    return codec.encode(Holders(bodies.pack_all(near), len(raws), fitting, graves))
+
+
+async def _resolve(host: str, port: int) -> tuple[str, int]:
+    """A literal address for a host name. OSError: there is none."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+            return host, port
+        except OSError:
+            pass
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    if not found:
+        raise OSError(f"no address for {host}")
+    four = [info for info in found if info[0] == socket.AF_INET]
+    address: Any = (four or found)[0][4]
+    return str(address[0]), int(address[1])

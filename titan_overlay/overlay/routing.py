@@ -1,0 +1,299 @@
+"""The routing table: which contacts to keep, which to doubt, which to look at again. No I/O.
+
+The table of Kademlia (Maymounkov and Mazieres, sections 2.2 and 2.4) over 256 bits: bucket i holds contacts that share
+exactly i leading bits with this node, the last bucket all that share more. Old contacts are preferred: who has been up
+for long will be (section 2.3), so a contact is looked at the less often the older it is.
+
+Where this differs from the stock table: selection of the closest contacts is exact; a contact leaves only after it was
+silent `SILENCES` times, with pauses between; a replacement enters only after it answered; nothing here starts
+traffic by itself, `due` says what is worth a ping.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kademlia.routing import KBucket
+from kademlia.routing import RoutingTable as StockTable
+
+from titan_overlay.ambient import Random
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import ID_BITS, ID_BYTES, NodeId
+
+SILENCES = 2
+"""Failed calls (each with a retransmission) after which a contact leaves."""
+DOUBT_SECONDS = (5.0, 30.0)
+"""Pause before a silent contact is tried again, by silence."""
+CHECK_SECONDS_MIN = 300.0
+CHECK_SECONDS_MAX = 1800.0
+CHECK_SHARE_OF_AGE = 0.5
+"""A contact is pinged when it was not heard from for half of the time that it has been known."""
+REFRESH_SECONDS = 3600.0
+REPLACEMENTS = 8
+
+
+class Entry:
+    """A contact and what is known of its liveness."""
+
+    __slots__ = ("contact", "long_id", "retry_at", "silences", "since")
+
+    def __init__(self, contact: Contact, now: float) -> None:
+        self.contact = contact
+        self.long_id: int = contact.long_id
+        self.since = now
+        self.silences = 0
+        self.retry_at = 0.0
+
+
+class Bucket(KBucket):
+    """A stock bucket whose `nodes` are entries and whose replacements wait until they have answered."""
+
+    nodes: dict[bytes, Entry]
+    replacement_nodes: dict[bytes, Contact]
+
+    def __init__(self, low: int, high: int, k: int) -> None:
+        super().__init__(low, high, k)
+        self.nodes = {}
+        self.replacement_nodes = {}
+        self.max_replacement_nodes = REPLACEMENTS
+        self.refreshed = -REFRESH_SECONDS
+
+    def touch_last_updated(self) -> None:
+        """Time is handed in elsewhere (`RoutingTable.touch`); the stock bucket asks the system's clock."""
+
+    def get_nodes(self) -> list[Contact]:
+        return [entry.contact for entry in self.nodes.values()]
+
+    def remember(self, contact: Contact) -> None:
+        """A live contact for which there is no room now; the latest seen replace the earliest."""
+        self.replacement_nodes.pop(contact.id, None)
+        self.replacement_nodes[contact.id] = contact
+        if len(self.replacement_nodes) > self.max_replacement_nodes:
+            del self.replacement_nodes[next(iter(self.replacement_nodes))]
+
+
+class RoutingTable(StockTable):
+    """The contacts of one node.
+
+    Args:
+        me: id of this node, which never enters.
+        k: contacts a bucket.
+    """
+
+    buckets: list[Bucket]
+
+    def __init__(self, me: NodeId, k: int) -> None:
+        self._me = int.from_bytes(me, "big")
+        self._size = 0
+        super().__init__(None, k, Contact(me))
+
+    def flush(self) -> None:
+        """Forgets all contacts."""
+        self.buckets = [Bucket(0, 2**ID_BITS - 1, self.ksize)]
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Contact]:
+        for bucket in self.buckets:
+            yield from bucket.get_nodes()
+
+    def __contains__(self, node: object) -> bool:
+        return isinstance(node, bytes) and node in self._bucket(node).nodes
+
+    def get(self, node: bytes) -> Contact | None:
+        """The contact with this id, if it is in the table."""
+        entry = self._bucket(node).nodes.get(node)
+        return entry.contact if entry else None
+
+    def get_bucket_for(self, node: Any) -> int:
+        """Index of the bucket for a (stock) node."""
+        return self._index(node.long_id)
+
+    def _index(self, target: int) -> int:
+        shared = ID_BITS - (self._me ^ target).bit_length()
+        last = len(self.buckets) - 1
+        return shared if shared < last else last
+
+    def _bucket(self, node: bytes) -> Bucket:
+        return self.buckets[self._index(int.from_bytes(node, "big"))]
+
+    # ---- who is in -------------------------------------------------------------------------------------------
+
+    def add(self, contact: Contact, now: float) -> bool:
+        """A contact that has just proven itself. Returns whether it is in the table now.
+
+        A known id at a new (proven) address takes the place of the old one.
+        """
+        if contact.long_id == self._me:
+            return False
+        bucket = self.buckets[self._index(contact.long_id)]
+        entry = bucket.nodes.get(contact.id)
+        if entry is not None:
+            entry.contact = contact
+            entry.silences = 0
+            return True
+        while len(bucket) >= self.ksize and bucket is self.buckets[-1] and len(self.buckets) < ID_BITS:
+            self._split()
+            bucket = self.buckets[self._index(contact.long_id)]
+        if len(bucket) >= self.ksize:
+            bucket.remember(contact)
+            return False
+        bucket.replacement_nodes.pop(contact.id, None)
+        bucket.nodes[contact.id] = Entry(contact, now)
+        self._size += 1
+        return True
+
+    def _split(self) -> None:
+        """The last bucket, which holds this node's own place, becomes two."""
+        whole = self.buckets[-1]
+        depth = len(self.buckets) - 1
+        width = 1 << (ID_BITS - depth - 1)
+        near = self._me & ~(width - 1)
+        far = near ^ width
+        here = Bucket(near, near + width - 1, self.ksize)
+        there = Bucket(far, far + width - 1, self.ksize)
+        there.refreshed = here.refreshed = whole.refreshed
+        for entry in whole.nodes.values():
+            (here if here.has_in_range(entry) else there).nodes[entry.contact.id] = entry
+        for contact in whole.replacement_nodes.values():
+            (here if here.has_in_range(contact) else there).remember(contact)
+        self.buckets[-1:] = [there, here]
+
+    def silent(self, contact: Contact, now: float) -> bool:
+        """A call to it got no answer. Returns whether it has left the table for that.
+
+        Only id and address together count: a silent old address says nothing against the peer at its new one.
+        """
+        bucket = self._bucket(contact.id)
+        bucket.replacement_nodes.pop(contact.id, None)
+        entry = bucket.nodes.get(contact.id)
+        if entry is None or entry.contact.address != contact.address:
+            return False
+        if entry.silences and now < entry.retry_at:
+            return False  # several calls that failed together are one silence
+        entry.silences += 1
+        if entry.silences >= SILENCES:
+            self.remove(contact.id)
+            return True
+        entry.retry_at = now + DOUBT_SECONDS[min(entry.silences, len(DOUBT_SECONDS)) - 1]
+        return False
+
+    def alive(self, node: bytes) -> None:
+        """It answered after all."""
+        entry = self._bucket(node).nodes.get(node)
+        if entry is not None:
+            entry.silences = 0
+
+    def remove(self, node: bytes) -> None:
+        """It leaves, whatever is known of it."""
+        bucket = self._bucket(node)
+        bucket.replacement_nodes.pop(node, None)
+        if bucket.nodes.pop(node, None) is not None:
+            self._size -= 1
+
+    # ---- who is close ----------------------------------------------------------------------------------------
+
+    def closest(self, target: bytes, count: int, exclude: bytes = b"") -> list[Contact]:
+        """The `count` contacts closest to `target`, exactly, closest first; those in doubt are left out.
+
+        The buckets lie in rings around the target: first the one that shares most bits with it, then all deeper ones
+        together, then each shallower one. A ring is complete before the next is looked at.
+        """
+        wanted = int.from_bytes(target, "big")
+        index = self._index(wanted)
+        found: list[Contact] = []
+        last = len(self.buckets) - 1
+        if index < last:
+            found += self._ring(index, index, wanted, exclude)
+            if len(found) < count:
+                found += self._ring(index + 1, last, wanted, exclude)
+        else:
+            found += self._ring(index, last, wanted, exclude)
+        while len(found) < count and index:
+            index -= 1
+            found += self._ring(index, index, wanted, exclude)
+        return found[:count]
+
+    def _ring(self, first: int, last: int, target: int, exclude: bytes) -> list[Contact]:
+        entries = [
+            (entry.long_id ^ target, entry.contact)
+            for bucket in self.buckets[first : last + 1]
+            for entry in bucket.nodes.values()
+            if not entry.silences
+        ]
+        entries.sort(key=_distance)
+        return [contact for _, contact in entries if contact.id != exclude]
+
+    def find_neighbors(self, node: Any, k: int | None = None, exclude: Any = None) -> list[Contact]:
+        """The stock name of `closest`."""
+        return self.closest(node.id, k or self.ksize, exclude.id if exclude is not None else b"")
+
+    def closer(self, target: bytes, than: bytes) -> int:
+        """How many contacts are closer to `target` than `than` is."""
+        wanted = int.from_bytes(target, "big")
+        limit = int.from_bytes(than, "big") ^ wanted
+        return sum(
+            1
+            for bucket in self.buckets
+            for entry in bucket.nodes.values()
+            if entry.long_id ^ wanted < limit and not entry.silences
+        )
+
+    def estimated_size(self) -> float:
+        """Nodes in the overlay, from how densely they lie around this one (this one included).
+
+        Least squares over the distances of the closest contacts: the i-th of n is expected at i / n of the space.
+        """
+        near = self.closest(self.node.id, self.ksize)
+        if len(near) < self.ksize:
+            return float(len(near) + 1)
+        shares = [(contact.long_id ^ self._me) / 2.0**ID_BITS for contact in near]
+        weighted: float = sum(i * share for i, share in enumerate(shares, 1))
+        return float(sum(i * i for i in range(1, len(near) + 1))) / weighted
+
+    # ---- what to look at -------------------------------------------------------------------------------------
+
+    def due(self, now: float, heard: Callable[[bytes], float], limit: int) -> list[Contact]:
+        """At most `limit` contacts worth a ping now: silent ones to try again, those not heard from for long,
+        and replacements where a bucket has room.
+
+        heard: when a valid datagram last came from this id (-inf: never, or no session any more).
+        """
+        found: list[Contact] = []
+        for bucket in self.buckets:
+            for entry in bucket.nodes.values():
+                if entry.silences:
+                    if entry.retry_at <= now:
+                        found.append(entry.contact)
+                    continue
+                last = max(heard(entry.contact.id), entry.since)
+                age = last - entry.since
+                pause = min(max(age * CHECK_SHARE_OF_AGE, CHECK_SECONDS_MIN), CHECK_SECONDS_MAX)
+                if now - last >= pause:
+                    found.append(entry.contact)
+            room = self.ksize - len(bucket)
+            if room > 0 and bucket.replacement_nodes:
+                found += list(bucket.replacement_nodes.values())[-room:]
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+    def touch(self, target: bytes, now: float) -> None:
+        """A lookup went through the bucket of `target`."""
+        self._bucket(target).refreshed = now
+
+    def stale(self, now: float, random: Random) -> bytes | None:
+        """A random id in the bucket that was refreshed longest ago, if that is too long; its refresh begins now.
+
+        The deepest bucket is refreshed by looking up an id next to this node's own.
+        """
+        bucket = min(self.buckets, key=lambda each: each.refreshed)
+        if now - bucket.refreshed < REFRESH_SECONDS * (0.8 + 0.4 * random.random()):
+            return None
+        bucket.refreshed = now
+        return random.randint(*bucket.range).to_bytes(ID_BYTES, "big")
+
+
+def _distance(pair: tuple[int, Contact]) -> int:
+    return pair[0]

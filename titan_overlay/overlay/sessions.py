@@ -1,0 +1,165 @@
+"""A session: what two peers share once they have proven their keys to each other.
+
+Every datagram inside a session is
+
+    kind u8 | session id 4 | counter u32 | flags u8 | call id u32 | ... | tag 16
+
+The session id is the receiver's choice, the counter never repeats, and the tag is a keyed BLAKE2b (RFC 7693) over all
+that comes before it, with one key per direction. UDP is authentic, not confidential: secrets use links.
+"""
+
+import struct
+from hashlib import blake2b
+from hmac import compare_digest
+
+from titan_overlay.identity.contacts import Contact
+
+DATA = 0x10
+"""First byte of a datagram inside a session; those of the handshake are in `handshake.py`."""
+
+TAG_BYTES = 16
+HEAD = struct.Struct(">B4sIBI")
+MIN_BYTES = HEAD.size + TAG_BYTES
+
+REQUEST, REPLY, REFUSAL, CHALLENGE, PROOF = range(5)
+"""What a datagram is: the low three bits of its flags."""
+SERVING = 0x08
+"""Flag: the sender takes part in routing tables."""
+PURPOSE_SHIFT = 4
+"""The high four bits of the flags: which account the traffic belongs to (see `traffic.py`)."""
+
+WINDOW_BITS = 64
+REKEY_SECONDS = 12 * 3600.0
+REKEY_DATAGRAMS = 1 << 30
+
+TIMEOUT_SECONDS = 1.0
+TIMEOUT_SECONDS_MIN = 0.2
+TIMEOUT_SECONDS_MAX = 3.0
+
+
+class Session:
+    """One peer, proven. Knows the keys, the replay window, the peer's proven address and how fast it answers.
+
+    Invariant: `address` is one from which the peer has answered something that only it could know.
+    """
+
+    __slots__ = (
+        "address",
+        "allowance",
+        "born",
+        "challenge",
+        "contact",
+        "faults",
+        "grant",
+        "heard",
+        "highest",
+        "kept",
+        "receive_id",
+        "receive_key",
+        "round_trip",
+        "send_id",
+        "send_key",
+        "sent",
+        "serving",
+        "silent",
+        "unproven",
+        "variation",
+        "watched",
+        "window",
+    )
+
+    def __init__(
+        self,
+        contact: Contact,
+        *,
+        send_id: bytes,
+        send_key: bytes,
+        receive_id: bytes,
+        receive_key: bytes,
+        serving: bool,
+        grant: bytes,
+        now: float,
+    ) -> None:
+        self.contact = contact
+        self.address: tuple[str, int] = (contact.ip, contact.port)
+        self.send_id, self.send_key = send_id, send_key
+        self.receive_id, self.receive_key = receive_id, receive_key
+        self.serving, self.grant = serving, grant
+        self.born = self.heard = now
+        self.sent = 0
+        self.highest = 0
+        self.window = 0
+        self.round_trip = -1.0
+        self.variation = 0.0
+        self.silent = 0
+        """Calls in a row that got no answer."""
+        self.watched = True
+        """The next datagram is news: it is the first, or the peer was silent."""
+        self.faults = 0
+        """Datagrams with a right tag and a wrong content: only the peer itself can have sent those."""
+        self.kept = False
+        """Whether the peer is in the routing table: such sessions are the last to be given up."""
+        self.unproven: tuple[str, int] | None = None
+        """An address that datagrams of this session came from, but that has not echoed `challenge` yet."""
+        self.challenge = b""
+        self.allowance = 0
+        """Bytes that may still be sent to the unproven address: never more than came from there."""
+
+    def seal(self, flags: int, call_id: int, rest: bytes) -> bytes:
+        """The next datagram to the peer."""
+        self.sent = counter = self.sent + 1
+        body = HEAD.pack(DATA, self.send_id, counter, flags, call_id) + rest
+        return body + blake2b(body, digest_size=TAG_BYTES, key=self.send_key).digest()
+
+    def opens(self, data: bytes, counter: int) -> bool:
+        """Whether this datagram is the peer's and new; if so it is seen from now on (RFC 4303, 3.4.3)."""
+        ahead = counter - self.highest
+        if ahead <= 0 and (ahead <= -WINDOW_BITS or self.window >> -ahead & 1):
+            return False
+        tag = blake2b(data[:-TAG_BYTES], digest_size=TAG_BYTES, key=self.receive_key).digest()
+        if not compare_digest(tag, data[-TAG_BYTES:]):
+            return False
+        if ahead > 0:
+            self.highest = counter
+            self.window = (self.window << ahead | 1) & 0xFFFFFFFFFFFFFFFF if ahead < WINDOW_BITS else 1
+        else:
+            self.window |= 1 << -ahead
+        return True
+
+    def measured(self, seconds: float) -> None:
+        """One round trip of a request that was sent once (RFC 6298, 2.2 and 2.3)."""
+        if self.round_trip < 0:
+            self.round_trip, self.variation = seconds, seconds / 2
+        else:
+            self.variation += (abs(self.round_trip - seconds) - self.variation) / 4
+            self.round_trip += (seconds - self.round_trip) / 8
+
+    def timeout(self) -> float:
+        """Seconds after which an answer is late."""
+        if self.round_trip < 0:
+            return TIMEOUT_SECONDS
+        return min(max(self.round_trip + 4 * self.variation, TIMEOUT_SECONDS_MIN), TIMEOUT_SECONDS_MAX)
+
+    def worn(self, now: float) -> bool:
+        """Whether it is time for new keys."""
+        return now - self.born > REKEY_SECONDS or self.sent > REKEY_DATAGRAMS
+
+    def moved(self, address: tuple[str, int], size: int, challenge: bytes) -> bool:
+        """A valid datagram of `size` bytes came from elsewhere. Returns whether to send `self.challenge` there."""
+        fresh = self.unproven != address
+        if fresh:
+            self.unproven, self.challenge, self.allowance = address, challenge, 0
+        self.allowance += size
+        return fresh
+
+    def may_send(self, address: tuple[str, int], size: int) -> bool:
+        """Whether `size` bytes may go there; spends the allowance of an unproven address."""
+        if address == self.address:
+            return True
+        if address != self.unproven or size > self.allowance:
+            return False
+        self.allowance -= size
+        return True
+
+    def __repr__(self) -> str:
+        return f"Session({self.contact!r})"

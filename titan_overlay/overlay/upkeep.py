@@ -1,0 +1,94 @@
+"""Keeps the routing table fresh: a tick every quarter of a minute, at most one refresh at a time, never a storm."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.errors import TitanError
+from titan_overlay.overlay.directory import Directory
+from titan_overlay.overlay.handshake import Handshakes
+from titan_overlay.overlay.protocol import Call, OverlayProtocol
+from titan_overlay.overlay.routing import RoutingTable
+from titan_overlay.overlay.traffic import ROUTING
+
+TICK_SECONDS = 15.0
+PINGS_PER_TICK = 8
+EXPIRE_TICKS = 20
+
+
+class Upkeep:
+    """The clockwork of one overlay.
+
+    Args:
+        refresh: looks up an id so that its bucket fills with live contacts.
+    """
+
+    def __init__(
+        self,
+        protocol: OverlayProtocol,
+        table: RoutingTable,
+        handshakes: Handshakes,
+        directory: Directory,
+        ambient: Ambient,
+        refresh: Callable[[bytes], Awaitable[object]],
+    ) -> None:
+        self._protocol = protocol
+        self._table = table
+        self._handshakes = handshakes
+        self._directory = directory
+        self._ambient = ambient
+        self._refresh = refresh
+        self._loop = asyncio.get_running_loop()
+        self._ticks = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """From now on, until `stop`."""
+        pause = TICK_SECONDS * (0.8 + 0.4 * self._ambient.random.random())
+        self._timer = self._loop.call_later(pause, self._tick)
+
+    def stop(self) -> None:
+        """No tick any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+
+    def fill(self) -> None:
+        """Refreshes now what a new node's table lacks, instead of at the next ticks."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = self._loop.create_task(self._refresh_stale())
+
+    def _tick(self) -> None:
+        self.start()
+        self._ticks += 1
+        now = self._loop.time()
+        self._handshakes.sweep(now)
+        if self._ticks % EXPIRE_TICKS == 0:
+            self._directory.expire(self._ambient.wall())
+        for contact in self._table.due(now, self._heard, PINGS_PER_TICK):
+            self._protocol.start(self, contact, "ping", b"", purpose=ROUTING)
+        if len(self._table):
+            self.fill()
+
+    def _heard(self, node: bytes) -> float:
+        session = self._handshakes.by_peer.get(node)
+        return session.heard if session is not None else float("-inf")
+
+    async def _refresh_stale(self) -> None:
+        while (target := self._table.stale(self._loop.time(), self._ambient.random)) is not None:
+            await self._refresh(target)
+
+    # ---- Caller ----------------------------------------------------------------------------------------------
+
+    def answered(self, call: Call, body: bytes) -> None:
+        session = self._handshakes.by_peer.get(call.contact.id)
+        if session is not None and session.serving:
+            session.kept = self._table.add(session.contact, self._loop.time())
+
+    def failed(self, call: Call, error: TitanError) -> None:
+        """The table has been told by the protocol."""
+
+    def late(self, call: Call) -> None:
+        pass
