@@ -1,0 +1,372 @@
+"""Keeping copies alive: what a node holds, and with whom.
+
+`Keeper` is what the rest of the node sees: take this replica, let go of that one, it was deleted, leave. When and why
+copies are made and dropped is in `lifecycle`, the probing in `upkeep` and `probes`, what is known about others in
+`roster`.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from math import inf
+from typing import Any, Protocol
+
+from msgspec.structs import replace
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.config import NodeConfig
+from titan_overlay.errors import BadMessage, LinkError, NotHere, RemotableError
+from titan_overlay.identity import names, records
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import ID_BYTES, ObjectId, PoolId, fingerprint
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Advertisement, Descriptor, Tombstone
+from titan_overlay.pool import lifecycle
+from titan_overlay.pool.advertiser import LIFE_INTERVALS, Advertiser
+from titan_overlay.pool.figures import Figures
+from titan_overlay.pool.lifecycle import Pace, Standing
+from titan_overlay.pool.orders import Accepted, Holding, Recruit
+from titan_overlay.pool.roster import SHORT_BYTES, Replica, Roster
+from titan_overlay.pool.upkeep import Network, Recruiting, Upkeep
+from titan_overlay.storage.rows import Database, ReplicaRow
+
+HANDING_OVER_SECONDS = 7.0
+"""Of the time to stop; the rest is for withdrawals and goodbyes."""
+GOODBYE_SECONDS = 1.5
+HAND_OVERS_AT_ONCE = 16
+ARRIVED_POLL_SECONDS = 0.5
+
+
+class Admitting(Protocol):
+    """Takes replicas in and lets go of them."""
+
+    def host_grant(self, name: str) -> bytes:
+        """This node's grant to host the object with that name, or empty."""
+        ...
+
+    async def recruit(self, order: Recruit, sender: Contact, taken: Any) -> Accepted:
+        """Takes a replica in. Raises RemotableError saying why not."""
+        ...
+
+    async def release(self, object_id: ObjectId) -> None:
+        """Drops everything that was kept for a replica."""
+        ...
+
+    async def bury(self, raw: bytes) -> tuple[str, Signed[Tombstone] | None]:
+        """Checks a tombstone and notes it: "deleted" and the tombstone, where a replica here has to go."""
+        ...
+
+
+class Keeper:
+    """Looks after every replica that this node holds.
+
+    Args:
+        read_chunk: (content id, index) -> verified bytes of a chunk of data held here. Raises where they are lost.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: SigningKey,
+        pool: PoolId,
+        ambient: Ambient,
+        overlay: Network,
+        database: Database,
+        recruiter: Recruiting,
+        admission: Admitting,
+        config: NodeConfig,
+        read_chunk: Callable[[bytes, int], Coroutine[Any, Any, bytes]],
+    ) -> None:
+        self._me = me.id
+        self._pool = pool
+        self._ambient = ambient
+        self._overlay = overlay
+        self._database = database
+        self._admission = admission
+        self.pace = Pace(
+            probe_interval=config.probe_interval,
+            probe_misses=config.probe_misses,
+            probe_retry=min(Pace().probe_retry, config.probe_interval / 3),
+            recruit_delay=config.recruit_delay,
+        )
+        self.advertiser = Advertiser(
+            overlay,
+            me,
+            pool,
+            ambient,
+            address=lambda: overlay.contact.address,
+            interval=config.advertise_interval,
+            remember=self._remember,
+        )
+        self._rows: dict[ObjectId, ReplicaRow] = {}
+        self._tombstones: dict[ObjectId, bytes] = {}
+        self._roster = Roster(me.id, self.pace)
+        self._upkeep = Upkeep(self, self._roster, overlay, recruiter, ambient, read_chunk)
+        for row in database.tombstones():
+            self._bury(row.object_id, row.raw)
+        overlay.serve("probe", self._upkeep.answer)
+        overlay.serve("tombstone", self._answer_tombstone)
+        overlay.serve("descriptor", self._answer_descriptor)
+
+    # ---- start and stop --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begins to advertise, to probe and to decide."""
+        self.advertiser.start()
+        self._upkeep.start()
+
+    async def leave(self) -> None:
+        """Clean stop: hands over what would be too little without this node, withdraws, says goodbye. Below 10 s."""
+        await self._upkeep.stop()
+        try:
+            async with asyncio.timeout(HANDING_OVER_SECONDS):
+                await self._hand_over_all()
+        except TimeoutError:
+            pass  # the others will notice, and mend
+        goodbyes = self._upkeep.goodbyes(self._roster.replicas.values())
+        # First the co-holders: whoever is about to step down must not count on this node any more.
+        await self._upkeep.say(goodbyes, GOODBYE_SECONDS)
+        await self.advertiser.stop(withdraw=True, timeout=GOODBYE_SECONDS)
+
+    async def close(self) -> None:
+        """Stops at once and tells nobody."""
+        await self._upkeep.stop()
+        await self.advertiser.stop(withdraw=False)
+
+    async def _hand_over_all(self) -> None:
+        slots = asyncio.Semaphore(HAND_OVERS_AT_ONCE)
+        now = asyncio.get_running_loop().time()
+
+        async def one(replica: Replica) -> None:
+            async with slots:
+                await self._hand_over(replica)
+
+        await asyncio.gather(
+            *(
+                one(replica)
+                for replica in self._roster.replicas.values()
+                if lifecycle.must_hand_over(replica.refresh(now), now)
+            )
+        )
+
+    async def _hand_over(self, replica: Replica) -> None:
+        """Recruits one more, and waits until it has shown that it holds the object."""
+        exclude = [self._me, *replica.partners]
+        if not await self._upkeep.recruit_now(replica, 1, exclude):
+            return
+        loop = asyncio.get_running_loop()
+        while lifecycle.must_hand_over(replica.refresh(loop.time()), loop.time()):
+            arriving = [p.peer for p in replica.partners.values() if p.standing is not Standing.PROVEN]
+            if not arriving:
+                return
+            for peer in arriving:
+                await self._upkeep.exchange(peer)
+            await asyncio.sleep(ARRIVED_POLL_SECONDS)
+
+    @property
+    def figures(self) -> Figures:
+        """What this keeper has done."""
+        return self._upkeep.figures
+
+    # ---- what is held ----------------------------------------------------------------------------------------
+
+    async def hold(
+        self, descriptor: Signed[Descriptor], holders: Sequence[Signed[Advertisement]], row: ReplicaRow
+    ) -> Accepted:
+        """Looks after a replica from now on. Returns when it is advertised, so that whoever looks for it finds it.
+
+        Args:
+            holders: advertisements of the other holders, as far as known; each is asked before it counts.
+        """
+        replica = self._take(descriptor, row, settled=True)
+        self._upkeep.claim(replica, holders)
+        signed = self.advertiser.current(row.object_id)
+        directory = await self.advertiser.announce_now(row.object_id)
+        return Accepted(signed.raw if signed else b"", directory)
+
+    async def resume(self, descriptor: Signed[Descriptor], row: ReplicaRow) -> None:
+        """Looks after a replica of the last run again; it neither counts nor mends before it has asked its region."""
+        self._take(descriptor, row, settled=row.passing or descriptor.value.policy.bound)
+
+    async def still_wanted(self, row: ReplicaRow) -> bool:
+        """Whether a replica of the last run may serve. After more than an advertisement's life, its region is asked.
+
+        False: the object was deleted meanwhile. While nobody can be asked, it may.
+        """
+        # A sequence number is the time, in milliseconds, at which the last advertisement was signed.
+        if self._ambient.wall() - row.sequence / 1000 < LIFE_INTERVALS * self.advertiser.interval:
+            return True
+        try:
+            found = await self._overlay.find_holders(row.object_id, everything=True)
+        except (LinkError, RemotableError):
+            return True
+        if found.tombstone is None:
+            return True
+        await self._admission.bury(found.tombstone.raw)
+        mine = records.check(row.descriptor, Descriptor, self._pool)
+        buried = self._buried_in(found.tombstone)
+        same_pin = mine.value.kind != "data" or buried.public == mine.public
+        return not same_pin or mine.value.version > found.tombstone.value.version
+
+    def _take(self, descriptor: Signed[Descriptor], row: ReplicaRow, *, settled: bool) -> Replica:
+        loop = asyncio.get_running_loop()
+        now, object_id = loop.time(), row.object_id
+        expires = now + (row.expires - self._ambient.wall()) if row.expires else inf
+        replica = self._roster.replicas.get(object_id)
+        known: list[Contact] = []
+        if replica is not None and replica.descriptor.raw != descriptor.raw:
+            # A new version: who holds it has yet to be seen.
+            known = [partner.peer.contact for partner in replica.partners.values()]
+            self._roster.remove(object_id)
+            replica = None
+        if replica is None:
+            replica = Replica(object_id, descriptor, self._me, self.pace, now, settled=settled)
+            self._roster.add(replica)
+        replica.expires = expires
+        replica.passing = row.passing
+        replica.pinned = row.pinned
+        for contact in known:
+            self._roster.claim(replica, contact)
+        self._rows[object_id] = row
+        value = descriptor.value
+        needs_grant = value.kind != "data" and value.policy.hosts == "granted"
+        self.advertiser.add(
+            object_id,
+            version=value.version,
+            passing=row.passing,
+            expires=expires,
+            grant=self._admission.host_grant(value.name) if needs_grant else b"",
+            sequence=row.sequence,
+        )
+        self._upkeep.touch(replica)
+        return replica
+
+    def _remember(self, object_id: ObjectId, sequence: int) -> None:
+        row = self._rows.get(object_id)
+        if row is not None:
+            self._rows[object_id] = row = replace(row, sequence=sequence)
+            self._database.put_replica(row)
+
+    async def let_go(self, object_id: ObjectId) -> None:
+        """Drops a replica because somebody who may says so (it has moved, or was deleted)."""
+        replica = self._roster.replicas.get(object_id)
+        if replica is None:
+            await self._admission.release(object_id)
+            return
+        await self.drop(replica)
+
+    async def deleted(self, tombstone: Signed[Tombstone] | None, object_id: ObjectId | None = None) -> None:
+        """The object is deleted: the tombstone spreads, and the replica goes.
+
+        Args:
+            tombstone: None where the last pin of data was removed; then `object_id` says of which.
+        """
+        if tombstone is not None:
+            descriptor = self._buried_in(tombstone).value
+            object_id = names.object_id(self._pool, descriptor.name)
+            if descriptor.kind != "data":
+                self._bury(object_id, tombstone.raw)
+            self._upkeep.spawn(self._announce(object_id, tombstone.raw), "spreading a tombstone")
+        if object_id is not None:
+            await self.let_go(object_id)
+
+    async def _announce(self, object_id: ObjectId, raw: bytes) -> None:
+        await self._overlay.announce(object_id, [raw])
+
+    def _buried_in(self, tombstone: Signed[Tombstone]) -> Signed[Descriptor]:
+        return records.check(tombstone.value.descriptor, Descriptor, self._pool)
+
+    def _bury(self, object_id: ObjectId, raw: bytes) -> None:
+        self._tombstones[object_id] = raw
+        self._upkeep.talk.buried[object_id[:SHORT_BYTES]] = object_id
+
+    # ---- what upkeep asks ------------------------------------------------------------------------------------
+
+    def own_advertisement(self, object_id: ObjectId) -> Signed[Advertisement] | None:
+        """What this node advertises about a replica; None where it holds none."""
+        return self.advertiser.current(object_id)
+
+    async def drop(self, replica: Replica) -> None:
+        """Lets go of a replica: the co-holders and the directory are told."""
+        if self._roster.replicas.get(replica.object_id) is not replica:
+            return
+        goodbyes = self._upkeep.goodbyes([replica])
+        self._roster.remove(replica.object_id)
+        self._rows.pop(replica.object_id, None)
+        self.advertiser.remove(replica.object_id)
+        await self._upkeep.say(goodbyes, GOODBYE_SECONDS)
+        if replica.object_id not in self._roster.replicas:  # nobody has brought it back meanwhile
+            await self._admission.release(replica.object_id)
+
+    async def learn_tombstone(self, replica: Replica, raw: bytes) -> None:
+        """Somebody says that the object was deleted: where that is proven, it goes."""
+        outcome, tombstone = await self._admission.bury(raw)
+        if outcome == "deleted":
+            await self.deleted(tombstone, replica.object_id)
+
+    async def upgrade(self, replica: Replica, contact: Contact) -> None:
+        """Another holder has a newer version: takes that, or lets go of the old one, which must not answer any more."""
+        raw = await self._overlay.call(contact, "descriptor", replica.object_id)
+        found = records.check(raw, Descriptor, self._pool)
+        if found.value.version < replica.descriptor.value.version:
+            return
+        try:
+            await self._admission.recruit(Recruit(descriptor=raw), contact, self.hold)
+        except RemotableError:
+            await self.drop(replica)
+
+    def _answer_tombstone(self, contact: Contact, body: bytes) -> bytes:
+        raw = self._tombstones.get(_object_id(body))
+        if raw is None:
+            raise NotHere("no such object was deleted, as far as this node knows")
+        return raw
+
+    def _answer_descriptor(self, contact: Contact, body: bytes) -> bytes:
+        replica = self._roster.replicas.get(_object_id(body))
+        if replica is None:
+            raise NotHere("this node holds no copy")
+        return replica.descriptor.raw
+
+    # ---- what others may ask ---------------------------------------------------------------------------------
+
+    def holders(self, object_id: ObjectId) -> list[Contact]:
+        """The other holders that count, as far as known here."""
+        replica = self._roster.replicas.get(object_id)
+        if replica is None:
+            return []
+        partners = replica.partners.values()
+        return [each.peer.contact for each in partners if each.standing is Standing.PROVEN]
+
+    def copies(self, object_id: ObjectId) -> int:
+        """Copies that count, the one here included; 0 where there is none here."""
+        replica = self._roster.replicas.get(object_id)
+        if replica is None:
+            return 0
+        return lifecycle.counted(replica.view(), asyncio.get_running_loop().time())
+
+    def holdings(self) -> list[Holding]:
+        """All replicas held here, by name."""
+        found = []
+        for object_id, replica in self._roster.replicas.items():
+            row, value = self._rows[object_id], replica.descriptor.value
+            found.append(
+                Holding(
+                    name=value.name,
+                    kind=value.kind,
+                    type=value.type,
+                    version=value.version,
+                    owner=fingerprint(replica.descriptor.public),
+                    since=row.since,
+                    expires=row.expires,
+                    passing=replica.passing,
+                    copies=self.copies(object_id),
+                    size=value.content.size if value.content else 0,
+                )
+            )
+        return sorted(found, key=lambda each: each.name)
+
+
+def _object_id(body: bytes) -> ObjectId:
+    if len(body) != ID_BYTES:
+        raise BadMessage(f"an object id has {ID_BYTES} bytes")
+    return ObjectId(body)

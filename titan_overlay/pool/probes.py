@@ -1,0 +1,429 @@
+"""Probes: how two nodes show each other that they still hold the objects they share. No I/O.
+
+One exchange serves a pair of nodes and all objects between them. The request carries proofs of the one who asks, the
+reply proofs of the one who answers, and either side may begin: the lower NodeId does, the other only after some
+silence. Per object 21 bytes go out and 9 come back.
+
+A proof is a hash over what only the challenge tells (nonce, both nodes) and what only a holder has: of a service the
+descriptor, of data a chunk drawn anew in every epoch. A node that keeps nothing but the chunk of this epoch, or that
+fetches it from an honest holder when asked, passes: proofs find loss and rot, and liars who would not even do that.
+
+With each object goes a digest of the holders that the sender counts. Only where the digests differ do lists travel,
+and what they say is a reason to ask, not to believe.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b, sha256
+from math import ceil
+
+import msgspec
+
+from titan_overlay.errors import BadMessage
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Content, Descriptor
+from titan_overlay.pool.lifecycle import Standing
+from titan_overlay.pool.roster import SHORT_BYTES, Peer, Replica, Roster
+from titan_overlay.wire import codec
+
+EPOCH_SECONDS = 3600.0
+"""Each epoch samples another chunk, so that an idle node reads each of its data objects once an hour."""
+NONCE_BYTES = 8
+PROOF_BYTES = 8
+DIGEST_BYTES = 4
+ENTRY_BYTES = SHORT_BYTES + PROOF_BYTES + DIGEST_BYTES + 1
+ANSWER_BYTES = 1 + PROOF_BYTES
+ENTRIES_MAX = 40
+MEMBERS_MAX = 16
+"""Holders in one list; the list begins at another one each time."""
+BODY_BYTES_MAX = 1000
+"""A body with its session's header must fit in one datagram of 1,200 bytes."""
+LOST_TOLD_SECONDS = 120.0
+"""Holders that went are mentioned this long."""
+_NO_PROOF = bytes(PROOF_BYTES)
+
+# Flags of an entry.
+LEAVING = 1
+UNREADY = 2
+ENDS_SOON = 4
+
+# Status of an answer, and its flags.
+HELD = 0
+NOT_HERE = 1
+NOT_READY = 2
+"""Held, but the sample of this epoch has yet to be read."""
+DIFFERENT = 3
+"""The proof does not hold: another version, or other bytes."""
+BURIED = 4
+"""Deleted; the tombstone can be asked for."""
+_STATUS = 0x0F
+_VIEWS_DIFFER = 0x10
+_ENDS_SOON = 0x20
+
+# What a list says of a holder.
+_COUNTS = 0
+_ARRIVES = 1
+_LOST = 2
+
+
+class Member(msgspec.Struct, frozen=True, array_like=True):
+    """One holder in a list."""
+
+    id: bytes
+    host: str
+    port: int
+    state: int = _COUNTS
+
+
+class Listing(msgspec.Struct, frozen=True, array_like=True):
+    """Holders that the sender knows, of the object at this place in the request."""
+
+    index: int
+    members: tuple[Member, ...]
+
+
+class Version(msgspec.Struct, frozen=True, array_like=True):
+    """What the answering side holds, where proofs differ."""
+
+    index: int
+    version: int
+    descriptor: bytes
+    """SHA-256 of the signed descriptor."""
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """A probe of up to `ENTRIES_MAX` objects that both nodes hold."""
+
+    epoch: int
+    nonce: bytes
+    entries: bytes
+    """Per object: prefix of its id, proof, digest of holders, flags."""
+    listings: tuple[Listing, ...] = ()
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """The answer to a probe."""
+
+    answers: bytes
+    """Per object in the order of the request: status and flags, proof."""
+    listings: tuple[Listing, ...] = ()
+    versions: tuple[Version, ...] = ()
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """What is known about the holders of this object has changed."""
+
+    object_id: ObjectId
+
+
+class AskSoon(msgspec.Struct, frozen=True):
+    """There is reason to probe this node."""
+
+    node: NodeId
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """Read the chunk of this epoch."""
+
+    object_id: ObjectId
+    epoch: int
+
+
+class Buried(msgspec.Struct, frozen=True):
+    """That node says the object is deleted."""
+
+    object_id: ObjectId
+    contact: Contact
+
+
+class Newer(msgspec.Struct, frozen=True):
+    """That node holds a descriptor that replaces ours."""
+
+    object_id: ObjectId
+    contact: Contact
+    version: int
+
+
+Effect = Changed | AskSoon | Sample | Buried | Newer
+
+
+def epoch_at(wall: float) -> int:
+    """The epoch of this unix time."""
+    return int(wall // EPOCH_SECONDS)
+
+
+def sample_index(object_id: ObjectId, epoch: int, content: Content) -> int:
+    """Which chunk the epoch draws."""
+    chunks = max(1, ceil(content.size / content.chunk_bytes)) if content.chunk_bytes > 0 else 1
+    draw = blake2b(object_id + _epoch_bytes(epoch), digest_size=8, person=b"titan-sample").digest()
+    return int.from_bytes(draw, "big") % chunks
+
+
+def sample_digest(object_id: ObjectId, epoch: int, chunk: bytes) -> bytes:
+    """32 bytes of the drawn chunk, keyed by object and epoch."""
+    return blake2b(chunk, digest_size=32, key=object_id + _epoch_bytes(epoch), person=b"titan-sample").digest()
+
+
+def service_digest(descriptor: Signed[Descriptor]) -> bytes:
+    """32 bytes of what a service is: the descriptor names its bundle by hash."""
+    return blake2b(descriptor.raw, digest_size=32, person=b"titan-service").digest()
+
+
+def proof(digest: bytes, nonce: bytes, prover: NodeId, verifier: NodeId) -> bytes:
+    """8 bytes that nobody else can use: they are for this nonce, from this node, to that one."""
+    return blake2b(nonce + prover + verifier + digest, digest_size=PROOF_BYTES, person=b"titan-probe").digest()
+
+
+def _epoch_bytes(epoch: int) -> bytes:
+    return epoch.to_bytes(8, "big", signed=True)
+
+
+class Asked:
+    """A request on its way: what is needed to read its reply."""
+
+    __slots__ = ("body", "digests", "nonce", "replicas")
+
+    def __init__(self, body: bytes, nonce: bytes, replicas: list[Replica], digests: list[bytes | None]) -> None:
+        self.body = body
+        self.nonce = nonce
+        self.replicas = replicas
+        self.digests = digests
+
+
+class Conversation:
+    """Both sides of probing, over one `Roster`. What follows from a message gathers in `effects`."""
+
+    def __init__(self, roster: Roster) -> None:
+        self.roster = roster
+        self.effects: list[Effect] = []
+        self.buried: dict[bytes, ObjectId] = {}
+        """Deleted objects, by the prefix of their id."""
+        self.wrong_proofs = 0
+
+    # ---- asking ----------------------------------------------------------------------------------------------
+
+    def ask(
+        self, peer: Peer, replicas: Sequence[Replica], nonce: bytes, epoch: int, now: float, *, leaving: bool = False
+    ) -> Asked:
+        """A probe of `peer` over at most `ENTRIES_MAX` replicas."""
+        if not all(self._digest(each, epoch, epoch) for each in replicas):
+            # A new epoch has just begun, and its sample is being read: the last one serves.
+            epoch -= 1
+        entries = bytearray()
+        digests: list[bytes | None] = []
+        listings: list[Listing] = []
+        room = BODY_BYTES_MAX - 32 - ENTRY_BYTES * len(replicas)
+        for index, replica in enumerate(replicas):
+            digest = self._digest(replica, epoch, epoch)
+            digests.append(digest)
+            flags = LEAVING * leaving | UNREADY * (digest is None) | ENDS_SOON * _ends_soon(replica, now)
+            shown = proof(digest, nonce, self.roster.me, peer.id) if digest is not None else _NO_PROOF
+            entries += replica.object_id[:SHORT_BYTES] + shown
+            entries += replica.digest().to_bytes(DIGEST_BYTES, "big") + bytes([flags])
+            if peer.id in replica.tell:
+                listing = self._listing(replica, index, peer.id, now, room)
+                if listing is not None:
+                    room -= len(codec.encode(listing))
+                    listings.append(listing)
+                    del replica.tell[peer.id]
+        body = codec.encode(Request(epoch, nonce, bytes(entries), tuple(listings)))
+        return Asked(body, nonce, list(replicas), digests)
+
+    def absorb(self, contact: Contact, asked: Asked, body: bytes, now: float) -> None:
+        """Reads the reply.
+
+        Raises:
+            BadMessage: it is none.
+        """
+        reply = codec.decode(body, Reply)
+        if len(reply.answers) != ANSWER_BYTES * len(asked.replicas):
+            raise BadMessage("the reply answers another number of objects than were asked for")
+        versions = {each.index: each for each in reply.versions}
+        listings = {each.index: each for each in reply.listings}
+        for index, (replica, digest) in enumerate(zip(asked.replicas, asked.digests, strict=True)):
+            if self.roster.replicas.get(replica.object_id) is not replica:
+                continue  # dropped or replaced meanwhile
+            at = index * ANSWER_BYTES
+            status, shown = reply.answers[at], reply.answers[at + 1 : at + ANSWER_BYTES]
+            self._judge(contact, replica, digest, asked.nonce, status, shown, versions.get(index), now)
+            if status & _VIEWS_DIFFER:
+                self._compare(contact, replica, listings.get(index), now)
+
+    def _judge(
+        self,
+        contact: Contact,
+        replica: Replica,
+        digest: bytes | None,
+        nonce: bytes,
+        status: int,
+        shown: bytes,
+        theirs: Version | None,
+        now: float,
+    ) -> None:
+        kind = status & _STATUS
+        if kind == HELD and digest is not None:
+            if shown == proof(digest, nonce, contact.id, self.roster.me):
+                if self.roster.prove(replica, contact, now, ends_soon=bool(status & _ENDS_SOON)):
+                    self.effects.append(Changed(replica.object_id))
+                return
+            self.wrong_proofs += 1
+        elif kind in (HELD, NOT_READY):
+            return  # alive, and nothing shown yet
+        elif kind == BURIED:
+            self.effects.append(Buried(replica.object_id, contact))
+        elif kind == DIFFERENT and theirs is not None and _replaces(theirs, replica.descriptor):
+            self.effects.append(Newer(replica.object_id, contact, theirs.version))
+        partner = replica.partners.get(contact.id)
+        if kind == NOT_HERE and partner is not None and partner.standing is Standing.ARRIVING:
+            return  # still fetching
+        if self.roster.lose(replica, contact.id, now):
+            self.effects.append(Changed(replica.object_id))
+
+    def _compare(self, contact: Contact, replica: Replica, listing: Listing | None, now: float) -> None:
+        """Views differ: learn theirs, and tell ours once for each state of it."""
+        if listing is not None:
+            self._learn(replica, listing, now)
+        ours = replica.digest()
+        if replica.told.get(contact.id, (None, 0))[0] != ours:
+            replica.told[contact.id] = (ours, 0)
+            replica.tell[contact.id] = None
+            self.effects.append(AskSoon(contact.id))
+
+    # ---- answering -------------------------------------------------------------------------------------------
+
+    def answer(self, contact: Contact, body: bytes, epoch: int, now: float) -> bytes:
+        """The reply to a probe of `contact`, whose session has proven its id.
+
+        Raises:
+            BadMessage: it is no probe.
+        """
+        request = codec.decode(body, Request)
+        count, rest = divmod(len(request.entries), ENTRY_BYTES)
+        if rest or count > ENTRIES_MAX or len(request.nonce) != NONCE_BYTES or not -(2**62) < request.epoch < 2**62:
+            raise BadMessage("a probe has a nonce of 8 bytes and at most 40 entries of 21 bytes")
+        listings = {each.index: each for each in request.listings}
+        answers = bytearray()
+        replies: list[Listing] = []
+        versions: list[Version] = []
+        room = BODY_BYTES_MAX - 16 - ANSWER_BYTES * count
+        for index in range(count):
+            entry = request.entries[index * ENTRY_BYTES : (index + 1) * ENTRY_BYTES]
+            replica = self.roster.by_short(entry[:SHORT_BYTES])
+            if replica is None or replica.passing or not replica.settled:
+                buried = replica is None and entry[:SHORT_BYTES] in self.buried
+                answers += bytes([BURIED if buried else NOT_HERE]) + _NO_PROOF
+                continue
+            status, shown = self._answer_one(contact, replica, request, entry, epoch, now)
+            if status & _STATUS == DIFFERENT:
+                versions.append(_version(index, replica.descriptor))
+                room -= 48
+            elif not entry[-1] & LEAVING:
+                if index in listings:
+                    self._learn(replica, listings[index], now)
+                theirs = int.from_bytes(entry[SHORT_BYTES + PROOF_BYTES : -1], "big")
+                ours = replica.digest()
+                if ours != theirs:
+                    status |= _VIEWS_DIFFER
+                    if replica.told.get(contact.id) != (ours, theirs):
+                        listing = self._listing(replica, index, contact.id, now, room)
+                        if listing is not None:
+                            room -= len(codec.encode(listing))
+                            replies.append(listing)
+                            replica.told[contact.id] = (ours, theirs)
+            answers += bytes([status]) + shown
+        return codec.encode(Reply(bytes(answers), tuple(replies), tuple(versions)))
+
+    def _answer_one(
+        self, contact: Contact, replica: Replica, request: Request, entry: bytes, epoch: int, now: float
+    ) -> tuple[int, bytes]:
+        flags = entry[-1]
+        if flags & LEAVING:
+            if self.roster.lose(replica, contact.id, now):
+                self.effects.append(Changed(replica.object_id))
+            return HELD, _NO_PROOF
+        digest = self._digest(replica, request.epoch, epoch)
+        if digest is None:
+            return NOT_READY, _NO_PROOF
+        if not flags & UNREADY:
+            shown = entry[SHORT_BYTES : SHORT_BYTES + PROOF_BYTES]
+            if shown != proof(digest, request.nonce, contact.id, self.roster.me):
+                self.wrong_proofs += 1
+                if self.roster.lose(replica, contact.id, now):
+                    self.effects.append(Changed(replica.object_id))
+                return DIFFERENT, _NO_PROOF
+            if self.roster.prove(replica, contact, now, ends_soon=bool(flags & ENDS_SOON)):
+                self.effects.append(Changed(replica.object_id))
+        status = HELD | (_ENDS_SOON if _ends_soon(replica, now) else 0)
+        return status, proof(digest, request.nonce, self.roster.me, contact.id)
+
+    # ---- both ------------------------------------------------------------------------------------------------
+
+    def _digest(self, replica: Replica, epoch: int, current: int) -> bytes | None:
+        """What a proof of this replica is made of; None while the sample is being read."""
+        descriptor = replica.descriptor.value
+        wanted = epoch if descriptor.kind == "data" else 0
+        if wanted in replica.digests:
+            return replica.digests[wanted]
+        if descriptor.kind != "data":
+            replica.digests[0] = service_digest(replica.descriptor)
+            return replica.digests[0]
+        if abs(epoch - current) <= 1:
+            replica.digests[epoch] = None
+            for old in sorted(replica.digests)[:-3]:
+                del replica.digests[old]
+            self.effects.append(Sample(replica.object_id, epoch))
+        return None
+
+    def _listing(self, replica: Replica, index: int, to: NodeId, now: float, room: int) -> Listing | None:
+        """As many of the known holders as fit."""
+        members: list[Member] = []
+        for node, partner in replica.partners.items():
+            if node != to and partner.standing is not Standing.CLAIMED:
+                state = _ARRIVES if partner.standing is Standing.ARRIVING else _COUNTS
+                members.append(Member(node, partner.peer.contact.ip, partner.peer.contact.port, state))
+        for node, at in replica.lost.items():
+            if node != to and now - at < LOST_TOLD_SECONDS:
+                members.append(Member(node, "", 0, _LOST))
+        start = int(now) % len(members) if len(members) > MEMBERS_MAX else 0
+        chosen = (members[start:] + members[:start])[:MEMBERS_MAX]
+        while len(codec.encode(Listing(index, tuple(chosen)))) > room:
+            if not chosen:
+                return None
+            chosen.pop()
+        return Listing(index, tuple(chosen))
+
+    def _learn(self, replica: Replica, listing: Listing, now: float) -> None:
+        """Takes what another holder says as a reason to ask."""
+        for member in listing.members[:MEMBERS_MAX]:
+            if len(member.id) != ID_BYTES or member.id == self.roster.me:
+                continue
+            node = NodeId(member.id)
+            partner = replica.partners.get(node)
+            if member.state == _LOST:
+                if partner is not None and now - partner.proven > self.roster.pace.probe_retry:
+                    # Our first miss is theirs.
+                    partner.peer.misses = max(partner.peer.misses, 1)
+                    self.effects.append(AskSoon(node))
+            elif partner is None and 0 < member.port < 65536 and 0 < len(member.host) <= 64:
+                gone = replica.lost.get(node)
+                if gone is not None and now - gone < self.roster.pace.probe_interval:
+                    continue  # we know better
+                if self.roster.claim(replica, Contact(node, member.host, member.port)) is not None:
+                    self.effects += (Changed(replica.object_id), AskSoon(node))
+
+
+def _ends_soon(replica: Replica, now: float) -> bool:
+    return replica.expires - now <= min(replica.pace.ends_soon, replica.descriptor.value.policy.ttl / 10)
+
+
+def _version(index: int, descriptor: Signed[Descriptor]) -> Version:
+    return Version(index, descriptor.value.version, sha256(descriptor.raw).digest())
+
+
+def _replaces(theirs: Version, ours: Signed[Descriptor]) -> bool:
+    """As `statements.newer`, from the hash alone."""
+    mine = sha256(ours.raw).digest()
+    if theirs.version != ours.value.version:
+        return theirs.version > ours.value.version
+    return theirs.descriptor < mine
