@@ -1,0 +1,59 @@
+"""Summaries of samples: quantiles, and what three seeds say about the mean."""
+
+import math
+from collections.abc import Sequence
+
+_T_975 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""The 97.5 % quantile of Student's t for 1 to 30 degrees of freedom (Student 1908; any table)."""
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Linear between order statistics (Hyndman and Fan 1996, type 7); nan of nothing."""
+    if not values:
+        return math.nan
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * share
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    if ordered[low] == ordered[high]:
+        return float(ordered[low])
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle; nan of nothing."""
+    return quantile(values, 0.5)
+
+
+def mean(values: Sequence[float]) -> float:
+    """The arithmetic mean; nan of nothing."""
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def interval_95(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % confidence interval of the mean of independent runs, by Student's t; (nan, nan) of fewer than two."""
+    count = len(values)
+    if count < 2:
+        return math.nan, math.nan
+    centre = mean(values)
+    deviation = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (count - 1))
+    t = _T_975[count - 2] if count - 2 < len(_T_975) else 1.96 + 2.5 / (count - 1)
+    half = t * deviation / math.sqrt(count)
+    return centre - half, centre + half
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`1`, `1-3` or `1,4,7-9`. Raises ValueError."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        try:
+            seeds.extend(range(int(low), int(high) + 1) if dash else [int(low)])
+        except ValueError:
+            raise ValueError(f"seeds {text!r}: write 1-3 or 1,4,7") from None
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds {text!r}: at least one, and none twice")
+    return seeds
