@@ -133,10 +133,9 @@ class Delegate(Record, frozen=True, array_like=True):
 
     LABEL: ClassVar[bytes] = b"delegate"
 
-    agent: bytes
+    agent: Id
     """NodeId of the program's own key."""
-    expires: float
-    """Unix seconds."""
+    expires: UnixTime
 
 
 def speaker(raw: bytes, agent: NodeId, agent_public: bytes, pool: PoolId, now: float) -> tuple[NodeId, bytes]:
