@@ -61,6 +61,8 @@ class Connection(asyncio.Protocol):
         self.state = State.CONNECTING
         self.usable = False
         """Requests may be written now: open, not leaving, not congested."""
+        self.ending = ""
+        """Why it is closed."""
         self.leaving_since: float | None = None
         self.heard = shared.loop.time()
         self.probed = False
@@ -90,7 +92,7 @@ class Connection(asyncio.Protocol):
         raise NotImplementedError
 
     def _greet(self) -> None:
-        """The peer's key is known (or believed): say hello."""
+        """Say hello."""
         raise NotImplementedError
 
     def _ended(self, was: State, reason: str, broken: bool) -> None:
@@ -180,8 +182,10 @@ class Connection(asyncio.Protocol):
 
     def _say_hello(self) -> None:
         self.state = State.HELLO
-        self._greet()
-        self.flush()
+        # The acceptor says hello once it has admitted the dialer: then an open link is one that both ends want.
+        if self.dialed:
+            self._greet()
+            self.flush()
 
     def _opened(self) -> None:
         """The peer's hello was good."""
@@ -229,6 +233,7 @@ class Connection(asyncio.Protocol):
         if self.state is State.CLOSED:
             return
         was, self.state = self.state, State.CLOSED
+        self.ending = reason
         self.usable = False
         self._stop_timer()
         while self._waiters:

@@ -45,8 +45,6 @@ _NIL = msgspec.Raw(b"\xc0")
 _MAX_TIMEOUT_MS = 30 * 24 * 3600 * 1000
 _SMOOTHING = 1 / 8
 """Weight of the newest latency in the average."""
-_CROSSING = 1.0
-"""Seconds after BYE in which a request may still cross it."""
 
 
 class Owner(Protocol):
@@ -87,6 +85,7 @@ class Link(Connection):
         self._streams: dict[int, Replies] = {}
         self._inbound: dict[int, Inbound] = {}
         self._inbound_bytes = 0
+        self._bye_received = False
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -125,6 +124,12 @@ class Link(Connection):
         self._update_usable()
         self._owner.leaving(self)
 
+    def _part_if_done(self) -> None:
+        """The peer said goodbye; whoever hears it closes, once nothing is under way."""
+        if self.quiet:
+            self.flush()
+            self.fail("the peer said goodbye")
+
     def ping(self) -> None:
         """Ask whether the peer lives; anything it sends is an answer."""
         self.probed = True
@@ -152,7 +157,8 @@ class Link(Connection):
         id = shared.next_id
         shared.next_id = id + 1
         # Known before it is written: if writing ends the link, this future fails with the others.
-        future = self._calls[id] = shared.loop.create_future()
+        future: asyncio.Future[bytes] = shared.loop.create_future()
+        self._calls[id] = future
         slot = shared.deadlines.slot(deadline)
         slot[id] = future
         try:
@@ -170,6 +176,8 @@ class Link(Connection):
         finally:
             slot.pop(id, None)
             del self._calls[id]
+            if self._bye_received:
+                self._part_if_done()
         took = self.heard - began
         known = self.known
         known.latency = took if known.latency is None else known.latency + (took - known.latency) * _SMOOTHING
@@ -213,6 +221,8 @@ class Link(Connection):
         if self._streams.pop(replies.id, None) is not None:
             self._cancel(replies.id)
         replies.finish()
+        if self._bye_received:
+            self._part_if_done()
 
     def _cancel(self, id: int) -> None:
         self._write(_CANCEL, 0, Cancel(id))
@@ -237,10 +247,8 @@ class Link(Connection):
     def finished(self, job: Inbound) -> None:
         if self._inbound.pop(job.id, None) is not None:
             self._inbound_bytes -= job.size
-        since = self.leaving_since
-        if since is not None and self.quiet and self.shared.loop.time() - since > _CROSSING:
-            self.flush()
-            self.fail("all that was under way is answered")
+        if self._bye_received:
+            self._part_if_done()
 
     # --- what comes in ----------------------------------------------------------------------------------------
 
@@ -282,6 +290,8 @@ class Link(Connection):
         self.known = self._owner.admitted(self, peer)
         self.peer = peer
         self._opened()
+        if not self.dialed:
+            self._greet()
         if not self.opened.done():
             self.opened.set_result(self)
 
@@ -357,9 +367,9 @@ class Link(Connection):
         elif opcode == _PING:
             self._write(_PONG, 0, None)
         elif opcode == _BYE:
+            self._bye_received = True
             self._begin_leaving()
-            if self.quiet:
-                self.fail("the peer said goodbye")
+            self._part_if_done()
         elif opcode != _PONG:
             raise BadMessage(f"unknown opcode {opcode:#04x}")
 

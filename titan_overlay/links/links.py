@@ -177,21 +177,42 @@ class Links:
         finally:
             link.end_stream(replies)
 
+    async def connect(self, contact: Contact, *, deadline: float) -> None:
+        """Make sure that there is a link, for callers that would rather try another peer than wait for this one.
+
+        Raises:
+            LinkError: there is none by the deadline (a loop time). Nothing was sent.
+        """
+        link = self._best.get(contact.id)
+        if link is None or not link.usable:
+            try:
+                await self._usable(contact, deadline)
+            except DeadlineExceeded as why:
+                raise LinkError(str(why)) from None
+
+    async def can_dial(self, contact: Contact) -> bool:
+        """Whether a new link to the peer can be made, whatever links there are."""
+        try:
+            await self._dialed(contact)
+        except LinkError:
+            return False
+        return True
+
     async def _usable(self, contact: Contact, deadline: float) -> Link:
         """An open, uncongested link to the peer."""
-        while True:
-            link = self._best.get(contact.id)
-            if link is not None and link.usable:
-                return link
-            try:
-                async with asyncio.timeout_at(deadline):
-                    if link is not None and link.state is State.OPEN:
-                        await link.drained()
-                    else:
-                        await self._dialed(contact)
-            except TimeoutError:
-                what = "the peer reads too slowly" if link is not None else "no link to the peer"
-                raise DeadlineExceeded(f"{what} within the deadline; the request was not sent") from None
+        link = self._best.get(contact.id)
+        try:
+            async with asyncio.timeout_at(deadline):
+                if link is None or link.state is not State.OPEN:
+                    link = await self._dialed(contact)
+                while not link.usable:
+                    if link.state is not State.OPEN or link.leaving_since is not None:
+                        raise LinkError(f"the link to node {contact.id.hex()[:12]} ended: {link.ending or 'goodbye'}")
+                    await link.drained()
+        except TimeoutError:
+            what = "the peer reads too slowly" if link is not None else "no link to the peer"
+            raise DeadlineExceeded(f"{what} within the deadline; the request was not sent") from None
+        return link
 
     # --- dialing ----------------------------------------------------------------------------------------------
 

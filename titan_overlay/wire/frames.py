@@ -53,11 +53,16 @@ def append(out: bytearray, opcode: int, flags: int, body: Any) -> int:
     """Add one frame with this body (any msgpack value) to `out`; returns its size, header included.
 
     Raises:
-        BadMessage: the payload is over the limit; `out` is as it was.
+        BadMessage: the payload is over the limit.
+        TypeError: the body is nothing that msgpack can say. Either way `out` is as it was.
     """
     start = len(out)
     out += _GAP
-    _encode_into(body, out, start + HEADER_BYTES)
+    try:
+        _encode_into(body, out, start + HEADER_BYTES)
+    except Exception:
+        del out[start:]
+        raise
     size = len(out) - start - HEADER_BYTES
     if size >= COMPRESS_FROM_BYTES:
         if size > MAX_PAYLOAD_BYTES:
