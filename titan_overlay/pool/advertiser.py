@@ -248,7 +248,7 @@ class Advertiser:
             urgent, self._urgent = sorted(self._urgent), {}
             await self._announce(urgent)
             now = loop.time()
-            if now - self._swept_at >= pause:
+            if now >= self._swept_at + pause:
                 await self._announce(self._slice(now))
             await self._announce([each for each in self._order if self._held[each].retry_at <= loop.time()])
 

@@ -171,9 +171,10 @@ def _shed(view: View, now: float) -> list[Action]:
         return []
     if sum(now - h.proven <= view.pace.confirm for h in before) >= enough:
         return [StepDown()]
-    # The first ranks are those that stay; the others may be stepping down as well.
+    # The first ranks are those that stay; the others may be stepping down as well. All are asked in one go: a proof
+    # that is fresh now would be stale when the others have answered.
     before.sort(key=lambda h: rank(view.object_id, h.id))
-    return [Probe(tuple(h.id for h in before[:enough] if now - h.proven > view.pace.confirm))]
+    return [Probe(tuple(h.id for h in before[:enough] if now - h.proven > view.pace.confirm / 5))]
 
 
 def _mend(view: View, now: float) -> list[Action]:
