@@ -101,6 +101,10 @@ class Schedule:
         """Holders that are not left out."""
         return [source for source in self.sources if not source.dropped]
 
+    def exhausted(self) -> bool:
+        """Whether nobody is left to ask, and nobody left to wait for."""
+        return not self.live() and not any(source.in_flight for source in self.sources)
+
     def take(self, now: float) -> tuple[int, Source] | None:
         """The next chunk and whom to ask; None: nothing to do now."""
         ready = [source for source in self.live() if source.pause_until <= now]
@@ -285,7 +289,7 @@ class _Transfer:
                 self._changed.set()
                 self._changed = asyncio.Event()
                 continue
-            if not schedule.live():
+            if schedule.exhausted():
                 failures = [_failure(source.contact, source.dropped) for source in schedule.sources]
                 raise self._given_up(failures)
             try:
