@@ -48,9 +48,12 @@ class Context:
         name: of this object.
         deadline: loop time at which the caller stops waiting.
         chain: ids of the objects that wait for this call, first caller first.
+        arrived: loop time.
+        streaming: whether the caller takes a stream.
+        outbound: what `send` and `stream` go through.
     """
 
-    __slots__ = ("_outbound", "arrived", "chain", "deadline", "name", "object_id", "sender", "streaming")
+    __slots__ = ("arrived", "chain", "deadline", "name", "object_id", "outbound", "sender", "streaming")
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class Context:
         self.arrived = arrived
         self.chain = chain
         self.streaming = streaming
-        self._outbound = outbound
+        self.outbound = outbound
 
     @property
     def remaining(self) -> float:
@@ -93,7 +96,7 @@ class Context:
             RemotableError: as `pool.send`; ReentrantCall where that object waits for this one and is busy.
         """
         type_name, body = encode_message(message)
-        reply = await self._outbound.send(name, type_name, body, self._until(timeout), (*self.chain, self.object_id))
+        reply = await self.outbound.send(name, type_name, body, self._until(timeout), (*self.chain, self.object_id))
         return decode_reply(message, reply)
 
     @overload
@@ -103,7 +106,7 @@ class Context:
     async def stream(self, name: str, message: Any, timeout: float | None = None) -> AsyncIterator[Any]:
         """The replies of another object, one by one. Raises as `send`."""
         type_name, body = encode_message(message)
-        replies = self._outbound.stream(name, type_name, body, self._until(timeout), (*self.chain, self.object_id))
+        replies = self.outbound.stream(name, type_name, body, self._until(timeout), (*self.chain, self.object_id))
         async for item in replies:
             yield decode_reply(message, item)
 

@@ -68,6 +68,12 @@ class ServiceType:
         self.mailbox = mailbox
         """Messages that may wait. None: the host's default."""
         self.handlers = find_handlers(cls)
+        if isolation == "process":
+            for handler in self.handlers.values():
+                if handler.streams:
+                    raise TypeError(
+                        f"{cls.__name__}.{handler.method} answers with a stream, which isolation='process' does not do"
+                    )
         everything = bool(cls.__dict__.get("__titan_idempotent__", False))
         safe = tuple(sorted(h.type for h in self.handlers.values() if h.idempotent))
         self.idempotent: tuple[str, ...] = ("*",) if everything else safe
