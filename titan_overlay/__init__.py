@@ -1,1 +1,78 @@
-"""Titan Overlay: a pool of named objects on machines that nobody controls."""
+"""Titan Overlay: a pool of named objects on a peer-to-peer network.
+
+    import titan_overlay as titan
+
+    async with titan.connect("host:port") as pool:
+        print(await pool.send("greeter", "hello"))
+
+These names are the public interface; objects of the pool, the standard ones included, use nothing else.
+"""
+
+from titan_overlay.client import Description, Located, Pool, Receipt
+from titan_overlay.connect import SyncPool, asend, connect, connect_sync, send
+from titan_overlay.errors import (
+    BadMessage,
+    ConfigError,
+    Conflict,
+    DeadlineExceeded,
+    Forbidden,
+    Gone,
+    NotFound,
+    NotHere,
+    Overloaded,
+    ReentrantCall,
+    RemotableError,
+    RemoteError,
+    TitanError,
+    Unavailable,
+    error,
+)
+from titan_overlay.identity.statements import Policy
+from titan_overlay.pool.context import Context, Sender
+from titan_overlay.pool.message import Message
+from titan_overlay.pool.object import idempotent, service
+from titan_overlay.pool.orders import Holding, Holdings, NodeInfo
+from titan_overlay.pool.questions import Describe, Info, Ping, Schema, Stats
+from titan_overlay.version import VERSION as __version__  # noqa: N811 - the name that Python tools look for
+
+__all__ = [
+    "BadMessage",
+    "ConfigError",
+    "Conflict",
+    "Context",
+    "DeadlineExceeded",
+    "Describe",
+    "Description",
+    "Forbidden",
+    "Gone",
+    "Holding",
+    "Holdings",
+    "Info",
+    "Located",
+    "Message",
+    "NodeInfo",
+    "NotFound",
+    "NotHere",
+    "Overloaded",
+    "Ping",
+    "Policy",
+    "Pool",
+    "Receipt",
+    "ReentrantCall",
+    "RemotableError",
+    "RemoteError",
+    "Schema",
+    "Sender",
+    "Stats",
+    "SyncPool",
+    "TitanError",
+    "Unavailable",
+    "__version__",
+    "asend",
+    "connect",
+    "connect_sync",
+    "error",
+    "idempotent",
+    "send",
+    "service",
+]

@@ -118,7 +118,7 @@ class NodeConfig:
     refresh_interval: Annotated[float, seconds_in(60, 86_400)] = 3600.0
     """A bucket without a lookup for this long is refreshed (Kademlia, 2.3)."""
 
-    puzzle_bits: Annotated[int, whole_in(0, 32)] = 8
+    puzzle_bits: Annotated[int, whole_in(0, 32)] = 0
     """Zero bits that the hash of a node's id starts with; fixed at a pool's founding (S/Kademlia, 4.1)."""
 
     # Links and messages.

@@ -44,9 +44,11 @@ class Runner(Protocol):
 
     async def start(self, context: Context) -> None:
         """Before the first message."""
+        return
 
     async def close(self) -> None:
         """After the last one."""
+        return
 
 
 class ServiceRunner(Runner):

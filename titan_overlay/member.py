@@ -1,0 +1,208 @@
+"""What a node and a client have in common: one key's presence in a pool.
+
+`Member` wires overlay, links, host and router together and starts and stops them. `Node` (node.py) adds what holding
+replicas takes; `Pool` (client.py) is what programs see of either.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
+from typing import Any
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.config import NodeConfig
+from titan_overlay.errors import BadMessage
+from titan_overlay.identity import records
+from titan_overlay.identity.grants import Delegate, JoinLine
+from titan_overlay.identity.grants import speaker as speaker_of
+from titan_overlay.identity.ids import ObjectId, PoolId
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.links.links import Links, Peer
+from titan_overlay.links.shared import Reply
+from titan_overlay.overlay.overlay import Overlay
+from titan_overlay.pool.host import Host, Sender
+from titan_overlay.pool.recruiter import Recruiter
+from titan_overlay.pool.router import Router
+from titan_overlay.wire.messages import Send
+
+log = logging.getLogger("titan")
+
+CHAIN_MAX = 16
+SENDERS_MAX = 4096
+DELEGATION_SECONDS = 30 * 86400.0
+JOIN_RETRY_SECONDS = (1.0, 60.0)
+"""First and longest wait between two tries to reach the bootstrap nodes."""
+
+
+class Member:
+    """One key in one pool, with everything needed to send messages and to answer them.
+
+    Args:
+        key: signs sessions and links: the node's own, or one made for this run of a program.
+        user: signs what is published; differs from `key` for programs, of which a user may run many at once.
+        pool: the pool's id, or None to learn it from the first contact.
+        client: never enters routing tables, accepts no links.
+        secure: TLS on links; False only in simulations.
+    """
+
+    def __init__(
+        self,
+        key: SigningKey,
+        pool: PoolId | None,
+        ambient: Ambient,
+        config: NodeConfig,
+        *,
+        user: SigningKey | None = None,
+        client: bool = False,
+        grants: Sequence[bytes] = (),
+        secure: bool = True,
+    ) -> None:
+        self.key = key
+        self.user = user or key
+        self.ambient = ambient
+        self.config = config
+        self.client = client
+        self.grants = list(grants)
+        self._secure = secure
+        self.overlay = Overlay(
+            key,
+            pool,
+            ambient,
+            k=config.k,
+            alpha=config.alpha,
+            copies=config.directory_copies,
+            client=client,
+            hints=self.hints,
+        )
+        self.me = Sender(self.user.id, self.user.public)
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._senders: dict[Peer, Sender] = {}
+        self.host: Host
+        self.links: Links
+        self.router: Router
+        self.recruiter: Recruiter
+
+    # ---- start and stop --------------------------------------------------------------------------------------
+
+    async def open(self, interface: str, port: int = 0) -> None:
+        """Opens the overlay's socket (and, unless a client, the listening socket of links on the same port)."""
+        await self.overlay.listen(port, interface)
+        self.host = Host(self.ambient, outbound=self, holder=self.key.id, copies=self.copies)
+
+    def wire(self) -> None:
+        """Builds the rooms that need to know the pool."""
+        self.host.pool = self.overlay.pool
+        self.links = Links(
+            self.key,
+            self.overlay.pool,
+            self.ambient,
+            self._handle,
+            secure=self._secure,
+            serving=not self.client,
+            grant=self._delegation(),
+        )
+        self.router = Router(self.overlay, self.links, self.host, self.me, self.ambient)
+        self.recruiter = Recruiter(self.overlay, self.links, self.ambient)
+
+    def _delegation(self) -> bytes:
+        """What proves on a link that this program's key speaks for its user."""
+        if self.user is self.key:
+            return b""
+        expires = self.ambient.wall() + DELEGATION_SECONDS
+        return records.sign(Delegate(self.key.id, expires), self.user, self.overlay.pool).raw
+
+    async def join(self, seeds: Sequence[JoinLine], *, give_up_after: float | None = None) -> int:
+        """Reaches the pool through any of the seeds, trying again with growing pauses.
+
+        Returns:
+            Number of contacts reached; 0 only when `give_up_after` seconds have passed.
+        """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        pause, longest = JOIN_RETRY_SECONDS
+        while True:
+            reached = await self.overlay.bootstrap(seeds)
+            if reached:
+                return reached
+            if give_up_after is not None and loop.time() - started + pause > give_up_after:
+                return 0
+            tried = ", ".join(f"{seed.host}:{seed.port}" for seed in seeds)
+            log.warning("no answer from %s; trying again in %.0f s (is the node up, the port open?)", tried, pause)
+            await asyncio.sleep(pause * (0.8 + 0.4 * self.ambient.random.random()))
+            pause = min(pause * 2, longest)
+
+    async def close(self) -> None:
+        """Stops everything; messages that are being handled are cancelled."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "links"):
+            await self.links.close()
+        if hasattr(self, "host"):
+            await self.host.close()
+        self.overlay.stop()
+
+    def spawn(self, work: Awaitable[Any], what: str) -> None:
+        """Runs work in the background until `close`; a failure is logged, with what it was."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("%s failed", what)
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+    # ---- messages --------------------------------------------------------------------------------------------
+
+    def hints(self, object_id: ObjectId) -> Sequence[bytes]:
+        """Signed advertisements that this member can vouch for, given to whoever looks the object up."""
+        return self.router.hints(object_id) if hasattr(self, "router") else ()
+
+    def copies(self, object_id: ObjectId) -> int:
+        """Live copies of an object held here, as far as this member counts them."""
+        return 1
+
+    def _handle(self, peer: Peer, send: Send) -> bytes | Coroutine[Any, Any, Reply]:
+        return self.host.deliver_now(
+            self._sender(peer),
+            ObjectId(send.object_id),
+            send.type,
+            send.body,
+            deadline=asyncio.get_running_loop().time() + send.timeout_ms / 1000,
+            chain=send.chain,
+            stream=send.credit > 0,
+        )
+
+    def _sender(self, peer: Peer) -> Sender:
+        """Who speaks through this peer: remembered, for it is asked at every message."""
+        known = self._senders.get(peer)
+        if known is None:
+            if len(self._senders) >= SENDERS_MAX:
+                self._senders.clear()
+            speaker = speaker_of(peer.grant, peer.id, peer.public, self.overlay.pool, self.ambient.wall())
+            known = self._senders[peer] = Sender(*speaker)
+        return known
+
+    # ---- what handlers send (`pool.context.Outbound`) -----------------------------------------------------------
+
+    async def send(self, name: str, type: str, body: bytes, deadline: float, chain: tuple[bytes, ...], /) -> bytes:
+        """The encoded reply to a message that a handler on this member sends."""
+        _check_chain(chain)
+        return await self.router.call(name, type, body, deadline=deadline, chain=chain)
+
+    def stream(
+        self, name: str, type: str, body: bytes, deadline: float, chain: tuple[bytes, ...], /
+    ) -> AsyncIterator[bytes]:
+        """The same for a stream of replies."""
+        _check_chain(chain)
+        return self.router.stream(name, type, body, deadline=deadline, chain=chain)
+
+
+def _check_chain(chain: tuple[bytes, ...]) -> None:
+    if len(chain) > CHAIN_MAX:
+        raise BadMessage(f"this chain of calls is {len(chain)} long; does it go in circles?")

@@ -1,0 +1,392 @@
+"""A node: a member of the pool that routes, keeps directory entries and holds replicas.
+
+This file wires the rooms together and starts and stops them; what they do is in the rooms.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.client import Pool
+from titan_overlay.config import NodeConfig
+from titan_overlay.errors import ConfigError, Forbidden, TitanError
+from titan_overlay.identity import grants, names, records
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.grants import JoinLine, Right
+from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Descriptor, Policy
+from titan_overlay.member import Member
+from titan_overlay.node_object import NodeObject
+from titan_overlay.pool.admission import Admission
+from titan_overlay.pool.bundles import BundleLoader
+from titan_overlay.pool.context import Sender
+from titan_overlay.pool.keeper import Keeper
+from titan_overlay.pool.message import decode_reply, encode_message
+from titan_overlay.pool.orders import Accepted, DialBack, Holding, NodeInfo, Recruit
+from titan_overlay.pool.router import Place, contact_of
+from titan_overlay.pool.runner import ServiceRunner
+from titan_overlay.storage.blobs import Blobs
+from titan_overlay.storage.disk import Disk
+from titan_overlay.storage.rows import Database, PeerRow
+from titan_overlay.values import parse_address
+from titan_overlay.version import VERSION
+
+log = logging.getLogger("titan")
+
+SAVE_PEERS_SECONDS = 300.0
+SAVED_PEERS = 64
+PORT_TRIES = 8
+DIAL_BACK_PEERS = 3
+DIAL_BACK_RETRY_SECONDS = 300.0
+PASSING_BYTES_MAX = 8 << 20
+"""Larger data is not picked up in passing."""
+PASSING_AT_ONCE = 2
+OBJECT_GROUP = "titan_overlay.objects"
+
+
+class Node(Member):
+    """One running node.
+
+    Args:
+        pool: id of the pool, or None to learn it from the first contact (trust on first use).
+        founder: this node founds the pool: it serves without a dial-back, and waits for nobody.
+        owner: key of the user who runs it: publishes the objects of the configuration, may stop the node.
+        secure: TLS on links; False only in simulations.
+    """
+
+    def __init__(
+        self,
+        key: SigningKey,
+        pool: PoolId | None,
+        ambient: Ambient,
+        config: NodeConfig,
+        *,
+        database: Database,
+        disk: Disk,
+        founder: bool = False,
+        owner: SigningKey | None = None,
+        grants: Sequence[bytes] = (),
+        secure: bool = True,
+    ) -> None:
+        super().__init__(key, pool, ambient, config, grants=grants, secure=secure)
+        self.owner = owner or key
+        self.founder = founder
+        self.database = database
+        self.blobs = Blobs(disk, config.max_bytes)
+        self.reason = "" if founder else "has not been dialled back yet"
+        self.labels = {"node": key.id.hex(), **config.labels}
+        self._stopping = asyncio.Event()
+        self._caching = 0
+        self.keeper: Keeper
+        self.admission: Admission
+        self.pool: Pool
+
+    # ---- start -----------------------------------------------------------------------------------------------
+
+    async def start(self, seeds: Sequence[JoinLine] = ()) -> None:
+        """Opens the sockets, joins, brings the replicas of the last run back, and begins to serve.
+
+        Args:
+            seeds: nodes to join through. The founder may have none; others wait for one of them, with growing
+                pauses.
+
+        Raises:
+            OSError: the address cannot be used. ConfigError: the seed belongs to another pool.
+        """
+        self._started = asyncio.get_running_loop().time()
+        await self.blobs.open()
+        interface, port = parse_address(self.config.listen)
+        await self._open_both(interface, port)
+        known = [JoinLine(peer.ip, peer.port, node=peer.id) for peer in self.database.peers()]
+        if self.founder:
+            self.overlay.set_serving(True)
+            if known or seeds:
+                await self.overlay.bootstrap([*seeds, *known])
+        elif known and await self.overlay.bootstrap(known):
+            pass
+        else:
+            await self.join(seeds)
+        self.database.put_setting("pool", self.overlay.pool)
+        self.wire()
+        await self.links.listen(interface, self._port)
+        self._furnish()
+        if not self.founder:
+            await self._become_dialable()
+        await self._restore()
+        await self._adopt_own()
+        self.keeper.start()
+        self.spawn(self._save_peers(), "saving the known peers")
+
+    async def _open_both(self, interface: str, port: int) -> None:
+        """One port for UDP and TCP. TCP begins to listen once the pool is known; that it can is tried now.
+
+        Raises:
+            OSError: a port that was named is taken.
+        """
+        loop = asyncio.get_running_loop()
+        for _ in range(PORT_TRIES):
+            await self.open(interface, port)
+            try:
+                trial = await loop.create_server(asyncio.Protocol, interface, self.overlay.contact.port)
+            except OSError:
+                self.overlay.stop()
+                if port:
+                    raise
+                continue
+            trial.close()
+            await trial.wait_closed()
+            self._port = self.overlay.contact.port
+            if self.config.advertise is not None:
+                self.overlay.set_address(*parse_address(self.config.advertise))
+            return
+        raise OSError(f"no port of {interface} is free for both UDP and TCP")
+
+    def _furnish(self) -> None:
+        """Builds the rooms that hold replicas."""
+        trusted = frozenset([self.owner.public, *(bytes.fromhex(text) for text in self.config.trust)])
+        self.admission = Admission(
+            pool=self.overlay.pool,
+            me=self.me,
+            ambient=self.ambient,
+            config=self.config,
+            host=self.host,
+            links=self.links,
+            database=self.database,
+            blobs=self.blobs,
+            bundles=BundleLoader(trusted, self.overlay.pool),
+            grants=self.grants,
+            labels=self.labels,
+        )
+        self.keeper = Keeper(
+            me=self.key,
+            pool=self.overlay.pool,
+            ambient=self.ambient,
+            overlay=self.overlay,
+            database=self.database,
+            recruiter=self.recruiter,
+            admission=self.admission,
+            config=self.config,
+            read_chunk=self.blobs.read_chunk,
+        )
+        self.pool = Pool(self)
+        self.router.on_read = self._maybe_cache
+        self.host.add(self._self_descriptor(), ServiceRunner(NodeObject(self)))
+
+    def _self_descriptor(self) -> Signed[Descriptor]:
+        now = self.ambient.wall()
+        policy = Policy(min_copies=1, max_copies=1, bound=True, requires={"node": self.key.id.hex()})
+        return records.sign(
+            Descriptor(names.node_name(self.key.id), "service", "node", int(now * 1000), now, policy),
+            self.key,
+            self.overlay.pool,
+        )
+
+    async def _become_dialable(self) -> None:
+        """Asks peers to dial this node; only one that can be dialled serves."""
+        if await self._dialled_back():
+            await self._serve()
+            return
+        self.reason = (
+            f"nobody could dial {self.overlay.contact.ip}:{self.overlay.contact.port} (TCP); open that port, or name "
+            "the address that others see with --advertise HOST:PORT"
+        )
+        log.warning("client only: %s", self.reason)
+        self.spawn(self._keep_asking(), "asking to be dialled back")
+
+    async def _serve(self) -> None:
+        """From here on a full member: those near learn it from the look-up."""
+        self.reason = ""
+        self.overlay.set_serving(True)
+        await self.overlay.find_nodes(self.key.id)
+
+    async def _dialled_back(self) -> bool:
+        peers = self.overlay.neighbours(self.key.id, DIAL_BACK_PEERS)
+        answers = await asyncio.gather(*(self._ask_dial_back(peer) for peer in peers))
+        return any(answers)
+
+    async def _ask_dial_back(self, peer: Contact) -> bool:
+        try:
+            order = DialBack(self.overlay.contact.port)
+            type_name, body = encode_message(order)
+            deadline = asyncio.get_running_loop().time() + 8.0
+            return bool(
+                decode_reply(order, await self.links.request(peer, peer.id, type_name, body, deadline=deadline))
+            )
+        except TitanError as why:
+            log.debug("%s did not dial back: %s", peer, why)
+            return False
+
+    async def _keep_asking(self) -> None:
+        while self.reason:
+            await asyncio.sleep(DIAL_BACK_RETRY_SECONDS)
+            if await self._dialled_back():
+                await self._serve()
+                log.info("others can dial this node now: it serves")
+
+    async def _restore(self) -> None:
+        for row in self.database.replicas():
+            descriptor = await self.admission.restore(row) if await self.keeper.still_wanted(row) else None
+            if descriptor is not None:
+                await self.keeper.resume(descriptor, row)
+
+    async def _adopt_own(self) -> None:
+        """The objects of the configuration: bound to this node, published by its user."""
+        for section, tables in self.config.objects.items():
+            found = entry_points(group=OBJECT_GROUP, name=section)
+            if not found:
+                raise ConfigError(f"[[{section}]]: no such object type is installed here")
+            kind = next(iter(found)).load()
+            for table in tables:
+                await self._adopt(kind, section, table)
+
+    async def _adopt(self, kind: Any, section: str, table: Mapping[str, Any]) -> None:
+        name = table.get("name")
+        if not isinstance(name, str):
+            raise ConfigError(f'[[{section}]]: each needs a name, as in name = "~me/thermometer"')
+        instance = kind.from_config(table)
+        now = self.ambient.wall()
+        full = names.check(names.resolve(name, self.owner.public))
+        grant = next(
+            (
+                raw
+                for raw in self.grants
+                if grants.allows(raw, self.overlay.pool, self.owner.id, Right.PUBLISH, full, now)
+            ),
+            b"",
+        )
+        try:
+            grants.may_publish(self.owner.public, self.owner.id, full, grant, self.overlay.pool, now)
+        except Forbidden as why:
+            raise ConfigError(f"[[{section}]] {name}: {why}") from None
+        policy = Policy(min_copies=1, max_copies=1, bound=True, requires={"node": self.key.id.hex()})
+        descriptor = records.sign(
+            Descriptor(full, "service", section, int(now * 1000), now, policy, grant=grant),
+            self.owner,
+            self.overlay.pool,
+        )
+        await self.admission.adopt(descriptor, ServiceRunner(instance), self.keeper.hold)
+
+    # ---- stop ------------------------------------------------------------------------------------------------
+
+    async def stopped(self) -> None:
+        """Waits until somebody who may has told the node to leave."""
+        await self._stopping.wait()
+
+    async def stop(self) -> None:
+        """Hands over where copies would be missing, withdraws, closes. Bounded by `config.stop_timeout`."""
+        if hasattr(self, "keeper"):
+            try:
+                async with asyncio.timeout(self.config.stop_timeout):
+                    await self.keeper.leave()
+            except TimeoutError:
+                log.warning("leaving took too long; what is not withdrawn expires by itself")
+            self._write_peers()
+        await self.close()
+
+    async def _save_peers(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_PEERS_SECONDS)
+            self._write_peers()
+
+    def _write_peers(self) -> None:
+        now = self.ambient.wall()
+        near = self.overlay.neighbours(self.key.id, SAVED_PEERS)
+        if near:
+            self.database.put_peers(PeerRow(each.id, each.ip, each.port, now) for each in near)
+
+    def copies(self, object_id: ObjectId) -> int:
+        return self.keeper.copies(object_id) or 1
+
+    # ---- what the node object asks -----------------------------------------------------------------------------
+
+    async def take(self, order: Recruit) -> Accepted:
+        peer = self.links.peer_of(NodeId(order.source))
+        contact = Contact(peer.id, peer.ip, peer.port) if peer else Contact(self.key.id, "", 0)
+        return await self.admission.recruit(order, contact, self.keeper.hold)
+
+    async def bury(self, tombstone: bytes) -> str:
+        outcome, proven = await self.admission.bury(tombstone)
+        if outcome == "deleted":
+            await self.keeper.deleted(proven, self.admission.object_in(tombstone))
+        return "deleted" if outcome == "unpinned" else outcome
+
+    async def step_down(self, object_id: ObjectId, sender: Sender) -> bool:
+        held = self.host.get(object_id)
+        if held is None:
+            return False
+        if held.descriptor.public != sender.public:
+            raise Forbidden("only who published an object may move it")
+        await self.keeper.let_go(object_id)
+        return True
+
+    async def dial_back(self, agent: NodeId, port: int) -> bool:
+        peer = self.links.peer_of(agent)
+        return peer is not None and await self.links.can_dial(Contact(agent, peer.ip, port))
+
+    def is_owner(self, public: bytes) -> bool:
+        return public in (self.owner.public, self.key.public)
+
+    def leave(self) -> None:
+        self._stopping.set()
+
+    def neighbours(self, count: int) -> list[Contact]:
+        return self.overlay.neighbours(self.key.id, count)
+
+    def info(self) -> NodeInfo:
+        contact = self.overlay.contact
+        cores = os.cpu_count() or 1
+        return NodeInfo(
+            id=self.key.id.hex(),
+            address=f"{contact.ip}:{contact.port}",
+            version=VERSION,
+            labels=dict(self.config.labels),
+            cores=cores,
+            memory_bytes=_memory_bytes(),
+            load=round(os.getloadavg()[0] / cores, 3),
+            uptime=asyncio.get_running_loop().time() - self._started,
+            objects=len(self.host.ids()) - 1,
+            used_bytes=self.blobs.used(),
+            max_bytes=self.config.max_bytes,
+            serving=self.overlay.serving,
+            hosting=not self.config.no_host,
+            peers=len(self.overlay.table),
+            pool_size=self.overlay.estimated_size(),
+            reason=self.reason,
+        )
+
+    def holdings(self) -> list[Holding]:
+        return self.keeper.holdings()
+
+    # ---- passing caches ----------------------------------------------------------------------------------------
+
+    def _maybe_cache(self, place: Place) -> None:
+        """Data that went through this node may be kept for a while, so that the next reader has a shorter way."""
+        value = place.descriptor.value
+        content = value.content
+        if content is None or not value.policy.cache or content.size > PASSING_BYTES_MAX or self.config.no_host:
+            return
+        if self._caching >= PASSING_AT_ONCE or self.host.get(self.router.object_id(value.name)) is not None:
+            return
+        self._caching += 1
+        self.spawn(self._cache(place), f"caching {value.name}")
+
+    async def _cache(self, place: Place) -> None:
+        try:
+            order = Recruit(
+                descriptor=place.descriptor.raw, holders=tuple(each.raw for each in place.holders), passing=True
+            )
+            await self.admission.recruit(order, contact_of(place.holders[0]), self.keeper.hold)
+        except (TitanError, IndexError) as why:
+            log.debug("not cached: %s", why)
+        finally:
+            self._caching -= 1
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,82 @@
+"""A node as an object, `node:<id>`: what other nodes, clients and the node's own user can ask of it."""
+
+from typing import Protocol
+
+from titan_overlay.errors import Forbidden
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.pool.census import format_contact
+from titan_overlay.pool.context import Context, Sender
+from titan_overlay.pool.object import service
+from titan_overlay.pool.orders import (
+    Accepted,
+    Bury,
+    Census,
+    DialBack,
+    Holding,
+    Holdings,
+    Leave,
+    Neighbours,
+    NodeInfo,
+    Recruit,
+    StepDown,
+)
+
+NEIGHBOURS_MAX = 128
+
+
+class NodeActions(Protocol):
+    """What the node object needs of the node around it."""
+
+    async def take(self, order: Recruit) -> Accepted: ...
+    async def bury(self, tombstone: bytes) -> str: ...
+    async def step_down(self, object_id: ObjectId, sender: Sender) -> bool: ...
+    async def dial_back(self, agent: NodeId, port: int) -> bool: ...
+    def info(self) -> NodeInfo: ...
+    def holdings(self) -> list[Holding]: ...
+    def neighbours(self, count: int) -> list[Contact]: ...
+    def is_owner(self, public: bytes) -> bool: ...
+    def leave(self) -> None: ...
+
+
+@service("node:*", concurrency=128)
+class NodeObject:
+    """Answers what is asked of a node."""
+
+    def __init__(self, node: NodeActions) -> None:
+        self._node = node
+
+    async def recruit(self, order: Recruit) -> Accepted:
+        """Take a replica."""
+        return await self._node.take(order)
+
+    async def bury(self, order: Bury) -> str:
+        """Delete a replica, with proof."""
+        return await self._node.bury(order.tombstone)
+
+    async def step_down(self, order: StepDown, ctx: Context) -> bool:
+        """Give up a replica that has moved."""
+        return await self._node.step_down(ObjectId(order.object_id), ctx.sender)
+
+    async def dial_back(self, order: DialBack, ctx: Context) -> bool:
+        """Whether this node can reach the asker."""
+        return await self._node.dial_back(ctx.sender.id, order.port)
+
+    async def census(self, _: Census) -> NodeInfo:
+        """Who this node is."""
+        return self._node.info()
+
+    async def holdings(self, _: Holdings) -> list[Holding]:
+        """What it holds."""
+        return self._node.holdings()
+
+    async def neighbours(self, order: Neighbours) -> list[str]:
+        """Whom it knows."""
+        return [format_contact(each) for each in self._node.neighbours(min(order.count, NEIGHBOURS_MAX))]
+
+    async def leave(self, _: Leave, ctx: Context) -> str:
+        """Stop, if the node's own user asks."""
+        if not self._node.is_owner(ctx.sender.public):
+            raise Forbidden("only the user who runs this node may tell it to leave")
+        self._node.leave()
+        return "leaving"

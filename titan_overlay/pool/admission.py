@@ -1,0 +1,324 @@
+"""Taking replicas in: whether this node holds an object, getting what it needs for it, and letting go of it.
+
+Everything that makes a node a holder passes here: publishing, repair and moves (as `Recruit`), the operator's own
+objects, what the database remembers from the last run, and passing caches.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hashlib import sha256
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.config import NodeConfig
+from titan_overlay.errors import BadMessage, Conflict, Forbidden, Gone, Overloaded, RemotableError, Unavailable
+from titan_overlay.identity import names, records
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.grants import Right, allows
+from titan_overlay.identity.ids import ObjectId, PoolId
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import (
+    Advertisement,
+    Descriptor,
+    Tombstone,
+    check_descriptor,
+    check_tombstone,
+    newer,
+)
+from titan_overlay.links.links import Links
+from titan_overlay.pool import transfer
+from titan_overlay.pool.bundles import BundleLoader
+from titan_overlay.pool.context import Sender
+from titan_overlay.pool.data import DataRunner, StoredContent
+from titan_overlay.pool.host import Host, Runner
+from titan_overlay.pool.orders import Accepted, Recruit
+from titan_overlay.pool.router import contact_of
+from titan_overlay.storage.blobs import Blobs
+from titan_overlay.storage.rows import Database, ReplicaRow
+from titan_overlay.wire import codec
+
+log = logging.getLogger("titan")
+
+OBJECTS_MAX = 20_000
+PASSING_MAX_BYTES = 8 * 1024 * 1024
+"""Larger data is not picked up in passing."""
+TAKING_MAX = 8
+"""Replicas taken in at the same time."""
+
+Taken = Callable[[Signed[Descriptor], Sequence[Signed[Advertisement]], ReplicaRow], Awaitable[Accepted]]
+"""What the keeper does once a replica is in: looks after it, and advertises it."""
+
+
+class Admission:
+    """Decides which replicas this node holds."""
+
+    def __init__(
+        self,
+        *,
+        pool: PoolId,
+        me: Sender,
+        ambient: Ambient,
+        config: NodeConfig,
+        host: Host,
+        links: Links,
+        database: Database,
+        blobs: Blobs,
+        bundles: BundleLoader,
+        grants: Sequence[bytes],
+        labels: Mapping[str, str],
+    ) -> None:
+        self._pool = pool
+        self._me = me
+        self._ambient = ambient
+        self._config = config
+        self._host = host
+        self._links = links
+        self._database = database
+        self._blobs = blobs
+        self._bundles = bundles
+        self._grants = grants
+        self._labels = labels
+        self._taking: dict[ObjectId, asyncio.Lock] = {}
+        self._slots = asyncio.Semaphore(TAKING_MAX)
+        self._buried = {row.object_id: row.raw for row in database.tombstones()}
+        self.reason = "this node hosts no objects (--no-host)" if config.no_host else ""
+        """Why nothing is taken in, or empty."""
+
+    # ---- may it? ---------------------------------------------------------------------------------------------
+
+    def host_grant(self, name: str) -> bytes:
+        """This node's grant to host the object with that name, or empty."""
+        now = self._ambient.wall()
+        for raw in self._grants:
+            if allows(raw, self._pool, self._me.id, Right.HOST, name, now):
+                return raw
+        return b""
+
+    def check(self, descriptor: Signed[Descriptor], object_id: ObjectId) -> None:
+        """Whether this node may hold the object.
+
+        Raises:
+            Forbidden, Overloaded, Conflict, Gone: the text is what the publisher reads.
+        """
+        value = descriptor.value
+        self._check_not_buried(descriptor, object_id)
+        if self.reason:
+            raise Forbidden(self.reason)
+        if value.kind not in ("data", "service"):
+            raise Forbidden(f"this node does not run {value.kind} objects")
+        for label, wanted in value.policy.requires.items():
+            if self._labels.get(label) != wanted:
+                raise Forbidden(f"the object requires {label}={wanted}, which this node has not")
+        if value.kind == "service":
+            self._check_service(descriptor)
+        held = self._host.get(object_id)
+        if held is None and len(self._host.ids()) >= OBJECTS_MAX:
+            raise Overloaded(f"this node holds {OBJECTS_MAX} objects already", retry_after=600.0)
+        if held is not None and value.kind != "data" and newer(held.descriptor, descriptor):
+            raise Conflict(f"version {held.descriptor.value.version} of {value.name!r} is here already, a newer one")
+
+    def _check_not_buried(self, descriptor: Signed[Descriptor], object_id: ObjectId) -> None:
+        raw = self._buried.get(object_id)
+        if raw is None:
+            return
+        try:
+            tombstone = check_tombstone(raw, self._pool, self._ambient.wall()).value
+        except RemotableError:
+            return  # it has expired
+        buried = records.check(tombstone.descriptor, Descriptor, self._pool)
+        same_publisher = buried.public == descriptor.public
+        if descriptor.value.version <= tombstone.version and (descriptor.value.kind != "data" or same_publisher):
+            raise Gone(f"{descriptor.value.name!r} was deleted; publish it anew to bring it back")
+
+    def _check_service(self, descriptor: Signed[Descriptor]) -> None:
+        value = descriptor.value
+        allowed = value.policy.hosts == "anyone" or descriptor.public == self._me.public
+        if not allowed and self._me.public != self._pool and not self.host_grant(value.name):
+            raise Forbidden("this node has no grant to host services; the pool's key gives one with: titan grant")
+        if value.bundle:
+            self._bundles.check_trusted(descriptor.public)
+        elif value.type not in self._bundles.installed:
+            raise Forbidden(f"object type {value.type!r} is not installed here")
+
+    # ---- taking in -------------------------------------------------------------------------------------------
+
+    async def recruit(self, order: Recruit, sender: Contact, taken: Taken) -> Accepted:
+        """Takes a replica that somebody asks this node to hold.
+
+        Raises:
+            RemotableError: why not.
+        """
+        now = self._ambient.wall()
+        descriptor = check_descriptor(order.descriptor, None, self._pool, now)
+        value = descriptor.value
+        object_id = names.object_id(self._pool, value.name)
+        self.check(descriptor, object_id)
+        holders = self._co_holders(order.holders, object_id)
+        lock = self._taking.setdefault(object_id, asyncio.Lock())
+        try:
+            async with lock, self._slots:
+                self.check(descriptor, object_id)
+                return await self._take(descriptor, object_id, holders, sender, taken, passing=order.passing)
+        finally:
+            if not lock.locked():
+                self._taking.pop(object_id, None)
+
+    async def _take(
+        self,
+        descriptor: Signed[Descriptor],
+        object_id: ObjectId,
+        holders: list[Signed[Advertisement]],
+        source: Contact,
+        taken: Taken,
+        *,
+        passing: bool,
+    ) -> Accepted:
+        value = descriptor.value
+        now = self._ambient.wall()
+        if value.kind == "data" and not passing:
+            self._database.put_pin(object_id, descriptor.public, descriptor.raw)
+        held = self._host.get(object_id)
+        if held is not None and held.descriptor.value.kind == "data":
+            expires = max(self._expires(held.descriptor.value, now), self._expires(value, now), key=_forever_last)
+            descriptor = held.descriptor
+        else:
+            sources = [source, *(contact_of(each) for each in holders if each.signer != source.id)]
+            runner = await self._runner(descriptor, object_id, sources)
+            if held is not None:
+                await self._host.remove(object_id)
+            self._host.add(descriptor, runner)
+            expires = now + value.policy.cache_ttl if passing else self._expires(value, now)
+        row = ReplicaRow(object_id, descriptor.raw, now, expires, passing)
+        self._database.put_replica(row)
+        return await taken(descriptor, holders, row)
+
+    def _expires(self, value: Descriptor, now: float) -> float:
+        return now + value.policy.ttl if value.policy.ttl else 0.0
+
+    def _co_holders(self, raws: Sequence[bytes], object_id: ObjectId) -> list[Signed[Advertisement]]:
+        found = []
+        for raw in raws[:64]:
+            try:
+                each = records.check(raw, Advertisement, self._pool)
+            except BadMessage:
+                continue
+            if each.value.object_id == object_id and each.signer != self._me.id and not each.value.withdrawn:
+                found.append(each)
+        return found
+
+    async def _runner(self, descriptor: Signed[Descriptor], object_id: ObjectId, sources: list[Contact]) -> Runner:
+        value = descriptor.value
+        if value.content is not None:
+            await self._fetch_content(value, object_id, sources)
+            return DataRunner(StoredContent(self._blobs, object_id, value.content), descriptor)
+        if value.bundle:
+            bundle = await self._fetch_bundle(descriptor, object_id, sources)
+            return self._bundles.runner(bundle, value.type, descriptor.public)
+        return self._bundles.installed_runner(value.type)
+
+    async def _fetch_content(self, value: Descriptor, object_id: ObjectId, sources: list[Contact]) -> None:
+        assert value.content is not None
+        if self._blobs.has(object_id):
+            return
+        deadline = asyncio.get_running_loop().time() + 30.0 + value.content.size / (256 << 10)
+
+        async def ask(contact: Contact, type_name: str, body: bytes, until: float) -> bytes:
+            return await self._links.request(contact, object_id, type_name, body, deadline=until)
+
+        await transfer.fetch(object_id, value.content, sources, ask, self._blobs, deadline=deadline)
+
+    async def _fetch_bundle(self, descriptor: Signed[Descriptor], object_id: ObjectId, sources: list[Contact]) -> bytes:
+        wanted = descriptor.value.bundle
+        known = await self._blobs.get_small(wanted)
+        if known is not None:
+            return known
+        loop = asyncio.get_running_loop()
+        failure = "no holder named"
+        for source in sources:
+            try:
+                body = await self._links.request(
+                    source, object_id, "titan.Bundle", codec.encode({}), deadline=loop.time() + 5.0
+                )
+                bundle = codec.decode(body, bytes)
+            except Exception as why:
+                failure = str(why)
+                continue
+            if sha256(bundle).digest() == wanted:
+                await self._blobs.put_small(wanted, bundle)
+                return bundle
+            failure = "it sent other bytes than the descriptor names"
+        raise Unavailable(f"cannot get the code of {descriptor.value.name!r}: {failure}")
+
+    # ---- the operator's own objects, and those of the last run -------------------------------------------------
+
+    async def adopt(self, descriptor: Signed[Descriptor], runner: Runner | None, taken: Taken) -> Accepted:
+        """Takes in an object of this node's own (a device, the node object's kin)."""
+        now = self._ambient.wall()
+        object_id = names.object_id(self._pool, descriptor.value.name)
+        self._host.add(descriptor, runner or await self._runner(descriptor, object_id, []))
+        row = ReplicaRow(object_id, descriptor.raw, now, 0.0, pinned=True)
+        return await taken(descriptor, [], row)
+
+    async def restore(self, row: ReplicaRow) -> Signed[Descriptor] | None:
+        """Brings a replica of the last run back to life; None (and the row dropped) where that cannot be."""
+        try:
+            descriptor = check_descriptor(row.descriptor, row.object_id, self._pool, self._ambient.wall())
+            self.check(descriptor, row.object_id)
+            runner = await self._runner(descriptor, row.object_id, [])
+        except RemotableError as why:
+            log.warning("replica %s of the last run is not held any more: %s", row.object_id.hex()[:12], why)
+            self._database.drop_replica(row.object_id)
+            return None
+        self._host.add(descriptor, runner)
+        return descriptor
+
+    # ---- letting go ------------------------------------------------------------------------------------------
+
+    async def release(self, object_id: ObjectId) -> None:
+        """Drops a replica with everything that was kept for it."""
+        held = self._host.get(object_id)
+        await self._host.remove(object_id)
+        self._database.drop_replica(object_id)
+        for raw in self._database.pins(object_id):
+            self._database.drop_pin(object_id, records.check(raw, Descriptor, self._pool).public)
+        if held is not None and held.descriptor.value.kind == "data":
+            await self._blobs.remove(object_id)
+
+    async def bury(self, raw: bytes) -> tuple[str, Signed[Tombstone] | None]:
+        """Carries out a deletion: the outcome, and the tombstone where it spreads.
+
+        Outcomes: `deleted`, `wrong token`, `nothing to delete`, `already gone`, and for data that others pin
+        `unpinned`.
+        """
+        now = self._ambient.wall()
+        try:
+            tombstone = check_tombstone(raw, self._pool, now)
+        except Forbidden:
+            return "wrong token", None
+        buried = records.check(tombstone.value.descriptor, Descriptor, self._pool)
+        object_id = names.object_id(self._pool, buried.value.name)
+        held = self._host.get(object_id)
+        if held is None:
+            return ("already gone" if object_id in self._buried else "nothing to delete"), None
+        if buried.value.kind == "data":
+            return self._unpin(buried, object_id), None
+        if held.descriptor.value.version > tombstone.value.version:
+            return "wrong token", None
+        self._buried[object_id] = raw
+        self._database.put_tombstone(object_id, raw, tombstone.value.expires)
+        return "deleted", tombstone
+
+    def object_in(self, tombstone: bytes) -> ObjectId:
+        """Which object a tombstone is of. BadMessage: it is not one."""
+        value = records.check(tombstone, Tombstone, self._pool).value
+        return names.object_id(self._pool, records.check(value.descriptor, Descriptor, self._pool).value.name)
+
+    def _unpin(self, buried: Signed[Descriptor], object_id: ObjectId) -> str:
+        """Data: removes the publisher's pin; the last one takes the replica with it."""
+        if not self._database.drop_pin(object_id, buried.public):
+            return "nothing to delete"
+        return "unpinned" if self._database.pins(object_id) else "deleted"
+
+
+def _forever_last(expires: float) -> float:
+    return expires or float("inf")

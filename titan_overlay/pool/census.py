@@ -1,0 +1,122 @@
+"""Counting the nodes of a pool: walk the routing tables, ask every node who it is."""
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from titan_overlay.errors import BadMessage, LinkError, RemotableError
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import NodeId
+from titan_overlay.links.links import Links
+from titan_overlay.overlay.overlay import Overlay
+from titan_overlay.pool.orders import Census, Neighbours, NodeInfo
+from titan_overlay.pool.router import Router
+from titan_overlay.wire import codec
+
+CONCURRENCY = 32
+NODES_MAX = 20_000
+ASK_SECONDS = 3.0
+
+_CONDITION = re.compile(r"\s*([\w.-]+)\s*(>=|<=|!=|=|>|<)\s*(.+?)\s*")
+_UNITS = {"": 1, "k": 1e3, "kib": 2**10, "m": 1e6, "mib": 2**20, "g": 1e9, "gib": 2**30, "t": 1e12, "tib": 2**40}
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": lambda a, b: a >= b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    "<": lambda a, b: a < b,
+    "=": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+}
+
+
+def condition(text: str) -> Callable[[NodeInfo], bool]:
+    """`cores>=4`, `memory>=8GiB`, `region=eu` as a test of a node; any word that is no figure of `NodeInfo` is a label.
+
+    Raises:
+        BadMessage: not a condition.
+    """
+    match = _CONDITION.fullmatch(text)
+    if match is None:
+        raise BadMessage(f"cannot read {text!r}; a condition looks like cores>=4 or region=eu")
+    key, operator, value = match.groups()
+    field = {"memory": "memory_bytes", "free": "max_bytes"}.get(key, key)
+    compare = _COMPARE[operator]
+
+    def holds(info: NodeInfo) -> bool:
+        fact: Any = getattr(info, field, None) if field in NodeInfo.__struct_fields__ else info.labels.get(key)
+        if fact is None:
+            return False
+        if isinstance(fact, str) and not _number(fact):
+            return compare(fact, value)
+        wanted = _number(value)
+        return wanted is not None and compare(float(fact), wanted[0])
+
+    return holds
+
+
+def _number(text: str) -> tuple[float] | None:
+    match = re.fullmatch(r"([0-9.]+)\s*([a-z]*)", text.lower())
+    if match is None or (match.group(2).removesuffix("b") not in _UNITS and match.group(2) not in _UNITS):
+        return None
+    unit = match.group(2) if match.group(2) in _UNITS else match.group(2).removesuffix("b")
+    try:
+        return (float(match.group(1)) * _UNITS[unit],)
+    except ValueError:
+        return None
+
+
+async def ask(router: Router, name: str, timeout: float) -> NodeInfo:
+    """What the node with this name (`node:<id>`) says of itself."""
+    deadline = asyncio.get_running_loop().time() + timeout
+    body = await router.call(name, "titan.Census", codec.encode(Census()), deadline=deadline)
+    return codec.decode(body, NodeInfo)
+
+
+async def take(overlay: Overlay, links: Links, where: Sequence[str], timeout: float) -> list[NodeInfo]:
+    """Every node that answers within `timeout` and meets all conditions, ordered by id."""
+    tests = [condition(text) for text in where]
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    waiting = deque(await overlay.find_nodes(overlay.contact.id, 20))
+    seen: set[NodeId] = {each.id for each in waiting}
+    infos: list[NodeInfo] = []
+
+    async def visit(contact: Contact) -> None:
+        until = min(deadline, loop.time() + ASK_SECONDS)
+        try:
+            info = await links.request(contact, contact.id, "titan.Census", codec.encode(Census()), deadline=until)
+            infos.append(codec.decode(info, NodeInfo))
+            near = await links.request(
+                contact, contact.id, "titan.Neighbours", codec.encode(Neighbours()), deadline=until
+            )
+            for text in codec.decode(near, list[str]):
+                found = parse_contact(text)
+                if found is not None and found.id not in seen and len(seen) < NODES_MAX:
+                    seen.add(found.id)
+                    waiting.append(found)
+        except (LinkError, RemotableError):
+            return  # a node that does not answer is not counted
+
+    while waiting and loop.time() < deadline:
+        wave = [waiting.popleft() for _ in range(min(CONCURRENCY, len(waiting)))]
+        await asyncio.gather(*(visit(each) for each in wave))
+    return sorted((each for each in infos if all(test(each) for test in tests)), key=lambda each: each.id)
+
+
+def format_contact(contact: Contact) -> str:
+    """`id@ip:port`."""
+    return f"{contact.id.hex()}@{contact.ip}:{contact.port}"
+
+
+def parse_contact(text: str) -> Contact | None:
+    """The contact in `id@ip:port`, or None: a peer may send anything."""
+    try:
+        node, _, address = text.partition("@")
+        ip, _, port = address.rpartition(":")
+        if len(node) != 64 or not 0 < int(port) < 65536 or not ip:
+            return None
+        return Contact(NodeId(bytes.fromhex(node)), ip, int(port))
+    except (ValueError, RemotableError):
+        return None

@@ -1,0 +1,103 @@
+"""Messages that nodes take: every node is an object, `node:<id>`."""
+
+import msgspec
+
+from titan_overlay.pool.message import Message
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The node holds a replica now, and has advertised it."""
+
+    advertisement: bytes
+    directory: int
+    """Directory nodes that took the advertisement."""
+
+
+class Recruit(Message[Accepted], frozen=True, namespace="titan"):
+    """Please hold a replica. Refused with `Forbidden`, `Overloaded` or `Conflict` saying why."""
+
+    descriptor: bytes
+    holders: tuple[bytes, ...] = ()
+    """Signed advertisements of other holders: sources of the content, and co-holders from now on."""
+    source: bytes = b""
+    """Id of whoever asks, to be asked back for content and code over the link that this came by."""
+    passing: bool = False
+
+
+class Bury(Message[str], frozen=True, namespace="titan"):
+    """A signed tombstone. Answers `deleted`, `wrong token`, `nothing to delete` or `already gone`."""
+
+    tombstone: bytes
+
+
+class StepDown(Message[bool], frozen=True, namespace="titan"):
+    """The publisher asks this node to give up its replica (it has moved). False: it held none."""
+
+    object_id: bytes
+
+
+class NodeInfo(msgspec.Struct, frozen=True):
+    """What a node says of itself; not proven."""
+
+    id: str
+    address: str
+    version: str
+    labels: dict[str, str]
+    cores: int
+    memory_bytes: int
+    load: float
+    """Load average of the last minute, divided by cores."""
+    uptime: float
+    """Seconds."""
+    objects: int
+    used_bytes: int
+    max_bytes: int
+    serving: bool
+    hosting: bool
+    peers: int
+    pool_size: float
+    """Nodes in the pool, as this node estimates."""
+    types: tuple[str, ...] = ()
+    reason: str = ""
+    """Why it is a client only, or read-only; else empty."""
+    counters: dict[str, float] = {}
+
+
+class Census(Message[NodeInfo], frozen=True, namespace="titan"):
+    """Who are you?"""
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """One replica, as its node lists it."""
+
+    name: str
+    kind: str
+    type: str
+    version: int
+    owner: str
+    since: float
+    expires: float
+    passing: bool
+    copies: int
+    """Holders known to this one, itself included."""
+    size: int = 0
+
+
+class Holdings(Message[list[Holding]], frozen=True, namespace="titan"):
+    """What do you hold?"""
+
+
+class Neighbours(Message[list[str]], frozen=True, namespace="titan"):
+    """Ids and addresses (`id@ip:port`) in the routing table, closest first: a census walks these."""
+
+    count: int = 64
+
+
+class DialBack(Message[bool], frozen=True, namespace="titan"):
+    """Can you reach me? Only the address that this request came from is dialled."""
+
+    port: int
+
+
+class Leave(Message[str], frozen=True, namespace="titan"):
+    """From the node's own user: hand over, withdraw, stop."""

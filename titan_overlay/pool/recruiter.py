@@ -1,0 +1,122 @@
+"""Finding new holders: asks nodes near the object to take a replica until enough have.
+
+Publishing, repair, hand-over and moving all recruit in this one way. A recruited node pulls what it needs (content,
+bundle) from whoever asked it and from the holders named in the request.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.errors import LinkError, RemotableError
+from titan_overlay.identity import names, records
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import ID_BYTES, NodeId
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Advertisement, Descriptor
+from titan_overlay.links.links import Links
+from titan_overlay.overlay.overlay import Overlay
+from titan_overlay.pool.orders import Accepted, Recruit
+from titan_overlay.wire import codec
+
+NEAR = 20
+"""Nodes near the object that are asked first."""
+FARTHER_ROUNDS = 4
+"""Times that a random corner of the pool is asked when those near have refused."""
+ASK_SECONDS = 8.0
+SLOWEST_BYTES_PER_SECOND = 256 * 1024
+"""A candidate gets this much time for the content."""
+
+
+class Recruited:
+    """What came of it: advertisements of those who took a replica, how many were asked, why others refused."""
+
+    __slots__ = ("accepted", "asked", "directory", "refusals")
+
+    def __init__(self) -> None:
+        self.accepted: list[Signed[Advertisement]] = []
+        self.directory = 0
+        self.asked = 0
+        self.refusals: Counter[str] = Counter()
+
+    def explain(self) -> str:
+        """The commonest refusals, in words."""
+        return "; ".join(f"{count} x {text}" for text, count in self.refusals.most_common(3)) or "no node was reached"
+
+
+class Recruiter:
+    """Asks nodes to become holders."""
+
+    def __init__(self, overlay: Overlay, links: Links, ambient: Ambient) -> None:
+        self._overlay = overlay
+        self._links = links
+        self._ambient = ambient
+
+    async def recruit(
+        self,
+        descriptor: Signed[Descriptor],
+        *,
+        count: int,
+        exclude: Collection[NodeId] = (),
+        holders: Sequence[Signed[Advertisement]] = (),
+        only: Contact | None = None,
+    ) -> Recruited:
+        """Up to `count` new holders.
+
+        Args:
+            exclude: nodes not to ask (holders, nodes that went silent).
+            holders: present holders; the new ones are told, and pull content from them too.
+            only: ask this node and no other (moving an object).
+        """
+        result = Recruited()
+        asked: set[bytes] = set(exclude)
+        if only is not None:
+            await self._ask(only, descriptor, holders, result)
+            return result
+        object_id = names.object_id(self._overlay.pool, descriptor.value.name)
+        for turn in range(1 + FARTHER_ROUNDS):
+            target = object_id if turn == 0 else self._ambient.random.randbytes(ID_BYTES)
+            near = await self._overlay.find_nodes(target, NEAR)
+            candidates = [each for each in near if each.id not in asked and each.id != self._overlay.contact.id]
+            while candidates and len(result.accepted) < count:
+                wave = candidates[: count - len(result.accepted)]
+                candidates = candidates[len(wave) :]
+                asked.update(each.id for each in wave)
+                await asyncio.gather(*(self._ask(each, descriptor, holders, result) for each in wave))
+            if len(result.accepted) >= count or (turn > 0 and not near):
+                break
+        return result
+
+    async def _ask(
+        self,
+        contact: Contact,
+        descriptor: Signed[Descriptor],
+        holders: Sequence[Signed[Advertisement]],
+        result: Recruited,
+    ) -> None:
+        result.asked += 1
+        known = [*holders, *result.accepted]
+        order = Recruit(
+            descriptor=descriptor.raw,
+            holders=tuple(each.raw for each in known[:16]),
+            source=self._overlay.contact.id,
+        )
+        content = descriptor.value.content
+        patience = ASK_SECONDS + (content.size / SLOWEST_BYTES_PER_SECOND if content else 0.0)
+        loop = asyncio.get_running_loop()
+        try:
+            await self._links.connect(contact, deadline=loop.time() + 2.0)
+            body = await self._links.request(
+                contact, contact.id, "titan.Recruit", codec.encode(order), deadline=loop.time() + patience
+            )
+            answer = codec.decode(body, Accepted)
+            advertisement = records.check(answer.advertisement, Advertisement, self._overlay.pool)
+        except LinkError as why:
+            result.refusals[f"did not answer ({why})"] += 1
+        except RemotableError as why:
+            result.refusals[str(why)] += 1
+        else:
+            if advertisement.signer == contact.id:
+                result.accepted.append(advertisement)
+                result.directory = max(result.directory, answer.directory)
