@@ -1,0 +1,301 @@
+"""One message and its reply, between two processes, beside what else there is. TLS on for all.
+
+    python -m benchmarks.send [--seconds 1] [--rounds 7] [--systems links,bare] [--json FILE] [--report]
+
+Client and server are processes of their own (nats has three: client, responder, broker). Rounds of the systems are
+interleaved, so that a noisy minute of the machine hits all of them; figures are medians over rounds, ratios are medians
+of the ratios within a round. CPU is what the kernel counted for all processes of a system, divided by the messages.
+nats-server must be installed (Debian: `apt-get install nats-server`); without it the row is left out.
+"""
+
+import argparse
+import asyncio
+import datetime
+import json
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from benchmarks.echoes import SYSTEMS, Call, Certificate, serve_nats_responder
+
+PAYLOAD_BYTES = 100
+IN_FLIGHT = (1, 64)
+BASE = "bare"
+
+
+# --- the measured processes -------------------------------------------------------------------------------------
+
+
+async def _serve(name: str, port: int, certificate: Certificate) -> None:
+    serve = SYSTEMS[name].serve
+    if serve is None:
+        await serve_nats_responder(port, certificate)
+    else:
+        port = await serve(certificate)
+    print(port, flush=True)
+    await _line()  # the driver closes stdin when it is done
+
+
+async def _client(name: str, port: int, certificate: Certificate) -> None:
+    """Runs what the driver asks for: lines of `in_flight seconds`, answered with lines of JSON."""
+    call = await SYSTEMS[name].connect(port, certificate)
+    await call(bytes(PAYLOAD_BYTES))
+    print("ready", flush=True)
+    while line := await _line():
+        in_flight, seconds = line.split()
+        print(json.dumps(await _load(call, int(in_flight), float(seconds))), flush=True)
+
+
+async def _line() -> str:
+    return await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+
+
+async def _load(call: Call, in_flight: int, seconds: float) -> dict[str, Any]:
+    payload = bytes(PAYLOAD_BYTES)
+    took: list[float] = []
+    clock = time.perf_counter
+    began = clock()
+    end = began + seconds
+
+    async def worker() -> None:
+        before = clock()
+        while before < end:
+            await call(payload)
+            after = clock()
+            took.append(after - before)
+            before = after
+
+    await asyncio.gather(*(worker() for _ in range(in_flight)))
+    elapsed = clock() - began
+    took.sort()
+    return {
+        "messages": len(took),
+        "rate": len(took) / elapsed,
+        "p50_us": took[len(took) // 2] * 1e6,
+        "p99_us": took[len(took) * 99 // 100] * 1e6,
+    }
+
+
+# --- the driver -------------------------------------------------------------------------------------------------
+
+
+class Running:
+    """One system with its processes."""
+
+    def __init__(self, name: str, certificate: Certificate) -> None:
+        self.name = name
+        self.processes: list[subprocess.Popen[str]] = []
+        port = 0
+        if name == "nats":
+            port = self._broker(certificate)
+        server = self._python("serve", name, port, certificate)
+        port = int(_read(server))
+        self.client = self._python("client", name, port, certificate)
+        assert _read(self.client) == "ready"
+
+    def _python(self, role: str, name: str, port: int, certificate: Certificate) -> subprocess.Popen[str]:
+        arguments = [role, name, str(port), str(certificate.chain), str(certificate.key)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.send", "--role", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=report.ROOT,
+        )
+        self.processes.append(process)
+        return process
+
+    def _broker(self, certificate: Certificate) -> int:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
+        files = ["--tlscert", str(certificate.chain), "--tlskey", str(certificate.key)]
+        self.processes.append(
+            subprocess.Popen(
+                ["nats-server", "-a", "127.0.0.1", "-p", str(port), "--tls", *files],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+        )
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return port
+            time.sleep(0.05)
+        raise RuntimeError("nats-server does not listen")
+
+    def measure(self, in_flight: int, seconds: float) -> dict[str, Any]:
+        before = [_cpu_seconds(process.pid) for process in self.processes]
+        assert self.client.stdin is not None
+        self.client.stdin.write(f"{in_flight} {seconds}\n")
+        self.client.stdin.flush()
+        result: dict[str, Any] = json.loads(_read(self.client))
+        spent = [_cpu_seconds(process.pid) - was for process, was in zip(self.processes, before, strict=True)]
+        result["client_cpu_us"] = spent[-1] / result["messages"] * 1e6
+        result["server_cpu_us"] = sum(spent[:-1]) / result["messages"] * 1e6
+        result["cpu_us"] = sum(spent) / result["messages"] * 1e6
+        return result
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            process.terminate()
+        for process in self.processes:
+            process.wait(10)
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+
+def _read(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline().strip()
+    if not line:
+        raise RuntimeError(f"a measured process ended: {process.args!r}")
+    return line
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU time of all threads of a process, to the nanosecond (Linux)."""
+    spent = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        spent += int((task / "schedstat").read_text().split()[0])
+    return spent / 1e9
+
+
+def make_certificate(directory: Path) -> Certificate:
+    """Self-signed, P-256, for `localhost`."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = Certificate(directory / "chain.pem", directory / "key.pem")
+    files.chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files.key.touch(0o600)
+    files.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return files
+
+
+Rounds = dict[str, dict[int, list[dict[str, Any]]]]
+
+
+def measure(names: list[str], rounds: int, seconds: float) -> Rounds:
+    """All systems run side by side, idle but for the one that is measured."""
+    results: Rounds = {name: {k: [] for k in IN_FLIGHT} for name in names}
+    with tempfile.TemporaryDirectory() as directory:
+        certificate = make_certificate(Path(directory))
+        running: list[Running] = []
+        try:
+            running += [Running(name, certificate) for name in names]
+            for system in running:
+                for in_flight in IN_FLIGHT:
+                    system.measure(in_flight, seconds / 4)  # warm
+            for number in range(rounds):
+                # Each round begins with another system: none always runs in another's wake.
+                for system in running[number % len(running) :] + running[: number % len(running)]:
+                    for in_flight in IN_FLIGHT:
+                        results[system.name][in_flight].append(system.measure(in_flight, seconds))
+                print(f"round {number + 1} of {rounds}", file=sys.stderr)
+        finally:
+            for system in running:
+                system.stop()
+    return results
+
+
+def summarize(results: Rounds) -> dict[str, Any]:
+    summary: dict[str, Any] = {"payload_bytes": PAYLOAD_BYTES, "base": BASE, "systems": {}}
+    for name, by_load in results.items():
+        row: dict[str, Any] = {}
+        for in_flight, measured in by_load.items():
+            figures = {key: statistics.median(m[key] for m in measured) for key in measured[0]}
+            if BASE in results:
+                for key in ("cpu_us", "p50_us"):
+                    ratios = [m[key] / b[key] for m, b in zip(measured, results[BASE][in_flight], strict=True)]
+                    figures[f"{key}_of_base"] = statistics.median(ratios)
+            row[str(in_flight)] = {key: round(value, 3) for key, value in figures.items()}
+        summary["systems"][name] = row
+    return summary
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    lines = []
+    for in_flight in IN_FLIGHT:
+        lines += [
+            f"{PAYLOAD_BYTES} bytes, {in_flight} in flight:",
+            "",
+            "| system | messages/s | p50 µs | p99 µs | CPU µs/message | of it client | CPU / bare | p50 / bare |",
+            "|---|---:|---:|---:|---:|---:|---:|---:|",
+        ]
+        for name, row in summary["systems"].items():
+            m = row[str(in_flight)]
+            ratios = [f"{m[k]:.2f}" if k in m else "" for k in ("cpu_us_of_base", "p50_us_of_base")]
+            lines.append(
+                f"| {SYSTEMS[name].title} | {m['rate']:,.0f} | {m['p50_us']:.0f} | {m['p99_us']:.0f} "
+                f"| {m['cpu_us']:.1f} | {m['client_cpu_us']:.1f} | {ratios[0]} | {ratios[1]} |"
+            )
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help="comma-separated")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--report", action="store_true", help="write the table into docs/benchmarks.md")
+    parser.add_argument("--role", nargs=5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.role:
+        role, name, port, chain, key = options.role
+        act: Awaitable[None] = (_serve if role == "serve" else _client)(
+            name, int(port), Certificate(Path(chain), Path(key))
+        )
+        asyncio.run(_run(act))
+        return
+    names = options.systems.split(",")
+    if "nats" in names and shutil.which("nats-server") is None:
+        print("nats-server is not installed: its row is left out", file=sys.stderr)
+        names.remove("nats")
+    summary = summarize(measure(names, options.rounds, options.seconds))
+    text = markdown(summary)
+    print(text)
+    if options.json:
+        stamped = {**summary, "machine": report.machine(), "commit": report.commit(), "command": report.command()}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(stamped, indent=1) + "\n", encoding="utf-8")
+    if options.report:
+        report.write_table("send", text)
+
+
+async def _run(act: Awaitable[None]) -> None:
+    await act
+
+
+if __name__ == "__main__":
+    main()
