@@ -1,0 +1,239 @@
+"""Churn: nodes come and go, objects are to survive, messages to be answered.
+
+The population is stable: whoever leaves does not return, and a new node with a new key comes in its place. By default
+the pool is in balance when the clock starts (each node has been there for a while: residual sessions), departures are
+crashes, and nodes keep nothing in passing, so that what is measured is the keeping of copies alone.
+"""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+
+from titan_overlay.errors import TitanError
+from titan_overlay.identity.statements import Policy
+from titan_overlay.pool.data import Read
+from titan_overlay.testing.pool import SimulatedNode
+from titan_simulations import lifetimes
+from titan_simulations.accounts import difference
+from titan_simulations.classes import NodeClass, Population
+from titan_simulations.series import Sample, Series
+from titan_simulations.world import Popularity, Published, Report, World, poisson
+
+
+class ChurnConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that decides a run. Times in seconds, rates per second over the whole pool."""
+
+    nodes: int = 1000
+    seconds: float = 3600.0
+    session: str = "weibull:0.6:1h"
+    start: str = "balanced"
+    """`balanced`: nodes of a pool in balance; `fresh`: all sessions begin with the clock."""
+    classes: tuple[str, ...] = ("home", "server")
+    objects: int = 2000
+    object_bytes: int = 300
+    min_copies: int = 3
+    max_copies: int = 8
+    cache: bool = False
+    messages_per_second: float = 5.0
+    lookups_per_second: float = 2.0
+    zipf: float = 0.0
+    """Exponent of the popularity of objects; 0: all alike."""
+    clean_share: float = 0.0
+    """Share of departures that are clean stops."""
+    loss: float = 0.0
+    seed: int = 1
+    settle_seconds: float = 120.0
+    """Between publishing and the start of the clock."""
+    sample_seconds: float = 10.0
+    fake_crypto: bool = False
+
+
+class Log:
+    """What happened to messages and look-ups since the clock started."""
+
+    def __init__(self) -> None:
+        self.messages = self.answered = self.wrong = self.to_lost = self.abandoned = 0
+        self.failures: Counter[str] = Counter()
+        self.message_seconds: list[float] = []
+        self.lookups = self.found = self.found_live = 0
+        self.rpcs: list[float] = []
+        self.lookup_seconds: list[float] = []
+        self.departures = self.clean = self.arrivals = self.join_failures = 0
+        self.node_seconds = 0.0
+
+
+class Churn:
+    """One run; `await Churn(config, report).run()` inside a virtual loop."""
+
+    def __init__(self, config: ChurnConfig, report: Report) -> None:
+        self.config = config
+        self.log = Log()
+        self.population = Population(config.classes, lifetimes.parse(config.session))
+        self.world = World(
+            config.nodes, seed=config.seed, min_copies=config.min_copies, classes=self.population.draw, report=report
+        )
+        self.random = self.world.random
+        self.series = Series()
+        self.traffic: dict[str, int] = {}
+        self.traffic_at_start: dict[str, int] = {}
+        self.started = self.ends = 0.0
+        self._counted_at = 0.0
+        self._arriving: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Joins, publishes, settles, runs the clock. The results are in the attributes."""
+        config, world = self.config, self.world
+        policy = Policy(min_copies=config.min_copies, max_copies=config.max_copies, cache=config.cache)
+        async with world:
+            await world.publish(config.objects, policy, size=config.object_bytes)
+            world.report("settling", world.sim.now)
+            await asyncio.sleep(config.settle_seconds)
+            self._begin()
+            popular = Popularity(world.objects, config.zipf)
+            until = self.ends
+            await asyncio.gather(
+                poisson(config.messages_per_second, self.random, lambda: self._message(popular), until),
+                poisson(config.lookups_per_second, self.random, lambda: self._lookup(popular), until),
+                self._sample(),
+            )
+            self._count_nodes()
+            world.truth.now()
+            self.traffic = difference(world.accounts.total(), self.traffic_at_start)
+            for task in list(self._arriving):
+                task.cancel()
+
+    def _begin(self) -> None:
+        self.started = self._counted_at = self.world.sim.now
+        self.ends = self.started + self.config.seconds
+        self.world.truth.begin()
+        self.traffic_at_start = self.world.accounts.total()
+        for node in self.world.live():
+            session = self.population.sessions[self.world.class_of[node.number].name]
+            draw = session.residual if self.config.start == "balanced" else session.draw
+            self._leaves_after(node, draw(self.random))
+
+    # ---- coming and going ------------------------------------------------------------------------------------
+
+    def _leaves_after(self, node: SimulatedNode, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() + seconds < self.ends:
+            loop.call_later(seconds, self._depart, node)
+
+    def _depart(self, node: SimulatedNode) -> None:
+        if not node.alive or self.world.sim.now >= self.ends:
+            return
+        self._count_nodes()
+        self.log.departures += 1
+        drawn = self.world.class_of[node.number]
+        if self.random.random() < self.config.clean_share:
+            self.log.clean += 1
+            self._spawn(self.world.leave(node))
+        else:
+            self.world.kill(node)
+        self._spawn(self._arrive(drawn))
+
+    async def _arrive(self, drawn: NodeClass) -> None:
+        try:
+            node = await self.world.arrive(drawn)
+        except (TitanError, TimeoutError, OSError):
+            self.log.join_failures += 1
+            return
+        self._count_nodes()
+        self.log.arrivals += 1
+        self._leaves_after(node, self.population.sessions[drawn.name].draw(self.random))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
+
+    def _count_nodes(self) -> None:
+        now = min(self.world.sim.now, self.ends)
+        self.log.node_seconds += len(self.world.live()) * (now - self._counted_at)
+        self._counted_at = now
+
+    # ---- users -----------------------------------------------------------------------------------------------
+
+    async def _message(self, popular: Popularity) -> None:
+        node = self.random.choice(self.world.live())
+        target = popular.draw(self.random)
+        lost_before = self._is_lost(target)
+        loop, log = asyncio.get_running_loop(), self.log
+        began = loop.time()
+        failure = ""
+        try:
+            reply = await self.world.sim.pool(node).send(target.name, Read())
+            log.wrong += reply != target.content
+        except TitanError as why:
+            failure = type(why).__name__
+        except TimeoutError:
+            failure = "TimeoutError"
+        except Exception:
+            if node.alive:
+                raise
+            failure = "died"
+        if failure and not node.alive:
+            log.abandoned += 1  # its sender is gone: nobody was told anything
+            return
+        log.messages += 1
+        log.to_lost += lost_before
+        if failure:
+            log.failures[failure] += 1
+            self.series.message(loop.time(), None)
+            return
+        log.answered += 1
+        log.message_seconds.append(loop.time() - began)
+        self.series.message(loop.time(), loop.time() - began)
+
+    async def _lookup(self, popular: Popularity) -> None:
+        node = self.random.choice(self.world.live())
+        target = popular.draw(self.random)
+        tracked = self.world.truth.objects[target.object_id]
+        if self._is_lost(target) or node.number in tracked.holders:
+            return
+        loop, log = asyncio.get_running_loop(), self.log
+        began = loop.time()
+        found = await node.running.overlay.find_holders(target.object_id)
+        if not node.alive:
+            return
+        holders = [each for each in found.advertisements if not each.value.withdrawn]
+        keys = {self.world.sim.nodes[number].key.id for number in tracked.holders}
+        log.lookups += 1
+        log.found += bool(holders)
+        log.found_live += any(each.signer in keys for each in holders)
+        log.rpcs.append(found.rpcs)
+        log.lookup_seconds.append(loop.time() - began)
+        self.series.lookup(loop.time(), loop.time() - began if holders else None)
+
+    def _is_lost(self, target: Published) -> bool:
+        return self.world.truth.objects[target.object_id].lost_at is not None
+
+    # ---- over time -------------------------------------------------------------------------------------------
+
+    async def _sample(self) -> None:
+        config, world = self.config, self.world
+        before = self.traffic_at_start
+        steps = max(1, math.ceil(config.seconds / config.sample_seconds))
+        for step in range(1, steps + 1):
+            await asyncio.sleep(self.started + min(config.seconds, step * config.sample_seconds) - world.sim.now)
+            total = world.accounts.total()
+            copies = sorted(each.copies for each in world.truth.objects.values() if each.name)
+            self.series.add(
+                Sample.of(
+                    world.sim.now - self.started,
+                    nodes=len(world.live()),
+                    copies=copies,
+                    passing=world.truth.passing,
+                    below=world.truth.below,
+                    lost=len(world.truth.lost),
+                    traffic=difference(total, before),
+                    seconds=config.sample_seconds,
+                    window=self.series.take(),
+                )
+            )
+            before = total
+            world.report("churning", world.sim.now)

@@ -1,0 +1,208 @@
+"""A simulated pool with the truth about it: what every scenario starts from."""
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from titan_overlay.ambient import Random
+from titan_overlay.config import NodeConfig
+from titan_overlay.errors import TitanError
+from titan_overlay.identity import names
+from titan_overlay.identity.ids import ObjectId
+from titan_overlay.identity.statements import Policy
+from titan_overlay.testing import MemoryNetwork
+from titan_overlay.testing.loop import VirtualLoop
+from titan_overlay.testing.pool import Machine, SimulatedNode, SimulatedPool
+from titan_simulations.accounts import Accounts
+from titan_simulations.classes import NodeClass
+from titan_simulations.truth import Truth, WatchedDatabase
+
+PUBLISHING_AT_ONCE = 32
+PUBLISH_TRIES = 3
+GC_THRESHOLDS = (200_000, 50, 1000)
+"""Rarely: almost nothing here is garbage in cycles, and walking a thousand nodes for it costs a third of the run."""
+
+Report = Callable[[str, float], None]
+"""Told what the simulation is at, and the simulated clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One object of the world."""
+
+    name: str
+    object_id: ObjectId
+    content: bytes
+
+
+class World:
+    """Nodes, objects, truth and accounts.
+
+    Args:
+        classes: draws the class of each node; None: every node has the default settings and an unlimited line.
+    """
+
+    def __init__(
+        self,
+        nodes: int,
+        *,
+        seed: int,
+        min_copies: int = 3,
+        classes: Callable[[Random], NodeClass] | None = None,
+        join_gap: float = 0.1,
+        report: Report = lambda what, now: None,
+    ) -> None:
+        self.random = Random(f"titan/world/{seed}")
+        self.report = report
+        self._classes = classes
+        self.class_of: dict[int, NodeClass] = {}
+        self.truth = Truth(min_copies, self._clock)
+        self.objects: list[Published] = []
+        self._plain = Machine(config=NodeConfig())
+        self.sim = SimulatedPool(
+            nodes,
+            seed=seed,
+            machine=self._machine,
+            database=lambda number: WatchedDatabase(self.truth, number),
+            join_gap=join_gap,
+        )
+        self.accounts: Accounts
+
+    def _clock(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _machine(self, number: int) -> Machine:
+        if self._classes is None:
+            return self._plain
+        drawn = self.class_of.setdefault(number, self._classes(self.random))
+        return self.machine_of(drawn)
+
+    def machine_of(self, drawn: NodeClass) -> Machine:
+        """A machine of that class."""
+        return Machine(config=drawn.config(), upload=drawn.upload, download=drawn.download)
+
+    async def __aenter__(self) -> "World":
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        tell = loop.create_task(self._tell())
+        await self.sim.__aenter__()
+        tell.cancel()
+        self.accounts = Accounts(self.sim.network)
+        for each in self.sim.nodes:
+            self.accounts.open(each.number, each.running)
+        settle_memory()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.sim.__aexit__(*exc)
+
+    async def _tell(self) -> None:
+        while True:
+            self.report(f"{len(self.sim.live())} nodes have joined", self._clock())
+            await asyncio.sleep(5.0)
+
+    # ---- nodes -----------------------------------------------------------------------------------------------
+
+    def live(self) -> list[SimulatedNode]:
+        """The nodes that run now."""
+        return self.sim.live()
+
+    def kill(self, node: SimulatedNode) -> None:
+        """A crash, in the books too."""
+        self.accounts.close(node.number)
+        self.truth.died(node.number)
+        self.sim.kill(node)
+
+    async def leave(self, node: SimulatedNode) -> None:
+        """A clean stop, in the books too."""
+        await self.sim.stop(node)
+        self.accounts.close(node.number)
+        self.truth.died(node.number)
+
+    async def arrive(self, drawn: NodeClass | None = None) -> SimulatedNode:
+        """A new node joins."""
+        number = len(self.sim.nodes)
+        if drawn is not None:
+            self.class_of[number] = drawn
+        there = await self.sim.add_node(None if drawn is None else self.machine_of(drawn))
+        self.accounts.open(there.number, there.running)
+        return there
+
+    # ---- objects ---------------------------------------------------------------------------------------------
+
+    async def publish(self, count: int, policy: Policy, *, size: int = 300) -> None:
+        """Data objects of random bytes, each published by a random node; watched from then on.
+
+        Raises:
+            TitanError: one could not be published after a few tries.
+        """
+        slots = asyncio.Semaphore(PUBLISHING_AT_ONCE)
+        done = 0
+
+        async def one(content: bytes) -> Published:
+            nonlocal done
+            async with slots:
+                name = await self._put(content, policy)
+            object_id = names.object_id(self.sim.id, name)
+            self.truth.watch(object_id, name)
+            done += 1
+            if done % 50 == 0:
+                self.report(f"{done} objects are published", self._clock())
+            return Published(name, object_id, content)
+
+        contents = [self.random.randbytes(size) for _ in range(count)]
+        self.objects.extend(await asyncio.gather(*(one(content) for content in contents)))
+
+    async def _put(self, content: bytes, policy: Policy) -> str:
+        for turn in range(PUBLISH_TRIES):
+            try:
+                return await self.sim.pool().put(content, policy=policy)
+            except TitanError:
+                if turn == PUBLISH_TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+
+async def poisson(rate: float, random: Random, work: Callable[[], Awaitable[None]], until: float) -> None:
+    """Starts `work` at the times of a Poisson process of `rate` per second; waits for all of it at the end."""
+    loop = asyncio.get_running_loop()
+    running: set[asyncio.Future[None]] = set()
+    while rate > 0:
+        pause = random.expovariate(rate)
+        if loop.time() + pause >= until:
+            break
+        await asyncio.sleep(pause)
+        task = asyncio.ensure_future(work())
+        running.add(task)
+        task.add_done_callback(running.discard)
+    while running:
+        await asyncio.wait(set(running))
+
+
+class Popularity:
+    """Draws objects: evenly, or by Zipf's law with an exponent (Breslau et al., INFOCOM 1999: 0.6 to 0.9)."""
+
+    def __init__(self, objects: Sequence[Published], exponent: float) -> None:
+        self._objects = objects
+        self._cumulated: list[float] = []
+        reached = 0.0
+        for place in range(1, len(objects) + 1):
+            reached += place**-exponent
+            self._cumulated.append(reached)
+
+    def draw(self, random: Random) -> Published:
+        """One object."""
+        return random.choices(self._objects, cum_weights=self._cumulated)[0]
+
+
+def settle_memory() -> None:
+    """What lives now will live to the end: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+def network(*, loss: float, trace: bool = True) -> MemoryNetwork:
+    """The wires of all scenarios: the default latencies, and loss."""
+    return MemoryNetwork(loss=loss, trace=trace)
