@@ -46,7 +46,7 @@ types: setup
 	$(BIN)/mypy
 
 layers: setup
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-logo --no-cache
 
 demo: setup
 	$(BIN)/python examples/demo.py

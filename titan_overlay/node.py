@@ -6,7 +6,7 @@ This file wires the rooms together and starts and stops them; what they do is in
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -21,9 +21,12 @@ from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor, Policy
+from titan_overlay.links.links import Peer
+from titan_overlay.links.shared import Reply
 from titan_overlay.member import Member
 from titan_overlay.node_object import NodeObject
 from titan_overlay.pool.admission import Admission
+from titan_overlay.pool.budget import Cpu, Upload, is_loopback
 from titan_overlay.pool.bundles import BundleLoader
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.keeper import Keeper
@@ -36,6 +39,7 @@ from titan_overlay.storage.disk import Disk
 from titan_overlay.storage.rows import Database, PeerRow
 from titan_overlay.values import parse_address
 from titan_overlay.version import VERSION
+from titan_overlay.wire.messages import Send
 
 log = logging.getLogger("titan")
 
@@ -57,6 +61,7 @@ class Node(Member):
         pool: id of the pool, or None to learn it from the first contact (trust on first use).
         founder: this node founds the pool: it serves without a dial-back, and waits for nobody.
         owner: key of the user who runs it: publishes the objects of the configuration, may stop the node.
+        cpu_seconds: CPU time that this process has used, for the budget `max_cpu`; None: no such budget.
         secure: TLS on links; False only in simulations.
     """
 
@@ -72,6 +77,7 @@ class Node(Member):
         founder: bool = False,
         owner: SigningKey | None = None,
         grants: Sequence[bytes] = (),
+        cpu_seconds: Callable[[], float] | None = None,
         secure: bool = True,
     ) -> None:
         super().__init__(key, pool, ambient, config, grants=grants, secure=secure)
@@ -82,6 +88,8 @@ class Node(Member):
         self.reason = "" if founder else "has not been dialled back yet"
         self.labels = {"node": key.id.hex(), **config.labels}
         self._stopping = asyncio.Event()
+        self._cpu_seconds = cpu_seconds
+        self._upload = Upload(config.max_upload)
         self._caching = 0
         self.keeper: Keeper
         self.admission: Admission
@@ -122,6 +130,8 @@ class Node(Member):
         await self._adopt_own()
         self.keeper.start()
         self.spawn(self._save_peers(), "saving the known peers")
+        if self._cpu_seconds is not None:
+            self.spawn(self._watch_cpu(self._cpu_seconds), "watching the CPU budget")
 
     async def _open_both(self, interface: str, port: int) -> None:
         """One port for UDP and TCP. TCP begins to listen once the pool is known; that it can is tried now.
@@ -271,6 +281,19 @@ class Node(Member):
             self.overlay.pool,
         )
         await self.admission.adopt(descriptor, ServiceRunner(instance), self.keeper.hold)
+
+    # ---- budgets ---------------------------------------------------------------------------------------------
+
+    def _handle(self, peer: Peer, send: Send) -> bytes | Coroutine[Any, Any, Reply]:
+        begun = super()._handle(peer, send)
+        return begun if is_loopback(peer.ip) else self._upload.pace(begun)
+
+    async def _watch_cpu(self, cpu_seconds: Callable[[], float]) -> None:
+        budget = Cpu(self.config.max_cpu)
+        loop = asyncio.get_running_loop()
+        while True:
+            self.host.busy = budget.sample(loop.time(), cpu_seconds())
+            await asyncio.sleep(1.0)
 
     # ---- stop ------------------------------------------------------------------------------------------------
 

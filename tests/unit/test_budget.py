@@ -1,0 +1,56 @@
+"""What a volunteer's machine gives is bounded."""
+
+import asyncio
+
+import pytest
+
+from titan_overlay.pool.budget import SMALL_BYTES, Cpu, Upload, is_loopback
+
+
+def test_cpu_within_the_budget_is_fine() -> None:
+    budget = Cpu(0.5)
+    assert not any(budget.sample(float(second), second * 0.4) for second in range(30))
+
+
+def test_cpu_above_the_budget_is_refused_and_recovers() -> None:
+    budget = Cpu(0.5)
+    busy = [budget.sample(float(second), second * 0.9) for second in range(20)]
+    assert "--max-cpu" in busy[-1]
+    idle = [budget.sample(20.0 + second, 19 * 0.9) for second in range(20)]
+    assert idle[-1] == ""
+
+
+def test_a_short_burst_at_the_start_is_not_judged() -> None:
+    budget = Cpu(0.5)
+    assert budget.sample(0.0, 0.0) == ""
+    assert budget.sample(1.0, 1.0) == ""
+
+
+@pytest.mark.loops("virtual")
+async def test_uploads_are_paced_to_the_rate() -> None:
+    upload = Upload(1_000_000)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    async def chunk() -> bytes:
+        return bytes(256 * 1024)
+
+    for _ in range(40):
+        begun = upload.pace(chunk())
+        assert not isinstance(begun, bytes)
+        await begun
+    sent = 40 * 256 * 1024
+    assert loop.time() - began >= (sent - 1_000_000) / 1_000_000 * 0.99
+
+
+@pytest.mark.loops("virtual")
+async def test_small_answers_never_wait() -> None:
+    upload = Upload(1000)
+    for _ in range(100):
+        answer = upload.pace(bytes(SMALL_BYTES))
+        assert isinstance(answer, bytes)
+
+
+def test_loopback_costs_no_upload() -> None:
+    assert is_loopback("127.0.0.1") and is_loopback("::1")
+    assert not is_loopback("192.0.2.1") and not is_loopback("not an address")
