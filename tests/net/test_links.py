@@ -309,16 +309,21 @@ async def test_losing_the_link_cancels_its_handlers_and_tells_the_callers() -> N
 
 
 async def test_a_request_that_was_never_written_was_not_executed() -> None:
-    async with pair() as two:
-        await two.ask()
-        link = two.a._best[key(2).id]
-        asking = asyncio.create_task(two.ask())
+    async def forever(peer: Peer, send: Send) -> bytes:
+        await asyncio.Event().wait()
+        return NIL
+
+    async with pair(forever) as two:
+        sent = asyncio.create_task(two.ask())
+        await until(lambda: two.b.counters.requests_received == 1)
+        queued = asyncio.create_task(two.ask())
         await asyncio.sleep(0)
-        assert two.a.in_flight(key(2).id) == 1
-        link.fail("gone before the turn of the loop ended")
-        with pytest.raises(LinkError) as caught:
-            await asking
-        assert not caught.value.maybe_executed
+        assert two.a.in_flight(key(2).id) == 2
+        two.a._best[key(2).id].fail("gone before the turn of the loop ended")
+        for asking, maybe in ((sent, True), (queued, False)):
+            with pytest.raises(LinkError) as caught:
+                await asking
+            assert caught.value.maybe_executed is maybe
 
 
 async def test_asyncio_timeouts_and_tasks_mean_the_same_in_a_handler_as_anywhere() -> None:

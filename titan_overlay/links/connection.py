@@ -129,7 +129,11 @@ class Connection(asyncio.Protocol):
         self.heard = shared.loop.time()
         self.probed = False
         if self.state is not State.CLOSED:
+            # What is answered at once leaves in one write, before the loop turns.
+            shared.corked = True
             self._guarded(self._take, data)
+            shared.corked = False
+            shared.flush()
 
     def _guarded(self, act: Callable[..., None], *args: Any) -> None:
         """Do it; whatever goes wrong ends the link and nothing else."""

@@ -41,6 +41,7 @@ class Inbound:
     """A job of the runner: awaits the handler, sends what it gives."""
 
     __slots__ = (
+        "_begun",
         "_credit",
         "_credit_waiter",
         "_slot",
@@ -64,6 +65,7 @@ class Inbound:
         """By the peer, or because the link ended: nobody waits for an answer."""
         self.timed_out = False
         self._work = work
+        self._begun = False
         self._credit = send.credit
         self._credit_waiter: asyncio.Future[None] | None = None
         self._slot: Slot | None = None
@@ -76,18 +78,17 @@ class Inbound:
 
     def expire(self) -> None:
         self.timed_out = True
-        if self.task is not None:
-            self.task.cancel()
+        self._interrupt()
 
     def cancel(self) -> None:
         """The answer is not wanted any more."""
         self.cancelled = True
-        if self.task is not None:
-            self.task.cancel()
+        self._interrupt()
 
-    def abandon(self) -> None:
-        """Never to be run."""
-        self._work.close()
+    def _interrupt(self) -> None:
+        # A task that is cancelled before its first step never runs at all, and would leave the handler behind.
+        if self.task is not None and self._begun:
+            self.task.cancel()
 
     def give_credit(self, items: int) -> None:
         """The peer takes this many more items of the stream."""
@@ -98,9 +99,11 @@ class Inbound:
     async def run(self) -> None:
         link = self.link
         try:
-            if self.cancelled:
-                self.abandon()
+            if self.cancelled or self.timed_out:
+                self._work.close()
+                self._stopped()
                 return
+            self._begun = True
             reply = await self._work
             if type(reply) is bytes:
                 if link.congested:

@@ -164,6 +164,8 @@ class Link(Connection):
         try:
             self._write_send(Send(id, timeout_ms, object_id, type, msgspec.Raw(body), 0, chain))
             shared.counters.requests_sent += 1
+            if len(self._calls) == 1:
+                self.flush()  # a lone request does not wait for others to share its write
             reply = await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
@@ -247,6 +249,8 @@ class Link(Connection):
     def finished(self, job: Inbound) -> None:
         if self._inbound.pop(job.id, None) is not None:
             self._inbound_bytes -= job.size
+            if not self._inbound and not self.shared.corked:
+                self.flush()  # likewise a lone answer
         if self._bye_received:
             self._part_if_done()
 
@@ -344,7 +348,7 @@ class Link(Connection):
         assert not isinstance(reply, bytes)
         job = inbound[id] = Inbound(self, send, size, reply)
         self._inbound_bytes += size
-        self._owner.runner.submit(job)
+        self._owner.runner.run(job)
 
     def _on_other(self, opcode: int, payload: bytes) -> None:
         if opcode == _ERROR:

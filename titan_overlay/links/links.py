@@ -58,7 +58,7 @@ class Links:
         self._admit = admit
         self._loop = asyncio.get_running_loop()
         self.shared = Shared(self._loop, handler, self.limits, self._hello)
-        self.runner = Runner(self.shared)
+        self.runner = Runner(self._loop)
         self._contexts = TlsContexts(key, ambient.token_bytes) if secure else None
         self._server: asyncio.AbstractServer | None = None
         self._best: dict[NodeId, Link] = {}

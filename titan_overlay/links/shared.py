@@ -113,7 +113,18 @@ class Flushable(Protocol):
 class Shared:
     """One per `Links`, seen by each of its links."""
 
-    __slots__ = ("_dirty", "_flush_scheduled", "counters", "deadlines", "handler", "hello", "limits", "loop", "next_id")
+    __slots__ = (
+        "_dirty",
+        "_flush_scheduled",
+        "corked",
+        "counters",
+        "deadlines",
+        "handler",
+        "hello",
+        "limits",
+        "loop",
+        "next_id",
+    )
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, handler: Handler, limits: Limits, hello: Callable[[], Hello]
@@ -126,13 +137,15 @@ class Shared:
         self.deadlines = Deadlines(loop)
         self.next_id = 1
         """Request ids are unique in the node and only grow."""
+        self.corked = False
+        """Somebody calls `flush` before the turn of the loop ends."""
         self._dirty: list[Flushable] = []
         self._flush_scheduled = False
 
     def mark(self, link: Flushable) -> None:
         """The link has something to send: once per turn of the loop, all its frames in one write."""
         self._dirty.append(link)
-        if not self._flush_scheduled:
+        if not self.corked and not self._flush_scheduled:
             self._flush_scheduled = True
             self.loop.call_soon(self._flush_in_turn)
 
@@ -141,5 +154,6 @@ class Shared:
         self.flush()
 
     def flush(self) -> None:
+        """Send all that links have queued."""
         while self._dirty:
             self._dirty.pop().flush()
