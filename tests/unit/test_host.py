@@ -541,6 +541,48 @@ async def test_streams_take_their_turn_in_the_mailbox() -> None:
     assert (await bench.stats()).refused == 1
 
 
+async def test_a_stream_that_never_rests_ends_with_its_object() -> None:
+    class Busy:
+        async def counts(self, up_to: int) -> AsyncIterator[int]:
+            while True:
+                await asyncio.sleep(0.001)
+                yield up_to
+
+    bench = Bench(Busy())
+    reading = asyncio.ensure_future(take(bench.begin(1, stream=True)))
+    for turns in range(7):  # whatever the stream is just doing
+        await until(lambda: bench.host.get(bench.object_id).calls.mailbox.running == 1)  # type: ignore[union-attr]
+        await asyncio.sleep(0.0005 * turns)
+        await bench.host.remove(ObjectId(bench.object_id))
+        with pytest.raises(Unavailable):
+            await reading
+        bench.host.add(descriptor_of("it"), ServiceRunner(Busy()))
+        reading = asyncio.ensure_future(take(bench.begin(1, stream=True)))
+    reading.cancel()
+
+
+async def test_a_stream_cut_short_never_looks_as_if_it_had_ended() -> None:
+    slow = Slow()
+    bench = Bench(slow)
+    late = bench.begin(5, stream=True, timeout=0.05)
+    assert codec.decode(await anext(late), int) == 0
+    await until(lambda: slow.closed)
+    with pytest.raises(DeadlineExceeded):
+        await anext(late)
+
+    idle, working = (bench.begin(number, stream=True) for number in (5, 0))
+    assert codec.decode(await anext(idle), int) == 0
+    waiting = asyncio.ensure_future(take(working))
+    await until(lambda: bench.host.get(bench.object_id).calls.mailbox.running == 2)  # type: ignore[union-attr]
+    await asyncio.sleep(0.001)
+    await bench.host.remove(ObjectId(bench.object_id))
+    assert slow.closed == 3
+    with pytest.raises(Unavailable, match="leaving"):
+        await waiting
+    with pytest.raises(Unavailable, match="leaving"):
+        await anext(idle)
+
+
 # --- questions that every object answers ---
 
 

@@ -7,7 +7,7 @@ ignores its cancellation; its place in the mailbox stays taken until it really e
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, DeadlineExceeded, Overloaded, RemotableError, RemoteError, Unavailable
@@ -30,7 +30,7 @@ class Calls:
         self.name = name
         self.mailbox: Mailbox[_Call | _Stream] = Mailbox(size, concurrency)
         self.counters = Counters()
-        self._reply_bytes = reply_bytes
+        self.reply_bytes = reply_bytes
         self._ambient = ambient
         self._active: set[_Call | _Stream] = set()
 
@@ -65,10 +65,10 @@ class Calls:
         counters = self.counters
         counters.messages += 1
         counters.seconds += now - context.arrived
-        if len(reply) > self._reply_bytes:
+        if len(reply) > self.reply_bytes:
             counters.errors += 1
             raise BadMessage(
-                f"the reply of {self.name!r} to {type} has {len(reply)} bytes, {self._reply_bytes} is the limit; "
+                f"the reply of {self.name!r} to {type} has {len(reply)} bytes, {self.reply_bytes} is the limit; "
                 "let it answer with a stream, or put() the data and reply with its name",
                 maybe_executed=True,
             )
@@ -189,6 +189,8 @@ class _Call:
     def _answered(self, reply: "asyncio.Future[Reply]") -> None:
         """The caller has its answer, or does not want one any more."""
         self._timer.cancel()
+        if not reply.cancelled():
+            reply.exception()  # it is counted, and logged where it needs to be, whether or not the caller looks
         if self._task is not None:
             self._task.cancel()
         else:
@@ -209,17 +211,34 @@ class _Call:
 class _Stream:
     """Replies one by one. The consumer's task runs the handler; the deadline holds for the stream as a whole."""
 
-    __slots__ = ("_calls", "_context", "_items", "_state", "_timer", "_turn", "_type", "_working")
+    __slots__ = (
+        "_broken",
+        "_calls",
+        "_context",
+        "_ended",
+        "_items",
+        "_loop",
+        "_state",
+        "_timeout",
+        "_timer",
+        "_turn",
+        "_type",
+    )
 
     def __init__(self, calls: Calls, items: AsyncIterator[bytes], type: str, context: Context) -> None:
         self._calls = calls
         self._items = items
         self._type = type
         self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._state: Literal["new", "waiting", "running", "over"] = "new"
         self._turn: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._state = "new"
-        self._working = False
+        self._timeout: asyncio.Timeout | None = None
+        """Of the item that is being made, if one is."""
+        self._broken: RemotableError | None = None
+        """Why it ended before its end; the consumer must learn of it."""
+        self._ended: asyncio.Future[None] | None = None
 
     def __aiter__(self) -> "_Stream":
         return self
@@ -231,59 +250,63 @@ class _Stream:
             self._turn.set_result(None)
 
     async def __anext__(self) -> bytes:
+        if self._broken is not None:
+            await self.aclose()
+            raise self._broken
         if self._state == "over":
             raise StopAsyncIteration
-        self._working = True
         try:
-            async with asyncio.timeout_at(self._context.deadline):
+            async with asyncio.timeout_at(self._context.deadline) as self._timeout:
                 if self._state == "new":
                     await self._arrive()
                 item = await self._items.__anext__()
-            limit = self._calls._reply_bytes
+            limit = self._calls.reply_bytes
             if len(item) > limit:
                 raise BadMessage(f"one item of {self._calls.name!r} has {len(item)} bytes, {limit} is the limit")
             return item
         except StopAsyncIteration:
-            self._count(None)
+            self._calls.settle(b"", self._type, self._context, self._loop.time())
             await self._end()
             raise
         except BaseException as why:
-            ran = self._state == "running"
             task = asyncio.current_task()
-            stopped = isinstance(why, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-            if isinstance(why, Overloaded) and not ran:
-                self._calls.counters.refused += 1
-                error: RemotableError | None = why
-            else:
-                error = None if stopped or isinstance(why, GeneratorExit) else self._count(why)
+            given_up = isinstance(why, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+            error = None if given_up else self._failure(why)
             await self._end()
             if error is None:
                 raise
-            error.maybe_executed = error.maybe_executed or ran
             raise error from None
         finally:
-            self._working = False
+            self._timeout = None
 
     async def _arrive(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(self._context.deadline, self._expire)
+        self._timer = self._loop.call_at(self._context.deadline, self._expire)
         self._state = "waiting"
         self._calls.began(self)
         if self._calls.mailbox.arrive(self, self._calls.counters.mean_seconds):
             self._state = "running"
         else:
-            self._turn = loop.create_future()
+            self._turn = self._loop.create_future()
             await self._turn
 
-    def _count(self, why: BaseException | None) -> RemotableError | None:
-        loop = asyncio.get_running_loop()
-        if why is None:
-            self._calls.settle(b"", self._type, self._context, loop.time())
-            return None
-        if isinstance(why, TimeoutError) and loop.time() >= self._context.deadline:
-            text = f"{self._calls.name!r} was still answering {self._type} when its time had run out"
-            why = DeadlineExceeded(text)
-        return self._calls.failed(why, self._type, self._context, loop.time())
+    def _failure(self, why: BaseException) -> RemotableError:
+        """Counts what broke the stream. What the consumer learns of it."""
+        running = self._state == "running"
+        if isinstance(why, Overloaded) and not running:
+            self._calls.counters.refused += 1
+            return why
+        if isinstance(why, TimeoutError):
+            if self._broken is not None:
+                why = self._broken
+            elif self._loop.time() >= self._context.deadline:
+                why = self._late()
+        error = self._calls.failed(why, self._type, self._context, self._loop.time())
+        error.maybe_executed = error.maybe_executed or running
+        return error
+
+    def _late(self) -> DeadlineExceeded:
+        text = f"{self._calls.name!r} was still answering {self._type} when its time had run out"
+        return DeadlineExceeded(text, maybe_executed=True)
 
     async def aclose(self) -> None:
         """The consumer wants no more."""
@@ -303,16 +326,28 @@ class _Stream:
         finally:
             if state in ("running", "waiting"):
                 self._calls.finished(self, state == "running")
+            if self._ended is not None and not self._ended.done():
+                self._ended.set_result(None)
 
     def _expire(self) -> None:
-        # While an item is being made the timeout there sees to it; between items nobody else would.
-        if not self._working and self._state != "over":
-            self.abandon()
+        # While an item is being made its own timeout sees to it; between two items nobody else would.
+        if self._timeout is None and self._state != "over":
+            self._broken = self._calls.failed(self._late(), self._type, self._context, self._loop.time())
+            self._end_soon()
 
     def abandon(self) -> "asyncio.Future[Any] | None":
-        if self._working or self._state == "over":
+        """The object goes away. What ends when the handler has."""
+        if self._state == "over":
             return None
-        return asyncio.ensure_future(self.aclose())
+        self._broken = _leaving(self._calls.name)
+        if self._timeout is None:
+            return self._end_soon()
+        self._ended = self._loop.create_future()
+        self._timeout.reschedule(self._loop.time())
+        return self._ended
+
+    def _end_soon(self) -> "asyncio.Future[Any]":
+        return self._loop.create_task(self._end())
 
 
 def _leaving(name: str, maybe_executed: bool = True) -> Unavailable:
