@@ -57,6 +57,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, shared: Shared, tls: Tls | None, expected: NodeId | None) -> None:
         self.shared = shared
+        self._time = shared.loop.time
+        self._future = shared.loop.create_future
         self.dialed = expected is not None
         self.state = State.CONNECTING
         self.usable = False
@@ -64,7 +66,7 @@ class Connection(asyncio.Protocol):
         self.ending = ""
         """Why it is closed."""
         self.leaving_since: float | None = None
-        self.heard = shared.loop.time()
+        self.heard = self._time()
         self.probed = False
         self.gone: asyncio.Future[None] = shared.loop.create_future()
         """Done when the socket is closed."""
@@ -126,7 +128,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         shared = self.shared
         shared.counters.bytes_received += len(data)
-        self.heard = shared.loop.time()
+        self.heard = self._time()
         self.probed = False
         if self.state is not State.CLOSED:
             # What is answered at once leaves in one write, before the loop turns.

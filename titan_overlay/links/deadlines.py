@@ -11,7 +11,7 @@ import math
 from typing import Protocol
 
 TICKS_PER_SECOND = 64
-_FOREVER = 1e12
+_FOREVER = 1 << 50
 
 
 class Expiring(Protocol):
@@ -41,7 +41,10 @@ class Deadlines:
 
     def slot(self, deadline: float) -> Slot:
         """Where to put what expires then: `slot[key] = it`; `slot.pop(key, None)` when it is done in time."""
-        tick = math.ceil(min(deadline, _FOREVER) * TICKS_PER_SECOND)
+        try:
+            tick = int(deadline * TICKS_PER_SECOND) + 1
+        except OverflowError:  # infinity
+            tick = _FOREVER
         slot = self._slots.get(tick)
         if slot is None:
             slot = self._slots[tick] = {}

@@ -152,17 +152,19 @@ class Link(Connection):
     ) -> bytes:
         """One request, one reply. The link must be usable. Errors: see `Links.request`."""
         shared = self.shared
-        began = self.used = shared.loop.time()
-        timeout_ms = _milliseconds(deadline - began)
+        began = self.used = self._time()
+        left = deadline - began
+        if left <= 0:
+            raise _no_time()
         id = shared.next_id
         shared.next_id = id + 1
         # Known before it is written: if writing ends the link, this future fails with the others.
-        future: asyncio.Future[bytes] = shared.loop.create_future()
+        future: asyncio.Future[bytes] = self._future()
         self._calls[id] = future
         slot = shared.deadlines.slot(deadline)
         slot[id] = future
         try:
-            self._write_send(Send(id, timeout_ms, object_id, type, msgspec.Raw(body), 0, chain))
+            self._write_send(Send(id, _milliseconds(left), object_id, type, msgspec.Raw(body), 0, chain))
             shared.counters.requests_sent += 1
             if len(self._calls) == 1:
                 self.flush()  # a lone request does not wait for others to share its write
@@ -174,7 +176,7 @@ class Link(Connection):
             raise
         except Expired:
             self._cancel(id)
-            raise DeadlineExceeded(f"no reply within {timeout_ms / 1000:g} s", maybe_executed=True) from None
+            raise DeadlineExceeded(f"no reply within {left:g} s", maybe_executed=True) from None
         finally:
             slot.pop(id, None)
             del self._calls[id]
@@ -196,13 +198,15 @@ class Link(Connection):
     ) -> Replies:
         """One request, many replies. The link must be usable. Take them with `next_reply`."""
         shared = self.shared
-        self.used = shared.loop.time()
-        timeout_ms = _milliseconds(deadline - self.used)
+        self.used = self._time()
+        left = deadline - self.used
+        if left <= 0:
+            raise _no_time()
         id = shared.next_id
         shared.next_id = id + 1
         self._streams[id] = replies = Replies(id, credit, shared.deadlines.slot(deadline), shared.loop)
         try:
-            self._write_send(Send(id, timeout_ms, object_id, type, msgspec.Raw(body), credit, chain))
+            self._write_send(Send(id, _milliseconds(left), object_id, type, msgspec.Raw(body), credit, chain))
         except BadMessage:
             del self._streams[id]
             replies.finish()
@@ -396,15 +400,13 @@ class Link(Connection):
         return f"Link({self.peer.id.hex()[:12] if self.peer else '?'} {self.state.name.lower()})"
 
 
-def _milliseconds(seconds: float) -> int:
-    """What travels as the time that is left.
+def _no_time() -> DeadlineExceeded:
+    return DeadlineExceeded("the time given had run out before the request could be sent")
 
-    Raises:
-        DeadlineExceeded: none is left; nothing has been sent.
-    """
-    if seconds <= 0:
-        raise DeadlineExceeded("the time given had run out before the request could be sent")
-    return max(1, int(min(seconds * 1000, _MAX_TIMEOUT_MS)))
+
+def _milliseconds(left: float) -> int:
+    """What travels as the time that is left; at least 1."""
+    return int(left * 1000) or 1 if left < _MAX_TIMEOUT_MS / 1000 else _MAX_TIMEOUT_MS
 
 
 def _too_big(why: BadMessage) -> BadMessage:
