@@ -20,11 +20,12 @@ MAX_QUESTIONS = 128
 
 
 class _Candidate:
-    __slots__ = ("contact", "distance", "state")
+    __slots__ = ("contact", "depth", "distance", "state")
 
-    def __init__(self, contact: Contact, distance: int) -> None:
+    def __init__(self, contact: Contact, distance: int, depth: int) -> None:
         self.contact = contact
         self.distance = distance
+        self.depth = depth
         self.state = _NEW
 
     def __lt__(self, other: "_Candidate") -> bool:
@@ -81,13 +82,13 @@ class Lookup:
 
     def start(self, contacts: Iterable[Contact]) -> list[Contact]:
         """Begins from these."""
-        self._learn(contacts)
+        self._learn(contacts, 1)
         return self._next()
 
     def reply(self, node: bytes, contacts: Iterable[Contact]) -> list[Contact]:
         """It answered with these contacts."""
         self._settle(node, _ANSWERED)
-        self._learn(contacts)
+        self._learn(contacts, self.depth(node) + 1)
         return self._next()
 
     def late(self, node: bytes) -> list[Contact]:
@@ -117,6 +118,11 @@ class Lookup:
         """The closest contacts heard of and not known to be dead, closest first."""
         return [c.contact for c in self._candidates[:count]]
 
+    def depth(self, node: bytes) -> int:
+        """Requests, one after the other, on the way to this node: 1 for those it began from; 0: never heard of."""
+        candidate = self._known.get(node)
+        return 0 if candidate is None else candidate.depth
+
     def _settle(self, node: bytes, state: int) -> _Candidate | None:
         candidate = self._known.get(node)
         if candidate is None or candidate.state in (_ANSWERED, _FAILED):
@@ -126,11 +132,11 @@ class Lookup:
         candidate.state = state
         return candidate
 
-    def _learn(self, contacts: Iterable[Contact]) -> None:
+    def _learn(self, contacts: Iterable[Contact], depth: int) -> None:
         for contact in contacts:
             if contact.id in self._known or contact.id == self._me:
                 continue
-            candidate = _Candidate(contact, contact.long_id ^ self._target)
+            candidate = _Candidate(contact, contact.long_id ^ self._target, depth)
             self._known[contact.id] = candidate
             insort(self._candidates, candidate)
 

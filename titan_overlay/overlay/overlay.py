@@ -60,6 +60,8 @@ class Found:
     """Nodes that answered."""
     rpcs: int
     """Requests that were sent."""
+    hops: int = 0
+    """Requests one after the other up to the first node that knew a holder; 0: known here, or nobody did."""
 
 
 class Overlay(Server):
@@ -281,10 +283,14 @@ class Overlay(Server):
             return Found(evidence.advertisements(), evidence.tombstone, 0, 0)
         lookup = Lookup(object_id, self.key.id, alpha=self.alpha, wanted=self.copies, patient=True)
         pages: list[tuple[Contact, int]] = []
+        hops = 0
 
         def on_reply(contact: Contact, body: bytes) -> list[Contact]:
+            nonlocal hops
             holders = codec.decode(body, Holders)
             evidence.add(holders.raws, holders.tombstones)
+            if not hops and evidence.conclusive:
+                hops = lookup.depth(contact.id)
             if everything and 0 < len(holders.raws) < holders.total:
                 pages.append((contact, len(holders.raws)))
             if evidence.conclusive and not everything:
@@ -297,7 +303,7 @@ class Overlay(Server):
         rpcs = lookup.questions
         for contact, skip in pages:
             rpcs += await self._read_on(contact, object_id, skip, evidence, deadline)
-        return Found(evidence.advertisements(), evidence.tombstone, crawl.asked, rpcs)
+        return Found(evidence.advertisements(), evidence.tombstone, crawl.asked, rpcs, hops)
 
     async def _read_on(
         self, contact: Contact, object_id: ObjectId, skip: int, evidence: Evidence, deadline: float | None

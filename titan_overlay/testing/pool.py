@@ -421,5 +421,7 @@ def _there(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _name, _function in list(vars(Pool).items()):
+    if _name.startswith("_"):
+        continue
     if inspect.iscoroutinefunction(_function) or inspect.isasyncgenfunction(_function):
         setattr(_PoolThere, _name, _there(_function))
