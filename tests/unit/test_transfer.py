@@ -28,7 +28,17 @@ from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Content, Descriptor
 from titan_overlay.pool.data import PAGE_BYTES, READ_BYTES_MAX, DataRunner, Fetch, Manifest, Read, StoredContent
-from titan_overlay.pool.transfer import REFUSALS_MAX, STRIKES_MAX, FileSink, MemorySink, Schedule, fetch
+from titan_overlay.pool.transfer import (
+    HEDGE_SECONDS,
+    PATIENCE_LEAST,
+    REFUSALS_MAX,
+    STRIKES_MAX,
+    FileSink,
+    MemorySink,
+    Schedule,
+    Source,
+    fetch,
+)
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.content import CHUNK_BYTES
 from titan_overlay.storage.disk import RealDisk
@@ -280,7 +290,10 @@ async def test_a_holder_that_never_answers_holds_nobody_up_for_long() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
+    started = asyncio.get_running_loop().time()
     assert await world.fetch([world.add(silent), world.add()], seconds=120.0) == DATA
+    assert asyncio.get_running_loop().time() - started < PATIENCE_LEAST + 2 * HEDGE_SECONDS
+    assert world.in_flight == 0
 
 
 @pytest.mark.loops("virtual")
@@ -355,14 +368,16 @@ async def test_the_next_transfer_asks_only_for_what_is_missing(tmp_path: Path) -
         return await world.honest(type, body)
 
     target = tmp_path / "file"
+    before: list[int] = []
     with pytest.raises(Unavailable, match="ask again to go on"):
-        await world.fetch([world.add(mortal)], FileSink(target))
-    assert not target.exists()
+        await world.fetch([world.add(mortal)], FileSink(target), progress=lambda done, _: before.append(done))
+    assert not target.exists() and 0 < before[-1] < len(DATA)
     second = World()
     told: list[int] = []
     await second.fetch([second.add()], FileSink(target), progress=lambda done, _: told.append(done))
     assert target.read_bytes() == DATA
-    assert second.asked.total() == 1 + 5 and told[0] == 5 * CHUNK_BYTES
+    assert told[0] == before[-1]
+    assert second.asked.total() == 1 + 10 - before[-1] // CHUNK_BYTES
 
 
 async def test_the_store_goes_on_after_a_restart_of_the_node() -> None:
@@ -389,47 +404,63 @@ async def test_the_store_goes_on_after_a_restart_of_the_node() -> None:
 
 
 @given(st.data())
-def test_no_chunk_is_lost_or_asked_of_two(data: st.DataObject) -> None:
+def test_no_chunk_is_lost_whatever_the_holders_do(data: st.DataObject) -> None:
     count = data.draw(st.integers(0, 12))
-    sources = [Contact(bytes([n]) * 32, "h", n) for n in range(data.draw(st.integers(1, 4)))]
-    schedule = Schedule(range(count), sources)
+    schedule = Schedule(range(count), [Contact(bytes([n]) * 32, "h", n) for n in range(data.draw(st.integers(1, 4)))])
     now = 0.0
-    under_way: list[tuple[int, Any]] = []
+    under_way: list[tuple[int, Source]] = []
     done: set[int] = set()
+
+    def finish(index: int, source: Source) -> None:
+        assert schedule.done(index, source, 0.1) is (index not in done)
+        done.add(index)
+
     for _ in range(data.draw(st.integers(0, 80))):
         job = schedule.take(now)
         if job is not None:
             index, source = job
-            assert index not in done and index not in [other for other, _ in under_way]
+            assert index not in done and job not in under_way
+            assert sum(other == index for other, _ in under_way) <= 1
             assert not source.dropped and source.pause_until <= now
             under_way.append(job)
         if under_way and data.draw(st.booleans()):
             index, source = under_way.pop(data.draw(st.integers(0, len(under_way) - 1)))
             verdict = data.draw(st.sampled_from(["done", "drop", "failed", "refused", "unanswered"]))
             if verdict == "done":
-                schedule.done(source, 0.1)
-                done.add(index)
+                finish(index, source)
             elif verdict == "refused":
                 schedule.refused(index, source, now, 1.0)
             elif verdict == "unanswered":
                 schedule.unanswered(index, source)
             else:
                 getattr(schedule, verdict)(index, source, verdict)
-        now += data.draw(st.sampled_from([0.0, 0.5]))
+        now += data.draw(st.sampled_from([0.0, 0.5, HEDGE_SECONDS]))
         assert schedule.left == count - len(done)
         assert sum(source.in_flight for source in schedule.sources) == len(under_way)
-    for index, source in under_way:
-        schedule.done(source, 0.1)
-        done.add(index)
     # Whatever happened, the holders that are left bring the rest.
+    for job in under_way:
+        finish(*job)
     while schedule.live() and schedule.left:
         job = schedule.take(now)
         if job is None:
-            now = schedule.wake(now) or pytest.fail("chunks wait, and nothing will wake them")
-            continue
-        schedule.done(job[1], 0.1)
-        done.add(job[0])
+            woken = schedule.wake(now)
+            assert woken is not None and woken > now, "chunks wait, and nothing will wake them"
+            now = woken
+        else:
+            finish(*job)
     assert schedule.exhausted() or done == set(range(count))
+
+
+def test_a_chunk_that_is_late_at_the_end_is_also_asked_of_another() -> None:
+    schedule = Schedule([0, 1], [Contact(b"1" * 32, "h", 1), Contact(b"2" * 32, "h", 2)])
+    (first, slow), (second, fast) = (schedule.take(0.0) or pytest.fail("two chunks, two holders") for _ in range(2))
+    assert schedule.take(0.5) is None and schedule.wake(0.5) == HEDGE_SECONDS
+    assert schedule.done(second, fast, 0.5)
+    assert schedule.take(0.6) is None and schedule.wake(0.6) == HEDGE_SECONDS
+    assert schedule.take(HEDGE_SECONDS) == (first, fast)
+    assert schedule.take(HEDGE_SECONDS + 1) is None and schedule.wake(HEDGE_SECONDS + 1) is None
+    assert schedule.done(first, fast, 0.1) and schedule.left == 0
+    assert not schedule.done(first, slow, 9.0) and schedule.left == 0
 
 
 def test_who_is_refused_often_or_fails_in_a_row_is_left_out() -> None:

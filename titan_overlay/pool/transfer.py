@@ -45,6 +45,8 @@ STRIKES_MAX: Final = 2
 """Failures in a row after which a holder counts as dead."""
 REFUSALS_MAX: Final = 8
 """`Overloaded` answers in a row after which a holder is left out."""
+HEDGE_SECONDS: Final = 2.0
+"""When nothing else is left to ask for, a chunk that takes longer is also asked of another holder."""
 PAUSE_MOST: Final = 5.0
 """Longest pause that is made because a holder says it is overloaded."""
 
@@ -87,12 +89,13 @@ class Source:
 class Schedule:
     """Which chunk is to be asked of which holder. Pure: times are handed in.
 
-    Every chunk is queued, in flight, or done; `take` moves it from the first to the second state, the verdicts
-    (`done`, `lied`, `failed`, `refused`, `lacks`) on.
+    Every chunk is queued, in flight (at one holder, or at two near the end), or done. `take` moves it from the first
+    state to the second, the verdicts (`done`, `drop`, `failed`, `refused`, `unanswered`) on or back.
     """
 
     def __init__(self, missing: Iterable[int], sources: Iterable[Contact]) -> None:
         self._queue = deque(missing)
+        self._flying: dict[int, dict[Source, float]] = {}  # chunk -> who was asked, when; oldest first
         self.left = len(self._queue)
         """Chunks that are not done."""
         self.sources = [Source(contact) for contact in sources]
@@ -103,28 +106,52 @@ class Schedule:
 
     def exhausted(self) -> bool:
         """Whether nobody is left to ask, and nobody left to wait for."""
-        return not self.live() and not any(source.in_flight for source in self.sources)
+        return not self.live() and not self._flying
 
     def take(self, now: float) -> tuple[int, Source] | None:
         """The next chunk and whom to ask; None: nothing to do now."""
         ready = [source for source in self.live() if source.pause_until <= now]
-        if not self._queue or not ready:
-            return None
+        if self._queue and ready:
+            index = self._queue.popleft()
+        else:
+            late = self._late(ready)
+            if late is None or late[1] > now:
+                return None
+            index = late[0]
+            ready = [source for source in ready if source not in self._flying[index]]
         best = min(ready, key=Source.expected)
         best.in_flight += 1
-        return self._queue.popleft(), best
+        self._flying.setdefault(index, {})[best] = now
+        return index, best
+
+    def _late(self, ready: Sequence[Source]) -> tuple[int, float] | None:
+        """The chunk that has waited longest for the one holder it was asked of, and when to ask another as well."""
+        if self._queue:
+            return None
+        for index, asked in self._flying.items():
+            if len(asked) == 1 and any(source not in asked for source in ready):
+                return index, next(iter(asked.values())) + HEDGE_SECONDS
+        return None
 
     def wake(self, now: float) -> float | None:
-        """When the next pause of a holder ends, if chunks wait for one."""
-        pauses = [source.pause_until for source in self.live() if source.pause_until > now]
-        return min(pauses) if self._queue and pauses else None
+        """When there may be something to do without any verdict; None: never."""
+        times = [source.pause_until for source in self.live() if source.pause_until > now and self.left]
+        late = self._late([source for source in self.live() if source.pause_until <= now])
+        if late is not None:
+            times.append(late[1])
+        return min(times, default=None)
 
-    def done(self, source: Source, seconds: float) -> None:
-        """The chunk came, was verified and stored."""
+    def done(self, index: int, source: Source, seconds: float) -> bool:
+        """The chunk came, was verified and stored. Whether it is the first time."""
         source.in_flight -= 1
         source.strikes = source.refusals = 0
         source.seconds = seconds if source.seconds is None else 0.8 * source.seconds + 0.2 * seconds
-        self.left -= 1
+        first = source in self._flying.get(index, ())
+        if first:
+            # Who else was asked for it is still at work, but for nothing.
+            del self._flying[index]
+            self.left -= 1
+        return first
 
     def drop(self, index: int, source: Source, why: str) -> None:
         """The holder sent something else, or says that it has no copy: it is not asked again."""
@@ -152,7 +179,11 @@ class Schedule:
 
     def _again(self, index: int, source: Source) -> None:
         source.in_flight -= 1
-        self._queue.appendleft(index)
+        asked = self._flying.get(index, {})
+        asked.pop(source, None)
+        if index in self._flying and not asked:
+            del self._flying[index]
+            self._queue.appendleft(index)
 
 
 async def fetch(
@@ -210,6 +241,7 @@ class _Transfer:
         self._deadline = deadline
         self._progress = progress
         self._there = 0
+        self._workers: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -229,16 +261,13 @@ class _Transfer:
         self._there = self._content.size - sum(chunk_length(self._content, index) for index in missing)
         self._report(0)
         schedule = Schedule(missing, sources)
-        workers = [
-            self._loop.create_task(self._work(schedule), name=f"fetch-{number}")
+        self._workers = [
+            self._loop.create_task(self._work_and_end(schedule), name=f"fetch-{number}")
             for number in range(min(parallel, len(missing)))
         ]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+        for result in await asyncio.gather(*self._workers, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                raise result
         await self._sink.finish(self._content_id)
 
     def _given_up(self, failures: Sequence[str]) -> Exception:
@@ -259,7 +288,9 @@ class _Transfer:
         failures: list[str] = []
         for number, source in enumerate(sources):
             try:
-                manifest = await self._manifest_of(source)
+                # The last one gets more time: there is nobody to turn to after it.
+                last = number == len(sources) - 1
+                manifest = await self._manifest_of(source, PATIENCE_FIRST if last else PATIENCE_LEAST)
                 check_manifest(self._content, manifest)
             except (LinkError, RemotableError, TimeoutError) as why:
                 failures.append(_failure(source, str(why) or "no answer in time"))
@@ -268,17 +299,26 @@ class _Transfer:
                 return manifest, (*sources[number:], *sources[:number])
         raise self._given_up(failures)
 
-    async def _manifest_of(self, source: Contact) -> bytes:
+    async def _manifest_of(self, source: Contact, patience: float) -> bytes:
         size = DIGEST_BYTES * chunk_count(self._content)
         parts: list[bytes] = []
         for page in range(-(-size // PAGE_BYTES)):
-            part = await self._request(source, Manifest(page), PATIENCE_FIRST)
+            part = await self._request(source, Manifest(page), patience)
             if len(part) != min(PAGE_BYTES, size - page * PAGE_BYTES):
                 raise BadMessage("its manifest has another length")
             parts.append(part)
         return b"".join(parts)
 
     # --- the chunks ---
+
+    async def _work_and_end(self, schedule: Schedule) -> None:
+        """Works until all chunks are here or the transfer has failed, and then ends the other workers."""
+        try:
+            await self._work(schedule)
+        finally:
+            for worker in self._workers:
+                if worker is not asyncio.current_task():
+                    worker.cancel()
 
     async def _work(self, schedule: Schedule) -> None:
         while schedule.left:
@@ -323,8 +363,8 @@ class _Transfer:
             schedule.unanswered(index, source)
             raise
         else:
-            schedule.done(source, self._loop.time() - started)
-            self._report(len(data))
+            if schedule.done(index, source, self._loop.time() - started):
+                self._report(len(data))
 
     async def _request(self, contact: Contact, message: Fetch | Manifest, patience: float) -> bytes:
         until = min(self._deadline, self._loop.time() + patience)
