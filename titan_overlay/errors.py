@@ -188,12 +188,17 @@ _BY_CODE: dict[str, type[RemotableError]] = {
 
 E = TypeVar("E", bound=type[RemotableError])
 
+BUNDLE_MODULES = "titan_bundles."
+"""Modules of bundles are called so (`pool/importer.py`)."""
+
 
 def error(code: str) -> Callable[[E], E]:
     """Class decorator that registers an error of the user's own: `@titan.error("bank.insufficient")`.
 
     The class derives from `RemoteError` and may list `FIELDS`; both ends that import it see the same type, other
     callers get a `RemoteError` whose `type` is the code.
+
+    A class that came in a bundle neither clashes with one that did not, nor takes its place.
 
     Raises:
         ValueError: the code is taken or has no dot (codes without a dot are Titan's own).
@@ -203,10 +208,15 @@ def error(code: str) -> Callable[[E], E]:
 
     def register(cls: E) -> E:
         known = _BY_CODE.get(code)
-        if known is not None and known.__qualname__ != cls.__qualname__:
+        # Two versions of a bundle may be loaded at once, and a program may publish what it has also imported:
+        # callers here go on with the class that they know.
+        of_bundle = cls.__module__.startswith(BUNDLE_MODULES)
+        known_of_bundle = known is not None and known.__module__.startswith(BUNDLE_MODULES)
+        if known is not None and not (of_bundle or known_of_bundle) and known.__qualname__ != cls.__qualname__:
             raise ValueError(f"error code {code!r} is already taken by {known.__qualname__}")
         cls.code = code
-        _BY_CODE[code] = cls
+        if known is None or known_of_bundle or not of_bundle:
+            _BY_CODE[code] = cls
         return cls
 
     return register

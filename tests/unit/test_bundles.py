@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from titan_overlay.errors import BadMessage, ConfigError, Forbidden, RemoteError, TitanError, Unavailable
+from titan_overlay.errors import (
+    BadMessage,
+    ConfigError,
+    Forbidden,
+    RemoteError,
+    TitanError,
+    Unavailable,
+    error,
+    from_wire,
+)
 from titan_overlay.identity.ids import PoolId, fingerprint
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.pool import importer
@@ -173,6 +182,34 @@ class Thumbs:
     assert list(service_type(load(bundle_of(tmp_path, source, "Thumbs"), TRUSTED, POOL)).handlers) == ["code.Thumb"]
 
 
+def test_errors_of_a_bundle_do_not_displace_those_that_the_program_knows(tmp_path: Path) -> None:
+    @error("bundled.poor")
+    class Poor(RemoteError):
+        pass
+
+    source = """
+from titan_overlay.errors import RemoteError, error
+
+@error("bundled.poor")
+class {name}(RemoteError):
+    pass
+
+@error("bundled.other")
+class {name}Other(RemoteError):
+    pass
+
+class Greeter:
+    async def hello(self, name: str) -> str:
+        raise {name}("no")
+"""
+    for name in ("Poor", "Renamed"):  # the second version renames its classes
+        cls = load(bundle_of(tmp_path, source.format(name=name)), TRUSTED, POOL)
+        with pytest.raises(RemoteError) as raised:
+            answer(ServiceRunner(cls()), "x")
+        assert raised.value.code == "bundled.poor"
+        assert type(from_wire(raised.value.to_wire())) is Poor
+
+
 def test_untrusted_code_does_not_run_and_the_refusal_names_the_command(tmp_path: Path) -> None:
     signed = bundle_of(tmp_path, "import sys\nsys.ran_untrusted = True\n" + GREETER, key=STRANGER)
     with pytest.raises(Forbidden) as refused:
@@ -202,7 +239,7 @@ def test_code_for_a_newer_python_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "error", "text"),
+    ("source", "kind", "text"),
     [
         ("import nowhere_to_be_found", RemoteError, "module 'nowhere_to_be_found' is not installed here"),
         ("import code.inner", RemoteError, r"imported relatively \(from .x import y\), not as 'code"),
@@ -214,11 +251,11 @@ def test_code_for_a_newer_python_is_refused(tmp_path: Path) -> None:
         ("Greeter = 5", BadMessage, "has no class 'Greeter'"),
     ],
 )
-def test_code_that_does_not_work_here_says_why(tmp_path: Path, source: str, error: type[TitanError], text: str) -> None:
+def test_code_that_does_not_work_here_says_why(tmp_path: Path, source: str, kind: type[TitanError], text: str) -> None:
     before = set(sys.modules)
-    with pytest.raises(error, match=text):
+    with pytest.raises(kind, match=text):
         load(bundle_of(tmp_path, source), TRUSTED, POOL)
-    if error is RemoteError:
+    if kind is RemoteError:
         assert not [name for name in set(sys.modules) - before if name.startswith(f"{importer.ROOT}.")]
 
 

@@ -13,7 +13,9 @@ from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 from typing import Any
 
-ROOT = "titan_bundles"
+from titan_overlay.errors import BUNDLE_MODULES
+
+ROOT = BUNDLE_MODULES.rstrip(".")
 
 
 class _Loader(ExecutionLoader):
