@@ -289,6 +289,38 @@ async def test_what_is_begun_has_its_room() -> None:
     await fill(blobs, some_bytes(2 << 20, seed=2))
 
 
+async def test_a_transfer_that_fails_gives_its_room_back_and_keeps_what_came() -> None:
+    """Or anybody could fill a node with promises of content that never comes."""
+    data = some_bytes(2 << 20)
+    disk = MemoryDisk()
+    blobs = await opened(disk, max_bytes=3 << 20)
+    content_id = await begin(blobs, data)
+    await blobs.put_chunk(content_id, 3, chunk(data, 3))
+    blobs.suspend(content_id)
+    blobs.suspend(content_id)
+    assert blobs.used() == CHUNK_BYTES and blobs.partial() == [content_id]
+    await begin(blobs, data)
+    assert blobs.missing(content_id) == [0, 1, 2, 4, 5, 6, 7]
+    blobs.suspend(content_id)
+    other = await fill(blobs, some_bytes(3 << 20, seed=2)[: -(1 << 10)])
+    assert blobs.has(other) and blobs.partial() == []
+    await blobs.remove(other)
+    assert blobs.used() == 0 and await disk.list("") == []
+
+
+async def test_of_two_transfers_of_one_content_one_may_fail() -> None:
+    data = some_bytes(2 * CHUNK_BYTES)
+    blobs = await opened(MemoryDisk())
+    content_id = await begin(blobs, data)
+    await begin(blobs, data)
+    blobs.suspend(content_id)
+    for index in range(2):
+        await blobs.put_chunk(content_id, index, chunk(data, index))
+    await blobs.finish(content_id)
+    blobs.suspend(content_id)
+    assert blobs.has(content_id) and await read_back(blobs, content_id) == data
+
+
 async def test_begun_twice_at_once_is_reserved_once() -> None:
     data = some_bytes(1 << 20)
     blobs = await opened(MemoryDisk(operation_seconds=0.001))

@@ -108,7 +108,8 @@ def test_a_setting_is_its_last_value(database: Database) -> None:
 def test_a_transaction_makes_its_changes(database: Database) -> None:
     with database.transaction():
         database.put_replica(ROW)
-        database.put_setting("s", b"1")
+        with database.transaction():
+            database.put_setting("s", b"1")
         database.put_peers([])
     assert database.replicas() == [ROW] and database.setting("s") == b"1"
 
@@ -165,7 +166,8 @@ def test_a_transaction_that_fails_changes_nothing(path: Path) -> None:
 
     def change_and_fail() -> None:
         with database.transaction():
-            database.put_replica(ROW)
+            with database.transaction():
+                database.put_replica(ROW)
             raise KeyError("the caller's own")
 
     with pytest.raises(KeyError):

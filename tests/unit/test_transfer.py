@@ -383,6 +383,7 @@ async def test_the_next_transfer_asks_only_for_what_is_missing(tmp_path: Path) -
 async def test_the_store_goes_on_after_a_restart_of_the_node() -> None:
     world = World()
     disk = MemoryDisk()
+    first = Blobs(disk, 1 << 30)
 
     async def mortal(type: str, body: bytes) -> bytes:
         if world.asked[1] > 6:
@@ -390,7 +391,8 @@ async def test_the_store_goes_on_after_a_restart_of_the_node() -> None:
         return await world.honest(type, body)
 
     with pytest.raises(Unavailable):
-        await world.fetch([world.add(mortal)], Blobs(disk, 1 << 30))
+        await world.fetch([world.add(mortal)], first)
+    assert 0 < first.used() < len(DATA) and first.partial() == [CONTENT_ID]
     survivor = disk.power_loss(random.Random(3))
     blobs = Blobs(survivor, 1 << 30)
     await blobs.open()

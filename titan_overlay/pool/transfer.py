@@ -257,6 +257,14 @@ class _Transfer:
         if manifest is None:
             manifest, sources = await self._fetch_manifest(sources)
         await self._sink.begin(self._content_id, self._content, manifest)
+        try:
+            await self._fetch_chunks(sources, parallel)
+            await self._sink.finish(self._content_id)
+        except BaseException:
+            self._sink.suspend(self._content_id)
+            raise
+
+    async def _fetch_chunks(self, sources: Sequence[Contact], parallel: int) -> None:
         missing = self._sink.missing(self._content_id)
         self._there = self._content.size - sum(chunk_length(self._content, index) for index in missing)
         self._report(0)
@@ -268,7 +276,6 @@ class _Transfer:
         for result in await asyncio.gather(*self._workers, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
                 raise result
-        await self._sink.finish(self._content_id)
 
     def _given_up(self, failures: Sequence[str]) -> Exception:
         if self._loop.time() >= self._deadline:

@@ -44,6 +44,10 @@ class Sink(Protocol):
         """
         ...
 
+    def suspend(self, content_id: bytes) -> None:
+        """The transfer ends here without having finished: what came is kept for the next, what was reserved is not."""
+        ...
+
     async def finish(self, content_id: bytes) -> None:
         """Verifies the whole and makes it durable and visible.
 
@@ -60,13 +64,15 @@ class Assembly:
         path: of the file, below the disk's root.
     """
 
-    __slots__ = ("_disk", "_left", "_lock", "_next", "_there", "_whole", "content", "manifest", "path")
+    __slots__ = ("_disk", "_left", "_lock", "_next", "_there", "_whole", "content", "manifest", "path", "users")
 
     def __init__(self, disk: Disk, path: str, content: Content, manifest: bytes) -> None:
         check_manifest(content, manifest)
         self.content = content
         self.manifest = manifest
         self.path = path
+        self.users = 1
+        """Transfers that put chunks into it."""
         self._disk = disk
         self._there = bytearray(chunk_count(content))  # 1: chunk written and verified
         self._left = len(self._there)
@@ -87,6 +93,11 @@ class Assembly:
             data = await self._read(index)
             if is_chunk(self.manifest, self.content, index, data) and not self._there[index]:
                 self._take(index, data)
+
+    def there(self) -> int:
+        """Bytes that are there."""
+        missing = self.missing()
+        return self.content.size - sum(chunk_length(self.content, index) for index in missing)
 
     def missing(self) -> list[int]:
         """Chunks that are not there, ascending."""

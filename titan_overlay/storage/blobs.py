@@ -115,7 +115,10 @@ class Blobs:
         check_manifest(content, manifest)
         if len(content_id) != DIGEST_BYTES:
             raise BadMessage("a content is named by 32 bytes")
-        if content_id in self._sizes or content_id in self._begun:
+        if content_id in self._sizes:
+            return
+        if content_id in self._begun:
+            self._begun[content_id].users += 1
             return
         assembly = Assembly(self._disk, _path(content_id, ".partial"), content, manifest)
         self._begun[content_id] = assembly
@@ -130,9 +133,7 @@ class Blobs:
                 raise
         except BaseException:
             del self._begun[content_id]
-            if on_disk:
-                self._left_over[content_id] = on_disk
-                self._used += on_disk
+            self._keep_left_over(content_id, on_disk)
             raise
 
     def missing(self, content_id: bytes) -> list[int]:
@@ -143,6 +144,22 @@ class Blobs:
         """Takes a chunk. Raises BadMessage: not that chunk. NotHere: not begun."""
         if content_id not in self._sizes:
             await self._assembly(content_id).put(index, data)
+
+    def suspend(self, content_id: bytes) -> None:
+        """Ends a transfer that did not finish. Its room is free again; what came stays until room is short."""
+        assembly = self._begun.get(content_id)
+        if assembly is None:
+            return
+        assembly.users -= 1
+        if not assembly.users:
+            del self._begun[content_id]
+            self._used -= _cost(assembly.content.size)
+            self._keep_left_over(content_id, assembly.there())
+
+    def _keep_left_over(self, content_id: bytes, size: int) -> None:
+        if size:
+            self._left_over[content_id] = size
+            self._used += size
 
     async def finish(self, content_id: bytes) -> None:
         """Verifies the whole and makes it durable; then `has` is true.
@@ -171,9 +188,13 @@ class Blobs:
         if digest != content_id:
             raise BadMessage(f"these bytes are sha256:{digest.hex()}, not sha256:{content_id.hex()}")
         await self.begin(content_id, content, manifest)
-        for index in self.missing(content_id):
-            await self.put_chunk(content_id, index, data[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
-        await self.finish(content_id)
+        try:
+            for index in self.missing(content_id):
+                await self.put_chunk(content_id, index, data[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
+            await self.finish(content_id)
+        except BaseException:
+            self.suspend(content_id)
+            raise
 
     async def import_file(self, source: bytes | Path, progress: Progress | None = None) -> tuple[bytes, Content, bytes]:
         """Stores bytes or a copy of a file, read once; (SHA-256, `Content`, manifest).

@@ -57,7 +57,7 @@ class SqliteDatabase:
         self.path = Path(path)
         self.notices: list[str] = []
         self._read_only = False
-        self._batches = 0
+        self._batching = False
         try:
             self._db = self._open()
         except _CorruptFileError as why:
@@ -110,12 +110,13 @@ class SqliteDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        if self._batches:
-            raise StorageError("transactions do not nest")
+        if self._batching:
+            yield  # part of the one around it
+            return
         with self._guarded():
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("BEGIN IMMEDIATE")
-        self._batches = 1
+        self._batching = True
         try:
             yield
         except BaseException:
@@ -126,12 +127,12 @@ class SqliteDatabase:
             with self._guarded():
                 self._db.execute("COMMIT")
         finally:
-            self._batches = 0
+            self._batching = False
 
     def _change(self, statement: str, values: tuple[Any, ...], *, durable: bool) -> int:
         """Runs one statement (in a transaction of its own unless in one); rows that it changed."""
         with self._guarded():
-            if not self._batches:
+            if not self._batching:
                 self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             return self._db.execute(statement, values).rowcount
 
@@ -223,7 +224,7 @@ class SqliteDatabase:
     def put_peers(self, rows: Iterable[PeerRow]) -> None:
         latest = {row.id: row for row in rows}
         with self._guarded():
-            if not self._batches:
+            if not self._batching:
                 self._db.execute("PRAGMA synchronous = NORMAL")
                 self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("DELETE FROM peers")
@@ -231,7 +232,7 @@ class SqliteDatabase:
                 "INSERT INTO peers (id, ip, port, seen) VALUES (?, ?, ?, ?)",
                 [(row.id, row.ip, row.port, row.seen) for row in latest.values()],
             )
-            if not self._batches:
+            if not self._batching:
                 self._db.execute("COMMIT")
 
     def setting(self, key: str) -> bytes | None:

@@ -196,6 +196,9 @@ class MemorySink:
             raise BadMessage(f"chunk {index} is not what the manifest says")
         self._chunks[index] = bytes(data)
 
+    def suspend(self, content_id: bytes) -> None:
+        """What came stays here."""
+
     async def finish(self, content_id: bytes) -> None:
         """Raises BadMessage: chunks are missing, or the whole is not what its name says."""
         if self.missing(content_id):
@@ -245,6 +248,9 @@ class FileSink:
     async def put_chunk(self, content_id: bytes, index: int, data: bytes) -> None:
         """Raises BadMessage: not that chunk. StorageError: the disk fails."""
         await self._begun().put(index, data)
+
+    def suspend(self, content_id: bytes) -> None:
+        """What came stays in the `.part` file."""
 
     async def finish(self, content_id: bytes) -> None:
         """Gives the file its name. Raises BadMessage: it is not the content of that name."""

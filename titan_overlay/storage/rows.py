@@ -70,7 +70,10 @@ class Database(Protocol):
         ...
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Changes within it are made together (and cost one fsync), or, after an exception, not at all."""
+        """Changes within it are made together (and cost one fsync), or, after an exception, not at all.
+
+        One within another is part of that one.
+        """
         ...
 
     def replicas(self) -> list[ReplicaRow]:
