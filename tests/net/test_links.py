@@ -557,6 +557,35 @@ async def test_a_client_without_a_link_cannot_be_dialed() -> None:
             await two.a.request(Contact(key(5).id, "127.0.0.1", 0), OBJECT, "str", NIL, deadline=now() + 5)
 
 
+async def test_connecting_makes_a_link_and_sends_nothing() -> None:
+    async with pair() as two:
+        await two.a.connect(two.contact, deadline=now() + 5)
+        assert [peer.id for peer in two.a.peers()] == [key(2).id]
+        assert two.b.counters.requests_received == 0
+        await two.ask()
+        assert two.a.counters.links_dialed == 1
+
+
+async def test_connecting_to_one_who_does_not_answer_is_a_link_error_at_the_deadline() -> None:
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+    mute = Contact(key(5).id, "127.0.0.1", server.sockets[0].getsockname()[1])
+    async with pair() as two:
+        with pytest.raises(LinkError, match="not sent"):
+            await two.a.connect(mute, deadline=now() + 0.2)
+    server.close()
+
+
+async def test_a_dial_back_dials_even_where_there_is_a_link() -> None:
+    async with pair(a_serving=False) as two:
+        await two.ask()
+        closed = Contact(key(1).id, "127.0.0.1", 1)
+        assert not await two.b.can_dial(closed)
+        await two.a.listen("127.0.0.1", 0)
+        assert await two.b.can_dial(contact(two.a))
+        assert await two.ask() == "hello"
+        assert not await two.b.can_dial(Contact(key(9).id, "127.0.0.1", two.a.port))
+
+
 async def test_a_link_that_broke_is_made_anew() -> None:
     async with pair() as two:
         await two.ask()

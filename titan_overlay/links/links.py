@@ -178,36 +178,43 @@ class Links:
             link.end_stream(replies)
 
     async def connect(self, contact: Contact, *, deadline: float) -> None:
-        """Make sure that there is a link, for callers that would rather try another peer than wait for this one.
+        """Make sure that there is a link to the peer: nothing is sent to it, so another one may be tried instead.
 
         Raises:
-            LinkError: there is none by the deadline (a loop time). Nothing was sent.
+            LinkError: there is none by the deadline (a loop time).
         """
         link = self._best.get(contact.id)
         if link is None or not link.usable:
             try:
                 await self._usable(contact, deadline)
             except DeadlineExceeded as why:
-                raise LinkError(str(why)) from None
+                raise LinkError(f"node {contact.id.hex()[:12]} at {contact.ip}:{contact.port}: {why}") from None
 
     async def can_dial(self, contact: Contact) -> bool:
-        """Whether a new link to the peer can be made, whatever links there are."""
+        """Whether this node reaches that contact by dialing it, even if there is a link already (a dial-back)."""
+        had = self._best.get(contact.id)
         try:
-            await self._dialed(contact)
+            link = await self._dialed(contact)
         except LinkError:
             return False
+        if had is not None and had.usable and link is not had:
+            link.leave()
         return True
 
     async def _usable(self, contact: Contact, deadline: float) -> Link:
         """An open, uncongested link to the peer."""
         link = self._best.get(contact.id)
+        if link is not None and link.usable:
+            return link
         try:
             async with asyncio.timeout_at(deadline):
                 if link is None or link.state is not State.OPEN:
                     link = await self._dialed(contact)
                 while not link.usable:
                     if link.state is not State.OPEN or link.leaving_since is not None:
-                        raise LinkError(f"the link to node {contact.id.hex()[:12]} ended: {link.ending or 'goodbye'}")
+                        raise LinkError(
+                            f"the link to node {contact.id.hex()[:12]} ended: {link.ending or 'it said goodbye'}"
+                        )
                     await link.drained()
         except TimeoutError:
             what = "the peer reads too slowly" if link is not None else "no link to the peer"
