@@ -186,7 +186,7 @@ class Admission:
             runner = await self._runner(descriptor, object_id, sources)
             if held is not None:
                 await self._host.remove(object_id)
-            self._host.add(descriptor, runner)
+            await self._host.open(descriptor, runner)
             expires = now + value.policy.cache_ttl if passing else self._expires(value, now)
         row = ReplicaRow(object_id, descriptor.raw, now, expires, passing)
         self._database.put_replica(row)
@@ -255,7 +255,7 @@ class Admission:
         """Takes in an object of this node's own (a device, the node object's kin)."""
         now = self._ambient.wall()
         object_id = names.object_id(self._pool, descriptor.value.name)
-        self._host.add(descriptor, runner or await self._runner(descriptor, object_id, []))
+        await self._host.open(descriptor, runner or await self._runner(descriptor, object_id, []))
         row = ReplicaRow(object_id, descriptor.raw, now, 0.0, pinned=True)
         return await taken(descriptor, [], row)
 
@@ -264,12 +264,11 @@ class Admission:
         try:
             descriptor = check_descriptor(row.descriptor, row.object_id, self._pool, self._ambient.wall())
             self.check(descriptor, row.object_id)
-            runner = await self._runner(descriptor, row.object_id, [])
+            await self._host.open(descriptor, await self._runner(descriptor, row.object_id, []))
         except RemotableError as why:
             log.warning("replica %s of the last run is not held any more: %s", row.object_id.hex()[:12], why)
             self._database.drop_replica(row.object_id)
             return None
-        self._host.add(descriptor, runner)
         return descriptor
 
     # ---- letting go ------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ assert _QUESTIONS.keys() == QUESTIONS
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a node allows the objects that it holds."""
 
-    objects: int = 4096
+    objects: int = 32_768
     mailbox: int = 256
     """Messages that wait for one object, where its class says nothing."""
     concurrency: int = 32
