@@ -1,6 +1,7 @@
 """What authors of objects write, and what they are told when it is wrong."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -230,6 +231,28 @@ def test_idempotent_handlers_are_listed_for_the_descriptor() -> None:
 
     assert service_type(Some).idempotent == ("str",)
     assert service_type(All).idempotent == ("*",)
+
+
+def test_a_decorated_handler_is_still_one_but_never_plain() -> None:
+    def twice(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(self: Any, *arguments: Any) -> Any:
+            return function(self, *arguments)
+
+        return wrapper
+
+    class Decorated:
+        @twice
+        async def quick(self, text: str) -> str:
+            return text
+
+        @twice
+        async def count(self, up_to: int) -> AsyncIterator[int]:
+            yield up_to
+
+    assert not handler_of(Decorated, "str").plain
+    assert not handler_of(Decorated, "str").sync
+    assert handler_of(Decorated, "int").streams
 
 
 def test_only_a_handler_without_anything_to_wait_for_is_plain() -> None:

@@ -40,9 +40,11 @@ class Handler:
         self.method = method
         self.reply = reply
         self.takes_context = takes_context
-        self.streams = inspect.isasyncgenfunction(function)
-        self.sync = not self.streams and not inspect.iscoroutinefunction(function)
-        self.plain = self.sync or (not self.streams and _never_suspends(function))
+        inner = inspect.unwrap(function)
+        self.streams = inspect.isasyncgenfunction(inner)
+        self.sync = not self.streams and not inspect.iscoroutinefunction(inner)
+        # What a decorator adds around it may wait, whatever the method itself does.
+        self.plain = self.sync or (inner is function and not self.streams and _never_suspends(function))
         """It ends in one step, so it can run without a task."""
         self.idempotent = bool(getattr(function, "__titan_idempotent__", False))
         self.text = (inspect.getdoc(function) or "").partition("\n")[0]
@@ -93,7 +95,8 @@ def find_handlers(cls: type) -> dict[str, Handler]:
 
 def _handler_of(cls: type, name: str, function: types.FunctionType) -> Handler | None:
     where = f"{cls.__name__}.{name}"
-    is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    inner = inspect.unwrap(function)
+    is_async = inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner)
     advice = "; a method that is no handler has a name with a leading underscore"
     parameters = list(inspect.signature(function).parameters.values())[1:]
     needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -130,7 +133,7 @@ def _handler(where: str, name: str, function: Any, annotation: Any, returned: An
             f"{where}: {getattr(annotation, '__name__', annotation)} is no message type; "
             "take str, bytes, int, float, bool, list, dict or a class that derives from titan.Message"
         )
-    reply = _reply_of(returned, inspect.isasyncgenfunction(function))
+    reply = _reply_of(returned, inspect.isasyncgenfunction(inspect.unwrap(function)))
     if reply is Any and _is_message_class(annotation):
         reply = reply_type(annotation)
     try:
