@@ -120,14 +120,6 @@ class Pool:
     async def stream_raw(
         self, name: str, type_name: str, body: bytes, *, timeout: float = 60.0
     ) -> AsyncIterator[bytes]:
-        """As `stream`, for faces that have a type name and an encoded body instead of a class."""
-        deadline = asyncio.get_running_loop().time() + timeout
-        async for item in self._router.stream(name, type_name, body, deadline=deadline):
-            yield item
-
-    async def stream_raw(
-        self, name: str, type_name: str, body: bytes, *, timeout: float = 60.0
-    ) -> AsyncIterator[bytes]:
         """As `stream`, likewise."""
         deadline = asyncio.get_running_loop().time() + timeout
         async for item in self._router.stream(name, type_name, body, deadline=deadline):

@@ -241,7 +241,10 @@ class Node(Member):
 
     async def _restore(self) -> None:
         for row in self.database.replicas():
-            descriptor = await self.admission.restore(row) if await self.keeper.still_wanted(row) else None
+            if not await self.keeper.still_wanted(row):
+                await self.admission.release(row.object_id)
+                continue
+            descriptor = await self.admission.restore(row)
             if descriptor is not None:
                 await self.keeper.resume(descriptor, row)
 
@@ -311,6 +314,12 @@ class Node(Member):
                 log.warning("leaving took too long; what is not withdrawn expires by itself")
             self._write_peers()
         await self.close()
+
+    async def close(self) -> None:
+        """Stops at once, and tells nobody."""
+        if hasattr(self, "keeper"):
+            await self.keeper.close()
+        await super().close()
 
     async def _save_peers(self) -> None:
         while True:

@@ -12,7 +12,7 @@ message's type is idempotent; otherwise the sender gets `Unavailable(maybe_execu
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Protocol
 
 from titan_overlay.ambient import Ambient
@@ -41,8 +41,9 @@ PLACES_MAX = 4096
 """Objects whose holders are remembered."""
 DIAL_PATIENCE = 1.5
 """Seconds after which a holder that cannot be dialled is left aside for the next."""
-REPLY_PATIENCE = 2.0
-"""Seconds without an answer after which an idempotent request is also sent to another holder."""
+HEDGE_SECONDS = (0.6, 2.0)
+"""Shortest and longest wait for an answer before what is idempotent is also sent to another holder."""
+DESCRIBE_PATIENCE = 2.0
 PLACE_SECONDS = 60.0
 """How long a place is believed before the directory is asked again."""
 HINTS_MAX = 2
@@ -298,7 +299,7 @@ class Router:
                 contact = contact_of(holder)
                 await self._links.connect(contact, deadline=self._patient(deadline, DIAL_PATIENCE))
                 body = await self._links.request(
-                    contact, object_id, "titan.Describe", _EMPTY, deadline=self._patient(deadline, REPLY_PATIENCE)
+                    contact, object_id, "titan.Describe", _EMPTY, deadline=self._patient(deadline, DESCRIBE_PATIENCE)
                 )
                 raw = codec.decode(body, bytes)
                 fresh = check_descriptor(raw, object_id, self._overlay.pool, self._ambient.wall())
@@ -351,59 +352,126 @@ class Router:
     async def _call_any(self, place: Place, request: Request) -> bytes:
         """Try holders until one answers; look up anew once when none of those known did."""
         descriptor = place.descriptor.value
-        idempotent = descriptor.kind == "data" or "*" in descriptor.idempotent or request.type in descriptor.idempotent
-        idempotent = idempotent or request.type in _HARMLESS
-        tried: set[NodeId] = set()
-        failure: RemotableError = Unavailable(
-            f"no holder of {descriptor.name!r} answers; see: titan locate {descriptor.name}"
-        )
-        for fresh in (False, True):
-            if fresh:
-                place = await self.place(request.object_id, name=descriptor.name, deadline=request.deadline, fresh=True)
-            for holder in self._order(place):
-                if holder.signer in tried:
-                    continue
-                tried.add(holder.signer)
-                try:
-                    answer = await self._try(contact_of(holder), request, idempotent)
-                except NotHere:
-                    self.forget_holder(request.object_id, holder.signer)
-                except Overloaded as full:
-                    failure = full
-                except LinkError as why:
-                    self.forget_holder(request.object_id, holder.signer)
-                    failure = Unavailable(
-                        f"the holder {holder.signer.hex()[:12]} of {descriptor.name!r} went silent: {why}",
-                        maybe_executed=why.maybe_executed,
-                    )
-                    if why.maybe_executed and not idempotent:
-                        raise failure from None
-                else:
-                    if self.on_read is not None:
-                        self.on_read(place)
-                    return answer
-        raise failure
+        tries = Tries(descriptor.name)
+        call = self._hedged if self._is_idempotent(descriptor, request.type) else self._one_by_one
+        answer = await call(place, request, tries)
+        if answer is None:
+            raise tries.failure
+        if self.on_read is not None:
+            self.on_read(place)
+        return answer
 
-    async def _try(self, contact: Contact, request: Request, idempotent: bool) -> bytes:
-        """One holder. Dialling is given up early; waiting for the answer only where another may run it as well."""
+    def _is_idempotent(self, descriptor: Descriptor, type: str) -> bool:
+        declared = descriptor.idempotent
+        return descriptor.kind == "data" or type in declared or type in _HARMLESS or "*" in declared
+
+    async def _candidates(self, place: Place, request: Request, tries: "Tries") -> AsyncIterator[Contact]:
+        """The holders known, then those that a fresh look-up brings."""
+        for contact in tries.next_of(self._order(place)):
+            yield contact
+        name = place.descriptor.value.name
+        place = await self.place(request.object_id, name=name, deadline=request.deadline, fresh=True)
+        for contact in tries.next_of(self._order(place)):
+            yield contact
+
+    async def _one_by_one(self, place: Place, request: Request, tries: "Tries") -> bytes | None:
+        """What may run only once: the next holder is tried where the last one certainly did not begin.
+
+        Raises:
+            Unavailable: it may have begun, and nobody knows.
+        """
+        async for contact in self._candidates(place, request, tries):
+            try:
+                return await self._try(contact, request)
+            except (NotHere, Overloaded, LinkError) as why:
+                self._failed(request.object_id, contact, why, tries)
+                if isinstance(why, LinkError) and why.maybe_executed:
+                    raise tries.failure from None
+        return None
+
+    async def _hedged(self, place: Place, request: Request, tries: "Tries") -> bytes | None:
+        """What may run more than once: a holder that keeps us waiting is not given up, but another is asked as well."""
+        running: dict[asyncio.Task[bytes], Contact] = {}
+        loop = asyncio.get_running_loop()
+        try:
+            async for contact in self._candidates(place, request, tries):
+                running[loop.create_task(self._try(contact, request))] = contact
+                answer = await self._first(running, request, tries, self._patience(contact.id))
+                if answer is not None:
+                    return answer
+            return await self._first(running, request, tries, None)
+        finally:
+            for task, contact in running.items():
+                # Another was faster, or time is up: the next message does not begin with this one.
+                self.forget_holder(request.object_id, contact.id)
+                task.cancel()
+
+    def _patience(self, node: NodeId) -> float:
+        """Seconds to wait for one holder before another is asked as well."""
+        shortest, longest = HEDGE_SECONDS
+        latency = self._links.latency(node)
+        return shortest if latency is None else min(longest, max(shortest, 8 * latency))
+
+    async def _first(
+        self, running: dict[asyncio.Task[bytes], Contact], request: Request, tries: "Tries", patience: float | None
+    ) -> bytes | None:
+        """The first answer; None where all have failed, or nobody answered within `patience` seconds."""
+        while running:
+            done, _ = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                return None
+            for task in [each for each in running if each in done]:
+                contact = running.pop(task)
+                try:
+                    return task.result()
+                except (NotHere, Overloaded, LinkError) as why:
+                    self._failed(request.object_id, contact, why, tries)
+        return None
+
+    def _failed(
+        self, object_id: ObjectId, contact: Contact, why: NotHere | Overloaded | LinkError, tries: "Tries"
+    ) -> None:
+        if not isinstance(why, Overloaded):
+            self.forget_holder(object_id, contact.id)
+        tries.note(contact, why)
+
+    async def _try(self, contact: Contact, request: Request) -> bytes:
+        """One holder. Dialling is given up early: nothing was sent, so the next one may be asked."""
         await self._links.connect(contact, deadline=self._patient(request.deadline, DIAL_PATIENCE))
-        answer: Awaitable[bytes] = self._links.request(
+        return await self._links.request(
             contact, request.object_id, request.type, request.body, deadline=request.deadline, chain=request.chain
         )
-        if not idempotent:
-            return await answer
-        try:
-            return await asyncio.wait_for(answer, self._reply_patience(contact.id, request.deadline))
-        except TimeoutError:
-            raise LinkError("no answer in time", maybe_executed=True) from None
-
-    def _reply_patience(self, node: NodeId, deadline: float) -> float:
-        """Half of what is left at most, so that there is time for another holder."""
-        left = deadline - asyncio.get_running_loop().time()
-        return max(min(left, REPLY_PATIENCE), left / 2)
 
     def _patient(self, deadline: float, patience: float) -> float:
         return min(deadline, asyncio.get_running_loop().time() + patience)
+
+
+class Tries:
+    """Holders that were asked for one message, and what to say if none answers."""
+
+    __slots__ = ("_asked", "_name", "failure")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._asked: set[NodeId] = set()
+        self.failure: RemotableError = Unavailable(f"no holder of {name!r} answers; see: titan locate {name}")
+
+    def next_of(self, holders: Sequence[Signed[Advertisement]]) -> Iterator[Contact]:
+        """Those not asked yet."""
+        for holder in holders:
+            if holder.signer not in self._asked:
+                self._asked.add(holder.signer)
+                yield contact_of(holder)
+
+    def note(self, contact: Contact, why: NotHere | Overloaded | LinkError) -> None:
+        """A holder failed."""
+        if isinstance(why, Overloaded):
+            self.failure = why
+        elif isinstance(why, LinkError):
+            self.failure = Unavailable(
+                f"the holder {contact.id.hex()[:12]} of {self._name!r} went silent: {why}",
+                maybe_executed=why.maybe_executed,
+            )
 
 
 _EMPTY = codec.encode({})

@@ -1,0 +1,259 @@
+"""Objects by name, on a simulated pool: published, found, called, moved, deleted, kept alive."""
+
+import asyncio
+
+import pytest
+
+import titan_overlay as titan
+from tests.sim.services import Add, Calculator, NegativeError
+from titan_overlay.identity import names
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.testing.pool import SimulatedPool
+
+pytestmark = pytest.mark.loops("virtual")
+
+
+async def test_a_published_service_answers_from_anywhere_at_once() -> None:
+    async with SimulatedPool(12) as sim:
+        receipt = await sim.publish(Calculator, "calc")
+        assert len(receipt.holders) == 3
+        for node in sim.nodes:
+            assert await sim.pool(node).send("calc", Add(2, 3)) == 5
+
+
+async def test_a_name_that_nobody_published_is_not_found() -> None:
+    async with SimulatedPool(8) as sim:
+        with pytest.raises(titan.NotFound, match=r"nodes asked") as caught:
+            await (await sim.client()).send("nobody/home", "x", timeout=10)
+        assert caught.value.asked > 0
+
+
+async def test_a_stream_of_replies_arrives_in_order() -> None:
+    async with SimulatedPool(8) as sim:
+        await sim.publish(Calculator, "calc")
+        pool = await sim.client()
+        assert [item async for item in pool.stream("calc", 500)] == list(range(500))
+
+
+async def test_errors_of_handlers_come_back_as_what_they_are() -> None:
+    async with SimulatedPool(8) as sim:
+        await sim.publish(Calculator, "calc")
+        pool = await sim.client()
+        with pytest.raises(titan.RemoteError) as plain:
+            await pool.send("calc", {})
+        assert plain.value.type == "KeyError" and plain.value.correlation
+        with pytest.raises(NegativeError) as own:
+            await pool.send("calc", {"value": 7})
+        assert own.value.value == 7
+        with pytest.raises(titan.BadMessage, match="str"):
+            await pool.send("calc", b"bytes are not among them")
+        assert await pool.send("calc", "still alive") == "still alive"
+
+
+async def test_a_handler_that_takes_too_long_ends_at_the_deadline() -> None:
+    async with SimulatedPool(8) as sim:
+        await sim.publish(Calculator, "calc")
+        with pytest.raises(titan.DeadlineExceeded):
+            await (await sim.client()).send("calc", 30.0, timeout=2)
+
+
+async def test_objects_call_each_other_and_see_who_asks() -> None:
+    async with SimulatedPool(8) as sim:
+        await sim.publish(Calculator, "one")
+        await sim.publish(Calculator, "two")
+        pool = await sim.client()
+        seen = await pool.send("one", ["two"])
+        holders = {each.key.id.hex() for name in ("one", "two") for each in sim.holders(name)}
+        assert seen in holders, "the second object is asked by the node of the first, not by the user"
+        assert await pool.send("one", []) == sim.user.id.hex()
+
+
+async def test_a_chain_of_calls_in_a_circle_ends() -> None:
+    async with SimulatedPool(8) as sim:
+        await sim.publish(Calculator, "ring")
+        with pytest.raises((titan.ReentrantCall, titan.BadMessage)):
+            await (await sim.client()).send("ring", ["ring"] * 40)
+
+
+async def test_a_new_version_replaces_the_old_one_everywhere() -> None:
+    async with SimulatedPool(12) as sim:
+        pool = await sim.client()
+        first = await pool.publish(Calculator, "calc")
+        second = await pool.publish(Calculator, "calc", policy=titan.Policy(min_copies=4))
+        assert second.version > first.version
+        assert {each.version for each in await pool.locate("calc")} == {second.version}
+        assert len(sim.holders("calc")) == 4
+
+
+async def test_deletion_tells_its_four_outcomes_apart() -> None:
+    async with SimulatedPool(12) as sim:
+        pool = await sim.client()
+        receipt = await pool.publish(Calculator, "calc")
+        stranger = await sim.client(user=SigningKey(b"s" * 32))
+        assert await stranger.delete("calc") == "wrong token"
+        assert await stranger.delete("calc", "00" * 16) == "wrong token"
+        assert await stranger.delete("nothing/here") == "nothing to delete"
+        assert await stranger.delete("calc", receipt.token) == "deleted", "who has the token may delete"
+        assert await pool.delete("calc") == "already gone"
+        with pytest.raises(titan.Gone):
+            await pool.send("calc", "x")
+        assert not sim.holders("calc")
+        await pool.publish(Calculator, "calc")
+        assert await pool.send("calc", "back") == "back"
+
+
+async def test_data_lives_while_anyone_pins_it() -> None:
+    async with SimulatedPool(12) as sim:
+        mine, theirs = await sim.client(), await sim.client(user=SigningKey(b"t" * 32))
+        name = await mine.put(b"shared bytes")
+        assert await theirs.put(b"shared bytes") == name
+        assert await mine.delete(name) == "deleted"
+        assert await theirs.get(name) == b"shared bytes"
+        assert await theirs.delete(name) == "deleted"
+        with pytest.raises((titan.NotFound, titan.Gone)):
+            await (await sim.client()).get(name)
+
+
+async def test_data_of_many_chunks_comes_back_whole() -> None:
+    async with SimulatedPool(10) as sim:
+        content = bytes(range(256)) * 8192
+        name = await (await sim.client()).put(content)
+        assert await (await sim.client()).get(name) == content
+
+
+async def test_a_holder_that_dies_is_replaced() -> None:
+    async with SimulatedPool(16) as sim:
+        await sim.publish(Calculator, "calc")
+        await sim.settle()
+        for holder in sim.holders("calc")[:2]:
+            sim.kill(holder)
+        took = await sim.settle(lambda: len(sim.holders("calc")) >= 3, within=180)
+        assert took > 0
+        assert await (await sim.client()).send("calc", "x") == "x"
+
+
+async def test_messages_are_answered_while_holders_die() -> None:
+    async with SimulatedPool(20) as sim:
+        await sim.publish(Calculator, "calc")
+        pool = await sim.client()
+        await sim.settle()
+        for _ in range(5):
+            sim.kill(sim.holders("calc")[0])
+            for number in range(5):
+                assert await pool.send("calc", f"message {number}", timeout=10) == f"message {number}"
+            await sim.settle(lambda: len(sim.holders("calc")) >= 3, within=180)
+
+
+async def test_a_clean_stop_hands_over_before_it_leaves() -> None:
+    async with SimulatedPool(12) as sim:
+        await sim.publish(Calculator, "calc")
+        await sim.settle()
+        await sim.stop(sim.holders("calc")[0])
+        assert len(sim.holders("calc")) >= 3
+
+
+async def test_a_moved_object_answers_all_the_time() -> None:
+    async with SimulatedPool(12) as sim:
+        pool = await sim.client()
+        await pool.publish(Calculator, "calc", policy=titan.Policy(min_copies=1, max_copies=1))
+        await sim.settle()
+        target = next(each for each in sim.live() if each not in sim.holders("calc"))
+        stop = asyncio.Event()
+
+        async def ask() -> int:
+            answered = 0
+            while not stop.is_set():
+                assert await pool.send("calc", "x") == "x"
+                answered += 1
+                await asyncio.sleep(0.05)
+            return answered
+
+        asking = asyncio.create_task(ask())
+        await asyncio.sleep(1)
+        await pool.move("calc", target.name)
+        await asyncio.sleep(5)
+        stop.set()
+        assert await asking > 30
+        assert sim.holders("calc") == [target]
+
+
+async def test_publishing_without_a_grant_names_what_helps() -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client(user=SigningKey(b"u" * 32))
+        pool._member.grants.clear()
+        with pytest.raises(titan.Forbidden, match=r"titan grant .* publish --names"):
+            await pool.publish(Calculator, "weather/berlin")
+        with pytest.raises(titan.Unavailable, match=r"0 of \d+ nodes accept .*--trust"):
+            await pool.publish(Calculator, "~me/berlin")
+
+
+async def test_nodes_are_objects() -> None:
+    async with SimulatedPool(10) as sim:
+        pool = await sim.client()
+        pong = await pool.send(sim.nodes[3].name, titan.Ping())
+        assert pong.holder == sim.nodes[3].key.id.hex()
+        everyone = await pool.census()
+        assert [each.id for each in everyone] == sorted(each.key.id.hex() for each in sim.nodes)
+        assert await pool.census(["cores>=100000"]) == []
+        replies = await pool.multicast([each.name for each in sim.nodes[:3]], titan.Ping())
+        assert all(reply.holder == name.removeprefix("node:") for name, reply in replies.items())
+        with pytest.raises(titan.NotFound):
+            await pool.send(names.node_name(SigningKey(b"n" * 32).id), titan.Ping())
+
+
+async def test_every_object_answers_questions() -> None:
+    async with SimulatedPool(6) as sim:
+        await sim.publish(Calculator, "calc")
+        pool = await sim.client()
+        info = await pool.send("calc", titan.Info())
+        assert (info.name, info.kind, info.type) == ("calc", "service", "Calculator")
+        assert "test.Add" in await pool.send("calc", titan.Schema())
+        await pool.send("calc", "x")
+        assert (await pool.send("calc", titan.Stats())).messages >= 0
+
+
+async def test_a_reference_is_sugar_over_send() -> None:
+    async with SimulatedPool(6) as sim:
+        await sim.publish(Calculator, "calc")
+        calculator = (await sim.client()).ref(Calculator, "calc")
+        assert await calculator.add(Add(20, 22)) == 42
+        with pytest.raises(titan.BadMessage, match=r"takes a test\.Add"):
+            await calculator.add("text")  # type: ignore[arg-type]
+
+
+async def test_a_replica_survives_a_restart_of_its_node() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        name = await pool.put(b"kept through the power cut" * 100)
+        holder = sim.holders(name)[0]
+        sim.kill(holder)
+        await sim.restart(holder)
+        assert holder in sim.holders(name)
+        assert holder.running.host.get(bytes.fromhex(name.removeprefix("sha256:"))) is not None
+
+
+async def test_a_replica_that_slept_through_the_deletion_does_not_come_back() -> None:
+    async with SimulatedPool(12) as sim:
+        pool = await sim.client()
+        receipt = await pool.publish(Calculator, "calc")
+        await sim.settle()
+        sleeper = sim.holders("calc")[0]
+        sim.kill(sleeper)
+        assert await pool.delete("calc", receipt.token) == "deleted"
+        await sim.settle(seconds=2000)
+        await sim.restart(sleeper)
+        await sim.settle()
+        with pytest.raises(titan.Gone):
+            await pool.send("calc", "x")
+        assert not sim.holders("calc")
+
+
+async def test_the_two_sides_of_a_partition_meet_again_with_few_enough_copies() -> None:
+    async with SimulatedPool(16) as sim:
+        await sim.publish(Calculator, "calc", policy=titan.Policy(min_copies=3, max_copies=4))
+        await sim.settle()
+        sim.partition(sim.nodes[:8], sim.nodes[8:])
+        await sim.settle(seconds=300)
+        assert await sim.pool(0).send("calc", "x") == "x"
+        sim.heal()
+        await sim.settle(lambda: 3 <= len(sim.holders("calc")) <= 4, within=4000)
