@@ -101,3 +101,12 @@ def check(raw: bytes, type: type[R], pool: PoolId) -> Signed[R]:
         raise BadMessage(f"the signature of this {type.LABEL.decode()} does not hold in pool {pool.hex()[:12]}")
     value: Any = codec.decode(envelope.body, type)
     return Signed(value, envelope.public, raw)
+
+
+def claimed_key(raw: bytes) -> bytes:
+    """The public key that a record says it is signed by, before anything is checked.
+
+    Raises:
+        BadMessage: not a record.
+    """
+    return codec.decode(raw, _Envelope).public

@@ -30,6 +30,7 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.config import FILE_NAME, default_data_directory
 from titan_overlay.errors import StorageError
 from titan_overlay.identity.grants import JoinLine
+from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.keys import KEY_BYTES, SigningKey
 from titan_overlay.identity.records import MAX_RECORD_BYTES
 
@@ -215,6 +216,17 @@ class DataDirectory:
         """
         known = _load_key(path / "client.key")
         return known or _make_key(path / "client.key", ambient.token_bytes(KEY_BYTES))
+
+    @staticmethod
+    def read_pool_key(path: Path) -> SigningKey | None:
+        """As `pool_key`, beside a running node."""
+        return _load_key(path / "pool.key")
+
+    @staticmethod
+    def read_node_id(path: Path) -> NodeId | None:
+        """Id of the node that has this directory; None where none has run on it yet."""
+        key = _load_key(path / "identity.key")
+        return key.id if key else None
 
     @staticmethod
     def add_grant(path: Path, raw: bytes) -> None:

@@ -1,0 +1,222 @@
+"""From a data directory to a node: who it is, which pool it is in, what it may do. Founding is here too."""
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.config import NodeConfig
+from titan_overlay.errors import BadMessage, ConfigError, Forbidden
+from titan_overlay.identity import grants
+from titan_overlay.identity.grants import JoinLine, Right
+from titan_overlay.identity.ids import NodeId, PoolId, solves_puzzle
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.node import Node
+from titan_overlay.storage.database import SqliteDatabase
+from titan_overlay.storage.directory import DataDirectory
+from titan_overlay.storage.disk import RealDisk
+from titan_overlay.values import parse_address
+
+ALL_RIGHTS: Final = Right.JOIN | Right.CALL | Right.HOST | Right.PUBLISH | Right.DELETE | Right.ADMINISTER
+RENEW_SECONDS: Final = grants.FOUNDER_SECONDS / 2
+"""A founder's own grant that lasts less long is renewed at the next start, while the pool's key is here."""
+
+PORTS_TRIED: Final = 100
+_WILDCARDS: Final = ("0.0.0.0", "::", "")  # noqa: S104
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A node that is ready to start, and what is closed after it."""
+
+    node: Node
+    seeds: tuple[JoinLine, ...]
+    founding: bool
+    """It has just founded its pool."""
+    pinned: bool
+    """The pool was known before this start (else: trust on first use, unless a join line names it)."""
+    database: SqliteDatabase
+    disk: RealDisk
+
+    def close(self) -> None:
+        """After the node has stopped."""
+        self.database.close()
+        self.disk.close()
+
+
+def prepare(config: NodeConfig, directory: DataDirectory, ambient: Ambient) -> Prepared:
+    """The node of this directory, with its keys, its pool and its grants.
+
+    Raises:
+        ConfigError: the directory belongs to another pool than the join lines, or its pool is unknown.
+        StorageError: a file cannot be used.
+    """
+    lines = [JoinLine.parse(text) for text in config.bootstrap]
+    for line in lines:
+        if line.invitation:
+            directory.save_grant(line.invitation)
+    key = directory.node_key(ambient, lambda made: solves_puzzle(made.id, config.puzzle_bits))
+    owner = directory.client_key(ambient)
+    database = SqliteDatabase(directory.database)
+    try:
+        known = database.setting("pool")
+        founding = known is None and not lines
+        if founding:
+            founded = directory.make_pool_key(ambient)
+            known = founded.public
+            database.put_setting("pool", known)
+            database.put_setting("founder", b"1")
+        pool = _agreed_pool(known, lines, directory)
+        founder = database.setting("founder") == b"1"
+        if founder and pool is not None:
+            _grant_founder(directory, pool, (key, owner), ambient)
+        saved = directory.load_grants()
+        if pool is not None:
+            config = replace(config, trust=_trusted(config.trust, saved, pool, ambient.wall()))
+        seeds = lines or [JoinLine(each.ip, each.port, node=each.id) for each in database.peers()]
+        disk = RealDisk(directory.path)
+        node = Node(
+            key,
+            pool,
+            ambient,
+            _dialable(config) if founder else config,
+            database=database,
+            disk=disk,
+            founder=founder,
+            owner=owner,
+            grants=saved,
+            cpu_seconds=_cpu_seconds,
+        )
+    except BaseException:
+        database.close()
+        raise
+    return Prepared(node, tuple(seeds), founding, known is not None, database, disk)
+
+
+def _agreed_pool(known: bytes | None, lines: Sequence[JoinLine], directory: DataDirectory) -> PoolId | None:
+    """The pool that the directory and the join lines agree on; None: whatever the first contact is in."""
+    named = {line.pool for line in lines if line.pool}
+    if len(named | ({known} if known else set())) > 1:
+        where = f"{directory.path} belongs to pool {known.hex()[:12]}" if known else "two pools are named"
+        others = " and ".join(sorted(pool.hex()[:12] for pool in named))
+        raise ConfigError(
+            f"{where}, the join line says {others}; a node is in one pool: choose another with --data DIR"
+        )
+    agreed = known or next(iter(named), None)
+    return PoolId(agreed) if agreed else None
+
+
+def _grant_founder(directory: DataDirectory, pool: PoolId, keys: Sequence[SigningKey], ambient: Ambient) -> None:
+    """The founder's node and user work by grants, so that the pool's key can be taken off line."""
+    signer = directory.pool_key()
+    if signer is None or signer.public != pool:
+        return
+    now = ambient.wall()
+    saved = directory.load_grants()
+    for key in keys:
+        if not any(_lasts(raw, pool, key.id, now) for raw in saved):
+            expires = now + grants.FOUNDER_SECONDS
+            directory.save_grant(grants.issue(signer, pool, key.id, ALL_RIGHTS, expires=expires).raw)
+
+
+def _lasts(raw: bytes, pool: PoolId, who: NodeId, now: float) -> bool:
+    try:
+        grant = grants.check(raw, pool, now).value
+    except (BadMessage, Forbidden):
+        return False
+    return grant.grantee == who and grant.rights == ALL_RIGHTS and grant.expires > now + RENEW_SECONDS
+
+
+def _trusted(named: Sequence[str], saved: Sequence[bytes], pool: PoolId, now: float) -> tuple[str, ...]:
+    """Keys whose code this node runs: those that the operator names, and those of invitations that say so."""
+    invited = []
+    for raw in saved:
+        try:
+            grant = grants.check(raw, pool, now).value
+        except (BadMessage, Forbidden):
+            continue
+        if grant.trust and grant.grantee == grants.BEARER:
+            invited.append(grant.trust.hex())
+    for text in named:
+        if len(text) != 64 or any(c not in "0123456789abcdef" for c in text):
+            raise ConfigError(f"--trust {text}: a key has 64 hexadecimal digits; `titan id` shows it")
+    return tuple(dict.fromkeys([*named, *invited]))
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system
+
+
+# ---- addresses -------------------------------------------------------------------------------------------------
+
+
+def choose_port(config: NodeConfig, *, named: bool) -> NodeConfig:
+    """The settings with a port that is free for UDP and TCP.
+
+    Args:
+        named: the operator named the port; then no other will do.
+
+    Raises:
+        ConfigError: it is taken, or the address is not this machine's.
+    """
+    host, port = parse_address(config.listen)
+    if port == 0:
+        return config
+    for candidate in range(port, min(port + (1 if named else PORTS_TRIED), 65536)):
+        problem = _taken(host, candidate)
+        if problem is None:
+            return replace(config, listen=_address(host, candidate))
+        if problem.errno != errno.EADDRINUSE:
+            raise ConfigError(
+                f"cannot listen on {config.listen}: {problem.strerror}; name another with --listen HOST:PORT"
+            )
+    raise ConfigError(f"cannot listen on {config.listen}: it is in use; name another port with --listen HOST:PORT")
+
+
+def _taken(host: str, port: int) -> OSError | None:
+    """Why an address cannot be listened on, or None."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(family, kind) as trial:
+            if kind == socket.SOCK_STREAM:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                trial.bind((host, port))
+            except OSError as why:
+                return why
+    return None
+
+
+def _dialable(config: NodeConfig) -> NodeConfig:
+    """A founder has nobody to tell it how it looks from outside: it says the address that its packets leave by."""
+    host, port = parse_address(config.listen)
+    if config.advertise is not None or host not in _WILDCARDS or port == 0:
+        return config
+    return replace(config, advertise=_address(_outgoing_ip(host), port))
+
+
+def _outgoing_ip(host: str) -> str:
+    """The address of this machine's default route. Nothing is sent; the destination is one reserved for examples."""
+    family, far = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    with socket.socket(family, socket.SOCK_DGRAM) as trial:
+        try:
+            trial.connect((far, 9))
+            return str(trial.getsockname()[0])
+        except OSError:  # no network but itself
+            return "::1" if family == socket.AF_INET6 else "127.0.0.1"
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def join_line(node: Node) -> JoinLine:
+    """How others reach this node."""
+    contact = node.overlay.contact
+    return JoinLine(contact.ip, contact.port, node.overlay.pool, contact.id)

@@ -1,0 +1,176 @@
+"""`titan doctor`: what could be wrong here, one line each, with the command that helps."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+
+from titan_overlay.cli import output
+from titan_overlay.cli.face import Face, command
+from titan_overlay.cli.trust import grant_facts
+
+if TYPE_CHECKING:
+    from titan_overlay.client import Pool
+    from titan_overlay.pool.orders import NodeInfo
+
+CLOCK_SECONDS = 30.0
+"""A clock that differs more than this from the others' is worth a warning."""
+
+GRANT_DAYS = 2.0
+SPACE_SHARE = 1.1
+"""Free room below this many times what the node may still store is a warning."""
+
+
+class Check(NamedTuple):
+    """One line of the report."""
+
+    what: str
+    ok: bool
+    text: str
+    help: str = ""
+    """The command, or the deed, that helps."""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `titan`."""
+    command(app)(doctor)
+
+
+async def doctor(face: Face) -> None:
+    """Check the data directory, the node, its address, the clock and the grants."""
+    checks = [*_directory(face), *_settings(face), *_grants(face)]
+    async with AsyncExitStack() as stack:
+        checks += [check async for check in _online(face, stack)]
+    face.show([check._asdict() for check in checks], lambda: _report(checks))
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+def _report(checks: list[Check]) -> Any:
+    rows = [("ok" if check.ok else "warn", check.what, check.text, check.help) for check in checks]
+    return output.table(("", "what", "finding", "what helps"), rows)
+
+
+def _directory(face: Face) -> Iterator[Check]:
+    import shutil
+
+    path = face.directory
+    if not path.is_dir():
+        yield Check("data directory", False, f"{path} is not there yet", "titan-node, or titan id")
+        return
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        yield Check("data directory", False, f"{path} is open to others (mode {mode:o})", f"chmod 700 {path}")
+    elif not os.access(path, os.W_OK):
+        yield Check("data directory", False, f"{path} cannot be written", f"chown -R $USER {path}")
+    else:
+        yield Check("data directory", True, str(path))
+    free = shutil.disk_usage(path).free
+    limit = _config(face).max_bytes
+    enough = free > SPACE_SHARE * limit
+    yield Check(
+        "disk",
+        enough,
+        f"{output.size(free)} free, the node may store {output.size(limit)}",
+        "" if enough else f"titan-node --max-bytes {int(free / 2 / 2**20)}MiB",
+    )
+
+
+def _config(face: Face) -> Any:
+    from titan_overlay.config import load
+
+    return load(flags={"data": face.data}, environment=os.environ).config
+
+
+def _settings(face: Face) -> Iterator[Check]:
+    from titan_overlay.errors import ConfigError
+
+    try:
+        config = _config(face)
+    except ConfigError as why:
+        yield Check("settings", False, str(why), "titan config show --origin")
+        return
+    yield Check("settings", True, f"listen {config.listen}")
+
+
+def _grants(face: Face) -> Iterator[Check]:
+    from titan_overlay.ambient import Ambient
+    from titan_overlay.storage.directory import DataDirectory
+
+    now = Ambient.system().wall()
+    found = [grant_facts(raw, now) for raw in DataDirectory.read_grants(face.directory)]
+    valid = [each for each in found if each["state"] == "valid"]
+    ask = "titan id, and let the holder of the pool's key run: titan grant KEY RIGHTS"
+    if len(valid) < len(found):
+        yield Check("grants", False, f"{len(found) - len(valid)} of {len(found)} have expired or are unreadable", ask)
+    soon = [each for each in valid if each["days_left"] < GRANT_DAYS]
+    if soon:
+        yield Check("grants", False, f"{len(soon)} end within {GRANT_DAYS:g} days", ask)
+    elif len(valid) == len(found):
+        yield Check("grants", True, f"{len(valid)} valid" if valid else "none; ~me/... and data need none")
+
+
+async def _online(face: Face, stack: AsyncExitStack) -> AsyncIterator[Check]:
+    from titan_overlay.errors import TitanError
+    from titan_overlay.storage.directory import DataDirectory
+
+    line = DataDirectory.running(face.directory)
+    starting = line is None and DataDirectory.in_use(face.directory)
+    if starting:
+        yield Check("node", False, "it has started, but not joined yet", "look into its log; is its bootstrap up?")
+    elif line is None:
+        yield Check("node", False, f"none runs on {face.directory}", "titan-node")
+    try:
+        pool = await stack.enter_async_context(face.pool(str(line) if line else None))
+    except TitanError as why:
+        yield Check("pool", False, str(why), "titan-node, or --bootstrap HOST:PORT")
+        return
+    if line is not None:
+        async for check in _node(pool, f"node:{line.node.hex()}"):
+            yield check
+    async for check in _clock(pool):
+        yield check
+
+
+async def _node(pool: "Pool", name: str) -> AsyncIterator[Check]:
+    from titan_overlay.cli.nodes import ask_node
+    from titan_overlay.errors import TitanError
+
+    try:
+        info: NodeInfo = await ask_node(pool, name)
+    except TitanError as why:
+        yield Check("node", False, f"it runs, but does not answer: {why}", "titan node leave, and start it again")
+        return
+    yield Check("node", True, f"{info.id[:12]} answers, up for {output.duration(info.uptime)}")
+    if info.serving:
+        yield Check("address", True, f"{info.address} can be dialled by others (UDP and TCP)")
+    else:
+        yield Check("address", False, info.reason or "client only", "titan-node --advertise HOST:PORT")
+    alone = info.peers == 0
+    yield Check("peers", not alone, f"{info.peers} known", "titan invite, for somebody to join" if alone else "")
+    full = info.used_bytes >= info.max_bytes
+    yield Check(
+        "stored",
+        not full,
+        f"{output.size(info.used_bytes)} of {output.size(info.max_bytes)}",
+        "titan-node --max-bytes SIZE" if full else "",
+    )
+
+
+async def _clock(pool: "Pool") -> AsyncIterator[Check]:
+    """This machine's clock beside those of the nodes that answer."""
+    from titan_overlay.ambient import Ambient
+    from titan_overlay.pool.questions import Ping, Pong
+
+    nodes = [f"node:{info.id}" for info in (await pool.census())[:8]]
+    answers = await pool.multicast(nodes, Ping())
+    times = [answer.at for answer in answers.values() if isinstance(answer, Pong)]
+    yield Check("pool", bool(nodes), f"{len(nodes)} of its nodes asked", "" if nodes else "titan census")
+    if times:
+        apart = Ambient.system().wall() - median(times)
+        right = abs(apart) < CLOCK_SECONDS
+        text = f"{abs(apart):.1f} s {'ahead of' if apart > 0 else 'behind'} the others"
+        yield Check("clock", right, text, "" if right else "timedatectl set-ntp true")

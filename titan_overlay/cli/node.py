@@ -1,0 +1,194 @@
+"""`titan-node`: runs one node until it is told to leave."""
+
+import asyncio
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from titan_overlay.cli import face, logs
+from titan_overlay.cli.notify import sd_notify
+
+if TYPE_CHECKING:
+    from titan_overlay.cli.daemon import Prepared
+    from titan_overlay.config import Resolved
+    from titan_overlay.node import Node
+    from titan_overlay.storage.directory import DataDirectory
+
+log = logging.getLogger("titan")
+
+EXTEND_SECONDS = 30.0
+"""Joining may wait for a network: the service manager is asked this often for patience."""
+
+CLOSE_SECONDS = 2.0
+"""On top of `stop_timeout`, for closing sockets and files."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+Texts = list[str] | None
+
+
+@app.command()
+def node(
+    bootstrap: Annotated[
+        Texts, typer.Option(metavar="HOST:PORT", help="Node to join through, or a join line. None: found a pool.")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Address for UDP and TCP. [0.0.0.0:4747]")
+    ] = None,
+    advertise: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Address that others dial.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Directory with the node's key and replicas.")
+    ] = None,
+    trust: Annotated[Texts, typer.Option(metavar="KEY", help="Run code that this key signed.")] = None,
+    label: Annotated[Texts, typer.Option(metavar="K=V", help="What this machine offers, such as region=eu.")] = None,
+    max_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help="Room for replicas of others. [1GiB]")] = None,
+    max_cpu: Annotated[str | None, typer.Option(metavar="CORES", help="Cores for the objects of others. [0.5]")] = None,
+    max_upload: Annotated[str | None, typer.Option(metavar="RATE", help="Bytes per second to send. [1 MB/s]")] = None,
+    no_host: Annotated[bool, typer.Option("--no-host", help="Route only; hold no replica for anybody.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Settings file. [config.toml in the data directory]")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = None,
+    json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object for each line of the log.")] = False,
+) -> None:
+    """Run a node of a Titan Overlay pool.
+
+    Without --bootstrap it founds a pool, and prints the line that others join with. Every setting can also come from
+    TITAN_... variables or the settings file: titan config show --origin.
+    """
+    flags = {
+        "bootstrap": bootstrap or None,
+        "listen": listen,
+        "advertise": advertise,
+        "data": data,
+        "trust": trust or None,
+        "labels": label or None,
+        "max_bytes": max_bytes,
+        "max_cpu": max_cpu,
+        "max_upload": max_upload,
+        "no_host": no_host or None,
+        "log_level": log_level,
+        "json_logs": json_logs or None,
+    }
+    face.run(lambda: _run(flags, config), program="titan-node")
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+def _run(flags: dict[str, Any], file: Path | None) -> None:
+    from titan_overlay.config import load
+    from titan_overlay.storage.directory import DataDirectory
+
+    resolved = load(flags=flags, environment=os.environ, file=file)
+    logs.set_up(resolved.config.log_level, json=resolved.config.json_logs)
+    with DataDirectory(resolved.config.data) as directory:
+        asyncio.run(_serve(resolved, directory))
+
+
+async def _serve(resolved: "Resolved", directory: "DataDirectory") -> None:
+    from titan_overlay.ambient import Ambient
+    from titan_overlay.cli.daemon import choose_port, prepare
+
+    named = resolved.origins["listen"] != "default"
+    config = choose_port(resolved.config, named=named)
+    if config.listen != resolved.config.listen:
+        log.info("port %s is taken; listening on %s", resolved.config.listen.rpartition(":")[2], config.listen)
+    prepared = prepare(config, directory, Ambient.system())
+    try:
+        await _live(prepared, directory)
+    finally:
+        prepared.close()
+
+
+async def _live(prepared: "Prepared", directory: "DataDirectory") -> None:
+    """Starts the node, waits for a signal or for `titan node leave`, and stops it."""
+    from titan_overlay.errors import ConfigError
+
+    node = prepared.node
+    told = _on_signals()
+    starting = asyncio.create_task(_start(prepared, directory))
+    try:
+        await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            try:
+                await starting
+            except OSError as why:
+                reason = why.strerror or str(why)
+                raise ConfigError(
+                    f"cannot listen on {node.config.listen}: {reason}; name another with --listen HOST:PORT"
+                ) from None
+            leaving = asyncio.create_task(node.stopped())
+            await asyncio.wait([leaving, told], return_when=asyncio.FIRST_COMPLETED)
+            leaving.cancel()
+        log.info("leaving: handing over and withdrawing")
+        _notify("STOPPING=1")
+    finally:
+        starting.cancel()
+        told.cancel()
+        await asyncio.gather(starting, told, return_exceptions=True)
+        await _stop(node)
+    log.info("left")
+
+
+async def _start(prepared: "Prepared", directory: "DataDirectory") -> None:
+    from titan_overlay.cli.daemon import join_line
+
+    node = prepared.node
+    patience = asyncio.create_task(_ask_for_patience())
+    try:
+        await node.start(prepared.seeds)
+    finally:
+        patience.cancel()
+    line = join_line(node)
+    directory.write_address(line)
+    pool = node.overlay.pool.hex()
+    if prepared.founding:
+        log.info("founded pool %s; keep a copy of its key off line: titan pool key --save FILE", pool[:12])
+    elif not prepared.pinned:
+        sure = any(seed.pool for seed in prepared.seeds)
+        log.info("joined pool %s%s", pool[:12], "" if sure else " (trust on first use: from now on only this pool)")
+    log.info("node %s serves on %s:%d", line.node.hex()[:12], line.host, line.port)
+    # Alone on standard output, so that a script can take it.
+    print(line, flush=True)
+    _notify(f"READY=1\nSTATUS=pool {pool[:12]}, {line.host}:{line.port}")
+
+
+async def _ask_for_patience() -> None:
+    while True:
+        _notify(f"EXTEND_TIMEOUT_USEC={int(3 * EXTEND_SECONDS * 1e6)}\nSTATUS=joining")
+        await asyncio.sleep(EXTEND_SECONDS)
+
+
+async def _stop(node: "Node") -> None:
+    try:
+        async with asyncio.timeout(node.config.stop_timeout + CLOSE_SECONDS):
+            await node.stop()
+    except TimeoutError:
+        log.warning("not everything was closed in time")
+
+
+def _on_signals() -> "asyncio.Future[None]":
+    """Done at the first SIGTERM or SIGINT; the second one acts as if nobody listened."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[None] = loop.create_future()
+
+    def stop() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        if not told.done():
+            told.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return told
+
+
+def _notify(state: str) -> None:
+    sd_notify(state, os.environ)
