@@ -1,14 +1,25 @@
 """Delivery to the objects that a node holds, on the real clock and on the virtual one."""
 
 import asyncio
-import contextvars
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from titan_overlay.ambient import Ambient, Random
+from tests.unit.hosting import (
+    ALICE,
+    AMBIENT,
+    KEY,
+    POOL,
+    VARIABLE,
+    Bench,
+    Many,
+    Poor,
+    Serial,
+    descriptor_of,
+    take,
+    until,
+)
 from titan_overlay.errors import (
     BadMessage,
     Conflict,
@@ -16,145 +27,29 @@ from titan_overlay.errors import (
     Forbidden,
     NotHere,
     Overloaded,
-    ReentrantCall,
     RemoteError,
     Unavailable,
-    error,
 )
-from titan_overlay.identity import names, records
-from titan_overlay.identity.ids import ObjectId, PoolId
-from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity import names
+from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Descriptor, Policy
+from titan_overlay.identity.statements import Descriptor
 from titan_overlay.pool.host import Host, Limits, Sender, ServiceRunner
 from titan_overlay.pool.message import encode_message
-from titan_overlay.pool.object import Context, service
+from titan_overlay.pool.object import Context
 from titan_overlay.pool.questions import (
     Bundle,
     Describe,
     Info,
     MessageSchema,
     ObjectInfo,
-    ObjectStats,
     Ping,
     Pong,
-    Stats,
 )
 from titan_overlay.pool.questions import Schema as SchemaQuestion
 from titan_overlay.wire import codec
 
 pytestmark = pytest.mark.loops("real", "virtual")
-
-KEY = SigningKey(bytes(32))
-POOL = PoolId(KEY.public)
-AMBIENT = Ambient(lambda: 1e9, Random(1), lambda n: b"\xab" * n)
-ALICE = Sender(KEY.id, KEY.public)
-
-
-def descriptor_of(name: str, **policy: Any) -> Signed[Descriptor]:
-    return records.sign(Descriptor(name, "service", "test", 1, 0.0, Policy(**policy)), KEY, POOL)
-
-
-class Bench:
-    """A host with one object on it, and a short way to talk to it."""
-
-    def __init__(self, instance: object, limits: Limits | None = None, **options: Any) -> None:
-        self.host = Host(AMBIENT, pool=POOL, limits=limits, **options)
-        self.object_id = names.object_id(POOL, "it")
-        self.host.add(descriptor_of("it"), ServiceRunner(instance))
-
-    def begin(self, message: Any, timeout: float = 10.0, **options: Any) -> Any:
-        type_name, body = encode_message(message)
-        deadline = asyncio.get_running_loop().time() + timeout
-        return self.host.begin(ALICE, self.object_id, type_name, body, deadline=deadline, **options)
-
-    async def ask(self, message: Any, timeout: float = 10.0, **options: Any) -> Any:
-        begun = self.begin(message, timeout, **options)
-        return codec.decode(begun if isinstance(begun, bytes) else await begun, Any)
-
-    async def stats(self) -> ObjectStats:
-        return codec.decode(self.begin(Stats()), ObjectStats)
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
-@error("test.poor")
-class Poor(RemoteError):
-    FIELDS = ("missing",)
-
-    def __init__(self, message: str = "", *, missing: int = 0) -> None:
-        super().__init__(message)
-        self.missing = missing
-
-
-VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="untouched")
-
-
-class Many:
-    """Handlers of all kinds."""
-
-    def __init__(self) -> None:
-        self.gate = asyncio.Event()
-        self.begun = 0
-        self.cancelled = 0
-
-    async def upper(self, text: str) -> str:
-        """Shouts.
-
-        More text."""
-        if text == "bug":
-            raise ValueError("a bug")
-        if text == "exit":
-            raise SystemExit(3)
-        if text == "poor":
-            raise Poor("not enough", missing=5)
-        if text == "forbidden":
-            raise Forbidden("not you")
-        if text == "unencodable":
-            return object()  # type: ignore[return-value]
-        VARIABLE.set("touched")
-        return text.upper()
-
-    async def waits(self, how: bytes) -> str:
-        self.begun += 1
-        try:
-            async with asyncio.timeout(100):
-                await self.gate.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            if how == b"stubborn":
-                await asyncio.sleep(0.01)
-                return "too late"
-            raise
-        if how == b"bug":
-            raise KeyError("later")
-        if how == b"exit":
-            raise SystemExit(3)
-        if how == b"cancels itself":
-            raise asyncio.CancelledError
-        return how.decode()
-
-    async def counts(self, up_to: int) -> AsyncIterator[int]:
-        try:
-            for number in range(up_to):
-                yield number
-                if number == 7:
-                    raise ValueError("seven")
-                if number == 8:
-                    await self.gate.wait()
-        finally:
-            self.cancelled += 1
-
-    async def calls(self, names: list[Any], ctx: Context) -> Any:
-        return await ctx.send(names[0], names[1:])
-
-    async def task_name(self, number: float) -> bool:
-        await asyncio.sleep(0)
-        return asyncio.current_task() is not None
 
 
 # --- replies ---
@@ -331,256 +226,6 @@ async def test_a_caller_who_gives_up_cancels_the_handler() -> None:
     reply.cancel()
     await until(lambda: many.cancelled)
     await until(lambda: bench.host.get(bench.object_id).calls.mailbox.running == 0)  # type: ignore[union-attr]
-
-
-# --- the mailbox ---
-
-
-@service(concurrency=1, mailbox=2)
-class Serial(Many):
-    """One message after the other."""
-
-
-async def test_a_serial_object_handles_one_message_after_the_other() -> None:
-    serial = Serial()
-    bench = Bench(serial)
-    first = asyncio.ensure_future(bench.ask(b"first"))
-    await until(lambda: serial.begun)
-    second = asyncio.ensure_future(bench.ask("quick, but after"))
-    await asyncio.sleep(0.01)
-    assert not second.done()
-    serial.gate.set()
-    assert await first == "first"
-    assert await second == "QUICK, BUT AFTER"
-
-
-async def test_a_full_mailbox_refuses_and_says_when_to_come_back() -> None:
-    serial = Serial()
-    bench = Bench(serial)
-    waiting = [asyncio.ensure_future(bench.ask(f"{n}".encode())) for n in range(3)]
-    await until(lambda: serial.begun)
-    with pytest.raises(Overloaded) as refusal:
-        bench.begin("one too many")
-    assert refusal.value.retry_after > 0
-    assert not refusal.value.maybe_executed
-    stats = await bench.stats()
-    assert (stats.running, stats.waiting, stats.refused) == (1, 2, 1)
-    serial.gate.set()
-    assert await asyncio.gather(*waiting) == ["0", "1", "2"]
-
-
-async def test_a_message_whose_time_runs_out_while_it_waits_is_never_handled() -> None:
-    serial = Serial()
-    bench = Bench(serial)
-    first = asyncio.ensure_future(bench.ask(b"first"))
-    await until(lambda: serial.begun)
-    with pytest.raises(DeadlineExceeded, match="waited for its turn") as late:
-        await bench.ask(b"second", timeout=0.02)
-    assert not late.value.maybe_executed
-    serial.gate.set()
-    assert await first == "first"
-    assert serial.begun == 1
-    assert (await bench.stats()).waiting == 0
-
-
-async def test_a_waiting_message_that_is_cancelled_makes_room() -> None:
-    serial = Serial()
-    bench = Bench(serial)
-    first = asyncio.ensure_future(bench.ask(b"first"))
-    await until(lambda: serial.begun)
-    second = bench.begin(b"second")
-    second.cancel()
-    await until(lambda: bench.host.get(bench.object_id).calls.mailbox.waiting == 0)  # type: ignore[union-attr]
-    serial.gate.set()
-    assert await first == "first"
-    assert serial.begun == 1
-
-
-# --- calls to other objects ---
-
-
-async def test_a_handler_calls_on_with_its_deadline_and_its_chain() -> None:
-    seen: list[Any] = []
-
-    class Afar:
-        async def send(self, name: str, type: str, body: bytes, deadline: float, chain: tuple[bytes, ...]) -> bytes:
-            seen.append((name, type, codec.decode(body, Any), deadline - asyncio.get_running_loop().time(), chain))
-            return codec.encode("from afar")
-
-    bench = Bench(Many(), outbound=Afar())
-    assert await bench.ask(["other", 1, 2], timeout=5, chain=(b"before",)) == "from afar"
-    ((name, type_name, message, remaining, chain),) = seen
-    assert (name, type_name, message) == ("other", "list", [1, 2])
-    assert 4 < remaining <= 5
-    assert chain == (b"before", bench.object_id)
-
-
-async def test_a_chain_of_calls_that_comes_back_to_a_busy_object_fails_at_once() -> None:
-    class Back:
-        async def send(self, name: str, type: str, body: bytes, deadline: float, chain: tuple[bytes, ...]) -> Any:
-            return await bench.host.deliver(ALICE, bench.object_id, type, body, deadline=deadline, chain=chain)
-
-    bench = Bench(Serial(), outbound=Back())
-    with pytest.raises(ReentrantCall, match="busy with the very call"):
-        await bench.ask(["it", "again"])
-    assert await bench.ask("fine") == "FINE"
-
-
-async def test_a_chain_that_comes_back_to_an_object_with_a_hand_free_is_answered() -> None:
-    bench = Bench(Many())
-    assert await bench.ask("x", chain=(bench.object_id,)) == "X"
-
-
-async def test_a_chain_that_goes_in_circles_ends() -> None:
-    with pytest.raises(ReentrantCall, match="go in circles"):
-        Bench(Many(), Limits(chain=3)).begin("x", chain=(b"1", b"2", b"3", b"4"))
-
-
-async def test_a_host_without_a_router_says_so() -> None:
-    with pytest.raises(Unavailable, match="not connected"):
-        await Bench(Many()).ask(["other"])
-
-
-# --- streams ---
-
-
-async def take(items: AsyncIterator[bytes]) -> list[Any]:
-    return [codec.decode(item, Any) async for item in items]
-
-
-async def test_an_async_generator_answers_with_a_stream() -> None:
-    bench = Bench(Many())
-    assert await take(bench.begin(5, stream=True)) == [0, 1, 2, 3, 4]
-    stats = await bench.stats()
-    assert (stats.messages, stats.errors, stats.running) == (1, 0, 0)
-
-
-async def test_a_stream_that_was_not_asked_for_is_refused() -> None:
-    with pytest.raises(BadMessage, match="use stream, not send"):
-        Bench(Many()).begin(5)
-
-
-async def test_who_would_take_a_stream_also_takes_one_reply() -> None:
-    assert await Bench(Many()).ask("x", stream=True) == "X"
-
-
-async def test_a_stream_that_breaks_gives_its_items_and_then_the_error() -> None:
-    got: list[Any] = []
-    bench = Bench(Many())
-
-    async def read() -> None:
-        async for item in bench.begin(10, stream=True):
-            got.append(codec.decode(item, Any))
-
-    with pytest.raises(RemoteError, match="seven"):
-        await read()
-    assert got == list(range(8))
-    assert (await bench.stats()).running == 0
-
-
-class Slow:
-    def __init__(self) -> None:
-        self.gate = asyncio.Event()
-        self.closed = 0
-
-    async def counts(self, up_to: int) -> AsyncIterator[int]:
-        try:
-            for number in range(up_to):
-                yield number
-            await self.gate.wait()
-        finally:
-            self.closed += 1
-
-
-@service(concurrency=1, mailbox=1)
-class SlowSerial(Slow):
-    pass
-
-
-async def test_closing_a_stream_closes_the_handler() -> None:
-    slow = Slow()
-    bench = Bench(slow)
-    items = bench.begin(5, stream=True)
-    assert codec.decode(await anext(items), int) == 0
-    await items.aclose()
-    assert slow.closed == 1
-    assert (await bench.stats()).running == 0
-    with pytest.raises(StopAsyncIteration):
-        await anext(items)
-
-
-async def test_a_stream_ends_at_its_deadline_also_when_nobody_asks_for_more() -> None:
-    slow = Slow()
-    bench = Bench(slow)
-    items = bench.begin(5, stream=True, timeout=0.05)
-    assert codec.decode(await anext(items), int) == 0
-    await until(lambda: slow.closed)
-    assert (await bench.stats()).running == 0
-
-
-async def test_a_stream_that_stalls_ends_with_an_error_at_its_deadline() -> None:
-    slow = Slow()
-    with pytest.raises(DeadlineExceeded, match="still answering int") as late:
-        await take(Bench(slow).begin(5, stream=True, timeout=0.05))
-    assert late.value.maybe_executed
-    assert slow.closed == 1
-
-
-async def test_streams_take_their_turn_in_the_mailbox() -> None:
-    slow = SlowSerial()
-    bench = Bench(slow)
-    first = bench.begin(1, stream=True)
-    assert codec.decode(await anext(first), int) == 0
-    second = asyncio.ensure_future(take(bench.begin(2, stream=True)))
-    await until(lambda: bench.host.get(bench.object_id).calls.mailbox.waiting == 1)  # type: ignore[union-attr]
-    with pytest.raises(Overloaded):
-        await anext(bench.begin(1, stream=True))
-    slow.gate.set()
-    await first.aclose()
-    assert await second == [0, 1]
-    assert (await bench.stats()).refused == 1
-
-
-async def test_a_stream_that_never_rests_ends_with_its_object() -> None:
-    class Busy:
-        async def counts(self, up_to: int) -> AsyncIterator[int]:
-            while True:
-                await asyncio.sleep(0.001)
-                yield up_to
-
-    bench = Bench(Busy())
-    reading = asyncio.ensure_future(take(bench.begin(1, stream=True)))
-    for turns in range(7):  # whatever the stream is just doing
-        await until(lambda: bench.host.get(bench.object_id).calls.mailbox.running == 1)  # type: ignore[union-attr]
-        await asyncio.sleep(0.0005 * turns)
-        await bench.host.remove(ObjectId(bench.object_id))
-        with pytest.raises(Unavailable):
-            await reading
-        bench.host.add(descriptor_of("it"), ServiceRunner(Busy()))
-        reading = asyncio.ensure_future(take(bench.begin(1, stream=True)))
-    reading.cancel()
-
-
-async def test_a_stream_cut_short_never_looks_as_if_it_had_ended() -> None:
-    slow = Slow()
-    bench = Bench(slow)
-    late = bench.begin(5, stream=True, timeout=0.05)
-    assert codec.decode(await anext(late), int) == 0
-    await until(lambda: slow.closed)
-    with pytest.raises(DeadlineExceeded):
-        await anext(late)
-
-    idle, working = (bench.begin(number, stream=True) for number in (5, 0))
-    assert codec.decode(await anext(idle), int) == 0
-    waiting = asyncio.ensure_future(take(working))
-    await until(lambda: bench.host.get(bench.object_id).calls.mailbox.running == 2)  # type: ignore[union-attr]
-    await asyncio.sleep(0.001)
-    await bench.host.remove(ObjectId(bench.object_id))
-    assert slow.closed == 3
-    with pytest.raises(Unavailable, match="leaving"):
-        await waiting
-    with pytest.raises(Unavailable, match="leaving"):
-        await anext(idle)
 
 
 # --- questions that every object answers ---
