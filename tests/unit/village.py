@@ -1,5 +1,8 @@
-"""A village of keepers for tests: real keepers and advertisers on the virtual loop; overlay, directory and recruiting are
-played. Every message has a latency, dead nodes do not answer, lanes between nodes can be cut."""
+"""A village of keepers for tests: real keepers and advertisers on the virtual loop.
+
+Overlay, directory and recruiting are played. Every message has a latency, dead nodes do not answer, and the village
+can be cut in two.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -199,11 +202,18 @@ class Village:
         self.messages: dict[str, int] = {}
         self.sides: dict[NodeId, int] = {}
         self.random = Ambient.seeded(f"village {seed}", asyncio.get_running_loop()).random
-        config = NodeConfig(**settings)  # type: ignore[arg-type]
-        self.homes = [Home(self, number, config) for number in range(homes)]
+        self.config = NodeConfig(**settings)  # type: ignore[arg-type]
+        self.homes = [Home(self, number, self.config) for number in range(homes)]
         self.by_id = {home.id: home for home in self.homes}
         for home in self.homes:
             home.keeper.start()
+
+    def rebuild(self, number: int) -> Home:
+        """The same node, started again with an empty memory."""
+        home = Home(self, number, self.config)
+        self.homes[number] = self.by_id[home.id] = home
+        home.keeper.start()
+        return home
 
     def latency(self) -> float:
         return 0.01 + 0.05 * self.random.random()

@@ -8,7 +8,7 @@ copies are made and dropped is in `lifecycle`, the probing in `upkeep` and `prob
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -24,10 +24,11 @@ from titan_overlay.identity.statements import Advertisement, Descriptor, Tombsto
 from titan_overlay.pool import lifecycle
 from titan_overlay.pool.advertiser import LIFE_INTERVALS, Advertiser
 from titan_overlay.pool.figures import Figures
+from titan_overlay.pool.household import Admitting, Network, Recruiting
 from titan_overlay.pool.lifecycle import Pace, Standing
 from titan_overlay.pool.orders import Accepted, Holding, Recruit
 from titan_overlay.pool.roster import SHORT_BYTES, Replica, Roster
-from titan_overlay.pool.upkeep import Network, Recruiting, Upkeep
+from titan_overlay.pool.upkeep import Upkeep
 from titan_overlay.storage.rows import Database, ReplicaRow
 
 HANDING_OVER_SECONDS = 7.0
@@ -35,26 +36,6 @@ HANDING_OVER_SECONDS = 7.0
 GOODBYE_SECONDS = 1.5
 HAND_OVERS_AT_ONCE = 16
 ARRIVED_POLL_SECONDS = 0.5
-
-
-class Admitting(Protocol):
-    """Takes replicas in and lets go of them."""
-
-    def host_grant(self, name: str) -> bytes:
-        """This node's grant to host the object with that name, or empty."""
-        ...
-
-    async def recruit(self, order: Recruit, sender: Contact, taken: Any) -> Accepted:
-        """Takes a replica in. Raises RemotableError saying why not."""
-        ...
-
-    async def release(self, object_id: ObjectId) -> None:
-        """Drops everything that was kept for a replica."""
-        ...
-
-    async def bury(self, raw: bytes) -> tuple[str, Signed[Tombstone] | None]:
-        """Checks a tombstone and notes it: "deleted" and the tombstone, where a replica here has to go."""
-        ...
 
 
 class Keeper:

@@ -189,9 +189,7 @@ def _mend(view: View, now: float) -> list[Action]:
     if missing <= 0 and _would_be_short(view, now) and position(view) == 0:
         # A co-holder has missed one probe: look around while it is asked again.
         return [Lookup()] if now - view.looked_up > view.pace.lookup_fresh else []
-    if position(view) == 0 and now - view.looked_up > view.pace.review:
-        return [Lookup()]
-    return []
+    return [Lookup()] if position(view) == 0 and now >= _review(view) else []
 
 
 def _turn(view: View) -> float:
@@ -202,8 +200,17 @@ def _turn(view: View) -> float:
     return max(turn, view.since + view.pace.settle, view.recruit_after)
 
 
+def _review(view: View) -> float:
+    """When the first rank looks in the directory again: soon after it was made, then rarely."""
+    return view.since + view.pace.settle if view.looked_up == -inf else view.looked_up + view.pace.review
+
+
 def wake(view: View, now: float) -> float:
-    """When `decide` may give something new although nothing was heard. Later than `now`, or `inf`."""
+    """When `decide` may give something new although nothing was heard. Later than `now`, or `inf`.
+
+    Each time here is compared in `decide` in the very form in which it is computed here: with another rounding it
+    would be slept through.
+    """
     times = [view.expires]
     if view.policy.ttl > 0:
         times.append(view.expires - _ends_soon_seconds(view))
@@ -212,7 +219,7 @@ def wake(view: View, now: float) -> float:
         if view.below_since is not None:
             times.append(view.below_since + view.pace.claim_patience)
         if position(view) == 0:
-            times.append(max(view.looked_up, view.since) + view.pace.review)
+            times.append(_review(view))
     return min((t for t in times if t > now), default=inf)
 
 
@@ -223,7 +230,7 @@ def counts_itself(view: View, now: float) -> bool:
 
 def ends_soon(view: View, now: float) -> bool:
     """Whether this replica is so near the end of its time to live that it no longer counts."""
-    return view.policy.ttl > 0 and view.expires - now <= _ends_soon_seconds(view)
+    return view.policy.ttl > 0 and now >= view.expires - _ends_soon_seconds(view)
 
 
 def _ends_soon_seconds(view: View) -> float:
@@ -247,7 +254,7 @@ def counted(view: View, now: float) -> int:
 
 def needed(view: View, now: float) -> int:
     """How many copies are missing, beyond those that are on their way. Zero or less: none."""
-    patient = view.below_since is None or now - view.below_since < view.pace.claim_patience
+    patient = view.below_since is None or now < view.below_since + view.pace.claim_patience
     expected = view.recruiting
     for h in view.holders:
         if h.standing is Standing.ARRIVING or (h.standing is Standing.CLAIMED and not h.misses and patient):

@@ -39,6 +39,8 @@ MEMBERS_MAX = 16
 """Holders in one list; the list begins at another one each time."""
 BODY_BYTES_MAX = 1000
 """A body with its session's header must fit in one datagram of 1,200 bytes."""
+UPGRADE_SECONDS = 20.0
+"""A holder of an older version has this long to take the newer one."""
 LOST_TOLD_SECONDS = 120.0
 """Holders that went are mentioned this long."""
 _NO_PROOF = bytes(PROOF_BYTES)
@@ -270,13 +272,19 @@ class Conversation:
             self.wrong_proofs += 1
         elif kind in (HELD, NOT_READY):
             return  # alive, and nothing shown yet
-        elif kind == BURIED:
+        if kind == BURIED:
             self.effects.append(Buried(replica.object_id, contact))
-        elif kind == DIFFERENT and theirs is not None and _replaces(theirs, replica.descriptor):
-            self.effects.append(Newer(replica.object_id, contact, theirs.version))
         partner = replica.partners.get(contact.id)
-        if kind == NOT_HERE and partner is not None and partner.standing is Standing.ARRIVING:
-            return  # still fetching
+        if kind == DIFFERENT and theirs is not None:
+            if _replaces(theirs, replica.descriptor):
+                self.effects.append(Newer(replica.object_id, contact, theirs.version))
+            elif theirs.version < replica.descriptor.value.version and partner is not None:
+                # It has just learned so itself, and gets the newer one: nobody else need be recruited.
+                partner.until = min(partner.until, now + UPGRADE_SECONDS)
+                if now < partner.until:
+                    partner.standing = Standing.ARRIVING
+                    self.effects.append(Changed(replica.object_id))
+                    return
         if self.roster.lose(replica, contact.id, now):
             self.effects.append(Changed(replica.object_id))
 
@@ -349,13 +357,19 @@ class Conversation:
             shown = entry[SHORT_BYTES : SHORT_BYTES + PROOF_BYTES]
             if shown != proof(digest, request.nonce, contact.id, self.roster.me):
                 self.wrong_proofs += 1
-                if self.roster.lose(replica, contact.id, now):
-                    self.effects.append(Changed(replica.object_id))
+                self._doubt(replica, contact, now)
                 return DIFFERENT, _NO_PROOF
             if self.roster.prove(replica, contact, now, ends_soon=bool(flags & ENDS_SOON)):
                 self.effects.append(Changed(replica.object_id))
         status = HELD | (_ENDS_SOON if _ends_soon(replica, now) else 0)
         return status, proof(digest, request.nonce, self.roster.me, contact.id)
+
+    def _doubt(self, replica: Replica, contact: Contact, now: float) -> None:
+        """A wrong proof: asks back, to hear which version it holds, unless that was just done."""
+        gone = replica.lost.get(contact.id)
+        if gone is None or now - gone >= self.roster.pace.probe_interval:
+            self.roster.claim(replica, contact)
+            self.effects.append(AskSoon(contact.id))
 
     # ---- both ------------------------------------------------------------------------------------------------
 

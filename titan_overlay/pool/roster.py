@@ -75,6 +75,7 @@ class Replica:
     __slots__ = (
         "advertisements",
         "below_since",
+        "confirming",
         "descriptor",
         "digests",
         "due",
@@ -130,6 +131,8 @@ class Replica:
         self.short_since: float | None = None
         self.last_proof_of_lost = now
         """Last sign of life of the latest holder that was lost."""
+        self.confirming = False
+        """Others were asked for fresh proofs."""
         self.recruiting = 0
         self.recruit_after = -inf
         self.recruit_pause = pace.retry_recruit
@@ -240,20 +243,21 @@ class Roster:
         return partner.peer
 
     def prove(self, replica: Replica, contact: Contact, now: float, *, ends_soon: bool) -> bool:
-        """`contact` has shown that it holds it. Whether that changes who counts."""
+        """`contact` has shown that it holds it. Whether that is news: it did not count, or was asked to confirm."""
         partner = replica.partners.get(contact.id)
         if partner is None:
             if len(replica.partners) >= PARTNERS_MAX:
                 return False
             partner = self._link(replica, contact)
-        changed = partner.standing is not Standing.PROVEN or partner.ends_soon != ends_soon
+        news = partner.standing is not Standing.PROVEN or partner.ends_soon != ends_soon
         partner.standing = Standing.PROVEN
         partner.proven = now
+        partner.until = inf
         partner.ends_soon = ends_soon
         replica.lost.pop(contact.id, None)
-        if changed:
+        if news:
             self._watch(replica)
-        return changed
+        return news or replica.confirming
 
     def lose(self, replica: Replica, node: NodeId, now: float) -> bool:
         """`node` holds it no longer. Whether it was known to."""

@@ -11,17 +11,17 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from itertools import count
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import LinkError, RemotableError, TitanError
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Advertisement, Descriptor, Tombstone
+from titan_overlay.identity.statements import Advertisement
 from titan_overlay.pool import lifecycle, probes
-from titan_overlay.pool.advertiser import Announcing
 from titan_overlay.pool.figures import Figures, Repair
+from titan_overlay.pool.household import Household, Network, Recruiting
 from titan_overlay.pool.lifecycle import Action, Expire, Lookup, Probe, Recruit, Standing, StepDown
 from titan_overlay.pool.probes import Asked, AskSoon, Buried, Changed, Conversation, Newer, Sample
 from titan_overlay.pool.roster import Peer, Replica, Roster
@@ -42,80 +42,6 @@ OFFLINE_PAUSE = 10.0
 SLOWEST_BYTES_PER_SECOND = 256 * 1024
 EXCLUDE_LOST_SECONDS = 120.0
 """Holders that went this recently are not asked to hold the object again."""
-
-
-class Found(Protocol):
-    """What the directory knows about an object."""
-
-    @property
-    def advertisements(self) -> Sequence[Signed[Advertisement]]: ...
-    @property
-    def tombstone(self) -> Signed[Tombstone] | None: ...
-    @property
-    def asked(self) -> int: ...
-
-
-class Network(Announcing, Protocol):
-    """What the keeper needs of the overlay."""
-
-    @property
-    def contact(self) -> Contact:
-        """Where this node can be reached."""
-        ...
-
-    async def find_holders(self, object_id: ObjectId, *, everything: bool = False) -> Found:
-        """Asks the region of the object."""
-        ...
-
-    async def call(self, contact: Contact, method: str, body: bytes) -> bytes:
-        """One request in a session. Raises LinkError when no answer came."""
-        ...
-
-    def serve(self, method: str, handler: Callable[[Contact, bytes], bytes]) -> None:
-        """Answers requests of that method."""
-        ...
-
-
-class Recruited(Protocol):
-    """Who accepted."""
-
-    @property
-    def accepted(self) -> Sequence[Signed[Advertisement]]: ...
-
-
-class Recruiting(Protocol):
-    """Finds nodes that take a replica."""
-
-    async def recruit(
-        self,
-        descriptor: Signed[Descriptor],
-        *,
-        count: int,
-        exclude: Sequence[NodeId] = (),
-        holders: Sequence[Signed[Advertisement]] = (),
-    ) -> Recruited:
-        """Up to `count` new holders. `holders`: the present ones."""
-        ...
-
-
-class Household(Protocol):
-    """What the engine leaves to the keeper."""
-
-    def own_advertisement(self, object_id: ObjectId) -> Signed[Advertisement] | None:
-        """What this node advertises about a replica."""
-        ...
-
-    async def drop(self, replica: Replica) -> None:
-        """Lets go of a replica."""
-        ...
-
-    async def learn_tombstone(self, replica: Replica, raw: bytes) -> None:
-        """Somebody says that it was deleted: checks and obeys."""
-        ...
-
-    async def upgrade(self, replica: Replica, contact: Contact) -> None:
-        """`contact` holds a newer version."""
-        ...
 
 
 class Upkeep:
@@ -353,13 +279,15 @@ class Upkeep:
         if self._roster.replicas.get(replica.object_id) is not replica:
             return
         before = replica.below_since
+        replica.confirming = False
         view = replica.refresh(now)
         if before is not None and replica.below_since is None:
             self._restored(replica, before, now)
         for action in lifecycle.decide(view, now):
             if not self._act(replica, action, now):
                 return
-        self._schedule(replica, lifecycle.wake(view, now))
+        arrivals = (p.until for p in replica.partners.values() if p.standing is Standing.ARRIVING)
+        self._schedule(replica, min(lifecycle.wake(view, now), *arrivals, inf))
 
     def _restored(self, replica: Replica, noticed: float, now: float) -> None:
         self.figures.below_min_seconds += now - noticed
@@ -376,6 +304,7 @@ class Upkeep:
             case StepDown():
                 self.figures.stepped_down += 1
             case Probe(targets):
+                replica.confirming = True
                 for node in targets:
                     self._ask_if_idle(replica, node, now)
                 return True
