@@ -55,7 +55,7 @@ class Bucket(KBucket):
         self.nodes = {}
         self.replacement_nodes = {}
         self.max_replacement_nodes = REPLACEMENTS
-        self.refreshed = -REFRESH_SECONDS
+        self.refreshed = float("-inf")
 
     def touch_last_updated(self) -> None:
         """Time is handed in elsewhere (`RoutingTable.touch`); the stock bucket asks the system's clock."""
@@ -84,6 +84,8 @@ class RoutingTable(StockTable):
     def __init__(self, me: NodeId, k: int) -> None:
         self._me = int.from_bytes(me, "big")
         self._size = 0
+        self._look_at = 0.0
+        """Nothing is due before; hearing from contacts only makes it later."""
         super().__init__(None, k, Contact(me))
 
     def flush(self) -> None:
@@ -139,6 +141,7 @@ class RoutingTable(StockTable):
         if len(bucket) >= self.ksize:
             bucket.remember(contact)
             return False
+        self._look_at = min(self._look_at, now + CHECK_SECONDS_MIN)
         bucket.replacement_nodes.pop(contact.id, None)
         bucket.nodes[contact.id] = Entry(contact, now)
         self._size += 1
@@ -176,6 +179,7 @@ class RoutingTable(StockTable):
         if entry.silences >= SILENCES:
             self.remove(contact.id)
             return True
+        self._look_at = now
         entry.retry_at = now + DOUBT_SECONDS[min(entry.silences, len(DOUBT_SECONDS)) - 1]
         return False
 
@@ -191,6 +195,8 @@ class RoutingTable(StockTable):
         bucket.replacement_nodes.pop(node, None)
         if bucket.nodes.pop(node, None) is not None:
             self._size -= 1
+            if bucket.replacement_nodes:
+                self._look_at = 0.0
 
     # ---- who is close ----------------------------------------------------------------------------------------
 
@@ -260,22 +266,23 @@ class RoutingTable(StockTable):
 
         heard: when a valid datagram last came from this id (-inf: never, or no session any more).
         """
+        if now < self._look_at:
+            return []
         found: list[Contact] = []
+        self._look_at = now + CHECK_SECONDS_MAX
         for bucket in self.buckets:
             for entry in bucket.nodes.values():
-                if entry.silences:
-                    if entry.retry_at <= now:
-                        found.append(entry.contact)
-                    continue
-                last = max(heard(entry.contact.id), entry.since)
-                age = last - entry.since
-                pause = min(max(age * CHECK_SHARE_OF_AGE, CHECK_SECONDS_MIN), CHECK_SECONDS_MAX)
-                if now - last >= pause:
+                when = entry.retry_at if entry.silences else _check_at(entry, heard(entry.contact.id))
+                if when <= now:
                     found.append(entry.contact)
+                    self._look_at = now
+                elif when < self._look_at:
+                    self._look_at = when
             room = self.ksize - len(bucket)
             if room > 0 and bucket.replacement_nodes:
                 found += list(bucket.replacement_nodes.values())[-room:]
             if len(found) >= limit:
+                self._look_at = now
                 break
         return found[:limit]
 
@@ -293,6 +300,13 @@ class RoutingTable(StockTable):
             return None
         bucket.refreshed = now
         return random.randint(*bucket.range).to_bytes(ID_BYTES, "big")
+
+
+def _check_at(entry: Entry, heard: float) -> float:
+    """When to ping a contact that was last heard from then."""
+    last = max(heard, entry.since)
+    pause = (last - entry.since) * CHECK_SHARE_OF_AGE
+    return last + min(max(pause, CHECK_SECONDS_MIN), CHECK_SECONDS_MAX)
 
 
 def _distance(pair: tuple[int, Contact]) -> int:

@@ -13,6 +13,7 @@ from titan_overlay.overlay.traffic import ROUTING
 
 TICK_SECONDS = 15.0
 PINGS_PER_TICK = 8
+SWEEP_TICKS = 4
 EXPIRE_TICKS = 20
 
 
@@ -57,14 +58,18 @@ class Upkeep:
 
     def fill(self) -> None:
         """Refreshes now what a new node's table lacks, instead of at the next ticks."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = self._loop.create_task(self._refresh_stale())
+        if self._refreshing is not None and not self._refreshing.done():
+            return
+        target = self._table.stale(self._loop.time(), self._ambient.random)
+        if target is not None:
+            self._refreshing = self._loop.create_task(self._refresh_stale(target))
 
     def _tick(self) -> None:
         self.start()
         self._ticks += 1
         now = self._loop.time()
-        self._handshakes.sweep(now)
+        if self._ticks % SWEEP_TICKS == 0:
+            self._handshakes.sweep(now)
         if self._ticks % EXPIRE_TICKS == 0:
             self._directory.expire(self._ambient.wall())
         for contact in self._table.due(now, self._heard, PINGS_PER_TICK):
@@ -76,9 +81,10 @@ class Upkeep:
         session = self._handshakes.by_peer.get(node)
         return session.heard if session is not None else float("-inf")
 
-    async def _refresh_stale(self) -> None:
-        while (target := self._table.stale(self._loop.time(), self._ambient.random)) is not None:
+    async def _refresh_stale(self, target: bytes | None) -> None:
+        while target is not None:
             await self._refresh(target)
+            target = self._table.stale(self._loop.time(), self._ambient.random)
 
     # ---- Caller ----------------------------------------------------------------------------------------------
 
