@@ -1,12 +1,14 @@
 """The systems that benchmarks/send.py compares: each an echo server, and a way to call it. TLS on for all.
 
-Every system gives `serve(certificate) -> port` for the server's process, and `connect(port, certificate) -> call` for
-the client's; `await call(payload)` is one round trip.
+A system is up to three processes: a server that is a program of its own (`command`), a server or responder in Python
+(`serve(port, certificate) -> port`), and the client (`connect(port, certificate) -> call`); `await call(payload)` is
+one round trip.
 """
 
 import asyncio
 import ssl
 import struct
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +109,7 @@ def _bare(base: type[_Framed]) -> tuple[Any, Any]:
             self.send(id, payload)
             return await future
 
-    async def serve(certificate: Certificate) -> int:
+    async def serve(_: int, certificate: Certificate) -> int:
         server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0, ssl=certificate.server())
         return int(server.sockets[0].getsockname()[1])
 
@@ -118,7 +120,7 @@ def _bare(base: type[_Framed]) -> tuple[Any, Any]:
         call: Call = client.call
         return call
 
-    return serve, connect
+    return connect, serve
 
 
 # --- Titan: links alone ------------------------------------------------------------------------------------------
@@ -135,7 +137,7 @@ def _links(seed: bytes, handler: Any) -> Any:
     return Links(SigningKey(seed), PoolId(_POOL), Ambient.system(), handler)
 
 
-async def _serve_links(certificate: Certificate) -> int:
+async def _serve_links(_: int, certificate: Certificate) -> int:
     async def echo(peer: Any, send: Any) -> bytes:
         return bytes(send.body)
 
@@ -167,6 +169,34 @@ _kept: list[Any] = []
 """Servers and connections live as long as their process."""
 
 
+# --- Titan as programs use it: a node, and a light client that sends to a name ---------------------------------
+
+
+def _node_data(certificate: Certificate) -> Path:
+    return certificate.chain.parent / "node"
+
+
+def _node_command(port: int, certificate: Certificate) -> list[str]:
+    data = str(_node_data(certificate))
+    budgets = ["--max-cpu", "4", "--max-upload", "1GB/s"]
+    program = "from titan_overlay.cli.node import main; main()"
+    return [sys.executable, "-c", program, "--listen", f"127.0.0.1:{port}", "--data", data, *budgets]
+
+
+async def _connect_titan(port: int, certificate: Certificate) -> Call:
+    import titan_overlay as titan
+
+    opened = titan.connect(f"127.0.0.1:{port}", data=_node_data(certificate))
+    pool = await opened.__aenter__()
+    _kept.append(opened)
+    await pool.publish("echo", "bench/echo", policy=titan.Policy(min_copies=1, max_copies=1))
+
+    async def call(payload: bytes) -> Any:
+        return await pool.send("bench/echo", payload)
+
+    return call
+
+
 # --- nats-py and a real nats-server -----------------------------------------------------------------------------
 
 
@@ -180,7 +210,12 @@ async def _nats(port: int, certificate: Certificate) -> Any:
     return client
 
 
-async def serve_nats_responder(port: int, certificate: Certificate) -> None:
+def _nats_command(port: int, certificate: Certificate) -> list[str]:
+    files = ["--tlscert", str(certificate.chain), "--tlskey", str(certificate.key)]
+    return ["nats-server", "-a", "127.0.0.1", "-p", str(port), "--tls", *files]
+
+
+async def _serve_nats(port: int, certificate: Certificate) -> int:
     """The process that answers; the broker is a third."""
     client = await _nats(port, certificate)
 
@@ -189,6 +224,7 @@ async def serve_nats_responder(port: int, certificate: Certificate) -> None:
 
     await client.subscribe("echo", cb=echo)
     await client.flush()
+    return port
 
 
 async def _connect_nats(port: int, certificate: Certificate) -> Call:
@@ -203,7 +239,7 @@ async def _connect_nats(port: int, certificate: Certificate) -> Call:
 # --- grpc.aio ---------------------------------------------------------------------------------------------------
 
 
-async def _serve_grpc(certificate: Certificate) -> int:
+async def _serve_grpc(_: int, certificate: Certificate) -> int:
     import grpc
 
     async def echo(request: bytes, context: Any) -> bytes:
@@ -238,18 +274,19 @@ class System:
 
     name: str
     title: str
-    serve: Callable[[Certificate], Awaitable[int]] | None
-    """None: nats, whose server is no Python program."""
     connect: Callable[[int, Certificate], Awaitable[Call]]
+    serve: Callable[[int, Certificate], Awaitable[int]] | None = None
+    command: Callable[[int, Certificate], list[str]] | None = None
 
 
 SYSTEMS = {
     system.name: system
     for system in (
-        System("links", "Titan links", _serve_links, _connect_links),
+        System("titan", "Titan `pool.send`", _connect_titan, command=_node_command),
+        System("links", "Titan links alone", _connect_links, _serve_links),
         System("bare", "bare asyncio TLS echo", *_bare(_Framed)),
         System("bare-coalesced", "the same, writes coalesced", *_bare(_Coalesced)),
-        System("nats", "nats-py + nats-server", None, _connect_nats),
-        System("grpc", "grpc.aio", _serve_grpc, _connect_grpc),
+        System("nats", "nats-py + nats-server", _connect_nats, _serve_nats, _nats_command),
+        System("grpc", "grpc.aio", _connect_grpc, _serve_grpc),
     )
 }

@@ -19,12 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from benchmarks.echoes import SYSTEMS, Call, Certificate, serve_nats_responder
+from benchmarks.echoes import SYSTEMS, Call, Certificate
 
 PAYLOAD_BYTES = 100
 IN_FLIGHT = (1, 64)
@@ -36,10 +36,8 @@ BASE = "bare"
 
 async def _serve(name: str, port: int, certificate: Certificate) -> None:
     serve = SYSTEMS[name].serve
-    if serve is None:
-        await serve_nats_responder(port, certificate)
-    else:
-        port = await serve(certificate)
+    assert serve is not None
+    port = await serve(port, certificate)
     print(port, flush=True)
     await _line()  # the driver closes stdin when it is done
 
@@ -93,11 +91,18 @@ class Running:
     def __init__(self, name: str, certificate: Certificate) -> None:
         self.name = name
         self.processes: list[subprocess.Popen[str]] = []
+        self.client: subprocess.Popen[str]
+        self._certificate = certificate
+
+    def start(self) -> None:
+        """Returns when the client has had its first answer."""
+        certificate, name = self._certificate, self.name
+        system = SYSTEMS[name]
         port = 0
-        if name == "nats":
-            port = self._broker(certificate)
-        server = self._python("serve", name, port, certificate)
-        port = int(_read(server))
+        if system.command is not None:
+            port = self._program(system.command, certificate)
+        if system.serve is not None:
+            port = int(_read(self._python("serve", name, port, certificate)))
         self.client = self._python("client", name, port, certificate)
         assert _read(self.client) == "ready"
 
@@ -113,25 +118,20 @@ class Running:
         self.processes.append(process)
         return process
 
-    def _broker(self, certificate: Certificate) -> int:
+    def _program(self, command: Callable[[int, Certificate], list[str]], certificate: Certificate) -> int:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = int(free.getsockname()[1])
-        files = ["--tlscert", str(certificate.chain), "--tlskey", str(certificate.key)]
+        quiet = subprocess.DEVNULL
         self.processes.append(
-            subprocess.Popen(
-                ["nats-server", "-a", "127.0.0.1", "-p", str(port), "--tls", *files],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
+            subprocess.Popen(command(port, certificate), stdout=quiet, stderr=quiet, text=True, cwd=report.ROOT)
         )
-        for _ in range(100):
+        for _ in range(200):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return port
             time.sleep(0.05)
-        raise RuntimeError("nats-server does not listen")
+        raise RuntimeError(f"{self.name}: its server does not listen")
 
     def measure(self, in_flight: int, seconds: float) -> dict[str, Any]:
         before = [_cpu_seconds(process.pid) for process in self.processes]
@@ -211,7 +211,9 @@ def measure(names: list[str], rounds: int, seconds: float) -> Rounds:
         certificate = make_certificate(Path(directory))
         running: list[Running] = []
         try:
-            running += [Running(name, certificate) for name in names]
+            for name in names:
+                running.append(Running(name, certificate))
+                running[-1].start()
             for system in running:
                 for in_flight in IN_FLIGHT:
                     system.measure(in_flight, seconds / 4)  # warm
