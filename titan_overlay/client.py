@@ -25,7 +25,7 @@ from titan_overlay.pool.data import ContentSource, DataRunner, open_source
 from titan_overlay.pool.message import Message, decode_reply, encode_message
 from titan_overlay.pool.object import service_type
 from titan_overlay.pool.orders import Bury, NodeInfo, StepDown
-from titan_overlay.pool.router import contact_of
+from titan_overlay.pool.places import contact_of
 from titan_overlay.pool.runner import Runner
 from titan_overlay.storage.files import FileSink, MemorySink
 from titan_overlay.wire import codec
@@ -270,7 +270,7 @@ class Pool:
         accepted = [*renewed, *recruited.accepted]
         if not accepted:
             raise _refused(descriptor.value.name, recruited.asked, recruited.explain())
-        self._router.remember(descriptor, accepted)
+        self._router.places.remember(descriptor, accepted)
         return Receipt(
             name=descriptor.value.name,
             version=descriptor.value.version,
@@ -310,7 +310,9 @@ class Pool:
         member = self._member
         loop = asyncio.get_running_loop()
         object_id = self._router.object_id(name)
-        place = await self._router.place(object_id, name=name, deadline=loop.time() + (timeout or DEFAULT_TIMEOUT))
+        place = await self._router.places.find(
+            object_id, name=name, deadline=loop.time() + (timeout or DEFAULT_TIMEOUT)
+        )
         content = place.descriptor.value.content
         if content is None:
             raise BadMessage(f"{name!r} is a {place.descriptor.value.kind}, not data; use send")
@@ -322,8 +324,8 @@ class Pool:
 
         sources = [contact_of(holder) for holder in place.holders]
         await transfer.fetch(object_id, content, sources, ask, sink, deadline=deadline, progress=progress)
-        if self._router.on_read is not None:
-            self._router.on_read(place)
+        if self._router.any_holder.on_read is not None:
+            self._router.any_holder.on_read(place)
         return sink.value() if isinstance(sink, MemorySink) else b""
 
     # ---- where, what, away -----------------------------------------------------------------------------------
@@ -332,7 +334,7 @@ class Pool:
         """All holders that the directory knows of."""
         object_id = self._router.object_id(name)
         deadline = asyncio.get_running_loop().time() + timeout
-        place = await self._router.place(object_id, name=name, deadline=deadline, fresh=True)
+        place = await self._router.places.find(object_id, name=name, deadline=deadline, fresh=True)
         return [
             Located(each.signer.hex(), f"{each.value.host}:{each.value.port}", each.value.version, each.value.passing)
             for each in sorted(place.holders, key=lambda each: each.signer)
@@ -344,7 +346,7 @@ class Pool:
             return await census.ask(self._router, name, timeout)
         object_id = self._router.object_id(name)
         deadline = asyncio.get_running_loop().time() + timeout
-        place = await self._router.place(object_id, name=name, deadline=deadline, fresh=True)
+        place = await self._router.places.find(object_id, name=name, deadline=deadline, fresh=True)
         value = place.descriptor.value
         return Description(
             name=value.name,
@@ -367,7 +369,7 @@ class Pool:
         object_id = self._router.object_id(name)
         loop = asyncio.get_running_loop()
         try:
-            place = await self._router.place(object_id, name=name, deadline=loop.time() + timeout, fresh=True)
+            place = await self._router.places.find(object_id, name=name, deadline=loop.time() + timeout, fresh=True)
         except NotFound:
             return "nothing to delete"
         except RemotableError as why:
@@ -388,7 +390,7 @@ class Pool:
         outcomes = await asyncio.gather(
             *(self._bury(contact_of(holder), tombstone, loop.time() + timeout) for holder in place.holders)
         )
-        self._router.forget(object_id)
+        self._router.places.forget(object_id)
         if "deleted" in outcomes:
             if descriptor.value.kind != "data":
                 await member.overlay.announce(object_id, [tombstone.raw])
@@ -415,7 +417,7 @@ class Pool:
         member = self._member
         deadline = asyncio.get_running_loop().time() + timeout
         object_id = self._router.object_id(name)
-        place = await self._router.place(object_id, name=name, deadline=deadline, fresh=True)
+        place = await self._router.places.find(object_id, name=name, deadline=deadline, fresh=True)
         if place.descriptor.public != member.user.public:
             raise Forbidden(f"only key {fingerprint(place.descriptor.public)}, which published {name!r}, may move it")
         target = NodeId(bytes.fromhex(node.removeprefix("node:")))
@@ -432,7 +434,7 @@ class Pool:
             order = codec.encode(StepDown(object_id))
             await member.links.request(leaving, leaving.id, "titan.StepDown", order, deadline=deadline)
             counted = [*recruited.accepted, *counted[:-1]]
-        self._router.remember(place.descriptor, counted)
+        self._router.places.remember(place.descriptor, counted)
         return Receipt(name, place.descriptor.value.version, tuple(each.signer.hex() for each in counted), 0, "")
 
     # ---- nodes -----------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from titan_overlay.identity.keys import SigningKey
 from titan_overlay.links.links import Links, Peer
 from titan_overlay.links.shared import Reply
 from titan_overlay.overlay.overlay import Overlay
+from titan_overlay.pool import host
 from titan_overlay.pool.host import Host, Sender
 from titan_overlay.pool.recruiter import Recruiter
 from titan_overlay.pool.router import Router
@@ -28,6 +29,7 @@ from titan_overlay.wire.messages import Send
 log = logging.getLogger("titan")
 
 CHAIN_MAX = 16
+OBJECTS_MAX = 20_000
 SENDERS_MAX = 4096
 DELEGATION_SECONDS = 30 * 86400.0
 JOIN_RETRY_SECONDS = (1.0, 60.0)
@@ -87,7 +89,18 @@ class Member:
     async def open(self, interface: str, port: int = 0) -> None:
         """Opens the overlay's socket (and, unless a client, the listening socket of links on the same port)."""
         await self.overlay.listen(port, interface)
-        self.host = Host(self.ambient, outbound=self, holder=self.key.id, copies=self.copies)
+        self.host = Host(
+            self.ambient,
+            outbound=self,
+            holder=self.key.id,
+            copies=self.copies,
+            limits=host.Limits(
+                objects=OBJECTS_MAX,
+                mailbox=self.config.mailbox_size,
+                concurrency=self.config.concurrency,
+                message_bytes=self.config.frame_bytes_max,
+            ),
+        )
 
     def wire(self) -> None:
         """Builds the rooms that need to know the pool."""
@@ -161,7 +174,7 @@ class Member:
 
     def hints(self, object_id: ObjectId) -> Sequence[bytes]:
         """Signed advertisements that this member can vouch for, given to whoever looks the object up."""
-        return self.router.hints(object_id) if hasattr(self, "router") else ()
+        return self.router.places.hints(object_id) if hasattr(self, "router") else ()
 
     def copies(self, object_id: ObjectId) -> int:
         """Live copies of an object held here, as far as this member counts them."""

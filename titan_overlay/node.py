@@ -32,7 +32,7 @@ from titan_overlay.pool.context import Sender
 from titan_overlay.pool.keeper import Keeper
 from titan_overlay.pool.message import decode_reply, encode_message
 from titan_overlay.pool.orders import Accepted, DialBack, Holding, NodeInfo, Recruit
-from titan_overlay.pool.router import Place, contact_of
+from titan_overlay.pool.places import Place, contact_of
 from titan_overlay.pool.runner import ServiceRunner
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.disk import Disk
@@ -185,7 +185,7 @@ class Node(Member):
             read_chunk=self.blobs.read_chunk,
         )
         self.pool = Pool(self)
-        self.router.on_read = self._maybe_cache
+        self.router.any_holder.on_read = self._maybe_cache
         self.host.add(self._self_descriptor(), ServiceRunner(NodeObject(self)))
 
     def _self_descriptor(self) -> Signed[Descriptor]:

@@ -385,6 +385,11 @@ class Links:
         link = self._best.get(id)
         return None if link is None else link.peer
 
+    def is_open(self, id: NodeId) -> bool:
+        """Whether a request to that node could be written at once."""
+        link = self._best.get(id)
+        return link is not None and link.usable
+
     def peers(self) -> list[Peer]:
         """All peers with a link."""
         return [link.peer for link in self._best.values() if link.peer is not None]

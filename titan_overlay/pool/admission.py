@@ -32,7 +32,7 @@ from titan_overlay.pool.context import Sender
 from titan_overlay.pool.data import DataRunner, StoredContent
 from titan_overlay.pool.host import Host, Runner
 from titan_overlay.pool.orders import Accepted, Recruit
-from titan_overlay.pool.router import contact_of
+from titan_overlay.pool.places import contact_of
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.rows import Database, ReplicaRow
 from titan_overlay.wire import codec

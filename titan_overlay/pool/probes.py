@@ -209,9 +209,9 @@ class Conversation:
         self, peer: Peer, replicas: Sequence[Replica], nonce: bytes, epoch: int, now: float, *, leaving: bool = False
     ) -> Asked:
         """A probe of `peer` over at most `ENTRIES_MAX` replicas."""
-        if not all(self._digest(each, epoch, epoch) for each in replicas):
-            # A new epoch has just begun, and its sample is being read: the last one serves.
-            epoch -= 1
+        ready = [self._digest(each, epoch, epoch) is not None for each in replicas]
+        if not all(ready) and all(_had_sample(each, epoch - 1) for each in replicas):
+            epoch -= 1  # a new epoch has just begun, and its samples are being read: the last ones serve
         entries = bytearray()
         digests: list[bytes | None] = []
         listings: list[Listing] = []
@@ -429,6 +429,10 @@ class Conversation:
 
 def _ends_soon(replica: Replica, now: float) -> bool:
     return replica.expires - now <= min(replica.pace.ends_soon, replica.descriptor.value.policy.ttl / 10)
+
+
+def _had_sample(replica: Replica, epoch: int) -> bool:
+    return replica.descriptor.value.kind != "data" or replica.digests.get(epoch) is not None
 
 
 def _version(index: int, descriptor: Signed[Descriptor]) -> Version:

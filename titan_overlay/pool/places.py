@@ -1,0 +1,202 @@
+"""Where objects live: remembered, or looked up, and what they are, verified.
+
+ObjectId -> place known?            believed for `PLACE_SECONDS`, corrected by what holders say
+         -> look up                 overlay: verified advertisements, first or all
+         -> verify the descriptor   asked of a holder once, then remembered; never an older one
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.errors import Gone, LinkError, NotFound, RemotableError, Unavailable
+from titan_overlay.identity import names, records
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.grants import Right, allows
+from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Advertisement, Descriptor, check_descriptor, newer
+from titan_overlay.links.links import Links
+from titan_overlay.overlay.overlay import Found, Overlay
+from titan_overlay.wire import codec
+
+PLACES_MAX = 4096
+"""Objects whose holders are remembered."""
+PLACE_SECONDS = 60.0
+"""How long a place is believed before the directory is asked again."""
+DIAL_PATIENCE = 1.5
+"""Seconds after which a holder that cannot be dialled is left aside for the next."""
+DESCRIBE_PATIENCE = 2.0
+HINTS_MAX = 2
+_EMPTY = codec.encode({})
+
+
+def contact_of(advertisement: Signed[Advertisement]) -> Contact:
+    """Where the holder that signed this can be reached."""
+    return Contact(advertisement.signer, advertisement.value.host, advertisement.value.port)
+
+
+class Place:
+    """Where an object lives, as far as this node knows."""
+
+    __slots__ = ("_contacts", "descriptor", "holders", "learned")
+
+    def __init__(self, descriptor: Signed[Descriptor], holders: list[Signed[Advertisement]], learned: float) -> None:
+        self.descriptor = descriptor
+        self.holders = holders
+        self.learned = learned
+        self._contacts: dict[NodeId, Contact] = {}
+
+    def contact(self, holder: Signed[Advertisement]) -> Contact:
+        """Where that holder can be reached."""
+        known = self._contacts.get(holder.signer)
+        if known is None:
+            known = self._contacts[holder.signer] = contact_of(holder)
+        return known
+
+
+class Places:
+    """Knows, or finds out, where objects live."""
+
+    def __init__(self, overlay: Overlay, links: Links, ambient: Ambient) -> None:
+        self._overlay = overlay
+        self._links = links
+        self._ambient = ambient
+        self._places: OrderedDict[ObjectId, Place] = OrderedDict()
+        self._looking: dict[ObjectId, asyncio.Future[Place]] = {}
+
+    def known(self, object_id: ObjectId) -> Place | None:
+        """A place that is still believed; no network."""
+        place = self._places.get(object_id)
+        if place is None or not place.holders:
+            return None
+        return place if asyncio.get_running_loop().time() - place.learned < PLACE_SECONDS else None
+
+    async def find(self, object_id: ObjectId, *, name: str = "", deadline: float, fresh: bool = False) -> Place:
+        """Where the object lives: remembered, or looked up (concurrent callers share one look-up).
+
+        Raises:
+            NotFound, Gone
+        """
+        known = None if fresh else self.known(object_id)
+        if known is not None:
+            self._places.move_to_end(object_id)
+            return known
+        looking = self._looking.get(object_id)
+        if looking is None:
+            task = asyncio.ensure_future(self._look_up(object_id, name, deadline, everything=fresh))
+            looking = self._looking[object_id] = task
+            task.add_done_callback(lambda done: self._looked_up(object_id, done))
+        return await asyncio.shield(looking)
+
+    def _looked_up(self, object_id: ObjectId, done: asyncio.Future[Place]) -> None:
+        self._looking.pop(object_id, None)
+        if not done.cancelled():
+            done.exception()  # each waiter sees it; nobody left waiting is no error
+
+    async def _look_up(self, object_id: ObjectId, name: str, deadline: float, *, everything: bool) -> Place:
+        what = repr(name) if name else object_id.hex()[:12]
+        found = await self._overlay.find_holders(object_id, deadline=deadline, everything=everything)
+        holders = self._living(found)
+        if not holders and not everything:
+            found = await self._overlay.find_holders(object_id, deadline=deadline, everything=True)
+            holders = self._living(found)
+        if not holders and found.tombstone is not None:
+            raise Gone(f"{what} was deleted")
+        if not holders:
+            raise NotFound(
+                f"nobody here holds {what} ({found.asked} nodes asked); is it published? see: titan ls",
+                asked=found.asked,
+            )
+        known = self._places.get(object_id)
+        descriptor = await self._describe(object_id, holders, known.descriptor if known else None, deadline)
+        holders = [each for each in holders if self.may_host(each, descriptor)]
+        if not holders:
+            raise NotFound(f"{what} has no holder with the right to host it", asked=found.asked)
+        place = Place(descriptor, holders, asyncio.get_running_loop().time())
+        self._places[object_id] = place
+        self._places.move_to_end(object_id)
+        while len(self._places) > PLACES_MAX:
+            self._places.popitem(last=False)
+        return place
+
+    def _living(self, found: Found) -> list[Signed[Advertisement]]:
+        """Holders of what is not deleted. Data lives while anyone pins it: a proof of deletion ends one pin."""
+        holders = [each for each in found.advertisements if not each.value.withdrawn]
+        if found.tombstone is None:
+            return holders
+        pool = self._overlay.pool
+        if records.check(found.tombstone.value.descriptor, Descriptor, pool).value.kind == "data":
+            return holders
+        return [each for each in holders if each.value.version > found.tombstone.value.version]
+
+    def may_host(self, advertisement: Signed[Advertisement], descriptor: Signed[Descriptor]) -> bool:
+        """Whether this holder has the right to hold this object. Data verifies itself; the owner's own node may."""
+        value = descriptor.value
+        if value.policy.bound:
+            return value.policy.requires.get("node") in (None, advertisement.signer.hex())
+        if value.kind == "data" or value.policy.hosts == "anyone" or advertisement.public == descriptor.public:
+            return True
+        return advertisement.public == self._overlay.pool or allows(
+            advertisement.value.grant,
+            self._overlay.pool,
+            advertisement.signer,
+            Right.HOST,
+            value.name,
+            self._ambient.wall(),
+        )
+
+    async def _describe(
+        self,
+        object_id: ObjectId,
+        holders: Sequence[Signed[Advertisement]],
+        known: Signed[Descriptor] | None,
+        deadline: float,
+    ) -> Signed[Descriptor]:
+        """The verified descriptor, from the first holder that has one. Never older than the one known."""
+        newest = max(each.value.version for each in holders)
+        if known is not None and known.value.version >= newest:
+            return known
+        failure = "no holder answered"
+        for holder in self._ambient.random.sample(list(holders), len(holders)):
+            try:
+                contact = contact_of(holder)
+                await self._links.connect(contact, deadline=_patient(deadline, DIAL_PATIENCE))
+                body = await self._links.request(
+                    contact, object_id, "titan.Describe", _EMPTY, deadline=_patient(deadline, DESCRIBE_PATIENCE)
+                )
+                raw = codec.decode(body, bytes)
+                fresh = check_descriptor(raw, object_id, self._overlay.pool, self._ambient.wall())
+            except (LinkError, RemotableError) as why:
+                failure = str(why)
+                continue
+            return fresh if known is None or newer(fresh, known) else known
+        raise Unavailable(f"{len(holders)} holders are advertised, none could describe the object: {failure}")
+
+    def remember(self, descriptor: Signed[Descriptor], holders: list[Signed[Advertisement]]) -> None:
+        """What was just published is found without a look-up."""
+        object_id = names.object_id(self._overlay.pool, descriptor.value.name)
+        self._places[object_id] = Place(descriptor, holders, asyncio.get_running_loop().time())
+
+    def forget(self, object_id: ObjectId) -> None:
+        """The next message looks the object up anew."""
+        self._places.pop(object_id, None)
+
+    def forget_holder(self, object_id: ObjectId, holder: NodeId) -> None:
+        """That holder did not answer, or said that it holds the object no longer."""
+        place = self._places.get(object_id)
+        if place is not None:
+            place.holders = [each for each in place.holders if each.signer != holder]
+
+    def hints(self, object_id: ObjectId) -> list[bytes]:
+        """Advertisements of holders known here: a node on somebody's way says so at once."""
+        place = self._places.get(object_id)
+        if place is None:
+            return []
+        now = self._ambient.wall()
+        return [each.raw for each in place.holders[:HINTS_MAX] if each.value.expires > now]
+
+
+def _patient(deadline: float, patience: float) -> float:
+    return min(deadline, asyncio.get_running_loop().time() + patience)
