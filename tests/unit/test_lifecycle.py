@@ -194,7 +194,7 @@ def test_watching_is_mutual(holders: int) -> None:
         assert all(me in watch[other] for other in watch[me])
 
 
-# ---- safety: no step-down takes the object below its minimum, whatever everyone believes ------------------------------
+# ---- safety: no step-down takes the object below its minimum, whatever everyone believes ---------------------
 
 
 class StaleViews(RuleBasedStateMachine):
@@ -270,7 +270,7 @@ def contact(of: NodeId) -> Contact:
 
 
 class Model:
-    """Holders with their real rosters and conversations; probes may get lost, the directory is stale, recruits take their time."""
+    """Holders with their real rosters and conversations; probes get lost, the directory is stale."""
 
     STEP = 5.0
 
