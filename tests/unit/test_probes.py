@@ -12,7 +12,7 @@ from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.statements import Content, Policy
-from titan_overlay.pool import probes
+from titan_overlay.pool import probes, proofs
 from titan_overlay.pool.lifecycle import Pace, Standing
 from titan_overlay.pool.probes import AskSoon, Buried, Changed, Conversation, Newer, Reply, Request, Sample
 from titan_overlay.pool.roster import Replica, Roster
@@ -85,10 +85,10 @@ def test_one_exchange_proves_both_sides() -> None:
 @given(st.binary(min_size=32, max_size=32), st.binary(min_size=8, max_size=8))
 def test_a_proof_is_good_for_one_nonce_one_prover_one_verifier(digest: bytes, nonce: bytes) -> None:
     a, b, c = who(1).id, who(2).id, who(3).id
-    shown = probes.proof(digest, nonce, a, b)
-    assert shown != probes.proof(digest, nonce, b, a)
-    assert shown != probes.proof(digest, nonce, a, c)
-    assert shown != probes.proof(digest, bytes(8) if any(nonce) else b"x" * 8, a, b)
+    shown = proofs.proof(digest, nonce, a, b)
+    assert shown != proofs.proof(digest, nonce, b, a)
+    assert shown != proofs.proof(digest, nonce, a, c)
+    assert shown != proofs.proof(digest, bytes(8) if any(nonce) else b"x" * 8, a, b)
 
 
 def test_whoever_answers_without_the_content_does_not_count() -> None:
@@ -106,7 +106,7 @@ def test_a_proof_of_data_waits_for_the_sample_to_be_read() -> None:
     assert Sample(mine.object_id, EPOCH) in a.effects() and Sample(mine.object_id, EPOCH) in b.effects()
     assert a.counts(mine) == [] and b.contact.id in mine.partners, "it is neither counted nor given up"
     for replica in (mine, theirs):
-        replica.digests[EPOCH] = probes.sample_digest(replica.object_id, EPOCH, b"a chunk")
+        replica.digests[EPOCH] = proofs.sample_digest(replica.object_id, EPOCH, b"a chunk")
     exchange(a, b)
     assert a.counts(mine) == [b.contact.id] and b.counts(theirs) == [a.contact.id]
 
@@ -114,7 +114,7 @@ def test_a_proof_of_data_waits_for_the_sample_to_be_read() -> None:
 def test_a_new_epoch_interrupts_nothing() -> None:
     a, mine, b, theirs = pair(data=True)
     for replica in (mine, theirs):
-        replica.digests[EPOCH] = probes.sample_digest(replica.object_id, EPOCH, b"a chunk")
+        replica.digests[EPOCH] = proofs.sample_digest(replica.object_id, EPOCH, b"a chunk")
     exchange(a, b)
     exchange(a, b, epoch=EPOCH + 1)
     assert mine.partners[b.contact.id].standing is Standing.PROVEN
@@ -123,21 +123,21 @@ def test_a_new_epoch_interrupts_nothing() -> None:
 
 def test_other_bytes_do_not_count() -> None:
     a, mine, b, theirs = pair(data=True)
-    mine.digests[EPOCH] = probes.sample_digest(mine.object_id, EPOCH, b"a chunk")
-    theirs.digests[EPOCH] = probes.sample_digest(mine.object_id, EPOCH, b"a rotten chunk")
+    mine.digests[EPOCH] = proofs.sample_digest(mine.object_id, EPOCH, b"a chunk")
+    theirs.digests[EPOCH] = proofs.sample_digest(mine.object_id, EPOCH, b"a rotten chunk")
     exchange(a, b)
     assert a.counts(mine) == [] and b.counts(theirs) == []
 
 
 @given(st.integers(0, 2**40), st.integers(0, 10**7), st.sampled_from([1, 1000, 262144]))
 def test_every_epoch_draws_a_chunk_that_exists(epoch: int, size: int, chunk_bytes: int) -> None:
-    index = probes.sample_index(ObjectId(bytes(32)), epoch, Content(size, chunk_bytes, bytes(32)))
+    index = proofs.sample_index(ObjectId(bytes(32)), epoch, Content(size, chunk_bytes, bytes(32)))
     assert 0 <= index < max(1, -(-size // chunk_bytes))
 
 
 def test_all_chunks_are_drawn_some_day() -> None:
     content = Content(10_000, 1000, bytes(32))
-    assert {probes.sample_index(ObjectId(bytes(32)), epoch, content) for epoch in range(200)} == set(range(10))
+    assert {proofs.sample_index(ObjectId(bytes(32)), epoch, content) for epoch in range(200)} == set(range(10))
 
 
 # ---- what the other side may say -----------------------------------------------------------------------------

@@ -31,9 +31,9 @@ from titan_overlay.pool.roster import SHORT_BYTES, Replica, Roster
 from titan_overlay.pool.upkeep import Upkeep
 from titan_overlay.storage.rows import Database, ReplicaRow
 
-HANDING_OVER_SECONDS = 7.0
+HANDING_OVER_SECONDS = 6.5
 """Of the time to stop; the rest is for withdrawals and goodbyes."""
-GOODBYE_SECONDS = 1.5
+GOODBYE_SECONDS = 1.0
 HAND_OVERS_AT_ONCE = 16
 ARRIVED_POLL_SECONDS = 0.5
 
@@ -105,6 +105,8 @@ class Keeper:
         except TimeoutError:
             pass  # the others will notice, and mend
         goodbyes = self._upkeep.goodbyes(self._roster.replicas.values())
+        for replica in self._roster.replicas.values():
+            replica.settled = False  # whoever probes it from now on hears that it is not here
         # First the co-holders: whoever is about to step down must not count on this node any more.
         await self._upkeep.say(goodbyes, GOODBYE_SECONDS)
         await self.advertiser.stop(withdraw=True, timeout=GOODBYE_SECONDS)

@@ -1,11 +1,9 @@
 """The keeper's engine: when each peer is probed and each replica thought about, and the work that follows.
 
-One timer serves them all (a heap of due times; no task per object). Probes, look-ups and recruiting are short tasks,
-bounded in number.
+All are on one agenda; none has a task of its own. Probes, look-ups and recruiting are short tasks, bounded in number.
 """
 
 import asyncio
-import heapq
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
@@ -16,10 +14,11 @@ from typing import Any
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import LinkError, RemotableError, TitanError
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import NodeId
+from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement
-from titan_overlay.pool import lifecycle, probes
+from titan_overlay.pool import lifecycle, probes, proofs
+from titan_overlay.pool.agenda import Agenda
 from titan_overlay.pool.figures import Figures, Repair
 from titan_overlay.pool.household import Household, Network, Recruiting
 from titan_overlay.pool.lifecycle import Action, Expire, Lookup, Probe, Recruit, Standing, StepDown
@@ -65,17 +64,17 @@ class Upkeep:
         self.pace = roster.pace
         self.talk = Conversation(roster)
         self.figures = Figures()
-        self._heap: list[tuple[float, int, Peer | Replica]] = []
+        self._agenda: Agenda[Peer | Replica] = Agenda(self._turn)
         self._serial = count()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = inf
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self.running = False
+        self._samples: dict[tuple[ObjectId, int], None] = {}
+        """Chunks to read for proofs, in the order in which they were asked for."""
+        self._sampling = False
 
     # ---- start and stop --------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self.running = True
+        self._agenda.start()
         for peer in list(self._roster.peers.values()):
             self.ask_soon(peer)
         for replica in list(self._roster.replicas.values()):
@@ -83,10 +82,7 @@ class Upkeep:
 
     async def stop(self) -> None:
         """Nothing is decided any more. Probes of others are still answered."""
-        self.running = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer, self._timer_at = None, inf
+        self._agenda.stop()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -112,38 +108,17 @@ class Upkeep:
 
     def touch(self, replica: Replica) -> None:
         """Something about it has changed: think about it at the next turn of the loop."""
-        self._schedule(replica, asyncio.get_running_loop().time())
+        self._agenda.plan(replica, asyncio.get_running_loop().time())
 
     def ask_soon(self, peer: Peer) -> None:
         """There is reason to probe this peer."""
-        self._schedule(peer, max(asyncio.get_running_loop().time(), peer.asked + ASK_GAP))
+        self._agenda.plan(peer, max(asyncio.get_running_loop().time(), peer.asked + ASK_GAP))
 
-    def _schedule(self, item: Peer | Replica, due: float) -> None:
-        if due < item.due:
-            item.due = due
-            heapq.heappush(self._heap, (due, next(self._serial), item))
-            self._arm()
-
-    def _arm(self) -> None:
-        if self.running and self._heap and self._heap[0][0] < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = self._heap[0][0]
-            self._timer = asyncio.get_running_loop().call_at(self._timer_at, self._turn)
-
-    def _turn(self) -> None:
-        now = asyncio.get_running_loop().time()
-        self._timer, self._timer_at = None, inf
-        while self._heap and self._heap[0][0] <= now:
-            due, _, item = heapq.heappop(self._heap)
-            if item.due != due:
-                continue  # it has been given another time since
-            item.due = inf
-            if isinstance(item, Replica):
-                self._think(item, now)
-            else:
-                self._probe(item, now)
-        self._arm()
+    def _turn(self, item: Peer | Replica, now: float) -> None:
+        if isinstance(item, Replica):
+            self._think(item, now)
+        else:
+            self._probe(item, now)
 
     def _plan(self, peer: Peer) -> None:
         """When this peer is probed next."""
@@ -154,11 +129,11 @@ class Upkeep:
         if any(peer.id in each.tell for each in shared):
             return self.ask_soon(peer)
         if peer.misses or any(each.partners[peer.id].standing is not Standing.PROVEN for each in shared):
-            return self._schedule(peer, peer.asked + self.pace.probe_retry)
+            return self._agenda.plan(peer, peer.asked + self.pace.probe_retry)
         if peer.watched:
             low, high = EAGER if self._roster.me < peer.id else PATIENT
             share = low + (high - low) * self._ambient.random.random()
-            self._schedule(peer, max(peer.heard, peer.asked) + share * self.pace.probe_interval)
+            self._agenda.plan(peer, max(peer.heard, peer.asked) + share * self.pace.probe_interval)
 
     # ---- probing ---------------------------------------------------------------------------------------------
 
@@ -182,7 +157,7 @@ class Upkeep:
         if self._roster.peers.get(peer.id) is not peer or peer.busy:
             return
         if len(self._tasks) >= TASKS_MAX:
-            return self._schedule(peer, now + BUSY_PAUSE)
+            return self._agenda.plan(peer, now + BUSY_PAUSE)
         peer.busy = True
         self.spawn(self.exchange(peer), "probing")
 
@@ -214,7 +189,7 @@ class Upkeep:
         return self.talk.ask(peer, replicas, nonce, self._epoch(), now, leaving=leaving)
 
     def _epoch(self) -> int:
-        return probes.epoch_at(self._ambient.wall())
+        return proofs.epoch_at(self._ambient.wall())
 
     def _missed(self, peer: Peer, now: float) -> None:
         self.figures.misses += 1
@@ -251,15 +226,31 @@ class Upkeep:
                 case Changed():
                     self.touch(replica)
                 case Sample(_, epoch):
-                    self.spawn(self._sample(replica, epoch), "reading a sample")
+                    self._samples[replica.object_id, epoch] = None
                 case Buried(_, contact):
                     self.spawn(self._fetch_tombstone(replica, contact), "asking for a tombstone")
                 case Newer(_, contact, _):
                     self.spawn(self._household.upgrade(replica, contact), "getting a newer version")
 
+        if self._samples and not self._sampling:
+            self._sampling = True
+            self.spawn(self._sample_all(), "reading samples")
+
+    async def _sample_all(self) -> None:
+        """One chunk after the other: an idle machine should stay idle."""
+        try:
+            while self._samples:
+                object_id, epoch = next(iter(self._samples))
+                del self._samples[object_id, epoch]
+                replica = self._roster.replicas.get(object_id)
+                if replica is not None:
+                    await self._sample(replica, epoch)
+        finally:
+            self._sampling = False
+
     async def _sample(self, replica: Replica, epoch: int) -> None:
         content = replica.descriptor.value.content
-        index = probes.sample_index(replica.object_id, epoch, content) if content else 0
+        index = proofs.sample_index(replica.object_id, epoch, content) if content else 0
         try:
             chunk = await self._read_chunk(replica.object_id, index) if content and content.size else b""
         except TitanError as why:
@@ -267,7 +258,7 @@ class Upkeep:
             self.figures.lost_content += 1
             await self._household.drop(replica)
             return
-        replica.digests[epoch] = probes.sample_digest(replica.object_id, epoch, chunk)
+        replica.digests[epoch] = proofs.sample_digest(replica.object_id, epoch, chunk)
 
     async def _fetch_tombstone(self, replica: Replica, contact: Contact) -> None:
         raw = await self._overlay.call(contact, "tombstone", replica.object_id)
@@ -287,7 +278,7 @@ class Upkeep:
             if not self._act(replica, action, now):
                 return
         arrivals = (p.until for p in replica.partners.values() if p.standing is Standing.ARRIVING)
-        self._schedule(replica, min(lifecycle.wake(view, now), *arrivals, inf))
+        self._agenda.plan(replica, min(lifecycle.wake(view, now), *arrivals, inf))
 
     def _restored(self, replica: Replica, noticed: float, now: float) -> None:
         self.figures.below_min_seconds += now - noticed
@@ -322,12 +313,12 @@ class Upkeep:
         peer = replica.partners[node].peer
         gap = self.pace.probe_retry if peer.misses else ASK_GAP
         if not peer.busy:
-            self._schedule(peer, max(now, peer.asked + gap))
+            self._agenda.plan(peer, max(now, peer.asked + gap))
 
     def _begin(self, replica: Replica, work: Coroutine[Any, Any, None], now: float) -> None:
         if len(self._tasks) >= TASKS_MAX:
             work.close()
-            self._schedule(replica, now + BUSY_PAUSE)
+            self._agenda.plan(replica, now + BUSY_PAUSE)
         else:
             self.spawn(work, "keeping copies")
 
@@ -342,10 +333,11 @@ class Upkeep:
             replica.looking = False
         now = asyncio.get_running_loop().time()
         if found is None or found.asked == 0:
-            self._schedule(replica, now + OFFLINE_PAUSE)
+            self._agenda.plan(replica, now + OFFLINE_PAUSE)
             return
         if found.tombstone is not None:
-            await self._household.learn_tombstone(replica, found.tombstone.raw)
+            with suppress(RemotableError):  # one that proves nothing
+                await self._household.learn_tombstone(replica, found.tombstone.raw)
             if self._roster.replicas.get(replica.object_id) is not replica:
                 return
         replica.looked_up = now
