@@ -177,6 +177,11 @@ def choose_port(config: NodeConfig, *, named: bool) -> NodeConfig:
     raise ConfigError(f"cannot listen on {config.listen}: it is in use; name another port with --listen HOST:PORT")
 
 
+def names_port(listen: str) -> bool:
+    """Whether an address says which port ("host" alone leaves it open)."""
+    return parse_address(listen, 1) == parse_address(listen, 2)
+
+
 def _taken(host: str, port: int) -> OSError | None:
     """Why an address cannot be listened on, or None."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,6 +1,7 @@
 """`titan-node`: runs one node until it is told to leave."""
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -25,6 +26,9 @@ EXTEND_SECONDS = 30.0
 
 CLOSE_SECONDS = 2.0
 """On top of `stop_timeout`, for closing sockets and files."""
+
+PORT_RACES = 5
+"""Times that a port which was free may be taken by somebody quicker."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -94,25 +98,43 @@ def _run(flags: dict[str, Any], file: Path | None) -> None:
 
 async def _serve(resolved: "Resolved", directory: "DataDirectory") -> None:
     from titan_overlay.ambient import Ambient
-    from titan_overlay.cli.daemon import choose_port, prepare
-
-    named = resolved.origins["listen"] != "default"
-    config = choose_port(resolved.config, named=named)
-    if config.listen != resolved.config.listen:
-        log.info("port %s is taken; listening on %s", resolved.config.listen.rpartition(":")[2], config.listen)
-    prepared = prepare(config, directory, Ambient.system())
-    try:
-        await _live(prepared, directory)
-    finally:
-        prepared.close()
-
-
-async def _live(prepared: "Prepared", directory: "DataDirectory") -> None:
-    """Starts the node, waits for a signal or for `titan node leave`, and stops it."""
+    from titan_overlay.cli.daemon import choose_port, names_port, prepare
     from titan_overlay.errors import ConfigError
 
-    node = prepared.node
+    named = resolved.origins["listen"] != "default" and names_port(resolved.config.listen)
     told = _on_signals()
+    for tries_left in reversed(range(PORT_RACES)):
+        config = choose_port(resolved.config, named=named)
+        if config.listen != resolved.config.listen and not named:
+            log.info("listening on %s", config.listen)
+        prepared = prepare(config, directory, Ambient.system())
+        try:
+            await _live(prepared, directory, told)
+            return
+        except _CannotListenError as why:
+            if named or not tries_left or why.number != errno.EADDRINUSE:
+                raise ConfigError(
+                    f"cannot listen on {config.listen}: {why}; name another with --listen HOST:PORT"
+                ) from None
+        finally:
+            prepared.close()
+
+
+class _CannotListenError(Exception):
+    """The sockets could not be opened. Another node may have been quicker to take the port that was free."""
+
+    def __init__(self, why: OSError) -> None:
+        super().__init__(why.strerror or str(why))
+        self.number = why.errno
+
+
+async def _live(prepared: "Prepared", directory: "DataDirectory", told: "asyncio.Future[None]") -> None:
+    """Starts the node, waits for a signal or for `titan node leave`, and stops it.
+
+    Raises:
+        _CannotListenError: the port is taken.
+    """
+    node = prepared.node
     starting = asyncio.create_task(_start(prepared, directory))
     try:
         await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
@@ -120,10 +142,7 @@ async def _live(prepared: "Prepared", directory: "DataDirectory") -> None:
             try:
                 await starting
             except OSError as why:
-                reason = why.strerror or str(why)
-                raise ConfigError(
-                    f"cannot listen on {node.config.listen}: {reason}; name another with --listen HOST:PORT"
-                ) from None
+                raise _CannotListenError(why) from None
             leaving = asyncio.create_task(node.stopped())
             await asyncio.wait([leaving, told], return_when=asyncio.FIRST_COMPLETED)
             leaving.cancel()
@@ -131,8 +150,7 @@ async def _live(prepared: "Prepared", directory: "DataDirectory") -> None:
         _notify("STOPPING=1")
     finally:
         starting.cancel()
-        told.cancel()
-        await asyncio.gather(starting, told, return_exceptions=True)
+        await asyncio.gather(starting, return_exceptions=True)
         await _stop(node)
     log.info("left")
 

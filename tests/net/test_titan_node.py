@@ -1,0 +1,243 @@
+"""`titan-node` as its operator meets it."""
+
+import json
+import os
+import re
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.net.commands import NodeProcess, node_fails, titan, titan_json
+
+Start = Callable[..., NodeProcess]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts nodes, each by its name in a directory of that name; all are gone after the test."""
+    running: list[NodeProcess] = []
+
+    def begin(name: str, *flags: str, **more: Any) -> NodeProcess:
+        node = NodeProcess(tmp_path / name, *flags, **more)
+        running.append(node)
+        return node
+
+    yield begin
+    for node in running:
+        node.stop(signal.SIGKILL)
+
+
+def test_founding_prints_the_join_line_and_sigterm_ends_it_cleanly(start: Start, tmp_path: Path) -> None:
+    node = start("a")
+    line = node.join_line()
+    assert re.fullmatch(r"titan://[0-9a-f]{64}/[0-9a-f]{64}@127\.0\.0\.1:[0-9]+", line)
+    assert "titan pool key --save" in node.log
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+    assert node.stop() == 0
+    assert "left" in node.log
+    assert not (tmp_path / "a" / "address").exists()
+
+
+def test_a_node_joins_by_a_join_line_and_by_a_bare_address(start: Start, tmp_path: Path) -> None:
+    line = start("a").join_line()
+    by_line, by_address = start("b", "--bootstrap", line), start("c", "--bootstrap", line.rpartition("@")[2])
+    assert {by_line.join_line()[:72], by_address.join_line()[:72]} == {line[:72]}, "all three name the same pool"
+    assert "trust on first use" not in by_line.log
+    assert "trust on first use" in by_address.log
+    assert titan_json("node", "status", "--data", "a", home=tmp_path)["serving"] is True
+
+
+def test_a_node_that_starts_again_is_the_same_node_in_the_same_pool(start: Start) -> None:
+    first = start("a")
+    line = first.join_line()
+    joined = start("b", "--bootstrap", line)
+    joined_line = joined.join_line()
+    assert joined.stop() == 0
+    # No --bootstrap: the pool and its peers are remembered.
+    again = start("b")
+    assert again.join_line().partition("@")[0] == joined_line.partition("@")[0]
+    assert "founded" not in again.log
+    assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert start("a").join_line().partition("@")[0] == line.partition("@")[0]
+
+
+def test_a_port_that_is_not_named_gives_way_to_the_next_free_one(start: Start) -> None:
+    # Started at once, they also race for it.
+    nodes = [start(name, listen="127.0.0.1") for name in "abc"]
+    ports = sorted(int(node.join_line().rpartition(":")[2]) for node in nodes)
+    assert len(set(ports)) == 3
+    assert ports[0] >= 4747
+    assert f"listening on 127.0.0.1:{ports[2]}" in "".join(node.log for node in nodes)
+
+
+def test_a_named_port_in_use_is_an_error(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, said = node_fails("--listen", f"127.0.0.1:{port}", "--data", str(tmp_path / "a"), home=tmp_path)
+    assert status == 2
+    assert said == (
+        f"titan-node: cannot listen on 127.0.0.1:{port}: it is in use; name another port with --listen HOST:PORT\n"
+    )
+
+
+def test_a_data_directory_in_use_is_an_error_that_names_the_process(start: Start, tmp_path: Path) -> None:
+    node = start("a")
+    node.join_line()
+    status, said = node_fails("--listen", "127.0.0.1:0", "--data", str(tmp_path / "a"), home=tmp_path)
+    assert status == 2
+    assert f"in use by process {node.process.pid}; choose another with --data DIR" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(mode=0o500)
+    status, said = node_fails("--data", str(tmp_path / "a"), home=tmp_path)
+    assert (status, said.count("\n")) == (2, 1)
+    assert "--data DIR" in said
+
+
+def test_a_data_directory_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    status, said = node_fails("--data", str(tmp_path / "a"), home=tmp_path)
+    assert (status, said.count("\n")) == (2, 1)
+    assert "choose another with --data DIR" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--bootstrap", "titan://abc/def@host:1"], "cannot read the join line"),
+        (["--listen", "localhost:http"], "flag --listen"),
+        (["--max-bytes", "much"], "flag --max-bytes"),
+        (["--label", "eu"], "write it like cores=4"),
+        (["--trust", "bob"], "64 hexadecimal digits"),
+        (["--config", "/no/such/file"], "/no/such/file"),
+        (["--listen", "203.0.113.7:0"], "--listen HOST:PORT"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_status_2(flags: list[str], says: str, tmp_path: Path) -> None:
+    status, said = node_fails("--data", str(tmp_path / "a"), *flags, home=tmp_path)
+    assert status == 2, said
+    assert says in said
+    assert said.count("titan-node: ") == 1
+
+
+def test_settings_come_from_flags_then_variables_then_the_file(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(mode=0o700)
+    (tmp_path / "a" / "config.toml").write_text('max_bytes = "5MiB"\nlabels = {region = "eu"}\nlog_level = "error"\n')
+    node = start("a", "--label", "rack=7", TITAN_MAX_BYTES="7MiB")
+    node.join_line()
+    info = titan_json("node", "status", "--data", "a", home=tmp_path)
+    assert info["max_bytes"] == 7 << 20
+    assert info["labels"] == {"rack": "7"}
+    assert node.log == "", "the file says that errors alone are logged"
+
+
+def test_json_logs_are_one_object_a_line(start: Start) -> None:
+    node = start("a", "--json-logs")
+    node.join_line()
+    assert node.stop() == 0
+    lines = [json.loads(line) for line in node.log.splitlines()]
+    assert lines
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+
+
+def test_a_bootstrap_that_is_down_is_tried_again_and_said_so(start: Start) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        waiting = start("b", "--bootstrap", f"127.0.0.1:{port}")
+        waiting.wait_for_log(f"no answer from 127.0.0.1:{port}; trying again")
+    founder = start("a", listen=f"127.0.0.1:{port}")
+    line = founder.join_line()
+    assert waiting.join_line()[:72] == line[:72]
+
+
+def test_a_node_that_waits_for_its_bootstrap_can_be_stopped(start: Start) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+        held.bind(("127.0.0.1", 0))
+        waiting = start("b", "--bootstrap", f"127.0.0.1:{held.getsockname()[1]}")
+        waiting.wait_for_log("trying again")
+        assert waiting.stop() == 0
+
+
+def test_a_join_line_of_another_pool_is_refused(start: Start, tmp_path: Path) -> None:
+    one, other = start("a").join_line(), start("b").join_line()
+    joined = start("c", "--bootstrap", one)
+    joined.join_line()
+    assert joined.stop() == 0
+    status, said = node_fails(
+        "--listen", "127.0.0.1:0", "--data", str(tmp_path / "c"), "--bootstrap", other, home=tmp_path
+    )
+    assert status == 2
+    assert "belongs to pool" in said
+
+
+def test_the_service_manager_is_told(start: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        node = start("a", NOTIFY_SOCKET=str(tmp_path / "notify"))
+        node.join_line()
+        said = [manager.recv(4096)]
+        while not said[-1].startswith(b"READY=1"):
+            said.append(manager.recv(4096))
+        assert node.stop() == 0
+        assert manager.recv(4096).startswith(b"STOPPING=1")
+
+
+def test_titan_node_leave_stops_the_users_own_node_only(start: Start, tmp_path: Path) -> None:
+    node = start("a")
+    node.join_line()
+    titan("node", "leave", "--data", "a", home=tmp_path)
+    assert node.process.wait(30) == 0
+    said = titan("node", "status", "--data", "a", home=tmp_path, status=2).stderr.decode()
+    assert "start one with: titan-node" in said
+    assert said.count("\n") == 1
+
+
+def test_devices_of_the_settings_file_answer(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(mode=0o700)
+    (tmp_path / "a" / "config.toml").write_text(
+        """
+        [[device]]
+        name = "lab/temperature"
+        kind = "sensor"
+        command = ["echo", "21.5"]
+        unit = "°C"
+
+        [[device]]
+        name = "lab/lamp"
+        kind = "actuator"
+        senders = ["*"]
+        commands = { say = { run = ["echo", "level={0}"], args = ["[0-9]+"] } }
+
+        [[device]]
+        name = "lab/cat"
+        kind = "application"
+        run = ["cat"]
+        """
+    )
+    start("a").join_line()
+    reading = titan_json("send", "--data", "a", "lab/temperature", "--type", "device.Read", home=tmp_path)
+    assert (reading["value"], reading["unit"]) == (21.5, "°C")
+    act = ("send", "--data", "a", "lab/lamp", "--type", "device.Act", "-m")
+    assert titan_json(*act, '{"command": "say", "args": ["7"]}', home=tmp_path)["output"] == "level=7\n"
+    refused = titan(*act, '{"command": "say", "args": ["7; reboot"]}', home=tmp_path, status=1)
+    assert b"does not match" in refused.stderr
+    assert titan("send", "--data", "a", "lab/cat", "hello", home=tmp_path).stdout == b"hello\n"
+
+
+def test_a_device_that_is_set_up_wrongly_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(mode=0o700)
+    (tmp_path / "a" / "config.toml").write_text('[[device]]\nname = "lab/x"\nkind = "sensor"\n')
+    status, said = node_fails("--listen", "127.0.0.1:0", "--data", str(tmp_path / "a"), home=tmp_path)
+    assert status == 2
+    assert "titan-node: device 'lab/x': give one of file, command, callable, not none\n" in said
