@@ -186,13 +186,21 @@ class Directory:
             self.expire(now)
         return self._size >= self._max
 
-    def get(self, object_id: bytes, now: float) -> Statements:
-        """What is known of this object and has not expired."""
+    def get(self, object_id: bytes, now: float, asker: bytes = b"") -> Statements:
+        """What is known of this object and has not expired; counted holders first, then caches, then withdrawals.
+
+        Each asker is given the holders from another one on: only the first few fit in a datagram, and the load is to
+        spread over all of them. The order for one asker stays, so that it can read on where it stopped.
+        """
         shelf = self._shelves.get(ObjectId(object_id))
         if shelf is None:
             return NOTHING
         kept = [each for each in shelf.holders.values() if each.expires > now]
         kept.sort(key=lambda each: (each.withdrawn, each.passing))
+        counted = sum(not (each.withdrawn or each.passing) for each in kept)
+        if asker and counted > 1:
+            turn = int.from_bytes(asker[:8], "big") % counted
+            kept[:counted] = kept[turn:counted] + kept[:turn]
         graves = [grave.raw for grave in shelf.graves.values() if grave.expires > now]
         return Statements([each.raw for each in kept], graves)
 

@@ -390,7 +390,7 @@ class Overlay(Server):
         request = codec.decode(body, FindHolders)
         if len(request.object_id) != ID_BYTES or request.skip < 0:
             raise BadMessage("an object id has 32 bytes")
-        known = self.directory.get(request.object_id, self._ambient.wall())
+        known = self.directory.get(request.object_id, self._ambient.wall(), contact.id)
         raws = [*known.advertisements]
         raws += [raw for raw in self._hints(ObjectId(request.object_id)) if raw not in raws]
         count = min(max(request.count, 0), CONTACTS_PER_REPLY)

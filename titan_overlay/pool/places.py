@@ -100,6 +100,7 @@ class Places:
         found = await self._overlay.find_holders(object_id, deadline=deadline, everything=everything)
         holders = self._living(found)
         if not holders and not everything:
+            everything = True
             found = await self._overlay.find_holders(object_id, deadline=deadline, everything=True)
             holders = self._living(found)
         if not holders and found.tombstone is not None:
@@ -110,7 +111,13 @@ class Places:
                 asked=found.asked,
             )
         known = self._places.get(object_id)
-        descriptor = await self._describe(object_id, holders, known.descriptor if known else None, deadline)
+        try:
+            descriptor = await self._describe(object_id, holders, known.descriptor if known else None, deadline)
+        except Unavailable:
+            if everything:
+                raise
+            # Those heard of first may all have gone since they said so; the whole region knows of others.
+            return await self._look_up(object_id, name, deadline, everything=True)
         holders = [each for each in holders if self.may_host(each, descriptor)]
         if not holders:
             raise NotFound(f"{what} has no holder with the right to host it", asked=found.asked)
