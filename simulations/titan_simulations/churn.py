@@ -20,6 +20,7 @@ from titan_overlay.testing.pool import SimulatedNode
 from titan_simulations import lifetimes
 from titan_simulations.accounts import difference
 from titan_simulations.classes import NodeClass, Population
+from titan_simulations.measure import cpu_seconds
 from titan_simulations.series import Sample, Series
 from titan_simulations.world import Popularity, Published, Report, World, poisson
 
@@ -80,7 +81,7 @@ class Churn:
         self.series = Series()
         self.traffic: dict[str, int] = {}
         self.traffic_at_start: dict[str, int] = {}
-        self.started = self.ends = 0.0
+        self.started = self.ends = self.cpu_at_start = 0.0
         self._counted_at = 0.0
         self._arriving: set[asyncio.Task[None]] = set()
 
@@ -109,6 +110,7 @@ class Churn:
     def _begin(self) -> None:
         self.started = self._counted_at = self.world.sim.now
         self.ends = self.started + self.config.seconds
+        self.cpu_at_start = cpu_seconds()
         self.world.truth.begin()
         self.traffic_at_start = self.world.accounts.total()
         for node in self.world.live():

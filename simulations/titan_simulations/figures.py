@@ -1,0 +1,154 @@
+"""Pictures of results, drawn with matplotlib into PNG files; nothing is shown on a screen."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, GREY = "#2563a8", "#d9791f", "#3a8f4d", "#8a8f98"
+SIZE = (7.0, 3.6)
+DPI = 130
+
+Rows = Sequence[dict[str, float]]
+
+
+def churn(rows: Rows, result: dict[str, Any], out: Path) -> list[Path]:
+    """All figures of a churn run: success, latency, copies and traffic over time."""
+    config = result["config"]
+    return [
+        _success(rows, out / "success.png"),
+        _latency(rows, out / "latency.png"),
+        _copies(rows, config["min_copies"], config["max_copies"], out / "copies.png"),
+        _traffic(rows, out / "traffic.png"),
+    ]
+
+
+def _success(rows: Rows, path: Path) -> Path:
+    figure, axes = _axes("minutes", "share of a minute's requests")
+    minutes = _minutes(rows)
+    lowest = 0.99
+    for label, good, all_, colour in (
+        ("messages answered", "messages_answered", "messages", BLUE),
+        ("look-ups that found a holder", "lookups_found", "lookups", ORANGE),
+    ):
+        width = max(1, round(60 / _step(rows)))
+        ratio = []
+        for end in range(len(rows)):
+            window = rows[max(0, end - width + 1) : end + 1]
+            total = sum(row[all_] for row in window)
+            ratio.append(sum(row[good] for row in window) / total if total else math.nan)
+        axes.plot(minutes, ratio, label=label, color=colour)
+        lowest = min([lowest, *(value for value in ratio if value == value)])
+    axes.set_ylim(lowest - 0.002, 1.0005)
+    return _save(figure, axes, path)
+
+
+def _latency(rows: Rows, path: Path) -> Path:
+    figure, axes = _axes("minutes", "seconds")
+    minutes = _minutes(rows)
+    axes.plot(minutes, _column(rows, "message_seconds_median"), color=BLUE, label="message, median")
+    axes.plot(minutes, _column(rows, "message_seconds_p95"), color=BLUE, alpha=0.45, label="message, 95 %")
+    axes.plot(minutes, _column(rows, "lookup_seconds_median"), color=ORANGE, label="look-up, median")
+    axes.plot(minutes, _column(rows, "lookup_seconds_p95"), color=ORANGE, alpha=0.45, label="look-up, 95 %")
+    axes.set_yscale("log")
+    return _save(figure, axes, path)
+
+
+def _copies(rows: Rows, low: int, high: int, path: Path) -> Path:
+    figure, axes = _axes("minutes", "live counted copies of an object")
+    minutes = _minutes(rows)
+    axes.axhspan(low, high, color=GREEN, alpha=0.12, label=f"policy: {low} to {high}")
+    axes.fill_between(
+        minutes, _column(rows, "copies_p5"), _column(rows, "copies_p95"), color=BLUE, alpha=0.3, label="5 % to 95 %"
+    )
+    axes.plot(minutes, _column(rows, "copies_mean"), color=BLUE, label="mean")
+    axes.plot(minutes, _column(rows, "copies_min"), color=ORANGE, linewidth=1, label="least of all objects")
+    axes.plot(minutes, _column(rows, "copies_max"), color=GREY, linewidth=1, label="most of all objects")
+    axes.set_ylim(0, max(high, *_column(rows, "copies_max")) + 0.5)
+    return _save(figure, axes, path)
+
+
+def _traffic(rows: Rows, path: Path) -> Path:
+    figure, axes = _axes("minutes", "bytes sent per second and node")
+    minutes = _minutes(rows)
+    for key, label, colour in (
+        ("routing_bytes", "routing (with handshakes)", BLUE),
+        ("upkeep_bytes", "upkeep (advertisements, probes)", GREEN),
+        ("repair_bytes", "repair (new copies)", ORANGE),
+        ("lookup_bytes", "look-ups", GREY),
+    ):
+        axes.plot(minutes, _column(rows, key), label=label, color=colour)
+    axes.set_ylim(bottom=0)
+    return _save(figure, axes, path)
+
+
+def hops_against_copies(points: Sequence[dict[str, Any]], out: Path) -> Path:
+    """Requests until a holder is known, against the number of copies."""
+    figure, axes = _axes("copies of the object", "requests until a holder is known")
+    copies = [point["copies"] for point in points]
+    axes.plot(copies, [point["rpcs_mean"] for point in points], "o-", color=BLUE, label="requests, mean")
+    axes.plot(copies, [point["rpcs_p95"] for point in points], "o-", color=BLUE, alpha=0.4, label="requests, 95 %")
+    axes.plot(copies, [point["hops_mean"] for point in points], "s-", color=ORANGE, label="hops, mean")
+    _logarithmic(axes, copies)
+    axes.set_ylim(bottom=0)
+    return _save(figure, axes, out / "hops_against_copies.png")
+
+
+def load_against_copies(points: Sequence[dict[str, Any]], out: Path) -> Path:
+    """Messages that each holder of one object answers, against the number of copies."""
+    figure, axes = _axes("copies of the object", "share of all messages at one holder")
+    copies = [point["copies"] for point in points]
+    axes.plot(copies, [point["load_max_share"] for point in points], "o-", color=ORANGE, label="busiest holder")
+    axes.plot(copies, [point["load_mean_share"] for point in points], "o-", color=BLUE, label="mean")
+    axes.plot(copies, [1 / each for each in copies], ":", color=GREY, label="1 / copies")
+    _logarithmic(axes, copies)
+    axes.set_yscale("log")
+    return _save(figure, axes, out / "load_against_copies.png")
+
+
+def rpcs(histogram: dict[int, int], out: Path) -> Path:
+    """How many look-ups took how many requests."""
+    figure, axes = _axes("requests", "look-ups")
+    axes.bar(list(histogram), list(histogram.values()), color=BLUE, label="look-ups")
+    return _save(figure, axes, out / "rpcs_per_lookup.png")
+
+
+def _logarithmic(axes: Axes, copies: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(copies), [str(each) for each in copies])
+
+
+def _axes(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Figure, axes: Axes, path: Path) -> Path:
+    axes.legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    return path
+
+
+def _column(rows: Rows, key: str) -> list[float]:
+    return [row[key] for row in rows]
+
+
+def _minutes(rows: Rows) -> list[float]:
+    return [row["seconds"] / 60 for row in rows]
+
+
+def _step(rows: Rows) -> float:
+    return rows[0]["seconds"] if rows else 1.0

@@ -1,0 +1,88 @@
+"""Runs scenarios on a fresh virtual loop, and writes down what came of them."""
+
+import contextlib
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from titan_overlay.testing import run as run_virtual
+from titan_overlay.testing.crypto import fake_crypto
+from titan_simulations import copies, figures, lookups, results, scale, series
+from titan_simulations.churn import Churn, ChurnConfig
+from titan_simulations.measure import cpu_seconds
+from titan_simulations.progress import Bar
+from titan_simulations.results import Result
+from titan_simulations.world import Report, network
+
+T = TypeVar("T")
+
+PUBLISHED_PER_SECOND = 25.0
+"""Objects, in simulated time: only for the progress bar."""
+
+
+def simulate(
+    work: Coroutine[Any, Any, T], *, seed: int, loss: float = 0.0, fake: bool = False, trace: bool = True
+) -> T:
+    """The result of `work`, run on virtual time."""
+    with fake_crypto() if fake else contextlib.nullcontext():
+        return run_virtual(work, seed=seed, network=network(loss=loss, trace=trace))
+
+
+def churn(config: ChurnConfig, *, command: str = "", report: Report = lambda what, now: None) -> tuple[Churn, Result]:
+    """One run of churn: the run with its series, and its result."""
+
+    async def main() -> tuple[Churn, Result]:
+        run = Churn(config, report)
+        await run.run()
+        return run, results.churn_result(run, command=command, cpu_of_clock=cpu_seconds() - run.cpu_at_start)
+
+    return simulate(main(), seed=config.seed, loss=config.loss, fake=config.fake_crypto)
+
+
+def churn_to(out: Path, config: ChurnConfig, command: str) -> Result:
+    """Runs churn and writes result.json, series.csv and the figures into `out`."""
+    seconds = 0.1 * config.nodes + config.objects / PUBLISHED_PER_SECOND + config.settle_seconds + config.seconds
+    with Bar(f"churn, seed {config.seed}", seconds) as bar:
+        run, result = churn(config, command=command, report=bar)
+    out.mkdir(parents=True, exist_ok=True)
+    results.write(result, out / "result.json")
+    run.series.write(out / "series.csv")
+    figures.churn(series.read(out / "series.csv"), result, out)
+    return result
+
+
+def copies_to(out: Path, config: copies.CopiesConfig, command: str) -> Result:
+    """Runs the sweep over copies and writes copies.json and its figures into `out`."""
+    with Bar(f"copies, seed {config.seed}", 0.1 * config.nodes + 600) as bar:
+        result = simulate(copies.run(config, bar, command), seed=config.seed, loss=config.loss, fake=config.fake_crypto)
+    results.write(result, out / "copies.json")
+    figures.hops_against_copies(result["points"], out)
+    figures.load_against_copies(result["points"], out)
+    return result
+
+
+def lookups_to(out: Path, config: lookups.LookupsConfig, command: str) -> Result:
+    """Runs look-ups without churn and writes result.json and a figure into `out`."""
+    seconds = 0.1 * config.nodes + config.objects / PUBLISHED_PER_SECOND + config.settle_seconds + 30
+    with Bar(f"lookups, seed {config.seed}", seconds) as bar:
+        result = simulate(
+            lookups.run(config, bar, command), seed=config.seed, loss=config.loss, fake=config.fake_crypto
+        )
+    results.write(result, out / "result.json")
+    figures.rpcs(result["rpcs_histogram"], out)
+    return result
+
+
+def scale_to(out: Path, config: scale.ScaleConfig, command: str) -> Result:
+    """Measures the simulator and writes result.json into `out`."""
+    seconds = config.join_gap * config.nodes + config.objects / PUBLISHED_PER_SECOND + config.settle_seconds
+    with Bar(f"scale, seed {config.seed}", seconds + config.seconds) as bar:
+        result = simulate(
+            scale.run(config, bar, command),
+            seed=config.seed,
+            loss=config.loss,
+            fake=config.fake_crypto,
+            trace=config.trace,
+        )
+    results.write(result, out / "result.json")
+    return result
