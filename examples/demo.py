@@ -7,6 +7,7 @@ one of the service, and measures how the pool takes it. Every figure is measured
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
 import sys
@@ -15,12 +16,14 @@ import time
 from pathlib import Path
 from statistics import median, quantiles
 
+import cryptography
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 import titan_overlay as titan
+from titan_objects.device import Read
 
 NODES = 8
 MIN_COPIES = 3
@@ -154,7 +157,8 @@ async def founding(nodes: Nodes, show: Show) -> str:
     config = nodes.root / "node2"
     config.mkdir()
     (config / "config.toml").write_text(
-        '[[device]]\nname = "~me/load"\nkind = "sensor"\nfile = "/proc/loadavg"\nunit = "load averages"\n'
+        '[[device]]\nname = "~me/load"\nkind = "sensor"\nfile = "/proc/loadavg"\n'
+        'value = "text"\nunit = "load averages"\n'
     )
     await asyncio.gather(*(nodes.start(number, "--bootstrap", invitation) for number in range(2, NODES + 1)))
     show.alive = dict.fromkeys(nodes.processes, "up")
@@ -198,17 +202,17 @@ async def story(nodes: Nodes, show: Show) -> int:
             f"{HERE / 'greeter.py'}:Greeter", "greeter", policy=titan.Policy(min_copies=MIN_COPIES)
         )
         show.say(f"published examples/greeter.py as 'greeter': {len(receipt.holders)} copies")
-        file = Path(sys.executable).resolve()
+        file = max(Path(cryptography.__file__).parent.rglob("*.so"), key=lambda each: each.stat().st_size)
         content = file.read_bytes()
         name = await pool.put(file)
         show.say(f"put {file.name} ({len(content) / 1e6:.1f} MB): {name[:19]}...")
-        device = f"~{(await nodes.run('id', '--data', str(nodes.root / 'node2'), '--fingerprint')).strip()}/load"
-        reading = await pool.send(device, titan.Ping())
-        show.say(f"the sensor at node {reading.holder[:8]} answers")
+        device = json.loads(await nodes.run("id", "--data", str(nodes.root / "node2"), "--json"))["prefix"] + "load"
+        pong = await pool.send(device, titan.Ping())
+        show.say(f"the sensor at node {pong.holder[:8]} answers")
         sender = asyncio.create_task(send_all_the_time(pool, show))
         await asyncio.sleep(2)
         show.copies = await count_copies(pool, nodes, "greeter")
-        device_node = reading.holder
+        device_node = pong.holder
         holders = sorted(receipt.holders, key=lambda node: node == device_node)
         before = len(show.latencies)
         back = await bad_day(pool, nodes, show, holders[:-1])
@@ -216,8 +220,8 @@ async def story(nodes: Nodes, show: Show) -> int:
         during = show.latencies[before:]
         same = hashlib.sha256(await pool.get(name)).digest() == hashlib.sha256(content).digest()
         show.say(f"the file is {'unharmed' if same else 'DAMAGED'}")
-        value = await pool.send(device, "read")
-        show.say(f"the sensor says: {value}")
+        reading = await pool.send(device, Read())
+        show.say(f"the sensor says: {reading.value} {reading.unit} ({reading.age:.1f} s old)")
         sender.cancel()
     return summary(show, len(holders) - 1, back, during, same)
 
