@@ -72,7 +72,7 @@ class Home:
     def serve(self, method: str, handler: Callable[[Contact, bytes], bytes]) -> None:
         self.handlers[method] = handler
 
-    async def call(self, contact: Contact, method: str, body: bytes) -> bytes:
+    async def call(self, contact: Contact, method: str, body: bytes, *, purpose: int) -> bytes:
         village = self.village
         village.count(method, len(body))
         assert len(body) <= 1100, "a body must fit in a datagram"

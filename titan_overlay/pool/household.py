@@ -35,8 +35,8 @@ class Network(Announcing, Protocol):
         """Asks the region of the object."""
         ...
 
-    async def call(self, contact: Contact, method: str, body: bytes) -> bytes:
-        """One request in a session. Raises LinkError when no answer came."""
+    async def call(self, contact: Contact, method: str, body: bytes, *, purpose: int) -> bytes:
+        """One request in a session, booked as `purpose`. Raises LinkError when no answer came."""
         ...
 
     def serve(self, method: str, handler: Callable[[Contact, bytes], bytes]) -> None:

@@ -21,6 +21,7 @@ from titan_overlay.identity.ids import ID_BYTES, ObjectId, PoolId, fingerprint
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Descriptor, Tombstone
+from titan_overlay.overlay.traffic import PROBE
 from titan_overlay.pool import lifecycle
 from titan_overlay.pool.advertiser import LIFE_INTERVALS, Advertiser
 from titan_overlay.pool.figures import Figures
@@ -289,7 +290,7 @@ class Keeper:
 
     async def upgrade(self, replica: Replica, contact: Contact) -> None:
         """Another holder has a newer version: takes that, or lets go of the old one, which must not answer any more."""
-        raw = await self._overlay.call(contact, "descriptor", replica.object_id)
+        raw = await self._overlay.call(contact, "descriptor", replica.object_id, purpose=PROBE)
         found = records.check(raw, Descriptor, self._pool)
         if found.value.version < replica.descriptor.value.version:
             return

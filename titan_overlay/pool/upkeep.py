@@ -17,6 +17,7 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement
+from titan_overlay.overlay.traffic import PROBE
 from titan_overlay.pool import lifecycle, probes, proofs
 from titan_overlay.pool.agenda import Agenda
 from titan_overlay.pool.figures import Figures, Repair
@@ -170,7 +171,7 @@ class Upkeep:
         try:
             for start in range(0, len(replicas), probes.ENTRIES_MAX):
                 asked = self._ask(peer, replicas[start : start + probes.ENTRIES_MAX])
-                body = await self._overlay.call(peer.contact, "probe", asked.body)
+                body = await self._overlay.call(peer.contact, "probe", asked.body, purpose=PROBE)
                 self.talk.absorb(peer.contact, asked, body, loop.time())
         except (LinkError, RemotableError):
             self._missed(peer, loop.time())
@@ -261,7 +262,7 @@ class Upkeep:
         replica.digests[epoch] = proofs.sample_digest(replica.object_id, epoch, chunk)
 
     async def _fetch_tombstone(self, replica: Replica, contact: Contact) -> None:
-        raw = await self._overlay.call(contact, "tombstone", replica.object_id)
+        raw = await self._overlay.call(contact, "tombstone", replica.object_id, purpose=PROBE)
         await self._household.learn_tombstone(replica, raw)
 
     # ---- deciding --------------------------------------------------------------------------------------------
@@ -420,7 +421,7 @@ class Upkeep:
 
         async def one(contact: Contact, body: bytes) -> None:
             with suppress(LinkError, RemotableError):  # then they will notice by themselves
-                await self._overlay.call(contact, "probe", body)
+                await self._overlay.call(contact, "probe", body, purpose=PROBE)
 
         try:
             async with asyncio.timeout(timeout):
