@@ -21,7 +21,7 @@ from titan_overlay.errors import (
 )
 from titan_overlay.identity.ids import ID_BYTES, NodeId, node_id
 from titan_overlay.identity.keys import KEY_BYTES
-from titan_overlay.links.connection import Connection, State
+from titan_overlay.links.connection import HELLO, OPEN, Connection, State
 from titan_overlay.links.deadlines import Expired
 from titan_overlay.links.inbound import MAX_CREDIT, Inbound, unexpected
 from titan_overlay.links.replies import Replies
@@ -114,7 +114,7 @@ class Link(Connection):
 
     def leave(self) -> None:
         """Say goodbye: what is under way is answered, then the link ends."""
-        if self.state is State.OPEN and self.leaving_since is None:
+        if self.state is OPEN and self.leaving_since is None:
             self._write(_BYE, 0, None)
             self._begin_leaving()
 
@@ -262,14 +262,14 @@ class Link(Connection):
 
     def _frames(self, data: bytes) -> None:
         for opcode, flags, payload in self._reader.feed(data):
-            if self.state is State.OPEN:
+            if self.state is OPEN:
                 if opcode == _DATA:
                     self._on_data(flags, payload)
                 elif opcode == _SEND:
                     self._on_send(payload)
                 else:
                     self._on_other(opcode, payload)
-            elif self.state is State.HELLO:
+            elif self.state is HELLO:
                 self._on_first(opcode, payload)
             else:
                 return

@@ -10,7 +10,7 @@ from titan_overlay.errors import DeadlineExceeded, Forbidden, LinkError
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, PoolId
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.links.connection import State
+from titan_overlay.links.connection import OPEN
 from titan_overlay.links.link import Link
 from titan_overlay.links.runner import Runner
 from titan_overlay.links.shared import PROTOCOL_VERSION, Counters, Handler, Known, Limits, Peer, Shared
@@ -208,10 +208,10 @@ class Links:
             return link
         try:
             async with asyncio.timeout_at(deadline):
-                if link is None or link.state is not State.OPEN:
+                if link is None or link.state is not OPEN:
                     link = await self._dialed(contact)
                 while not link.usable:
-                    if link.state is not State.OPEN or link.leaving_since is not None:
+                    if link.state is not OPEN or link.leaving_since is not None:
                         raise LinkError(
                             f"the link to node {contact.id.hex()[:12]} ended: {link.ending or 'it said goodbye'}"
                         )
@@ -286,7 +286,7 @@ class Links:
 
     def _make_room(self) -> bool:
         """End the inbound link that has been without use for longest."""
-        quiet = [link for link in self._links if not link.dialed and link.state is State.OPEN and link.quiet]
+        quiet = [link for link in self._links if not link.dialed and link.state is OPEN and link.quiet]
         if not quiet:
             return False
         min(quiet, key=lambda link: link.used).fail("this node has too many links; it was the longest unused")
@@ -364,7 +364,7 @@ class Links:
         self._sweeper = None
         limits, now = self.limits, self._loop.time()
         for link in list(self._links):
-            if link.state is not State.OPEN:
+            if link.state is not OPEN:
                 continue
             if link.leaving_since is not None:
                 if link.quiet:

@@ -99,16 +99,20 @@ class Runner:
         self._closed = False
 
     def run(self, job: Job) -> None:
-        """Answer it now, or begin to. Called from callbacks of the loop, not from tasks."""
+        """Answer it now, or begin to."""
         stand = self._stand
-        if stand is None or not stand.started or stand.wake.done() or asyncio.current_task(self._loop):
+        if stand is None or not stand.started or stand.wake.done():
             if stand is None or stand.wake.done():
                 self._stand = None if self._closed else _Stand(self._loop)
             self._adopt(job, self._loop.create_task(job.run()))
             return
-        work = job.run()
         loop, task = self._loop, stand.task
-        _enter_task(loop, task)
+        try:
+            _enter_task(loop, task)
+        except RuntimeError:  # called by a task, which has the floor
+            self._adopt(job, loop.create_task(job.run()))
+            return
+        work = job.run()
         try:
             yielded = stand.step(work.send, None)
         except StopIteration:

@@ -114,11 +114,11 @@ class Shared:
     """One per `Links`, seen by each of its links."""
 
     __slots__ = (
-        "_dirty",
         "_flush_scheduled",
         "corked",
         "counters",
         "deadlines",
+        "dirty",
         "handler",
         "hello",
         "limits",
@@ -139,12 +139,12 @@ class Shared:
         """Request ids are unique in the node and only grow."""
         self.corked = False
         """Somebody calls `flush` before the turn of the loop ends."""
-        self._dirty: list[Flushable] = []
+        self.dirty: list[Flushable] = []
         self._flush_scheduled = False
 
     def mark(self, link: Flushable) -> None:
         """The link has something to send: once per turn of the loop, all its frames in one write."""
-        self._dirty.append(link)
+        self.dirty.append(link)
         if not self.corked and not self._flush_scheduled:
             self._flush_scheduled = True
             self.loop.call_soon(self._flush_in_turn)
@@ -155,5 +155,5 @@ class Shared:
 
     def flush(self) -> None:
         """Send all that links have queued."""
-        while self._dirty:
-            self._dirty.pop().flush()
+        while self.dirty:
+            self.dirty.pop().flush()

@@ -156,8 +156,9 @@ class Tls:
         pieces: list[bytes] = []
         try:
             # Asking whether there is anything left is cheaper than the exception that says there is not.
-            while incoming.pending or engine.pending():
-                piece = engine.read(_READ_BYTES)
+            # And a buffer for what is there is cheaper than one for a whole record.
+            while waiting := incoming.pending + engine.pending():
+                piece = engine.read(waiting if waiting < _READ_BYTES else _READ_BYTES)
                 if not piece:
                     break
                 pieces.append(piece)
