@@ -41,9 +41,14 @@ async def publish(
 ) -> None:
     """Publish a service: its code travels as a signed bundle to the nodes that trust your key."""
     changed = any(flag is not None for flag in (min_copies, max_copies, ttl))
-    policy = _policy(_own_policy(source), min_copies, max_copies, ttl) if changed else None
+    policy = _policy(_own_policy(source), min_copies, max_copies, ttl)
     async with face.pool() as pool:
-        receipt = await pool.publish(source, name, policy=policy, timeout=timeout or 30.0)
+        receipt = await pool.publish(source, name, policy=policy if changed else None, timeout=timeout or 30.0)
+    if len(receipt.holders) < policy.min_copies:
+        face.note(
+            f"{len(receipt.holders)} of {policy.min_copies} copies so far: others must trust your key "
+            "(titan-node --trust KEY) and have the right to host (titan invite --rights host)"
+        )
     face.show(receipt, lambda: _receipt(receipt, f"titan send {receipt.name} TEXT"))
 
 
@@ -250,6 +255,10 @@ async def _holdings(pool: "Pool", nodes: list[str], timeout: float) -> list[dict
             continue
         for holding in answer:
             _add_holding(found, holding)
+    if len(nodes) > 1:
+        # Everybody was asked: what they hold is newer than what each of them has heard of the others.
+        for row in found.values():
+            row["copies"] = row["seen"]
     return list(found.values())
 
 

@@ -1,0 +1,100 @@
+"""Parts of the documentation that the code itself writes, when the site is built.
+
+A page asks for them with a comment on a line of its own:
+
+    <!-- generate:files titan_overlay/overlay -->      the modules of a package, with what each is for
+    <!-- generate:commands -->                         every command line, with its options
+
+So these pages cannot fall behind the code. `mkdocs.yml` names this file under `hooks`.
+"""
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = re.compile(r"^<!-- generate:(\w+) ?(.*?) -->$", re.MULTILINE)
+
+COMMANDS = (
+    ("titan-node", "titan_overlay.cli.node"),
+    ("titan", "titan_overlay.cli.titan"),
+    ("titan-sim", "titan_simulations.cli"),
+)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Called by mkdocs for every page, before it is rendered."""
+    return MARK.sub(lambda found: GENERATORS[found[1]](found[2]), markdown)
+
+
+def files(package: str) -> str:
+    """A table of the modules of a package (not of those below it), with the first sentence of each docstring."""
+    place = ROOT / package
+    if not place.is_dir():
+        raise FileNotFoundError(f"the documentation names {package}, which is not there")
+    rows = ["| file | what it is for |", "|---|---|"]
+    for path in sorted(place.glob("*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        if path.name != "__init__.py":
+            rows.append(f"| `{path.name}` | {_first_sentence(text)} |")
+    return "\n".join(rows)
+
+
+def _first_sentence(text: str) -> str:
+    paragraph = " ".join(text.partition("\n\n")[0].split())
+    sentence = re.split(r"(?<=[.!?]) (?=[A-Z`])", paragraph)[0]
+    return sentence.replace("|", "\\|")
+
+
+def commands(_: str) -> str:
+    """Usage, text and options of every command and sub-command."""
+    parts: list[str] = []
+    for name, module in COMMANDS:
+        parts += _described(_command_of(module), name, 2)
+    return "\n\n".join(parts)
+
+
+def _command_of(module: str) -> Any:
+    import typer.main
+
+    return typer.main.get_command(importlib.import_module(module).app)
+
+
+def _described(command: Any, name: str, level: int) -> Iterator[str]:
+    """Markdown for one command of the parser, and for those below it."""
+    if command.hidden:
+        return
+    yield f"{'#' * min(level, 4)} {name}"
+    if command.help:
+        yield "\n".join(line.strip() for line in command.help.replace("\f", "").splitlines())
+    words = [_placeholder(each) for each in command.params if each.param_type_name == "argument"]
+    options = [each for each in command.params if each.param_type_name == "option" and not each.hidden]
+    below = getattr(command, "commands", {})
+    tail = ["COMMAND"] if below else words
+    yield f"```text\n{' '.join([name, *(['[OPTIONS]'] if options else []), *tail])}\n```"
+    if options:
+        rows = ["| option | meaning |", "|---|---|"]
+        rows += [f"| `{_spelled(each)}` | {_cell(each.help)} |" for each in options]
+        yield "\n".join(rows)
+    for each in below:
+        yield from _described(below[each], f"{name} {each}", level + 1)
+
+
+def _placeholder(argument: Any) -> str:
+    text = (argument.metavar or argument.name.upper()) + ("..." if argument.nargs == -1 else "")
+    return text if argument.required or text.startswith("[") else f"[{text}]"
+
+
+def _spelled(option: Any) -> str:
+    flags = ", ".join([*option.opts, *option.secondary_opts])
+    return flags if option.is_flag else f"{flags} {option.metavar or option.type.name.upper()}"
+
+
+def _cell(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+GENERATORS = {"files": files, "commands": commands}
