@@ -9,6 +9,7 @@ import pytest
 from tests.unit.village import OWNER, POOL, Village, describe
 from titan_overlay import testing
 from titan_overlay.identity import records
+from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.statements import Policy, Tombstone
 
 Story = Callable[[Village], Awaitable[None]]
@@ -147,6 +148,33 @@ def test_two_halves_of_a_healed_partition_agree_on_the_copies() -> None:
         await village.until(lambda: len(village.holders(thing)) == 4, 2400)
         await asyncio.sleep(120)
         assert len(village.holders(thing)) == 4
+
+    in_village(story)
+
+
+def test_now_and_then_an_unanswered_probe_moves_nothing() -> None:
+    async def story(village: Village) -> None:
+        village.loss = 0.02
+        things = [await village.publish(f"thing {each}", [each, each + 1, each + 2], Policy()) for each in range(9)]
+        await asyncio.sleep(3600)
+        assert sum(home.keeper.figures.misses for home in village.homes) > 10
+        assert sum(home.keeper.figures.copies_made for home in village.homes) <= 3
+        assert all(3 <= len(village.holders(thing)) <= 4 for thing in things)
+
+    in_village(story)
+
+
+def test_a_new_address_is_advertised_and_the_others_stay_in_touch() -> None:
+    async def story(village: Village) -> None:
+        thing = await village.publish("thing", [0, 1, 2], Policy(min_copies=3))
+        await asyncio.sleep(60)
+        home = village.homes[0]
+        home.contact = Contact(home.id, "10.7.7.7", 4747)
+        home.keeper.moved()
+        await asyncio.sleep(5)
+        assert village.directory[thing][home.id].value.host == "10.7.7.7"
+        await asyncio.sleep(120)
+        assert home.contact in village.homes[1].keeper.holders(thing)
 
     in_village(story)
 

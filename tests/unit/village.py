@@ -78,7 +78,8 @@ class Home:
         assert len(body) <= 1100, "a body must fit in a datagram"
         await asyncio.sleep(village.latency())
         there = village.by_id[contact.id]
-        if not there.alive or not self.alive or village.is_cut(self.id, there.id):
+        lost = village.random.random() < village.loss
+        if lost or not there.alive or not self.alive or village.is_cut(self.id, there.id):
             await asyncio.sleep(village.timeout)
             raise LinkError("no answer")
         reply = there.handlers[method](self.contact, body)
@@ -196,6 +197,8 @@ class Village:
     def __init__(self, homes: int, *, seed: int = 1, **settings: float) -> None:
         self.seed = seed
         self.timeout = 2.0
+        self.loss = 0.0
+        """Probability that a call gets no answer, retransmissions included."""
         self.directory: dict[ObjectId, dict[NodeId, Signed[Advertisement]]] = {}
         self.tombstones: dict[ObjectId, Signed[Tombstone]] = {}
         self.bytes: dict[str, int] = {}

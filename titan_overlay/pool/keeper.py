@@ -7,6 +7,7 @@ copies are made and dropped is in `lifecycle`, the probing in `upkeep` and `prob
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Any
 
@@ -147,6 +148,11 @@ class Keeper:
                 await self._upkeep.exchange(peer)
             await asyncio.sleep(ARRIVED_POLL_SECONDS)
 
+    def moved(self) -> None:
+        """This node has another address: everything is advertised anew, and the co-holders hear from it, at once."""
+        self.advertiser.moved()
+        self._upkeep.ask_all()
+
     @property
     def figures(self) -> Figures:
         """What this keeper has done."""
@@ -186,7 +192,8 @@ class Keeper:
             return True
         if found.tombstone is None:
             return True
-        await self._admission.bury(found.tombstone.raw)
+        with suppress(RemotableError):  # it was verified on the way; this notes it
+            await self._admission.bury(found.tombstone.raw)
         mine = records.check(row.descriptor, Descriptor, self._pool)
         buried = self._buried_in(found.tombstone)
         same_pin = mine.value.kind != "data" or buried.public == mine.public

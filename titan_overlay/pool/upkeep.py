@@ -76,8 +76,7 @@ class Upkeep:
 
     def start(self) -> None:
         self._agenda.start()
-        for peer in list(self._roster.peers.values()):
-            self.ask_soon(peer)
+        self.ask_all()
         for replica in list(self._roster.replicas.values()):
             self.touch(replica)
 
@@ -110,6 +109,11 @@ class Upkeep:
     def touch(self, replica: Replica) -> None:
         """Something about it has changed: think about it at the next turn of the loop."""
         self._agenda.plan(replica, asyncio.get_running_loop().time())
+
+    def ask_all(self) -> None:
+        """There is reason to probe everybody."""
+        for peer in list(self._roster.peers.values()):
+            self.ask_soon(peer)
 
     def ask_soon(self, peer: Peer) -> None:
         """There is reason to probe this peer."""
@@ -231,6 +235,7 @@ class Upkeep:
                 case Buried(_, contact):
                     self.spawn(self._fetch_tombstone(replica, contact), "asking for a tombstone")
                 case Newer(_, contact, _):
+                    replica.settled = False  # what is replaced is not copied any more
                     self.spawn(self._household.upgrade(replica, contact), "getting a newer version")
 
         if self._samples and not self._sampling:
