@@ -1,6 +1,7 @@
 """Commands about nodes: census, top, node status, node leave."""
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -58,11 +59,13 @@ async def top(
 
 
 async def _watch(pool: "Pool", where: list[str], interval: float, timeout: float) -> None:
+    import sys
+
     from rich.live import Live
 
     loop = asyncio.get_running_loop()
     before: dict[str, tuple[float, float]] = {}
-    with Live(screen=False, auto_refresh=False) as live:
+    with Live(auto_refresh=False) if sys.stdout.isatty() else nullcontext() as live:
         while True:
             infos = await pool.census(where, timeout=timeout)
             now = loop.time()
@@ -72,7 +75,12 @@ async def _watch(pool: "Pool", where: list[str], interval: float, timeout: float
                 if info.id in before
             }
             before = {info.id: (now, _messages(info)) for info in infos}
-            live.update(_top_table(infos, rates), refresh=True)
+            picture = _top_table(infos, rates)
+            if live is not None:
+                live.update(picture, refresh=True)
+            else:
+                output.print_rich(picture)
+                sys.stdout.flush()
             await asyncio.sleep(interval)
 
 
