@@ -1,0 +1,125 @@
+"""Links in a simulated world: the same run for the same seed, and hosts that vanish without a word."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.net.linking import OBJECT, key, links, now, until
+from titan_overlay import testing
+from titan_overlay.errors import DeadlineExceeded, LinkError
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.links.links import Links, Peer
+from titan_overlay.wire import codec
+from titan_overlay.wire.messages import Send
+
+
+def ip(number: int) -> str:
+    return f"10.0.0.{number}"
+
+
+async def node(network: testing.MemoryNetwork, number: int, handler: Any, **more: Any) -> Links:
+    network.host(ip(number))
+    with network.on_host(ip(number)):
+        made = links(number, handler, **more)
+        await made.listen(ip(number), 4747)
+    return made
+
+
+def at(number: int) -> Contact:
+    return Contact(key(number).id, ip(number), 4747)
+
+
+async def busy(peer: Peer, send: Send) -> bytes | AsyncIterator[bytes]:
+    if send.credit:
+        return numbers()
+    await asyncio.sleep(0.001 * (bytes(send.body)[-1] % 7))
+    return bytes(send.body)
+
+
+async def numbers() -> AsyncIterator[bytes]:
+    for number in range(100):
+        yield codec.encode(number)
+
+
+def day(seed: int) -> tuple[str, list[Any]]:
+    """Five nodes that all talk to each other; the hash of all that crossed the wires, and what came of it."""
+
+    async def main() -> list[Any]:
+        network = asyncio.get_running_loop().network  # type: ignore[attr-defined]
+        nodes = [await node(network, number, busy) for number in range(1, 6)]
+
+        async def ask(me: int, other: int, value: int) -> Any:
+            with network.on_host(ip(me + 1)):
+                body = codec.encode(value)
+                return await nodes[me].request(at(other + 1), OBJECT, "int", body, deadline=now() + 5)
+
+        async def stream(me: int, other: int) -> int:
+            with network.on_host(ip(me + 1)):
+                replies = nodes[me].stream(at(other + 1), OBJECT, "int", b"\x00", deadline=now() + 9, credit=8)
+                return len([item async for item in replies])
+
+        pairs = [(a, b) for a in range(5) for b in range(5) if a != b]
+        got = await asyncio.gather(
+            *(ask(a, b, n) for a, b in pairs for n in range(20)), *(stream(a, b) for a, b in pairs)
+        )
+        for each in nodes:
+            await each.close()
+        hashes.append(network.trace_hash)
+        return got
+
+    hashes: list[str] = []
+    got = testing.run(main, seed=seed)
+    return hashes[0], got
+
+
+def test_the_same_seed_gives_the_same_bytes_at_the_same_times() -> None:
+    (one, got), (again, got_again), (other, _) = day(7), day(7), day(8)
+    assert one == again != other
+    assert got == got_again
+    assert got[-20:] == [100] * 20
+
+
+def test_a_host_that_vanishes_is_noticed_by_asking_it() -> None:
+    async def forever(peer: Peer, send: Send) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    async def main() -> None:
+        network = asyncio.get_running_loop().network  # type: ignore[attr-defined]
+        a, b = await node(network, 1, busy), await node(network, 2, forever)
+        with network.on_host(ip(1)):
+            asking = asyncio.create_task(a.request(at(2), OBJECT, "int", b"\x01", deadline=now() + 3600))
+        await until(lambda: b.counters.requests_received == 1)
+        began = now()
+        network.partition([[ip(1)], [ip(2)]])
+        with pytest.raises(LinkError) as caught:
+            await asking
+        assert caught.value.maybe_executed
+        assert now() - began < 4 * a.limits.probe
+        await a.close()
+        await b.close()
+
+    testing.run(main, seed=3)
+
+
+def test_a_host_that_cannot_be_reached_is_given_up_in_time() -> None:
+    async def main() -> None:
+        network = asyncio.get_running_loop().network  # type: ignore[attr-defined]
+        a, b = await node(network, 1, busy), await node(network, 2, busy)
+        network.partition([[ip(1)], [ip(2)]])
+        with network.on_host(ip(1)):
+            with pytest.raises(DeadlineExceeded) as caught:
+                await a.request(at(2), OBJECT, "int", b"\x01", deadline=now() + 1)
+            assert not caught.value.maybe_executed
+            began = now()
+            with pytest.raises(LinkError, match="cannot be reached"):
+                await a.request(at(2), OBJECT, "int", b"\x01", deadline=now() + 60)
+            assert now() - began <= a.limits.handshake
+            network.heal()
+            assert await a.request(at(2), OBJECT, "int", b"\x05", deadline=now() + 60) == b"\x05"
+        await a.close()
+        await b.close()
+
+    testing.run(main, seed=4)
