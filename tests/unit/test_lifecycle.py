@@ -356,7 +356,7 @@ class Model:
             talk.roster.lose(replica, other, self.now)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**32),
     least=st.integers(1, 5),
