@@ -5,7 +5,7 @@ that is no wider than d. Every object in that subtree whose `copies` closest nod
 so a sweep costs about one lookup for each dozen *nodes*, however many objects there are.
 """
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 
 from titan_overlay.identity.contacts import Contact
@@ -63,7 +63,12 @@ class Regions:
         if len(inside) < self._copies and not everyone:
             # Too few in the subtree to answer for its other objects: what is known of this one still holds.
             low, width, inside = wanted, 1, {c.id: c for c in closest[: self._copies]}
-        self._regions = [r for r in self._regions if r.high < low or r.low >= low + width]
+        # Subtrees are nested or apart: what the new one covers lies side by side.
+        first = bisect_left(self._regions, low, key=lambda region: region.low)
+        last = bisect_left(self._regions, low + width, key=lambda region: region.low)
+        del self._regions[first:last]
+        if first and self._regions[first - 1].high >= low:
+            del self._regions[first - 1]
         if len(self._regions) >= MAX_REGIONS:
             del self._regions[min(range(len(self._regions)), key=lambda i: self._regions[i].expires)]
         insort(self._regions, _Region(low, low + width - 1, inside, now + REGION_SECONDS))

@@ -1,0 +1,173 @@
+"""The routing table: who gets in, who leaves, who is close, who is looked at."""
+
+from hashlib import sha256
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import NodeId, distance
+from titan_overlay.overlay import routing
+from titan_overlay.overlay.routing import RoutingTable
+
+NEVER = float("-inf")
+
+
+def contact(number: int) -> Contact:
+    return Contact(NodeId(sha256(b"%d" % number).digest()), f"10.0.{number >> 8}.{number & 255}", 4747)
+
+
+ME = contact(0).id
+
+
+def table_of(count: int, k: int = 20) -> RoutingTable:
+    table = RoutingTable(ME, k)
+    for number in range(1, count + 1):
+        table.add(contact(number), 0.0)
+    return table
+
+
+@pytest.mark.parametrize("count", [0, 1, 19, 20, 21, 500])
+def test_selection_of_the_closest_is_exact(count: int) -> None:
+    table = table_of(count)
+    inside = list(table)
+    for number in range(200):
+        target = sha256(b"target %d" % number).digest()
+        exact = sorted(inside, key=lambda c: distance(c.id, target))
+        assert table.closest(target, 8) == exact[:8]
+    near_me = sorted(inside, key=lambda c: distance(c.id, ME))
+    assert table.closest(ME, 25) == near_me[:25]
+
+
+def test_an_id_that_is_known_is_its_own_closest() -> None:
+    table = table_of(50)
+    assert all(table.closest(each.id, 1) == [each] for each in table)
+
+
+def test_every_contact_lies_in_the_range_of_its_bucket_and_the_closest_are_all_kept() -> None:
+    table = table_of(3000)
+    for bucket in table.buckets:
+        assert len(bucket) <= 20
+        assert all(bucket.has_in_range(entry) for entry in bucket.nodes.values())
+    assert table.buckets[-1].has_in_range(Contact(ME))
+    ranges = sorted(bucket.range for bucket in table.buckets)
+    assert ranges[0][0] == 0 and ranges[-1][1] == 2**256 - 1
+    assert all(a[1] + 1 == b[0] for a, b in pairwise(ranges))
+    nearest = sorted((contact(n) for n in range(1, 3001)), key=lambda c: distance(c.id, ME))[:10]
+    assert table.closest(ME, 10) == nearest
+    assert len(table) == len(list(table)) == sum(len(bucket) for bucket in table.buckets)
+
+
+def test_old_contacts_are_preferred_and_newcomers_wait() -> None:
+    table = table_of(3000)
+    before = list(table)
+    for number in range(3001, 3100):
+        table.add(contact(number), 1.0)
+    assert set(before) <= set(table)
+    assert all(len(b.replacement_nodes) <= routing.REPLACEMENTS for b in table.buckets)
+
+
+def test_this_node_never_enters() -> None:
+    table = RoutingTable(ME, 20)
+    assert not table.add(Contact(ME, "10.0.0.1", 1), 0.0)
+
+
+def test_a_contact_leaves_after_two_silences_with_a_pause_between() -> None:
+    table = table_of(5)
+    victim = contact(3)
+    assert not table.silent(victim, 100.0)
+    assert victim not in table.closest(victim.id, 5), "who is in doubt is not told to others"
+    assert not table.silent(victim, 101.0), "calls that fail together are one silence"
+    assert victim.id in table
+    assert table.silent(victim, 106.0)
+    assert victim.id not in table
+
+
+def test_a_contact_that_answers_after_all_is_trusted_again() -> None:
+    table = table_of(5)
+    table.silent(contact(3), 100.0)
+    table.alive(contact(3).id)
+    assert table.closest(contact(3).id, 1) == [contact(3)]
+    assert not table.silent(contact(3), 200.0)
+
+
+def test_silence_at_an_old_address_says_nothing_against_the_new() -> None:
+    table = table_of(5)
+    moved = Contact(contact(3).id, "10.9.9.9", 9)
+    table.add(moved, 50.0)
+    for now in (100.0, 200.0, 300.0):
+        assert not table.silent(contact(3), now)
+    assert table.get(moved.id) == moved
+
+
+def test_the_longer_a_contact_is_known_the_less_often_it_is_pinged() -> None:
+    table = table_of(1)
+    one = contact(1)
+    assert table.due(299.0, lambda _: NEVER, 9) == []
+    assert table.due(300.0, lambda _: NEVER, 9) == [one]
+    assert table.due(2000.0 + 999.0, lambda _: 2000.0, 9) == []
+    assert table.due(2000.0 + 1000.0, lambda _: 2000.0, 9) == [one]
+    assert table.due(90_000.0 + 1799.0, lambda _: 90_000.0, 9) == []
+    assert table.due(90_000.0 + 1800.0, lambda _: 90_000.0, 9) == [one]
+
+
+def test_traffic_of_any_kind_spares_the_ping() -> None:
+    table = table_of(30)
+    for now in range(0, 5000, 50):
+        assert table.due(float(now), lambda _, now=now: float(now) - 10, 99) == []
+
+
+def test_at_most_so_many_pings_at_once() -> None:
+    table = table_of(200)
+    assert len(table.due(1000.0, lambda _: NEVER, 8)) == 8
+    assert len(table.due(1000.0, lambda _: NEVER, 8)) == 8, "and the rest is not forgotten"
+
+
+def test_a_silent_contact_is_tried_again_after_its_pause() -> None:
+    table = table_of(5)
+    table.silent(contact(3), 100.0)
+    assert table.due(104.9, lambda _: 100.0, 9) == []
+    assert table.due(105.0, lambda _: 100.0, 9) == [contact(3)]
+
+
+def test_a_replacement_is_looked_at_before_it_enters() -> None:
+    table = table_of(3000)
+    bucket = table.buckets[0]
+    waiting = list(bucket.replacement_nodes.values())
+    leaver = bucket.get_nodes()[0]
+    table.remove(leaver.id)
+    assert len(bucket) == 19
+    assert table.due(10.0, lambda _: 10.0, 99) == [waiting[-1]]
+    assert table.add(waiting[-1], 10.0)
+    assert len(bucket) == 20 and waiting[-1].id not in bucket.replacement_nodes
+
+
+def test_buckets_are_refreshed_one_at_a_time_and_not_again_within_the_hour() -> None:
+    table = table_of(500)
+    random = Random(1)
+    refreshed = []
+    while (target := table.stale(10_000.0, random)) is not None:
+        refreshed.append(target)
+    assert len(refreshed) == len(table.buckets)
+    for bucket in table.buckets:
+        assert sum(bucket.range[0] <= int.from_bytes(t, "big") <= bucket.range[1] for t in refreshed) == 1
+    assert table.stale(10_000.0 + 2000.0, random) is None
+    assert table.stale(10_000.0 + 5000.0, random) is not None
+
+
+def test_a_lookup_through_a_bucket_spares_its_refresh() -> None:
+    table = table_of(15)
+    table.touch(sha256(b"x").digest(), 500.0)
+    assert table.stale(1000.0, Random(1)) is None
+
+
+@pytest.mark.parametrize("count", [3, 100, 1000, 4000])
+def test_the_size_of_the_overlay_is_estimated_from_the_neighbourhood(count: int) -> None:
+    estimates = []
+    for me in range(10_000, 10_021):
+        table = RoutingTable(contact(me).id, 20)
+        for number in range(1, count):
+            table.add(contact(number), 0.0)
+        estimates.append(table.estimated_size())
+    assert sorted(estimates)[10] == pytest.approx(count, rel=0.25)

@@ -1,0 +1,276 @@
+"""Handshake and sessions: who can make one, what is kept, what is believed."""
+
+from hashlib import sha256
+from random import Random
+
+import pytest
+
+from titan_overlay.identity.ids import PoolId
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.overlay import handshake
+from titan_overlay.overlay.bodies import contact
+from titan_overlay.overlay.handshake import Handshakes, Step
+from titan_overlay.overlay.sessions import HEAD, Session
+
+POOL = PoolId(SigningKey(sha256(b"pool").digest()).public)
+A, B = ("10.0.0.1", 1111), ("10.0.0.2", 2222)
+
+
+def keys() -> list[SigningKey]:
+    """Sorted by id: the first is the lower."""
+    return sorted((SigningKey(sha256(b"key %d" % n).digest()) for n in range(3)), key=lambda key: key.id)
+
+
+LOW, MIDDLE, HIGH = keys()
+
+
+def party(key: SigningKey, pool: PoolId | None = POOL, **options: object) -> Handshakes:
+    made = Handshakes(key, pool, Random(key.public).randbytes, **options)
+    made.role = handshake.SERVING
+    return made
+
+
+def shake(one: Handshakes, other: Handshakes, now: float = 100.0) -> tuple[Session, Session, list[bytes]]:
+    """The whole handshake; returns both sessions and the four datagrams."""
+    opening, new = one.begin(B, other.key.id, now)
+    assert new
+    hello = opening.datagram
+    cookie = other.receive(hello, A, now).reply
+    init = one.receive(cookie, B, now).reply
+    answer = other.receive(init, A, now)
+    done = one.receive(answer.reply, B, now + 0.1)
+    assert done.session is not None and answer.session is not None
+    return done.session, answer.session, [hello, cookie, init, answer.reply]
+
+
+def counter_of(datagram: bytes) -> int:
+    return HEAD.unpack_from(datagram)[2]
+
+
+def test_a_handshake_gives_both_sides_the_same_keys_crosswise() -> None:
+    ours, theirs, _ = shake(party(LOW), party(HIGH))
+    assert (ours.contact, theirs.contact) == (contact(HIGH.id, *B), contact(LOW.id, *A))
+    assert ours.send_key == theirs.receive_key != ours.receive_key == theirs.send_key
+    assert ours.serving and theirs.serving
+    datagram = ours.seal(0, 1, b"hi")
+    assert theirs.opens(datagram, counter_of(datagram))
+    assert ours.timeout() == pytest.approx(0.3)  # 0.1 s + 4 x 0.05 s: measured by the handshake
+
+
+def test_a_stranger_costs_the_responder_no_memory_and_gains_no_bytes() -> None:
+    responder = party(HIGH)
+    tables = (responder.sessions, responder.by_peer, responder.openings, responder._unconfirmed)
+    for number in range(1000):
+        opening, _ = party(LOW).begin(B, None, 0.0)
+        step = responder.receive(opening.datagram, (f"10.9.{number // 250}.{number % 250}", 9), 0.0)
+        assert 0 < len(step.reply) <= len(opening.datagram)
+    assert not any(tables)
+
+
+def test_a_hello_without_its_padding_is_not_answered() -> None:
+    opening, _ = party(LOW).begin(B, None, 0.0)
+    assert party(HIGH).receive(opening.datagram[:-1], A, 0.0).reply == b""
+
+
+@pytest.mark.parametrize(
+    ("address", "later", "event"),
+    [(("10.0.0.9", 1111), 0.0, "bad_cookie"), (("10.0.0.1", 1112), 0.0, "bad_cookie"), (A, 31.0, "stale_cookie")],
+)
+def test_a_cookie_holds_for_its_address_and_half_a_minute(address: tuple[str, int], later: float, event: str) -> None:
+    one, other = party(LOW), party(HIGH)
+    opening, _ = one.begin(B, None, 100.0)
+    init = one.receive(other.receive(opening.datagram, A, 100.0).reply, B, 100.0).reply
+    step = other.receive(init, address, 100.0 + later)
+    assert (step.event, step.session, step.reply) == (event, None, b"")
+
+
+def test_no_bit_of_the_signed_messages_can_be_changed() -> None:
+    one, other = party(LOW), party(HIGH)
+    opening, _ = one.begin(B, other.key.id, 100.0)
+    init = one.receive(other.receive(opening.datagram, A, 100.0).reply, B, 100.0).reply
+    for bit in range(0, 8 * len(init), 7):
+        assert other.receive(_flipped(init, bit), A, 100.0).session is None, bit
+    resp = other.receive(init, A, 100.0).reply
+    for bit in range(0, 8 * len(resp), 7):
+        assert one.receive(_flipped(resp, bit), B, 100.0).session is None, bit
+    assert one.receive(resp, B, 100.0).session is not None
+
+
+def _flipped(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_a_cookie_that_was_tampered_with_makes_no_session() -> None:
+    """The COOKIE carries no signature; what it says is covered by those of INIT and RESP."""
+    for bit in range(8, 8 * 127, 5):
+        one, other = party(LOW), party(HIGH)
+        opening, _ = one.begin(B, other.key.id, 100.0)
+        cookie = _flipped(other.receive(opening.datagram, A, 100.0).reply, bit)
+        init = one.receive(cookie, B, 100.0).reply
+        assert not init or other.receive(init, A, 100.0).session is None, bit
+
+
+def test_a_joiner_without_a_pool_learns_it_from_the_signed_answer() -> None:
+    joiner = party(LOW, None)
+    shake(joiner, party(HIGH))
+    assert joiner.pool == POOL
+
+
+def test_a_node_without_a_pool_answers_nobody() -> None:
+    opening, _ = party(LOW).begin(B, None, 0.0)
+    assert party(HIGH, None).receive(opening.datagram, A, 0.0).reply == b""
+
+
+def test_another_pools_hello_gets_a_small_clear_answer() -> None:
+    one, other = party(LOW, PoolId(MIDDLE.public)), party(HIGH)
+    opening, _ = one.begin(B, None, 0.0)
+    step = other.receive(opening.datagram, A, 0.0)
+    assert step.event == "wrong_pool" and len(step.reply) < len(opening.datagram)
+    told = one.receive(step.reply, B, 0.0)
+    assert (told.opening, told.failure, told.pool) == (opening, handshake.WRONG_POOL, POOL)
+
+
+def test_who_is_not_admitted_is_told() -> None:
+    one, other = party(LOW), party(HIGH, admit=lambda public, grant: public != LOW.public)
+    opening, _ = one.begin(B, None, 0.0)
+    init = one.receive(other.receive(opening.datagram, A, 0.0).reply, B, 0.0).reply
+    step = other.receive(init, A, 0.0)
+    assert step.session is None
+    assert one.receive(step.reply, B, 0.0).failure == handshake.NOT_ADMITTED
+
+
+def test_a_grant_is_shown_to_the_other_side() -> None:
+    ours, theirs, _ = shake(party(LOW, grant=b"from low"), party(HIGH, grant=b"from high"))
+    assert (ours.grant, theirs.grant) == (b"from high", b"from low")
+
+
+def test_an_answer_that_was_lost_is_repeated_and_not_made_anew() -> None:
+    one, other = party(LOW), party(HIGH)
+    _, session, (_, _, init, resp) = shake(one, other)
+    again = other.receive(init, A, 101.0)
+    assert (again.reply, again.session) == (resp, None)
+    assert other.by_peer[LOW.id] is session
+
+
+def test_a_replayed_init_displaces_nothing() -> None:
+    one, other = party(LOW), party(HIGH)
+    ours, theirs, (_, _, init, _) = shake(one, other)
+    datagram = ours.seal(0, 1, b"")
+    assert theirs.opens(datagram, counter_of(datagram))
+    other.confirm(theirs, 101.0)
+    replayed = other.receive(init, A, 102.0)
+    assert replayed.session is not theirs
+    assert other.by_peer[LOW.id] is theirs
+    assert not replayed.session.opens(datagram, counter_of(datagram))  # its keys are others
+
+
+def test_when_both_open_at_once_the_lower_ids_init_wins() -> None:
+    low, high = party(LOW), party(HIGH)
+    from_low, _ = low.begin(B, HIGH.id, 100.0)
+    from_high, _ = high.begin(A, LOW.id, 100.0)
+    init_low = low.receive(high.receive(from_low.datagram, A, 100.0).reply, B, 100.0).reply
+    init_high = high.receive(low.receive(from_high.datagram, B, 100.0).reply, A, 100.0).reply
+    assert low.receive(init_high, B, 100.1).event == "crossed"
+    won: Step = high.receive(init_low, A, 100.1)
+    assert won.opening is from_high, "what waited for the higher's opening goes to the lower's session"
+    assert low.receive(won.reply, B, 100.2).session is not None
+    assert len(low.sessions) == len(high.sessions) == 1
+    assert low.by_peer[HIGH.id].send_key == high.by_peer[LOW.id].receive_key
+
+
+def test_a_datagram_is_taken_once_in_any_order_within_the_window() -> None:
+    ours, theirs, _ = shake(party(LOW), party(HIGH))
+    sent = [ours.seal(0, number, b"x") for number in range(200)]
+    order = [0, 5, 3, 5, 4, 100, 40, 36, 35, 100]  # 100 - 64 = 36 is just outside
+    taken = [theirs.opens(sent[i], counter_of(sent[i])) for i in order]
+    assert taken == [True, True, True, False, True, True, True, False, False, False]
+
+
+def test_a_datagram_with_a_wrong_tag_moves_no_window() -> None:
+    ours, theirs, _ = shake(party(LOW), party(HIGH))
+    good = ours.seal(0, 1, b"x")
+    forged = HEAD.pack(0x10, ours.send_id, 1 << 31, 0, 1) + b"x" + bytes(16)
+    assert not theirs.opens(forged, 1 << 31)
+    assert theirs.opens(good, counter_of(good))
+
+
+def test_a_new_address_gets_no_more_than_it_sent_until_it_has_echoed() -> None:
+    session, _, _ = shake(party(LOW), party(HIGH))
+    elsewhere = ("10.7.7.7", 7)
+    assert session.moved(elsewhere, 100, b"challenge")
+    assert session.may_send(elsewhere, 60) and not session.may_send(elsewhere, 60)
+    assert session.may_send(elsewhere, 40) and not session.may_send(elsewhere, 1)
+    assert not session.moved(elsewhere, 50, b"another"), "one challenge is enough"
+    assert session.challenge == b"challenge"
+    assert session.may_send(session.address, 10_000)
+    assert not session.may_send(("10.8.8.8", 8), 1)
+
+
+def test_timeouts_follow_the_round_trips_within_bounds() -> None:
+    session, _, _ = shake(party(LOW), party(HIGH))
+    for _ in range(50):
+        session.measured(0.001)
+    assert session.timeout() == 0.2
+    for _ in range(50):
+        session.measured(9.0)
+    assert session.timeout() == 3.0
+
+
+def test_every_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake, "MAX_SESSIONS", 64)
+    responder = party(HIGH)
+    for number in range(200):
+        one = party(SigningKey(sha256(b"many %d" % number).digest()))
+        ours, theirs, _ = shake(one, responder)
+        datagram = ours.seal(0, 1, b"")
+        assert theirs.opens(datagram, counter_of(datagram))
+        responder.confirm(theirs, 100.0)
+        assert len(responder.sessions) <= 64 and len(responder.by_peer) <= 64
+    opener = party(LOW)
+    begun = [opener.begin((f"10.1.{n // 250}.{n % 250}", 1), None, 0.0) for n in range(400)]
+    assert begun.count(None) == 400 - handshake.MAX_OPENINGS
+
+
+def test_sessions_of_the_table_outlive_those_of_strangers() -> None:
+    responder = party(HIGH)
+    sessions = []
+    for number in range(2):
+        _, theirs, _ = shake(party(SigningKey(sha256(b"idle %d" % number).digest())), responder)
+        responder.confirm(theirs, 100.0)
+        sessions.append(theirs)
+    sessions[0].kept = True
+    responder.sweep(100.0 + handshake.IDLE_SECONDS + 1)
+    assert list(responder.sessions.values()) == [sessions[0]]
+    responder.sweep(100.0 + handshake.KEPT_IDLE_SECONDS + 1)
+    assert not responder.sessions and not responder.by_peer
+
+
+def test_a_session_that_was_never_confirmed_is_forgotten() -> None:
+    responder = party(HIGH)
+    shake(party(LOW), responder)
+    responder.sweep(100.0 + handshake.UNCONFIRMED_SECONDS + 1)
+    assert not responder.sessions and not responder.by_peer and not responder._unconfirmed
+
+
+def test_a_shunned_peer_gets_no_session_for_a_while() -> None:
+    one, other = party(LOW), party(HIGH)
+    _, session, _ = shake(one, other)
+    other.shun(session, 100.0)
+    opening, _ = one.begin(B, None, 101.0)
+    init = one.receive(other.receive(opening.datagram, A, 101.0).reply, B, 101.0).reply
+    assert other.receive(init, A, 101.0).event == "shunned"
+
+
+def test_any_bytes_give_a_step() -> None:
+    random = Random(7)
+    one, other = party(LOW), party(HIGH)
+    _, _, datagrams = shake(one, other)
+    for _ in range(3000):
+        data = bytearray(random.choice(datagrams))
+        for _ in range(random.randrange(1, 5)):
+            data[random.randrange(len(data))] = random.randrange(256)
+        cut = bytes(data[: random.randrange(len(data) + 1)])
+        assert isinstance(other.receive(cut, A, 100.0), Step)
+        assert isinstance(one.receive(random.randbytes(random.randrange(400)), B, 100.0), Step)
