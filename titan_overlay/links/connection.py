@@ -59,6 +59,31 @@ class Connection(asyncio.Protocol):
         expected: the id that was dialed; None for inbound connections.
     """
 
+    # Slots: an instance with more than 30 attributes in a dictionary is slow in CPython.
+    __slots__ = (
+        "_expected",
+        "_flushed_id",
+        "_future",
+        "_out",
+        "_paused",
+        "_public",
+        "_reader",
+        "_time",
+        "_timer",
+        "_tls",
+        "_transport",
+        "_waiters",
+        "dialed",
+        "ending",
+        "gone",
+        "heard",
+        "leaving_since",
+        "probed",
+        "shared",
+        "state",
+        "usable",
+    )
+
     def __init__(self, shared: Shared, tls: Tls | None, expected: NodeId | None) -> None:
         self.shared = shared
         self._time = shared.loop.time

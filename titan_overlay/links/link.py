@@ -73,6 +73,19 @@ class Owner(Protocol):
 class Link(Connection):
     """See the module."""
 
+    __slots__ = (
+        "_bye_received",
+        "_calls",
+        "_inbound",
+        "_inbound_bytes",
+        "_owner",
+        "_streams",
+        "known",
+        "opened",
+        "peer",
+        "used",
+    )
+
     def __init__(self, owner: Owner, tls: Tls | None, expected: NodeId | None) -> None:
         super().__init__(owner.shared, tls, expected)
         self._owner = owner

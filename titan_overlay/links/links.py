@@ -271,10 +271,13 @@ class Links:
         refusal = None
         if self._closed:
             refusal = "this node is closing"
-        elif self._half_open >= limits.half_open:
-            refusal = "too many half-open links"
         elif self._inbound_links >= limits.inbound_links and not self._make_room():
             refusal = "too many links"
+        if refusal is None and self._half_open >= limits.half_open:
+            # Refusing newcomers would let somebody who connects and says nothing lock everybody else out.
+            self.counters.links_refused += 1
+            silent = next(each for each in self._links if not each.dialed and each.peer is None)
+            silent.fail("too many half-open links; it was the oldest", abort=True)
         # Counted even when refused: `closed` takes it off again.
         self._half_open += 1
         self._inbound_links += 1
