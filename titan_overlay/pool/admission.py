@@ -11,7 +11,16 @@ from hashlib import sha256
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
-from titan_overlay.errors import BadMessage, Conflict, Forbidden, Gone, Overloaded, RemotableError, Unavailable
+from titan_overlay.errors import (
+    BadMessage,
+    Conflict,
+    Forbidden,
+    Gone,
+    Overloaded,
+    RemotableError,
+    StorageError,
+    Unavailable,
+)
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import Right, allows
@@ -44,6 +53,8 @@ PASSING_MAX_BYTES = 8 * 1024 * 1024
 """Larger data is not picked up in passing."""
 TAKING_MAX = 8
 """Replicas taken in at the same time."""
+TRIAL_SECONDS = 60.0
+"""While the disk is full, one replica in this many seconds is accepted, to see whether there is room again."""
 
 Taken = Callable[[Signed[Descriptor], Sequence[Signed[Advertisement]], ReplicaRow], Awaitable[Accepted]]
 """What the keeper does once a replica is in: looks after it, and advertises it."""
@@ -83,6 +94,8 @@ class Admission:
         self._buried = {row.object_id: row.raw for row in database.tombstones()}
         self.reason = "this node hosts no objects (--no-host)" if config.no_host else ""
         """Why nothing is taken in, or empty."""
+        self._disk_failure = ""
+        self._next_trial = 0.0
 
     # ---- may it? ---------------------------------------------------------------------------------------------
 
@@ -93,6 +106,31 @@ class Admission:
             if allows(raw, self._pool, self._me.id, Right.HOST, name, now):
                 return raw
         return b""
+
+    @property
+    def read_only(self) -> str:
+        """Why this node can write nothing more, or empty. What it holds it goes on serving."""
+        if not self._disk_failure and self._database.read_only:
+            return "the database cannot be written"
+        return self._disk_failure
+
+    def _disk_failed(self, why: StorageError) -> Overloaded:
+        """Notes that something could not be written; the error that whoever asked for it gets."""
+        if not self._disk_failure:
+            log.warning("read-only from now on, what is here stays and is served: %s", why)
+        self._disk_failure = str(why)
+        self._next_trial = asyncio.get_running_loop().time() + TRIAL_SECONDS
+        # Paths of this machine are its operator's business.
+        return Overloaded("the disk of this node is full or broken: it is read-only", retry_after=TRIAL_SECONDS)
+
+    def _disk_works(self) -> None:
+        if self._disk_failure:
+            log.info("the disk can be written again: no longer read-only")
+            self._disk_failure = ""
+
+    def _check_disk(self) -> None:
+        if self._disk_failure and asyncio.get_running_loop().time() < self._next_trial:
+            raise Overloaded("the disk of this node is full or broken: it is read-only", retry_after=TRIAL_SECONDS)
 
     def check(self, descriptor: Signed[Descriptor], object_id: ObjectId) -> None:
         """Whether this node may hold the object.
@@ -158,7 +196,12 @@ class Admission:
         try:
             async with lock, self._slots:
                 self.check(descriptor, object_id)
-                return await self._take(descriptor, object_id, holders, sender, taken, passing=order.passing)
+                self._check_disk()
+                accepted = await self._take(descriptor, object_id, holders, sender, taken, passing=order.passing)
+                self._disk_works()
+                return accepted
+        except StorageError as why:
+            raise self._disk_failed(why) from None
         finally:
             if not lock.locked():
                 self._taking.pop(object_id, None)
@@ -175,22 +218,34 @@ class Admission:
     ) -> Accepted:
         value = descriptor.value
         now = self._ambient.wall()
-        if value.kind == "data" and not passing:
-            self._database.put_pin(object_id, descriptor.public, descriptor.raw)
+        pin = descriptor if value.kind == "data" and not passing else None
         held = self._host.get(object_id)
         if held is not None and held.descriptor.value.kind == "data":
             expires = max(self._expires(held.descriptor.value, now), self._expires(value, now), key=_forever_last)
             descriptor = held.descriptor
-        else:
-            sources = [source, *(contact_of(each) for each in holders if each.signer != source.id)]
-            runner = await self._runner(descriptor, object_id, sources)
+            row = ReplicaRow(object_id, descriptor.raw, now, expires, passing)
+            self._write(row, pin)
+            return await taken(descriptor, holders, row)
+        sources = [source, *(contact_of(each) for each in holders if each.signer != source.id)]
+        runner = await self._runner(descriptor, object_id, sources)
+        expires = now + value.policy.cache_ttl if passing else self._expires(value, now)
+        row = ReplicaRow(object_id, descriptor.raw, now, expires, passing)
+        self._write(row, pin)  # before the old version goes: where it cannot be written, that one stays
+        try:
             if held is not None:
                 await self._host.remove(object_id)
             await self._host.open(descriptor, runner)
-            expires = now + value.policy.cache_ttl if passing else self._expires(value, now)
-        row = ReplicaRow(object_id, descriptor.raw, now, expires, passing)
-        self._database.put_replica(row)
+        except BaseException:
+            self._database.drop_replica(object_id)
+            raise
         return await taken(descriptor, holders, row)
+
+    def _write(self, row: ReplicaRow, pin: Signed[Descriptor] | None) -> None:
+        """What must survive a crash, all of it or nothing."""
+        with self._database.transaction():
+            if pin is not None:
+                self._database.put_pin(row.object_id, pin.public, pin.raw)
+            self._database.put_replica(row)
 
     def _expires(self, value: Descriptor, now: float) -> float:
         return now + value.policy.ttl if value.policy.ttl else 0.0
@@ -260,16 +315,30 @@ class Admission:
         return await taken(descriptor, [], row)
 
     async def restore(self, row: ReplicaRow) -> Signed[Descriptor] | None:
-        """Brings a replica of the last run back to life; None (and the row dropped) where that cannot be."""
+        """Brings a replica of the last run back to life; None where that cannot be now.
+
+        Its row goes only where the object was deleted or its bytes are lost. A clock that is wrong until the network
+        has set it, or a grant that ran out, is no reason to forget what was promised to be kept.
+        """
         try:
             descriptor = check_descriptor(row.descriptor, row.object_id, self._pool, self._ambient.wall())
             self.check(descriptor, row.object_id)
+        except Gone as why:
+            self._not_restored(row, why)
+            return None
+        except RemotableError as why:
+            log.warning("replica %s is kept, but not served in this run: %s", row.object_id.hex()[:12], why)
+            return None
+        try:
             await self._host.open(descriptor, await self._runner(descriptor, row.object_id, []))
         except RemotableError as why:
-            log.warning("replica %s of the last run is not held any more: %s", row.object_id.hex()[:12], why)
-            self._database.drop_replica(row.object_id)
+            self._not_restored(row, why)
             return None
         return descriptor
+
+    def _not_restored(self, row: ReplicaRow, why: RemotableError) -> None:
+        log.warning("replica %s of the last run is not held any more: %s", row.object_id.hex()[:12], why)
+        self._database.drop_replica(row.object_id)
 
     # ---- letting go ------------------------------------------------------------------------------------------
 
@@ -303,8 +372,8 @@ class Admission:
             return self._unpin(buried, object_id), None
         if held.descriptor.value.version > tombstone.value.version:
             return "wrong token", None
-        self._buried[object_id] = raw
         self._database.put_tombstone(object_id, raw, tombstone.value.expires)
+        self._buried[object_id] = raw
         return "deleted", tombstone
 
     def object_in(self, tombstone: bytes) -> ObjectId:

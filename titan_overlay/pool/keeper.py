@@ -6,6 +6,7 @@ copies are made and dropped is in `lifecycle`, the probing in `upkeep` and `prob
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from math import inf
@@ -15,7 +16,7 @@ from msgspec.structs import replace
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
-from titan_overlay.errors import BadMessage, LinkError, NotHere, RemotableError
+from titan_overlay.errors import BadMessage, LinkError, NotHere, RemotableError, StorageError
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ID_BYTES, ObjectId, PoolId, fingerprint
@@ -32,6 +33,8 @@ from titan_overlay.pool.orders import Accepted, Holding, Recruit
 from titan_overlay.pool.roster import SHORT_BYTES, Replica, Roster
 from titan_overlay.pool.upkeep import Upkeep
 from titan_overlay.storage.rows import Database, ReplicaRow
+
+log = logging.getLogger("titan")
 
 HANDING_OVER_SECONDS = 6.5
 """Of the time to stop; the rest is for withdrawals and goodbyes."""
@@ -236,7 +239,12 @@ class Keeper:
         row = self._rows.get(object_id)
         if row is not None:
             self._rows[object_id] = row = replace(row, sequence=sequence)
-            self._database.put_replica(row)
+            try:
+                self._database.put_replica(row)
+            except StorageError as why:
+                # A full disk must not end the advertising of what is here; after a restart numbers go on from the
+                # clock, which is ahead of what was lost.
+                log.debug("the number of an advertisement was not noted: %s", why)
 
     async def let_go(self, object_id: ObjectId) -> None:
         """Drops a replica because somebody who may says so (it has moved, or was deleted)."""

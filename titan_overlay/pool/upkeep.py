@@ -12,7 +12,7 @@ from math import inf
 from typing import Any
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import LinkError, RemotableError, TitanError
+from titan_overlay.errors import LinkError, RemotableError, StorageError, TitanError
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
@@ -33,6 +33,9 @@ TASKS_MAX = 64
 ASK_GAP = 1.0
 """Seconds between two probes of one peer, however much reason there is."""
 BUSY_PAUSE = 1.0
+READ_TRIES = 6
+READ_PAUSE = 10.0
+"""Times and pauses (seconds) after which content that cannot be read counts as lost."""
 EAGER = (0.85, 1.0)
 """The lower NodeId of a pair probes after a share of the interval drawn from here ..."""
 PATIENT = (1.2, 1.3)
@@ -258,13 +261,23 @@ class Upkeep:
         content = replica.descriptor.value.content
         index = proofs.sample_index(replica.object_id, epoch, content) if content else 0
         try:
-            chunk = await self._read_chunk(replica.object_id, index) if content and content.size else b""
+            chunk = await self._read_patiently(replica.object_id, index) if content and content.size else b""
         except TitanError as why:
             log.error("replica %s cannot be read any more: %s", replica.object_id.hex()[:12], why)
             self.figures.lost_content += 1
             await self._household.drop(replica)
             return
         replica.digests[epoch] = proofs.sample_digest(replica.object_id, epoch, chunk)
+
+    async def _read_patiently(self, object_id: ObjectId, index: int) -> bytes:
+        """A chunk. Too many open files, or a disk that hangs, is no reason to give a replica up at once."""
+        for _ in range(READ_TRIES - 1):
+            try:
+                return await self._read_chunk(object_id, index)
+            except StorageError as why:
+                log.warning("replica %s cannot be read now: %s", object_id.hex()[:12], why)
+            await asyncio.sleep(READ_PAUSE)
+        return await self._read_chunk(object_id, index)
 
     async def _fetch_tombstone(self, replica: Replica, contact: Contact) -> None:
         raw = await self._overlay.call(contact, "tombstone", replica.object_id, purpose=PROBE)
