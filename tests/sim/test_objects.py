@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
+from tests.sim.calculator import Add, Calculator, NegativeError
 
 import titan_overlay as titan
-from tests.sim.services import Add, Calculator, NegativeError
 from titan_overlay.identity import names
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.testing.pool import SimulatedPool

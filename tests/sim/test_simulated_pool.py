@@ -163,3 +163,15 @@ def test_a_pool_on_fake_crypto_works_like_any_other():
 
     with fake_crypto():
         assert SimulatedPool.run(scenario, nodes=5) == CONTENT
+
+
+@pytest.mark.loops("virtual")
+async def test_a_node_that_is_stopped_while_it_joins_stops_cleanly():
+    async with SimulatedPool(nodes=2) as sim:
+        sim.partition([0, 1])  # nobody answers the newcomer
+        joining = asyncio.create_task(sim.add_node())
+        await asyncio.sleep(0.2)
+        joining.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await joining
+        assert len(sim.live()) == 2

@@ -1,0 +1,135 @@
+"""titan-sim: small runs of every scenario, with the files that they write."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from titan_simulations import cli, runner
+from titan_simulations.churn import ChurnConfig
+
+SMALL = ChurnConfig(
+    nodes=24,
+    seconds=300.0,
+    session="weibull:0.6:5m",
+    objects=12,
+    messages_per_second=1.0,
+    lookups_per_second=1.0,
+    settle_seconds=60.0,
+    clean_share=0.2,
+    fake_crypto=True,
+)
+
+FIELDS = ["nodes", "simulated_seconds", "cpu_seconds", "peak_rss_bytes", "trace_hash", "seed", "command", "versions", "config", "lookups", "lookups_found", "rpcs_per_lookup_median", "messages", "messages_answered", "objects", "objects_lost", "objects_lost_expected", "share_of_time_below_min", "repair_seconds_median", "routing_bytes_per_node_second", "upkeep_bytes_per_replica_second", "repair_bytes_per_node_second"]
+
+
+def test_nodes_come_and_go_while_messages_are_answered_and_copies_made_again():
+    run, result = runner.churn(SMALL)
+    assert result["departures"] >= 5 and result["arrivals"] + result["join_failures"] <= result["departures"]
+    assert run.log.clean > 0
+    assert result["messages"] > 200 and result["messages_answered_share"] > 0.97
+    assert result["messages_wrong"] == 0
+    assert result["copies_made"] > 0 and result["repair_seconds_median"] < 120
+    assert 0 < result["share_of_time_below_min"] < 0.5
+    assert sum(row.messages for row in run.series.rows) <= result["messages"] + result["messages_whose_sender_died"]
+    assert len(run.series.rows) == 30
+    assert set(FIELDS) <= set(result)
+
+
+def trace() -> str:
+    return str(runner.churn(SMALL)[1]["trace_hash"])
+
+
+def test_the_same_seed_gives_the_same_trace_in_any_process():
+    here = trace()
+    program = "from tests.sim.test_churn import trace; print(trace())"
+    there = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONHASHSEED": "99"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout.strip() == here
+
+
+def invoke(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["titan-sim", *arguments])
+    outcome = CliRunner().invoke(cli.app, list(arguments))
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output
+
+
+def test_the_command_writes_results_series_and_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    output = invoke(
+        monkeypatch, "churn", "--nodes", "12", "--hours", "0.02", "--objects", "4", "--fake-crypto", "--no-sweep",
+        "--session", "forever", "--out", str(tmp_path / "run"),
+    )  # fmt: skip
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert set(FIELDS) <= set(result)
+    assert result["command"].startswith("titan-sim churn --nodes 12") and str(tmp_path) not in result["command"]
+    assert result["config"]["fake_crypto"] is True
+    assert result["messages_answered"] == result["messages"]
+    assert "messages answered" in output
+    with (tmp_path / "run" / "series.csv").open() as file:
+        assert float(next(csv.DictReader(file))["nodes"]) == 12
+    for name in ("success", "latency", "copies", "traffic"):
+        assert (tmp_path / "run" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_look_ups_without_churn_find_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    invoke(
+        monkeypatch, "lookups", "--nodes", "16", "--objects", "8", "--lookups", "100", "--fake-crypto",
+        "--out", str(tmp_path),
+    )  # fmt: skip
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["lookups"] == result["lookups_found"] == result["lookups_found_live_holder"] == 100
+    assert sum(result["rpcs_histogram"].values()) == 100
+
+
+def test_more_copies_share_the_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    invoke(
+        monkeypatch, "copies", "--nodes", "80", "--objects", "1", "--lookups", "20", "--messages", "60",
+        "--fake-crypto", "--out", str(tmp_path),
+    )  # fmt: skip
+    points = json.loads((tmp_path / "copies.json").read_text())["points"]
+    assert [point["copies"] for point in points] == [1, 2, 4, 8, 16, 32, 64]
+    assert all(point["holders_mean"] == point["copies"] for point in points)
+    assert points[0]["load_max_share"] == 1 and points[-1]["load_max_share"] < 0.25
+    assert (tmp_path / "hops_against_copies.png").exists() and (tmp_path / "load_against_copies.png").exists()
+
+
+def test_the_simulator_measures_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    invoke(
+        monkeypatch, "scale", "--nodes", "8", "--objects", "2", "--minutes", "0.5", "--fake-crypto",
+        "--out", str(tmp_path),
+    )  # fmt: skip
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["nodes_serving"] == 8 and result["cpu_seconds_per_simulated_minute"] > 0
+
+
+def test_several_seeds_give_intervals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    invoke(
+        monkeypatch, "churn", "--nodes", "10", "--hours", "0.02", "--objects", "3", "--fake-crypto", "--no-sweep",
+        "--seeds", "1-2", "--out", str(tmp_path),
+    )  # fmt: skip
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["seed"] == [1, 2] and result["runs"] == 2
+    assert len(set(result["trace_hash"])) == 2
+    low, high = result["intervals"]["cpu_seconds"]
+    assert low <= result["cpu_seconds"] <= high
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--session", "weibull:1h"], ["--classes", "laptop"], ["--start", "late"], ["--seeds", "3-1"]],
+)
+def test_what_cannot_be_run_says_how_to_write_it(arguments: list[str], tmp_path: Path):
+    outcome = CliRunner().invoke(cli.app, ["churn", *arguments, "--out", str(tmp_path)])
+    assert outcome.exit_code == 2
+    assert "Traceback" not in outcome.output
