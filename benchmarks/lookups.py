@@ -32,6 +32,7 @@ from titan_overlay.testing.network import MemoryNetwork
 
 COPIES = 3
 ADVERTISE_SECONDS = 600.0
+SEEKERS = 20
 
 
 class World:
@@ -127,14 +128,19 @@ async def simulate(options: argparse.Namespace) -> dict[str, Any]:
     seconds: list[float] = []
     found = 0
     cpu = time.process_time()
-    for _ in range(options.lookups):
-        node = world.random.choice(world.nodes)
-        object_id = world.random.choice(objects)
-        at = world.loop.time()
-        answer = await node.find_holders(object_id)
-        seconds.append(world.loop.time() - at)
-        rpcs.append(answer.rpcs)
-        found += bool(answer.advertisements)
+
+    async def seek(count: int) -> None:
+        nonlocal found
+        for _ in range(count):
+            node = world.random.choice(world.nodes)
+            object_id = world.random.choice(objects)
+            at = world.loop.time()
+            answer = await node.find_holders(object_id)
+            seconds.append(world.loop.time() - at)
+            rpcs.append(answer.rpcs)
+            found += bool(answer.advertisements)
+
+    await asyncio.gather(*(seek(options.lookups // SEEKERS) for _ in range(SEEKERS)))
     result["lookups"] = options.lookups
     result["lookups_found"] = found
     result["rpcs_per_lookup_median"] = statistics.median(rpcs)

@@ -7,7 +7,7 @@ import pytest
 
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.overlay import handshake
+from titan_overlay.overlay import handshake, packets, sessiontable
 from titan_overlay.overlay.bodies import contact
 from titan_overlay.overlay.handshake import Handshakes, Step
 from titan_overlay.overlay.sessions import HEAD, Session
@@ -26,7 +26,7 @@ LOW, MIDDLE, HIGH = keys()
 
 def party(key: SigningKey, pool: PoolId | None = POOL, **options: object) -> Handshakes:
     made = Handshakes(key, pool, Random(key.public).randbytes, **options)
-    made.role = handshake.SERVING
+    made.role = packets.SERVING
     return made
 
 
@@ -129,7 +129,7 @@ def test_another_pools_hello_gets_a_small_clear_answer() -> None:
     step = other.receive(opening.datagram, A, 0.0)
     assert step.event == "wrong_pool" and len(step.reply) < len(opening.datagram)
     told = one.receive(step.reply, B, 0.0)
-    assert (told.opening, told.failure, told.pool) == (opening, handshake.WRONG_POOL, POOL)
+    assert (told.opening, told.failure, told.pool) == (opening, packets.WRONG_POOL, POOL)
 
 
 def test_who_is_not_admitted_is_told() -> None:
@@ -138,7 +138,7 @@ def test_who_is_not_admitted_is_told() -> None:
     init = one.receive(other.receive(opening.datagram, A, 0.0).reply, B, 0.0).reply
     step = other.receive(init, A, 0.0)
     assert step.session is None
-    assert one.receive(step.reply, B, 0.0).failure == handshake.NOT_ADMITTED
+    assert one.receive(step.reply, B, 0.0).failure == packets.NOT_ADMITTED
 
 
 def test_a_grant_is_shown_to_the_other_side() -> None:
@@ -219,7 +219,7 @@ def test_timeouts_follow_the_round_trips_within_bounds() -> None:
 
 
 def test_every_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handshake, "MAX_SESSIONS", 64)
+    monkeypatch.setattr(sessiontable, "MAX_SESSIONS", 64)
     responder = party(HIGH)
     for number in range(200):
         one = party(SigningKey(sha256(b"many %d" % number).digest()))
@@ -241,16 +241,16 @@ def test_sessions_of_the_table_outlive_those_of_strangers() -> None:
         responder.confirm(theirs, 100.0)
         sessions.append(theirs)
     sessions[0].kept = True
-    responder.sweep(100.0 + handshake.IDLE_SECONDS + 1)
+    responder.sweep(100.0 + sessiontable.IDLE_SECONDS + 1)
     assert list(responder.sessions.values()) == [sessions[0]]
-    responder.sweep(100.0 + handshake.KEPT_IDLE_SECONDS + 1)
+    responder.sweep(100.0 + sessiontable.KEPT_IDLE_SECONDS + 1)
     assert not responder.sessions and not responder.by_peer
 
 
 def test_a_session_that_was_never_confirmed_is_forgotten() -> None:
     responder = party(HIGH)
     shake(party(LOW), responder)
-    responder.sweep(100.0 + handshake.UNCONFIRMED_SECONDS + 1)
+    responder.sweep(100.0 + sessiontable.UNCONFIRMED_SECONDS + 1)
     assert not responder.sessions and not responder.by_peer and not responder._unconfirmed
 
 

@@ -27,7 +27,7 @@ from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Advertisement
-from titan_overlay.overlay import bodies, handshake
+from titan_overlay.overlay import bodies, packets
 from titan_overlay.overlay.directory import Directory
 from titan_overlay.overlay.lookup import Lookup
 from titan_overlay.overlay.overlay import Overlay
@@ -123,8 +123,8 @@ async def test_the_stock_node_sends_its_whole_store_to_a_forged_address() -> Non
     ours, other = await our_pair()
     sent: list[tuple[bytes, Any]] = []
     ours.protocol.transport = type("Tap", (), {"sendto": lambda self, data, to: sent.append((data, to))})()
-    hello = bytes((handshake.HELLO, 1)) + bytes(40)
-    for data in (request, hello.ljust(128, b"\0"), bytes((0x10,)) + bytes(80), bytes((handshake.INIT,)) * 300):
+    hello = bytes((packets.HELLO, 1)) + bytes(40)
+    for data in (request, hello.ljust(128, b"\0"), bytes((0x10,)) + bytes(80), bytes((packets.INIT,)) * 300):
         sent.clear()
         ours.protocol.datagram_received(data, victim)
         assert sum(len(each) for each, _ in sent) <= len(data)

@@ -42,52 +42,46 @@ This file does no I/O: datagrams in, `Step`s out.
 
 import struct
 from collections.abc import Callable
-from hashlib import blake2b
 from hmac import compare_digest
 from typing import Any
 
 from titan_overlay.identity.ids import NodeId, PoolId, node_id, solves_puzzle
 from titan_overlay.identity.keys import SIGNATURE_BYTES, Ephemeral, SigningKey, verify
 from titan_overlay.overlay.bodies import contact, pack_address, unpack_address
+from titan_overlay.overlay.packets import (
+    CLIENT,
+    COOKIE,
+    COOKIE_FORM,
+    COOKIE_SECONDS,
+    EPOCH_SECONDS,
+    HELLO,
+    HELLO_BYTES,
+    HELLO_FORM,
+    INIT,
+    INIT_FORM,
+    MAX_GRANT_BYTES,
+    NOT_ADMITTED,
+    PEER_ROLE,
+    REASONS,
+    REFUSED,
+    REFUSED_FORM,
+    RESP,
+    RESP_FORM,
+    SERVING,
+    UNKNOWN_POOL,
+    VERSION,
+    WRONG_NODE,
+    WRONG_POOL,
+    WRONG_VERSION,
+    Epoch,
+    cookie_mac,
+    covered,
+    session_keys,
+)
 from titan_overlay.overlay.sessions import Session
+from titan_overlay.overlay.sessiontable import SessionTable
 
-VERSION = 1
-HELLO, COOKIE, INIT, RESP, REFUSED = range(1, 6)
-
-HELLO_BYTES = 128
-_HELLO = struct.Struct(">BB8s32s")
-_COOKIE = struct.Struct(">BB8s32s32sB32sI16s")
-_INIT = struct.Struct(">BB8sI16sBB4s32s32sH")
-_RESP = struct.Struct(">B8s4s16sB18sH")
-_REFUSED = struct.Struct(">B8sB32s")
-
-assert _COOKIE.size <= HELLO_BYTES and _REFUSED.size <= HELLO_BYTES
-
-WRONG_POOL, WRONG_VERSION, NOT_ADMITTED, WRONG_NODE = range(1, 5)
-REASONS = {
-    WRONG_POOL: "it belongs to another pool",
-    WRONG_VERSION: "it speaks another version of the protocol",
-    NOT_ADMITTED: "it does not admit this key; ask for an invitation: titan invite",
-    WRONG_NODE: "another node answers at that address",
-}
-
-EPOCH_SECONDS = 60.0
-COOKIE_SECONDS = 30.0
-CLIENT, SERVING = 0, 1
-"""Roles: who does not serve never enters a routing table."""
-
-MAX_GRANT_BYTES = 700
-MAX_SESSIONS = 1024
-MAX_UNCONFIRMED = 128
 MAX_OPENINGS = 256
-MAX_SHUNNED = 256
-SHUN_SECONDS = 600.0
-KEPT_IDLE_SECONDS = 4500.0
-IDLE_SECONDS = 900.0
-UNCONFIRMED_SECONDS = 30.0
-RETIRED_SECONDS = 30.0
-
-UNKNOWN_POOL = bytes(32)
 
 
 class Opening:
@@ -159,19 +153,8 @@ class Step:
         """Our address as the other side sees it."""
 
 
-class _Epoch:
-    """A secret and an ephemeral that serve all cookies of one minute."""
-
-    __slots__ = ("ephemeral", "number", "secret")
-
-    def __init__(self, number: int, token_bytes: Callable[[int], bytes]) -> None:
-        self.number = number
-        self.secret = token_bytes(32)
-        self.ephemeral = Ephemeral(token_bytes(32))
-
-
-class Handshakes:
-    """All sessions of one node and all handshakes under way. Every table is bounded.
+class Handshakes(SessionTable):
+    """All sessions of one node, and the handshakes under way that lead to more.
 
     Args:
         pool: None until learned from the first RESP (trust on first use); until then this node answers no HELLO.
@@ -188,26 +171,17 @@ class Handshakes:
         puzzle_bits: int = 0,
         admit: Callable[[bytes, bytes], bool] = lambda public, grant: True,
     ) -> None:
+        super().__init__(token_bytes)
         self.key = key
         self.pool = pool
         self.grant = grant
         self.role = CLIENT
         self.admit = admit
         self.puzzle_bits = puzzle_bits
-        self.sessions: dict[bytes, Session] = {}
-        """By the id that datagrams to us carry."""
-        self.by_peer: dict[bytes, Session] = {}
-        """The session to send in, by NodeId."""
         self.openings: dict[bytes, Opening] = {}
         """By nonce."""
         self._opening_to: dict[tuple[tuple[str, int], bytes | None], Opening] = {}
-        self._unconfirmed: dict[bytes, tuple[Session, bytes, bytes]] = {}
-        """By NodeId: session, the initiator's ephemeral, our RESP."""
-        self._retired: dict[bytes, float] = {}
-        """Sessions that were replaced, by receive id: they still receive until then."""
-        self._shunned: dict[bytes, float] = {}
-        self._token_bytes = token_bytes
-        self._epochs: tuple[_Epoch, ...] = ()
+        self._epochs: tuple[Epoch, ...] = ()
 
     # ---- initiator -------------------------------------------------------------------------------------------
 
@@ -219,7 +193,7 @@ class Handshakes:
         if len(self.openings) >= MAX_OPENINGS:
             return None
         opening = Opening(address, expected, self._token_bytes(8), now)
-        opening.datagram = _HELLO.pack(HELLO, VERSION, opening.nonce, self.pool or UNKNOWN_POOL).ljust(
+        opening.datagram = HELLO_FORM.pack(HELLO, VERSION, opening.nonce, self.pool or UNKNOWN_POOL).ljust(
             HELLO_BYTES, b"\0"
         )
         self.openings[opening.nonce] = opening
@@ -237,20 +211,20 @@ class Handshakes:
             kind = data[0]
             if kind == HELLO and len(data) >= HELLO_BYTES:
                 return self._hello(data, address, now)
-            if kind == COOKIE and len(data) == _COOKIE.size:
+            if kind == COOKIE and len(data) == COOKIE_FORM.size:
                 return self._cookie(data, address, now)
             if kind == INIT:
                 return self._init(data, address, now)
             if kind == RESP:
                 return self._resp(data, address, now)
-            if kind == REFUSED and len(data) == _REFUSED.size:
+            if kind == REFUSED and len(data) == REFUSED_FORM.size:
                 return self._refused(data, address)
         except (struct.error, ValueError, IndexError, OSError):
             pass
         return Step("malformed")
 
     def _cookie(self, data: bytes, address: tuple[str, int], now: float) -> Step:
-        _, version, nonce, pool, public, role, ephemeral, minted, mac = _COOKIE.unpack(data)
+        _, version, nonce, pool, public, role, ephemeral, minted, mac = COOKIE_FORM.unpack(data)
         opening = self.openings.get(nonce)
         if opening is None or opening.address != address or opening.ephemeral or version != VERSION:
             return Step("stray")
@@ -261,8 +235,8 @@ class Handshakes:
             return self._failed(opening, WRONG_NODE, pool)
         opening.ephemeral = Ephemeral(self._token_bytes(32))
         opening.peer = (public, ephemeral)
-        opening.receive_id = self._fresh_id()
-        opening.signed = _covered(
+        opening.receive_id = self.fresh_id()
+        opening.signed = covered(
             pool,
             self.key.id,
             peer,
@@ -273,7 +247,7 @@ class Handshakes:
             opening.receive_id,
             self.grant,
         )
-        head = _INIT.pack(
+        head = INIT_FORM.pack(
             INIT,
             VERSION,
             nonce,
@@ -292,11 +266,11 @@ class Handshakes:
         return Step(reply=opening.datagram, opening=opening)
 
     def _resp(self, data: bytes, address: tuple[str, int], now: float) -> Step:
-        _, nonce, send_id, _salt, seen_size, seen, grant_size = _RESP.unpack_from(data)
+        _, nonce, send_id, _salt, seen_size, seen, grant_size = RESP_FORM.unpack_from(data)
         opening = self.openings.get(nonce)
         if opening is None or opening.address != address or opening.ephemeral is None:
             return Step("stray")
-        if len(data) != _RESP.size + grant_size + SIGNATURE_BYTES or grant_size > MAX_GRANT_BYTES:
+        if len(data) != RESP_FORM.size + grant_size + SIGNATURE_BYTES or grant_size > MAX_GRANT_BYTES:
             return Step("malformed")
         public, ephemeral = opening.peer
         signed = opening.signed + data[1:-SIGNATURE_BYTES]
@@ -308,24 +282,24 @@ class Handshakes:
         self.abandon(opening)
         if self.pool is None:
             self.pool = PoolId(opening.signed[:32])
-        forward, back = _keys(secret, signed)
+        forward, back = session_keys(secret, signed)
         session = Session(
             contact(node_id(public), *address),
             send_id=send_id,
             send_key=forward,
             receive_id=opening.receive_id,
             receive_key=back,
-            serving=opening.signed[_PEER_ROLE] == SERVING,
-            grant=data[_RESP.size : -SIGNATURE_BYTES],
+            serving=opening.signed[PEER_ROLE] == SERVING,
+            grant=data[RESP_FORM.size : -SIGNATURE_BYTES],
             now=now,
         )
         if opening.tries == 1:
             session.measured(now - opening.sent_at)
-        self._adopt(session, now)
+        self.adopt(session, now)
         return Step(session=session, opening=opening, observed=unpack_address(seen[:seen_size]))
 
     def _refused(self, data: bytes, address: tuple[str, int]) -> Step:
-        _, nonce, reason, pool = _REFUSED.unpack(data)
+        _, nonce, reason, pool = REFUSED_FORM.unpack(data)
         opening = self.openings.get(nonce)
         if opening is None or opening.address != address or reason not in REASONS:
             return Step("stray")
@@ -338,7 +312,7 @@ class Handshakes:
     # ---- responder -------------------------------------------------------------------------------------------
 
     def _hello(self, data: bytes, address: tuple[str, int], now: float) -> Step:
-        _, version, nonce, pool = _HELLO.unpack_from(data)
+        _, version, nonce, pool = HELLO_FORM.unpack_from(data)
         if self.pool is None:
             return Step("early")
         if version != VERSION:
@@ -347,9 +321,9 @@ class Handshakes:
             return Step("wrong_pool", reply=self._refusal(nonce, WRONG_POOL))
         epoch = self._epoch(now)
         minted = int(now) & 0xFFFFFFFF
-        mac = _mac(epoch.secret, nonce, minted, self.role, address)
+        mac = cookie_mac(epoch.secret, nonce, minted, self.role, address)
         return Step(
-            reply=_COOKIE.pack(
+            reply=COOKIE_FORM.pack(
                 COOKIE,
                 VERSION,
                 nonce,
@@ -363,21 +337,21 @@ class Handshakes:
         )
 
     def _init(self, data: bytes, address: tuple[str, int], now: float) -> Step:
-        _, version, nonce, minted, mac, my_role, role, send_id, public, ephemeral, size = _INIT.unpack_from(data)
-        if version != VERSION or len(data) != _INIT.size + size + SIGNATURE_BYTES or size > MAX_GRANT_BYTES:
+        _, version, nonce, minted, mac, my_role, role, send_id, public, ephemeral, size = INIT_FORM.unpack_from(data)
+        if version != VERSION or len(data) != INIT_FORM.size + size + SIGNATURE_BYTES or size > MAX_GRANT_BYTES:
             return Step("malformed")
         epoch = next((e for e in self._epochs if e.number == int(minted // EPOCH_SECONDS)), None)
         if epoch is None or self.pool is None or not 0 <= now - minted <= COOKIE_SECONDS:
             return Step("stale_cookie")
-        if not compare_digest(mac, _mac(epoch.secret, nonce, minted, my_role, address)):
+        if not compare_digest(mac, cookie_mac(epoch.secret, nonce, minted, my_role, address)):
             return Step("bad_cookie")
         # From here on the address is proven.
         peer = node_id(public)
-        grant = data[_INIT.size : -SIGNATURE_BYTES]
-        known = self._unconfirmed.get(peer)
-        if known is not None and known[1] == ephemeral:
-            return Step(reply=known[2])
-        if self._shunned.get(peer, 0.0) > now or peer == self.key.id:
+        grant = data[INIT_FORM.size : -SIGNATURE_BYTES]
+        repeated = self.repeat(peer, ephemeral)
+        if repeated:
+            return Step(reply=repeated)
+        if self.is_shunned(peer, now) or peer == self.key.id:
             return Step("shunned")
         if not solves_puzzle(peer, self.puzzle_bits):
             return Step("not_admitted", reply=self._refusal(nonce, NOT_ADMITTED))
@@ -386,9 +360,7 @@ class Handshakes:
             return Step("crossed")
         cookie = nonce + minted.to_bytes(4, "big") + mac
         roles = bytes((role, my_role))
-        signed = _covered(
-            self.pool, peer, self.key.id, roles, ephemeral, epoch.ephemeral.public, cookie, send_id, grant
-        )
+        signed = covered(self.pool, peer, self.key.id, roles, ephemeral, epoch.ephemeral.public, cookie, send_id, grant)
         if not verify(public, data[-SIGNATURE_BYTES:], b"titan/1/init\0" + signed):
             return Step("malformed")
         secret = epoch.ephemeral.agree(ephemeral)
@@ -397,10 +369,10 @@ class Handshakes:
         if not self.admit(public, grant):
             return Step("not_admitted", reply=self._refusal(nonce, NOT_ADMITTED))
         seen = pack_address(address)
-        head = _RESP.pack(
+        head = RESP_FORM.pack(
             RESP,
             nonce,
-            receive_id := self._fresh_id(),
+            receive_id := self.fresh_id(),
             self._token_bytes(16),
             len(seen),
             seen,
@@ -408,7 +380,7 @@ class Handshakes:
         )
         signed += (head + self.grant)[1:]
         resp = head + self.grant + self.key.sign(b"titan/1/resp\0" + signed)
-        forward, back = _keys(secret, signed)
+        forward, back = session_keys(secret, signed)
         session = Session(
             contact(peer, *address),
             send_id=send_id,
@@ -421,142 +393,17 @@ class Handshakes:
         )
         if own is not None:
             self.abandon(own)
-        self._await_confirmation(session, ephemeral, resp)
+        self.await_confirmation(session, ephemeral, resp)
         return Step(reply=resp, session=session, opening=own)
 
     def _refusal(self, nonce: bytes, reason: int) -> bytes:
-        return _REFUSED.pack(REFUSED, nonce, reason, self.pool or UNKNOWN_POOL)
+        return REFUSED_FORM.pack(REFUSED, nonce, reason, self.pool or UNKNOWN_POOL)
 
-    def _epoch(self, now: float) -> _Epoch:
+    def _epoch(self, now: float) -> Epoch:
         number = int(now // EPOCH_SECONDS)
         if not self._epochs or self._epochs[0].number != number:
-            self._epochs = (_Epoch(number, self._token_bytes), *self._epochs[:1])
+            self._epochs = (Epoch(number, self._token_bytes), *self._epochs[:1])
         return self._epochs[0]
 
     def _opening_with(self, peer: NodeId, address: tuple[str, int]) -> Opening | None:
         return self._opening_to.get((address, peer)) or self._opening_to.get((address, None))
-
-    # ---- the sessions ----------------------------------------------------------------------------------------
-
-    def _fresh_id(self) -> bytes:
-        while (fresh := self._token_bytes(4)) in self.sessions:
-            pass
-        return fresh
-
-    def _adopt(self, session: Session, now: float) -> None:
-        """The session becomes the one to send in; the one before still receives for a while."""
-        if len(self.sessions) >= MAX_SESSIONS:
-            self._make_room()
-        self.sessions[session.receive_id] = session
-        before = self.by_peer.get(session.contact.id)
-        if before is not None and before is not session:
-            session.kept = before.kept
-            if session.round_trip < 0:
-                session.round_trip, session.variation = before.round_trip, before.variation
-            self._retired[before.receive_id] = now + RETIRED_SECONDS
-        self.by_peer[session.contact.id] = session
-
-    def _await_confirmation(self, session: Session, ephemeral: bytes, resp: bytes) -> None:
-        peer = session.contact.id
-        before = self._unconfirmed.pop(peer, None)
-        if before is not None:
-            self.drop(before[0])
-        elif len(self._unconfirmed) >= MAX_UNCONFIRMED:
-            self.drop(self._unconfirmed.pop(next(iter(self._unconfirmed)))[0])
-        self._unconfirmed[peer] = (session, ephemeral, resp)
-        if peer in self.by_peer:
-            self.sessions[session.receive_id] = session
-        else:
-            self._adopt(session, session.born)
-
-    def confirm(self, session: Session, now: float) -> None:
-        """A first datagram came in this session: the peer has our RESP."""
-        known = self._unconfirmed.get(session.contact.id)
-        if known is not None and known[0] is session:
-            del self._unconfirmed[session.contact.id]
-            self._adopt(session, now)
-
-    def drop(self, session: Session) -> None:
-        """Forgets the session."""
-        self.sessions.pop(session.receive_id, None)
-        self._retired.pop(session.receive_id, None)
-        peer = session.contact.id
-        if self.by_peer.get(peer) is session:
-            del self.by_peer[peer]
-        known = self._unconfirmed.get(peer)
-        if known is not None and known[0] is session:
-            del self._unconfirmed[peer]
-
-    def shun(self, session: Session, now: float) -> None:
-        """The peer misbehaves inside its session: no session with it for a while."""
-        self.drop(session)
-        if len(self._shunned) >= MAX_SHUNNED:
-            del self._shunned[next(iter(self._shunned))]
-        self._shunned[session.contact.id] = now + SHUN_SECONDS
-
-    def sweep(self, now: float) -> None:
-        """Forgets what is idle, replaced or was never confirmed. To be called every minute or so."""
-        for receive_id, until in list(self._retired.items()):
-            if until <= now:
-                self._retired.pop(receive_id)
-                self.sessions.pop(receive_id, None)
-        for session, _, _ in list(self._unconfirmed.values()):
-            if now - session.born > UNCONFIRMED_SECONDS:
-                self.drop(session)
-        for session in list(self.sessions.values()):
-            if now - session.heard > (KEPT_IDLE_SECONDS if session.kept else IDLE_SECONDS):
-                self.drop(session)
-        for peer, until in list(self._shunned.items()):
-            if until <= now:
-                del self._shunned[peer]
-        if self._epochs and now // EPOCH_SECONDS > self._epochs[0].number + 1:
-            self._epochs = ()
-
-    def _make_room(self) -> None:
-        """Gives up an eighth of the sessions: strangers before contacts of the table, the longest idle first."""
-        order = sorted(self.sessions.values(), key=lambda session: (session.kept, session.heard))
-        for session in order[: MAX_SESSIONS // 8]:
-            self.drop(session)
-
-
-_PEER_ROLE = 32 + 32 + 32 + 1
-"""Where the responder's role stands in what is signed."""
-
-
-def _covered(
-    pool: bytes,
-    initiator: bytes,
-    responder: bytes,
-    roles: bytes,
-    initiator_ephemeral: bytes,
-    responder_ephemeral: bytes,
-    cookie: bytes,
-    receive_id: bytes,
-    grant: bytes,
-) -> bytes:
-    """All of fixed length but the last, so no two handshakes cover the same bytes."""
-    return b"".join(
-        (
-            pool,
-            initiator,
-            responder,
-            roles,
-            initiator_ephemeral,
-            responder_ephemeral,
-            cookie,
-            receive_id,
-            len(grant).to_bytes(2, "big"),
-            grant,
-        )
-    )
-
-
-def _keys(secret: bytes, signed: bytes) -> tuple[bytes, bytes]:
-    """Keys for initiator to responder, and back."""
-    both = blake2b(signed, digest_size=64, key=secret, person=b"titan/1/session").digest()
-    return both[:32], both[32:]
-
-
-def _mac(secret: bytes, nonce: bytes, minted: int, role: int, address: tuple[str, int]) -> bytes:
-    bound = b"%b%d/%d/%d/%b" % (nonce, minted, role, address[1], address[0].encode())
-    return blake2b(bound, digest_size=16, key=secret, person=b"titan/1/cookie").digest()

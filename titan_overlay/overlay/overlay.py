@@ -21,7 +21,7 @@ from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Tombstone
-from titan_overlay.overlay import bodies, handshake, traffic
+from titan_overlay.overlay import bodies, packets, traffic
 from titan_overlay.overlay.announcer import Announcer
 from titan_overlay.overlay.bodies import FIT, FindHolders, FindNode, Holders, Store, Stored
 from titan_overlay.overlay.crawl import Crawl
@@ -226,7 +226,7 @@ class Overlay(Server):
     def set_serving(self, serving: bool) -> None:
         """Whether this node can be reached by anyone, and so takes part in routing tables. Peers notice."""
         self.serving = serving and not self.client
-        self._handshakes.role = handshake.SERVING if self.serving else handshake.CLIENT
+        self._handshakes.role = packets.SERVING if self.serving else packets.CLIENT
         if self.transport is not None:
             self.protocol.serving_flag = SERVING if self.serving else 0
 

@@ -17,7 +17,7 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, LinkError, RemotableError, RemoteError, TitanError, WireError, from_wire
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
-from titan_overlay.overlay import handshake
+from titan_overlay.overlay import packets
 from titan_overlay.overlay.bodies import MAX_BODY, contact
 from titan_overlay.overlay.directory import Directory
 from titan_overlay.overlay.handshake import Handshakes, Opening
@@ -63,7 +63,7 @@ Handler = Callable[[Contact, bytes], bytes]
 
 
 class HandshakeRefused(LinkError):
-    """Somebody answers there and does not want us, or is not whom we want. `reason`: see `handshake.REASONS`."""
+    """Somebody answers there and does not want us, or is not whom we want. `reason`: see `packets.REASONS`."""
 
     def __init__(self, message: str, reason: int) -> None:
         super().__init__(message)
@@ -203,13 +203,17 @@ class OverlayProtocol(KademliaProtocol):
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
-        calls = list(self._calls.values())
+        calls: list[Call | asyncio.Future[Session]] = list(self._calls.values())
         for opening in list(self.handshakes.openings.values()):
             self.handshakes.abandon(opening)
             calls += opening.waiting
         self._calls.clear()
+        error = LinkError("this node is stopping")
         for call in calls:
-            call.caller.failed(call, LinkError("this node is stopping"))
+            if not isinstance(call, asyncio.Future):
+                call.caller.failed(call, error)
+            elif not call.done():  # somebody waits for the session itself, see `open`
+                call.set_exception(error)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         """Never raises, whatever the bytes."""
@@ -584,5 +588,5 @@ def _refusal(error: RemotableError) -> bytes:
 
 def _refused_by(opening: Opening, reason: int, pool: bytes) -> HandshakeRefused:
     host, port = opening.address
-    which = f" ({pool.hex()[:12]}...)" if reason == handshake.WRONG_POOL else ""
-    return HandshakeRefused(f"the node at {host}:{port} cannot be used: {handshake.REASONS[reason]}{which}", reason)
+    which = f" ({pool.hex()[:12]}...)" if reason == packets.WRONG_POOL else ""
+    return HandshakeRefused(f"the node at {host}:{port} cannot be used: {packets.REASONS[reason]}{which}", reason)

@@ -1,0 +1,92 @@
+"""What crosses the wire in a handshake, and what its proofs cover (see `handshake.py` for how they are used)."""
+
+import struct
+from collections.abc import Callable
+from hashlib import blake2b
+
+from titan_overlay.identity.keys import Ephemeral
+
+VERSION = 1
+HELLO, COOKIE, INIT, RESP, REFUSED = range(1, 6)
+
+HELLO_BYTES = 128
+HELLO_FORM = struct.Struct(">BB8s32s")
+COOKIE_FORM = struct.Struct(">BB8s32s32sB32sI16s")
+INIT_FORM = struct.Struct(">BB8sI16sBB4s32s32sH")
+RESP_FORM = struct.Struct(">B8s4s16sB18sH")
+REFUSED_FORM = struct.Struct(">B8sB32s")
+
+assert COOKIE_FORM.size <= HELLO_BYTES and REFUSED_FORM.size <= HELLO_BYTES
+
+WRONG_POOL, WRONG_VERSION, NOT_ADMITTED, WRONG_NODE = range(1, 5)
+REASONS = {
+    WRONG_POOL: "it belongs to another pool",
+    WRONG_VERSION: "it speaks another version of the protocol",
+    NOT_ADMITTED: "it does not admit this key; ask for an invitation: titan invite",
+    WRONG_NODE: "another node answers at that address",
+}
+
+CLIENT, SERVING = 0, 1
+"""Roles: who does not serve never enters a routing table."""
+
+MAX_GRANT_BYTES = 700
+UNKNOWN_POOL = bytes(32)
+"""In the HELLO of a node that does not know its pool yet."""
+
+EPOCH_SECONDS = 60.0
+COOKIE_SECONDS = 30.0
+
+
+class Epoch:
+    """A secret and an ephemeral that serve all cookies of one minute."""
+
+    __slots__ = ("ephemeral", "number", "secret")
+
+    def __init__(self, number: int, token_bytes: Callable[[int], bytes]) -> None:
+        self.number = number
+        self.secret = token_bytes(32)
+        self.ephemeral = Ephemeral(token_bytes(32))
+
+
+PEER_ROLE = 32 + 32 + 32 + 1
+"""Where the responder's role stands in what is signed."""
+
+
+def covered(
+    pool: bytes,
+    initiator: bytes,
+    responder: bytes,
+    roles: bytes,
+    initiator_ephemeral: bytes,
+    responder_ephemeral: bytes,
+    cookie: bytes,
+    receive_id: bytes,
+    grant: bytes,
+) -> bytes:
+    """All of fixed length but the last, so no two handshakes cover the same bytes."""
+    return b"".join(
+        (
+            pool,
+            initiator,
+            responder,
+            roles,
+            initiator_ephemeral,
+            responder_ephemeral,
+            cookie,
+            receive_id,
+            len(grant).to_bytes(2, "big"),
+            grant,
+        )
+    )
+
+
+def session_keys(secret: bytes, signed: bytes) -> tuple[bytes, bytes]:
+    """Keys for initiator to responder, and back."""
+    both = blake2b(signed, digest_size=64, key=secret, person=b"titan/1/session").digest()
+    return both[:32], both[32:]
+
+
+def cookie_mac(secret: bytes, nonce: bytes, minted: int, role: int, address: tuple[str, int]) -> bytes:
+    """What proves that a nonce came back from the address it was given to."""
+    bound = b"%b%d/%d/%d/%b" % (nonce, minted, role, address[1], address[0].encode())
+    return blake2b(bound, digest_size=16, key=secret, person=b"titan/1/cookie").digest()
