@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable
 
 from titan_overlay.errors import BadMessage, LinkError, TitanError
 from titan_overlay.identity.contacts import Contact
+from titan_overlay.overlay.calls import Call
 from titan_overlay.overlay.lookup import Lookup
-from titan_overlay.overlay.protocol import Call, OverlayProtocol
+from titan_overlay.overlay.protocol import OverlayProtocol
 
 
 class Crawl:

@@ -17,19 +17,21 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, ConfigError, Forbidden, LinkError
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import JoinLine
-from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId, PoolId
+from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Tombstone
 from titan_overlay.overlay import bodies, packets, traffic
 from titan_overlay.overlay.announcer import Announcer
-from titan_overlay.overlay.bodies import FIT, FindHolders, FindNode, Holders, Store, Stored
+from titan_overlay.overlay.answers import CONTACTS_PER_REPLY, MAX_ITEMS, REGION, Answers
+from titan_overlay.overlay.bodies import FindHolders, FindNode, Holders
+from titan_overlay.overlay.calls import Handler, HandshakeRefused
 from titan_overlay.overlay.crawl import Crawl
 from titan_overlay.overlay.directory import Directory
 from titan_overlay.overlay.evidence import Evidence
 from titan_overlay.overlay.handshake import Handshakes
 from titan_overlay.overlay.lookup import Lookup
-from titan_overlay.overlay.protocol import Handler, HandshakeRefused, OverlayProtocol
+from titan_overlay.overlay.protocol import OverlayProtocol
 from titan_overlay.overlay.routing import RoutingTable
 from titan_overlay.overlay.sessions import SERVING, Session
 from titan_overlay.overlay.upkeep import Upkeep
@@ -37,15 +39,9 @@ from titan_overlay.wire import codec
 
 log = logging.getLogger(__name__)
 
-CONTACTS_PER_REPLY = 8
-"""In answers to `find_holders` and for refreshes; a whole region is asked for with `REGION`."""
-REGION = 20
-CLOSER_PER_REPLY = 8
 MAX_SEEDS = 64
 SEEDS_AT_ONCE = 4
 SEEDS_ENOUGH = 8
-MAX_ITEMS = 64
-"""Statements in one `store`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +96,18 @@ class Overlay(Server):
         self.client = client
         self.serving = False
         self.table = RoutingTable(key.id, k)
+        self.on_moved: Callable[[], None] | None = None
+        """Told when others see this node at another address than before."""
         self.observed: tuple[str, int] | None = None
         """This node's address as the last peer saw it."""
         self._ambient = ambient
-        self._hints = hints
+        self._answers = Answers(key.id, self.table, self.directory, ambient, copies, hints)
         self._handshakes = Handshakes(key, pool, ambient.token_bytes, grant=grant, puzzle_bits=puzzle_bits, admit=admit)
         self._handlers: dict[str, Handler] = {
             "ping": lambda contact, body: b"",
-            "find_node": self._on_find_node,
-            "find_holders": self._on_find_holders,
-            "store": self._on_store,
+            "find_node": self._answers.find_node,
+            "find_holders": self._answers.find_holders,
+            "store": self._answers.store,
         }
         self._advertised: tuple[str, int] | None = None
         self._bound: tuple[str, int] = ("", 0)
@@ -226,6 +224,7 @@ class Overlay(Server):
     def set_serving(self, serving: bool) -> None:
         """Whether this node can be reached by anyone, and so takes part in routing tables. Peers notice."""
         self.serving = serving and not self.client
+        self._answers.serving = self.serving
         self._handshakes.role = packets.SERVING if self.serving else packets.CLIENT
         if self.transport is not None:
             self.protocol.serving_flag = SERVING if self.serving else 0
@@ -377,50 +376,6 @@ class Overlay(Server):
         if self.transport is not None:
             self.protocol.serve(method, handler)
 
-    # ---- what others ask -------------------------------------------------------------------------------------
-
-    def _on_find_node(self, contact: Contact, body: bytes) -> bytes:
-        request = codec.decode(body, FindNode)
-        if len(request.target) != ID_BYTES:
-            raise BadMessage("a target has 32 bytes")
-        count = min(max(request.count, 0), REGION)
-        return bodies.pack_all(self.table.closest(request.target, count, contact.id))
-
-    def _on_find_holders(self, contact: Contact, body: bytes) -> bytes:
-        request = codec.decode(body, FindHolders)
-        if len(request.object_id) != ID_BYTES or request.skip < 0:
-            raise BadMessage("an object id has 32 bytes")
-        known = self.directory.get(request.object_id, self._ambient.wall(), contact.id)
-        raws = [*known.advertisements]
-        raws += [raw for raw in self._hints(ObjectId(request.object_id)) if raw not in raws]
-        count = min(max(request.count, 0), CONTACTS_PER_REPLY)
-        near = self.table.closest(request.object_id, count, contact.id) if count else []
-        return _fit(raws, request.skip, known.tombstones, near)
-
-    def _on_store(self, contact: Contact, body: bytes) -> bytes:
-        request = codec.decode(body, Store)
-        if len(request.raws) != len(request.ranks) or len(request.raws) > MAX_ITEMS:
-            raise BadMessage("a store has a rank for each statement")
-        taken: list[bool] = []
-        closer: dict[NodeId, Contact] = {}
-        now = self._ambient.wall()
-        for raw, rank in zip(request.raws, request.ranks, strict=True):
-            try:
-                object_id = self.directory.put(raw, now, sender=contact.id) if self.serving else None
-            except Forbidden:
-                object_id = None
-            taken.append(object_id is not None)
-            if object_id is not None and len(closer) < CLOSER_PER_REPLY:
-                closer.update(self._closer(object_id, rank, contact.id))
-        return codec.encode(Stored(taken, bodies.pack_all(list(closer.values())[:CLOSER_PER_REPLY])))
-
-    def _closer(self, object_id: ObjectId, rank: int, sender: bytes) -> dict[NodeId, Contact]:
-        """Nodes closer to the object than this one, if there are more than the sender has counted."""
-        mine = int.from_bytes(self.key.id, "big") ^ int.from_bytes(object_id, "big")
-        wanted = int.from_bytes(object_id, "big")
-        near = [c for c in self.table.closest(object_id, self.copies, sender) if c.long_id ^ wanted < mine]
-        return {c.id: c for c in near} if len(near) > rank else {}
-
     # ---- what the protocol notices ---------------------------------------------------------------------------
 
     def _on_peer(self, session: Session) -> None:
@@ -437,7 +392,10 @@ class Overlay(Server):
                 session.kept = False
 
     def _on_observed(self, address: tuple[str, int]) -> None:
+        before = self.contact.address
         self.observed = address
+        if self.contact.address != before and self.on_moved is not None:
+            self.on_moved()
 
     # ---- what the stock server offers and this one does not ----------------------------------------------------
 
@@ -456,25 +414,6 @@ class Overlay(Server):
 
 def _contacts_in(contact: Contact, body: bytes) -> list[Contact]:
     return bodies.unpack_all(body, from_public=bodies.is_public(contact.ip))
-
-
-def _fit(raws: list[bytes], skip: int, tombstones: list[bytes], near: list[Contact]) -> bytes:
-    """A reply that fits in a datagram: the proof of deletion first, then statements, then contacts."""
-    room = FIT - 24
-    graves: list[bytes] = []
-    for raw in tombstones if skip == 0 else []:
-        if len(raw) + 3 <= room:
-            graves.append(raw)
-            room -= len(raw) + 3
-    fitting: list[bytes] = []
-    for raw in raws[skip:]:
-        if len(raw) + 3 > room:
-            break
-        fitting.append(raw)
-        room -= len(raw) + 3
-    while near and len(bodies.pack_all(near)) > room:
-        near = near[:-1]
-    return codec.encode(Holders(bodies.pack_all(near), len(raws), fitting, graves))
 
 
 async def _resolve(host: str, port: int) -> tuple[str, int]:

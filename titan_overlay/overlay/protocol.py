@@ -7,18 +7,18 @@ trusts the sender. Everything happens within `datagram_received`, without tasks;
 import asyncio
 import logging
 from collections.abc import Callable
-from heapq import heappop, heappush
-from typing import Any, Protocol
+from typing import Any
 
 from kademlia.protocol import KademliaProtocol
 from rpcudp.protocol import RPCProtocol
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import BadMessage, LinkError, RemotableError, RemoteError, TitanError, WireError, from_wire
+from titan_overlay.errors import BadMessage, LinkError, RemotableError, RemoteError, WireError, from_wire
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
-from titan_overlay.overlay import packets
 from titan_overlay.overlay.bodies import MAX_BODY, contact
+from titan_overlay.overlay.calls import Await, Call, Caller, Handler, refusal, refused_by
+from titan_overlay.overlay.deadlines import Deadlines
 from titan_overlay.overlay.directory import Directory
 from titan_overlay.overlay.handshake import Handshakes, Opening
 from titan_overlay.overlay.routing import RoutingTable
@@ -49,6 +49,7 @@ RESET_BYTES = 9
 RECEIVE_BUFFER_BYTES = 2048
 """asyncio reads every datagram into a buffer of 256 KiB otherwise, which costs half the time."""
 
+NEVER = float("inf")
 MAX_WAITING = 64
 """Calls that may wait for one handshake."""
 MAX_OUTSTANDING = 4096
@@ -58,79 +59,6 @@ HANDSHAKE_SECONDS = 3.0
 UNREACHABLE_SECONDS = 10.0
 """A contact that did not answer a handshake is not tried again for that long."""
 MAX_UNREACHABLE = 512
-
-Handler = Callable[[Contact, bytes], bytes]
-
-
-class HandshakeRefused(LinkError):
-    """Somebody answers there and does not want us, or is not whom we want. `reason`: see `packets.REASONS`."""
-
-    def __init__(self, message: str, reason: int) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class Caller(Protocol):
-    """Who is told how a call went. Exactly one of `answered` and `failed`, once; before it at most one `late`."""
-
-    def answered(self, call: "Call", body: bytes) -> None: ...
-
-    def failed(self, call: "Call", error: TitanError) -> None: ...
-
-    def late(self, call: "Call") -> None: ...
-
-
-class Call:
-    """One request under way."""
-
-    __slots__ = (
-        "body",
-        "caller",
-        "contact",
-        "deadline",
-        "due",
-        "id",
-        "purpose",
-        "sent_at",
-        "session",
-        "tries",
-    )
-
-    def __init__(
-        self, caller: Caller, contact: Contact, method: str, body: bytes, purpose: int, deadline: float
-    ) -> None:
-        name = method.encode()
-        self.caller = caller
-        self.contact = contact
-        self.body = bytes((len(name),)) + name + body
-        self.purpose = purpose
-        self.deadline = deadline
-        self.id = 0
-        """0: not under way (yet, or any more)."""
-        self.due = 0.0
-        self.sent_at = 0.0
-        self.tries = 0
-        self.session: Session | None = None
-
-
-class _Await:
-    """A caller that is a future."""
-
-    __slots__ = ("future",)
-
-    def __init__(self, future: "asyncio.Future[bytes]") -> None:
-        self.future = future
-
-    def answered(self, call: Call, body: bytes) -> None:
-        if not self.future.done():
-            self.future.set_result(body)
-
-    def failed(self, call: Call, error: TitanError) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def late(self, call: Call) -> None:
-        pass
 
 
 class OverlayProtocol(KademliaProtocol):
@@ -172,12 +100,9 @@ class OverlayProtocol(KademliaProtocol):
         self._handlers: dict[bytes, Handler] = {}
         self._calls: dict[int, Call] = {}
         self._last_id = 0
-        self._heap: list[tuple[float, int, Call | Opening]] = []
-        self._serial = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
         self._unreachable: dict[Contact, float] = {}
         self._loop = asyncio.get_running_loop()
+        self._deadlines: Deadlines[Call | Opening] = Deadlines(self._loop, self._on_due)
 
     def __getattr__(self, name: str) -> Any:
         """The stock class makes a remote call of every unknown name."""
@@ -201,8 +126,7 @@ class OverlayProtocol(KademliaProtocol):
         if self.closed:
             return
         self.closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._deadlines.stop()
         calls: list[Call | asyncio.Future[Session]] = list(self._calls.values())
         for opening in list(self.handshakes.openings.values()):
             self.handshakes.abandon(opening)
@@ -256,6 +180,7 @@ class OverlayProtocol(KademliaProtocol):
                 return
             del self._calls[call_id]
             call.id = 0
+            call.due = NEVER
             if call.tries == 1:
                 session.measured(now - call.sent_at)
             call.caller.answered(call, data[14:-TAG_BYTES])
@@ -299,12 +224,12 @@ class OverlayProtocol(KademliaProtocol):
         except RemotableError as error:
             if isinstance(error, BadMessage):
                 self._fault(session)
-            reply = session.seal(REFUSAL | flags, call_id, _refusal(error))
+            reply = session.seal(REFUSAL | flags, call_id, refusal(error))
         except Exception as problem:
             self.traffic.count("errors")
             log.exception("the handler of %r failed", data[15:end])
             remote = RemoteError("the handler failed", type=type(problem).__name__)
-            reply = session.seal(REFUSAL | flags, call_id, _refusal(remote))
+            reply = session.seal(REFUSAL | flags, call_id, refusal(remote))
         if session.may_send(address, len(reply)):
             self._send(reply, address, purpose)
 
@@ -314,6 +239,7 @@ class OverlayProtocol(KademliaProtocol):
             return
         del self._calls[call_id]
         call.id = 0
+        call.due = NEVER
         try:
             error = from_wire(codec.decode(body, WireError))
         except BadMessage as why:
@@ -352,7 +278,7 @@ class OverlayProtocol(KademliaProtocol):
             RemotableError: the peer refused. BadMessage: the body is too large.
         """
         future: asyncio.Future[bytes] = self._loop.create_future()
-        self.start(_Await(future), to, method, body, timeout=timeout, purpose=purpose)
+        self.start(Await(future), to, method, body, timeout=timeout, purpose=purpose)
         return await future
 
     def start(
@@ -394,11 +320,20 @@ class OverlayProtocol(KademliaProtocol):
         self._calls[call.id] = call
         flags = self.serving_flag | call.purpose << PURPOSE_SHIFT
         self._send(session.seal(flags, call.id, call.body), session.address, call.purpose)
-        self._remind(call, min(now + session.timeout(), call.deadline))
+        self._deadlines.set(call, min(now + session.timeout(), call.deadline))
 
     def _send(self, datagram: bytes, address: tuple[str, int], purpose: int) -> None:
         self.traffic.sent[purpose] += len(datagram) + UDP_HEADER_BYTES
         self.transport.sendto(datagram, address)
+
+    def _on_due(self, what: Call | Opening, now: float) -> None:
+        if isinstance(what, Opening):
+            self._overdue(what, now)
+        elif what.id:
+            self._late(what, now)
+        elif what.tries == 0:
+            what.tries = -1
+            what.caller.failed(what, LinkError(f"no session with {what.contact} in time"))
 
     def _late(self, call: Call, now: float) -> None:
         """The answer is overdue: once more, then no more."""
@@ -408,7 +343,7 @@ class OverlayProtocol(KademliaProtocol):
             call.tries = 2
             flags = self.serving_flag | call.purpose << PURPOSE_SHIFT
             self._send(session.seal(flags, call.id, call.body), session.address, call.purpose)
-            self._remind(call, min(now + 2 * session.timeout(), call.deadline))
+            self._deadlines.set(call, min(now + 2 * session.timeout(), call.deadline))
             call.caller.late(call)
             return
         del self._calls[call.id]
@@ -435,7 +370,7 @@ class OverlayProtocol(KademliaProtocol):
         self.traffic.calls[call.purpose] += 1
         opening.waiting.append(call)
         if call.deadline < now + HANDSHAKE_SECONDS:
-            self._remind(call, call.deadline)
+            self._deadlines.set(call, call.deadline)
 
     def _begin(self, address: tuple[str, int], expected: NodeId | None, now: float) -> Opening | None:
         begun = self.handshakes.begin(address, expected, now)
@@ -446,7 +381,7 @@ class OverlayProtocol(KademliaProtocol):
         if new:
             self.traffic.calls[HANDSHAKE] += 1
             self._send(opening.datagram, address, HANDSHAKE)
-            self._remind(opening, now + TIMEOUT_SECONDS)
+            self._deadlines.set(opening, now + TIMEOUT_SECONDS)
         return opening
 
     def _handshake(self, data: bytes, address: tuple[str, int]) -> None:
@@ -466,9 +401,9 @@ class OverlayProtocol(KademliaProtocol):
             if opening is not None:
                 self._release(opening, session, now)
         elif step.failure and opening is not None:
-            self._give_up(opening, _refused_by(opening, step.failure, step.pool), now)
+            self._give_up(opening, refused_by(opening, step.failure, step.pool), now)
         elif opening is not None:
-            self._remind(opening, now + max(2 * (now - opening.began), 0.2))
+            self._deadlines.set(opening, now + max(2 * (now - opening.began), 0.2))
 
     def _release(self, opening: Opening, session: Session, now: float) -> None:
         waiting, opening.waiting = opening.waiting, []
@@ -509,7 +444,7 @@ class OverlayProtocol(KademliaProtocol):
             return
         opening.tries += 1
         self._send(opening.datagram, opening.address, HANDSHAKE)
-        self._remind(opening, opening.began + HANDSHAKE_SECONDS)
+        self._deadlines.set(opening, opening.began + HANDSHAKE_SECONDS)
         for call in opening.waiting:
             if isinstance(call, Call):
                 call.caller.late(call)
@@ -541,52 +476,3 @@ class OverlayProtocol(KademliaProtocol):
         opening = self._begin(address, call.contact.id, self._loop.time())
         if opening is not None and len(opening.waiting) < MAX_WAITING and call not in opening.waiting:
             opening.waiting.append(call)
-
-    # ---- one timer for all deadlines -------------------------------------------------------------------------
-
-    def _remind(self, what: Call | Opening, when: float) -> None:
-        what.due = when
-        self._serial += 1
-        heappush(self._heap, (when, self._serial, what))
-        if self._timer is None or when < self._timer_at:
-            self._arm(when)
-
-    def _arm(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = when
-        self._timer = self._loop.call_at(when, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        heap = self._heap
-        now = self._loop.time()
-        while heap and heap[0][0] <= now:
-            when, _, what = heappop(heap)
-            if what.due > when:
-                continue  # it was given more time since
-            if isinstance(what, Opening):
-                self._overdue(what, now)
-            elif what.id:
-                self._late(what, now)
-            elif what.tries == 0:
-                what.tries = -1
-                what.caller.failed(what, LinkError(f"no session with {what.contact} in time"))
-        while heap and isinstance(heap[0][2], Call) and not heap[0][2].id:
-            heappop(heap)
-        if heap and self._timer is None and not self.closed:
-            self._arm(heap[0][0])
-
-
-def _refusal(error: RemotableError) -> bytes:
-    wire = error.to_wire()
-    body = codec.encode(wire)
-    if len(body) > MAX_BODY:
-        body = codec.encode(WireError(wire.code, wire.text[:200], wire.maybe_executed))
-    return body
-
-
-def _refused_by(opening: Opening, reason: int, pool: bytes) -> HandshakeRefused:
-    host, port = opening.address
-    which = f" ({pool.hex()[:12]}...)" if reason == packets.WRONG_POOL else ""
-    return HandshakeRefused(f"the node at {host}:{port} cannot be used: {packets.REASONS[reason]}{which}", reason)

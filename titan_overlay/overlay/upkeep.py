@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import TitanError
+from titan_overlay.overlay.calls import Call
 from titan_overlay.overlay.directory import Directory
 from titan_overlay.overlay.handshake import Handshakes
-from titan_overlay.overlay.protocol import Call, OverlayProtocol
+from titan_overlay.overlay.protocol import OverlayProtocol
 from titan_overlay.overlay.routing import RoutingTable
 from titan_overlay.overlay.traffic import ROUTING
 

@@ -1,0 +1,108 @@
+"""What this node answers to others: contacts, statements, receipts. No I/O."""
+
+from collections.abc import Callable, Sequence
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.errors import BadMessage, Forbidden
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId
+from titan_overlay.overlay import bodies
+from titan_overlay.overlay.bodies import FIT, FindHolders, FindNode, Holders, Store, Stored
+from titan_overlay.overlay.directory import Directory
+from titan_overlay.overlay.routing import RoutingTable
+from titan_overlay.wire import codec
+
+CONTACTS_PER_REPLY = 8
+"""In answers to `find_holders` and for refreshes; a whole region is asked for with `REGION`."""
+REGION = 20
+CLOSER_PER_REPLY = 8
+MAX_ITEMS = 64
+"""Statements in one `store`."""
+
+
+class Answers:
+    """Handlers of `find_node`, `find_holders` and `store`.
+
+    serving: nobody stores at a node that cannot be found.
+    """
+
+    def __init__(
+        self,
+        me: NodeId,
+        table: RoutingTable,
+        directory: Directory,
+        ambient: Ambient,
+        copies: int,
+        hints: Callable[[ObjectId], Sequence[bytes]],
+    ) -> None:
+        self.serving = False
+        self._me = me
+        self._table = table
+        self._directory = directory
+        self._ambient = ambient
+        self._copies = copies
+        self._hints = hints
+
+    def find_node(self, contact: Contact, body: bytes) -> bytes:
+        """The closest contacts in the table; never the asker itself."""
+        request = codec.decode(body, FindNode)
+        if len(request.target) != ID_BYTES:
+            raise BadMessage("a target has 32 bytes")
+        count = min(max(request.count, 0), REGION)
+        return bodies.pack_all(self._table.closest(request.target, count, contact.id))
+
+    def find_holders(self, contact: Contact, body: bytes) -> bytes:
+        """What the directory keeps and what this node can vouch for, and the closest contacts."""
+        request = codec.decode(body, FindHolders)
+        if len(request.object_id) != ID_BYTES or request.skip < 0:
+            raise BadMessage("an object id has 32 bytes")
+        known = self._directory.get(request.object_id, self._ambient.wall(), contact.id)
+        raws = [*known.advertisements]
+        raws += [raw for raw in self._hints(ObjectId(request.object_id)) if raw not in raws]
+        count = min(max(request.count, 0), CONTACTS_PER_REPLY)
+        near = self._table.closest(request.object_id, count, contact.id) if count else []
+        return _fit(raws, request.skip, known.tombstones, near)
+
+    def store(self, contact: Contact, body: bytes) -> bytes:
+        """Keeps what verifies; names nodes that are closer and that the sender seems not to know."""
+        request = codec.decode(body, Store)
+        if len(request.raws) != len(request.ranks) or len(request.raws) > MAX_ITEMS:
+            raise BadMessage("a store has a rank for each statement")
+        taken: list[bool] = []
+        closer: dict[NodeId, Contact] = {}
+        now = self._ambient.wall()
+        for raw, rank in zip(request.raws, request.ranks, strict=True):
+            try:
+                object_id = self._directory.put(raw, now, sender=contact.id) if self.serving else None
+            except Forbidden:
+                object_id = None
+            taken.append(object_id is not None)
+            if object_id is not None and len(closer) < CLOSER_PER_REPLY:
+                closer.update(self._closer(object_id, rank, contact.id))
+        return codec.encode(Stored(taken, bodies.pack_all(list(closer.values())[:CLOSER_PER_REPLY])))
+
+    def _closer(self, object_id: ObjectId, rank: int, sender: bytes) -> dict[NodeId, Contact]:
+        """Nodes closer to the object than this one, if there are more than the sender has counted."""
+        mine = int.from_bytes(self._me, "big") ^ int.from_bytes(object_id, "big")
+        wanted = int.from_bytes(object_id, "big")
+        near = [c for c in self._table.closest(object_id, self._copies, sender) if c.long_id ^ wanted < mine]
+        return {c.id: c for c in near} if len(near) > rank else {}
+
+
+def _fit(raws: list[bytes], skip: int, tombstones: list[bytes], near: list[Contact]) -> bytes:
+    """A reply that fits in a datagram: the proof of deletion first, then statements, then contacts."""
+    room = FIT - 24
+    graves: list[bytes] = []
+    for raw in tombstones if skip == 0 else []:
+        if len(raw) + 3 <= room:
+            graves.append(raw)
+            room -= len(raw) + 3
+    fitting: list[bytes] = []
+    for raw in raws[skip:]:
+        if len(raw) + 3 > room:
+            break
+        fitting.append(raw)
+        room -= len(raw) + 3
+    while near and len(bodies.pack_all(near)) > room:
+        near = near[:-1]
+    return codec.encode(Holders(bodies.pack_all(near), len(raws), fitting, graves))
