@@ -13,7 +13,7 @@ from typing import Any
 from titan_overlay.ambient import Ambient
 from titan_overlay.client import Pool
 from titan_overlay.config import NodeConfig
-from titan_overlay.errors import ConfigError, Forbidden, TitanError
+from titan_overlay.errors import ConfigError, Forbidden, StorageError, TitanError
 from titan_overlay.identity import grants, names, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import JoinLine, Right
@@ -184,6 +184,7 @@ class Node(Member):
             config=self.config,
             read_chunk=self.blobs.read_chunk,
         )
+        self.overlay.on_moved = self.keeper.moved
         self.pool = Pool(self)
         self.router.any_holder.on_read = self._maybe_cache
         self.host.add(self._self_descriptor(), ServiceRunner(NodeObject(self)))
@@ -330,7 +331,10 @@ class Node(Member):
         now = self.ambient.wall()
         near = self.overlay.neighbours(self.key.id, SAVED_PEERS)
         if near:
-            self.database.put_peers(PeerRow(each.id, each.ip, each.port, now) for each in near)
+            try:
+                self.database.put_peers(PeerRow(each.id, each.ip, each.port, now) for each in near)
+            except StorageError as why:
+                log.warning("the known peers were not saved: %s", why)
 
     def copies(self, object_id: ObjectId) -> int:
         return self.keeper.copies(object_id) or 1
@@ -386,10 +390,11 @@ class Node(Member):
             used_bytes=self.blobs.used(),
             max_bytes=self.config.max_bytes,
             serving=self.overlay.serving,
-            hosting=not self.config.no_host,
+            hosting=not (self.config.no_host or self.admission.read_only),
             peers=len(self.overlay.table),
             pool_size=self.overlay.estimated_size(),
-            reason=self.reason,
+            reason=self.reason or self.admission.read_only,
+            counters=self.host.counters(),
         )
 
     def holdings(self) -> list[Holding]:

@@ -11,6 +11,8 @@ from typing import Protocol
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from titan_overlay.identity.ids import NodeId, node_id
 
@@ -38,6 +40,10 @@ class SigningKey:
     def sign(self, message: bytes) -> bytes:
         """64-byte signature of the message."""
         return self._key.sign(message)
+
+    def derive(self, purpose: bytes, salt: bytes) -> bytes:
+        """32 secret bytes for this purpose, that only who has the key can compute (HKDF-SHA256, RFC 5869)."""
+        return HKDF(SHA256(), KEY_BYTES, salt, b"titan/1/" + purpose).derive(self.seed)
 
     def __repr__(self) -> str:
         return f"SigningKey({self.id.hex()[:12]}…)"

@@ -32,6 +32,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """Base of everything that is signed. A subclass sets `LABEL`, which no other record may share."""
 
     LABEL: ClassVar[bytes] = b""
+    LIMIT: ClassVar[int] = MAX_RECORD_BYTES
+    """Bytes, signature and key included."""
 
 
 class _Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -76,9 +78,9 @@ def sign(record: R, key: SigningKey, pool: PoolId) -> Signed[R]:
     """
     body = codec.encode(record)
     raw = codec.encode(_Envelope(key.public, key.sign(_covered(record.LABEL, pool, body)), body))
-    if len(raw) > MAX_RECORD_BYTES:
+    if len(raw) > record.LIMIT:
         raise BadMessage(
-            f"the signed {record.LABEL.decode()} has {len(raw)} bytes, {MAX_RECORD_BYTES} is the limit: shorten it"
+            f"the signed {record.LABEL.decode()} has {len(raw)} bytes, {record.LIMIT} is the limit: shorten it"
         )
     return Signed(record, key.public, raw)
 
@@ -89,8 +91,8 @@ def check(raw: bytes, type: type[R], pool: PoolId) -> Signed[R]:
     Raises:
         BadMessage: malformed, oversized, of another type or pool, or wrongly signed.
     """
-    if len(raw) > MAX_RECORD_BYTES:
-        raise BadMessage(f"a record has at most {MAX_RECORD_BYTES} bytes, this one {len(raw)}")
+    if len(raw) > type.LIMIT:
+        raise BadMessage(f"a {type.LABEL.decode()} has at most {type.LIMIT} bytes, this one {len(raw)}")
     envelope = codec.decode(raw, _Envelope)
     if codec.encode(envelope) != raw:
         # Records are known by their bytes, so nobody on the way may make a second form of one.

@@ -61,6 +61,8 @@ class Descriptor(Record, frozen=True, array_like=True, omit_defaults=True):
     """What an object is. Signed by its publisher, whose key comes with the signature."""
 
     LABEL: ClassVar[bytes] = b"descriptor"
+    LIMIT: ClassVar[int] = 820
+    """A tombstone carries the descriptor that it ends, and must fit in a datagram itself."""
 
     name: str
     """Full name (`~fingerprint/x`, never `~me/x`)."""
