@@ -235,6 +235,13 @@ def test_devices_of_the_settings_file_answer(start: Start, tmp_path: Path) -> No
     assert titan("send", "--data", "a", "lab/cat", "hello", home=tmp_path).stdout == b"hello\n"
 
 
+def test_a_type_that_cannot_be_set_up_from_the_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(mode=0o700)
+    (tmp_path / "a" / "config.toml").write_text('[[echo]]\nname = "x"\n')
+    status, said = node_fails("--listen", "127.0.0.1:0", "--data", str(tmp_path / "a"), home=tmp_path)
+    assert (status, said) == (2, "titan-node: [[echo]]: this type has no from_config; publish it: titan publish echo\n")
+
+
 def test_a_device_that_is_set_up_wrongly_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(mode=0o700)
     (tmp_path / "a" / "config.toml").write_text('[[device]]\nname = "lab/x"\nkind = "sensor"\n')

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from titan_overlay.ambient import Ambient
+from titan_overlay.cli.settings import installed_objects
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import BadMessage, ConfigError, Forbidden
 from titan_overlay.identity import grants
@@ -23,6 +24,9 @@ from titan_overlay.values import parse_address
 ALL_RIGHTS: Final = Right.JOIN | Right.CALL | Right.HOST | Right.PUBLISH | Right.DELETE | Right.ADMINISTER
 RENEW_SECONDS: Final = grants.FOUNDER_SECONDS / 2
 """A founder's own grant that lasts less long is renewed at the next start, while the pool's key is here."""
+
+HAND_OVER_SHARE: Final = 0.8
+"""Of the time to stop: for handing over and withdrawing. The rest is for closing sockets and files."""
 
 PORTS_TRIED: Final = 100
 _WILDCARDS: Final = ("0.0.0.0", "::", "")  # noqa: S104
@@ -54,6 +58,8 @@ def prepare(config: NodeConfig, directory: DataDirectory, ambient: Ambient) -> P
         ConfigError: the directory belongs to another pool than the join lines, or its pool is unknown.
         StorageError: a file cannot be used.
     """
+    config = replace(config, advertise=_literal(config.advertise))
+    check_objects(config)
     lines = [JoinLine.parse(text) for text in config.bootstrap]
     for line in lines:
         if line.invitation:
@@ -65,6 +71,7 @@ def prepare(config: NodeConfig, directory: DataDirectory, ambient: Ambient) -> P
         known = database.setting("pool")
         founding = known is None and not lines
         if founding:
+            _check_not_forgotten(directory)
             founded = directory.make_pool_key(ambient)
             known = founded.public
             database.put_setting("pool", known)
@@ -74,8 +81,11 @@ def prepare(config: NodeConfig, directory: DataDirectory, ambient: Ambient) -> P
         if founder and pool is not None:
             _grant_founder(directory, pool, (key, owner), ambient)
         saved = directory.load_grants()
-        if pool is not None:
-            config = replace(config, trust=_trusted(config.trust, saved, pool, ambient.wall()))
+        config = replace(
+            config,
+            trust=_trusted(config.trust, saved, pool, ambient.wall()),
+            stop_timeout=HAND_OVER_SHARE * config.stop_timeout,
+        )
         seeds = lines or [JoinLine(each.ip, each.port, node=each.id) for each in database.peers()]
         disk = RealDisk(directory.path)
         node = Node(
@@ -94,6 +104,20 @@ def prepare(config: NodeConfig, directory: DataDirectory, ambient: Ambient) -> P
         database.close()
         raise
     return Prepared(node, tuple(seeds), founding, known is not None, database, disk)
+
+
+def _check_not_forgotten(directory: DataDirectory) -> None:
+    """Founding is for new directories: a node whose database was damaged belongs to a pool that it has forgotten.
+
+    Raises:
+        ConfigError: that is so.
+    """
+    damaged = sorted(directory.path.glob(f"{directory.database.name}.corrupt-*"))
+    if damaged and directory.pool_key() is None:
+        raise ConfigError(
+            f"{damaged[0]} was damaged, and with it this node forgot its pool; "
+            "name a node of it with --bootstrap HOST:PORT (or delete that file to found a new pool)"
+        )
 
 
 def _agreed_pool(known: bytes | None, lines: Sequence[JoinLine], directory: DataDirectory) -> PoolId | None:
@@ -130,20 +154,29 @@ def _lasts(raw: bytes, pool: PoolId, who: NodeId, now: float) -> bool:
     return grant.grantee == who and grant.rights == ALL_RIGHTS and grant.expires > now + RENEW_SECONDS
 
 
-def _trusted(named: Sequence[str], saved: Sequence[bytes], pool: PoolId, now: float) -> tuple[str, ...]:
+def _trusted(named: Sequence[str], saved: Sequence[bytes], pool: PoolId | None, now: float) -> tuple[str, ...]:
     """Keys whose code this node runs: those that the operator names, and those of invitations that say so."""
-    invited = []
-    for raw in saved:
-        try:
-            grant = grants.check(raw, pool, now).value
-        except (BadMessage, Forbidden):
-            continue
-        if grant.trust and grant.grantee == grants.BEARER:
-            invited.append(grant.trust.hex())
+    invited = [key.hex() for raw in saved if pool is not None and (key := _vouched_for(raw, pool, now))]
     for text in named:
         if len(text) != 64 or any(c not in "0123456789abcdef" for c in text):
             raise ConfigError(f"--trust {text}: a key has 64 hexadecimal digits; `titan id` shows it")
     return tuple(dict.fromkeys([*named, *invited]))
+
+
+def _vouched_for(raw: bytes, pool: PoolId, now: float) -> bytes:
+    """The key whose code an invitation asks its bearer to run, or nothing."""
+    try:
+        grant = grants.check(raw, pool, now).value
+    except (BadMessage, Forbidden):
+        return b""
+    return grant.trust if grant.grantee == grants.BEARER else b""
+
+
+def check_objects(config: NodeConfig) -> None:
+    """Raises ConfigError for a `[[section]]` whose installed type cannot be set up from the settings file."""
+    for entry in installed_objects():
+        if entry.name in config.objects and not hasattr(entry.load(), "from_config"):
+            raise ConfigError(f"[[{entry.name}]]: this type has no from_config; publish it: titan publish {entry.name}")
 
 
 def _cpu_seconds() -> float:
@@ -204,6 +237,25 @@ def _dialable(config: NodeConfig) -> NodeConfig:
     if config.advertise is not None or host not in _WILDCARDS or port == 0:
         return config
     return replace(config, advertise=_address(_outgoing_ip(host), port))
+
+
+def _literal(advertise: str | None) -> str | None:
+    """The address to advertise, with its name looked up: others are told numbers.
+
+    Raises:
+        ConfigError: nobody could dial that.
+    """
+    if advertise is None:
+        return None
+    host, port = parse_address(advertise)
+    if host in _WILDCARDS or port == 0:
+        raise ConfigError(f"--advertise {advertise}: others need one address and a port to dial")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError as why:
+        raise ConfigError(f"--advertise {advertise}: {why.strerror}; name an address that others can dial") from None
+    four = [each for each in found if each[0] == socket.AF_INET]
+    return _address(str((four or found)[0][4][0]), port)
 
 
 def _outgoing_ip(host: str) -> str:

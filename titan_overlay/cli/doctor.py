@@ -10,6 +10,7 @@ import typer
 
 from titan_overlay.cli import output
 from titan_overlay.cli.face import Face, command
+from titan_overlay.cli.settings import load_settings
 from titan_overlay.cli.trust import grant_facts
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ def _report(checks: list[Check]) -> Any:
 
 
 def _directory(face: Face) -> Iterator[Check]:
-    import shutil
-
     path = face.directory
     if not path.is_dir():
         yield Check("data directory", False, f"{path} is not there yet", "titan-node, or titan id")
@@ -68,8 +67,14 @@ def _directory(face: Face) -> Iterator[Check]:
         yield Check("data directory", False, f"{path} cannot be written", f"chown -R $USER {path}")
     else:
         yield Check("data directory", True, str(path))
-    free = shutil.disk_usage(path).free
-    limit = _config(face).max_bytes
+
+
+def _disk(face: Face, limit: int) -> Iterator[Check]:
+    import shutil
+
+    if not face.directory.is_dir():
+        return
+    free = shutil.disk_usage(face.directory).free
     enough = free > SPACE_SHARE * limit
     yield Check(
         "disk",
@@ -79,21 +84,16 @@ def _directory(face: Face) -> Iterator[Check]:
     )
 
 
-def _config(face: Face) -> Any:
-    from titan_overlay.config import load
-
-    return load(flags={"data": face.data}, environment=os.environ).config
-
-
 def _settings(face: Face) -> Iterator[Check]:
     from titan_overlay.errors import ConfigError
 
     try:
-        config = _config(face)
+        config = load_settings({"data": face.data}).config
     except ConfigError as why:
         yield Check("settings", False, str(why), "titan config show --origin")
         return
     yield Check("settings", True, f"listen {config.listen}")
+    yield from _disk(face, config.max_bytes)
 
 
 def _grants(face: Face) -> Iterator[Check]:

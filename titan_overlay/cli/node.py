@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,8 +25,7 @@ log = logging.getLogger("titan")
 EXTEND_SECONDS = 30.0
 """Joining may wait for a network: the service manager is asked this often for patience."""
 
-CLOSE_SECONDS = 2.0
-"""On top of `stop_timeout`, for closing sockets and files."""
+OPEN_FILES = 8192
 
 PORT_RACES = 5
 """Times that a port which was free may be taken by somebody quicker."""
@@ -87,13 +87,22 @@ def main() -> None:
 
 
 def _run(flags: dict[str, Any], file: Path | None) -> None:
-    from titan_overlay.config import load
+    from titan_overlay.cli.settings import load_settings
     from titan_overlay.storage.directory import DataDirectory
 
-    resolved = load(flags=flags, environment=os.environ, file=file)
+    resolved = load_settings(flags, file)
     logs.set_up(resolved.config.log_level, json=resolved.config.json_logs)
+    _allow_open_files()
     with DataDirectory(resolved.config.data) as directory:
         asyncio.run(_serve(resolved, directory))
+
+
+def _allow_open_files() -> None:
+    """As many as the system allows: a link costs one, and strangers may open a thousand."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(resolved: "Resolved", directory: "DataDirectory") -> None:
@@ -109,7 +118,7 @@ async def _serve(resolved: "Resolved", directory: "DataDirectory") -> None:
             log.info("listening on %s", config.listen)
         prepared = prepare(config, directory, Ambient.system())
         try:
-            await _live(prepared, directory, told)
+            await _live(prepared, directory, told, config.stop_timeout)
             return
         except _CannotListenError as why:
             if named or not tries_left or why.number != errno.EADDRINUSE:
@@ -128,7 +137,9 @@ class _CannotListenError(Exception):
         self.number = why.errno
 
 
-async def _live(prepared: "Prepared", directory: "DataDirectory", told: "asyncio.Future[None]") -> None:
+async def _live(
+    prepared: "Prepared", directory: "DataDirectory", told: "asyncio.Future[None]", stop_seconds: float
+) -> None:
     """Starts the node, waits for a signal or for `titan node leave`, and stops it.
 
     Raises:
@@ -151,7 +162,7 @@ async def _live(prepared: "Prepared", directory: "DataDirectory", told: "asyncio
     finally:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
-        await _stop(node)
+        await _stop(node, stop_seconds)
     log.info("left")
 
 
@@ -184,9 +195,9 @@ async def _ask_for_patience() -> None:
         await asyncio.sleep(EXTEND_SECONDS)
 
 
-async def _stop(node: "Node") -> None:
+async def _stop(node: "Node", stop_seconds: float) -> None:
     try:
-        async with asyncio.timeout(node.config.stop_timeout + CLOSE_SECONDS):
+        async with asyncio.timeout(stop_seconds):
             await node.stop()
     except TimeoutError:
         log.warning("not everything was closed in time")

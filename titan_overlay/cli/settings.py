@@ -1,13 +1,20 @@
 """`titan config show`: the settings a node here would have, and where each comes from."""
 
 import os
+from collections.abc import Collection, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from titan_overlay.cli import output
 from titan_overlay.cli.face import Face, command
+
+if TYPE_CHECKING:
+    from titan_overlay.config import Resolved
+
+OBJECTS = "titan_overlay.objects"
 
 
 def register(app: typer.Typer) -> None:
@@ -23,13 +30,24 @@ def show(
     file: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings file to read.")] = None,
 ) -> None:
     """Show every setting with its value."""
-    from titan_overlay.config import load
-
-    resolved = load(flags={"data": face.data}, environment=os.environ, file=file)
+    resolved = load_settings({"data": face.data}, file)
     rows = [(key, _plain(value), where) for key, value, where in resolved.rows()]
     value = {key: {"value": item, "origin": where} if origin else item for key, item, where in rows}
     head = ("setting", "value", "origin") if origin else ("setting", "value")
     face.show(value, lambda: output.table(head, [(key, _text(item), where)[: len(head)] for key, item, where in rows]))
+
+
+def load_settings(flags: Mapping[str, object], file: Path | None = None) -> "Resolved":
+    """The settings of this user; every installed object type may have its `[[section]]` in the file."""
+    from titan_overlay.config import load
+
+    sections = {entry.name for entry in installed_objects()}
+    return load(flags=flags, environment=os.environ, file=file, object_sections=sections)
+
+
+def installed_objects() -> Collection[EntryPoint]:
+    """The object types that are installed here, by name."""
+    return entry_points(group=OBJECTS)
 
 
 def _plain(value: Any) -> Any:
