@@ -334,6 +334,12 @@ class Connection(asyncio.Protocol):
         if self._waiters and not self._paused:
             self._wake_writer()
 
+    def _write_now(self, opcode: int, flags: int, body: Any) -> None:
+        """As `_write`, for a frame that has no company to wait for."""
+        if self.state is not CLOSED:
+            frames.append(self._out, opcode, flags, body)
+            self.flush()
+
     def flush(self) -> None:
         """Hand what is queued to the transport."""
         out = self._out

@@ -179,8 +179,6 @@ class Link(Connection):
         try:
             self._write_send(Send(id, _milliseconds(left), object_id, type, msgspec.Raw(body), 0, chain))
             shared.counters.requests_sent += 1
-            if len(self._calls) == 1:
-                self.flush()  # a lone request does not wait for others to share its write
             reply = await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
@@ -202,7 +200,10 @@ class Link(Connection):
 
     def _write_send(self, send: Send) -> None:
         try:
-            self._write(_SEND, 0, send)
+            if self.in_flight == 1:
+                self._write_now(_SEND, 0, send)
+            else:
+                self._write(_SEND, 0, send)
         except BadMessage as why:
             raise BadMessage(f"the message of type {send.type!r} does not fit: {why}: put it as data") from None
 
