@@ -198,6 +198,15 @@ class Host:
     def ids(self) -> tuple[ObjectId, ...]:
         return tuple(ObjectId(object_id) for object_id in self._residents)
 
+    def counters(self) -> dict[str, float]:
+        """Sums over the objects held now, without the node itself: messages answered, errors, refusals."""
+        calls = [each.calls.counters for key, each in self._residents.items() if key != self._holder]
+        return {
+            "messages": sum(each.messages for each in calls),
+            "errors": sum(each.errors for each in calls),
+            "refused": sum(each.refused for each in calls),
+        }
+
     # ---- delivery --------------------------------------------------------------------------------------------
 
     async def deliver(
