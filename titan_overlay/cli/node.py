@@ -1,5 +1,6 @@
 """`titan-node`: runs one node until it is told to leave."""
 
+import argparse
 import asyncio
 import errno
 import logging
@@ -7,12 +8,11 @@ import os
 import resource
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from titan_overlay.cli import face, logs
+from titan_overlay.cli import logs, outcome
 from titan_overlay.cli.notify import sd_notify
+from titan_overlay.version import VERSION
 
 if TYPE_CHECKING:
     from titan_overlay.cli.daemon import Prepared
@@ -30,60 +30,48 @@ OPEN_FILES = 8192
 PORT_RACES = 5
 """Times that a port which was free may be taken by somebody quicker."""
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+FLAGS = (
+    ("--bootstrap", "HOST:PORT", "append", "node to join through, or a join line; may be repeated. None: found a pool"),
+    ("--listen", "HOST:PORT", "store", "address for UDP and TCP [0.0.0.0:4747]"),
+    ("--advertise", "HOST:PORT", "store", "address that others dial"),
+    ("--data", "DIR", "store", "directory with the node's key and replicas"),
+    ("--trust", "KEY", "append", "run code that this key signed; may be repeated"),
+    ("--label", "K=V", "append", "what this machine offers, such as region=eu; may be repeated"),
+    ("--max-bytes", "SIZE", "store", "room for replicas of others [1GiB]"),
+    ("--max-cpu", "CORES", "store", "cores for the objects of others [0.5]"),
+    ("--max-upload", "RATE", "store", "bytes per second to send [1 MB/s]"),
+    ("--config", "FILE", "store", "settings file [config.toml in the data directory]"),
+    ("--log-level", "LEVEL", "store", "debug, info, warning or error"),
+)
+SWITCHES = (
+    ("--no-host", "route only; hold no replica for anybody"),
+    ("--json-logs", "one JSON object for each line of the log"),
+)
 
-Texts = list[str] | None
 
-
-@app.command()
-def node(
-    bootstrap: Annotated[
-        Texts, typer.Option(metavar="HOST:PORT", help="Node to join through, or a join line. None: found a pool.")
-    ] = None,
-    listen: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Address for UDP and TCP. [0.0.0.0:4747]")
-    ] = None,
-    advertise: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Address that others dial.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Directory with the node's key and replicas.")
-    ] = None,
-    trust: Annotated[Texts, typer.Option(metavar="KEY", help="Run code that this key signed.")] = None,
-    label: Annotated[Texts, typer.Option(metavar="K=V", help="What this machine offers, such as region=eu.")] = None,
-    max_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help="Room for replicas of others. [1GiB]")] = None,
-    max_cpu: Annotated[str | None, typer.Option(metavar="CORES", help="Cores for the objects of others. [0.5]")] = None,
-    max_upload: Annotated[str | None, typer.Option(metavar="RATE", help="Bytes per second to send. [1 MB/s]")] = None,
-    no_host: Annotated[bool, typer.Option("--no-host", help="Route only; hold no replica for anybody.")] = False,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Settings file. [config.toml in the data directory]")
-    ] = None,
-    log_level: Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = None,
-    json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object for each line of the log.")] = False,
-) -> None:
-    """Run a node of a Titan Overlay pool.
-
-    Without --bootstrap it founds a pool, and prints the line that others join with. Every setting can also come from
-    TITAN_... variables or the settings file: titan config show --origin.
-    """
-    flags = {
-        "bootstrap": bootstrap or None,
-        "listen": listen,
-        "advertise": advertise,
-        "data": data,
-        "trust": trust or None,
-        "labels": label or None,
-        "max_bytes": max_bytes,
-        "max_cpu": max_cpu,
-        "max_upload": max_upload,
-        "no_host": no_host or None,
-        "log_level": log_level,
-        "json_logs": json_logs or None,
-    }
-    face.run(lambda: _run(flags, config), program="titan-node")
+def parser() -> argparse.ArgumentParser:
+    """The command line. argparse, unlike what `titan` uses, costs a process that runs for months no memory."""
+    made = argparse.ArgumentParser(
+        prog="titan-node",
+        description="Run a node of a Titan Overlay pool. Without --bootstrap it founds a pool, and prints the line "
+        "that others join with. Every setting can also come from TITAN_... variables or the settings file: "
+        "titan config show --origin.",
+        allow_abbrev=False,
+    )
+    made.add_argument("--version", action="version", version=f"titan-node {VERSION}")
+    for flag, metavar, action, text in FLAGS:
+        made.add_argument(flag, metavar=metavar, action=action, help=text)
+    for flag, text in SWITCHES:
+        made.add_argument(flag, action="store_true", default=None, help=text)
+    return made
 
 
 def main() -> None:
     """Entry point."""
-    app()
+    flags = vars(parser().parse_args())
+    flags["labels"] = flags.pop("label")
+    file = flags.pop("config")
+    outcome.run(lambda: _run(flags, Path(file) if file else None), program="titan-node")
 
 
 def _run(flags: dict[str, Any], file: Path | None) -> None:
