@@ -5,29 +5,41 @@ async with titan.connect("host:port") as pool:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from hashlib import sha256
+import functools
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
-from titan_overlay.errors import BadMessage, Forbidden, NotFound, RemotableError, Unavailable
-from titan_overlay.identity import grants, names, records
+from titan_overlay.errors import (
+    BadMessage,
+    DeadlineExceeded,
+    Forbidden,
+    Gone,
+    NotFound,
+    TitanError,
+    Unavailable,
+)
+from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import NodeId, ObjectId, fingerprint
+from titan_overlay.identity.ids import NodeId, fingerprint
 from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Policy, Tombstone
+from titan_overlay.identity.statements import Content, Policy, Tombstone, tombstone_seconds
 from titan_overlay.member import Member
 from titan_overlay.pool import census, transfer
 from titan_overlay.pool.bundles import Source
 from titan_overlay.pool.data import ContentSource, DataRunner, open_source
 from titan_overlay.pool.message import Message, decode_reply, encode_message
-from titan_overlay.pool.object import service_type
 from titan_overlay.pool.orders import Bury, NodeInfo, StepDown
-from titan_overlay.pool.places import contact_of
-from titan_overlay.pool.runner import Runner
+from titan_overlay.pool.places import Place, contact_of
+from titan_overlay.pool.publisher import Publisher
+from titan_overlay.pool.publisher import Receipt as Receipt
+from titan_overlay.pool.reference import Reference
 from titan_overlay.storage.files import FileSink, MemorySink
+from titan_overlay.storage.sealed import KeyFor, SealedSource, UnsealedFile, UnsealedMemory, key_of
 from titan_overlay.wire import codec
 
 R = TypeVar("R")
@@ -38,20 +50,10 @@ Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
 DEFAULT_TIMEOUT = 10.0
-TOMBSTONE_SECONDS = 30 * 86400.0
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """What `publish` and `put` return once any `send` from anywhere finds the object."""
-
-    name: str
-    version: int
-    holders: tuple[str, ...]
-    """Ids of the nodes that hold a replica, in hexadecimal."""
-    directory: int
-    """Directory nodes that know of it."""
-    token: str
-    """Deletes this version; keep it secret. Empty for data that was there already under your pin."""
+STREAM_TIMEOUT = 60.0
+MULTICAST_AT_ONCE = 64
+SLOWEST_BYTES_PER_SECOND = 256 << 10
+"""A download may be this slow before it is given up, where the caller names no timeout."""
 
 
 class Located(msgspec.Struct, frozen=True):
@@ -85,6 +87,15 @@ class Pool:
     def __init__(self, member: Member) -> None:
         self._member = member
         self._router = member.router
+        self._publisher = Publisher(
+            member.user,
+            member.grants,
+            member.ambient,
+            overlay=member.overlay,
+            host=member.host,
+            recruiter=member.recruiter,
+            places=member.router.places,
+        )
 
     # ---- messages --------------------------------------------------------------------------------------------
 
@@ -105,38 +116,60 @@ class Pool:
         deadline = asyncio.get_running_loop().time() + timeout
         return decode_reply(message, await self._router.call(name, type_name, body, deadline=deadline))
 
-    async def stream(self, name: str, message: Any, *, timeout: float = 60.0) -> AsyncIterator[Any]:
+    @overload
+    def stream(self, name: str, message: Message[R], *, timeout: float = ...) -> AsyncGenerator[R, None]: ...
+    @overload
+    def stream(self, name: str, message: Builtin, *, timeout: float = ...) -> AsyncGenerator[Any, None]: ...
+    async def stream(self, name: str, message: Any, *, timeout: float = STREAM_TIMEOUT) -> AsyncGenerator[Any, None]:
         """Sends a message and yields the replies of a handler that is an async generator, as fast as they are taken."""
         type_name, body = encode_message(message)
-        deadline = asyncio.get_running_loop().time() + timeout
-        async for item in self._router.stream(name, type_name, body, deadline=deadline):
-            yield decode_reply(message, item)
+        async with aclosing(self.stream_raw(name, type_name, body, timeout=timeout)) as items:
+            async for item in items:
+                yield decode_reply(message, item)
 
     async def send_raw(self, name: str, type_name: str, body: bytes, *, timeout: float = DEFAULT_TIMEOUT) -> bytes:
-        """As `send`, for faces that have a type name and an encoded body instead of a class."""
+        """As `send`, for faces that have a type name and an encoded body instead of a class.
+
+        Raises:
+            BadMessage: the body is not one msgpack value; and as `send`.
+        """
+        codec.decode(body, Any)  # what is none would end the link, and all that is under way on it
         deadline = asyncio.get_running_loop().time() + timeout
         return await self._router.call(name, type_name, body, deadline=deadline)
 
     async def stream_raw(
-        self, name: str, type_name: str, body: bytes, *, timeout: float = 60.0
-    ) -> AsyncIterator[bytes]:
+        self, name: str, type_name: str, body: bytes, *, timeout: float = STREAM_TIMEOUT
+    ) -> AsyncGenerator[bytes, None]:
         """As `stream`, likewise."""
+        codec.decode(body, Any)
         deadline = asyncio.get_running_loop().time() + timeout
         async for item in self._router.stream(name, type_name, body, deadline=deadline):
             yield item
 
     async def multicast(
-        self, targets: Sequence[str], message: Any, *, timeout: float = DEFAULT_TIMEOUT
+        self, targets: Sequence[str | NodeInfo], message: Any, *, timeout: float = DEFAULT_TIMEOUT
     ) -> dict[str, Any]:
-        """Sends to every name; the value of a name that failed is its error."""
-        answers = await asyncio.gather(
-            *(self.send(name, message, timeout=timeout) for name in targets), return_exceptions=True
-        )
-        return dict(zip(targets, answers, strict=True))
+        """Sends to every name, and gives the replies by name; the value of a name that failed is its error.
+
+        Args:
+            targets: names, or nodes as `census` finds them:
+                `await pool.multicast(await pool.census(["region=eu"]), titan.Ping())`.
+        """
+        few = asyncio.Semaphore(MULTICAST_AT_ONCE)
+
+        async def one(name: str) -> Any:
+            async with few:
+                try:
+                    return await self.send(name, message, timeout=timeout)
+                except TitanError as why:
+                    return why
+
+        asked = [f"node:{each.id}" if isinstance(each, NodeInfo) else each for each in targets]
+        return dict(zip(asked, await asyncio.gather(*map(one, asked)), strict=True))
 
     def ref(self, type: type[T], name: str) -> T:
         """The object as if it were here: `await pool.ref(Greeter, "greeter").hello("you")` sends `"you"` to it."""
-        return _Reference(self, type, name)  # type: ignore[return-value]
+        return Reference(self, type, name)  # type: ignore[return-value]
 
     # ---- publishing ------------------------------------------------------------------------------------------
 
@@ -153,27 +186,37 @@ class Pool:
         """
         packed = Source.of(source, self._member.user, self._member.overlay.pool)
         packed.check_name(name)
-        descriptor = self._descriptor(
+        described = self._publisher.describe(
             name,
-            kind="service",
+            "service",
+            policy or packed.policy,
             type=packed.type,
-            policy=policy or packed.policy,
             bundle=packed.digest,
             idempotent=packed.idempotent,
         )
-        async with asyncio.timeout(timeout):
-            return await self._publish(descriptor, packed.runner())
+        async with _within(timeout, f"publishing {name!r}"):
+            return await self._publisher.publish(*described, packed.runner())
 
     async def put(
         self,
         source: bytes | str | Path,
         *,
         policy: Policy | None = None,
+        encrypt: bool = False,
         progress: Progress | None = None,
         timeout: float | None = None,
     ) -> str:
-        """Stores data; the name that is returned is made of its content (`sha256:...`)."""
-        receipt = await self.put_receipt(source, policy=policy, progress=progress, timeout=timeout)
+        """Stores data; the name that is returned is made of its content (`sha256:...`).
+
+        Args:
+            source: bytes, or the path of a file.
+            encrypt: holders and readers see only sealed bytes; `get(name, decrypt=True)` opens them with your key.
+
+        Raises:
+            StorageError: the file cannot be read.
+            Unavailable: no node takes it. DeadlineExceeded: `timeout` seconds (by default enough for 1 MiB/s) passed.
+        """
+        receipt = await self.put_receipt(source, policy=policy, encrypt=encrypt, progress=progress, timeout=timeout)
         return receipt.name
 
     async def put_receipt(
@@ -181,117 +224,29 @@ class Pool:
         source: bytes | str | Path,
         *,
         policy: Policy | None = None,
+        encrypt: bool = False,
         progress: Progress | None = None,
         timeout: float | None = None,
     ) -> Receipt:
-        """As `put`, returning who holds it and the token that deletes it."""
-        opened = await open_source(source)
-        return await self._put(opened, policy or Policy(), progress, timeout)
+        """As `put`, returning who holds it, the token that deletes it, and where it is encrypted, its key."""
+        plain = await open_source(source)
+        if not encrypt:
+            return await self._put(plain, policy or Policy(), progress, timeout)
+        sealed = await SealedSource.seal(plain, self._member.user)
+        return await self._put(sealed, policy or Policy(), progress, timeout, sealed.key.hex())
 
     async def _put(
-        self, source: ContentSource, policy: Policy, progress: Progress | None, timeout: float | None
+        self, source: ContentSource, policy: Policy, progress: Progress | None, timeout: float | None, key: str = ""
     ) -> Receipt:
         name = names.content_name(source.digest)
-        descriptor = self._descriptor(name, kind="data", type="", policy=policy, content=source.content)
-        runner = DataRunner(source, descriptor[0])
+        size = source.content.size
+        descriptor, token = self._publisher.describe(name, "data", policy, content=source.content)
+        runner = DataRunner(source, descriptor)
         if progress is not None:
-            total = source.content.size * policy.min_copies
+            total = size * policy.min_copies
             runner.on_read = lambda done: progress(min(done, total), total)
-        async with asyncio.timeout(timeout or 30.0 + source.content.size / (1 << 20)):
-            return await self._publish(descriptor, runner)
-
-    def _descriptor(
-        self,
-        name: str,
-        *,
-        kind: Literal["data", "service"],
-        type: str,
-        policy: Policy,
-        bundle: bytes = b"",
-        content: Content | None = None,
-        idempotent: tuple[str, ...] = (),
-    ) -> tuple[Signed[Descriptor], str]:
-        """A signed descriptor and the token that deletes it.
-
-        Raises:
-            Forbidden: before anything is sent.
-        """
-        member = self._member
-        full = names.check(names.resolve(name, member.user.public))
-        now = member.ambient.wall()
-        token = member.ambient.token_bytes(16)
-        grant = self._grant_for(full, now)
-        grants.may_publish(member.user.public, member.user.id, full, grant or None, member.overlay.pool, now)
-        descriptor = Descriptor(
-            name=full,
-            kind=kind,
-            type=type,
-            version=int(now * 1000),
-            created=now,
-            policy=policy,
-            token_hash=sha256(token).digest(),
-            bundle=bundle,
-            content=content,
-            idempotent=idempotent,
-            grant=grant,
-        )
-        return records.sign(descriptor, member.user, member.overlay.pool), token.hex()
-
-    def _grant_for(self, name: str, now: float) -> bytes:
-        member = self._member
-        for raw in member.grants:
-            if grants.allows(raw, member.overlay.pool, member.user.id, grants.Right.PUBLISH, name, now):
-                return raw
-        return b""
-
-    async def _publish(self, made: tuple[Signed[Descriptor], str], runner: Runner) -> Receipt:
-        """Offers the object from here, and recruits until `min_copies` nodes hold it."""
-        descriptor, token = made
-        member = self._member
-        object_id = names.object_id(member.overlay.pool, descriptor.value.name)
-        policy = descriptor.value.policy
-        held_here = member.host.get(object_id) is not None
-        if not held_here:
-            member.host.add(descriptor, runner)
-        try:
-            present = await self._present_holders(object_id)
-            # A newer version replaces the old one where it is; new holders make up what is missing.
-            renewed = await self._renew(present, descriptor)
-            missing = max(0, (1 if policy.bound else policy.min_copies) - len(renewed))
-            recruited = await member.recruiter.recruit(
-                descriptor,
-                count=missing,
-                exclude=[each.signer for each in present],
-                holders=renewed,
-            )
-        finally:
-            if not held_here:
-                await member.host.remove(object_id)
-        accepted = [*renewed, *recruited.accepted]
-        if not accepted:
-            raise _refused(descriptor.value.name, recruited.asked, recruited.explain())
-        self._router.places.remember(descriptor, accepted)
-        return Receipt(
-            name=descriptor.value.name,
-            version=descriptor.value.version,
-            holders=tuple(each.signer.hex() for each in accepted),
-            directory=max(recruited.directory, 1 if renewed else 0),
-            token=token,
-        )
-
-    async def _present_holders(self, object_id: ObjectId) -> list[Signed[Advertisement]]:
-        found = await self._member.overlay.find_holders(object_id, everything=True)
-        return [each for each in found.advertisements if not each.value.withdrawn and not each.value.passing]
-
-    async def _renew(
-        self, present: Sequence[Signed[Advertisement]], descriptor: Signed[Descriptor]
-    ) -> list[Signed[Advertisement]]:
-        async def one(holder: Signed[Advertisement]) -> list[Signed[Advertisement]]:
-            result = await self._member.recruiter.recruit(descriptor, count=1, holders=present, only=contact_of(holder))
-            return result.accepted
-
-        answers = await asyncio.gather(*(one(holder) for holder in present[: descriptor.value.policy.max_copies]))
-        return [each for accepted in answers for each in accepted]
+        async with _within(timeout or 30.0 + size / (1 << 20), f"putting {size} bytes"):
+            return await self._publisher.publish(descriptor, token, runner, key)
 
     # ---- data ------------------------------------------------------------------------------------------------
 
@@ -300,41 +255,83 @@ class Pool:
         name: str,
         to: str | Path | None = None,
         *,
+        decrypt: bool | str = False,
         progress: Progress | None = None,
         timeout: float | None = None,
     ) -> bytes:
         """The data with this name, verified; with `to`, written into that file (and b"" returned).
 
         An interrupted download into a file goes on where it stopped.
+
+        Args:
+            decrypt: opens what was put encrypted: True with your own key, or with the key in the receipt.
+
+        Raises:
+            NotFound, Gone, Unavailable, DeadlineExceeded; StorageError: the file cannot be written.
+            BadMessage: it is not data. Forbidden: the key does not open it; nothing is written.
         """
-        member = self._member
-        loop = asyncio.get_running_loop()
+        key = self._key_for(decrypt)
+        if to is None:
+            memory = UnsealedMemory(key) if key else MemorySink()
+            await self._fetch(name, memory, progress, timeout)
+            return memory.value()
+        await self._fetch(name, UnsealedFile(Path(to), key) if key else FileSink(Path(to)), progress, timeout)
+        return b""
+
+    def _key_for(self, decrypt: bool | str) -> KeyFor | None:
+        """What gives the key for a salt: this user's, or one that was given; None: nothing is to be opened."""
+        if not isinstance(decrypt, str):
+            return functools.partial(key_of, self._member.user) if decrypt else None
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", decrypt):
+            raise BadMessage("a key has 64 hexadecimal digits, as in the receipt of put_receipt(..., encrypt=True)")
+        return lambda salt: bytes.fromhex(decrypt)
+
+    async def _fetch(self, name: str, sink: transfer.Sink, progress: Progress | None, timeout: float | None) -> None:
+        """Fetches data into a sink; looks up anew where all holders known have gone."""
+        started = asyncio.get_running_loop().time()
+
+        async def attempt(fresh: bool) -> Place:
+            place = await self._find(name, timeout or DEFAULT_TIMEOUT, fresh=fresh)
+            content = place.descriptor.value.content
+            if content is None:
+                raise BadMessage(f"{name!r} is a {place.descriptor.value.kind}, not data; use send")
+            deadline = started + (timeout or 30.0 + content.size / SLOWEST_BYTES_PER_SECOND)
+            await self._fetch_from(place, content, sink, deadline, progress)
+            return place
+
+        try:
+            place = await attempt(fresh=False)
+        except Unavailable:
+            place = await attempt(fresh=True)
+        if self._router.any_holder.on_read is not None:
+            self._router.any_holder.on_read(place)
+
+    async def _fetch_from(
+        self, place: Place, content: Content, sink: transfer.Sink, deadline: float, progress: Progress | None
+    ) -> None:
+        name = place.descriptor.value.name
         object_id = self._router.object_id(name)
-        place = await self._router.places.find(
-            object_id, name=name, deadline=loop.time() + (timeout or DEFAULT_TIMEOUT)
-        )
-        content = place.descriptor.value.content
-        if content is None:
-            raise BadMessage(f"{name!r} is a {place.descriptor.value.kind}, not data; use send")
-        deadline = loop.time() + (timeout or 30.0 + content.size / (256 << 10))
-        sink: transfer.Sink = FileSink(Path(to)) if to is not None else MemorySink()
 
         async def ask(contact: Contact, type_name: str, body: bytes, until: float) -> bytes:
-            return await member.links.request(contact, object_id, type_name, body, deadline=until)
+            if contact.id == self._member.key.id:
+                return await self._member.send(name, type_name, body, until, ())
+            return await self._member.links.request(contact, object_id, type_name, body, deadline=until)
 
         sources = [contact_of(holder) for holder in place.holders]
         await transfer.fetch(object_id, content, sources, ask, sink, deadline=deadline, progress=progress)
-        if self._router.any_holder.on_read is not None:
-            self._router.any_holder.on_read(place)
-        return sink.value() if isinstance(sink, MemorySink) else b""
 
     # ---- where, what, away -----------------------------------------------------------------------------------
 
+    async def _find(self, name: str, timeout: float, *, fresh: bool = True) -> Place:
+        """Where the object lives. Raises DeadlineExceeded beside what the look-up raises."""
+        async with _within(timeout, f"looking up {name!r}") as deadline:
+            return await self._router.places.find(
+                self._router.object_id(name), name=name, deadline=deadline, fresh=fresh
+            )
+
     async def locate(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> list[Located]:
         """All holders that the directory knows of."""
-        object_id = self._router.object_id(name)
-        deadline = asyncio.get_running_loop().time() + timeout
-        place = await self._router.places.find(object_id, name=name, deadline=deadline, fresh=True)
+        place = await self._find(name, timeout)
         return [
             Located(each.signer.hex(), f"{each.value.host}:{each.value.port}", each.value.version, each.value.passing)
             for each in sorted(place.holders, key=lambda each: each.signer)
@@ -344,9 +341,7 @@ class Pool:
         """What the object is; for `node:<id>` what the node says of itself."""
         if names.space(name) is names.Space.NODE:
             return await census.ask(self._router, name, timeout)
-        object_id = self._router.object_id(name)
-        deadline = asyncio.get_running_loop().time() + timeout
-        place = await self._router.places.find(object_id, name=name, deadline=deadline, fresh=True)
+        place = await self._find(name, timeout)
         value = place.descriptor.value
         return Description(
             name=value.name,
@@ -367,35 +362,32 @@ class Pool:
         """
         member = self._member
         object_id = self._router.object_id(name)
-        loop = asyncio.get_running_loop()
+        deadline = asyncio.get_running_loop().time() + timeout
         try:
-            place = await self._router.places.find(object_id, name=name, deadline=loop.time() + timeout, fresh=True)
+            place = await self._find(name, timeout)
         except NotFound:
             return "nothing to delete"
-        except RemotableError as why:
-            if why.code == "gone":
-                return "already gone"
-            raise
+        except Gone:
+            return "already gone"
         try:
             proof = bytes.fromhex(token)
         except ValueError:
             return "wrong token"
         descriptor = place.descriptor
-        lifetime = max(descriptor.value.policy.ttl, TOMBSTONE_SECONDS)
+        expires = member.ambient.wall() + tombstone_seconds(descriptor.value.policy)
         tombstone = records.sign(
-            Tombstone(descriptor.raw, descriptor.value.version, member.ambient.wall() + lifetime, proof),
-            member.user,
-            member.overlay.pool,
+            Tombstone(descriptor.raw, descriptor.value.version, expires, proof), member.user, member.overlay.pool
         )
         outcomes = await asyncio.gather(
-            *(self._bury(contact_of(holder), tombstone, loop.time() + timeout) for holder in place.holders)
+            *(self._bury(contact_of(holder), tombstone, deadline) for holder in place.holders)
         )
         self._router.places.forget(object_id)
         if "deleted" in outcomes:
             if descriptor.value.kind != "data":
                 await member.overlay.announce(object_id, [tombstone.raw])
             return "deleted"
-        for outcome in ("wrong token", "already gone", "nothing to delete"):
+        answers: tuple[Outcome, ...] = ("wrong token", "already gone", "nothing to delete")
+        for outcome in answers:
             if outcome in outcomes:
                 return outcome
         raise Unavailable(f"no holder of {name!r} answered; nothing was deleted, try again")
@@ -406,7 +398,7 @@ class Pool:
                 holder, holder.id, "titan.Bury", codec.encode(Bury(tombstone.raw)), deadline=deadline
             )
             return codec.decode(body, str)
-        except Exception as why:
+        except TitanError as why:
             return f"no answer: {why}"
 
     async def move(self, name: str, node: str, *, timeout: float = 30.0) -> Receipt:
@@ -414,13 +406,16 @@ class Pool:
 
         Only who published the object may move it.
         """
+        target = NodeId(self._router.object_id(f"node:{node.removeprefix('node:')}"))
+        async with _within(timeout, f"moving {name!r}") as deadline:
+            return await self._move(name, target, deadline)
+
+    async def _move(self, name: str, target: NodeId, deadline: float) -> Receipt:
         member = self._member
-        deadline = asyncio.get_running_loop().time() + timeout
         object_id = self._router.object_id(name)
         place = await self._router.places.find(object_id, name=name, deadline=deadline, fresh=True)
         if place.descriptor.public != member.user.public:
             raise Forbidden(f"only key {fingerprint(place.descriptor.public)}, which published {name!r}, may move it")
-        target = NodeId(bytes.fromhex(node.removeprefix("node:")))
         near = await member.overlay.find_nodes(target, 4)
         contact = next((each for each in near if each.id == target), None)
         if contact is None:
@@ -435,7 +430,13 @@ class Pool:
             await member.links.request(leaving, leaving.id, "titan.StepDown", order, deadline=deadline)
             counted = [*recruited.accepted, *counted[:-1]]
         self._router.places.remember(place.descriptor, counted)
-        return Receipt(name, place.descriptor.value.version, tuple(each.signer.hex() for each in counted), 0, "")
+        return Receipt(
+            place.descriptor.value.name,
+            place.descriptor.value.version,
+            tuple(each.signer.hex() for each in counted),
+            0,
+            "",
+        )
 
     # ---- nodes -----------------------------------------------------------------------------------------------
 
@@ -443,33 +444,25 @@ class Pool:
         """What the nodes of the pool say of themselves; `where` as in `["cores>=4", "region=eu"]`."""
         return await census.take(self._member.overlay, self._member.links, where, timeout)
 
+    async def nearest(self, name: str, count: int = 1) -> list[str]:
+        """The live nodes nearest to the id of a name, nearest first, each as a name (`node:<id>`)."""
+        found = await self._member.overlay.find_nodes(self._router.object_id(name), count)
+        return [names.node_name(each.id) for each in found]
+
     @property
     def id(self) -> str:
         """This key's fingerprint, as in `~fingerprint/name`."""
         return fingerprint(self._member.user.public)
 
 
-class _Reference:
-    """Method-call sugar over `send`."""
-
-    def __init__(self, pool: Pool, type: type[Any], name: str) -> None:
-        self._pool = pool
-        self._type = type
-        self._name = name
-
-    def __getattr__(self, method: str) -> Any:
-        handler = next((each for each in service_type(self._type).handlers.values() if each.method == method), None)
-        if handler is None:
-            raise AttributeError(f"{self._type.__name__} has no handler {method!r}")
-        accepted = handler.type
-
-        async def call(message: Any, *, timeout: float = DEFAULT_TIMEOUT) -> Any:
-            if encode_message(message)[0] != accepted:
-                raise BadMessage(f"{self._type.__name__}.{method} takes a {accepted}, not {message!r}")
-            return await self._pool.send(self._name, message, timeout=timeout)
-
-        return call
-
-
-def _refused(name: str, asked: int, why: str) -> Unavailable:
-    return Unavailable(f"0 of {asked} nodes accept {name!r}; {why}")
+@asynccontextmanager
+async def _within(seconds: float, what: str) -> AsyncIterator[float]:
+    """Bounds what is done inside; gives the deadline (loop time)."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield deadline
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"{what} took longer than {seconds:g} s; pass a longer timeout", maybe_executed=True
+        ) from None

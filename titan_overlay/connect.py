@@ -6,46 +6,59 @@ running (Jupyter).
 
 import asyncio
 import atexit
+import functools
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.client import DEFAULT_TIMEOUT, Pool
+from titan_overlay.client import DEFAULT_TIMEOUT, STREAM_TIMEOUT, Builtin, Pool
 from titan_overlay.config import NodeConfig, default_data_directory
 from titan_overlay.errors import ConfigError, Unavailable
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import KEY_BYTES, SigningKey
 from titan_overlay.member import Member
+from titan_overlay.pool.message import Message
+from titan_overlay.pool.reference import Reference
 from titan_overlay.storage.directory import DataDirectory
 
 P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 BOOTSTRAP_VARIABLE = "TITAN_BOOTSTRAP"
 JOIN_SECONDS = 10.0
 
+FindSeeds = Callable[[], Sequence[JoinLine]]
+"""Gives the nodes to join through; asked again when all nodes that were known have gone."""
 
-def find_target(target: str | None, data: Path) -> JoinLine:
+
+def find_seeds(target: str | None, data: Path) -> Sequence[JoinLine]:
     """Where to connect: what was given, else `TITAN_BOOTSTRAP`, else the node of this user on this machine.
 
     Raises:
-        ConfigError: there is none of the three.
+        ConfigError: there is none of the three, or it cannot be read.
     """
-    text = target or os.environ.get(BOOTSTRAP_VARIABLE, "").replace(",", " ").partition(" ")[0]
-    if text:
-        return JoinLine.parse(text)
+    text = target or os.environ.get(BOOTSTRAP_VARIABLE, "")
+    given = text.replace(",", " ").split()
+    if given:
+        return [JoinLine.parse(each) for each in given]
     running = DataDirectory.running(data)
     if running is not None:
-        return running
+        return [running]
     raise ConfigError(
         f"no pool to connect to: no address was given, {BOOTSTRAP_VARIABLE} is not set, and no node of yours runs "
-        "here; start one with: titan-node"
+        f"on {data}; start one with: titan-node"
     )
+
+
+def _directory(data: str | Path | None) -> Path:
+    return Path(data or os.environ.get("TITAN_DATA") or default_data_directory()).expanduser()
 
 
 @asynccontextmanager
@@ -59,7 +72,8 @@ async def connect(
     """A light client of a pool; it never enters routing tables.
 
     Args:
-        target: `host:port`, a join line, or None: `TITAN_BOOTSTRAP`, or the node of this user on this machine.
+        target: `host:port`, a join line, several of them with spaces between, or None: `TITAN_BOOTSTRAP`, or the node
+            of this user on this machine. When all nodes that it came to know have gone, it looks there again.
         data: directory with this user's key and grants; by default the one that `titan-node` uses.
         key: publish and send as this key instead of the user's.
         timeout: seconds to reach the pool.
@@ -68,51 +82,98 @@ async def connect(
         ConfigError: no target, or it is another pool than the join line says.
         Unavailable: nobody answered in time.
     """
-    directory = Path(data) if data is not None else Path(os.environ.get("TITAN_DATA") or default_data_directory())
-    line = find_target(target, directory)
+    directory = _directory(data)
+    find = functools.partial(find_seeds, target, directory)
+    seeds = find()
     ambient = Ambient.system()
     user = key or DataDirectory.user_key(directory, ambient)
-    grants = [*DataDirectory.read_grants(directory), *([line.invitation] if line.invitation else [])]
     member = Member(
         SigningKey(ambient.token_bytes(KEY_BYTES)),
-        PoolId(line.pool) if line.pool else None,
+        next((PoolId(seed.pool) for seed in seeds if seed.pool), None),
         ambient,
         NodeConfig(),
         user=user,
         client=True,
-        grants=grants,
+        grants=[*DataDirectory.read_grants(directory), *(seed.invitation for seed in seeds if seed.invitation)],
     )
-    async with opened(member, line, timeout) as pool:
+    async with opened(member, find, timeout) as pool:
         yield pool
 
 
 @asynccontextmanager
-async def opened(member: Member, line: JoinLine, timeout: float) -> AsyncIterator[Pool]:
-    """A client member, joined through `line`, as a pool; closed at the end."""
+async def opened(member: Member, find: FindSeeds, timeout: float) -> AsyncIterator[Pool]:
+    """A client member, joined through the seeds, as a pool; closed at the end."""
+    seeds = find()
     try:
-        await member.open("::" if ":" in line.host else "0.0.0.0", 0)  # noqa: S104  (an ephemeral port for replies)
-        reached = await member.join([line], give_up_after=timeout)
-        if not reached:
-            raise Unavailable(
-                f"no node answers at {line.host}:{line.port} (waited {timeout:g} s); is it up, and is UDP open?"
-            )
+        await member.open("::" if all(":" in seed.host for seed in seeds) else "0.0.0.0", 0)  # noqa: S104  (for replies)
+        if not await member.join(seeds, give_up_after=timeout):
+            tried = ", ".join(f"{seed.host}:{seed.port}" for seed in seeds)
+            raise Unavailable(f"no node answers at {tried} (waited {timeout:g} s); is it up, and is UDP open?")
+        member.overlay.find_seeds = find
         member.wire()
         yield Pool(member)
     finally:
         await member.close()
 
 
-class SyncPool:
-    """`Pool` for programs without an event loop; every method blocks. Made by `connect_sync`, used in a `with`."""
+def _blocking(
+    method: Callable[Concatenate[Pool, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate["SyncPool", P], T]:
+    """The method of `Pool`, as one of `SyncPool`."""
 
-    def __init__(self, target: str | None = None, **options: Any) -> None:
-        self._thread = _LoopThread()
-        self._manager = connect(target, **options)
+    @functools.wraps(method)
+    def call(self: "SyncPool", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(method(self._pool, *args, **kwargs))
+
+    return call
+
+
+class SyncPool:
+    """`Pool` for programs without an event loop; every method blocks. Made by `connect_sync`, used in a `with`.
+
+    Any thread may use it. A process that was forked opens its own.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        data: str | Path | None = None,
+        key: SigningKey | None = None,
+        timeout: float = JOIN_SECONDS,
+    ) -> None:
+        self._process = os.getpid()
+        self._opened: Future[Pool] = Future()
+        self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+        connection = connect(target, data=data, key=key, timeout=timeout)
+        self._thread = threading.Thread(target=self._live, args=(connection,), name="titan", daemon=True)
+        self._thread.start()
+        self._loop, self._life = self._started.result()
+        atexit.register(self.close)
         try:
-            self._pool: Pool = self._thread.run(self._manager.__aenter__())
+            self._pool = self._opened.result()
         except BaseException:
-            self._thread.stop()
+            self.close()
             raise
+
+    def _live(self, connection: AbstractAsyncContextManager[Pool]) -> None:
+        """What the thread does: keeps the connection until `close` cancels it."""
+
+        async def life() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._started.set_result((asyncio.get_running_loop(), task))
+            async with connection as pool:
+                self._opened.set_result(pool)
+                await asyncio.get_running_loop().create_future()
+
+        try:
+            asyncio.run(life())
+        except BaseException as why:
+            if not self._opened.done():
+                self._opened.set_exception(why)
+            elif not isinstance(why, asyncio.CancelledError):
+                raise
 
     def __enter__(self) -> Self:
         return self
@@ -122,70 +183,106 @@ class SyncPool:
 
     def close(self) -> None:
         """Leaves the pool; further calls fail."""
-        if self._thread.alive:
-            try:
-                self._thread.run(self._manager.__aexit__(None, None, None))
-            finally:
-                self._thread.stop()
+        atexit.unregister(self.close)
+        if self._process == os.getpid() and self._thread.is_alive():
+            with suppress(RuntimeError):  # it may end by itself just now
+                self._loop.call_soon_threadsafe(self._life.cancel)
+            self._thread.join()
 
-    def stream(self, name: str, message: Any, *, timeout: float = 60.0) -> Iterator[Any]:
-        """As `Pool.stream`."""
-        items = self._pool.stream(name, message, timeout=timeout)
-        while True:
-            try:
-                yield self._thread.run(_next(items))
-            except StopAsyncIteration:
-                return
+    def _submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Begins work in the thread."""
+        trouble = ""
+        if self._process != os.getpid():
+            trouble = "this pool was opened before the process was forked; open one in each process"
+        elif threading.current_thread() is self._thread:
+            trouble = "this would wait for itself: a callback of a pool cannot make a blocking call to that pool"
+        elif self._thread.is_alive():
+            with suppress(RuntimeError):
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        raise RuntimeError(trouble or "this pool is closed")
 
-    def __getattr__(self, method: str) -> Any:
-        function = getattr(self._pool, method)
-        if not asyncio.iscoroutinefunction(function):
-            return function
-        return self._blocking(function)
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        future = self._submit(work)
+        try:
+            return future.result()
+        except CancelledError:
+            raise RuntimeError("this pool was closed by another thread") from None
+        except BaseException:
+            future.cancel()  # Ctrl-C: the work is not wanted any more
+            raise
 
-    def _blocking(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-        def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            return self._thread.run(function(*args, **kwargs))
+    # ---- what `Pool` has, blocking -----------------------------------------------------------------------------
 
-        return call
+    @overload
+    def send(self, name: str, message: Message[R], *, timeout: float = ...) -> R: ...
+    @overload
+    def send(self, name: str, message: Builtin, *, timeout: float = ...) -> Any: ...
+    def send(self, name: str, message: Any, *, timeout: float = DEFAULT_TIMEOUT) -> Any:
+        """As `Pool.send`."""
+        return self._run(self._pool.send(name, message, timeout=timeout))
+
+    @overload
+    def stream(self, name: str, message: Message[R], *, timeout: float = ...) -> Iterator[R]: ...
+    @overload
+    def stream(self, name: str, message: Builtin, *, timeout: float = ...) -> Iterator[Any]: ...
+    def stream(self, name: str, message: Any, *, timeout: float = STREAM_TIMEOUT) -> Iterator[Any]:
+        """As `Pool.stream`. Closing the iterator, or letting it go, ends the stream."""
+        items: AsyncGenerator[Any, None] = self._pool.stream(name, message, timeout=timeout)
+        try:
+            while True:
+                try:
+                    item = self._run(_next(items))
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            self._run(items.aclose())
+
+    def ref(self, type: type[Any], name: str) -> Any:
+        """As `Pool.ref`; calls block: `pool.ref(Greeter, "greeter").greet("you")`."""
+        return Reference(self, type, name)
+
+    publish = _blocking(Pool.publish)
+    put = _blocking(Pool.put)
+    put_receipt = _blocking(Pool.put_receipt)
+    get = _blocking(Pool.get)
+    delete = _blocking(Pool.delete)
+    move = _blocking(Pool.move)
+    locate = _blocking(Pool.locate)
+    describe = _blocking(Pool.describe)
+    multicast = _blocking(Pool.multicast)
+    census = _blocking(Pool.census)
+    nearest = _blocking(Pool.nearest)
+    send_raw = _blocking(Pool.send_raw)
+
+    @property
+    def id(self) -> str:
+        """As `Pool.id`."""
+        return self._pool.id
 
 
-async def _next(items: AsyncIterator[T]) -> T:
+async def _next(items: AsyncGenerator[T, None]) -> T:
     return await anext(items)
 
 
-class _LoopThread:
-    """An event loop in a daemon thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="titan", daemon=True)
-        self._thread.start()
-        self.alive = True
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
-
-    def stop(self) -> None:
-        if self.alive:
-            self.alive = False
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-
-
-def connect_sync(target: str | None = None, **options: Any) -> SyncPool:
+def connect_sync(
+    target: str | None = None,
+    *,
+    data: str | Path | None = None,
+    key: SigningKey | None = None,
+    timeout: float = JOIN_SECONDS,
+) -> SyncPool:
     """As `connect`, for programs without an event loop: `with titan.connect_sync("host:port") as pool: ...`."""
-    return SyncPool(target, **options)
+    return SyncPool(target, data=data, key=key, timeout=timeout)
 
+
+# ---- one connection for the whole process ----------------------------------------------------------------------
 
 _shared: SyncPool | None = None
 _shared_lock = threading.Lock()
+_inherited: list[SyncPool] = []
+"""Of the process that this one was forked from: kept, so that nothing here closes its sockets."""
 
 
 def _shared_pool() -> SyncPool:
@@ -193,16 +290,39 @@ def _shared_pool() -> SyncPool:
     with _shared_lock:
         if _shared is None:
             _shared = SyncPool()
-            atexit.register(_shared.close)
         return _shared
 
 
+def _after_fork() -> None:
+    global _shared, _shared_lock
+    _shared_lock = threading.Lock()
+    if _shared is not None:
+        _inherited.append(_shared)
+        _shared = None
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+@overload
+def send(name: str, message: Message[R], *, timeout: float = ...) -> R: ...
+@overload
+def send(name: str, message: Builtin, *, timeout: float = ...) -> Any: ...
 def send(name: str, message: Any, *, timeout: float = DEFAULT_TIMEOUT) -> Any:
-    """`reply = titan.send("greeter", "hello")`, through a connection that the process keeps."""
+    """`reply = titan.send("greeter", "hello")`, through a connection that the process keeps.
+
+    It goes to `TITAN_BOOTSTRAP`, or to the node of this user on this machine. Raises as `connect` and `Pool.send`.
+    """
     return _shared_pool().send(name, message, timeout=timeout)
 
 
+@overload
+async def asend(name: str, message: Message[R], *, timeout: float = ...) -> R: ...
+@overload
+async def asend(name: str, message: Builtin, *, timeout: float = ...) -> Any: ...
 async def asend(name: str, message: Any, *, timeout: float = DEFAULT_TIMEOUT) -> Any:
     """As `send`, to be awaited: `await titan.asend("greeter", "hello")`."""
-    pool = await asyncio.to_thread(_shared_pool)
-    return await asyncio.to_thread(pool.send, name, message, timeout=timeout)
+    pool = _shared
+    if pool is None:
+        pool = await asyncio.to_thread(_shared_pool)
+    return await asyncio.wrap_future(pool._submit(pool._pool.send(name, message, timeout=timeout)))

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import Any
 
 from titan_overlay.ambient import Ambient
@@ -111,7 +110,8 @@ class Node(Member):
         await self.blobs.open()
         interface, port = parse_address(self.config.listen)
         await self._open_both(interface, port)
-        known = [JoinLine(peer.ip, peer.port, node=peer.id) for peer in self.database.peers()]
+        known = self._known()
+        self.overlay.find_seeds = lambda: [*self._known(), *seeds]
         if self.founder:
             self.overlay.set_serving(True)
             if known or seeds:
@@ -132,6 +132,10 @@ class Node(Member):
         self.spawn(self._save_peers(), "saving the known peers")
         if self._cpu_seconds is not None:
             self.spawn(self._watch_cpu(self._cpu_seconds), "watching the CPU budget")
+
+    def _known(self) -> list[JoinLine]:
+        """The peers of the last run, or of some minutes ago."""
+        return [JoinLine(peer.ip, peer.port, node=peer.id) for peer in self.database.peers()]
 
     async def _open_both(self, interface: str, port: int) -> None:
         """One port for UDP and TCP. TCP begins to listen once the pool is known; that it can is tried now.
@@ -252,6 +256,8 @@ class Node(Member):
     async def _adopt_own(self) -> None:
         """The objects of the configuration: bound to this node, published by its user."""
         for section, tables in self.config.objects.items():
+            from importlib.metadata import entry_points
+
             found = entry_points(group=OBJECT_GROUP, name=section)
             if not found:
                 raise ConfigError(f"[[{section}]]: no such object type is installed here")

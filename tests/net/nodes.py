@@ -68,16 +68,16 @@ class Nodes:
         """SIGKILL: no goodbye."""
         self.by_id.pop(node).stop(signal.SIGKILL)
 
-    def restart(self, node: str, *flags: str) -> str:
+    def restart(self, node: str, *, listen: str = "127.0.0.1:0") -> str:
         """Kills a node and starts it again on its data directory; its new join line."""
         old = self.by_id.pop(node)
         old.stop(signal.SIGKILL)
-        return self._served(self._start(*flags, name=old.data.name))
+        return self._served(self._start(name=old.data.name, listen=listen))
 
     def program(self, path: Path, *words: str, **variables: str) -> "subprocess.Popen[str]":
         """Starts a Python program of this user's, in which every warning is an error."""
         return subprocess.Popen(
-            [sys.executable, "-X", "dev", "-W", "error", str(path), *words],
+            [sys.executable, "-W", "error", str(path), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -107,8 +107,8 @@ class Nodes:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self, *flags: str, name: str = "") -> NodeProcess:
-        node = NodeProcess(self.home / (name or f"node{len(self._all)}"), *flags, **self._variables)
+    def _start(self, *flags: str, name: str = "", listen: str = "127.0.0.1:0") -> NodeProcess:
+        node = NodeProcess(self.home / (name or f"node{len(self._all)}"), *flags, listen=listen, **self._variables)
         self._all.append(node)
         return node
 

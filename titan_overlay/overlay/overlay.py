@@ -14,7 +14,7 @@ from typing import Any
 from kademlia.network import Server
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import BadMessage, ConfigError, Forbidden, LinkError
+from titan_overlay.errors import BadMessage, ConfigError, Forbidden, LinkError, TitanError
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 MAX_SEEDS = 64
 SEEDS_AT_ONCE = 4
 SEEDS_ENOUGH = 8
+JOIN_AGAIN_SECONDS = 2.0
+"""Pause between two tries to join again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,10 @@ class Overlay(Server):
         self.table = RoutingTable(key.id, k)
         self.on_moved: Callable[[], None] | None = None
         """Told when others see this node at another address than before."""
+        self.find_seeds: Callable[[], Sequence[JoinLine]] = lambda: ()
+        """Where to join again when nobody that is known answers: the one node known was restarted, the net was away."""
+        self._joining: asyncio.Task[bool] | None = None
+        self._join_again_at = 0.0
         self.observed: tuple[str, int] | None = None
         """This node's address as the last peer saw it."""
         self._ambient = ambient
@@ -146,7 +152,15 @@ class Overlay(Server):
         self._announcer = Announcer(
             self.key.id, self.copies, self.protocol, self._find_region, self._keep, lambda: self.serving
         )
-        self._upkeep = Upkeep(self.protocol, self.table, self._handshakes, self.directory, self._ambient, self._refresh)
+        self._upkeep = Upkeep(
+            self.protocol,
+            self.table,
+            self._handshakes,
+            self.directory,
+            self._ambient,
+            self._refresh,
+            self._join_again,
+        )
         self._upkeep.start()
 
     def stop(self) -> None:
@@ -154,6 +168,8 @@ class Overlay(Server):
         if self.transport is None:
             return
         self._upkeep.stop()
+        if self._joining is not None:
+            self._joining.cancel()
         self.protocol.close()
         self.transport.close()
 
@@ -202,6 +218,25 @@ class Overlay(Server):
             log.info("seed %s:%d: %s", seed.host, seed.port, why)
             return why
 
+    async def _join_again(self) -> bool:
+        """Nobody answers: joins through the seeds anew. False: none answers either, or that was tried just now."""
+        if self._joining is None or self._joining.done():
+            loop = asyncio.get_running_loop()
+            if loop.time() < self._join_again_at:
+                return False
+            self._joining = loop.create_task(self._bootstrap_again())
+        return await asyncio.shield(self._joining)
+
+    async def _bootstrap_again(self) -> bool:
+        try:
+            seeds = self.find_seeds()
+            if seeds and await self.bootstrap(seeds):
+                return True
+        except TitanError as why:
+            log.info("cannot join again: %s", why)
+        self._join_again_at = asyncio.get_running_loop().time() + JOIN_AGAIN_SECONDS
+        return False
+
     @property
     def pool(self) -> PoolId:
         """The pool's id. ConfigError: not known before the first contact."""
@@ -247,7 +282,11 @@ class Overlay(Server):
     async def find_nodes(self, target: bytes, count: int = 20) -> list[Contact]:
         """The nodes closest to `target`, closest first, each of which has just answered. Never this one."""
         lookup = await self._crawl_nodes(target, count, traffic.LOOKUP, max(count, CONTACTS_PER_REPLY))
-        return lookup.answered(count)
+        near = lookup.answered(count)
+        if not near and await self._join_again():
+            lookup = await self._crawl_nodes(target, count, traffic.LOOKUP, max(count, CONTACTS_PER_REPLY))
+            near = lookup.answered(count)
+        return near
 
     async def _crawl_nodes(
         self, target: bytes, wanted: int, purpose: int, per_reply: int, seeds: Sequence[Contact] = ()
@@ -275,6 +314,12 @@ class Overlay(Server):
         Ends with the first node that knows a holder or a proof of deletion; with `everything` it asks the whole region
         and unites what the nodes say. Ends at `deadline` (loop time) with what it has.
         """
+        found = await self._find_holders(object_id, deadline, everything)
+        if not found.asked and not found.advertisements and await self._join_again():
+            found = await self._find_holders(object_id, deadline, everything)
+        return found
+
+    async def _find_holders(self, object_id: ObjectId, deadline: float | None, everything: bool) -> Found:
         evidence = Evidence(object_id, self.pool, self._ambient.wall())
         own = self.directory.get(object_id, self._ambient.wall())
         evidence.add(own.advertisements, own.tombstones)
@@ -424,7 +469,10 @@ async def _resolve(host: str, port: int) -> tuple[str, int]:
             return host, port
         except OSError:
             pass
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except UnicodeError:  # what no name can look like, such as a..b
+        raise OSError(f"{host!r} is no host name") from None
     if not found:
         raise OSError(f"no address for {host}")
     four = [info for info in found if info[0] == socket.AF_INET]

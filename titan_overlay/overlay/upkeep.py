@@ -23,6 +23,7 @@ class Upkeep:
 
     Args:
         refresh: looks up an id so that its bucket fills with live contacts.
+        join_again: for when no contact is left.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Upkeep:
         directory: Directory,
         ambient: Ambient,
         refresh: Callable[[bytes], Awaitable[object]],
+        join_again: Callable[[], Awaitable[object]],
     ) -> None:
         self._protocol = protocol
         self._table = table
@@ -40,6 +42,7 @@ class Upkeep:
         self._directory = directory
         self._ambient = ambient
         self._refresh = refresh
+        self._join_again = join_again
         self._loop = asyncio.get_running_loop()
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -77,6 +80,8 @@ class Upkeep:
             self._protocol.start(self, contact, "ping", b"", purpose=ROUTING)
         if len(self._table):
             self.fill()
+        elif self._refreshing is None or self._refreshing.done():
+            self._refreshing = self._loop.create_task(self._rejoin())
 
     def _heard(self, node: bytes) -> float:
         session = self._handshakes.by_peer.get(node)
@@ -86,6 +91,9 @@ class Upkeep:
         while target is not None:
             await self._refresh(target)
             target = self._table.stale(self._loop.time(), self._ambient.random)
+
+    async def _rejoin(self) -> None:
+        await self._join_again()
 
     # ---- Caller ----------------------------------------------------------------------------------------------
 

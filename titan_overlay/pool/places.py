@@ -105,6 +105,8 @@ class Places:
             holders = self._living(found)
         if not holders and found.tombstone is not None:
             raise Gone(f"{what} was deleted")
+        if not holders and not found.asked and self._overlay.client:
+            raise Unavailable("no node of the pool answers; is your network up, and does a node run?")
         if not holders:
             raise NotFound(
                 f"nobody here holds {what} ({found.asked} nodes asked); is it published? see: titan ls",

@@ -1,7 +1,7 @@
 """Content outside the node's own store: a program's bytes and files, to give out and to fetch into."""
 
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Protocol
@@ -50,6 +50,27 @@ async def read_file(path: Path) -> AsyncGenerator[bytes, None]:
             offset += length
             if chunk:
                 yield chunk
+
+
+async def save(pieces: AsyncIterator[bytes], path: Path) -> None:
+    """Writes pieces to a file, one in memory at a time: whole, or not at all.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    path = _absolute(path)
+    part = f"{path.name}.part"
+    with closing(RealDisk(path.parent, threads=1)) as disk:
+        await disk.write(part, b"")
+        await disk.truncate(part, 0)
+        try:
+            async for piece in pieces:
+                await disk.append(part, piece)
+            await disk.sync(part)
+            await disk.replace(part, path.name)
+        except BaseException:
+            await disk.remove(part)
+            raise
 
 
 def describe_bytes(data: bytes) -> tuple[bytes, Content, bytes]:

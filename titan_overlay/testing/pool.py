@@ -216,7 +216,7 @@ class SimulatedPool:
         )
         contact = self.random.choice(self.live()) if through is None else self._of(through)
         with self.network.on_host(host.ip):
-            await self._clients.enter_async_context(opened(member, self._line(contact), JOIN_PATIENCE))
+            await self._clients.enter_async_context(opened(member, lambda: [self._line(contact)], JOIN_PATIENCE))
         return _PoolThere(member, self.network, host.ip)
 
     async def publish(self, source: Any, name: str, *, policy: Policy | None = None) -> Receipt:

@@ -1,0 +1,166 @@
+"""Publishing: states what an object is, signs that, and offers the object from here until others hold it."""
+
+import asyncio
+from collections.abc import Sequence
+from hashlib import sha256
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.errors import Unavailable
+from titan_overlay.identity import grants, names, records
+from titan_overlay.identity.ids import ObjectId
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Kind, Policy
+from titan_overlay.overlay.overlay import Overlay
+from titan_overlay.pool.host import Host
+from titan_overlay.pool.places import Places, contact_of
+from titan_overlay.pool.recruiter import Recruiter
+from titan_overlay.pool.runner import Runner
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What `publish` and `put_receipt` return once any `send` from anywhere finds the object."""
+
+    name: str
+    version: int
+    holders: tuple[str, ...]
+    """Ids of the nodes that hold a replica, in hexadecimal."""
+    directory: int
+    """Directory nodes that know of it."""
+    token: str
+    """Deletes this version; keep it secret. Empty for data that was there already under your pin."""
+    key: str = ""
+    """Opens what was put encrypted; give it to those who may read. Empty for what is not encrypted."""
+
+
+class Publisher:
+    """Publishes as one user, through one member of the pool.
+
+    Args:
+        granted: the user's grants, as signed; looked at each time.
+    """
+
+    def __init__(
+        self,
+        user: SigningKey,
+        granted: Sequence[bytes],
+        ambient: Ambient,
+        *,
+        overlay: Overlay,
+        host: Host,
+        recruiter: Recruiter,
+        places: Places,
+    ) -> None:
+        self._user = user
+        self._granted = granted
+        self._ambient = ambient
+        self._overlay = overlay
+        self._host = host
+        self._recruiter = recruiter
+        self._places = places
+        self._offering: WeakValueDictionary[ObjectId, asyncio.Lock] = WeakValueDictionary()
+
+    def describe(
+        self,
+        name: str,
+        kind: Kind,
+        policy: Policy,
+        *,
+        type: str = "",
+        bundle: bytes = b"",
+        content: Content | None = None,
+        idempotent: tuple[str, ...] = (),
+    ) -> tuple[Signed[Descriptor], str]:
+        """A signed descriptor, and the token that deletes what it describes.
+
+        Raises:
+            Forbidden: this user may not publish that name; nothing has been sent.
+        """
+        full = names.check(names.resolve(name, self._user.public))
+        now = self._ambient.wall()
+        token = self._ambient.token_bytes(16)
+        grant = self._grant_for(full, now)
+        grants.may_publish(self._user.public, self._user.id, full, grant or None, self._overlay.pool, now)
+        descriptor = Descriptor(
+            name=full,
+            kind=kind,
+            type=type,
+            version=int(now * 1000),
+            created=now,
+            policy=policy,
+            token_hash=sha256(token).digest(),
+            bundle=bundle,
+            content=content,
+            idempotent=idempotent,
+            grant=grant,
+        )
+        return records.sign(descriptor, self._user, self._overlay.pool), token.hex()
+
+    def _grant_for(self, name: str, now: float) -> bytes:
+        for raw in self._granted:
+            if grants.allows(raw, self._overlay.pool, self._user.id, grants.Right.PUBLISH, name, now):
+                return raw
+        return b""
+
+    async def publish(self, descriptor: Signed[Descriptor], token: str, runner: Runner, key: str = "") -> Receipt:
+        """Offers the object from here, and recruits until `min_copies` nodes hold it.
+
+        Args:
+            runner: gives the content or the code to those who are to hold it.
+            key: for the receipt.
+
+        Raises:
+            Unavailable: nobody accepts it; the text says why they refused.
+        """
+        object_id = names.object_id(self._overlay.pool, descriptor.value.name)
+        # Two at once of the same name would take each other's offer away.
+        async with self._offering.setdefault(object_id, asyncio.Lock()):
+            held_here = self._host.get(object_id) is not None
+            if not held_here:
+                self._host.add(descriptor, runner)
+            try:
+                accepted, directory = await self._recruit(object_id, descriptor)
+            finally:
+                if not held_here:
+                    await self._host.remove(object_id)
+        self._places.remember(descriptor, accepted)
+        return Receipt(
+            name=descriptor.value.name,
+            version=descriptor.value.version,
+            holders=tuple(each.signer.hex() for each in accepted),
+            directory=directory,
+            token=token,
+            key=key,
+        )
+
+    async def _recruit(
+        self, object_id: ObjectId, descriptor: Signed[Descriptor]
+    ) -> tuple[list[Signed[Advertisement]], int]:
+        """Those who hold it now, and how many directory nodes were told."""
+        policy = descriptor.value.policy
+        found = await self._overlay.find_holders(object_id, everything=True)
+        present = [each for each in found.advertisements if not each.value.withdrawn and not each.value.passing]
+        # A newer version replaces the old one where it is; new holders make up what is missing.
+        renewals = await asyncio.gather(
+            *(
+                self._recruiter.recruit(descriptor, count=1, holders=present, only=contact_of(holder))
+                for holder in present[: policy.max_copies]
+            )
+        )
+        renewed = [each for renewal in renewals for each in renewal.accepted]
+        recruited = await self._recruiter.recruit(
+            descriptor,
+            count=max(0, (1 if policy.bound else policy.min_copies) - len(renewed)),
+            exclude=[each.signer for each in present],
+            holders=renewed,
+        )
+        accepted = [*renewed, *recruited.accepted]
+        if not accepted:
+            for renewal in renewals:
+                recruited.asked += renewal.asked
+                recruited.refusals += renewal.refusals
+            raise Unavailable(f"0 of {recruited.asked} nodes accept {descriptor.value.name!r}; {recruited.explain()}")
+        return accepted, max(recruited.directory, 1 if renewed else 0)
