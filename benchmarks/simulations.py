@@ -1,0 +1,155 @@
+"""Brings the results of `titan-sim` into docs/benchmarks.md, and its figures into docs/figures/.
+
+    titan-sim churn --seeds 1-3 --out out/churn
+    titan-sim churn --seeds 1-3 --min-copies 5 --out out/churn-5
+    titan-sim lookups --out out/lookups
+    titan-sim copies --out out/copies
+    titan-sim scale --out out/scale
+    python -m benchmarks.simulations --results out
+
+What is missing in the directory is left as it stands in the page.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+
+FIGURES = report.ROOT / "docs" / "figures"
+Result = dict[str, Any]
+Form = Callable[[Any], str]
+
+
+def number(digits: int = 0, unit: str = "", factor: float = 1.0) -> Form:
+    """How a figure is written."""
+    return lambda value: "–" if value is None else f"{value * factor:,.{digits}f}{unit}"
+
+
+PERCENT = number(3, " %", 100)
+SECONDS = number(1, " s")
+BYTES = number(1, " B/s")
+MIB = number(0, " MiB", 2.0**-20)
+
+CHURN: list[tuple[str, str, Form, str]] = [
+    ("departures", "departures", number(), ""),
+    ("messages", "messages", number(), ""),
+    ("messages answered", "messages_answered_share", PERCENT, "≥ 99.9 %"),
+    ("time to an answer, median", "message_seconds_median", number(2, " s"), ""),
+    ("time to an answer, 99 %", "message_seconds_p99", number(2, " s"), ""),
+    ("look-ups", "lookups", number(), ""),
+    ("look-ups that found a holder", "lookups_found", number(), ""),
+    ("RPCs per look-up, median", "rpcs_per_lookup_median", number(1), ""),
+    ("share of object-time below `min_copies`", "share_of_time_below_min", PERCENT, "≤ 2 %"),
+    ("repair, from the death to enough copies, median", "repair_seconds_median", SECONDS, ""),
+    ("repair, 95 %", "repair_seconds_p95", SECONDS, ""),
+    ("objects lost", "objects_lost", number(2), "see next"),
+    ("objects lost in a memoryless world (Markov)", "objects_lost_expected", number(3), ""),
+    ("copies that died", "copies_died", number(), ""),
+    ("routing, sent per node", "routing_bytes_per_node_second", BYTES, "≤ 150 B/s"),
+    ("advertisements and probes, sent per replica", "upkeep_bytes_per_replica_second", BYTES, "≤ 25 B/s"),
+    ("repair, sent per node", "repair_bytes_per_node_second", BYTES, ""),
+    ("look-ups, sent per node", "lookup_bytes_per_node_second", BYTES, ""),
+    ("CPU per simulated minute", "cpu_seconds_per_churn_minute", SECONDS, ""),
+    ("peak memory", "peak_rss_bytes", MIB, ""),
+]
+
+LOOKUPS: list[tuple[str, str, Form, str]] = [
+    ("nodes", "nodes", number(), ""),
+    ("look-ups", "lookups", number(), ""),
+    ("found", "lookups_found", number(), "all"),
+    ("RPCs, median", "rpcs_per_lookup_median", number(1), "≤ 7"),
+    ("RPCs, mean", "rpcs_per_lookup_mean", number(2), "≤ 7.5"),
+    ("RPCs, 95 %", "rpcs_per_lookup_p95", number(1), ""),
+    ("hops, mean", "hops_per_lookup_mean", number(2), ""),
+    ("time, median", "lookup_seconds_median", number(3, " s"), ""),
+]
+
+SCALE: list[tuple[str, str, Form, str]] = [
+    ("nodes", "nodes", number(), ""),
+    ("of them serving", "nodes_serving", number(), "all"),
+    ("objects", "objects", number(), ""),
+    ("CPU for one node to join", "join_cpu_seconds_per_node", number(3, " s"), ""),
+    ("CPU per simulated minute", "cpu_seconds_per_simulated_minute", SECONDS, "≤ 15 s for 1,000 nodes"),
+    ("memory per node", "bytes_per_node", number(0, " KiB", 2.0**-10), ""),
+    ("peak memory", "peak_rss_bytes", MIB, "≤ 4 GiB for 10,000 nodes"),
+]
+
+
+def rows(result: Result, figures: list[tuple[str, str, Form, str]]) -> str:
+    """A table of figures beside their targets, with 95 % intervals where there are several seeds."""
+    intervals = result.get("intervals", {})
+    lines = ["| figure | value | target |", "|---|---:|---:|"]
+    for label, key, form, target in figures:
+        if key in result:
+            low, high = intervals.get(key) or (None, None)
+            spread = "" if low is None else f" [{form(low)}, {form(high)}]"
+            lines.append(f"| {label} | {form(result[key])}{spread} | {target} |")
+    return "\n".join([*lines, "", run_by(result)])
+
+
+def run_by(result: Result) -> str:
+    """Command, seeds, traces and cryptography of a result."""
+    traces = result["trace_hash"] if isinstance(result["trace_hash"], list) else [result["trace_hash"]]
+    crypto = "fake" if result["config"]["fake_crypto"] else "real"
+    mean = "; mean of the seeds, 95 % intervals in brackets" if "intervals" in result else ""
+    return f"`{result['command']}` ({crypto} signatures; traces {', '.join(each[:12] for each in traces)}{mean})"
+
+
+def copies(result: Result) -> str:
+    """Hops and load against copies."""
+    lines = [
+        "| copies | RPCs, mean | RPCs, 95 % | hops, mean | busiest holder | its load / mean load |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    for p in result["points"]:
+        lines.append(
+            f"| {p['copies']} | {p['rpcs_mean']:.2f} | {p['rpcs_p95']:.0f} | {p['hops_mean']:.2f} "
+            f"| {p['load_max_share']:.1%} | {p['load_max_over_mean']:.2f} |"
+        )
+    return "\n".join([*lines, "", run_by(result)])
+
+
+def load(path: Path) -> Result | None:
+    """A result, or None where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def take_figures(source: Path, prefix: str) -> None:
+    """Copies the PNG files of a run."""
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    for picture in sorted(source.glob("*.png")):
+        shutil.copyfile(picture, FIGURES / f"{prefix}{picture.name}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("out"))
+    where = parser.parse_args().results
+    tables = (
+        ("churn", "churn", CHURN),
+        ("churn-5", "churn-5", CHURN),
+        ("lookups", "lookups", LOOKUPS),
+        ("simulator", "scale", SCALE),
+        ("simulator-10000", "scale-10000", SCALE),
+    )
+    for marker, directory, figures in tables:
+        result = load(where / directory / "result.json")
+        if result is not None:
+            report.write_table(marker, rows(result, figures))
+    one = next(
+        (where / "churn" / name for name in ("seed-1", ".") if (where / "churn" / name / "copies.png").exists()), None
+    )
+    if one is not None:
+        take_figures(one, "churn_")
+    swept = load(where / "copies" / "copies.json")
+    if swept is not None:
+        report.write_table("copies", copies(swept))
+        take_figures(where / "copies", "")
+
+
+if __name__ == "__main__":
+    main()
