@@ -38,6 +38,7 @@ _HELLO, _SEND, _CANCEL, _CREDIT = int(Opcode.HELLO), int(Opcode.SEND), int(Opcod
 _BYE, _PING, _PONG = int(Opcode.BYE), int(Opcode.PING), int(Opcode.PONG)
 _MORE = int(Flags.MORE)
 
+_TOO_DEEP = "the message is nested too deeply; put() it as data, or flatten it"
 _decode_send: Callable[[bytes], Send] = codec.decoder(Send).decode
 _decode_data: Callable[[bytes], Data] = codec.decoder(Data).decode
 _NIL = msgspec.Raw(b"\xc0")
@@ -318,7 +319,11 @@ class Link(Connection):
             self.opened.set_result(self)
 
     def _on_data(self, flags: int, payload: bytes) -> None:
-        data = _decode_data(payload)
+        try:
+            data = _decode_data(payload)
+        except RecursionError:
+            self._failed(_request_id(payload), BadMessage(_TOO_DEEP, maybe_executed=True))
+            return
         future = self._calls.get(data.id)
         if future is not None:
             if flags & _MORE:
@@ -336,7 +341,12 @@ class Link(Connection):
             replies.finish()
 
     def _on_send(self, payload: bytes) -> None:
-        send = _decode_send(payload)
+        try:
+            send = _decode_send(payload)
+        except RecursionError:
+            # Not the peer's fault: it may have passed on what somebody else made just deep enough for it.
+            self.write_error(_request_id(payload), BadMessage(_TOO_DEEP))
+            return
         shared, inbound = self.shared, self._inbound
         id = send.id
         if id in inbound or len(send.object_id) != ID_BYTES or send.timeout_ms < 0 or id <= 0:
@@ -401,17 +411,34 @@ class Link(Connection):
         if failure.id == 0:
             self.fail(f"the peer ended it: {error}")
             return
-        future = self._calls.get(failure.id)
+        self._failed(failure.id, error)
+
+    def _failed(self, id: int, error: RemotableError) -> None:
+        """What was asked for with this id has failed."""
+        future = self._calls.get(id)
         if future is not None:
             if not future.done():
                 future.set_exception(error)
             return
-        replies = self._streams.pop(failure.id, None)
+        replies = self._streams.pop(id, None)
         if replies is not None:
             replies.finish(error)
 
     def __repr__(self) -> str:
         return f"Link({self.peer.id.hex()[:12] if self.peer else '?'} {self.state.name.lower()})"
+
+
+def _request_id(payload: bytes) -> int:
+    """The number that a body begins with, where the rest of it cannot be decoded.
+
+    Raises:
+        BadMessage: there is none.
+    """
+    size = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}.get(payload[1], 0) if 0x90 <= payload[0] <= 0x9F else -1
+    id = int.from_bytes(payload[2 : 2 + size]) if size > 0 else payload[1]
+    if size < 0 or id <= 0 or (size == 0 and id > 0x7F):
+        raise BadMessage("a malformed body: nested too deeply, and about no request")
+    return id
 
 
 def _no_time() -> DeadlineExceeded:
