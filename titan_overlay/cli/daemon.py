@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.cli.settings import installed_objects
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import BadMessage, ConfigError, Forbidden
 from titan_overlay.identity import grants
@@ -16,6 +15,7 @@ from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import NodeId, PoolId, solves_puzzle
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.node import Node
+from titan_overlay.pool.packing import installed_types
 from titan_overlay.storage.database import SqliteDatabase
 from titan_overlay.storage.directory import DataDirectory
 from titan_overlay.storage.disk import RealDisk
@@ -174,9 +174,9 @@ def _vouched_for(raw: bytes, pool: PoolId, now: float) -> bytes:
 
 def check_objects(config: NodeConfig) -> None:
     """Raises ConfigError for a `[[section]]` whose installed type cannot be set up from the settings file."""
-    for entry in installed_objects():
-        if entry.name in config.objects and not hasattr(entry.load(), "from_config"):
-            raise ConfigError(f"[[{entry.name}]]: this type has no from_config; publish it: titan publish {entry.name}")
+    for name in config.objects:
+        if not hasattr(installed_types()[name].load(), "from_config"):
+            raise ConfigError(f"[[{name}]]: this type has no from_config; publish it: titan publish {name}")
 
 
 def _cpu_seconds() -> float:
@@ -252,8 +252,9 @@ def _literal(advertise: str | None) -> str | None:
         raise ConfigError(f"--advertise {advertise}: others need one address and a port to dial")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    except OSError as why:
-        raise ConfigError(f"--advertise {advertise}: {why.strerror}; name an address that others can dial") from None
+    except (OSError, UnicodeError) as why:
+        reason = getattr(why, "strerror", None) or "no such name"
+        raise ConfigError(f"--advertise {advertise}: {reason}; name an address that others can dial") from None
     four = [each for each in found if each[0] == socket.AF_INET]
     return _address(str((four or found)[0][4][0]), port)
 
