@@ -158,6 +158,7 @@ def scale(
     nodes: Annotated[int, typer.Option(min=2)] = 1000,
     objects: Annotated[int, typer.Option(min=0)] = 1000,
     minutes: Annotated[float, typer.Option(min=0.1, help="Measured, after joining and publishing.")] = 5.0,
+    join_gap: Annotated[float, typer.Option(min=0.001, help="Simulated seconds between two joins.")] = 0.1,
     seed: Seed = 1,
     out: Out = Path("out/scale"),
     trace: Annotated[bool, typer.Option(help="Fold every packet into the trace hash.")] = True,
@@ -165,7 +166,13 @@ def scale(
 ) -> None:
     """What the simulator itself costs: CPU per simulated minute, memory per node."""
     config = ScaleConfig(
-        nodes=nodes, objects=objects, seconds=60 * minutes, seed=seed, trace=trace, fake_crypto=fake_crypto
+        nodes=nodes,
+        objects=objects,
+        seconds=60 * minutes,
+        join_gap=join_gap,
+        seed=seed,
+        trace=trace,
+        fake_crypto=fake_crypto,
     )
     _show(runner.scale_to(out, config, _command()), f"scale, seed {seed}", out)
 

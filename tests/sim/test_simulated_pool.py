@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -175,3 +176,10 @@ async def test_a_node_that_is_stopped_while_it_joins_stops_cleanly():
         with pytest.raises(asyncio.CancelledError):
             await joining
         assert len(sim.live()) == 2
+
+
+def test_the_example_does_what_it_says():
+    example = Path(__file__).parents[2] / "examples" / "simulated_pool.py"
+    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=True)
+    assert "two of three holders are dead, and it answers" in done.stdout
+    assert "trace" in done.stdout
