@@ -215,6 +215,19 @@ def test_a_file_is_put_found_and_fetched(pool: Village) -> None:
     assert pool.json("describe", name)["size"] == len(data)
 
 
+def test_an_interrupted_download_goes_on_where_it_stopped(pool: Village) -> None:
+    data = os.urandom(1_500_000)
+    (pool.home / "long.bin").write_bytes(data)
+    name = pool.json("put", "long.bin")["name"]
+    (pool.home / "half.bin.part").write_bytes(data[:1_000_000])
+    pool.run("get", name, "-o", "half.bin")
+    assert (pool.home / "half.bin").read_bytes() == data
+    # What was there is checked, not believed.
+    (pool.home / "bad.bin.part").write_bytes(bytes(1_000_000))
+    pool.run("get", name, "-o", "bad.bin")
+    assert (pool.home / "bad.bin").read_bytes() == data
+
+
 def test_deleting_says_which_of_the_four_outcomes_it_was(pool: Village, greeter: str) -> None:
     receipt = pool.json("publish", "greeter.py:Greeter", "--name", "~me/brief")
     name = receipt["name"]
@@ -248,8 +261,11 @@ def test_a_census_counts_and_selects(pool: Village) -> None:
     assert "cores>=4" in pool.error("census", "--where", "cores")
 
 
-def test_top_shows_one_picture(pool: Village) -> None:
+def test_top_shows_one_picture_and_counts_messages(pool: Village, greeter: str) -> None:
     assert pool.text("top", "--once").count("127.0.0.1:") == 3
+    before = sum(info["counters"]["messages"] for info in pool.json("top", "--once"))
+    pool.run("send", greeter, "you")
+    assert sum(info["counters"]["messages"] for info in pool.json("top", "--once")) > before
 
 
 def test_the_doctor_finds_a_healthy_node_and_a_missing_one(pool: Village, tmp_path: Path) -> None:
