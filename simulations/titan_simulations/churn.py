@@ -15,7 +15,6 @@ import msgspec
 
 from titan_overlay.errors import TitanError
 from titan_overlay.identity.statements import Policy
-from titan_overlay.pool.data import Read
 from titan_overlay.testing.pool import SimulatedNode
 from titan_simulations import lifetimes
 from titan_simulations.accounts import difference
@@ -35,6 +34,8 @@ class ChurnConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`balanced`: nodes of a pool in balance; `fresh`: all sessions begin with the clock."""
     classes: tuple[str, ...] = ("home", "server")
     objects: int = 2000
+    kind: str = "data"
+    """`data`, or `service`: the installed type `echo`."""
     object_bytes: int = 300
     min_copies: int = 3
     max_copies: int = 8
@@ -90,7 +91,7 @@ class Churn:
         config, world = self.config, self.world
         policy = Policy(min_copies=config.min_copies, max_copies=config.max_copies, cache=config.cache)
         async with world:
-            await world.publish(config.objects, policy, size=config.object_bytes)
+            await world.publish(config.objects, policy, kind=config.kind, size=config.object_bytes)
             world.report("settling", world.sim.now)
             await asyncio.sleep(config.settle_seconds)
             self._begin()
@@ -168,8 +169,8 @@ class Churn:
         began = loop.time()
         failure = ""
         try:
-            reply = await self.world.sim.pool(node).send(target.name, Read())
-            log.wrong += reply != target.content
+            reply = await self.world.sim.pool(node).send(target.name, target.message)
+            log.wrong += reply != target.answer
         except TitanError as why:
             failure = type(why).__name__
         except TimeoutError:

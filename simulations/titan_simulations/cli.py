@@ -34,7 +34,7 @@ Seed = Annotated[int, typer.Option(help="Decides everything that chance decides.
 Fake = Annotated[bool, typer.Option("--fake-crypto", help="Hashes for signatures: faster; the result says so.")]
 Loss = Annotated[float, typer.Option(min=0, max=0.5, help="Probability of losing a packet.")]
 
-QUICK = ChurnConfig(nodes=150, seconds=900.0, session="weibull:0.6:20m", objects=150)
+QUICK = ChurnConfig(nodes=150, seconds=720.0, session="weibull:0.6:20m", objects=150)
 QUICK_COPIES = CopiesConfig(nodes=100, copies=(1, 2, 4, 8, 16, 32), objects=4, lookups=200, messages=400)
 
 
@@ -50,6 +50,7 @@ def churn(
     objects: Annotated[
         int | None, typer.Option(min=1, help="Published before the clock starts.  [default: 2000]")
     ] = None,
+    kind: Annotated[str, typer.Option(help="Of the objects: data, or service (the installed type echo).")] = "data",
     min_copies: Annotated[int, typer.Option(min=1, max=64)] = 3,
     max_copies: Annotated[int, typer.Option(min=1, max=64)] = 8,
     messages: Annotated[float, typer.Option(min=0, help="Per second, over the whole pool.")] = 5.0,
@@ -77,6 +78,7 @@ def churn(
         start=_one_of("start", start, ("balanced", "fresh")),
         classes=tuple(classes.split(",")),
         objects=objects or preset.objects,
+        kind=_one_of("kind", kind, ("data", "service")),
         min_copies=min_copies,
         max_copies=max(max_copies, min_copies),
         cache=cache,

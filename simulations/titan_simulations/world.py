@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from titan_overlay.ambient import Random
 from titan_overlay.config import NodeConfig
@@ -11,6 +12,7 @@ from titan_overlay.errors import TitanError
 from titan_overlay.identity import names
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.statements import Policy
+from titan_overlay.pool.data import Read
 from titan_overlay.testing import MemoryNetwork
 from titan_overlay.testing.loop import VirtualLoop
 from titan_overlay.testing.pool import Machine, SimulatedNode, SimulatedPool
@@ -20,8 +22,8 @@ from titan_simulations.truth import Truth, WatchedDatabase
 
 PUBLISHING_AT_ONCE = 32
 PUBLISH_TRIES = 3
-GC_THRESHOLDS = (200_000, 50, 1000)
-"""Rarely: almost nothing here is garbage in cycles, and walking a thousand nodes for it costs a third of the run."""
+GC_THRESHOLDS = (200_000, 20, 10)
+"""Rarely: little here is garbage in cycles but dead nodes, and walking a thousand live ones costs a third of the run."""
 
 Report = Callable[[str, float], None]
 """Told what the simulation is at, and the simulated clock."""
@@ -33,7 +35,10 @@ class Published:
 
     name: str
     object_id: ObjectId
-    content: bytes
+    message: Any
+    """What users send to it."""
+    answer: bytes
+    """What it has to answer."""
 
 
 class World:
@@ -131,8 +136,11 @@ class World:
 
     # ---- objects ---------------------------------------------------------------------------------------------
 
-    async def publish(self, count: int, policy: Policy, *, size: int = 300) -> None:
-        """Data objects of random bytes, each published by a random node; watched from then on.
+    async def publish(self, count: int, policy: Policy, *, kind: str = "data", size: int = 300) -> None:
+        """Objects, each published by a random node; watched from then on.
+
+        Args:
+            kind: `data`: random bytes, which users read; `service`: the installed type `echo`, which repeats them.
 
         Raises:
             TitanError: one could not be published after a few tries.
@@ -140,24 +148,29 @@ class World:
         slots = asyncio.Semaphore(PUBLISHING_AT_ONCE)
         done = 0
 
-        async def one(content: bytes) -> Published:
+        async def one(number: int, content: bytes) -> Published:
             nonlocal done
             async with slots:
-                name = await self._put(content, policy)
+                name = await self._publish(number, content, policy, kind)
             object_id = names.object_id(self.sim.id, name)
             self.truth.watch(object_id, name)
             done += 1
             if done % 50 == 0:
                 self.report(f"{done} objects are published", self._clock())
-            return Published(name, object_id, content)
+            return Published(name, object_id, Read() if kind == "data" else content, content)
 
+        first = len(self.objects)
         contents = [self.random.randbytes(size) for _ in range(count)]
-        self.objects.extend(await asyncio.gather(*(one(content) for content in contents)))
+        made = await asyncio.gather(*(one(first + turn, content) for turn, content in enumerate(contents)))
+        self.objects.extend(made)
 
-    async def _put(self, content: bytes, policy: Policy) -> str:
+    async def _publish(self, number: int, content: bytes, policy: Policy, kind: str) -> str:
         for turn in range(PUBLISH_TRIES):
+            pool = self.sim.pool()
             try:
-                return await self.sim.pool().put(content, policy=policy)
+                if kind == "data":
+                    return await pool.put(content, policy=policy)
+                return (await pool.publish("echo", f"simulated/{number}", policy=policy)).name
             except TitanError:
                 if turn == PUBLISH_TRIES - 1:
                     raise

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -62,6 +63,12 @@ def test_nodes_come_and_go_while_messages_are_answered_and_copies_made_again():
     assert sum(row.messages for row in run.series.rows) <= result["messages"] + result["messages_whose_sender_died"]
     assert len(run.series.rows) == 30
     assert set(FIELDS) <= set(result)
+
+
+def test_services_are_kept_alive_too():
+    config = msgspec.structs.replace(SMALL, kind="service", seconds=120.0, seed=3)
+    _, result = runner.churn(config)
+    assert result["messages"] > 80 and result["messages_answered_share"] > 0.97 and result["messages_wrong"] == 0
 
 
 def trace() -> str:

@@ -115,8 +115,8 @@ class Lookup:
         return [c.contact for c in self._candidates if c.state == _ANSWERED][:count]
 
     def known(self, count: int) -> list[Contact]:
-        """The closest contacts heard of and not known to be dead, closest first."""
-        return [c.contact for c in self._candidates[:count]]
+        """The closest contacts heard of, closest first, but those that failed or are late."""
+        return [c.contact for c in self._candidates if c.state in (_ANSWERED, _NEW)][:count]
 
     def depth(self, node: bytes) -> int:
         """Requests, one after the other, on the way to this node: 1 for those it began from; 0: never heard of."""
