@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"^<!-- generate:(\w+) ?(.*?) -->$", re.MULTILINE)
 
 COMMANDS = (
-    ("titan-node", "titan_overlay.cli.node"),
     ("titan", "titan_overlay.cli.titan"),
     ("titan-sim", "titan_simulations.cli"),
 )
@@ -51,7 +50,7 @@ def _first_sentence(text: str) -> str:
 
 def commands(_: str) -> str:
     """Usage, text and options of every command and sub-command."""
-    parts: list[str] = []
+    parts: list[str] = [*_node_command()]
     for name, module in COMMANDS:
         parts += _described(_command_of(module), name, 2)
     return "\n\n".join(parts)
@@ -61,6 +60,14 @@ def _command_of(module: str) -> Any:
     import typer.main
 
     return typer.main.get_command(importlib.import_module(module).app)
+
+
+def _node_command() -> Iterator[str]:
+    """`titan-node` has a parser of its own."""
+    from titan_overlay.cli.node import parser
+
+    yield "## titan-node"
+    yield f"```text\n{parser().format_help().strip()}\n```"
 
 
 def _described(command: Any, name: str, level: int) -> Iterator[str]:

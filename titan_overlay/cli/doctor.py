@@ -10,7 +10,7 @@ import typer
 
 from titan_overlay.cli import output
 from titan_overlay.cli.face import Face, command
-from titan_overlay.cli.settings import load_settings
+from titan_overlay.cli.loading import load_settings
 from titan_overlay.cli.trust import grant_facts
 
 if TYPE_CHECKING:

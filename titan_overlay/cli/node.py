@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def _run(flags: dict[str, Any], file: Path | None) -> None:
-    from titan_overlay.cli.settings import load_settings
+    from titan_overlay.cli.loading import load_settings
     from titan_overlay.storage.directory import DataDirectory
 
     resolved = load_settings(flags, file)

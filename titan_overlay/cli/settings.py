@@ -1,20 +1,13 @@
 """`titan config show`: the settings a node here would have, and where each comes from."""
 
-import os
-from collections.abc import Collection, Mapping
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from titan_overlay.cli import output
 from titan_overlay.cli.face import Face, command
-
-if TYPE_CHECKING:
-    from titan_overlay.config import Resolved
-
-OBJECTS = "titan_overlay.objects"
+from titan_overlay.cli.loading import load_settings
 
 
 def register(app: typer.Typer) -> None:
@@ -35,19 +28,6 @@ def show(
     value = {key: {"value": item, "origin": where} if origin else item for key, item, where in rows}
     head = ("setting", "value", "origin") if origin else ("setting", "value")
     face.show(value, lambda: output.table(head, [(key, _text(item), where)[: len(head)] for key, item, where in rows]))
-
-
-def load_settings(flags: Mapping[str, object], file: Path | None = None) -> "Resolved":
-    """The settings of this user; every installed object type may have its `[[section]]` in the file."""
-    from titan_overlay.config import load
-
-    sections = {entry.name for entry in installed_objects()}
-    return load(flags=flags, environment=os.environ, file=file, object_sections=sections)
-
-
-def installed_objects() -> Collection[EntryPoint]:
-    """The object types that are installed here, by name."""
-    return entry_points(group=OBJECTS)
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """Object types, from both ends: what a publisher offers (`Source`), and what a node runs (`BundleLoader`)."""
 
-import importlib.metadata
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -60,7 +59,12 @@ class BundleLoader:
     ) -> None:
         self.trusted = frozenset(trusted)
         self._pool = pool
-        self.installed: dict[str, type | importlib.metadata.EntryPoint] = {**installed_types(), **(installed or {})}
+        self._installed = installed or {}
+
+    @property
+    def installed(self) -> Mapping[str, Any]:
+        """Object types that wheels have installed here, by name: classes, or the entry points that lead to them."""
+        return {**installed_types(), **self._installed}
 
     def check_trusted(self, public: bytes) -> None:
         """Raises Forbidden, naming the command that helps, where this key's code may not run here."""
@@ -95,10 +99,10 @@ def installed_class(name: str, installed: Mapping[str, Any] | None = None) -> ty
     Raises:
         Forbidden: no such type, or one that the operator sets up. RemoteError: it cannot be imported.
     """
-    found = (installed_types() if installed is None else installed).get(name)
+    found: Any = (installed_types() if installed is None else installed).get(name)
     if found is None:
         raise Forbidden(f"object type {name!r} is not installed here")
-    if isinstance(found, importlib.metadata.EntryPoint):
+    if not isinstance(found, type) and hasattr(found, "load"):
         try:
             found = found.load()
         except Exception as why:
