@@ -16,7 +16,9 @@ from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Advertisement
+from titan_overlay.overlay.bodies import FindNode
 from titan_overlay.overlay.overlay import Overlay
+from titan_overlay.wire import codec
 
 POOL_KEY = SigningKey(sha256(b"pool").digest())
 POOL = PoolId(POOL_KEY.public)
@@ -243,3 +245,25 @@ async def test_garbage_inside_a_session_gets_its_sender_shunned() -> None:
         assert nodes[1].key.id not in nodes[0].table
         with pytest.raises(LinkError):
             await nodes[1].call(nodes[0].contact, "ping", b"", timeout=1.5)
+
+
+async def test_a_peer_whose_address_changes_keeps_its_session() -> None:
+    """As behind a NAT that forgets: the new address is believed once it has echoed a challenge."""
+    async with pool_of(2) as nodes:
+        to = nodes[0].contact
+        await nodes[1].call(to, "ping", b"")
+        before, protocol = nodes[1].transport, nodes[1].protocol
+
+        class Elsewhere(asyncio.DatagramProtocol):
+            def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+                protocol.datagram_received(data, addr)
+
+        moved, _ = await asyncio.get_running_loop().create_datagram_endpoint(Elsewhere, local_addr=("127.0.0.1", 0))
+        protocol.transport = moved
+        address = moved.get_extra_info("sockname")
+        assert await nodes[1].call(to, "find_node", codec.encode(FindNode(bytes(32), 20)))
+        session = nodes[0].protocol.handshakes.by_peer[nodes[1].key.id]
+        await until(lambda: session.address == address)
+        assert nodes[0].table.get(nodes[1].key.id).address == address
+        moved.close()
+        protocol.transport = before

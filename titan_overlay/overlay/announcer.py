@@ -16,8 +16,8 @@ from titan_overlay.overlay.protocol import OverlayProtocol
 from titan_overlay.overlay.regions import Regions
 from titan_overlay.wire import codec
 
-PASSES = 3
-"""A first one, and two for what changed since the last sweep."""
+PASSES = 4
+"""A first one, and more for what changed since the last sweep: each finds substitutes for those that were silent."""
 IN_FLIGHT = 16
 ITEM_BYTES = 8
 """What an item of a batch costs beside its raw bytes."""

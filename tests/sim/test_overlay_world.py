@@ -1,0 +1,112 @@
+"""A hundred overlay nodes on the virtual loop: the same code as on sockets."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from hashlib import sha256
+from random import Random
+from typing import Any
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.identity import records
+from titan_overlay.identity.grants import JoinLine
+from titan_overlay.identity.ids import ObjectId, PoolId, distance
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.statements import Advertisement
+from titan_overlay.overlay.overlay import Overlay
+from titan_overlay.testing.crypto import fake_crypto
+from titan_overlay.testing.loop import VirtualLoop, run
+from titan_overlay.testing.network import MemoryNetwork
+
+NODES = 100
+
+
+async def grown() -> list[Overlay]:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    pool = PoolId(SigningKey(sha256(b"pool").digest()).public)
+    nodes: list[Overlay] = []
+    for number in range(NODES):
+        ambient = Ambient.seeded(f"world/{number}", loop)
+        node = Overlay(SigningKey(ambient.token_bytes(32)), pool, ambient)
+        node.set_serving(True)
+        ip = f"10.0.0.{number + 1}"
+        loop.network.host(ip)
+        with loop.network.on_host(ip):
+            await node.listen(4747, ip)
+        if nodes:
+            while not await node.bootstrap([JoinLine(nodes[number // 2].contact.ip, 4747)]):
+                await asyncio.sleep(1)
+        nodes.append(node)
+    await asyncio.sleep(60)
+    return nodes
+
+
+def simulated(main: Callable[[], Coroutine[Any, Any, None]], loss: float = 0.0) -> str:
+    network = MemoryNetwork(loss=loss)
+    with fake_crypto():
+        run(main, seed=11, network=network)
+    return network.trace_hash
+
+
+def raw(holder: Overlay, object_id: ObjectId) -> bytes:
+    wall = 1_700_000_000.0 + asyncio.get_running_loop().time()
+    statement = Advertisement(object_id, holder.contact.ip, 4747, 1, wall + 1500)
+    return records.sign(statement, holder.key, holder.pool).raw
+
+
+async def publish_and_find(nodes: list[Overlay], alive: list[Overlay]) -> None:
+    random = Random(3)
+    ids = [ObjectId(sha256(b"object %d" % number).digest()) for number in range(60)]
+    for object_id in ids:
+        holder = random.choice(alive)
+        assert await holder.announce(object_id, [raw(holder, object_id)]) >= 7
+    for object_id in ids:
+        found = await random.choice(alive).find_holders(object_id)
+        assert len(found.advertisements) == 1
+
+
+def test_everything_published_is_found_though_one_datagram_in_fifty_is_lost() -> None:
+    async def main() -> None:
+        nodes = await grown()
+        await publish_and_find(nodes, nodes)
+
+    simulated(main, loss=0.02)
+
+
+def test_everything_is_found_after_a_third_has_died_unannounced() -> None:
+    async def main() -> None:
+        nodes = await grown()
+        for node in nodes[1::3]:
+            node.stop()
+        alive = [node for node in nodes if node not in nodes[1::3]]
+        await publish_and_find(nodes, alive)
+        target = sha256(b"anywhere").digest()
+        exact = sorted(alive, key=lambda node: distance(node.key.id, target))[:5]
+        found = await exact[-1].find_nodes(target, 4)
+        assert [contact.id for contact in found] == [node.key.id for node in exact[:4]]
+        await asyncio.sleep(4000)
+        dead = {node.key.id for node in nodes} - {node.key.id for node in alive}
+        assert not any(contact.id in dead for node in alive for contact in node.table)
+
+    simulated(main)
+
+
+def test_a_quiet_overlay_stays_quiet() -> None:
+    async def main() -> None:
+        nodes = await grown()
+        await asyncio.sleep(600)
+        names = ("routing_bytes_sent", "handshake_bytes_sent")
+        before = sum(node.counters[name] for node in nodes for name in names)
+        await asyncio.sleep(1200)
+        spent = sum(node.counters[name] for node in nodes for name in names) - before
+        assert spent / NODES / 1200 < 75  # half of what both ways may cost, and nobody joins
+
+    simulated(main, loss=0.01)
+
+
+def test_the_same_seed_tells_the_same_story() -> None:
+    async def main() -> None:
+        nodes = await grown()
+        await publish_and_find(nodes, nodes)
+
+    assert simulated(main, loss=0.02) == simulated(main, loss=0.02)
