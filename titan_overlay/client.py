@@ -19,15 +19,16 @@ from titan_overlay.errors import (
     DeadlineExceeded,
     Forbidden,
     Gone,
+    LinkError,
     NotFound,
     TitanError,
     Unavailable,
 )
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import NodeId, fingerprint
+from titan_overlay.identity.ids import NodeId, ObjectId, fingerprint
 from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Content, Policy, Tombstone, tombstone_seconds
+from titan_overlay.identity.statements import Advertisement, Content, Policy, Tombstone, tombstone_seconds
 from titan_overlay.member import Member
 from titan_overlay.pool import census, transfer
 from titan_overlay.pool.bundles import Source
@@ -245,7 +246,9 @@ class Pool:
         if progress is not None:
             total = size * policy.min_copies
             runner.on_read = lambda done: progress(min(done, total), total)
-        async with _within(timeout or 30.0 + size / (1 << 20), f"putting {size} bytes"):
+        if timeout is None:
+            timeout = 30.0 + size / (1 << 20)
+        async with _within(timeout, f"putting {size} bytes"):
             return await self._publisher.publish(descriptor, token, runner, key)
 
     # ---- data ------------------------------------------------------------------------------------------------
@@ -291,12 +294,12 @@ class Pool:
         started = asyncio.get_running_loop().time()
 
         async def attempt(fresh: bool) -> Place:
-            place = await self._find(name, timeout or DEFAULT_TIMEOUT, fresh=fresh)
+            place = await self._find(name, DEFAULT_TIMEOUT if timeout is None else timeout, fresh=fresh)
             content = place.descriptor.value.content
             if content is None:
                 raise BadMessage(f"{name!r} is a {place.descriptor.value.kind}, not data; use send")
-            deadline = started + (timeout or 30.0 + content.size / SLOWEST_BYTES_PER_SECOND)
-            await self._fetch_from(place, content, sink, deadline, progress)
+            patience = 30.0 + content.size / SLOWEST_BYTES_PER_SECOND if timeout is None else timeout
+            await self._fetch_from(place, content, sink, started + patience, progress)
             return place
 
         try:
@@ -375,8 +378,9 @@ class Pool:
             return "wrong token"
         descriptor = place.descriptor
         expires = member.ambient.wall() + tombstone_seconds(descriptor.value.policy)
+        grant = b"" if proof else member.grant_for(grants.Right.DELETE, descriptor.value.name)
         tombstone = records.sign(
-            Tombstone(descriptor.raw, descriptor.value.version, expires, proof), member.user, member.overlay.pool
+            Tombstone(descriptor.raw, descriptor.value.version, expires, proof, grant), member.user, member.overlay.pool
         )
         outcomes = await asyncio.gather(
             *(self._bury(contact_of(holder), tombstone, deadline) for holder in place.holders)
@@ -425,10 +429,7 @@ class Pool:
             recruited = await member.recruiter.recruit(place.descriptor, count=1, holders=counted, only=contact)
             if not recruited.accepted:
                 raise Unavailable(f"node {target.hex()[:12]} refused {name!r}: {recruited.explain()}")
-            leaving = contact_of(counted[-1])
-            order = codec.encode(StepDown(object_id))
-            await member.links.request(leaving, leaving.id, "titan.StepDown", order, deadline=deadline)
-            counted = [*recruited.accepted, *counted[:-1]]
+            counted = [*recruited.accepted, *await self._without_one(counted, object_id, deadline)]
         self._router.places.remember(place.descriptor, counted)
         return Receipt(
             place.descriptor.value.name,
@@ -437,6 +438,22 @@ class Pool:
             0,
             "",
         )
+
+    async def _without_one(
+        self, holders: list[Signed[Advertisement]], object_id: ObjectId, deadline: float
+    ) -> list[Signed[Advertisement]]:
+        """The holders that are left when one of them has given up its replica. Who held none any more is left out."""
+        order = codec.encode(StepDown(object_id))
+        left = list(holders)
+        while left:
+            leaving = contact_of(left.pop())
+            try:
+                body = await self._member.links.request(leaving, leaving.id, "titan.StepDown", order, deadline=deadline)
+            except LinkError:
+                continue
+            if codec.decode(body, bool):
+                break
+        return left
 
     # ---- nodes -----------------------------------------------------------------------------------------------
 

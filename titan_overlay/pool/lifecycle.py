@@ -48,7 +48,8 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     confirm: float = 5.0
     """Proofs that a step-down relies on are at most this old."""
     settle: float = 15.0
-    """A new replica mends nothing for this long: those recruited together have yet to hear of each other."""
+    """A new replica mends nothing for this long: those recruited together have yet to hear of each other. Nor does it
+    step down: it may be here because another is about to leave (a move, a hand-over)."""
     claim_patience: float = 30.0
     """While short, holders that are merely said to exist hold back the repair at most this long."""
     lookup_fresh: float = 60.0
@@ -162,7 +163,7 @@ def decide(view: View, now: float) -> list[Action]:
 
 
 def _shed(view: View, now: float) -> list[Action]:
-    if not view.policy.deduplicate or view.pinned:
+    if not view.policy.deduplicate or view.pinned or now < view.since + view.pace.settle:
         return []
     enough = view.policy.max_copies
     mine = rank(view.object_id, view.me)
@@ -215,7 +216,7 @@ def wake(view: View, now: float) -> float:
     if view.policy.ttl > 0:
         times.append(view.expires - _ends_soon_seconds(view))
     if view.settled and not view.passing and not view.policy.bound and view.kind != "mutable":
-        times.append(_turn(view))
+        times += [_turn(view), view.since + view.pace.settle]
         if view.below_since is not None:
             times.append(view.below_since + view.pace.claim_patience)
         if position(view) == 0:
