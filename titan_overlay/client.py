@@ -26,6 +26,7 @@ from titan_overlay.errors import (
 )
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import NodeId, ObjectId, fingerprint
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Content, Policy, Tombstone, tombstone_seconds
@@ -378,7 +379,7 @@ class Pool:
             return "wrong token"
         descriptor = place.descriptor
         expires = member.ambient.wall() + tombstone_seconds(descriptor.value.policy)
-        grant = b"" if proof else member.grant_for(grants.Right.DELETE, descriptor.value.name)
+        grant = b"" if proof else member.grant_for(Right.DELETE, descriptor.value.name)
         tombstone = records.sign(
             Tombstone(descriptor.raw, descriptor.value.version, expires, proof, grant), member.user, member.overlay.pool
         )

@@ -13,7 +13,7 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import BadMessage
 from titan_overlay.identity import records
-from titan_overlay.identity.grants import Delegate, JoinLine
+from titan_overlay.identity.grants import Delegate, JoinLine, Right, allows
 from titan_overlay.identity.grants import speaker as speaker_of
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
@@ -169,6 +169,11 @@ class Member:
         task = asyncio.get_running_loop().create_task(guarded())
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+    def grant_for(self, right: Right, name: str) -> bytes:
+        """A signed grant of this member's user for a right on a name, or nothing."""
+        now, pool = self.ambient.wall(), self.overlay.pool
+        return next((raw for raw in self.grants if allows(raw, pool, self.user.id, right, name, now)), b"")
 
     # ---- messages --------------------------------------------------------------------------------------------
 

@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
-from tests.sim.calculator import Add, Calculator, NegativeError
 
 import titan_overlay as titan
+from tests.sim.calculator import Add, Calculator, NegativeError
 from titan_overlay.identity import names
+from titan_overlay.identity.grants import Right, issue
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.testing.pool import SimulatedPool
 
@@ -90,6 +91,7 @@ async def test_deletion_tells_its_four_outcomes_apart() -> None:
         pool = await sim.client()
         receipt = await pool.publish(Calculator, "calc")
         stranger = await sim.client(user=SigningKey(b"s" * 32))
+        stranger._member.grants.clear()
         assert await stranger.delete("calc") == "wrong token"
         assert await stranger.delete("calc", "00" * 16) == "wrong token"
         assert await stranger.delete("nothing/here") == "nothing to delete"
@@ -257,3 +259,16 @@ async def test_the_two_sides_of_a_partition_meet_again_with_few_enough_copies() 
         assert await sim.pool(0).send("calc", "x") == "x"
         sim.heal()
         await sim.settle(lambda: 3 <= len(sim.holders("calc")) <= 4, within=4000)
+
+
+async def test_a_grant_to_delete_deletes_what_others_published() -> None:
+    async with SimulatedPool(8) as sim:
+        await sim.publish(Calculator, "weather/berlin")
+        janitor = SigningKey(b"j" * 32)
+        pool = await sim.client(user=janitor)
+        pool._member.grants[:] = [
+            issue(sim.pool_key, sim.id, janitor.id, Right.DELETE, expires=2e9, pattern="weather/*").raw
+        ]
+        assert await pool.delete("weather/berlin") == "deleted"
+        await sim.publish(Calculator, "traffic/berlin")
+        assert await pool.delete("traffic/berlin") == "wrong token"

@@ -106,7 +106,7 @@ class Advertisement(Record, frozen=True, array_like=True, omit_defaults=True):
 
 
 class Tombstone(Record, frozen=True, array_like=True):
-    """The object, up to `version`, is deleted. Proven by the token, or by the publisher's own signature."""
+    """The object, up to `version`, is deleted. Proven by the token, the publisher's signature, or a grant to delete."""
 
     LABEL: ClassVar[bytes] = b"tombstone"
 
@@ -115,6 +115,8 @@ class Tombstone(Record, frozen=True, array_like=True):
     version: Count
     expires: UnixTime
     token: bytes = b""
+    grant: bytes = b""
+    """The signer's right to delete the name, where it is neither the publisher nor has the token."""
 
 
 def check_descriptor(raw: bytes, object_id: ObjectId | None, pool: PoolId, now: float) -> Signed[Descriptor]:
@@ -154,7 +156,8 @@ def tombstone_seconds(policy: Policy) -> float:
 def check_tombstone(raw: bytes, pool: PoolId, now: float) -> Signed[Tombstone]:
     """A tombstone that has not expired, and whose right to delete holds.
 
-    The publisher of the descriptor in it deletes all versions up to `version`; whoever reveals the token deletes the
+    The publisher of the descriptor in it, the pool's key, and whoever has a grant to delete the name delete all
+    versions up to `version`; whoever reveals the token deletes the
     version of that descriptor (and those before it, which it replaced).
 
     Raises:
@@ -167,7 +170,10 @@ def check_tombstone(raw: bytes, pool: PoolId, now: float) -> Signed[Tombstone]:
         raise BadMessage(f"the tombstone of {descriptor.value.name!r} has expired")
     if tombstone.expires > now + tombstone_seconds(descriptor.value.policy) + grants.CLOCK_TOLERANCE:
         raise BadMessage(f"the tombstone of {descriptor.value.name!r} would last longer than tombstones do")
-    if signed.public == descriptor.public:
+    name, right = descriptor.value.name, grants.Right.DELETE
+    if signed.public in (descriptor.public, pool) or grants.allows(
+        tombstone.grant or None, pool, signed.signer, right, name, now
+    ):
         return signed
     if not tombstone.token or sha256(tombstone.token).digest() != descriptor.value.token_hash:
         raise Forbidden(f"this token does not delete {descriptor.value.name!r}, and its publisher did not sign")
