@@ -199,6 +199,7 @@ TABLE = (
     ("contacts in a routing table, mean", "table_mean", "{:.0f}"),
     ("advertising, bytes per replica and second (second sweep)", "advertise_bytes_per_replica_second", "{:.1f}"),
     ("routing traffic sent by a quiet node, bytes per second", "quiet_routing_bytes_sent_per_node_second", "{:.1f}"),
+    ("handshakes sent by a quiet node, bytes per second", "quiet_handshake_bytes_sent_per_node_second", "{:.1f}"),
     ("memory per node, bytes", "rss_bytes_per_node", "{}"),
 )
 

@@ -3,8 +3,8 @@
     python -m benchmarks.rpc [--calls 20000] [--in-flight 16] [--rounds 5] [--json FILE] [--report]
 
 Both do the same: a `ping` whose body is a 32-byte id, answered with a 32-byte id, over real sockets on 127.0.0.1. CPU
-time covers both ends; the rounds of the two alternate, and the median round counts. With two processes each end is
-measured by itself and the sum is shown.
+time covers both ends and the median round counts. In one process the rounds of the two alternate; with two processes
+one follows the other, each end is measured by itself, and the sum is shown.
 """
 
 import argparse
