@@ -132,7 +132,7 @@ def main() -> None:
     tables = (
         ("churn", "churn", CHURN),
         ("churn-5", "churn-5", CHURN),
-        ("lookups", "lookups", LOOKUPS),
+        ("simulated-lookups", "lookups", LOOKUPS),
         ("simulator", "scale", SCALE),
         ("simulator-10000", "scale-10000", SCALE),
     )

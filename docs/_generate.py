@@ -97,7 +97,7 @@ def _placeholder(argument: Any) -> str:
 
 def _spelled(option: Any) -> str:
     flags = ", ".join([*option.opts, *option.secondary_opts])
-    return flags if option.is_flag else f"{flags} {option.metavar or option.type.name.upper()}"
+    return flags if option.is_flag else f"{flags} {option.metavar or option.name.upper()}"
 
 
 def _cell(text: str | None) -> str:

@@ -89,10 +89,18 @@ def _words(part: str) -> list[str]:
         return []
     while words and re.fullmatch(r"\w+=.*", words[0]):
         words = words[1:]
-    return words
+    redirected = next((at for at, word in enumerate(words) if re.fullmatch(r"\d?>>?", word)), len(words))
+    return words[:redirected]
 
 
 def matches(expected: str, printed: str) -> bool:
     """Whether this was printed, where `...` stands for anything and the amount of blanks does not matter."""
-    parts = [re.escape(" ".join(part.split())) for part in expected.split("...")]
-    return re.search(r"\s*.*?\s*".join(parts), " ".join(printed.split()), re.DOTALL) is not None
+    printed = " ".join(printed.split())
+    at = 0
+    for part in expected.split("..."):
+        words = " ".join(part.split())
+        found = printed.find(words, at)
+        if found < 0:
+            return False
+        at = found + len(words)
+    return True
