@@ -51,7 +51,7 @@ def memory(pid: int) -> tuple[float, float]:
     fields = dict(
         line.split(":", 1)
         for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-        if line.startswith("Rss") or line.startswith("VmRSS")
+        if line.startswith(("Rss", "VmRSS"))
     )
     kib = {key: int(value.split()[0]) for key, value in fields.items()}
     return kib["VmRSS"] / 1024, kib["RssAnon"] / 1024

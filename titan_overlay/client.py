@@ -409,7 +409,7 @@ class Pool:
     async def move(self, name: str, node: str, *, timeout: float = 30.0) -> Receipt:
         """Moves one replica to a node (`node:<id>` or its hexadecimal id). Messages meanwhile are answered.
 
-        Only who published the object may move it.
+        Who published the object may move it, and who has a grant to administer its name.
         """
         target = NodeId(self._router.object_id(f"node:{node.removeprefix('node:')}"))
         async with _within(timeout, f"moving {name!r}") as deadline:
@@ -419,8 +419,12 @@ class Pool:
         member = self._member
         object_id = self._router.object_id(name)
         place = await self._router.places.find(object_id, name=name, deadline=deadline, fresh=True)
-        if place.descriptor.public != member.user.public:
-            raise Forbidden(f"only key {fingerprint(place.descriptor.public)}, which published {name!r}, may move it")
+        grant = member.grant_for(Right.ADMINISTER, place.descriptor.value.name)
+        if place.descriptor.public != member.user.public and not grant:
+            raise Forbidden(
+                f"only key {fingerprint(place.descriptor.public)}, which published {name!r}, may move it, "
+                "or who has a grant to administer the name"
+            )
         near = await member.overlay.find_nodes(target, 4)
         contact = next((each for each in near if each.id == target), None)
         if contact is None:
@@ -430,7 +434,7 @@ class Pool:
             recruited = await member.recruiter.recruit(place.descriptor, count=1, holders=counted, only=contact)
             if not recruited.accepted:
                 raise Unavailable(f"node {target.hex()[:12]} refused {name!r}: {recruited.explain()}")
-            counted = [*recruited.accepted, *await self._without_one(counted, object_id, deadline)]
+            counted = [*recruited.accepted, *await self._without_one(counted, StepDown(object_id, grant), deadline)]
         self._router.places.remember(place.descriptor, counted)
         return Receipt(
             place.descriptor.value.name,
@@ -441,18 +445,20 @@ class Pool:
         )
 
     async def _without_one(
-        self, holders: list[Signed[Advertisement]], object_id: ObjectId, deadline: float
+        self, holders: list[Signed[Advertisement]], order: StepDown, deadline: float
     ) -> list[Signed[Advertisement]]:
         """The holders that are left when one of them has given up its replica. Who held none any more is left out."""
-        order = codec.encode(StepDown(object_id))
+        body = codec.encode(order)
         left = list(holders)
         while left:
             leaving = contact_of(left.pop())
             try:
-                body = await self._member.links.request(leaving, leaving.id, "titan.StepDown", order, deadline=deadline)
+                answer = await self._member.links.request(
+                    leaving, leaving.id, "titan.StepDown", body, deadline=deadline
+                )
             except LinkError:
                 continue
-            if codec.decode(body, bool):
+            if codec.decode(answer, bool):
                 break
         return left
 

@@ -30,7 +30,7 @@ from titan_overlay.pool.bundles import BundleLoader
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.keeper import Keeper
 from titan_overlay.pool.message import decode_reply, encode_message
-from titan_overlay.pool.orders import Accepted, DialBack, Holding, NodeInfo, Recruit
+from titan_overlay.pool.orders import Accepted, DialBack, Holding, NodeInfo, Recruit, StepDown
 from titan_overlay.pool.places import Place, contact_of
 from titan_overlay.pool.runner import ServiceRunner
 from titan_overlay.storage.blobs import Blobs
@@ -358,12 +358,16 @@ class Node(Member):
             await self.keeper.deleted(proven, self.admission.object_in(tombstone))
         return "deleted" if outcome == "unpinned" else outcome
 
-    async def step_down(self, object_id: ObjectId, sender: Sender) -> bool:
+    async def step_down(self, order: StepDown, sender: Sender) -> bool:
+        object_id = ObjectId(order.object_id)
         held = self.host.get(object_id)
         if held is None:
             return False
-        if held.descriptor.public != sender.public:
-            raise Forbidden("only who published an object may move it")
+        name, pool = held.descriptor.value.name, self.overlay.pool
+        if sender.public not in (held.descriptor.public, pool) and not grants.allows(
+            order.grant, pool, sender.id, Right.ADMINISTER, name, self.ambient.wall()
+        ):
+            raise Forbidden(f"only who published {name!r}, or has a grant to administer it, may move it")
         await self.keeper.let_go(object_id)
         return True
 

@@ -272,3 +272,18 @@ async def test_a_grant_to_delete_deletes_what_others_published() -> None:
         assert await pool.delete("weather/berlin") == "deleted"
         await sim.publish(Calculator, "traffic/berlin")
         assert await pool.delete("traffic/berlin") == "wrong token"
+
+
+async def test_only_its_publisher_or_an_administrator_moves_an_object() -> None:
+    async with SimulatedPool(8) as sim:
+        await sim.publish(Calculator, "calc", policy=titan.Policy(min_copies=1, max_copies=1))
+        target = next(each for each in sim.live() if each not in sim.holders("calc"))
+        admin = SigningKey(b"a" * 32)
+        pool = await sim.client(user=admin)
+        pool._member.grants.clear()
+        with pytest.raises(titan.Forbidden, match="administer"):
+            await pool.move("calc", target.name)
+        right = issue(sim.pool_key, sim.id, admin.id, Right.ADMINISTER, expires=2e9, pattern="calc")
+        pool._member.grants.append(right.raw)
+        await pool.move("calc", target.name)
+        await sim.settle(lambda: sim.holders("calc") == [target])

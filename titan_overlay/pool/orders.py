@@ -34,6 +34,8 @@ class StepDown(Message[bool], frozen=True, namespace="titan"):
     """The publisher asks this node to give up its replica (it has moved). False: it held none."""
 
     object_id: bytes
+    grant: bytes = b""
+    """The sender's right to administer the name, where it is not the publisher."""
 
 
 class NodeInfo(msgspec.Struct, frozen=True):
