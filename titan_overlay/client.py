@@ -27,7 +27,7 @@ from titan_overlay.errors import (
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import Right
-from titan_overlay.identity.ids import NodeId, ObjectId, fingerprint
+from titan_overlay.identity.ids import NodeId, fingerprint
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Content, Policy, Tombstone, tombstone_seconds
 from titan_overlay.member import Member
