@@ -19,7 +19,7 @@ FACES = {
     "titan": "titan_overlay.cli.titan",
     "titan-sim": "titan_simulations.cli",
 }
-NEWCOMERS = ("volunteer.md",)
+NEWCOMERS = ("volunteer.md", "devices.md")
 """Pages whose reader has a data directory of their own, and joins the pool of another."""
 
 RUNNING = [page for page in PAGES if any(block.mark for block in blocks_of(page))]
