@@ -45,15 +45,15 @@ class Tries:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._asked: set[NodeId] = set()
+        self._asked: set[Contact] = set()
         self.failure: RemotableError = Unavailable(f"no holder of {name!r} answers; see: titan locate {name}")
 
     def next_of(self, holders: Sequence[Signed[Advertisement]]) -> Iterator[Contact]:
         """Those not asked yet."""
-        for holder in holders:
-            if holder.signer not in self._asked:
-                self._asked.add(holder.signer)
-                yield contact_of(holder)
+        for contact in map(contact_of, holders):
+            if contact not in self._asked:  # a holder at a new address (its node was restarted) is asked again
+                self._asked.add(contact)
+                yield contact
 
     def note(self, contact: Contact, why: NotHere | Overloaded | LinkError) -> None:
         """A holder failed."""
