@@ -23,6 +23,9 @@ COMMANDS = (
     ("titan-sim", "titan_simulations.cli"),
 )
 
+COMMON = ("--json", "--data", "--verbose", "--bootstrap")
+"""What every sub-command of `titan` takes; the page says so once."""
+
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs for every page, before it is rendered."""
@@ -79,6 +82,8 @@ def _described(command: Any, name: str, level: int) -> Iterator[str]:
         yield "\n".join(line.strip() for line in command.help.replace("\f", "").splitlines())
     words = [_placeholder(each) for each in command.params if each.param_type_name == "argument"]
     options = [each for each in command.params if each.param_type_name == "option" and not each.hidden]
+    if name.startswith("titan "):
+        options = [each for each in options if each.opts[0] not in COMMON]
     below = getattr(command, "commands", {})
     tail = ["COMMAND"] if below else words
     yield f"```text\n{' '.join([name, *(['[OPTIONS]'] if options else []), *tail])}\n```"
