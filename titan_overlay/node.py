@@ -342,6 +342,13 @@ class Node(Member):
             except StorageError as why:
                 log.warning("the known peers were not saved: %s", why)
 
+    def hints(self, object_id: ObjectId) -> Sequence[bytes]:
+        # What is held here is vouched for first: a node that has just been started again is asked before it has
+        # advertised anything.
+        own = self.keeper.own_advertisement(object_id) if hasattr(self, "keeper") else None
+        known = super().hints(object_id)
+        return known if own is None else [own.raw, *(raw for raw in known if raw != own.raw)]
+
     def copies(self, object_id: ObjectId) -> int:
         return self.keeper.copies(object_id) or 1
 

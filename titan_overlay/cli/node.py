@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ EXTEND_SECONDS = 30.0
 """Joining may wait for a network: the service manager is asked this often for patience."""
 
 OPEN_FILES = 8192
+
+STRAGGLER_SECONDS = 0.5
 
 PORT_RACES = 5
 """Times that a port which was free may be taken by somebody quicker."""
@@ -107,7 +110,7 @@ async def _serve(resolved: "Resolved", directory: "DataDirectory") -> None:
         prepared = prepare(config, directory, Ambient.system())
         try:
             await _live(prepared, directory, told, config.stop_timeout)
-            return
+            break
         except _CannotListenError as why:
             if named or not tries_left or why.number != errno.EADDRINUSE:
                 raise ConfigError(
@@ -115,6 +118,20 @@ async def _serve(resolved: "Resolved", directory: "DataDirectory") -> None:
                 ) from None
         finally:
             prepared.close()
+    await _leave_stragglers(directory)
+
+
+async def _leave_stragglers(directory: "DataDirectory") -> None:
+    """A handler that minds no cancellation would keep the process for ever: all that counts is done, so it ends."""
+    stragglers = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in stragglers:
+        task.cancel()
+    if stragglers and (await asyncio.wait(stragglers, timeout=STRAGGLER_SECONDS))[1]:
+        log.warning("a handler does not end; ending without it")
+        directory.close()
+        sys.stdout.flush()
+        logging.shutdown()
+        os._exit(0)
 
 
 class _CannotListenError(Exception):

@@ -138,10 +138,18 @@ class Keeper:
         )
 
     async def _hand_over(self, replica: Replica) -> None:
-        """Recruits one more, and waits until it has shown that it holds the object."""
-        exclude = [self._me, *replica.partners]
-        if not await self._upkeep.recruit_now(replica, 1, exclude):
-            return
+        """Recruits until enough others have shown that they hold the object."""
+        loop = asyncio.get_running_loop()
+        # Who accepts may turn out to have held it all along: just after publishing, holders do not know each other yet.
+        for _ in range(replica.descriptor.value.policy.min_copies):
+            if not lifecycle.must_hand_over(replica.refresh(loop.time()), loop.time()):
+                return
+            if not await self._upkeep.recruit_now(replica, 1, [self._me, *replica.partners]):
+                return
+            await self._arrive(replica)
+
+    async def _arrive(self, replica: Replica) -> None:
+        """Waits until those who were recruited hold it, or enough do."""
         loop = asyncio.get_running_loop()
         while lifecycle.must_hand_over(replica.refresh(loop.time()), loop.time()):
             arriving = [p.peer for p in replica.partners.values() if p.standing is not Standing.PROVEN]
