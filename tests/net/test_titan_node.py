@@ -5,30 +5,12 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.net.commands import NodeProcess, node_fails, titan, titan_json
-
-Start = Callable[..., NodeProcess]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts nodes, each by its name in a directory of that name; all are gone after the test."""
-    running: list[NodeProcess] = []
-
-    def begin(name: str, *flags: str, **more: Any) -> NodeProcess:
-        node = NodeProcess(tmp_path / name, *flags, **more)
-        running.append(node)
-        return node
-
-    yield begin
-    for node in running:
-        node.stop(signal.SIGKILL)
+from tests.net.commands import node_fails, titan, titan_json
+from tests.net.conftest import Start
 
 
 def test_founding_prints_the_join_line_and_sigterm_ends_it_cleanly(start: Start, tmp_path: Path) -> None:
