@@ -23,7 +23,7 @@ from titan_simulations.truth import Truth, WatchedDatabase
 PUBLISHING_AT_ONCE = 32
 PUBLISH_TRIES = 3
 GC_THRESHOLDS = (200_000, 20, 10)
-"""Rarely: little here is garbage in cycles but dead nodes, and walking a thousand live ones costs a third of the run."""
+"""Rarely: little here is garbage in cycles but dead nodes, and walking a thousand live ones is most of the cost."""
 
 Report = Callable[[str, float], None]
 """Told what the simulation is at, and the simulated clock."""
