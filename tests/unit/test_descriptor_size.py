@@ -1,6 +1,5 @@
 """The largest object that can be published can also be deleted."""
 
-import pytest
 
 from titan_overlay.errors import BadMessage
 from titan_overlay.identity import records
@@ -24,12 +23,16 @@ def test_the_longest_name_fits() -> None:
     records.sign(Tombstone(signed.raw, 2**60, 1e10, b"t" * 16), KEY, POOL)
 
 
-def test_whatever_fits_can_be_ended() -> None:
-    ended = 0
-    with pytest.raises(BadMessage, match="limit: shorten it"):
-        for labels in range(30):
+def sizes_that_fit() -> int:
+    """How many labels a descriptor can carry; each of them is ended by a tombstone on the way."""
+    for labels in range(30):
+        try:
             signed = records.sign(descriptor(200, labels), KEY, POOL)
-            records.sign(Tombstone(signed.raw, 2**60, 1e10, b"t" * 16), KEY, POOL)
-            ended += 1
-    with pytest.raises(BadMessage, match="descriptor"):
-        records.sign(descriptor(200, ended), KEY, POOL)
+        except BadMessage:
+            return labels
+        records.sign(Tombstone(signed.raw, 2**60, 1e10, b"t" * 16), KEY, POOL)
+    return 30
+
+
+def test_whatever_fits_can_be_ended() -> None:
+    assert 0 < sizes_that_fit() < 30
