@@ -23,6 +23,7 @@ from titan_overlay.errors import (
     ReentrantCall,
     RemotableError,
     RemoteError,
+    StorageError,
     TitanError,
     Unavailable,
     error,
@@ -32,7 +33,17 @@ from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.message import Message
 from titan_overlay.pool.object import idempotent, service
 from titan_overlay.pool.orders import Holding, Holdings, NodeInfo
-from titan_overlay.pool.questions import Describe, Info, Ping, Schema, Stats
+from titan_overlay.pool.questions import (
+    Describe,
+    Info,
+    MessageSchema,
+    ObjectInfo,
+    ObjectStats,
+    Ping,
+    Pong,
+    Schema,
+    Stats,
+)
 from titan_overlay.version import VERSION as __version__  # noqa: N811 - the name that Python tools look for
 
 __all__ = [
@@ -50,12 +61,16 @@ __all__ = [
     "Info",
     "Located",
     "Message",
+    "MessageSchema",
     "NodeInfo",
     "NotFound",
     "NotHere",
+    "ObjectInfo",
+    "ObjectStats",
     "Overloaded",
     "Ping",
     "Policy",
+    "Pong",
     "Pool",
     "Receipt",
     "ReentrantCall",
@@ -64,6 +79,7 @@ __all__ = [
     "Schema",
     "Sender",
     "Stats",
+    "StorageError",
     "SyncPool",
     "TitanError",
     "Unavailable",

@@ -1,6 +1,5 @@
 """The largest object that can be published can also be deleted."""
 
-
 from titan_overlay.errors import BadMessage
 from titan_overlay.identity import records
 from titan_overlay.identity.ids import PoolId
