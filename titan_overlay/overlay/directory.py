@@ -235,7 +235,7 @@ def proven(tombstone: Signed[Tombstone], pool: PoolId, now: float) -> tuple[str,
         BadMessage, Forbidden: neither the token of that version nor the publisher's own signature.
     """
     value = tombstone.value
-    descriptor = check_descriptor(value.descriptor, None, pool, now)
+    descriptor = check_descriptor(value.descriptor, None, pool)
     by_owner = tombstone.signer == descriptor.signer
     by_token = bool(value.token) and sha256(value.token).digest() == descriptor.value.token_hash
     if not by_owner and not (by_token and value.version <= descriptor.value.version):

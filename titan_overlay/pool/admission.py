@@ -23,13 +23,14 @@ from titan_overlay.errors import (
 )
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.grants import Right, allows
+from titan_overlay.identity.grants import CLOCK_TOLERANCE, Right, allows
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import (
     Advertisement,
     Descriptor,
     Tombstone,
+    check_clock,
     check_descriptor,
     check_tombstone,
     newer,
@@ -159,10 +160,9 @@ class Admission:
         raw = self._buried.get(object_id)
         if raw is None:
             return
-        try:
-            tombstone = check_tombstone(raw, self._pool, self._ambient.wall()).value
-        except RemotableError:
-            return  # it has expired
+        tombstone = records.check(raw, Tombstone, self._pool).value
+        if tombstone.expires + CLOCK_TOLERANCE < self._ambient.wall():
+            return
         buried = records.check(tombstone.descriptor, Descriptor, self._pool)
         same_publisher = buried.public == descriptor.public
         if descriptor.value.version <= tombstone.version and (descriptor.value.kind != "data" or same_publisher):
@@ -187,11 +187,13 @@ class Admission:
             RemotableError: why not.
         """
         now = self._ambient.wall()
-        descriptor = check_descriptor(order.descriptor, None, self._pool, now)
+        descriptor = check_descriptor(order.descriptor, None, self._pool)
         value = descriptor.value
         object_id = names.object_id(self._pool, value.name)
         self.check(descriptor, object_id)
         holders = self._co_holders(order.holders, object_id)
+        if not holders:
+            check_clock(value, now)
         lock = self._taking.setdefault(object_id, asyncio.Lock())
         try:
             async with lock, self._slots:
@@ -230,7 +232,12 @@ class Admission:
         runner = await self._runner(descriptor, object_id, sources)
         expires = now + value.policy.cache_ttl if passing else self._expires(value, now)
         row = ReplicaRow(object_id, descriptor.raw, now, expires, passing)
-        self._write(row, pin)  # before the old version goes: where it cannot be written, that one stays
+        try:
+            self._write(row, pin)  # before the old version goes: where it cannot be written, that one stays
+        except StorageError:
+            if value.kind == "data":
+                await self._blobs.remove(object_id)
+            raise
         try:
             if held is not None:
                 await self._host.remove(object_id)
@@ -321,7 +328,7 @@ class Admission:
         has set it, or a grant that ran out, is no reason to forget what was promised to be kept.
         """
         try:
-            descriptor = check_descriptor(row.descriptor, row.object_id, self._pool, self._ambient.wall())
+            descriptor = check_descriptor(row.descriptor, row.object_id, self._pool)
             self.check(descriptor, row.object_id)
         except Gone as why:
             self._not_restored(row, why)

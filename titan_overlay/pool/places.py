@@ -176,7 +176,7 @@ class Places:
                     contact, object_id, "titan.Describe", _EMPTY, deadline=_patient(deadline, DESCRIBE_PATIENCE)
                 )
                 raw = codec.decode(body, bytes)
-                fresh = check_descriptor(raw, object_id, self._overlay.pool, self._ambient.wall())
+                fresh = check_descriptor(raw, object_id, self._overlay.pool)
             except (LinkError, RemotableError) as why:
                 failure = str(why)
                 continue
