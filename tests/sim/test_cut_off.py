@@ -1,0 +1,40 @@
+"""Nodes and programs that lose everybody they know, and find back."""
+
+import pytest
+
+import titan_overlay as titan
+from tests.sim.calculator import Calculator
+from titan_overlay.testing.pool import SimulatedPool
+
+pytestmark = pytest.mark.loops("virtual")
+
+
+async def test_a_node_whose_net_was_away_for_hours_finds_back_by_itself() -> None:
+    async with SimulatedPool(10) as sim:
+        await sim.publish(Calculator, "calc")
+        alone = next(each for each in sim.nodes[1:] if each not in sim.holders("calc"))
+        others = [each for each in sim.nodes if each is not alone]
+        sim.partition([alone], others)
+        await sim.settle(seconds=3 * 3600)
+        assert len(alone.running.overlay.table) == 0, "it has given up everybody"
+        sim.heal()
+        await sim.settle(lambda: len(alone.running.overlay.table) >= 3, within=60)
+        assert await sim.pool(alone).send("calc", "hello") == "hello"
+        assert (await sim.pool(others[0]).send(alone.name, titan.Ping())).holder == alone.key.id.hex()
+
+
+async def test_a_program_that_knows_nobody_any_more_says_so_and_finds_back() -> None:
+    async with SimulatedPool(6) as sim:
+        await sim.publish(Calculator, "calc")
+        pool = await sim.client()
+        await sim.settle()
+        for node in sim.nodes:
+            sim.kill(node)
+        with pytest.raises(titan.Unavailable):
+            await pool.send("calc", "hello", timeout=30)
+        with pytest.raises(titan.Unavailable, match="no node of the pool answers"):
+            await pool.send("another", "hello", timeout=30)
+        for node in sim.nodes:
+            await sim.restart(node)
+        await sim.settle()
+        assert await pool.send("calc", "hello", timeout=30) == "hello"
