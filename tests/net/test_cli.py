@@ -215,6 +215,17 @@ def test_a_file_is_put_found_and_fetched(pool: Village) -> None:
     assert pool.json("describe", name)["size"] == len(data)
 
 
+def test_a_sealed_file_is_opened_by_who_put_it_or_has_the_key(pool: Village) -> None:
+    (pool.home / "diary").write_bytes(b"dear diary" * 100)
+    receipt = pool.json("put", "diary", "--encrypt")
+    assert b"diary" not in pool.run("get", receipt["name"]).stdout
+    assert pool.run("get", receipt["name"], "--decrypt").stdout == b"dear diary" * 100
+    friend = ("get", receipt["name"], "--data", "friend", "--bootstrap", pool.line)
+    assert titan(*friend, "--key", receipt["key"], home=pool.home).stdout == b"dear diary" * 100
+    assert b"does not open" in titan(*friend, "--decrypt", home=pool.home, status=1).stderr
+    assert f"{receipt['key']}  (for others" in pool.text("put", "diary", "--encrypt")
+
+
 def test_an_interrupted_download_goes_on_where_it_stopped(pool: Village) -> None:
     data = os.urandom(1_500_000)
     (pool.home / "long.bin").write_bytes(data)

@@ -58,6 +58,9 @@ async def put(
     min_copies: MinOption = None,
     max_copies: MaxOption = None,
     ttl: TtlOption = None,
+    encrypt: Annotated[
+        bool, typer.Option("--encrypt", help="Seal it: holders and readers see only sealed bytes.")
+    ] = False,
     timeout: TimeoutOption = None,
 ) -> None:
     """Store a file; its name is made of its content."""
@@ -66,8 +69,9 @@ async def put(
     policy = _policy(Policy(), min_copies, max_copies, ttl)
     async with face.pool() as pool:
         with output.progress(file.name, quiet=face.json) as progress:
-            receipt = await pool.put_receipt(file, policy=policy, progress=progress, timeout=timeout)
-    face.show(receipt, lambda: _receipt(receipt, f"titan get {receipt.name} -o {file.name}"))
+            receipt = await pool.put_receipt(file, policy=policy, encrypt=encrypt, progress=progress, timeout=timeout)
+    then = f"titan get {receipt.name} -o {file.name}{' --decrypt' if encrypt else ''}"
+    face.show(receipt, lambda: _receipt(receipt, then))
 
 
 async def get(
@@ -77,6 +81,8 @@ async def get(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="File to write; goes on where an interrupted one stopped."),
     ] = None,
+    decrypt: Annotated[bool, typer.Option("--decrypt", help="Open what you have put with --encrypt.")] = False,
+    key: Annotated[str, typer.Option("--key", metavar="HEX", help="Open what somebody gave you the key of.")] = "",
     timeout: TimeoutOption = None,
 ) -> None:
     """Fetch data, verified; to standard output without -o."""
@@ -88,7 +94,7 @@ async def get(
         to = to / name.rpartition(":")[2].rpartition("/")[2]
     async with face.pool() as pool:
         with output.progress(name[:24], quiet=face.json) as progress:
-            data = await pool.get(name, to, progress=progress, timeout=timeout)
+            data = await pool.get(name, to, decrypt=key or decrypt, progress=progress, timeout=timeout)
     if to is None:
         output.print_bytes(data)
     else:
@@ -235,6 +241,8 @@ def _receipt(receipt: "Receipt", then: str) -> Any:
     ]
     if receipt.token:
         rows.append(("delete token", f"{receipt.token}  (keep it: titan rm {receipt.name} --token ...)"))
+    if receipt.key:
+        rows.append(("key", f"{receipt.key}  (for others who may read it: titan get {receipt.name} --key ...)"))
     return output.pairs([*rows, ("next", then)])
 
 
