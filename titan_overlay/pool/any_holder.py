@@ -6,15 +6,26 @@ Once a message may have run, another holder is tried only where its type is idem
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from hashlib import sha256
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import DeadlineExceeded, LinkError, NotHere, Overloaded, RemotableError, Unavailable
+from titan_overlay.errors import (
+    BadMessage,
+    DeadlineExceeded,
+    LinkError,
+    NotHere,
+    Overloaded,
+    RemotableError,
+    Unavailable,
+)
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Descriptor
 from titan_overlay.links.links import Links
+from titan_overlay.pool.data import Read
 from titan_overlay.pool.places import DIAL_PATIENCE, Place, Places, contact_of
+from titan_overlay.wire import codec
 
 HEDGE_SECONDS = (0.6, 2.0)
 """Shortest and longest wait for an answer before what is idempotent is also sent to another holder."""
@@ -95,6 +106,7 @@ class AnyHolder:
             answer = await self._links.request(
                 contact, request.object_id, request.type, request.body, deadline=deadline, chain=request.chain
             )
+            _check_content(descriptor, request, answer)
         except (NotHere, Overloaded):
             self._places.forget_holder(request.object_id, contact.id)
             return None
@@ -165,7 +177,7 @@ class AnyHolder:
         """
         async for contact in self._candidates(place, request, tries):
             try:
-                return await self._try(contact, request)
+                return await self._try(contact, place.descriptor.value, request)
             except (NotHere, Overloaded, LinkError) as why:
                 self._failed(request.object_id, contact, why, tries)
                 if isinstance(why, LinkError) and why.maybe_executed:
@@ -178,7 +190,7 @@ class AnyHolder:
         loop = asyncio.get_running_loop()
         try:
             async for contact in self._candidates(place, request, tries):
-                running[loop.create_task(self._try(contact, request))] = contact
+                running[loop.create_task(self._try(contact, place.descriptor.value, request))] = contact
                 answer = await self._first(running, request, tries, self._patience(contact.id))
                 if answer is not None:
                     return answer
@@ -218,11 +230,29 @@ class AnyHolder:
             self._places.forget_holder(object_id, contact.id)
         tries.note(contact, why)
 
-    async def _try(self, contact: Contact, request: Request) -> bytes:
+    async def _try(self, contact: Contact, descriptor: Descriptor, request: Request) -> bytes:
         """One holder. Dialling is given up early: nothing was sent, so the next one may be asked."""
         await self._links.connect(
             contact, deadline=min(request.deadline, asyncio.get_running_loop().time() + DIAL_PATIENCE)
         )
-        return await self._links.request(
+        answer = await self._links.request(
             contact, request.object_id, request.type, request.body, deadline=request.deadline, chain=request.chain
         )
+        _check_content(descriptor, request, answer)
+        return answer
+
+
+def _check_content(descriptor: Descriptor, request: Request, answer: bytes) -> None:
+    """Data is believed for what it is, not for who sent it.
+
+    Raises:
+        NotHere: this holder sent something else.
+    """
+    if descriptor.kind != "data" or request.type != Read.wire_type:
+        return
+    try:
+        genuine = sha256(codec.decode(answer, bytes)).digest() == request.object_id
+    except BadMessage:
+        genuine = False
+    if not genuine:
+        raise NotHere(f"a holder of {descriptor.name!r} sent other bytes")

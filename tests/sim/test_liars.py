@@ -1,0 +1,306 @@
+"""What peers that lie can do: waste some time. What does not verify does not exist."""
+
+import contextlib
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+import titan_overlay as titan
+from tests.sim.calculator import Calculator
+from titan_overlay.identity import names, records
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import ObjectId, fingerprint
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Tombstone
+from titan_overlay.pool.data import Read
+from titan_overlay.pool.orders import Bury, Recruit, StepDown
+from titan_overlay.testing.pool import PORT, SimulatedNode, SimulatedPool
+
+pytestmark = pytest.mark.loops("virtual")
+
+STRANGER = SigningKey(b"s" * 32)
+DATA = bytes(range(256)) * 4096
+"""Four chunks."""
+
+
+def contact(node: SimulatedNode) -> Contact:
+    return Contact(node.key.id, node.ip, PORT)
+
+
+async def order(sim: SimulatedPool, node: SimulatedNode, message: Any, by: SigningKey = STRANGER) -> Any:
+    """What a node answers to an order of somebody."""
+    pool = await sim.client(user=by)
+    return await pool.send(node.name, message)
+
+
+def forge(sim: SimulatedPool, by: SigningKey, **changes: Any) -> records.Signed[Descriptor]:
+    fields = {
+        "name": "calc",
+        "kind": "service",
+        "type": "echo",
+        "version": 1_700_000_000_000 + 10**9,
+        "created": 1_700_000_000.0,
+        "policy": titan.Policy(hosts="anyone"),
+        "token_hash": sha256(b"mine").digest(),
+    }
+    return records.sign(Descriptor(**{**fields, **changes}), by, sim.id)
+
+
+# --- holders --------------------------------------------------------------------------------------------------
+
+
+def lie(node: SimulatedNode) -> None:
+    """From now on it gives out other bytes than it holds."""
+    blobs = node.running.blobs
+
+    async def lying(content_id: bytes, index: int) -> bytes:
+        return bytes(len(await type(blobs).read_chunk(blobs, content_id, index)))
+
+    blobs.read_chunk = lying  # type: ignore[method-assign]
+
+
+async def made_up(content_id: bytes, index: int) -> bytes:
+    return b"made up"
+
+
+async def test_wrong_bytes_of_a_holder_are_never_taken_for_the_data() -> None:
+    async with SimulatedPool(10) as sim:
+        writer = await sim.client()
+        big = await writer.put(DATA, policy=titan.Policy(cache=False))
+        small = await writer.put(b"small" * 100, policy=titan.Policy(cache=False))
+        for name in (big, small):
+            for node in sim.holders(name)[:2]:
+                lie(node)
+        for _ in range(5):
+            reader = await sim.client()
+            assert await reader.get(big) == DATA
+            assert await reader.get(small) == b"small" * 100
+            assert await reader.send(small, Read()) == b"small" * 100
+
+
+async def test_where_all_holders_lie_there_is_an_error_and_no_data() -> None:
+    async with SimulatedPool(10) as sim:
+        name = await (await sim.client()).put(DATA, policy=titan.Policy(cache=False))
+        small = await (await sim.client()).put(b"small" * 100, policy=titan.Policy(cache=False))
+        for node in sim.live():
+            lie(node)
+        reader = await sim.client()
+        with pytest.raises((titan.Unavailable, titan.BadMessage, titan.NotFound)):
+            await reader.get(name)
+        with pytest.raises((titan.Unavailable, titan.BadMessage, titan.NotFound)):
+            await reader.send(small, Read())
+
+
+async def test_a_copy_that_cannot_be_proven_is_replaced() -> None:
+    async with SimulatedPool(10) as sim:
+        name = await (await sim.client()).put(DATA, policy=titan.Policy(cache=False))
+        await sim.settle(seconds=60)
+        liar = sim.holders(name)[0]
+        # It has thrown the content away, and makes something up when it is asked for proof.
+        liar.running.keeper._upkeep._read_chunk = made_up
+        honest = lambda: [node for node in sim.holders(name) if node is not liar]  # noqa: E731
+        # Samples change with the epoch, once an hour.
+        await sim.settle(lambda: len(honest()) >= 3, within=3 * 3600.0)
+
+
+async def advertise(sim: SimulatedPool, node: SimulatedNode, object_id: ObjectId, **changes: Any) -> int:
+    """A node says that it holds what it does not hold."""
+    fields = {
+        "object_id": object_id,
+        "host": node.ip,
+        "port": PORT,
+        "sequence": 2**50,
+        "expires": 1_700_000_000.0 + sim.now + 1200,
+        "version": 2**60,
+        "grant": node.running.grants[0],
+    }
+    raw = records.sign(Advertisement(**{**fields, **changes}), node.key, sim.id).raw
+    with sim.network.on_host(node.ip):
+        return await node.running.overlay.announce(object_id, [raw])
+
+
+async def test_holders_that_hold_nothing_keep_nobody_from_an_answer() -> None:
+    async with SimulatedPool(14) as sim:
+        pool = await sim.client()
+        await pool.publish(Calculator, "calc")
+        name = await pool.put(DATA)
+        for wanted in ("calc", name):
+            object_id = names.object_id(sim.id, wanted)
+            liars = [node for node in sim.nodes if node not in sim.holders(wanted)][:8]
+            for liar in liars:
+                assert await advertise(sim, liar, object_id) > 0
+        for _ in range(3):
+            reader = await sim.client()
+            assert await reader.send("calc", "x") == "x"
+            assert await reader.get(name) == DATA
+        for node in sim.nodes:
+            assert await sim.pool(node).send("calc", "x") == "x"
+
+
+async def test_a_name_that_only_liars_hold_is_an_error() -> None:
+    async with SimulatedPool(10) as sim:
+        for liar in sim.nodes[:5]:
+            await advertise(sim, liar, names.object_id(sim.id, "nothing/here"))
+        with pytest.raises((titan.Unavailable, titan.NotFound)):
+            await (await sim.client()).send("nothing/here", "x")
+
+
+async def test_false_holders_do_not_keep_a_lost_copy_from_being_made_anew() -> None:
+    async with SimulatedPool(14) as sim:
+        await sim.publish(Calculator, "calc")
+        await sim.settle(seconds=60)
+        object_id = names.object_id(sim.id, "calc")
+        for liar in [node for node in sim.nodes if node not in sim.holders("calc")][:5]:
+            await advertise(sim, liar, object_id, version=0)
+        await sim.settle(seconds=60)
+        sim.kill(sim.holders("calc")[0])
+        await sim.settle(lambda: len(sim.holders("calc")) >= 3, within=300)
+
+
+async def test_a_holder_without_the_right_to_host_is_not_asked() -> None:
+    async with SimulatedPool(10) as sim:
+        pool = await sim.client()
+        await pool.publish(Calculator, "calc")
+        outsider = next(node for node in sim.nodes if node not in sim.holders("calc"))
+        await advertise(sim, outsider, names.object_id(sim.id, "calc"), grant=b"", version=0)
+        reader = await sim.client()
+        assert await reader.send("calc", "x") == "x"
+        known = reader._router.places.known(names.object_id(sim.id, "calc"))
+        assert known is not None
+        assert outsider.key.id not in {each.signer for each in known.holders}
+
+
+# --- publishers -----------------------------------------------------------------------------------------------
+
+
+async def test_a_descriptor_of_somebody_without_the_right_is_refused_by_every_node() -> None:
+    async with SimulatedPool(8) as sim:
+        await sim.publish(Calculator, "calc")
+        for node in sim.nodes:
+            with pytest.raises(titan.Forbidden, match="publish"):
+                await order(sim, node, Recruit(forge(sim, STRANGER).raw))
+        assert await (await sim.client()).send("calc", "x") == "x"
+
+
+async def test_what_is_bent_on_its_way_is_refused() -> None:
+    async with SimulatedPool(4) as sim:
+        true = forge(sim, sim.user, name=f"~{fingerprint(sim.user.public)}/x").raw
+        node = sim.nodes[2]
+        pool = await sim.client(user=STRANGER)
+        for position in range(0, len(true), 7):
+            bent = true[:position] + bytes((true[position] ^ 0x40,)) + true[position + 1 :]
+            with pytest.raises((titan.BadMessage, titan.Forbidden)):
+                await pool.send(node.name, Recruit(bent))
+        for cut in (b"", true[:-1], true + b"\0", b"\x91" * 5000):
+            with pytest.raises((titan.BadMessage, titan.Forbidden)):
+                await pool.send(node.name, Recruit(cut))
+        assert node.running.holdings() == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Content(1 << 62, 256 << 10, b"m" * 32),
+        Content(10, 0, b"m" * 32),
+        Content(10, 1 << 40, b"m" * 32),
+        Content(0, 256 << 10, b"m" * 32),
+    ],
+)
+async def test_data_of_an_impossible_shape_is_refused_and_takes_no_room(content: Content) -> None:
+    async with SimulatedPool(4) as sim:
+        node = sim.nodes[2]
+        forged = forge(sim, STRANGER, name=names.content_name(b"c" * 32), kind="data", type="", content=content)
+        with pytest.raises(titan.RemotableError):
+            await order(sim, node, Recruit(forged.raw))
+        await sim.settle(seconds=60)
+        assert node.running.blobs.used() == 0
+        assert node.running.holdings() == []
+
+
+# --- deletion -------------------------------------------------------------------------------------------------
+
+
+async def test_nobody_deletes_what_is_anothers() -> None:
+    async with SimulatedPool(10) as sim:
+        owner = await sim.client()
+        receipt = await owner.publish(Calculator, "calc")
+        first = receipt.token
+        await sim.settle(seconds=5)
+        await owner.publish(Calculator, "calc")
+        await sim.settle(seconds=60)
+        holder = sim.holders("calc")[0]
+        held = next(row for row in holder.database.replicas())
+        object_id = names.object_id(sim.id, "calc")
+        expires = 1_700_000_000.0 + sim.now + 86400
+        forged = forge(sim, STRANGER)
+        tombstones = {
+            "no token": Tombstone(held.descriptor, 2**60, expires),
+            "a guess": Tombstone(held.descriptor, 2**60, expires, b"guess"),
+            "the token of the version before": Tombstone(held.descriptor, 2**60, expires, bytes.fromhex(first)),
+            "a descriptor of one's own": Tombstone(forged.raw, 2**60, expires, b"mine"),
+            "for ever": Tombstone(held.descriptor, 2**60, expires + 10**9, bytes.fromhex(receipt.token)),
+        }
+        for tombstone in tombstones.values():
+            raw = records.sign(tombstone, STRANGER, sim.id).raw
+            for node in sim.holders("calc"):
+                with contextlib.suppress(titan.BadMessage, titan.Forbidden):
+                    assert await order(sim, node, Bury(raw)) == "wrong token"
+            outsider = next(node for node in sim.nodes if node not in sim.holders("calc"))
+            with sim.network.on_host(outsider.ip):
+                await outsider.running.overlay.announce(object_id, [raw])
+        await sim.settle(seconds=600)
+        assert len(sim.holders("calc")) >= 3
+        assert await (await sim.client()).send("calc", "x") == "x"
+
+
+async def test_nobody_but_the_publisher_moves_an_object_away() -> None:
+    async with SimulatedPool(8) as sim:
+        await sim.publish(Calculator, "calc")
+        for node in sim.holders("calc"):
+            with pytest.raises(titan.Forbidden):
+                await order(sim, node, StepDown(names.object_id(sim.id, "calc")))
+        assert len(sim.holders("calc")) == 3
+
+
+async def test_a_withdrawal_that_is_sent_again_takes_nothing_back() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        target = sim.nodes[5]
+        only = titan.Policy(min_copies=1, max_copies=1, requires={"node": target.key.id.hex()})
+        heard: list[bytes] = []
+        announce_many = target.running.overlay.announce_many
+
+        async def listening(items: Any) -> Any:
+            heard.extend(raw for _, raw in items)
+            return await announce_many(items)
+
+        target.running.overlay.announce_many = listening  # type: ignore[method-assign]
+        receipt = await pool.publish(Calculator, "calc", policy=only)
+        assert await pool.delete("calc", receipt.token) == "deleted"
+        await sim.settle(seconds=30)
+        withdrawals = [raw for raw in heard if records.check(raw, Advertisement, sim.id).value.withdrawn]
+        assert withdrawals
+        await pool.publish(Calculator, "calc", policy=only)
+        replayer = sim.nodes[2]
+        with sim.network.on_host(replayer.ip):
+            await replayer.running.overlay.announce(names.object_id(sim.id, "calc"), withdrawals)
+        assert await (await sim.client()).send("calc", "back") == "back"
+
+
+# --- senders --------------------------------------------------------------------------------------------------
+
+
+async def test_a_grant_that_speaks_for_another_is_not_believed() -> None:
+    async with SimulatedPool(6) as sim:
+        await sim.publish(Calculator, "calc")
+        pool = await sim.client(user=STRANGER)
+        assert await pool.send("calc", []) == STRANGER.id.hex()
+        # A link that presents somebody else's delegation speaks for its own key alone.
+        thief = await sim.client(user=SigningKey(b"t" * 32))
+        stolen = pool._member._delegation()
+        await thief._member.links.close()
+        thief._member._delegation = lambda: stolen  # type: ignore[method-assign]
+        thief._member.wire()
+        thief._router = thief._member.router
+        assert await thief.send("calc", []) == thief._member.key.id.hex()
