@@ -31,6 +31,10 @@ class Hold(titan.Message[str], namespace="net"):
     path: str
 
 
+class Wait(Hold, namespace="net"):
+    """The same, of a handler that may run more than once."""
+
+
 class Overdraw(titan.Message[None], namespace="net"):
     """Raises `Insufficient`."""
 
@@ -76,6 +80,11 @@ class Desk:
             await asyncio.sleep(0.02)
         ctx.log.info("the file is there")
         return "there"
+
+    @titan.idempotent
+    async def wait(self, message: Wait, ctx: titan.Context) -> str:
+        """Waits for a file, too."""
+        return await self.hold(message, ctx)
 
     async def on(self, message: Pass, ctx: titan.Context) -> str:
         """Passes on."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import titan_overlay as titan
-from tests.net.nodes import Nodes
-from tests.net.services import Add, Count, Desk, Hold, InsufficientError, Overdraw, Pass, Single
+from tests.net.nodes import QUICK, Nodes
+from tests.net.services import Add, Count, Desk, Hold, InsufficientError, Overdraw, Pass, Single, Wait
 from titan_overlay.ambient import Ambient
 from titan_overlay.client import Pool
 from titan_overlay.identity.keys import SigningKey
@@ -397,3 +397,43 @@ async def test_what_was_put_in_the_clear_is_not_opened_by_any_key(pool: Pool) ->
         name = await pool.put(content)
         with pytest.raises(titan.Forbidden, match="does not open"):
             await pool.get(name, decrypt=True)
+
+
+# ---- holders that die ------------------------------------------------------------------------------------------
+
+
+async def until_at_work(pool: Pool, name: str) -> None:
+    async with asyncio.timeout(60):
+        while not (await pool.send(name, titan.Stats())).running:
+            await asyncio.sleep(0.02)
+
+
+async def test_what_may_have_run_is_not_sent_again_and_the_error_says_so(tmp_path: Path) -> None:
+    with Nodes(tmp_path, 3) as nodes:
+        async with titan.connect(nodes.line, data=nodes.user) as pool:
+            (holder,) = (await pool.publish(Single, "one")).holders
+            waiting = asyncio.create_task(pool.send("one", Hold(str(tmp_path / "never")), timeout=60))
+            await until_at_work(pool, "one")
+            nodes.kill(holder)
+            with pytest.raises(titan.Unavailable, match="went silent") as lost:
+                await waiting
+            assert lost.value.maybe_executed
+            with pytest.raises(titan.TitanError) as gone:
+                await pool.send("one", "hello", timeout=10)
+            assert isinstance(gone.value, titan.Unavailable | titan.NotFound | titan.DeadlineExceeded)
+
+
+async def test_what_may_run_twice_is_answered_although_its_holder_dies_at_work(tmp_path: Path) -> None:
+    with Nodes(tmp_path, 4, **QUICK) as nodes:
+        async with titan.connect(nodes.line, data=nodes.user) as pool:
+            receipt = await pool.publish(Desk, "desk")
+            gate = tmp_path / "gate"
+            waiting = asyncio.create_task(pool.send("desk", Wait(str(gate)), timeout=60))
+            await until_at_work(pool, "desk")
+            nodes.kill(next(node for node in receipt.holders if node != nodes.ids[0]))
+            gate.touch()
+            assert await waiting == "there"
+            # And the copy that is missing is made again.
+            async with asyncio.timeout(60):
+                while len({each.node for each in await pool.locate("desk")} & set(nodes.ids)) < 2:
+                    await asyncio.sleep(0.05)
