@@ -181,10 +181,15 @@ class SyncPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has left the pool."""
+        return not self._thread.is_alive()
+
     def close(self) -> None:
         """Leaves the pool; further calls fail."""
         atexit.unregister(self.close)
-        if self._process == os.getpid() and self._thread.is_alive():
+        if self._process == os.getpid() and not self.closed:
             with suppress(RuntimeError):  # it may end by itself just now
                 self._loop.call_soon_threadsafe(self._life.cancel)
             self._thread.join()
@@ -196,7 +201,7 @@ class SyncPool:
             trouble = "this pool was opened before the process was forked; open one in each process"
         elif threading.current_thread() is self._thread:
             trouble = "this would wait for itself: a callback of a pool cannot make a blocking call to that pool"
-        elif self._thread.is_alive():
+        elif not self.closed:
             with suppress(RuntimeError):
                 return asyncio.run_coroutine_threadsafe(work, self._loop)
         work.close()
@@ -288,7 +293,7 @@ _inherited: list[SyncPool] = []
 def _shared_pool() -> SyncPool:
     global _shared
     with _shared_lock:
-        if _shared is None:
+        if _shared is None or _shared.closed:  # closed: at exit, and what runs after that may still send
             _shared = SyncPool()
         return _shared
 
@@ -323,6 +328,6 @@ async def asend(name: str, message: Builtin, *, timeout: float = ...) -> Any: ..
 async def asend(name: str, message: Any, *, timeout: float = DEFAULT_TIMEOUT) -> Any:
     """As `send`, to be awaited: `await titan.asend("greeter", "hello")`."""
     pool = _shared
-    if pool is None:
+    if pool is None or pool.closed:
         pool = await asyncio.to_thread(_shared_pool)
     return await asyncio.wrap_future(pool._submit(pool._pool.send(name, message, timeout=timeout)))

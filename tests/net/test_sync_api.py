@@ -88,7 +88,7 @@ def test_the_blocking_pool_has_every_method_of_the_other() -> None:
         return {name for name in vars(cls) if not name.startswith("_")}
 
     assert public(titan.Pool) - public(titan.SyncPool) == {"stream_raw"}
-    assert public(titan.SyncPool) - public(titan.Pool) == {"close"}
+    assert public(titan.SyncPool) - public(titan.Pool) == {"close", "closed"}
 
 
 def test_a_stream_that_is_left_ends_at_the_other_end_too(pool: titan.SyncPool) -> None:
@@ -120,8 +120,10 @@ def test_a_closed_pool_says_so(nodes: Nodes) -> None:
     pool = titan.connect_sync(nodes.line, data=nodes.user)
     numbers = pool.stream("desk", Count(10**9))
     assert next(numbers) == 0
+    assert not pool.closed
     pool.close()
     pool.close()
+    assert pool.closed
     with pytest.raises(RuntimeError, match="this pool is closed"):
         pool.send("desk", "hello")
     with pytest.raises(RuntimeError, match="this pool is closed"):
@@ -261,6 +263,14 @@ def test_a_pool_of_worker_processes_sends(nodes: Nodes) -> None:
         """,
     )
     assert nodes.run(program) == "['0', '1', '2', '3']\n" * 2
+
+
+def test_what_runs_last_at_exit_may_still_send(nodes: Nodes) -> None:
+    # Registered before the connection is made, it runs after the connection was closed.
+    program = script(
+        nodes, "import atexit\natexit.register(lambda: print(titan.send('desk', 'bye')))\ntitan.send('desk', 'hello')\n"
+    )
+    assert nodes.run(program) == "bye\n"
 
 
 @pytest.mark.parametrize(
