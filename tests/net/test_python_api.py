@@ -49,6 +49,12 @@ def stranger(nodes: Nodes) -> AbstractAsyncContextManager[Pool]:
     return titan.connect(nodes.line, data=nodes.home / "stranger", key=SigningKey(b"s" * 32))
 
 
+async def until_at_work(pool: Pool, name: str) -> None:
+    async with asyncio.timeout(60):
+        while not (await pool.send(name, titan.Stats())).running:
+            await asyncio.sleep(0.02)
+
+
 # ---- ways in ---------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +176,21 @@ async def test_a_message_that_takes_too_long_ends_at_its_deadline(pool: Pool, de
     ):
         with pytest.raises(titan.DeadlineExceeded, match="took longer than"):
             await late()
+
+
+async def test_a_call_that_is_given_up_ends_the_handler(pool: Pool, tmp_path: Path) -> None:
+    await pool.publish(Single, "given/up")
+    never = Hold(str(tmp_path / "never"))
+    waiting = asyncio.create_task(pool.send("given/up", never, timeout=60))
+    await until_at_work(pool, "given/up")
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await pool.send("given/up", "the next message is not kept waiting") == "the next message is not kept waiting"
+    for timeout in (0.0, -1.0, 0.05):
+        with pytest.raises(titan.DeadlineExceeded):
+            await pool.send("given/up", never, timeout=timeout)
+    assert await pool.send("given/up", "hello") == "hello"
 
 
 async def test_a_chain_of_calls_that_comes_back_to_a_busy_object_is_refused_at_once(pool: Pool) -> None:
@@ -400,12 +421,6 @@ async def test_what_was_put_in_the_clear_is_not_opened_by_any_key(pool: Pool) ->
 
 
 # ---- holders that die ------------------------------------------------------------------------------------------
-
-
-async def until_at_work(pool: Pool, name: str) -> None:
-    async with asyncio.timeout(60):
-        while not (await pool.send(name, titan.Stats())).running:
-            await asyncio.sleep(0.02)
 
 
 async def test_what_may_have_run_is_not_sent_again_and_the_error_says_so(tmp_path: Path) -> None:
