@@ -188,7 +188,7 @@ def jump(monkeypatch: pytest.MonkeyPatch) -> Jump:
     return offsets.__setitem__
 
 
-@pytest.mark.parametrize("hours", [6, -6, 1000, -1000, -400_000])
+@pytest.mark.parametrize("hours", [6, -6, -400_000])
 async def test_one_clock_that_jumps_disturbs_nobody_and_heals_when_it_is_right_again(jump: Jump, hours: int) -> None:
     async with SimulatedPool(12) as sim:
         pool = await sim.client()
@@ -211,7 +211,7 @@ async def test_one_clock_that_jumps_disturbs_nobody_and_heals_when_it_is_right_a
         assert {each.node for each in found} == {each.key.id.hex() for each in sim.holders("calc")}
 
 
-@pytest.mark.parametrize("hours", [6, -6, 72])
+@pytest.mark.parametrize("hours", [6, -6])
 async def test_all_clocks_that_jump_together_lose_nothing(jump: Jump, hours: int) -> None:
     async with SimulatedPool(12) as sim:
         pool = await sim.client()
