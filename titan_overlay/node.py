@@ -50,6 +50,8 @@ DIAL_BACK_RETRY_SECONDS = 300.0
 PASSING_BYTES_MAX = 8 << 20
 """Larger data is not picked up in passing."""
 PASSING_AT_ONCE = 2
+BLOBS_KEPT = "blobs kept"
+"""Setting: the database was once damaged, so contents that it does not name may be all that is left of something."""
 OBJECT_GROUP = "titan_overlay.objects"
 
 
@@ -108,6 +110,7 @@ class Node(Member):
         """
         self._started = asyncio.get_running_loop().time()
         await self.blobs.open()
+        await self._clear_away()
         interface, port = parse_address(self.config.listen)
         await self._open_both(interface, port)
         known = self._known()
@@ -132,6 +135,20 @@ class Node(Member):
         self.spawn(self._save_peers(), "saving the known peers")
         if self._cpu_seconds is not None:
             self.spawn(self._watch_cpu(self._cpu_seconds), "watching the CPU budget")
+
+    async def _clear_away(self) -> None:
+        """Frees the room of contents that no replica needs: a crash came between writing a content and its row."""
+        if self.database.notices:  # it was damaged, and does not know what is here
+            self.database.put_setting(BLOBS_KEPT, b"1")
+        rows = self.database.replicas()
+        if self.database.setting(BLOBS_KEPT) or not (self.blobs.ids() and rows):
+            return
+        wanted: set[bytes] = {row.object_id for row in rows}
+        for row in rows:
+            wanted.add(records.check(row.descriptor, Descriptor, self.overlay.pool).value.bundle)
+        freed = await self.blobs.keep_only(wanted)
+        if freed:
+            log.info("%d contents that no replica needs were cleared away", freed)
 
     def _known(self) -> list[JoinLine]:
         """The peers of the last run, or of some minutes ago."""

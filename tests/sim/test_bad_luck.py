@@ -168,6 +168,39 @@ async def test_a_deletion_that_cannot_be_written_is_not_reported_as_done() -> No
         assert await pool.delete("calc", receipt.token) == "deleted"
 
 
+# --- power cuts -----------------------------------------------------------------------------------------------
+
+
+async def test_content_whose_row_was_never_written_takes_no_room_after_a_restart() -> None:
+    async with SimulatedPool(6) as sim:
+        pool, node = await sim.client(), sim.nodes[3]
+        kept = await pool.put(b"kept" * 1000, policy=only_on(node))
+        await pool.publish(Calculator, "calc", policy=only_on(node))
+        used = node.running.blobs.used()
+        await node.running.blobs.import_file(b"orphan" * 100_000)  # and then the power went
+        sim.kill(node)
+        await sim.restart(node)
+        assert node.running.blobs.used() == used
+        reader = await sim.client()
+        assert await reader.get(kept) == b"kept" * 1000
+        assert await reader.send("calc", "still there") == "still there"
+
+
+async def test_content_that_a_damaged_database_has_forgotten_is_left_alone() -> None:
+    async with SimulatedPool(6) as sim:
+        pool, node = await sim.client(), sim.nodes[3]
+        await pool.put(b"kept" * 1000, policy=only_on(node))
+        used = node.running.blobs.used()
+        sim.kill(node)
+        node.database = MemoryDatabase()
+        node.database.notices.append("it was damaged")
+        for _ in range(2):
+            await sim.restart(node)
+            await (await sim.client()).publish(Calculator, f"calc/{sim.now}", policy=only_on(node))
+            assert node.running.blobs.used() >= used
+            node.database.notices.clear()
+
+
 # --- clocks ---------------------------------------------------------------------------------------------------
 
 Jump = Callable[[str, float], None]

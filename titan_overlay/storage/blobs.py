@@ -12,6 +12,7 @@ A blob of one chunk is one file. Memory: about 200 bytes a blob, and the manifes
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Collection
 from contextlib import aclosing
 from pathlib import Path
 
@@ -382,6 +383,13 @@ class Blobs:
         if size is not None:
             self._used -= _cost(size)
         return size is not None
+
+    async def keep_only(self, wanted: Collection[bytes]) -> int:
+        """Frees the room of all other whole contents; how many there were. Not while contents are being taken in."""
+        unwanted = [each for each in self._sizes if each not in wanted]
+        for content_id in unwanted:
+            await self.remove(content_id)
+        return len(unwanted)
 
     async def remove(self, content_id: bytes) -> None:
         """Frees the room of a content, whole or begun; no error where there is none."""
