@@ -107,10 +107,10 @@ class Place:
     def logs(self) -> str:
         return "".join(f"\n--- {path.name}\n{path.read_text(errors='replace')}" for _, path in self._running)
 
-    def close(self) -> None:
+    def close(self, patience: float = 3.0) -> None:
         """Ends what still runs: politely, then not."""
-        for sign, patience in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0)):
-            until = time.monotonic() + patience
+        for sign, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+            until = time.monotonic() + seconds
             while _signal(process for process, _ in self._running) and time.monotonic() < until:
                 if sign:
                     _signal((process for process, _ in self._running), sign)

@@ -39,7 +39,7 @@ def test_the_examples_of_a_page_run(page: Path, pool: Place, tmp_path: Path) -> 
             if block.mark != "pool":
                 place.run(block)
     finally:
-        place.close()
+        place.close(patience=10.0)  # to leave takes a while; who is killed instead makes the others wait
 
 
 @pytest.mark.parametrize("block", SHELL, ids=str)
@@ -84,6 +84,12 @@ def test_the_readme_begins_with_the_two_commands() -> None:
     first, second = [block for block in blocks_of(ROOT / "README.md") if block.language == "sh"][:2]
     assert [line.split("#")[0].strip() for line in first.text.splitlines()] == ["make demo", "make test"]
     assert second.text.startswith("pipx install titan-overlay")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
 def test_output_matches_where_dots_stand_for_anything() -> None:
