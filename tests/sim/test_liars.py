@@ -1,7 +1,9 @@
 """What peers that lie can do: waste some time. What does not verify does not exist."""
 
 import contextlib
+from collections.abc import Callable
 from hashlib import sha256
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ObjectId, fingerprint
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Tombstone
+from titan_overlay.overlay.bodies import Holders
 from titan_overlay.pool.data import Read
 from titan_overlay.pool.orders import Bury, Recruit, StepDown
 from titan_overlay.testing.pool import PORT, SimulatedNode, SimulatedPool
+from titan_overlay.wire import codec
 
 pytestmark = pytest.mark.loops("virtual")
 
@@ -136,6 +140,20 @@ async def test_holders_that_hold_nothing_keep_nobody_from_an_answer() -> None:
             assert await reader.get(name) == DATA
         for node in sim.nodes:
             assert await sim.pool(node).send("calc", "x") == "x"
+
+
+async def test_a_version_that_nobody_can_show_keeps_nobody_from_publishing() -> None:
+    async with SimulatedPool(14) as sim:
+        pool = await sim.client()
+        await pool.publish(Calculator, "calc")
+        await sim.settle(seconds=60)
+        for liar in [node for node in sim.nodes if node not in sim.holders("calc")][:5]:
+            await advertise(sim, liar, names.object_id(sim.id, "calc"))
+        receipt = await pool.publish(Calculator, "calc")
+        await sim.settle(seconds=60)
+        described = await (await sim.client()).describe("calc")
+        assert isinstance(described, titan.Description)
+        assert described.version == receipt.version
 
 
 async def test_a_name_that_only_liars_hold_is_an_error() -> None:
@@ -304,3 +322,41 @@ async def test_a_grant_that_speaks_for_another_is_not_believed() -> None:
         thief._member.wire()
         thief._router = thief._member.router
         assert await thief.send("calc", []) == thief._member.key.id.hex()
+
+
+# --- the directory --------------------------------------------------------------------------------------------
+
+
+def serve(node: SimulatedNode, method: str, answer: Callable[[Contact, bytes], bytes]) -> None:
+    node.running.overlay.serve(method, answer)
+
+
+async def everyone_is_answered(sim: SimulatedPool, liars: list[SimulatedNode]) -> None:
+    for node in sim.nodes:
+        if node not in liars:
+            assert await sim.pool(node).send("calc", "x") == "x"
+    reader = await sim.client(through=next(node for node in sim.nodes if node not in liars))
+    assert await reader.send("calc", "x") == "x"
+    with pytest.raises(titan.NotFound):
+        await reader.send("nothing/here", "x")
+
+
+async def test_nodes_that_answer_lookups_with_garbage_stop_nobody() -> None:
+    async with SimulatedPool(14) as sim:
+        noise = Random(7)
+        liars = sim.nodes[1:5]
+        for liar in liars:
+            for method in ("find_node", "find_holders", "store", "probe"):
+                serve(liar, method, lambda contact, body: noise.randbytes(noise.randrange(400)))
+        await sim.publish(Calculator, "calc")
+        await everyone_is_answered(sim, liars)
+
+
+async def test_a_directory_that_forgets_what_it_was_told_loses_nothing() -> None:
+    async with SimulatedPool(14) as sim:
+        liars = sim.nodes[1:5]
+        empty = codec.encode(Holders(b"", 0, [], []))
+        for liar in liars:
+            serve(liar, "find_holders", lambda contact, body: empty)
+        await sim.publish(Calculator, "calc")
+        await everyone_is_answered(sim, liars)

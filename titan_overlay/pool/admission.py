@@ -192,8 +192,8 @@ class Admission:
         object_id = names.object_id(self._pool, value.name)
         self.check(descriptor, object_id)
         holders = self._co_holders(order.holders, object_id)
-        if not holders:
-            check_clock(value, now)
+        if all(each.value.version < value.version for each in holders):
+            check_clock(value, now)  # it is new, or its holders hide themselves
         lock = self._taking.setdefault(object_id, asyncio.Lock())
         try:
             async with lock, self._slots:

@@ -8,15 +8,15 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import Unavailable
+from titan_overlay.errors import Conflict, LinkError, RemotableError, Unavailable
 from titan_overlay.identity import grants, names, records
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Kind, Policy
+from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Kind, Policy, newer
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.host import Host
-from titan_overlay.pool.places import Places, contact_of
+from titan_overlay.pool.places import DESCRIBE_PATIENCE, Places, contact_of
 from titan_overlay.pool.recruiter import Recruiter
 from titan_overlay.pool.runner import Runner
 
@@ -99,6 +99,25 @@ class Publisher:
         )
         return records.sign(descriptor, self._user, self._overlay.pool), token.hex()
 
+    async def _check_newest(self, object_id: ObjectId, descriptor: Signed[Descriptor]) -> None:
+        """Somebody says that a later version is out there; where that is proven, this one would be lost among them.
+
+        Raises:
+            Conflict: it is.
+        """
+        name = descriptor.value.name
+        deadline = asyncio.get_running_loop().time() + DESCRIBE_PATIENCE
+        try:
+            async with asyncio.timeout_at(deadline):
+                place = await self._places.find(object_id, name=name, deadline=deadline, fresh=True)
+        except (RemotableError, LinkError, TimeoutError):
+            return  # nobody who says so can show it
+        if newer(place.descriptor, descriptor):
+            raise Conflict(
+                f"version {place.descriptor.value.version} of {name!r} is published already, a newer one than "
+                f"{descriptor.value.version}; is the clock of this machine behind? see: titan doctor"
+            )
+
     def _grant_for(self, name: str, now: float) -> bytes:
         for raw in self._granted:
             if grants.allows(raw, self._overlay.pool, self._user.id, grants.Right.PUBLISH, name, now):
@@ -143,6 +162,8 @@ class Publisher:
         policy = descriptor.value.policy
         found = await self._overlay.find_holders(object_id, everything=True)
         present = [each for each in found.advertisements if not each.value.withdrawn and not each.value.passing]
+        if descriptor.value.kind != "data" and any(each.value.version > descriptor.value.version for each in present):
+            await self._check_newest(object_id, descriptor)
         # A newer version replaces the old one where it is; new holders make up what is missing.
         renewals = await asyncio.gather(
             *(
