@@ -1,7 +1,8 @@
 """Keeps the routing table fresh: a tick every quarter of a minute, at most one refresh at a time, never a storm."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import TitanError
@@ -59,6 +60,16 @@ class Upkeep:
             self._timer.cancel()
         if self._refreshing is not None:
             self._refreshing.cancel()
+
+    def meanwhile(self, crawl: Coroutine[Any, Any, Any]) -> None:
+        """Walks on while others are served; ends with `stop`."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = self._loop.create_task(self._walk(crawl))
+        else:
+            crawl.close()
+
+    async def _walk(self, crawl: Coroutine[Any, Any, Any]) -> None:
+        await crawl
 
     def fill(self) -> None:
         """Refreshes now what a new node's table lacks, instead of at the next ticks."""
