@@ -4,6 +4,7 @@ More of it: `test_titan_node.py` (ports, directories, bootstraps), `test_cli.py`
 """
 
 import asyncio
+import gc
 import socket
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +17,7 @@ import pytest_asyncio
 import titan_overlay as titan
 from tests.net.awkward import Depth
 from tests.net.commands import node_fails
+from tests.net.commands import titan as run_titan
 from tests.net.conftest import Start
 from tests.net.nodes import Nodes
 from titan_overlay.client import Pool
@@ -215,6 +217,20 @@ async def test_nobody_at_the_address_is_a_clear_error(tmp_path: Path) -> None:
         with pytest.raises(titan.Unavailable, match=rf"no node answers at 127\.0\.0\.1:{port}.*is it up"):
             async with titan.connect(f"127.0.0.1:{port}", data=tmp_path / "user", timeout=1):
                 pass
+
+
+async def test_a_client_that_leaves_at_once_leaves_nothing_behind(nodes: Nodes) -> None:
+    for _ in range(5):
+        async with titan.connect(nodes.line, data=nodes.user):
+            pass  # before what it does meanwhile has had its first turn
+    gc.collect()  # a coroutine that nobody awaited would say so, and warnings are errors here
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1", "0"])
+def test_a_time_that_is_none_is_a_wrong_flag(nodes: Nodes, seconds: str) -> None:
+    said = run_titan("send", "x", "y", f"--timeout={seconds}", "--data", "node0", home=nodes.home, status=2)
+    assert b"--timeout" in said.stderr
+    assert b"defect" not in said.stderr
 
 
 # --- titan-node -----------------------------------------------------------------------------------------------

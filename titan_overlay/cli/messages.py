@@ -32,7 +32,7 @@ async def send(
         str | None, typer.Option("--json-message", "-m", metavar="JSON", help="A typed message as JSON.")
     ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print each reply of a stream as it comes.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 10.0,
+    timeout: Annotated[float, typer.Option(min=0.01, help="Seconds to wait for the answer.")] = 10.0,
 ) -> None:
     """Send a message to a name and print the reply.
 

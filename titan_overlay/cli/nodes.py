@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 async def census(
     face: Face,
     where: WhereOption = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to ask around.")] = 10.0,
+    timeout: Annotated[float, typer.Option(min=0.01, help="Seconds to ask around.")] = 10.0,
 ) -> None:
     """List the nodes of the pool, as they describe themselves."""
     async with face.pool() as pool:
@@ -47,7 +47,7 @@ async def top(
     where: WhereOption = None,
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds from one picture to the next.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="One picture, and done.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to ask around.")] = 5.0,
+    timeout: Annotated[float, typer.Option(min=0.01, help="Seconds to ask around.")] = 5.0,
 ) -> None:
     """Watch the nodes at work: load, objects, messages a second."""
     async with face.pool() as pool:

@@ -107,7 +107,7 @@ async def list_objects(
     node: Annotated[
         str | None, typer.Option("--node", metavar="ID", help='Only what this node holds; "here": yours.')
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to ask around.")] = 10.0,
+    timeout: Annotated[float, typer.Option(min=0.01, help="Seconds to ask around.")] = 10.0,
 ) -> None:
     """List objects, by asking the nodes what they hold."""
     async with face.pool() as pool:
@@ -135,7 +135,7 @@ async def list_objects(
 
 
 async def locate(
-    face: Face, name: NameArgument, timeout: Annotated[float, typer.Option(help="Seconds.")] = 10.0
+    face: Face, name: NameArgument, timeout: Annotated[float, typer.Option(min=0.01, help="Seconds.")] = 10.0
 ) -> None:
     """Show which nodes hold an object."""
     async with face.pool() as pool:
@@ -150,7 +150,7 @@ async def locate(
 
 
 async def describe(
-    face: Face, name: NameArgument, timeout: Annotated[float, typer.Option(help="Seconds.")] = 10.0
+    face: Face, name: NameArgument, timeout: Annotated[float, typer.Option(min=0.01, help="Seconds.")] = 10.0
 ) -> None:
     """Show what an object is, and which messages it takes."""
     from titan_overlay.errors import RemotableError
@@ -175,7 +175,7 @@ async def rm(
     token: Annotated[
         str, typer.Option("--token", help="The token that publish printed; without it, your key decides.")
     ] = "",
-    timeout: Annotated[float, typer.Option(help="Seconds.")] = 10.0,
+    timeout: Annotated[float, typer.Option(min=0.01, help="Seconds.")] = 10.0,
 ) -> None:
     """Delete an object (of data: your pin on it)."""
     from titan_overlay.errors import Forbidden
@@ -193,7 +193,7 @@ async def move(
     face: Face,
     name: NameArgument,
     node: Annotated[str, typer.Argument(help='Id of the node, or its first digits; "here": yours.')],
-    timeout: Annotated[float, typer.Option(help="Seconds.")] = 30.0,
+    timeout: Annotated[float, typer.Option(min=0.01, help="Seconds.")] = 30.0,
 ) -> None:
     """Move one copy of an object to a node."""
     async with face.pool() as pool:

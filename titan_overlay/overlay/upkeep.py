@@ -65,6 +65,8 @@ class Upkeep:
         """Walks on while others are served; ends with `stop`."""
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = self._loop.create_task(self._walk(crawl))
+            # One that is cancelled before its first step has awaited nothing.
+            self._refreshing.add_done_callback(lambda _: crawl.close())
         else:
             crawl.close()
 

@@ -105,7 +105,7 @@ class Upkeep:
         serial = next(self._serial)
         task = asyncio.get_running_loop().create_task(guarded())
         self._tasks[serial] = task
-        task.add_done_callback(lambda done: self._tasks.pop(serial, None))
+        task.add_done_callback(lambda done: (self._tasks.pop(serial, None), work.close()))
 
     # ---- when ------------------------------------------------------------------------------------------------
 
