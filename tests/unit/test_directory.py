@@ -6,7 +6,8 @@ import pytest
 
 from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity import names, records
-from titan_overlay.identity.ids import ObjectId, PoolId
+from titan_overlay.identity.grants import Right, issue
+from titan_overlay.identity.ids import ObjectId, PoolId, fingerprint
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Tombstone
 from titan_overlay.overlay import directory as rules
@@ -20,6 +21,7 @@ OWNER = SigningKey(sha256(b"owner").digest())
 HOLDER, OTHER = SigningKey(sha256(b"holder").digest()), SigningKey(sha256(b"other").digest())
 TOKEN = b"t" * 16
 THING = names.object_id(POOL, "thing")
+OWNED = f"~{fingerprint(OWNER.public)}/thing"
 
 
 def advertisement(
@@ -41,13 +43,14 @@ def tombstone(
     name: str = "thing",
     publisher: SigningKey = POOL_KEY,
     kind: str = "service",
+    grant: bytes = b"",
 ) -> bytes:
     content = Content(1, 1, sha256(sha256(b"1").digest()).digest()) if kind == "data" else None
     kind_of = "" if kind == "data" else "echo"
     token_hash = sha256(TOKEN).digest()
     descriptor = Descriptor(name, kind, kind_of, 1, NOW - 60, token_hash=token_hash, content=content)
     raw = records.sign(descriptor, publisher, POOL).raw
-    return records.sign(Tombstone(raw, version, NOW + 3600, token), signer, POOL).raw
+    return records.sign(Tombstone(raw, version, NOW + 3600, token, grant), signer, POOL).raw
 
 
 def test_what_a_holder_says_is_kept_until_it_expires() -> None:
@@ -105,9 +108,8 @@ def test_counted_holders_come_before_caches_and_withdrawals() -> None:
     assert kept.get(THING, NOW).advertisements == [holder, cache, gone]
 
 
-def test_a_full_shelf_gives_up_caches_and_keeps_old_holders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "MAX_PER_OBJECT", 3)
-    kept = Directory(POOL)
+def test_a_full_shelf_gives_up_caches_and_keeps_old_holders() -> None:
+    kept = Directory(POOL, max_per_object=3)
     old = [advertisement(SigningKey(bytes([n]) * 32)) for n in (1, 2)]
     cache = advertisement(SigningKey(b"3" * 32), passing=True)
     for raw in (*old, cache):
@@ -153,6 +155,18 @@ def test_the_token_deletes_its_version_and_no_later_one() -> None:
         Directory(POOL).put(tombstone(OTHER, 2, TOKEN), NOW)
     with pytest.raises(Forbidden):
         Directory(POOL).put(tombstone(OTHER, 1, b"wrong"), NOW)
+
+
+def test_who_has_a_grant_to_delete_and_the_pool_itself_delete_too() -> None:
+    assert Directory(POOL).put(tombstone(POOL_KEY, 2, publisher=OWNER, name=OWNED), NOW) is not None
+    grant = issue(POOL_KEY, POOL, OTHER.id, Right.DELETE, expires=NOW + 60).raw
+    by_grant = tombstone(OTHER, 2, publisher=OWNER, name=OWNED, grant=grant)
+    assert Directory(POOL).put(by_grant, NOW) is not None
+    with pytest.raises(Forbidden):
+        Directory(POOL).put(tombstone(HOLDER, 2, publisher=OWNER, name=OWNED, grant=grant), NOW)
+    evidence = Evidence(names.object_id(POOL, OWNED), POOL, NOW)
+    evidence.add([], [by_grant])
+    assert evidence.conclusive
 
 
 def test_deleting_a_pin_of_data_leaves_the_holders() -> None:

@@ -180,16 +180,25 @@ def check_tombstone(raw: bytes, pool: PoolId, now: float) -> Signed[Tombstone]:
         raise BadMessage(f"the tombstone of {descriptor.value.name!r} has expired")
     if tombstone.expires > now + tombstone_seconds(descriptor.value.policy) + grants.CLOCK_TOLERANCE:
         raise BadMessage(f"the tombstone of {descriptor.value.name!r} would last longer than tombstones do")
-    name, right = descriptor.value.name, grants.Right.DELETE
-    if signed.public in (descriptor.public, pool) or grants.allows(
-        tombstone.grant or None, pool, signed.signer, right, name, now
-    ):
-        return signed
-    if not tombstone.token or sha256(tombstone.token).digest() != descriptor.value.token_hash:
-        raise Forbidden(f"this token does not delete {descriptor.value.name!r}, and its publisher did not sign")
-    if tombstone.version > descriptor.value.version:
-        raise Forbidden(f"a token deletes one version of {descriptor.value.name!r}, {descriptor.value.version}")
+    check_may_delete(signed, descriptor, pool, now)
     return signed
+
+
+def check_may_delete(signed: Signed[Tombstone], descriptor: Signed[Descriptor], pool: PoolId, now: float) -> None:
+    """Whether the signer of this tombstone may delete what it describes.
+
+    Raises:
+        Forbidden: it is neither the publisher nor the pool, and has neither the token nor a grant to delete.
+    """
+    tombstone, name = signed.value, descriptor.value.name
+    if signed.public in (descriptor.public, pool):
+        return
+    if grants.allows(tombstone.grant or None, pool, signed.signer, grants.Right.DELETE, name, now):
+        return
+    if not tombstone.token or sha256(tombstone.token).digest() != descriptor.value.token_hash:
+        raise Forbidden(f"this token does not delete {name!r}, and its publisher did not sign")
+    if tombstone.version > descriptor.value.version:
+        raise Forbidden(f"a token deletes one version of {name!r}, {descriptor.value.version}")
 
 
 def _check_kind(value: Descriptor) -> None:

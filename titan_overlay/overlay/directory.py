@@ -5,14 +5,13 @@ it expires, and a tombstone ends all advertisements of the versions that it cove
 what is there stays (long-renewed holders before new ones) and the newcomer is refused.
 """
 
-from hashlib import sha256
 from typing import NamedTuple
 
-from titan_overlay.errors import BadMessage, Forbidden
+from titan_overlay.errors import BadMessage
 from titan_overlay.identity import names, records
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Advertisement, Tombstone, check_descriptor
+from titan_overlay.identity.statements import Advertisement, Tombstone, check_descriptor, check_may_delete
 
 MAX_ADVERTISEMENT_SECONDS = 86400.0
 MAX_TOMBSTONE_SECONDS = 400 * 86400.0
@@ -75,11 +74,15 @@ class Directory:
 
     Args:
         pool: whose statements to keep; may be set later, before the first `put`.
+        max_statements: of all objects together. max_per_object: holders of one.
     """
 
-    def __init__(self, pool: PoolId | None = None, *, max_statements: int = MAX_STATEMENTS) -> None:
+    def __init__(
+        self, pool: PoolId | None = None, *, max_statements: int = MAX_STATEMENTS, max_per_object: int = MAX_PER_OBJECT
+    ) -> None:
         self.pool = pool
         self._max = max_statements
+        self._max_per_object = max_per_object
         self._shelves: dict[ObjectId, _Shelf] = {}
         self._by_holder: dict[NodeId, int] = {}
         self._size = 0
@@ -173,7 +176,7 @@ class Directory:
             return False
         if self._full(now):
             return False
-        if shelf is not None and len(shelf.holders) >= MAX_PER_OBJECT:
+        if shelf is not None and len(shelf.holders) >= self._max_per_object:
             useless = (h for h, kept in shelf.holders.items() if kept.expires <= now or kept.withdrawn or kept.passing)
             least = next(useless, None)
             if least is None or value.passing:
@@ -232,12 +235,8 @@ def proven(tombstone: Signed[Tombstone], pool: PoolId, now: float) -> tuple[str,
     """Name of the object that this tombstone ends, and the publisher of the descriptor in it.
 
     Raises:
-        BadMessage, Forbidden: neither the token of that version nor the publisher's own signature.
+        BadMessage, Forbidden: whoever signed it may not delete that.
     """
-    value = tombstone.value
-    descriptor = check_descriptor(value.descriptor, None, pool)
-    by_owner = tombstone.signer == descriptor.signer
-    by_token = bool(value.token) and sha256(value.token).digest() == descriptor.value.token_hash
-    if not by_owner and not (by_token and value.version <= descriptor.value.version):
-        raise Forbidden("neither the publisher nor the bearer of the token signed this tombstone")
+    descriptor = check_descriptor(tombstone.value.descriptor, None, pool)
+    check_may_delete(tombstone, descriptor, pool, now)
     return descriptor.value.name, descriptor.signer
