@@ -109,34 +109,25 @@ class NodeConfig:
     directory_copies: Annotated[int, whole_in(1, 64)] = 8
     """Nodes near an object's id that are given its advertisements."""
 
-    directory_entries_max: Annotated[int, whole_in(1, 10_000_000)] = 65_536
-    """Advertisements that this node keeps for others, over all objects (about 1 KiB each)."""
+    directory_entries_max: Annotated[int, whole_in(1, 10_000_000)] = 100_000
+    """Statements that this node keeps for others, over all objects (about 1 KiB each)."""
 
     directory_entries_per_id_max: Annotated[int, whole_in(1, 4096)] = 64
-    """Advertisements that this node keeps for any one object."""
+    """Holders of any one object that this node keeps."""
 
     refresh_interval: Annotated[float, seconds_in(60, 86_400)] = 3600.0
-    """A bucket without a lookup for this long is refreshed (Kademlia, 2.3)."""
-
-    puzzle_bits: Annotated[int, whole_in(0, 32)] = 0
-    """Zero bits that the hash of a node's id starts with; fixed at a pool's founding (S/Kademlia, 4.1)."""
+    """A bucket without a lookup for this long, +/- 20 %, is refreshed (Kademlia, 2.3)."""
 
     # Links and messages.
 
-    deadline: Annotated[float, seconds_in(0.001, 3600)] = 10.0
-    """Time for a message to be answered, all tries together, where the caller names none."""
+    message_bytes_max: Annotated[int, bytes_in(64 * KIB, MIB)] = MIB
+    """Largest message, reply or item of a stream for objects here; a larger one is refused with an error."""
 
-    frame_bytes_max: Annotated[int, bytes_in(64 * KIB, 16 * MIB)] = MIB
-    """Largest frame on a link; a longer one ends it. Bigger payloads travel in chunks."""
+    links_max: Annotated[int, whole_in(1, 100_000)] = 1024
+    """Links that others have opened to this node; above it the one idle for longest is closed."""
 
-    message_bytes_max: Annotated[int, bytes_in(64 * KIB, GIB)] = 64 * MIB
-    """Largest message or reply, chunks put together; a larger one is refused with an error."""
-
-    links_max: Annotated[int, whole_in(1, 100_000)] = 256
-    """Open links; above it the one idle for longest is closed."""
-
-    requests_per_peer_max: Annotated[int, whole_in(1, 65_536)] = 256
-    """Requests of one peer in work at once; above it that peer gets `Overloaded`."""
+    requests_per_peer_max: Annotated[int, whole_in(1, 65_536)] = 1024
+    """Requests on one peer's link that are in work at once; above it that peer gets `Overloaded`."""
 
     mailbox_size: Annotated[int, whole_in(1, 65_536)] = 128
     """Messages that wait for one object; above it the sender gets `Overloaded`."""
@@ -147,7 +138,7 @@ class NodeConfig:
     # Objects and their life-cycle.
 
     advertise_interval: Annotated[float, seconds_in(1, 86_400)] = 600.0
-    """Each object held is advertised this often, +/- 10 %. An advertisement lives `advertisement_ttl`."""
+    """Each object held is advertised this often, +/- 10 %. An advertisement lives 2.5 intervals: two may be lost."""
 
     probe_interval: Annotated[float, seconds_in(0.1, 3600)] = 30.0
     """Each co-holder next in rank is probed this often."""
@@ -164,16 +155,8 @@ class NodeConfig:
     cache_bytes: Annotated[int, parse_size] = 64 * MIB
     """Room, out of `max_bytes`, for data picked up in passing. 0: keep none."""
 
-    clock_tolerance: Annotated[float, seconds_in(0, 86_400)] = 120.0
-    """How far the wall clocks of two nodes may differ before a signed expiry is misjudged."""
-
     stop_timeout: Annotated[float, seconds_in(0, 600)] = 10.0
     """Time to withdraw and hand replicas over when the node is asked to stop."""
-
-    @property
-    def advertisement_ttl(self) -> float:
-        """Seconds that an advertisement lives: 2.5 intervals, so that two may be lost."""
-        return 2.5 * self.advertise_interval
 
 
 _PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {

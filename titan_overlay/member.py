@@ -17,7 +17,7 @@ from titan_overlay.identity.grants import Delegate, JoinLine, Right, allows
 from titan_overlay.identity.grants import speaker as speaker_of
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.links.links import Links, Peer
+from titan_overlay.links.links import Limits, Links, Peer
 from titan_overlay.links.shared import Reply
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool import host
@@ -73,6 +73,9 @@ class Member:
             k=config.k,
             alpha=config.alpha,
             copies=config.directory_copies,
+            refresh_seconds=config.refresh_interval,
+            statements_max=config.directory_entries_max,
+            statements_per_object_max=config.directory_entries_per_id_max,
             client=client,
             hints=self.hints,
         )
@@ -98,7 +101,7 @@ class Member:
                 objects=OBJECTS_MAX,
                 mailbox=self.config.mailbox_size,
                 concurrency=self.config.concurrency,
-                message_bytes=self.config.frame_bytes_max,
+                message_bytes=self.config.message_bytes_max,
             ),
         )
 
@@ -112,9 +115,17 @@ class Member:
             self._handle,
             secure=self._secure,
             serving=not self.client,
+            limits=Limits(inbound_links=self.config.links_max, requests_per_peer=self.config.requests_per_peer_max),
             grant=self._delegation(),
         )
-        self.router = Router(self.overlay, self.links, self.host, self.me, self.ambient)
+        self.router = Router(
+            self.overlay,
+            self.links,
+            self.host,
+            self.me,
+            self.ambient,
+            places_max=self.config.holder_cache_entries,
+        )
         self.recruiter = Recruiter(self.overlay, self.links, self.ambient)
 
     def _delegation(self) -> bytes:

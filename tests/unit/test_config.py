@@ -1,10 +1,12 @@
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import titan_overlay
 from titan_overlay.config import NodeConfig, default_data_directory, load, resolve
 from titan_overlay.errors import ConfigError
 
@@ -93,7 +95,7 @@ def test_a_plugin_may_bring_its_own_tables():
         ({"flags": {"labels": ["cores"]}}, r"^flag --labels: labels: 'cores' is not a label"),
         ({"flags": {"log_level": "loud"}}, r"log_level: 'loud' is not one of debug, info, warning, error"),
         ({"flags": {"probe_interval": "0s"}}, r"probe_interval: '0s' is not between 0.1 and 3600 seconds"),
-        ({"flags": {"frame_bytes_max": "1kB"}}, r"frame_bytes_max: '1kB' is not between 65536 and"),
+        ({"flags": {"message_bytes_max": "1kB"}}, r"message_bytes_max: '1kB' is not between 65536 and"),
     ],
 )
 def test_a_bad_setting_names_where_it_came_from_and_what_would_be_right(arguments, message):
@@ -134,9 +136,12 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path, co
         load(file=Path("a\0b"))
 
 
-def test_an_advertisement_outlives_two_lost_renewals():
-    config = NodeConfig(advertise_interval=100.0)
-    assert config.advertisement_ttl == 250.0
+def test_no_setting_is_for_show():
+    """Each is read somewhere, as `config.<key>`."""
+    package = Path(titan_overlay.__file__).parent
+    code = "".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py") if path.name != "config.py")
+    keys = [key for key, _, _ in resolve().rows()]
+    assert [key for key in keys if not re.search(rf"config\.{key}\b", code)] == []
 
 
 def test_the_default_directory_belongs_to_the_user(monkeypatch: pytest.MonkeyPatch):

@@ -12,7 +12,7 @@ from titan_overlay.config import NodeConfig
 from titan_overlay.errors import BadMessage, ConfigError, Forbidden
 from titan_overlay.identity import grants
 from titan_overlay.identity.grants import JoinLine, Right
-from titan_overlay.identity.ids import NodeId, PoolId, solves_puzzle
+from titan_overlay.identity.ids import NodeId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.node import Node
 from titan_overlay.pool.packing import installed_types
@@ -64,7 +64,7 @@ def prepare(config: NodeConfig, directory: DataDirectory, ambient: Ambient) -> P
     for line in lines:
         if line.invitation:
             directory.save_grant(line.invitation)
-    key = directory.node_key(ambient, lambda made: solves_puzzle(made.id, config.puzzle_bits))
+    key = directory.node_key(ambient)
     owner = directory.client_key(ambient)
     database = SqliteDatabase(directory.database)
     try:

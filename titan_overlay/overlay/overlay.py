@@ -27,12 +27,12 @@ from titan_overlay.overlay.answers import CONTACTS_PER_REPLY, MAX_ITEMS, REGION,
 from titan_overlay.overlay.bodies import FindHolders, FindNode, Holders
 from titan_overlay.overlay.calls import Handler, HandshakeRefused
 from titan_overlay.overlay.crawl import Crawl
-from titan_overlay.overlay.directory import Directory
+from titan_overlay.overlay.directory import MAX_PER_OBJECT, MAX_STATEMENTS, Directory
 from titan_overlay.overlay.evidence import Evidence
 from titan_overlay.overlay.handshake import Handshakes
 from titan_overlay.overlay.lookup import Lookup
 from titan_overlay.overlay.protocol import OverlayProtocol
-from titan_overlay.overlay.routing import RoutingTable
+from titan_overlay.overlay.routing import REFRESH_SECONDS, RoutingTable
 from titan_overlay.overlay.sessions import SERVING, Session
 from titan_overlay.overlay.upkeep import Upkeep
 from titan_overlay.wire import codec
@@ -69,6 +69,8 @@ class Overlay(Server):
         key: the node's key; its id is the place in the overlay.
         pool: None to learn it from the first contact (trust on first use).
         k: contacts a bucket. alpha: questions in flight. copies: nodes that keep each statement.
+        refresh_seconds: a bucket without a lookup for so long is refreshed.
+        statements_max: that are kept for others; statements_per_object_max: of them, about one object.
         client: holds sessions but never enters routing tables.
         puzzle_bits: leading zero bits that an id's hash must have.
         hints: raw advertisements that this node can vouch for (its own replicas, its holder cache), told on the way.
@@ -84,20 +86,23 @@ class Overlay(Server):
         k: int = 20,
         alpha: int = 3,
         copies: int = 8,
+        refresh_seconds: float = REFRESH_SECONDS,
+        statements_max: int = MAX_STATEMENTS,
+        statements_per_object_max: int = MAX_PER_OBJECT,
         client: bool = False,
         puzzle_bits: int = 0,
         hints: Callable[[ObjectId], Sequence[bytes]] = lambda object_id: (),
         admit: Callable[[bytes, bytes], bool] = lambda public, grant: True,
         grant: bytes = b"",
     ) -> None:
-        self.directory = Directory(pool)
+        self.directory = Directory(pool, max_statements=statements_max, max_per_object=statements_per_object_max)
         super().__init__(k, alpha, key.id, self.directory)
         self.transport: Any = None
         self.key = key
         self.copies = copies
         self.client = client
         self.serving = False
-        self.table = RoutingTable(key.id, k)
+        self.table = RoutingTable(key.id, k, refresh_seconds)
         self.on_moved: Callable[[], None] | None = None
         """Told when others see this node at another address than before."""
         self.find_seeds: Callable[[], Sequence[JoinLine]] = lambda: ()

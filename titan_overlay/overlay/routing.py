@@ -77,11 +77,13 @@ class RoutingTable(StockTable):
     Args:
         me: id of this node, which never enters.
         k: contacts a bucket.
+        refresh_seconds: a bucket through which no lookup went for about so long is stale.
     """
 
     buckets: list[Bucket]
 
-    def __init__(self, me: NodeId, k: int) -> None:
+    def __init__(self, me: NodeId, k: int, refresh_seconds: float = REFRESH_SECONDS) -> None:
+        self._refresh_seconds = refresh_seconds
         self._me = int.from_bytes(me, "big")
         self._size = 0
         self._look_at = 0.0
@@ -296,7 +298,7 @@ class RoutingTable(StockTable):
         The deepest bucket is refreshed by looking up an id next to this node's own.
         """
         bucket = min(self.buckets, key=lambda each: each.refreshed)
-        if now - bucket.refreshed < REFRESH_SECONDS * (0.8 + 0.4 * random.random()):
+        if now - bucket.refreshed < self._refresh_seconds * (0.8 + 0.4 * random.random()):
             return None
         bucket.refreshed = now
         return random.randint(*bucket.range).to_bytes(ID_BYTES, "big")

@@ -92,6 +92,8 @@ class Admission:
         self._labels = labels
         self._taking: dict[ObjectId, asyncio.Lock] = {}
         self._slots = asyncio.Semaphore(TAKING_MAX)
+        self._cached: dict[ObjectId, int] = {}
+        """Bytes of what is held in passing only."""
         self._buried = {row.object_id: row.raw for row in database.tombstones()}
         self.reason = "this node hosts no objects (--no-host)" if config.no_host else ""
         """Why nothing is taken in, or empty."""
@@ -222,11 +224,14 @@ class Admission:
         now = self._ambient.wall()
         pin = descriptor if value.kind == "data" and not passing else None
         held = self._host.get(object_id)
+        if passing:
+            self._check_passing(value, held is not None)
         if held is not None and held.descriptor.value.kind == "data":
             expires = max(self._expires(held.descriptor.value, now), self._expires(value, now), key=_forever_last)
             descriptor = held.descriptor
             row = ReplicaRow(object_id, descriptor.raw, now, expires, passing)
             self._write(row, pin)
+            self._note_passing(row, value)
             return await taken(descriptor, holders, row)
         sources = [source, *(contact_of(each) for each in holders if each.signer != source.id)]
         runner = await self._runner(descriptor, object_id, sources)
@@ -245,7 +250,22 @@ class Admission:
         except BaseException:
             self._database.drop_replica(object_id)
             raise
+        self._note_passing(row, value)
         return await taken(descriptor, holders, row)
+
+    def _check_passing(self, value: Descriptor, held: bool) -> None:
+        """Whether data may be picked up in passing. Raises Forbidden, Conflict, Overloaded."""
+        if value.content is None or not value.policy.cache:
+            raise Forbidden(f"{value.name!r} is not to be cached")
+        if held:
+            raise Conflict(f"{value.name!r} is held here already")
+        if sum(self._cached.values()) + value.content.size > self._config.cache_bytes:
+            raise Overloaded("the cache of this node is full", retry_after=value.policy.cache_ttl)
+
+    def _note_passing(self, row: ReplicaRow, value: Descriptor) -> None:
+        self._cached.pop(row.object_id, None)
+        if row.passing and value.content is not None:
+            self._cached[row.object_id] = value.content.size
 
     def _write(self, row: ReplicaRow, pin: Signed[Descriptor] | None) -> None:
         """What must survive a crash, all of it or nothing."""
@@ -341,6 +361,7 @@ class Admission:
         except RemotableError as why:
             self._not_restored(row, why)
             return None
+        self._note_passing(row, descriptor.value)
         return descriptor
 
     def _not_restored(self, row: ReplicaRow, why: RemotableError) -> None:
@@ -352,6 +373,7 @@ class Admission:
     async def release(self, object_id: ObjectId) -> None:
         """Drops a replica with everything that was kept for it."""
         held = self._host.get(object_id)
+        self._cached.pop(object_id, None)
         await self._host.remove(object_id)
         self._database.drop_replica(object_id)
         for raw in self._database.pins(object_id):

@@ -59,7 +59,8 @@ class Place:
 class Places:
     """Knows, or finds out, where objects live."""
 
-    def __init__(self, overlay: Overlay, links: Links, ambient: Ambient) -> None:
+    def __init__(self, overlay: Overlay, links: Links, ambient: Ambient, remembered_max: int = PLACES_MAX) -> None:
+        self._remembered_max = remembered_max
         self._overlay = overlay
         self._links = links
         self._ambient = ambient
@@ -123,10 +124,14 @@ class Places:
         holders = [each for each in holders if self.may_host(each, descriptor)]
         if not holders:
             raise NotFound(f"{what} has no holder with the right to host it", asked=found.asked)
-        place = Place(descriptor, holders, asyncio.get_running_loop().time())
-        self._places[object_id] = place
+        return self._remember(object_id, descriptor, holders)
+
+    def _remember(
+        self, object_id: ObjectId, descriptor: Signed[Descriptor], holders: list[Signed[Advertisement]]
+    ) -> Place:
+        place = self._places[object_id] = Place(descriptor, holders, asyncio.get_running_loop().time())
         self._places.move_to_end(object_id)
-        while len(self._places) > PLACES_MAX:
+        while len(self._places) > self._remembered_max:
             self._places.popitem(last=False)
         return place
 
@@ -186,7 +191,7 @@ class Places:
     def remember(self, descriptor: Signed[Descriptor], holders: list[Signed[Advertisement]]) -> None:
         """What was just published is found without a look-up."""
         object_id = names.object_id(self._overlay.pool, descriptor.value.name)
-        self._places[object_id] = Place(descriptor, holders, asyncio.get_running_loop().time())
+        self._remember(object_id, descriptor, holders)
 
     def forget(self, object_id: ObjectId) -> None:
         """The next message looks the object up anew."""

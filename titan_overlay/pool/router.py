@@ -20,7 +20,7 @@ from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.any_holder import AnyHolder, Request
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.host import Host
-from titan_overlay.pool.places import DIAL_PATIENCE, Place, Places, contact_of
+from titan_overlay.pool.places import DIAL_PATIENCE, PLACES_MAX, Place, Places, contact_of
 
 
 class Caller(Protocol):
@@ -32,12 +32,21 @@ class Caller(Protocol):
 class Router:
     """Brings messages to objects by name."""
 
-    def __init__(self, overlay: Overlay, links: Links, host: Host, me: Sender, ambient: Ambient) -> None:
+    def __init__(
+        self,
+        overlay: Overlay,
+        links: Links,
+        host: Host,
+        me: Sender,
+        ambient: Ambient,
+        *,
+        places_max: int = PLACES_MAX,
+    ) -> None:
         self._overlay = overlay
         self._links = links
         self._host = host
         self._me = me
-        self.places = Places(overlay, links, ambient)
+        self.places = Places(overlay, links, ambient, places_max)
         self.any_holder = AnyHolder(self.places, links, ambient)
         self.callers: dict[str, Caller] = {"data": self.any_holder, "service": self.any_holder}
 
