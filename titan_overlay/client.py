@@ -9,6 +9,7 @@ import functools
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
@@ -36,6 +37,7 @@ from titan_overlay.pool.bundles import Source
 from titan_overlay.pool.data import ContentSource, DataRunner, open_source
 from titan_overlay.pool.message import Message, decode_reply, encode_message
 from titan_overlay.pool.orders import Bury, NodeInfo, StepDown
+from titan_overlay.pool.pins import find_pin
 from titan_overlay.pool.places import Place, contact_of
 from titan_overlay.pool.publisher import Publisher
 from titan_overlay.pool.publisher import Receipt as Receipt
@@ -378,6 +380,17 @@ class Pool:
         except ValueError:
             return "wrong token"
         descriptor = place.descriptor
+        if descriptor.value.kind == "data":
+            holders = [contact_of(each) for each in place.holders]
+            who, token_hash = (b"", sha256(proof).digest()) if proof else (member.user.public, b"")
+            descriptor = (
+                await find_pin(
+                    member.links, member.overlay.pool, holders, object_id, publisher=who, token_hash=token_hash
+                )
+                or descriptor
+            )
+        if proof and sha256(proof).digest() != descriptor.value.token_hash:
+            return "wrong token"
         expires = member.ambient.wall() + tombstone_seconds(descriptor.value.policy)
         grant = b"" if proof else member.grant_for(Right.DELETE, descriptor.value.name)
         tombstone = records.sign(

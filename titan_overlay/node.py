@@ -30,7 +30,7 @@ from titan_overlay.pool.bundles import BundleLoader
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.keeper import Keeper
 from titan_overlay.pool.message import decode_reply, encode_message
-from titan_overlay.pool.orders import Accepted, DialBack, Holding, NodeInfo, Recruit, StepDown
+from titan_overlay.pool.orders import PINS_MAX, Accepted, DialBack, Holding, NodeInfo, Pins, Recruit, StepDown
 from titan_overlay.pool.places import Place, contact_of
 from titan_overlay.pool.runner import ServiceRunner
 from titan_overlay.storage.blobs import Blobs
@@ -381,6 +381,14 @@ class Node(Member):
         if outcome == "deleted":
             await self.keeper.deleted(proven, self.admission.object_in(tombstone))
         return "deleted" if outcome == "unpinned" else outcome
+
+    def pins(self, order: Pins) -> list[bytes]:
+        found = []
+        for raw in self.database.pins(ObjectId(order.object_id)):
+            pin = records.check(raw, Descriptor, self.overlay.pool)
+            if order.publisher in (b"", pin.public) and order.token_hash in (b"", pin.value.token_hash):
+                found.append(raw)
+        return found[:PINS_MAX]
 
     async def step_down(self, order: StepDown, sender: Sender) -> bool:
         object_id = ObjectId(order.object_id)

@@ -18,6 +18,7 @@ from titan_overlay.pool.orders import (
     Leave,
     Neighbours,
     NodeInfo,
+    Pins,
     Recruit,
     StepDown,
 )
@@ -30,6 +31,7 @@ class NodeActions(Protocol):
 
     async def take(self, order: Recruit) -> Accepted: ...
     async def bury(self, tombstone: bytes) -> str: ...
+    def pins(self, order: Pins) -> list[bytes]: ...
     async def step_down(self, order: StepDown, sender: Sender) -> bool: ...
     async def dial_back(self, agent: NodeId, port: int) -> bool: ...
     def info(self) -> NodeInfo: ...
@@ -53,6 +55,10 @@ class NodeObject:
     async def bury(self, order: Bury) -> str:
         """Delete a replica, with proof."""
         return await self._node.bury(order.tombstone)
+
+    async def pins(self, order: Pins) -> list[bytes]:
+        """Who wants data kept that this node holds."""
+        return self._node.pins(order)
 
     async def step_down(self, order: StepDown, ctx: Context) -> bool:
         """Give up a replica that has moved."""

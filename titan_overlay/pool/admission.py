@@ -41,7 +41,9 @@ from titan_overlay.pool.bundles import BundleLoader
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.data import DataRunner, StoredContent
 from titan_overlay.pool.host import Host, Runner
+from titan_overlay.pool.lifecycle import Pace
 from titan_overlay.pool.orders import Accepted, Recruit
+from titan_overlay.pool.pins import keep_until, later, pins_at
 from titan_overlay.pool.places import contact_of
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.rows import Database, ReplicaRow
@@ -222,23 +224,29 @@ class Admission:
     ) -> Accepted:
         value = descriptor.value
         now = self._ambient.wall()
-        pin = descriptor if value.kind == "data" and not passing else None
+        pins = [descriptor] if value.kind == "data" and not passing else []
         held = self._host.get(object_id)
         if passing:
             self._check_passing(value, held is not None)
         if held is not None and held.descriptor.value.kind == "data":
-            expires = max(self._expires(held.descriptor.value, now), self._expires(value, now), key=_forever_last)
+            pins += [records.check(raw, Descriptor, self._pool) for raw in self._database.pins(object_id)]
             descriptor = held.descriptor
-            row = ReplicaRow(object_id, descriptor.raw, now, expires, passing)
-            self._write(row, pin)
+            row = ReplicaRow(object_id, descriptor.raw, now, self._expires(pins, value.name), passing)
+            self._write(row, pins[:1])
             self._note_passing(row, value)
             return await taken(descriptor, holders, row)
         sources = [source, *(contact_of(each) for each in holders if each.signer != source.id)]
+        expires = self._expires([descriptor], value.name)
         runner = await self._runner(descriptor, object_id, sources)
-        expires = now + value.policy.cache_ttl if passing else self._expires(value, now)
+        if passing:
+            end = now + value.policy.cache_ttl
+            expires = min(expires, end) if expires else end
+        elif pins and source.port:  # it is another holder's wish: of a node that holds it for others as well
+            pins += await pins_at(self._links, self._pool, source, object_id)
+            expires = self._expires(pins, value.name)
         row = ReplicaRow(object_id, descriptor.raw, now, expires, passing)
         try:
-            self._write(row, pin)  # before the old version goes: where it cannot be written, that one stays
+            self._write(row, pins)  # before the old version goes: where it cannot be written, that one stays
         except StorageError:
             if value.kind == "data":
                 await self._blobs.remove(object_id)
@@ -267,15 +275,27 @@ class Admission:
         if row.passing and value.content is not None:
             self._cached[row.object_id] = value.content.size
 
-    def _write(self, row: ReplicaRow, pin: Signed[Descriptor] | None) -> None:
+    def _write(self, row: ReplicaRow, pins: Sequence[Signed[Descriptor]]) -> None:
         """What must survive a crash, all of it or nothing."""
         with self._database.transaction():
-            if pin is not None:
+            for pin in pins:
                 self._database.put_pin(row.object_id, pin.public, pin.raw)
             self._database.put_replica(row)
 
-    def _expires(self, value: Descriptor, now: float) -> float:
-        return now + value.policy.ttl if value.policy.ttl else 0.0
+    def _expires(self, pins: Sequence[Signed[Descriptor]], name: str) -> float:
+        """When the replica ends: with the last of those who want it. Copies made later live no longer than the first.
+
+        Raises:
+            Gone: that is over, or so soon that the copy would not count.
+        """
+        ends, last = keep_until(pins[0].value), pins[0].value.policy
+        for pin in pins[1:]:
+            end = keep_until(pin.value)
+            if later(end, ends) != ends:
+                ends, last = end, pin.value.policy
+        if ends and ends - self._ambient.wall() <= min(Pace().ends_soon, last.ttl / 10):
+            raise Gone(f"the time to live of {name!r} is over; publish it anew to keep it (are the clocks right?)")
+        return ends
 
     def _co_holders(self, raws: Sequence[bytes], object_id: ObjectId) -> list[Signed[Advertisement]]:
         found = []
@@ -415,7 +435,3 @@ class Admission:
         if not self._database.drop_pin(object_id, buried.public):
             return "nothing to delete"
         return "unpinned" if self._database.pins(object_id) else "deleted"
-
-
-def _forever_last(expires: float) -> float:
-    return expires or float("inf")

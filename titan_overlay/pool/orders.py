@@ -30,6 +30,18 @@ class Bury(Message[str], frozen=True, namespace="titan"):
     tombstone: bytes
 
 
+PINS_MAX = 64
+"""Pins in one answer."""
+
+
+class Pins(Message[list[bytes]], frozen=True, namespace="titan"):
+    """Who wants this data kept? Signed descriptors: all, those of one publisher, or the one that a token takes away."""
+
+    object_id: bytes
+    publisher: bytes = b""
+    token_hash: bytes = b""
+
+
 class StepDown(Message[bool], frozen=True, namespace="titan"):
     """The publisher asks this node to give up its replica (it has moved). False: it held none."""
 

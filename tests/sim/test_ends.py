@@ -1,0 +1,99 @@
+"""When objects end: their time to live, and the wishes (pins) of those who want a piece of data kept."""
+
+import pytest
+
+import titan_overlay as titan
+from tests.sim.calculator import Calculator
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.testing.pool import SimulatedPool
+
+pytestmark = pytest.mark.loops("virtual")
+
+DATA = b"for today only"
+MINE, THEIRS = SigningKey(b"m" * 32), SigningKey(b"t" * 32)
+
+
+async def fresh(sim: SimulatedPool, user: SigningKey = MINE) -> titan.Pool:
+    """A program that remembers nothing of earlier ones, and whose user has no grants."""
+    pool = await sim.client(user=user)
+    pool._member.grants.clear()
+    return pool
+
+
+@pytest.mark.parametrize("what", ["data", "service"])
+async def test_an_object_ends_with_its_time_to_live_although_copies_were_replaced(what: str) -> None:
+    async with SimulatedPool(12) as sim:
+        pool, policy = await sim.client(), titan.Policy(ttl=1200)
+        published = sim.now
+        name = await pool.put(DATA, policy=policy) if what == "data" else "calc"
+        if what == "service":
+            await pool.publish(Calculator, name, policy=policy)
+        await sim.settle(seconds=300)
+        sim.kill(sim.holders(name)[0])
+        await sim.settle(lambda: len(sim.holders(name)) == 3, within=300)
+        await sim.settle(lambda: not sim.holders(name), within=1800)
+        assert 1190 <= sim.now - published <= 1210
+        await sim.settle(seconds=600)
+        assert not sim.holders(name), "and nobody brings it back"
+
+
+async def test_data_that_is_put_again_lives_on() -> None:
+    async with SimulatedPool(12) as sim:
+        name = await (await fresh(sim)).put(DATA, policy=titan.Policy(ttl=1000))
+        await sim.settle(seconds=600)
+        assert await (await fresh(sim)).put(DATA, policy=titan.Policy(ttl=1000)) == name
+        await sim.settle(seconds=800)
+        assert await (await fresh(sim)).get(name) == DATA
+        await sim.settle(lambda: not sim.holders(name), within=400)
+
+
+async def test_data_lives_as_long_as_the_most_patient_of_those_who_want_it() -> None:
+    async with SimulatedPool(12) as sim:
+        name = await (await fresh(sim)).put(DATA)
+        await (await fresh(sim, THEIRS)).put(DATA, policy=titan.Policy(ttl=600))
+        await sim.settle(seconds=1200)
+        assert len(sim.holders(name)) == 3
+
+
+async def test_each_publisher_takes_its_own_pin_away_from_any_program() -> None:
+    async with SimulatedPool(12) as sim:
+        name = await (await fresh(sim)).put(DATA)
+        assert await (await fresh(sim, THEIRS)).put(DATA) == name
+        assert await (await fresh(sim, THEIRS)).delete(name) == "deleted"
+        assert await (await fresh(sim)).get(name) == DATA
+        assert await (await fresh(sim)).delete(name) == "deleted"
+        assert not sim.holders(name)
+
+
+async def test_a_token_takes_away_the_pin_that_it_came_with() -> None:
+    async with SimulatedPool(12) as sim:
+        name = await (await fresh(sim)).put(DATA)
+        theirs = await (await fresh(sim, THEIRS)).put_receipt(DATA)
+        stranger = await fresh(sim, SigningKey(b"s" * 32))
+        assert await stranger.delete(name) == "wrong token"
+        assert await stranger.delete(name, theirs.token) == "deleted"
+        assert await stranger.delete(name, theirs.token) == "wrong token", "it is used up, and mine is not theirs"
+        assert len(sim.holders(name)) == 3
+
+
+async def test_a_new_holder_learns_for_whom_it_holds() -> None:
+    async with SimulatedPool(12) as sim:
+        name = await (await fresh(sim)).put(DATA)
+        await (await fresh(sim, THEIRS)).put(DATA)
+        await sim.settle(seconds=60)
+        first = sim.holders(name)
+        for gone in first:
+            sim.kill(gone)
+            await sim.settle(lambda: len(sim.holders(name)) == 3, within=600)
+        assert not set(first) & set(sim.holders(name))
+        assert await (await fresh(sim)).delete(name) == "deleted"
+        assert await (await fresh(sim)).get(name) == DATA, "the other one still wants it"
+
+
+async def test_a_token_that_is_named_decides_also_for_the_publisher() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Calculator, "calc")
+        assert await pool.delete("calc", "00" * 16) == "wrong token"
+        assert await pool.send("calc", "still here") == "still here"
+        assert await pool.delete("calc") == "deleted"

@@ -1,0 +1,70 @@
+"""Pins: who wants a piece of data kept. A holder keeps the signed descriptor of each, and shows them."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+from titan_overlay.errors import LinkError, RemotableError
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import ObjectId, PoolId
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Descriptor, check_descriptor
+from titan_overlay.links.links import Links
+from titan_overlay.pool.orders import PINS_MAX, Pins
+from titan_overlay.wire import codec
+
+ASK_SECONDS = 2.0
+
+
+async def pins_at(
+    links: Links,
+    pool: PoolId,
+    contact: Contact,
+    object_id: ObjectId,
+    *,
+    publisher: bytes = b"",
+    token_hash: bytes = b"",
+) -> list[Signed[Descriptor]]:
+    """The pins that one holder knows of, verified; none where it does not answer.
+
+    Args:
+        publisher: only of this public key. token_hash: only the one that this token takes away.
+    """
+    order = codec.encode(Pins(object_id, publisher, token_hash))
+    deadline = asyncio.get_running_loop().time() + ASK_SECONDS
+    found = []
+    with suppress(LinkError, RemotableError):
+        body = await links.request(contact, contact.id, Pins.wire_type, order, deadline=deadline)
+        for raw in codec.decode(body, list[bytes])[:PINS_MAX]:
+            pin = check_descriptor(raw, object_id, pool)
+            wanted = publisher in (b"", pin.public) and token_hash in (b"", pin.value.token_hash)
+            if wanted and pin.value.content is not None:
+                found.append(pin)
+    return found
+
+
+async def find_pin(
+    links: Links,
+    pool: PoolId,
+    holders: Sequence[Contact],
+    object_id: ObjectId,
+    *,
+    publisher: bytes = b"",
+    token_hash: bytes = b"",
+) -> Signed[Descriptor] | None:
+    """One pin, from the first holder that knows it. A holder describes data by any of its pins, not by this one."""
+    for holder in holders:
+        found = await pins_at(links, pool, holder, object_id, publisher=publisher, token_hash=token_hash)
+        if found:
+            return found[0]
+    return None
+
+
+def keep_until(descriptor: Descriptor) -> float:
+    """When what this describes ends (unix seconds); 0: never."""
+    return descriptor.created + descriptor.policy.ttl if descriptor.policy.ttl else 0.0
+
+
+def later(one: float, other: float) -> float:
+    """The later of two ends, of which 0 is never."""
+    return 0.0 if not one or not other else max(one, other)
