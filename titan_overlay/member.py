@@ -180,6 +180,8 @@ class Member:
         task = asyncio.get_running_loop().create_task(guarded())
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        if isinstance(work, Coroutine):  # one that is cancelled before its first step has awaited nothing
+            task.add_done_callback(lambda done: work.close())
 
     def grant_for(self, right: Right, name: str) -> bytes:
         """A signed grant of this member's user for a right on a name, or nothing."""

@@ -208,7 +208,12 @@ class Overlay(Server):
             if refusals:
                 raise ConfigError(f"cannot join: {refusals[0]}")
             return 0
-        await self._crawl_nodes(self.key.id, self.ksize, traffic.ROUTING, self.ksize, seeds=reached)
+        crawl = self._crawl_nodes(self.key.id, self.ksize, traffic.ROUTING, self.ksize, seeds=reached)
+        if self.client:
+            # A program is in nobody's table: it can begin with the node that it has, and learn of others meanwhile.
+            self._upkeep.meanwhile(crawl)
+            return len(reached)
+        await crawl
         self._upkeep.fill()
         return len(reached)
 
