@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from titan_overlay.errors import ConfigError
 from titan_simulations import lifetimes, results, runner
 from titan_simulations.churn import ChurnConfig
 from titan_simulations.classes import Population
@@ -247,7 +248,11 @@ def _show(result: Result, title: str, out: Path) -> None:
 def main() -> None:
     """The command."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
-    app()
+    try:
+        app()
+    except ConfigError as why:
+        sys.stderr.write(f"titan-sim: {why}\n")
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

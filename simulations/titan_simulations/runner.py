@@ -3,11 +3,13 @@
 import contextlib
 from collections.abc import Coroutine
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
+from titan_overlay.errors import ConfigError
 from titan_overlay.testing import run as run_virtual
 from titan_overlay.testing.crypto import fake_crypto
-from titan_simulations import copies, figures, lookups, results, scale, series
+from titan_simulations import copies, lookups, results, scale, series
 from titan_simulations.churn import Churn, ChurnConfig
 from titan_simulations.measure import cpu_seconds
 from titan_simulations.progress import Bar
@@ -39,8 +41,24 @@ def churn(config: ChurnConfig, *, command: str = "", report: Report = lambda wha
     return simulate(main(), seed=config.seed, loss=config.loss, fake=config.fake_crypto)
 
 
+def drawing() -> ModuleType:
+    """What draws the figures. Asked for before a run, not an hour later.
+
+    Raises:
+        ConfigError: its library is not installed.
+    """
+    try:
+        from titan_simulations import figures
+    except ModuleNotFoundError as why:
+        raise ConfigError(
+            f"figures need {why.name}, which is not installed; run: pip install 'titan-overlay[sim]'"
+        ) from None
+    return figures
+
+
 def churn_to(out: Path, config: ChurnConfig, command: str) -> Result:
     """Runs churn and writes result.json, series.csv and the figures into `out`."""
+    figures = drawing()
     seconds = 0.1 * config.nodes + config.objects / PUBLISHED_PER_SECOND + config.settle_seconds + config.seconds
     with Bar(f"churn, seed {config.seed}", seconds) as bar:
         run, result = churn(config, command=command, report=bar)
@@ -53,6 +71,7 @@ def churn_to(out: Path, config: ChurnConfig, command: str) -> Result:
 
 def copies_to(out: Path, config: copies.CopiesConfig, command: str) -> Result:
     """Runs the sweep over copies and writes copies.json and its figures into `out`."""
+    figures = drawing()
     with Bar(f"copies, seed {config.seed}", 0.1 * config.nodes + 600) as bar:
         result = simulate(copies.run(config, bar, command), seed=config.seed, loss=config.loss, fake=config.fake_crypto)
     results.write(result, out / "copies.json")
@@ -63,6 +82,7 @@ def copies_to(out: Path, config: copies.CopiesConfig, command: str) -> Result:
 
 def lookups_to(out: Path, config: lookups.LookupsConfig, command: str) -> Result:
     """Runs look-ups without churn and writes result.json and a figure into `out`."""
+    figures = drawing()
     seconds = 0.1 * config.nodes + config.objects / PUBLISHED_PER_SECOND + config.settle_seconds + 30
     with Bar(f"lookups, seed {config.seed}", seconds) as bar:
         result = simulate(

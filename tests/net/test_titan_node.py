@@ -111,6 +111,11 @@ def test_a_wrong_flag_is_one_line_and_status_2(flags: list[str], says: str, tmp_
     assert said.count("titan-node: ") == 1
 
 
+def test_a_wrong_flag_founds_no_pool(tmp_path: Path) -> None:
+    node_fails("--data", str(tmp_path / "a"), "--trust", "bob", home=tmp_path)
+    assert not (tmp_path / "a" / "pool.key").exists()
+
+
 def test_settings_come_from_flags_then_variables_then_the_file(start: Start, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(mode=0o700)
     (tmp_path / "a" / "config.toml").write_text('max_bytes = "5MiB"\nlabels = {region = "eu"}\nlog_level = "error"\n')

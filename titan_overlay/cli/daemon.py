@@ -59,6 +59,7 @@ def prepare(config: NodeConfig, directory: DataDirectory, ambient: Ambient) -> P
         StorageError: a file cannot be used.
     """
     config = replace(config, advertise=_literal(config.advertise))
+    _check_trust(config.trust)
     check_objects(config)
     lines = [JoinLine.parse(text) for text in config.bootstrap]
     for line in lines:
@@ -157,10 +158,14 @@ def _lasts(raw: bytes, pool: PoolId, who: NodeId, now: float) -> bool:
 def _trusted(named: Sequence[str], saved: Sequence[bytes], pool: PoolId | None, now: float) -> tuple[str, ...]:
     """Keys whose code this node runs: those that the operator names, and those of invitations that say so."""
     invited = [key.hex() for raw in saved if pool is not None and (key := _vouched_for(raw, pool, now))]
+    return tuple(dict.fromkeys([*named, *invited]))
+
+
+def _check_trust(named: Sequence[str]) -> None:
+    """Raises ConfigError for what is no key. Before anything is founded: a wrong flag leaves no pool behind."""
     for text in named:
         if len(text) != 64 or any(c not in "0123456789abcdef" for c in text):
             raise ConfigError(f"--trust {text}: a key has 64 hexadecimal digits; `titan id` shows it")
-    return tuple(dict.fromkeys([*named, *invited]))
 
 
 def _vouched_for(raw: bytes, pool: PoolId, now: float) -> bytes:
