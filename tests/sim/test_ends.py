@@ -4,6 +4,7 @@ import pytest
 
 import titan_overlay as titan
 from tests.sim.calculator import Calculator
+from titan_overlay.identity.grants import CLOCK_TOLERANCE, Right, issue
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.testing.pool import SimulatedPool
 
@@ -97,3 +98,21 @@ async def test_a_token_that_is_named_decides_also_for_the_publisher() -> None:
         assert await pool.delete("calc", "00" * 16) == "wrong token"
         assert await pool.send("calc", "still here") == "still here"
         assert await pool.delete("calc") == "deleted"
+
+
+async def test_a_holder_whose_right_to_host_ends_is_replaced_and_forgets_nothing() -> None:
+    async with SimulatedPool(12) as sim:
+        first = await sim.publish(Calculator, "calc")
+        await (await sim.client()).delete("calc")
+        node = next(each for each in sim.nodes if each.key.id.hex() == first.holders[0])
+        ends = node.running.ambient.wall() + 600
+        node.running.grants[:] = [issue(sim.pool_key, sim.id, node.key.id, Right.HOST, expires=ends).raw]
+        await sim.publish(Calculator, "calc")
+        assert node in sim.holders("calc")
+        await sim.settle(seconds=600 - CLOCK_TOLERANCE)
+        assert len(sim.holders("calc")) == 3
+        await sim.settle(lambda: len(sim.holders("calc")) == 4, within=CLOCK_TOLERANCE + 900)
+        assert node in sim.holders("calc"), "it keeps its copy: the grant may be renewed"
+        pool = await sim.client()
+        assert node.key.id.hex() not in {each.node for each in await pool.locate("calc")}, "but is asked no more"
+        assert await pool.send("calc", "hello") == "hello"

@@ -134,9 +134,18 @@ def test_a_holder_that_does_not_count_is_replaced(holder: Holder) -> None:
         {"passing": True},
         {"kind": "mutable"},
         {"policy": Policy(min_copies=3, ttl=1000.0), "expires": NOW + 100},
+        {"counts_until": NOW},
         {"recruit_after": NOW + 1},
     ],
-    ids=["reduplicate off", "bound", "a passing cache", "mutable", "near its own end", "nobody accepted just now"],
+    ids=[
+        "reduplicate off",
+        "bound",
+        "a passing cache",
+        "mutable",
+        "near its own end",
+        "its grant has ended",
+        "nobody accepted just now",
+    ],
 )
 def test_who_does_not_recruit(more: dict[str, object]) -> None:
     assert decide(short(0, (), 1000, **more), NOW) == []

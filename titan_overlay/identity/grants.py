@@ -106,6 +106,11 @@ def allows(raw: bytes | None, pool: PoolId, who: NodeId, right: Right, name: str
     return grant.grantee in (who, BEARER) and grant.rights & right == right and names.covers(grant.pattern, name)
 
 
+def ends(raw: bytes, pool: PoolId) -> float:
+    """When nobody takes this grant any more (unix seconds). BadMessage: it is none."""
+    return records.check(raw, Grant, pool).value.expires + CLOCK_TOLERANCE
+
+
 def may_publish(public: bytes, who: NodeId, name: str, grant: bytes | None, pool: PoolId, now: float) -> None:
     """Checks the right to publish a name.
 

@@ -23,7 +23,7 @@ from titan_overlay.errors import (
 )
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.grants import CLOCK_TOLERANCE, Right, allows
+from titan_overlay.identity.grants import CLOCK_TOLERANCE, Right, allows, ends
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import (
@@ -105,12 +105,10 @@ class Admission:
     # ---- may it? ---------------------------------------------------------------------------------------------
 
     def host_grant(self, name: str) -> bytes:
-        """This node's grant to host the object with that name, or empty."""
+        """This node's grant to host the object with that name, the one that lasts longest; or empty."""
         now = self._ambient.wall()
-        for raw in self._grants:
-            if allows(raw, self._pool, self._me.id, Right.HOST, name, now):
-                return raw
-        return b""
+        held = [raw for raw in self._grants if allows(raw, self._pool, self._me.id, Right.HOST, name, now)]
+        return max(held, key=lambda raw: ends(raw, self._pool), default=b"")
 
     @property
     def read_only(self) -> str:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import BadMessage, LinkError, NotHere, RemotableError, StorageError
-from titan_overlay.identity import names, records
+from titan_overlay.identity import grants, names, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ID_BYTES, ObjectId, PoolId, fingerprint
 from titan_overlay.identity.keys import SigningKey
@@ -231,13 +231,16 @@ class Keeper:
             self._roster.claim(replica, contact)
         self._rows[object_id] = row
         value = descriptor.value
-        needs_grant = value.kind != "data" and value.policy.hosts == "granted"
+        needs_grant = value.kind != "data" and value.policy.hosts == "granted" and not value.policy.bound
+        grant = self._admission.host_grant(value.name) if needs_grant else b""
+        if grant:
+            replica.counts_until = now + grants.ends(grant, self._pool) - self._ambient.wall()
         self.advertiser.add(
             object_id,
             version=value.version,
             passing=row.passing,
             expires=expires,
-            grant=self._admission.host_grant(value.name) if needs_grant else b"",
+            grant=grant,
             sequence=row.sequence,
         )
         self._upkeep.touch(replica)

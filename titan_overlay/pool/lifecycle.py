@@ -18,8 +18,9 @@ of its own within the last `confirm` seconds. No agreement is needed for that:
     So a step-down takes the object below `min_copies` only if more than `max_copies - min_copies` holders crash in
     the very seconds of its confirmation, and no protocol can tell that from their crashing a moment later.
 
-*Counting.* A holder counts if it has answered a challenge over the content, does not miss probes, is no passing
-cache and is not near the end of its time to live. What others say about a holder is only ever a reason to ask it.
+*Counting.* A holder counts if it has answered a challenge over the content, does not miss probes, is no passing cache,
+is not near the end of its time to live, and may hold the object (grants end). What others say about a holder is only
+ever a reason to ask it.
 """
 
 from collections.abc import Sequence
@@ -100,6 +101,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     since: float = -inf
     """When this replica was made."""
     expires: float = inf
+    counts_until: float = inf
+    """When the right to hold it ends: from then on others have to do it."""
     passing: bool = False
     pinned: bool = False
     """Someone at this node asked to keep it: it never steps down."""
@@ -212,7 +215,7 @@ def wake(view: View, now: float) -> float:
     Each time here is compared in `decide` in the very form in which it is computed here: with another rounding it
     would be slept through.
     """
-    times = [view.expires]
+    times = [view.expires, view.counts_until]
     if view.policy.ttl > 0:
         times.append(view.expires - _ends_soon_seconds(view))
     if view.settled and not view.passing and not view.policy.bound and view.kind != "mutable":
@@ -230,8 +233,8 @@ def counts_itself(view: View, now: float) -> bool:
 
 
 def ends_soon(view: View, now: float) -> bool:
-    """Whether this replica is so near the end of its time to live that it no longer counts."""
-    return view.policy.ttl > 0 and now >= view.expires - _ends_soon_seconds(view)
+    """Whether this replica no longer counts: near the end of its time to live, or without the right to be held."""
+    return now >= view.counts_until or (view.policy.ttl > 0 and now >= view.expires - _ends_soon_seconds(view))
 
 
 def _ends_soon_seconds(view: View) -> float:

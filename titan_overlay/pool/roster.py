@@ -76,6 +76,7 @@ class Replica:
         "advertisements",
         "below_since",
         "confirming",
+        "counts_until",
         "descriptor",
         "digests",
         "due",
@@ -120,6 +121,7 @@ class Replica:
         self.pace = pace
         self.since = now
         self.expires = expires
+        self.counts_until = inf
         self.passing = passing
         self.pinned = pinned
         self.settled = settled
@@ -169,6 +171,7 @@ class Replica:
             holders=holders,
             since=self.since,
             expires=self.expires,
+            counts_until=self.counts_until,
             passing=self.passing,
             pinned=self.pinned,
             settled=self.settled,
