@@ -153,6 +153,7 @@ async def describe(
     face: Face, name: NameArgument, timeout: Annotated[float, typer.Option(min=0.01, help="Seconds.")] = 10.0
 ) -> None:
     """Show what an object is, and which messages it takes."""
+    from titan_overlay.client import Description
     from titan_overlay.errors import RemotableError
     from titan_overlay.pool.questions import Schema
 
@@ -166,6 +167,8 @@ async def describe(
     import msgspec
 
     value = {**msgspec.to_builtins(described), "messages": msgspec.to_builtins(schema)}
+    if isinstance(described, Description):
+        value["policy"] = msgspec.structs.asdict(described.policy)
     face.show(value, lambda: _described(value))
 
 
@@ -287,7 +290,8 @@ def _short(owner: str, me: str) -> str:
 def _described(value: dict[str, Any]) -> Any:
     from rich.console import Group
 
-    facts = [(key, _fact(item)) for key, item in value.items() if key != "messages" and item not in ("", {}, [])]
+    left_out = ("messages",) if value.get("kind") == "data" else ("messages", "size")
+    facts = [(key, _fact(item)) for key, item in value.items() if key not in left_out and item not in ("", {}, [])]
     messages = [
         (kind, each.get("text") or "", "stream" if each.get("stream") else "", _fields(each.get("message", {})))
         for kind, each in sorted(value["messages"].items())

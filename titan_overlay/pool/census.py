@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from titan_overlay.errors import BadMessage, LinkError, RemotableError
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
@@ -32,7 +34,7 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def condition(text: str) -> Callable[[NodeInfo], bool]:
-    """`cores>=4`, `memory>=8GiB`, `region=eu` as a test of a node; any word that is no figure of `NodeInfo` is a label.
+    """`cores>=4`, `memory>=8GiB`, `region=eu` as a test of a node: of its label of that name, else of what it measured.
 
     Raises:
         BadMessage: not a condition.
@@ -41,11 +43,15 @@ def condition(text: str) -> Callable[[NodeInfo], bool]:
     if match is None:
         raise BadMessage(f"cannot read {text!r}; a condition looks like cores>=4 or region=eu")
     key, operator, value = match.groups()
-    field = {"memory": "memory_bytes", "free": "max_bytes"}.get(key, key)
     compare = _COMPARE[operator]
 
     def holds(info: NodeInfo) -> bool:
-        fact: Any = getattr(info, field, None) if field in NodeInfo.__struct_fields__ else info.labels.get(key)
+        figures = {
+            **msgspec.structs.asdict(info),
+            "memory": info.memory_bytes,
+            "free": info.max_bytes - info.used_bytes,
+        }
+        fact: Any = info.labels.get(key, figures.get(key))
         if fact is None:
             return False
         if isinstance(fact, str) and not _number(fact):

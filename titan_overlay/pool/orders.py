@@ -71,7 +71,6 @@ class NodeInfo(msgspec.Struct, frozen=True):
     peers: int
     pool_size: float
     """Nodes in the pool, as this node estimates."""
-    types: tuple[str, ...] = ()
     reason: str = ""
     """Why it is a client only, or read-only; else empty."""
     counters: dict[str, float] = {}

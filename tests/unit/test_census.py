@@ -1,0 +1,59 @@
+"""Which nodes a census selects: by what their operators say of them, else by what they measured."""
+
+import pytest
+
+from titan_overlay.errors import BadMessage
+from titan_overlay.pool.census import condition
+from titan_overlay.pool.orders import NodeInfo
+
+NODE = NodeInfo(
+    id="ab",
+    address="10.0.0.1:4747",
+    version="1",
+    labels={"region": "eu", "rack": "7"},
+    cores=4,
+    memory_bytes=8 << 30,
+    load=0.5,
+    uptime=60.0,
+    objects=3,
+    used_bytes=1 << 30,
+    max_bytes=4 << 30,
+    serving=True,
+    hosting=True,
+    peers=9,
+    pool_size=12.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("cores>=4", True),
+        ("cores > 4", False),
+        ("memory>=8GiB", True),
+        ("memory<8GB", False),
+        ("free>=3GiB", True),
+        ("free>3GiB", False),
+        ("region=eu", True),
+        ("region!=eu", False),
+        ("region=us", False),
+        ("rack>=7", True),
+        ("rack>=seven", False),
+        ("gpu=yes", False),
+        ("load<1", True),
+    ],
+)
+def test_a_condition_is_about_a_figure_or_a_label(text: str, holds: bool) -> None:
+    assert condition(text)(NODE) is holds
+
+
+def test_what_the_operator_says_comes_before_what_was_measured() -> None:
+    """As in a policy's `requires`, which knows labels alone."""
+    told = NodeInfo(**{**{key: getattr(NODE, key) for key in NODE.__struct_fields__}, "labels": {"cores": "16"}})
+    assert condition("cores>=16")(told) and not condition("cores=4")(told)
+
+
+@pytest.mark.parametrize("text", ["", "cores", ">=4", "a b=1"])
+def test_what_is_no_condition_says_how_to_write_one(text: str) -> None:
+    with pytest.raises(BadMessage, match="cores>=4"):
+        condition(text)
