@@ -78,7 +78,7 @@ class NodeConfig:
     """Room on disk for the replicas, cache and bundles of others. At the limit the node holds no more."""
 
     max_cpu: Annotated[float, number_in(0.01, 4096)] = 0.5
-    """CPU-seconds a second, over all handlers, measured over 10 s; above it new messages get `Overloaded`."""
+    """CPU-seconds a second, worker processes included, measured over 10 s; above it new messages get `Overloaded`."""
 
     max_upload: Annotated[int, parse_rate] = 1_000_000
     """Bytes per second that this node sends, over all links."""

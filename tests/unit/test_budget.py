@@ -1,9 +1,15 @@
 """What a volunteer's machine gives is bounded."""
 
 import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
+from titan_overlay.cli.daemon import running_children_seconds
 from titan_overlay.pool.budget import SMALL_BYTES, Cpu, Upload, is_loopback
 
 
@@ -24,6 +30,19 @@ def test_a_short_burst_at_the_start_is_not_judged() -> None:
     budget = Cpu(0.5)
     assert budget.sample(0.0, 0.0) == ""
     assert budget.sample(1.0, 1.0) == ""
+
+
+@pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="needs /proc")
+def test_what_a_worker_process_computes_counts_while_it_still_does() -> None:
+    before = running_children_seconds()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as worker:
+        try:
+            until = time.monotonic() + 60
+            while running_children_seconds() < before + 0.1:
+                assert time.monotonic() < until, "a process that computes has used no CPU in a minute"
+                time.sleep(0.02)
+        finally:
+            worker.kill()
 
 
 @pytest.mark.loops("virtual")
