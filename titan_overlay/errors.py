@@ -252,4 +252,8 @@ def _field(value: Any, default: Any) -> Any:
 
 
 def _field_defaults(cls: type[RemotableError]) -> dict[str, Any]:
-    return getattr(cls.__init__, "__kwdefaults__", None) or {}
+    """Of a class and of those that it derives from: an error of the user's own may leave their fields to them."""
+    found: dict[str, Any] = {}
+    for each in reversed(cls.__mro__):
+        found.update(getattr(each.__dict__.get("__init__"), "__kwdefaults__", None) or {})
+    return found

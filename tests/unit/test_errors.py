@@ -22,7 +22,7 @@ from titan_overlay.errors import (
 )
 from titan_overlay.wire import codec
 
-OURS = sorted(errors._BY_CODE.values(), key=lambda cls: cls.code)
+OURS = sorted((each for each in errors._BY_CODE.values() if "." not in each.code), key=lambda cls: cls.code)
 
 
 @pytest.fixture(autouse=True)
