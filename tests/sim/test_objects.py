@@ -9,6 +9,7 @@ from tests.sim.calculator import Add, Calculator, NegativeError
 from titan_overlay.identity import names
 from titan_overlay.identity.grants import Right, issue
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.pool import admission
 from titan_overlay.testing.pool import SimulatedPool
 
 pytestmark = pytest.mark.loops("virtual")
@@ -287,3 +288,14 @@ async def test_only_its_publisher_or_an_administrator_moves_an_object() -> None:
         pool._member.grants.append(right.raw)
         await pool.move("calc", target.name)
         await sim.settle(lambda: sim.holders("calc") == [target])
+
+
+async def test_the_pins_of_strangers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "PINS_KEPT", 3)
+    async with SimulatedPool(3) as sim:
+        for number in range(3):
+            await (await sim.client(user=SigningKey(bytes([number + 1]) * 32))).put(b"wanted by many")
+        with pytest.raises(titan.Unavailable, match="3 publishers want"):
+            await (await sim.client(user=SigningKey(b"z" * 32))).put(b"wanted by many")
+        again = await sim.client(user=SigningKey(bytes([1]) * 32))
+        assert await again.put(b"wanted by many"), "who pins it already may renew"

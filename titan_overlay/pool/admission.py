@@ -54,6 +54,8 @@ log = logging.getLogger("titan")
 OBJECTS_MAX = 20_000
 PASSING_MAX_BYTES = 8 * 1024 * 1024
 """Larger data is not picked up in passing."""
+PINS_KEPT = 64
+"""Publishers whose wish to keep the same data is remembered: strangers may all ask, and each costs a row."""
 TAKING_MAX = 8
 """Replicas taken in at the same time."""
 TRIAL_SECONDS = 60.0
@@ -227,7 +229,10 @@ class Admission:
         if passing:
             self._check_passing(value, held is not None)
         if held is not None and held.descriptor.value.kind == "data":
-            pins += [records.check(raw, Descriptor, self._pool) for raw in self._database.pins(object_id)]
+            known = [records.check(raw, Descriptor, self._pool) for raw in self._database.pins(object_id)]
+            if len(known) >= PINS_KEPT and all(pin.public != descriptor.public for pin in known):
+                raise Overloaded(f"{PINS_KEPT} publishers want {value.name!r} kept already", retry_after=600.0)
+            pins += known
             descriptor = held.descriptor
             row = ReplicaRow(object_id, descriptor.raw, now, self._expires(pins, value.name), passing)
             self._write(row, pins[:1])
