@@ -94,7 +94,8 @@ def rows(result: Result, figures: list[tuple[str, str, Form, str]]) -> str:
 def run_by(result: Result) -> str:
     """Command, seeds, traces and cryptography of a result."""
     traces = result["trace_hash"] if isinstance(result["trace_hash"], list) else [result["trace_hash"]]
-    crypto = "fake" if result["config"]["fake_crypto"] else "real"
+    configs = result["config"] if isinstance(result["config"], list) else [result["config"]]
+    crypto = "fake" if any(each["fake_crypto"] for each in configs) else "real"
     mean = "; mean of the seeds, 95 % intervals in brackets" if "intervals" in result else ""
     return f"`{result['command']}` ({crypto} signatures; traces {', '.join(each[:12] for each in traces)}{mean})"
 
