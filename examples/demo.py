@@ -116,9 +116,9 @@ class Nodes:
         await asyncio.gather(*(process.wait() for process in self.processes.values()))
 
 
-async def send_all_the_time(pool: titan.Pool, show: Show) -> None:
+async def send_all_the_time(pool: titan.Pool, show: Show, enough: asyncio.Event) -> None:
     """Twenty messages a second to the greeter, whatever happens."""
-    while True:
+    while not enough.is_set():
         began = time.monotonic()
         show.sent += 1
         try:
@@ -209,7 +209,8 @@ async def story(nodes: Nodes, show: Show) -> int:
         device = json.loads(await nodes.run("id", "--data", str(nodes.root / "node2"), "--json"))["prefix"] + "load"
         pong = await pool.send(device, titan.Ping())
         show.say(f"the sensor at node {pong.holder[:8]} answers")
-        sender = asyncio.create_task(send_all_the_time(pool, show))
+        enough = asyncio.Event()
+        sender = asyncio.create_task(send_all_the_time(pool, show, enough))
         await asyncio.sleep(2)
         show.copies = await count_copies(pool, nodes, "greeter")
         device_node = pong.holder
@@ -222,7 +223,8 @@ async def story(nodes: Nodes, show: Show) -> int:
         show.say(f"the file is {'unharmed' if same else 'DAMAGED'}")
         reading = await pool.send(device, Read())
         show.say(f"the sensor says: {reading.value} {reading.unit} ({reading.age:.1f} s old)")
-        sender.cancel()
+        enough.set()
+        await sender
     return summary(show, len(holders) - 1, back, during, same)
 
 
