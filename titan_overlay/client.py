@@ -22,13 +22,14 @@ from titan_overlay.errors import (
     Gone,
     LinkError,
     NotFound,
+    NotHere,
     TitanError,
     Unavailable,
 )
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import Right
-from titan_overlay.identity.ids import NodeId, fingerprint
+from titan_overlay.identity.ids import NodeId, ObjectId, fingerprint
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Content, Policy, Tombstone, tombstone_seconds
 from titan_overlay.member import Member
@@ -41,6 +42,7 @@ from titan_overlay.pool.pins import find_pin
 from titan_overlay.pool.places import Place, contact_of
 from titan_overlay.pool.publisher import Publisher
 from titan_overlay.pool.publisher import Receipt as Receipt
+from titan_overlay.pool.questions import Describe
 from titan_overlay.pool.reference import Reference
 from titan_overlay.storage.files import FileSink, MemorySink
 from titan_overlay.storage.sealed import KeyFor, SealedSource, UnsealedFile, UnsealedMemory, key_of
@@ -443,7 +445,9 @@ class Pool:
         if contact is None:
             raise NotFound(f"node:{target.hex()} is not in this pool now; see: titan census")
         counted = [each for each in place.holders if not each.value.passing]
-        if all(each.signer != target for each in counted):
+        if not await self._holds(contact, object_id, deadline):
+            # Where it lived a moment ago it may still be advertised.
+            counted = [each for each in counted if each.signer != target]
             recruited = await member.recruiter.recruit(place.descriptor, count=1, holders=counted, only=contact)
             if not recruited.accepted:
                 raise Unavailable(f"node {target.hex()[:12]} refused {name!r}: {recruited.explain()}")
@@ -456,6 +460,17 @@ class Pool:
             0,
             "",
         )
+
+    async def _holds(self, contact: Contact, object_id: ObjectId, deadline: float) -> bool:
+        """Whether that node holds the object now, by its own word."""
+        try:
+            body = codec.encode(Describe())
+            await self._member.links.request(contact, object_id, Describe.wire_type, body, deadline=deadline)
+        except NotHere:
+            return False
+        except LinkError as why:
+            raise Unavailable(f"node {contact.id.hex()[:12]} does not answer: {why}") from None
+        return True
 
     async def _without_one(
         self, holders: list[Signed[Advertisement]], order: StepDown, deadline: float
