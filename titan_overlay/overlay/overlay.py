@@ -208,12 +208,7 @@ class Overlay(Server):
             if refusals:
                 raise ConfigError(f"cannot join: {refusals[0]}")
             return 0
-        crawl = self._crawl_nodes(self.key.id, self.ksize, traffic.ROUTING, self.ksize, seeds=reached)
-        if self.client:
-            # A program is in nobody's table: it can begin with the node that it has, and learn of others meanwhile.
-            self._upkeep.meanwhile(crawl)
-            return len(reached)
-        await crawl
+        await self._crawl_nodes(self.key.id, self.ksize, traffic.ROUTING, self.ksize, seeds=reached)
         self._upkeep.fill()
         return len(reached)
 

@@ -1,8 +1,7 @@
 """Keeps the routing table fresh: a tick every quarter of a minute, at most one refresh at a time, never a storm."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import TitanError
@@ -60,18 +59,6 @@ class Upkeep:
             self._timer.cancel()
         if self._refreshing is not None:
             self._refreshing.cancel()
-
-    def meanwhile(self, crawl: Coroutine[Any, Any, Any]) -> None:
-        """Walks on while others are served; ends with `stop`."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = self._loop.create_task(self._walk(crawl))
-            # One that is cancelled before its first step has awaited nothing.
-            self._refreshing.add_done_callback(lambda _: crawl.close())
-        else:
-            crawl.close()
-
-    async def _walk(self, crawl: Coroutine[Any, Any, Any]) -> None:
-        await crawl
 
     def fill(self) -> None:
         """Refreshes now what a new node's table lacks, instead of at the next ticks."""
