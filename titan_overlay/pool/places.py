@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import Gone, LinkError, NotFound, RemotableError, Unavailable
+from titan_overlay.errors import DeadlineExceeded, Gone, LinkError, NotFound, RemotableError, Unavailable
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import Right, allows
@@ -106,6 +106,8 @@ class Places:
             holders = self._living(found)
         if not holders and found.tombstone is not None:
             raise Gone(f"{what} was deleted")
+        if not holders and not found.asked and asyncio.get_running_loop().time() >= deadline:
+            raise DeadlineExceeded(f"no time was left to look {what} up; pass a longer timeout")
         if not holders and not found.asked and self._overlay.client:
             raise Unavailable("no node of the pool answers; is your network up, and does a node run?")
         if not holders:
