@@ -30,8 +30,8 @@ from titan_overlay.errors import (
 )
 from titan_overlay.identity.statements import Policy
 from titan_overlay.pool.context import Context, Sender
+from titan_overlay.pool.hosting.object import idempotent, service
 from titan_overlay.pool.message import Message
-from titan_overlay.pool.object import idempotent, service
 from titan_overlay.pool.orders import Holding, Holdings, NodeInfo
 from titan_overlay.pool.questions import (
     Describe,

@@ -33,17 +33,18 @@ from titan_overlay.identity.ids import NodeId, ObjectId, fingerprint
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Content, Policy, Tombstone, tombstone_seconds
 from titan_overlay.member import Member
-from titan_overlay.pool import census, transfer
-from titan_overlay.pool.bundles import Source
-from titan_overlay.pool.data import ContentSource, DataRunner, open_source
+from titan_overlay.pool.finding import census
+from titan_overlay.pool.finding.places import Place, contact_of
+from titan_overlay.pool.finding.reference import Reference
+from titan_overlay.pool.hosting.bundles import Source
+from titan_overlay.pool.hosting.data import ContentSource, DataRunner, open_source
+from titan_overlay.pool.keeping import transfer
+from titan_overlay.pool.keeping.publisher import Publisher
+from titan_overlay.pool.keeping.publisher import Receipt as Receipt
 from titan_overlay.pool.message import Message, decode_reply, encode_message
 from titan_overlay.pool.orders import Bury, NodeInfo, StepDown
 from titan_overlay.pool.pins import find_pin
-from titan_overlay.pool.places import Place, contact_of
-from titan_overlay.pool.publisher import Publisher
-from titan_overlay.pool.publisher import Receipt as Receipt
 from titan_overlay.pool.questions import Describe
-from titan_overlay.pool.reference import Reference
 from titan_overlay.storage.files import FileSink, MemorySink
 from titan_overlay.storage.sealed import KeyFor, SealedSource, UnsealedFile, UnsealedMemory, key_of
 from titan_overlay.wire import codec

@@ -23,8 +23,8 @@ from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import KEY_BYTES, SigningKey
 from titan_overlay.member import Member
+from titan_overlay.pool.finding.reference import Reference
 from titan_overlay.pool.message import Message
-from titan_overlay.pool.reference import Reference
 from titan_overlay.storage.directory import DataDirectory
 
 P = ParamSpec("P")

@@ -189,7 +189,7 @@ _BY_CODE: dict[str, type[RemotableError]] = {
 E = TypeVar("E", bound=type[RemotableError])
 
 BUNDLE_MODULES = "titan_bundles."
-"""Modules of bundles are called so (`pool/importer.py`)."""
+"""Modules of bundles are called so (`pool/hosting/importer.py`)."""
 
 
 def error(code: str) -> Callable[[E], E]:

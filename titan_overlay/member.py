@@ -20,10 +20,10 @@ from titan_overlay.identity.keys import SigningKey
 from titan_overlay.links.links import Limits, Links, Peer
 from titan_overlay.links.shared import Reply
 from titan_overlay.overlay.overlay import Overlay
-from titan_overlay.pool import host
-from titan_overlay.pool.host import Host, Sender
-from titan_overlay.pool.recruiter import Recruiter
-from titan_overlay.pool.router import Router
+from titan_overlay.pool.finding.router import Router
+from titan_overlay.pool.hosting import host
+from titan_overlay.pool.hosting.host import Host, Sender
+from titan_overlay.pool.keeping.recruiter import Recruiter
 from titan_overlay.wire.messages import Send
 
 log = logging.getLogger("titan")

@@ -24,15 +24,15 @@ from titan_overlay.links.links import Peer
 from titan_overlay.links.shared import Reply
 from titan_overlay.member import Member
 from titan_overlay.node_object import NodeObject
-from titan_overlay.pool.admission import Admission
-from titan_overlay.pool.budget import Cpu, Upload, is_loopback
-from titan_overlay.pool.bundles import BundleLoader
 from titan_overlay.pool.context import Sender
-from titan_overlay.pool.keeper import Keeper
+from titan_overlay.pool.finding.places import Place, contact_of
+from titan_overlay.pool.hosting.budget import Cpu, Upload, is_loopback
+from titan_overlay.pool.hosting.bundles import BundleLoader
+from titan_overlay.pool.hosting.runner import ServiceRunner
+from titan_overlay.pool.keeping.admission import Admission
+from titan_overlay.pool.keeping.keeper import Keeper
 from titan_overlay.pool.message import decode_reply, encode_message
 from titan_overlay.pool.orders import PINS_MAX, Accepted, DialBack, Holding, NodeInfo, Pins, Recruit, StepDown
-from titan_overlay.pool.places import Place, contact_of
-from titan_overlay.pool.runner import ServiceRunner
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.disk import Disk
 from titan_overlay.storage.rows import Database, PeerRow

@@ -5,9 +5,9 @@ from typing import Protocol
 from titan_overlay.errors import Forbidden
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
-from titan_overlay.pool.census import format_contact
 from titan_overlay.pool.context import Context, Sender
-from titan_overlay.pool.object import service
+from titan_overlay.pool.finding.census import format_contact
+from titan_overlay.pool.hosting.object import service
 from titan_overlay.pool.orders import (
     Accepted,
     Bury,

@@ -12,7 +12,7 @@ from titan_overlay.errors import TitanError
 from titan_overlay.identity import names
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.statements import Policy
-from titan_overlay.pool.data import Read
+from titan_overlay.pool.hosting.data import Read
 from titan_overlay.testing import MemoryNetwork
 from titan_overlay.testing.loop import VirtualLoop
 from titan_overlay.testing.pool import Machine, SimulatedNode, SimulatedPool

@@ -18,14 +18,14 @@ from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
-from titan_overlay.pool.bundles import BundleLoader, Source
 from titan_overlay.pool.context import Sender
-from titan_overlay.pool.data import BytesSource, DataRunner
-from titan_overlay.pool.host import Host
+from titan_overlay.pool.hosting.bundles import BundleLoader, Source
+from titan_overlay.pool.hosting.data import BytesSource, DataRunner
+from titan_overlay.pool.hosting.host import Host
+from titan_overlay.pool.hosting.packing import installed_types
+from titan_overlay.pool.hosting.runner import Runner, ServiceRunner
 from titan_overlay.pool.message import body_from_json, encode_message
-from titan_overlay.pool.packing import installed_types
 from titan_overlay.pool.questions import QUESTIONS, MessageSchema
-from titan_overlay.pool.runner import Runner, ServiceRunner
 from titan_overlay.testing.pool import SimulatedPool
 from titan_overlay.wire import codec
 

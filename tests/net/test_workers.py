@@ -16,13 +16,13 @@ from titan_overlay.identity import names, records
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Descriptor
-from titan_overlay.pool import workers
-from titan_overlay.pool.bundles import BundleLoader, Source
-from titan_overlay.pool.host import Host, Sender
+from titan_overlay.pool.hosting import workers
+from titan_overlay.pool.hosting.bundles import BundleLoader, Source
+from titan_overlay.pool.hosting.host import Host, Sender
+from titan_overlay.pool.hosting.object import service
+from titan_overlay.pool.hosting.workers import ProcessRunner
 from titan_overlay.pool.message import encode_message
-from titan_overlay.pool.object import service
 from titan_overlay.pool.questions import Ping, Stats
-from titan_overlay.pool.workers import ProcessRunner
 from titan_overlay.testing import run
 from titan_overlay.wire import codec
 
@@ -35,7 +35,7 @@ import asyncio, os, sys
 from pathlib import Path
 from typing import Any
 from titan_overlay.errors import NotFound, RemoteError, error
-from titan_overlay.pool.object import Context, service
+from titan_overlay.pool.hosting.object import Context, service
 
 @error("heavy.tired")
 class Tired(RemoteError):

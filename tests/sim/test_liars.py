@@ -16,7 +16,7 @@ from titan_overlay.identity.ids import ObjectId, fingerprint
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Tombstone
 from titan_overlay.overlay.bodies import Holders
-from titan_overlay.pool.data import Read
+from titan_overlay.pool.hosting.data import Read
 from titan_overlay.pool.orders import Bury, Recruit, StepDown
 from titan_overlay.testing.pool import PORT, SimulatedNode, SimulatedPool
 from titan_overlay.wire import codec

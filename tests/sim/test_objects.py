@@ -9,7 +9,7 @@ from tests.sim.calculator import Add, Calculator, NegativeError
 from titan_overlay.identity import names
 from titan_overlay.identity.grants import Right, issue
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.pool import admission
+from titan_overlay.pool.keeping import admission
 from titan_overlay.testing.pool import SimulatedPool
 
 pytestmark = pytest.mark.loops("virtual")

@@ -16,9 +16,9 @@ from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor, Policy
-from titan_overlay.pool.host import Host, Limits, Sender, ServiceRunner
+from titan_overlay.pool.hosting.host import Host, Limits, Sender, ServiceRunner
+from titan_overlay.pool.hosting.object import Context, service
 from titan_overlay.pool.message import encode_message
-from titan_overlay.pool.object import Context, service
 from titan_overlay.pool.questions import (
     ObjectStats,
     Stats,

@@ -14,7 +14,7 @@ from titan_overlay.identity import records
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Advertisement
-from titan_overlay.pool.advertiser import SLICE_SECONDS, Advertiser
+from titan_overlay.pool.keeping.advertiser import SLICE_SECONDS, Advertiser
 
 KEY = SigningKey(bytes(32))
 POOL = PoolId(KEY.public)

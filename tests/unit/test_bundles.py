@@ -21,8 +21,9 @@ from titan_overlay.errors import (
 )
 from titan_overlay.identity.ids import PoolId, fingerprint
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.pool import importer
-from titan_overlay.pool.bundles import (
+from titan_overlay.pool.context import Context, Sender
+from titan_overlay.pool.hosting import importer
+from titan_overlay.pool.hosting.bundles import (
     BUNDLE_BYTES_MAX,
     BundleLoader,
     Source,
@@ -32,11 +33,10 @@ from titan_overlay.pool.bundles import (
     pack,
     sign,
 )
-from titan_overlay.pool.context import Context, Sender
-from titan_overlay.pool.object import service, service_type
-from titan_overlay.pool.packing import Packed
-from titan_overlay.pool.runner import ServiceRunner
-from titan_overlay.pool.workers import ProcessRunner
+from titan_overlay.pool.hosting.object import service, service_type
+from titan_overlay.pool.hosting.packing import Packed
+from titan_overlay.pool.hosting.runner import ServiceRunner
+from titan_overlay.pool.hosting.workers import ProcessRunner
 from titan_overlay.wire import codec
 
 KEY = SigningKey(bytes(32))
@@ -47,7 +47,7 @@ TRUSTED = frozenset([KEY.public])
 CONTEXT = Context(Sender(KEY.id, KEY.public), "it", bytes(32), 0.0, 0.0, None)  # type: ignore[arg-type]
 
 GREETER = """
-from titan_overlay.pool.object import idempotent, service
+from titan_overlay.pool.hosting.object import idempotent, service
 
 @service("greeter")
 class Greeter:
@@ -170,7 +170,7 @@ def test_modules_of_a_package_find_each_other(tmp_path: Path) -> None:
 
 def test_messages_in_a_bundle_are_called_as_they_are_outside(tmp_path: Path) -> None:
     source = """
-from titan_overlay.pool.object import Message
+from titan_overlay.pool.hosting.object import Message
 
 class Thumb(Message[bytes]):
     raw: bytes

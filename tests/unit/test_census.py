@@ -3,7 +3,7 @@
 import pytest
 
 from titan_overlay.errors import BadMessage
-from titan_overlay.pool.census import condition
+from titan_overlay.pool.finding.census import condition
 from titan_overlay.pool.orders import NodeInfo
 
 NODE = NodeInfo(

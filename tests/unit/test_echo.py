@@ -11,11 +11,11 @@ import pytest
 from titan_objects.echo import Count, Echo
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.pool.bundles import BundleLoader, Source, load
 from titan_overlay.pool.context import Context, Sender
+from titan_overlay.pool.hosting.bundles import BundleLoader, Source, load
+from titan_overlay.pool.hosting.object import service_type
+from titan_overlay.pool.hosting.runner import Runner
 from titan_overlay.pool.message import encode_message
-from titan_overlay.pool.object import service_type
-from titan_overlay.pool.runner import Runner
 from titan_overlay.wire import codec
 
 KEY = SigningKey(bytes(32))

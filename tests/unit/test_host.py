@@ -34,9 +34,9 @@ from titan_overlay.identity import names
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
-from titan_overlay.pool.host import Host, Limits, Sender, ServiceRunner
+from titan_overlay.pool.hosting.host import Host, Limits, Sender, ServiceRunner
+from titan_overlay.pool.hosting.object import Context
 from titan_overlay.pool.message import encode_message
-from titan_overlay.pool.object import Context
 from titan_overlay.pool.questions import (
     Bundle,
     Describe,

@@ -18,7 +18,7 @@ from titan_overlay.errors import (
     ReentrantCall,
     Unavailable,
 )
-from titan_overlay.pool.host import Limits
+from titan_overlay.pool.hosting.host import Limits
 from titan_overlay.wire import codec
 
 pytestmark = pytest.mark.loops("real", "virtual")

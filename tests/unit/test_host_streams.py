@@ -21,8 +21,8 @@ from titan_overlay.errors import (
     Unavailable,
 )
 from titan_overlay.identity.ids import ObjectId
-from titan_overlay.pool.host import ServiceRunner
-from titan_overlay.pool.object import service
+from titan_overlay.pool.hosting.host import ServiceRunner
+from titan_overlay.pool.hosting.object import service
 from titan_overlay.wire import codec
 
 pytestmark = pytest.mark.loops("real", "virtual")

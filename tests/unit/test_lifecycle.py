@@ -15,7 +15,7 @@ from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId, rank
 from titan_overlay.identity.statements import Policy
-from titan_overlay.pool.lifecycle import (
+from titan_overlay.pool.keeping.lifecycle import (
     Expire,
     Holder,
     Lookup,
@@ -29,8 +29,8 @@ from titan_overlay.pool.lifecycle import (
     neighbours,
     wake,
 )
-from titan_overlay.pool.probes import AskSoon, Conversation
-from titan_overlay.pool.roster import Replica, Roster
+from titan_overlay.pool.keeping.probes import AskSoon, Conversation
+from titan_overlay.pool.keeping.roster import Replica, Roster
 
 THING = ObjectId(sha256(b"thing").digest())
 PACE = Pace()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from titan_overlay.errors import Overloaded
-from titan_overlay.pool.mailbox import RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, Mailbox
+from titan_overlay.pool.hosting.mailbox import RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, Mailbox
 
 
 def test_as_many_run_at_once_as_may_and_the_rest_wait_in_order() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from titan_overlay.errors import BadMessage
 from titan_overlay.pool import message as messages
-from titan_overlay.pool.handlers import Handler
-from titan_overlay.pool.object import (
+from titan_overlay.pool.hosting.handlers import Handler
+from titan_overlay.pool.hosting.object import (
     Context,
     Message,
     decode_reply,

@@ -12,10 +12,10 @@ from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.statements import Content, Policy
-from titan_overlay.pool import probes, proofs
-from titan_overlay.pool.lifecycle import Pace, Standing
-from titan_overlay.pool.probes import AskSoon, Buried, Changed, Conversation, Newer, Reply, Request, Sample
-from titan_overlay.pool.roster import Replica, Roster
+from titan_overlay.pool.keeping import probes, proofs
+from titan_overlay.pool.keeping.lifecycle import Pace, Standing
+from titan_overlay.pool.keeping.probes import AskSoon, Buried, Changed, Conversation, Newer, Reply, Request, Sample
+from titan_overlay.pool.keeping.roster import Replica, Roster
 from titan_overlay.wire import codec
 
 NOW = 1000.0

@@ -27,8 +27,8 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Content, Descriptor
-from titan_overlay.pool.data import PAGE_BYTES, READ_BYTES_MAX, DataRunner, Fetch, Manifest, Read, StoredContent
-from titan_overlay.pool.transfer import (
+from titan_overlay.pool.hosting.data import PAGE_BYTES, READ_BYTES_MAX, DataRunner, Fetch, Manifest, Read, StoredContent
+from titan_overlay.pool.keeping.transfer import (
     HEDGE_SECONDS,
     PATIENCE_LEAST,
     REFUSALS_MAX,

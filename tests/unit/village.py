@@ -17,7 +17,7 @@ from titan_overlay.identity.ids import NodeId, ObjectId, PoolId, distance
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Policy, Tombstone, check_tombstone
-from titan_overlay.pool.keeper import Keeper
+from titan_overlay.pool.keeping.keeper import Keeper
 from titan_overlay.pool.orders import Accepted, Recruit
 from titan_overlay.storage.rows import MemoryDatabase, ReplicaRow
 

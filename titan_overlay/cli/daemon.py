@@ -17,7 +17,7 @@ from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import NodeId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.node import Node
-from titan_overlay.pool.packing import installed_types
+from titan_overlay.pool.hosting.packing import installed_types
 from titan_overlay.storage.database import SqliteDatabase
 from titan_overlay.storage.directory import DataDirectory
 from titan_overlay.storage.disk import RealDisk

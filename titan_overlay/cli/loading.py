@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from titan_overlay.config import Resolved, load
-from titan_overlay.pool.packing import installed_types
+from titan_overlay.pool.hosting.packing import installed_types
 
 
 def load_settings(flags: Mapping[str, object], file: Path | None = None) -> Resolved:

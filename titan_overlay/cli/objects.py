@@ -230,7 +230,7 @@ def _own_policy(source: str) -> "Policy":
     """What the class itself says; only read here, so any key will do to pack it."""
     from titan_overlay.identity.ids import PoolId
     from titan_overlay.identity.keys import KEY_BYTES, SigningKey
-    from titan_overlay.pool.bundles import Source
+    from titan_overlay.pool.hosting.bundles import Source
 
     return Source.of(source, SigningKey(bytes(KEY_BYTES)), PoolId(bytes(KEY_BYTES))).policy
 

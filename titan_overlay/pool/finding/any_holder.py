@@ -23,8 +23,8 @@ from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Descriptor
 from titan_overlay.links.links import Links
-from titan_overlay.pool.data import Read
-from titan_overlay.pool.places import DIAL_PATIENCE, Place, Places, contact_of
+from titan_overlay.pool.finding.places import DIAL_PATIENCE, Place, Places, contact_of
+from titan_overlay.pool.hosting.data import Read
 from titan_overlay.wire import codec
 
 HEDGE_SECONDS = (0.6, 2.0)

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 import msgspec
 
 from titan_overlay.errors import BadMessage, RemotableError, RemoteError
-from titan_overlay.pool.calls import Begun
 from titan_overlay.pool.context import Context
-from titan_overlay.pool.handlers import Handler
-from titan_overlay.pool.object import service_type
+from titan_overlay.pool.hosting.calls import Begun
+from titan_overlay.pool.hosting.handlers import Handler
+from titan_overlay.pool.hosting.object import service_type
 from titan_overlay.pool.questions import MessageSchema
 from titan_overlay.wire import codec
 

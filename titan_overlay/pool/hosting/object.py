@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, overload
 
 from titan_overlay.identity.statements import Policy
 from titan_overlay.pool.context import Context, Outbound, Sender
-from titan_overlay.pool.handlers import find_handlers
+from titan_overlay.pool.hosting.handlers import find_handlers
 from titan_overlay.pool.message import Message, decode_reply, encode_message
 from titan_overlay.pool.questions import MessageSchema
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from titan_overlay.errors import BadMessage
+from titan_overlay.pool.hosting.object import service_type
 from titan_overlay.pool.message import encode_message
-from titan_overlay.pool.object import service_type
 
 
 class Reference:

@@ -15,10 +15,10 @@ from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Kind, Policy, newer
 from titan_overlay.overlay.overlay import Overlay
-from titan_overlay.pool.host import Host
-from titan_overlay.pool.places import DESCRIBE_PATIENCE, Places, contact_of
-from titan_overlay.pool.recruiter import Recruiter
-from titan_overlay.pool.runner import Runner
+from titan_overlay.pool.finding.places import DESCRIBE_PATIENCE, Places, contact_of
+from titan_overlay.pool.hosting.host import Host
+from titan_overlay.pool.hosting.runner import Runner
+from titan_overlay.pool.keeping.recruiter import Recruiter
 
 
 class Receipt(msgspec.Struct, frozen=True):

@@ -17,10 +17,10 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.overlay import Overlay
-from titan_overlay.pool.any_holder import AnyHolder, Request
 from titan_overlay.pool.context import Sender
-from titan_overlay.pool.host import Host
-from titan_overlay.pool.places import DIAL_PATIENCE, PLACES_MAX, Place, Places, contact_of
+from titan_overlay.pool.finding.any_holder import AnyHolder, Request
+from titan_overlay.pool.finding.places import DIAL_PATIENCE, PLACES_MAX, Place, Places, contact_of
+from titan_overlay.pool.hosting.host import Host
 
 
 class Caller(Protocol):

@@ -30,8 +30,9 @@ from titan_overlay.identity.names import node_name
 from titan_overlay.identity.names import object_id as object_id_of
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
-from titan_overlay.pool.calls import Calls, Reply
 from titan_overlay.pool.context import Context, Outbound, Sender
+from titan_overlay.pool.hosting.calls import Calls, Reply
+from titan_overlay.pool.hosting.runner import Body, Runner, ServiceRunner
 from titan_overlay.pool.message import Message
 from titan_overlay.pool.questions import (
     QUESTIONS,
@@ -45,7 +46,6 @@ from titan_overlay.pool.questions import (
     Schema,
     Stats,
 )
-from titan_overlay.pool.runner import Body, Runner, ServiceRunner
 from titan_overlay.values import MIB
 from titan_overlay.wire import codec
 

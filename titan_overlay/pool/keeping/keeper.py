@@ -24,14 +24,14 @@ from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Descriptor, Tombstone
 from titan_overlay.overlay.traffic import PROBE
-from titan_overlay.pool import lifecycle
-from titan_overlay.pool.advertiser import LIFE_INTERVALS, Advertiser
-from titan_overlay.pool.figures import Figures
-from titan_overlay.pool.household import Admitting, Network, Recruiting
-from titan_overlay.pool.lifecycle import Pace, Standing
+from titan_overlay.pool.keeping import lifecycle
+from titan_overlay.pool.keeping.advertiser import LIFE_INTERVALS, Advertiser
+from titan_overlay.pool.keeping.figures import Figures
+from titan_overlay.pool.keeping.household import Admitting, Network, Recruiting
+from titan_overlay.pool.keeping.lifecycle import Pace, Standing
+from titan_overlay.pool.keeping.roster import SHORT_BYTES, Replica, Roster
+from titan_overlay.pool.keeping.upkeep import Upkeep
 from titan_overlay.pool.orders import Accepted, Holding, Recruit
-from titan_overlay.pool.roster import SHORT_BYTES, Replica, Roster
-from titan_overlay.pool.upkeep import Upkeep
 from titan_overlay.storage.rows import Database, ReplicaRow
 
 log = logging.getLogger("titan")

@@ -18,9 +18,9 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
-from titan_overlay.pool.lifecycle import Standing
-from titan_overlay.pool.proofs import PROOF_BYTES, proof, service_digest
-from titan_overlay.pool.roster import SHORT_BYTES, Peer, Replica, Roster
+from titan_overlay.pool.keeping.lifecycle import Standing
+from titan_overlay.pool.keeping.proofs import PROOF_BYTES, proof, service_digest
+from titan_overlay.pool.keeping.roster import SHORT_BYTES, Peer, Replica, Roster
 from titan_overlay.wire import codec
 
 NONCE_BYTES = 8

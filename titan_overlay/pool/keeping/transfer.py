@@ -20,7 +20,7 @@ from titan_overlay.errors import (
 )
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.statements import Content
-from titan_overlay.pool.data import PAGE_BYTES, Fetch, Manifest
+from titan_overlay.pool.hosting.data import PAGE_BYTES, Fetch, Manifest
 from titan_overlay.storage.assembly import Sink as Sink
 from titan_overlay.storage.content import (
     DIGEST_BYTES,

@@ -9,10 +9,10 @@ from titan_overlay.errors import BadMessage, ConfigError, Forbidden, RemoteError
 from titan_overlay.identity import names
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.pool.calls import Begun
 from titan_overlay.pool.context import Context
-from titan_overlay.pool.object import service_type
-from titan_overlay.pool.packing import (
+from titan_overlay.pool.hosting.calls import Begun
+from titan_overlay.pool.hosting.object import service_type
+from titan_overlay.pool.hosting.packing import (
     BUNDLE_BYTES_MAX,
     Origin,
     bundle_id,
@@ -22,9 +22,9 @@ from titan_overlay.pool.packing import (
     refusal,
     sign,
 )
+from titan_overlay.pool.hosting.runner import Body, Runner, ServiceRunner
+from titan_overlay.pool.hosting.workers import ProcessRunner
 from titan_overlay.pool.questions import MessageSchema
-from titan_overlay.pool.runner import Body, Runner, ServiceRunner
-from titan_overlay.pool.workers import ProcessRunner
 
 __all__ = ["BUNDLE_BYTES_MAX", "BundleLoader", "Source", "bundle_id", "load", "pack", "runner_of", "sign"]
 

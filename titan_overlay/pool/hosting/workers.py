@@ -13,13 +13,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 from titan_overlay.errors import BadMessage, RemotableError, RemoteError, Unavailable, from_wire
-from titan_overlay.pool.calls import Begun
 from titan_overlay.pool.context import Context, Outbound
-from titan_overlay.pool.object import service_type
-from titan_overlay.pool.packing import Origin
-from titan_overlay.pool.questions import MessageSchema
-from titan_overlay.pool.runner import Body, Runner
-from titan_overlay.pool.worker_frames import (
+from titan_overlay.pool.hosting.calls import Begun
+from titan_overlay.pool.hosting.object import service_type
+from titan_overlay.pool.hosting.packing import Origin
+from titan_overlay.pool.hosting.runner import Body, Runner
+from titan_overlay.pool.hosting.worker_frames import (
     FRAME_BYTES_MAX,
     HEAD_BYTES,
     Answer,
@@ -35,6 +34,7 @@ from titan_overlay.pool.worker_frames import (
     ToWorker,
     frame,
 )
+from titan_overlay.pool.questions import MessageSchema
 from titan_overlay.values import GIB
 from titan_overlay.wire import codec
 
@@ -99,7 +99,7 @@ class ProcessRunner(Runner):
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "titan_overlay.pool.worker_main"),
+                *(sys.executable, "-P", "-m", "titan_overlay.pool.hosting.worker_main"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 env=environment,

@@ -24,8 +24,8 @@ from titan_overlay.identity import records
 from titan_overlay.identity.ids import PoolId, fingerprint
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Record
-from titan_overlay.pool import importer
-from titan_overlay.pool.object import service_type
+from titan_overlay.pool.hosting import importer
+from titan_overlay.pool.hosting.object import service_type
 from titan_overlay.wire import codec
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from titan_overlay.errors import BadMessage
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Content, Descriptor
+from titan_overlay.pool.hosting.runner import Runner
 from titan_overlay.pool.message import Message
-from titan_overlay.pool.runner import Runner
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.content import chunk_count
 from titan_overlay.storage.files import BytesSource as BytesSource

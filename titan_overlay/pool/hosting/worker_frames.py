@@ -3,7 +3,7 @@
 import msgspec
 
 from titan_overlay.errors import WireError
-from titan_overlay.pool.packing import Origin
+from titan_overlay.pool.hosting.packing import Origin
 from titan_overlay.wire import codec
 
 HEAD_BYTES = 4

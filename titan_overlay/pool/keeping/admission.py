@@ -36,15 +36,15 @@ from titan_overlay.identity.statements import (
     newer,
 )
 from titan_overlay.links.links import Links
-from titan_overlay.pool import transfer
-from titan_overlay.pool.bundles import BundleLoader
 from titan_overlay.pool.context import Sender
-from titan_overlay.pool.data import DataRunner, StoredContent
-from titan_overlay.pool.host import Host, Runner
-from titan_overlay.pool.lifecycle import Pace
+from titan_overlay.pool.finding.places import contact_of
+from titan_overlay.pool.hosting.bundles import BundleLoader
+from titan_overlay.pool.hosting.data import DataRunner, StoredContent
+from titan_overlay.pool.hosting.host import Host, Runner
+from titan_overlay.pool.keeping import transfer
+from titan_overlay.pool.keeping.lifecycle import Pace
 from titan_overlay.pool.orders import Accepted, Recruit
 from titan_overlay.pool.pins import keep_until, later, pins_at
-from titan_overlay.pool.places import contact_of
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.rows import Database, ReplicaRow
 from titan_overlay.wire import codec

@@ -18,13 +18,13 @@ from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement
 from titan_overlay.overlay.traffic import PROBE
-from titan_overlay.pool import lifecycle, probes, proofs
-from titan_overlay.pool.agenda import Agenda
-from titan_overlay.pool.figures import Figures, Repair
-from titan_overlay.pool.household import Household, Network, Recruiting
-from titan_overlay.pool.lifecycle import Action, Expire, Lookup, Probe, Recruit, Standing, StepDown
-from titan_overlay.pool.probes import Asked, AskSoon, Buried, Changed, Conversation, Newer, Sample
-from titan_overlay.pool.roster import Peer, Replica, Roster
+from titan_overlay.pool.keeping import lifecycle, probes, proofs
+from titan_overlay.pool.keeping.agenda import Agenda
+from titan_overlay.pool.keeping.figures import Figures, Repair
+from titan_overlay.pool.keeping.household import Household, Network, Recruiting
+from titan_overlay.pool.keeping.lifecycle import Action, Expire, Lookup, Probe, Recruit, Standing, StepDown
+from titan_overlay.pool.keeping.probes import Asked, AskSoon, Buried, Changed, Conversation, Newer, Sample
+from titan_overlay.pool.keeping.roster import Peer, Replica, Roster
 
 log = logging.getLogger("titan")
 

@@ -11,8 +11,8 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId, rank
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Descriptor
-from titan_overlay.pool import lifecycle
-from titan_overlay.pool.lifecycle import Holder, Pace, Standing, View
+from titan_overlay.pool.keeping import lifecycle
+from titan_overlay.pool.keeping.lifecycle import Holder, Pace, Standing, View
 
 SHORT_BYTES = 8
 """Objects are named by a prefix in probes; another object with the same prefix costs 2**64 hashes to make."""

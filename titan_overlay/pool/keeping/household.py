@@ -7,9 +7,9 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Descriptor, Tombstone
-from titan_overlay.pool.advertiser import Announcing
+from titan_overlay.pool.keeping.advertiser import Announcing
+from titan_overlay.pool.keeping.roster import Replica
 from titan_overlay.pool.orders import Accepted, Recruit
-from titan_overlay.pool.roster import Replica
 
 
 class Found(Protocol):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, DeadlineExceeded, Overloaded, RemotableError, RemoteError, Unavailable
 from titan_overlay.pool.context import Context
-from titan_overlay.pool.mailbox import Counters, Mailbox
+from titan_overlay.pool.hosting.mailbox import Counters, Mailbox
 
 Reply = bytes | AsyncIterator[bytes]
 Begun = bytes | Awaitable[Reply] | AsyncIterator[bytes]

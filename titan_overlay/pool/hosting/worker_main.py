@@ -1,4 +1,4 @@
-"""The other end of `workers.py`: `python -m titan_overlay.pool.worker_main`, one object, frames on stdin and stdout.
+"""The other end of `workers.py`: a process (`python -m` this) with one object, and frames on stdin and stdout.
 
 A thread reads, so that the process ends with its node even while a handler computes; the loop runs the handlers.
 """
@@ -15,10 +15,10 @@ from typing import BinaryIO
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, RemotableError, RemoteError, from_wire
 from titan_overlay.identity.ids import NodeId
-from titan_overlay.pool.calls import Calls
 from titan_overlay.pool.context import Context, Sender
-from titan_overlay.pool.runner import ServiceRunner
-from titan_overlay.pool.worker_frames import (
+from titan_overlay.pool.hosting.calls import Calls
+from titan_overlay.pool.hosting.runner import ServiceRunner
+from titan_overlay.pool.hosting.worker_frames import (
     HEAD_BYTES,
     Answer,
     Ask,

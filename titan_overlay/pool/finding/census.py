@@ -13,8 +13,8 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.overlay import Overlay
+from titan_overlay.pool.finding.router import Router
 from titan_overlay.pool.orders import Census, Neighbours, NodeInfo
-from titan_overlay.pool.router import Router
 from titan_overlay.wire import codec
 
 CONCURRENCY = 32

@@ -1,0 +1,1 @@
+"""Finding: from a name to a live copy, and calling it."""

@@ -1,0 +1,1 @@
+"""Hosting: the objects that live on this node, and the code behind them."""
