@@ -1,0 +1,1 @@
+"""Strict consistency: groups of replicas that agree on one order of messages."""
