@@ -12,7 +12,7 @@ What must be durable before it may be told to others is said in one place: in wh
 """
 
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -52,7 +52,7 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
 # ---- events --------------------------------------------------------------------------------------------------
 
 
-class Received(NamedTuple):
+class Received(msgspec.Struct, frozen=True):
     """A message from a peer, whose id the link has proven."""
 
     sender: bytes
@@ -60,7 +60,7 @@ class Received(NamedTuple):
     """A Struct of the engine's own."""
 
 
-class Proposed(NamedTuple):
+class Proposed(msgspec.Struct, frozen=True):
     """A batch to be ordered. Only a leader takes it; others answer with `Refused`."""
 
     data: bytes
@@ -69,23 +69,23 @@ class Proposed(NamedTuple):
     kind: EntryKind = EntryKind.COMMANDS
 
 
-class ReadAsked(NamedTuple):
+class ReadAsked(msgspec.Struct, frozen=True):
     """A linearizable read: at which index may it be executed?"""
 
     ref: int
 
 
-class Persisted(NamedTuple):
+class Persisted(msgspec.Struct, frozen=True):
     """All that the Ready with this number, and those before it, wanted on disk is durable now."""
 
     number: int
 
 
-class TimerDue(NamedTuple):
+class TimerDue(msgspec.Struct, frozen=True):
     """The time asked for in `Ready.timer` has come."""
 
 
-class SnapshotTaken(NamedTuple):
+class SnapshotTaken(msgspec.Struct, frozen=True):
     """The shell has a durable snapshot of the state as executed up to this index: the log before it may go."""
 
     index: int
@@ -97,14 +97,14 @@ Event = Received | Proposed | ReadAsked | Persisted | TimerDue | SnapshotTaken
 # ---- effects -------------------------------------------------------------------------------------------------
 
 
-class Send(NamedTuple):
+class Send(msgspec.Struct, frozen=True):
     """A message to one peer."""
 
     to: bytes
     message: Any
 
 
-class Refused(NamedTuple):
+class Refused(msgspec.Struct, frozen=True):
     """A proposal or a read that this member does not take."""
 
     ref: int
@@ -112,7 +112,7 @@ class Refused(NamedTuple):
     """Who would, as far as is known."""
 
 
-class Accepted(NamedTuple):
+class Accepted(msgspec.Struct, frozen=True):
     """A proposal that stands in the log now. Committed only when it comes back in `committed`, at this place."""
 
     ref: int
@@ -120,7 +120,7 @@ class Accepted(NamedTuple):
     term: int
 
 
-class ReadReady(NamedTuple):
+class ReadReady(msgspec.Struct, frozen=True):
     """The read may be executed once `index` has been."""
 
     ref: int
