@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar, overload
 
 import msgspec
 
+from titan_overlay.ambient import Random
 from titan_overlay.errors import DeadlineExceeded
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.pool.message import Message, decode_reply, encode_message
@@ -84,6 +85,31 @@ class Context:
     def log(self) -> "logging.LoggerAdapter[logging.Logger]":
         """A logger whose lines name the object."""
         return _Named(_LOG, {"object": self.name})
+
+    # ---- in mutable objects --------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        """In a mutable object: unix seconds, the same for all its members, never going back."""
+        raise TypeError("ctx.now is of mutable objects; a service may ask its machine's clock")
+
+    @property
+    def random(self) -> Random:
+        """In a mutable object: a generator that draws the same at all its members."""
+        raise TypeError("ctx.random is of mutable objects; a service may draw as it likes")
+
+    def send_later(self, name: str, message: Any) -> None:
+        """In a mutable object: sends once this message's effects are final. The reply is not waited for.
+
+        Exactly once to mutable objects, at least once to services.
+        """
+        raise TypeError("ctx.send_later is of mutable objects; a service awaits ctx.send")
+
+    def schedule(self, seconds: float, message: Any) -> None:
+        """In a mutable object: it sends itself this message, after so many seconds of `ctx.now`."""
+        raise TypeError("ctx.schedule is of mutable objects; a service may sleep")
+
+    # ---- in services ---------------------------------------------------------------------------------------------
 
     @overload
     async def send(self, name: str, message: Message[T], timeout: float | None = None) -> T: ...

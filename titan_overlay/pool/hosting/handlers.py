@@ -7,6 +7,7 @@ import dis
 import inspect
 import types
 import typing
+from collections.abc import Collection
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -26,6 +27,7 @@ class Handler:
         "message",
         "method",
         "plain",
+        "readonly",
         "reply",
         "streams",
         "sync",
@@ -47,6 +49,7 @@ class Handler:
         self.plain = self.sync or (inner is function and not self.streams and _never_suspends(function))
         """It ends in one step, so it can run without a task."""
         self.idempotent = bool(getattr(function, "__titan_idempotent__", False))
+        self.readonly = bool(getattr(function, "__titan_readonly__", False))
         self.text = (inspect.getdoc(function) or "").partition("\n")[0]
         self.decoder = codec.decoder(message)
 
@@ -60,20 +63,25 @@ class Handler:
         )
 
 
-_HOOKS = ("start", "stop")
+SERVICE_HOOKS = ("start", "stop")
+"""Public methods of a service that are no handlers."""
 
 
-def find_handlers(cls: type) -> dict[str, Handler]:
+def find_handlers(cls: type, hooks: Collection[str] = SERVICE_HOOKS, *, all_plain: bool = False) -> dict[str, Handler]:
     """Handlers of a class (inherited ones too) by wire type.
+
+    Args:
+        hooks: public methods that are the class's own.
+        all_plain: the class runs in steps that never wait: every handler is a plain method, whatever it takes.
 
     Raises:
         TypeError: a method cannot be a handler, two take the same type, or there is none.
     """
     found: dict[str, Handler] = {}
     for name, function in inspect.getmembers_static(cls, inspect.isfunction):
-        if name.startswith("_") or name in _HOOKS:
+        if name.startswith("_") or name in hooks:
             continue
-        handler = _handler_of(cls, name, function)
+        handler = _handler_of(cls, name, function, all_plain)
         if handler is not None:
             if handler.type in QUESTIONS:
                 raise TypeError(
@@ -93,10 +101,12 @@ def find_handlers(cls: type) -> dict[str, Handler]:
     return found
 
 
-def _handler_of(cls: type, name: str, function: types.FunctionType) -> Handler | None:
+def _handler_of(cls: type, name: str, function: types.FunctionType, all_plain: bool) -> Handler | None:
     where = f"{cls.__name__}.{name}"
     inner = inspect.unwrap(function)
     is_async = inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner)
+    if is_async and all_plain:
+        raise TypeError(f"{where}: the handlers of a mutable object are plain methods: every copy must do the same")
     advice = "; a method that is no handler has a name with a leading underscore"
     parameters = list(inspect.signature(function).parameters.values())[1:]
     needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -119,7 +129,7 @@ def _handler_of(cls: type, name: str, function: types.FunctionType) -> Handler |
             )
         return None
     annotation = hints[positional[0].name]
-    if not is_async and not _is_message_class(annotation):
+    if not is_async and not _is_message_class(annotation) and not (all_plain and wire_type(annotation)):
         return None
     if len(positional) == 2 and hints.get(positional[1].name, Context) is not Context:
         raise TypeError(f"{where}: {positional[1].name!r} is given the titan.Context, and is annotated otherwise")

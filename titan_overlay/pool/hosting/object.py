@@ -11,11 +11,11 @@ takes. An async generator answers with a stream. A plain (not async) method is a
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, get_args, get_origin, overload
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, overload
 
-from titan_overlay.identity.statements import Policy
+from titan_overlay.identity.statements import Kind, Policy
 from titan_overlay.pool.context import Context, Outbound, Sender
-from titan_overlay.pool.hosting.handlers import find_handlers
+from titan_overlay.pool.hosting.handlers import Handler, find_handlers
 from titan_overlay.pool.message import Message, decode_reply, encode_message
 from titan_overlay.pool.questions import MessageSchema
 
@@ -45,6 +45,8 @@ class ServiceType:
 
     __slots__ = ("cls", "concurrency", "handlers", "idempotent", "isolation", "mailbox", "pattern", "policy")
 
+    kind: ClassVar[Kind] = "service"
+
     def __init__(
         self,
         cls: type,
@@ -67,7 +69,7 @@ class ServiceType:
         """Handlers at once; 1: one message after the other. None: the host's default."""
         self.mailbox = mailbox
         """Messages that may wait. None: the host's default."""
-        self.handlers = find_handlers(cls)
+        self.handlers = self._find_handlers(cls)
         if isolation == "process":
             for handler in self.handlers.values():
                 if handler.streams:
@@ -78,6 +80,13 @@ class ServiceType:
         safe = tuple(sorted(h.type for h in self.handlers.values() if h.idempotent))
         self.idempotent: tuple[str, ...] = ("*",) if everything else safe
         """For `Descriptor.idempotent`."""
+
+    def _find_handlers(self, cls: type) -> dict[str, Handler]:
+        return find_handlers(cls)
+
+    def derived(self, cls: type) -> "ServiceType":
+        """For a subclass that says nothing itself: the same options."""
+        return ServiceType(cls, self.pattern, self.policy, self.isolation, self.concurrency, self.mailbox)
 
     def schema(self) -> dict[str, MessageSchema]:
         return {name: handler.schema() for name, handler in self.handlers.items()}
@@ -128,12 +137,7 @@ def service_type(cls: type) -> ServiceType:
     known: ServiceType | None = cls.__dict__.get("__titan_service__")
     if known is None:
         parent: ServiceType | None = getattr(cls, "__titan_service__", None)
-        if parent is None:
-            known = ServiceType(cls)
-        else:
-            known = ServiceType(
-                cls, parent.pattern, parent.policy, parent.isolation, parent.concurrency, parent.mailbox
-            )
+        known = ServiceType(cls) if parent is None else parent.derived(cls)
         cls.__titan_service__ = known  # type: ignore[attr-defined]
     return known
 

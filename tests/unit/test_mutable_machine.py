@@ -1,0 +1,379 @@
+"""The state machine of a mutable object: the same at all members, each message exactly once."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import titan_overlay as titan
+from titan_overlay.errors import WireError
+from titan_overlay.mutable import sessions
+from titan_overlay.mutable.declare import mutable, mutable_type, readonly
+from titan_overlay.mutable.engine import Entry, EntryKind
+from titan_overlay.mutable.machine import Executed, Machine
+from titan_overlay.mutable.requests import DELIVERED, OPEN, Batch, Reply, Request
+from titan_overlay.pool.message import encode_message
+from titan_overlay.wire import codec
+
+ALICE = b"A" * 32
+BOB = b"B" * 32
+
+
+class Withdraw(titan.Message[int], frozen=True, namespace="bank"):
+    account: str
+    pence: int
+
+
+class Remind(titan.Message[None], frozen=True, namespace="bank"):
+    seconds: float
+    account: str
+
+
+@mutable("bank/*")
+class Bank:
+    balances: dict[str, int] = {"rent": 1000}
+    seen: set[str] = set()
+    draws: list[float] = []
+
+    def withdraw(self, m: Withdraw, ctx: titan.Context) -> int:
+        self.balances[m.account] = self.balances.get(m.account, 0) - m.pence
+        self.seen.add(m.account)
+        if self.balances[m.account] < 0:
+            raise ValueError("no money")
+        return self.balances[m.account]
+
+    @readonly
+    def balance(self, account: str) -> int:
+        return self.balances.get(account, 0)
+
+    def draw(self, how_many: int, ctx: titan.Context) -> list[float]:
+        self.draws += [ctx.random.random() for _ in range(how_many)]
+        return self.draws
+
+    def remind(self, m: Remind, ctx: titan.Context) -> None:
+        ctx.schedule(m.seconds, Withdraw(m.account, 1))
+        ctx.send_later("log", f"{m.account} at {ctx.now:.0f}")
+
+
+def machine(cls: type = Bank) -> Machine:
+    return Machine(mutable_type(cls), cls(), "bank/main", b"o" * 32)
+
+
+class Order:
+    """Writes batches for machines to execute."""
+
+    def __init__(self) -> None:
+        self.height = 0
+        self.session = 0
+        self.sequence = 0
+
+    def entry(self, *requests: Request, now: float = 1000.0, seed: bytes = b"seed") -> Entry:
+        self.height += 1
+        return Entry(self.height, 1, EntryKind.COMMANDS, codec.encode(Batch(now, seed, requests)))
+
+    def open(self, *machines: Machine) -> None:
+        entry = self.entry(Request(ALICE, 0, 0, 0, "", OPEN, b""))
+        for each in machines:
+            self.session = value(each.execute(entry).replies[0])
+
+    def request(self, message: Any, *, settled: int = 0, sequence: int = 0) -> Request:
+        if not sequence:
+            self.sequence += 1
+            sequence = self.sequence
+        return Request(ALICE, self.session, sequence, settled, "", *encode_message(message))
+
+
+def once(key: str, message: Any, sender: bytes = ALICE) -> Request:
+    return Request(sender, 0, 0, 0, key, *encode_message(message))
+
+
+def value(reply: Reply) -> Any:
+    assert not reply.failed, codec.decode(reply.body, WireError)
+    return codec.decode(reply.body, Any)
+
+
+def failure(reply: Reply) -> WireError:
+    assert reply.failed
+    return codec.decode(reply.body, WireError)
+
+
+def test_messages_are_executed_in_their_order() -> None:
+    bank, order = machine(), Order()
+    order.open(bank)
+    done = bank.execute(order.entry(order.request(Withdraw("rent", 300)), order.request(Withdraw("rent", 200))))
+    assert [value(reply) for reply in done.replies] == [700, 500]
+    assert [change.number for change in done.changes] == [1, 2]
+
+
+def test_each_instance_begins_with_defaults_of_its_own() -> None:
+    one, other, order = machine(), machine(), Order()
+    order.open(one)
+    one.execute(order.entry(order.request(Withdraw("rent", 300))))
+    assert other.instance.balances == {"rent": 1000}
+    assert Bank.balances == {"rent": 1000}
+
+
+def test_a_handler_that_raises_has_changed_nothing() -> None:
+    bank, order = machine(), Order()
+    order.open(bank)
+    bank.execute(order.entry(order.request(Withdraw("rent", 300)), order.request(2)))
+    before = (dict(bank.instance.balances), list(bank.instance.draws))
+    failed = failure(bank.execute(order.entry(order.request(Withdraw("rent", 5000)))).replies[0])
+    assert (failed.code, failed.text, failed.fields["type"]) == ("remote", "no money", "ValueError")
+    assert not failed.maybe_executed
+    assert (bank.instance.balances, bank.instance.draws) == before
+    assert bank.instance.seen == {"rent"}
+
+
+def test_the_same_request_is_executed_once_and_answered_alike() -> None:
+    bank, order = machine(), Order()
+    order.open(bank)
+    request = order.request(Withdraw("rent", 300))
+    first = bank.execute(order.entry(request))
+    again = bank.execute(order.entry(request, request))
+    assert [value(each) for each in again.replies] == [value(first.replies[0])] * 2 == [700, 700]
+    assert not again.changes
+
+
+def test_a_failure_is_remembered_too() -> None:
+    bank, order = machine(), Order()
+    order.open(bank)
+    request = order.request(Withdraw("rent", 5000))
+    bank.execute(order.entry(request))
+    bank.instance.balances["rent"] = 10_000
+    assert failure(bank.execute(order.entry(request)).replies[0]).text == "no money"
+
+
+def test_once_holds_across_sessions_and_for_its_sender_alone() -> None:
+    bank, order = machine(), Order()
+    assert value(bank.execute(order.entry(once("rent-11", Withdraw("rent", 300)))).replies[0]) == 700
+    assert value(bank.execute(order.entry(once("rent-11", Withdraw("rent", 300)))).replies[0]) == 700
+    assert value(bank.execute(order.entry(once("rent-11", Withdraw("rent", 300), BOB))).replies[0]) == 400
+
+
+def test_the_same_once_with_another_message_is_a_conflict() -> None:
+    bank, order = machine(), Order()
+    bank.execute(order.entry(once("rent-11", Withdraw("rent", 300))))
+    assert failure(bank.execute(order.entry(once("rent-11", Withdraw("rent", 301)))).replies[0]).code == "conflict"
+
+
+def test_once_is_forgotten_after_a_day_of_agreed_time() -> None:
+    bank, order = machine(), Order()
+    request = once("rent-11", Withdraw("rent", 300))
+    bank.execute(order.entry(request, now=1000.0))
+    bank.execute(order.entry(request, now=1000.0 + sessions.ONCE_SECONDS - 1))
+    assert bank.instance.balances["rent"] == 700
+    bank.execute(order.entry(request, now=1000.0 + sessions.ONCE_SECONDS + 1))
+    assert bank.instance.balances["rent"] == 400
+
+
+def test_what_was_forgotten_is_an_error_and_not_executed_again() -> None:
+    bank, order = machine(), Order()
+    order.open(bank)
+    first = order.request(Withdraw("rent", 300))
+    bank.execute(order.entry(first))
+    bank.execute(order.entry(order.request(Withdraw("rent", 100), settled=2)))
+    failed = failure(bank.execute(order.entry(first)).replies[0])
+    assert failed.code == "unavailable"
+    assert failed.maybe_executed
+    assert bank.instance.balances["rent"] == 600
+
+
+def test_a_session_that_was_never_opened_executes_nothing() -> None:
+    bank, order = machine(), Order()
+    failed = failure(bank.execute(order.entry(order.request(Withdraw("rent", 300)))).replies[0])
+    assert failed.maybe_executed
+    assert bank.instance.balances["rent"] == 1000
+
+
+def test_idle_sessions_give_way_and_busy_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "SESSIONS_MAX", 2)
+    bank, order = machine(), Order()
+    ask = Request(ALICE, 0, 0, 0, "", OPEN, b"")
+    numbers = [value(each) for each in bank.execute(order.entry(ask, ask)).replies]
+    assert failure(bank.execute(order.entry(ask)).replies[0]).code == "overloaded"
+    later = 1000.0 + sessions.SESSION_SECONDS
+    order.session = numbers[0]
+    bank.execute(order.entry(order.request(Withdraw("rent", 1)), now=later - 1))
+    assert value(bank.execute(order.entry(ask, now=later + 1)).replies[0]) not in numbers
+    assert not bank.execute(order.entry(order.request(Withdraw("rent", 1)), now=later + 1)).replies[0].failed
+    order.session = numbers[1]
+    assert failure(bank.execute(order.entry(order.request(Withdraw("rent", 1)))).replies[0]).code == "unavailable"
+
+
+def test_time_never_goes_back() -> None:
+    bank, order = machine(), Order()
+    bank.execute(order.entry(now=2000.0))
+    bank.execute(order.entry(now=1000.0))
+    assert bank.now == 2000.0
+
+
+def test_all_members_draw_the_same_and_every_message_anew() -> None:
+    one, other, order = machine(), machine(), Order()
+    order.open(one, other)
+    entry = order.entry(order.request(2), order.request(2))
+    drawn = value(one.execute(entry).replies[1])
+    assert drawn == value(other.execute(entry).replies[1])
+    assert len(set(drawn)) == 4
+
+
+def test_a_timer_fires_when_its_agreed_time_has_come() -> None:
+    bank, order = machine(), Order()
+    order.open(bank)
+    bank.execute(order.entry(order.request(Remind(60.0, "rent"))))
+    assert bank.due() == 1060.0
+    bank.execute(order.entry(now=1059.0))
+    assert bank.instance.balances["rent"] == 1000
+    done = bank.execute(order.entry(now=1060.0))
+    assert bank.instance.balances["rent"] == 999
+    assert [change.type for change in done.changes] == ["bank.Withdraw"]
+    assert bank.due() is None
+
+
+def test_the_outbox_keeps_a_message_until_it_has_arrived() -> None:
+    bank, order = machine(), Order()
+    order.open(bank)
+    bank.execute(order.entry(order.request(Remind(60.0, "rent"))))
+    (number, later), *_ = bank.outbox.items()
+    assert (later.name, later.type) == ("log", "str")
+    bank.execute(order.entry(Request(ALICE, 0, 0, 0, "", DELIVERED, codec.encode(number))))
+    assert not bank.outbox
+
+
+def test_reading_takes_no_place_in_the_order_and_needs_the_declaration() -> None:
+    bank = machine()
+    assert codec.decode(bank.read(once("", "rent")), int) == 1000
+    with pytest.raises(titan.BadMessage, match="readonly"):
+        bank.read(once("", Withdraw("rent", 1)))
+
+
+def test_garbage_in_the_order_is_skipped_by_all() -> None:
+    bank = machine()
+    assert bank.execute(Entry(1, 1, EntryKind.COMMANDS, b"\xc1garbage")) == Executed([], [])
+    assert bank.execute(Entry(2, 1, EntryKind.NOOP, b"")) == Executed([], [])
+    assert bank.height == 2
+
+
+def test_a_message_that_is_none_is_refused_by_name() -> None:
+    bank, order = machine(), Order()
+    order.open(bank)
+    bad = Request(ALICE, order.session, 1, 0, "", "bank.Withdraw", codec.encode({"account": 3}))
+    unknown = Request(ALICE, order.session, 2, 0, "", "bank.Steal", codec.encode({}))
+    done = bank.execute(order.entry(bad, unknown))
+    assert [failure(each).code for each in done.replies] == ["bad-message"] * 2
+    assert "bank.Withdraw" in failure(done.replies[1]).text
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["rent", "food"]), st.integers(0, 900), st.integers(0, 3), st.booleans()), max_size=30
+    )
+)
+def test_a_member_restored_from_a_snapshot_is_the_same_as_one_that_was_there(steps: list[Any]) -> None:
+    here, order = machine(), Order()
+    order.open(here)
+    there: Machine | None = None
+    for account, pence, draws, snapshot in steps:
+        if snapshot:
+            there = machine()
+            there.restore(list(here.snapshot()))
+        entry = order.entry(order.request(Withdraw(account, pence)), order.request(draws), now=1000.0 + pence)
+        done = here.execute(entry)
+        if there is not None:
+            assert there.execute(entry) == done
+            assert there.root() == here.root()
+
+
+def test_a_state_that_is_none_is_refused() -> None:
+    for chunks in ([], [b""], [b"\xc1"], [codec.encode([1, 2])]):
+        with pytest.raises(titan.BadMessage):
+            machine().restore(chunks)
+
+
+# ---- declaring -----------------------------------------------------------------------------------------------
+
+
+def test_an_async_handler_is_refused_at_the_declaration() -> None:
+    with pytest.raises(TypeError, match="plain methods"):
+
+        @mutable
+        class _Wrong:
+            async def greet(self, name: str) -> str:
+                return name
+
+
+def test_a_state_without_a_beginning_is_refused() -> None:
+    @mutable
+    class Empty:
+        count: int
+
+        def add(self, n: int) -> int:
+            self.count += n
+            return self.count
+
+    with pytest.raises(TypeError, match=r"Empty\.count"):
+        machine(Empty)
+
+
+@mutable(version=1)
+class CounterOne:
+    count: int = 0
+
+    def add(self, n: int) -> int:
+        self.count += n
+        return self.count
+
+
+@mutable(version=2)
+class CounterTwo:
+    total: int = 0
+    steps: int = 0
+
+    def add(self, n: int) -> int:
+        self.total, self.steps = self.total + n, self.steps + 1
+        return self.total
+
+    @classmethod
+    def migrate(cls, version: int, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"total": fields["count"], "steps": 0}
+
+
+def test_a_newer_class_takes_an_older_state_over() -> None:
+    old, new, order = machine(CounterOne), machine(CounterTwo), Order()
+    order.open(old)
+    old.execute(order.entry(order.request(5)))
+    new.restore(list(old.snapshot()))
+    assert (new.instance.total, new.instance.steps) == (5, 0)
+    with pytest.raises(titan.BadMessage, match="migrate"):
+        old.restore(list(new.snapshot()))
+
+
+@mutable
+class Big:
+    """With snapshots of its own."""
+
+    def __init__(self) -> None:
+        self.rows: list[bytes] = []
+
+    def append(self, row: bytes) -> int:
+        self.rows.append(row)
+        return len(self.rows)
+
+    def snapshot(self) -> Iterator[bytes]:
+        yield from self.rows
+
+    def restore(self, chunks: Iterator[bytes]) -> None:
+        self.rows = list(chunks)
+
+
+def test_a_class_may_keep_its_state_its_own_way() -> None:
+    big, order = machine(Big), Order()
+    order.open(big)
+    big.execute(order.entry(order.request(b"one"), order.request(b"two")))
+    copy = machine(Big)
+    copy.restore(list(big.snapshot()))
+    assert copy.instance.rows == [b"one", b"two"]
+    assert copy.root() == big.root()

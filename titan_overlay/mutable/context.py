@@ -1,0 +1,96 @@
+"""What a handler of a mutable object is given: agreed time, agreed chance, and effects that wait for its end."""
+
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from titan_overlay.ambient import Random
+from titan_overlay.errors import BadMessage, Overloaded
+from titan_overlay.mutable.requests import Request
+from titan_overlay.pool.context import Context, Sender
+from titan_overlay.pool.message import encode_message
+
+
+class Turn(msgspec.Struct, frozen=True, gc=False):
+    """One request at its place in the order, with what was agreed for it: enough to execute it again."""
+
+    request: Request
+    now: float
+    seed: bytes
+    height: int
+    place: int
+    """In the batch, from 1: timers that were due, then requests."""
+
+
+class Effects:
+    """What a handler orders while it runs; kept only if it ends well.
+
+    Args:
+        numbers: of messages and timers that have been ordered before.
+        outbox_room, timers_room: how many more it may order.
+    """
+
+    __slots__ = ("later", "numbers", "outbox_room", "timers", "timers_room")
+
+    def __init__(self, numbers: int, outbox_room: int = 0, timers_room: int = 0) -> None:
+        self.numbers = numbers
+        self.outbox_room = outbox_room
+        self.timers_room = timers_room
+        self.later: list[tuple[int, str, str, bytes]] = []
+        """Number, name, type and body of each message for the outbox."""
+        self.timers: list[tuple[float, int, str, bytes]] = []
+        """Agreed time, number, type and body of each message to itself."""
+
+
+class OrderedContext(Context):
+    """The context of a handler that all members run."""
+
+    __slots__ = ("_effects", "_random", "_turn")
+
+    def __init__(self, sender: Sender, name: str, object_id: bytes, turn: Turn, effects: Effects) -> None:
+        super().__init__(sender, name, object_id, 0.0, 0.0, _NOWHERE)
+        self._turn = turn
+        self._effects = effects
+        self._random: Random | None = None
+
+    @property
+    def now(self) -> float:
+        return self._turn.now
+
+    @property
+    def random(self) -> Random:
+        if self._random is None:
+            turn = self._turn
+            place = turn.height.to_bytes(8, "big") + turn.place.to_bytes(4, "big")
+            self._random = Random(int.from_bytes(sha256(turn.seed + place).digest(), "big"))
+        return self._random
+
+    def send_later(self, name: str, message: Any) -> None:
+        if len(self._effects.later) >= self._effects.outbox_room:
+            raise Overloaded(f"the outbox of {self.name!r} is full: what is in it has not arrived yet")
+        type_name, body = encode_message(message)
+        self._effects.numbers += 1
+        self._effects.later.append((self._effects.numbers, name, type_name, body))
+
+    def schedule(self, seconds: float, message: Any) -> None:
+        if not 0 <= seconds < float("inf"):
+            raise BadMessage(f"a message can be scheduled in 0 seconds or more, not {seconds}")
+        if len(self._effects.timers) >= self._effects.timers_room:
+            raise Overloaded(f"{self.name!r} has as many messages scheduled as can be kept")
+        type_name, body = encode_message(message)
+        self._effects.numbers += 1
+        self._effects.timers.append((self._turn.now + seconds, self._effects.numbers, type_name, body))
+
+
+class _Nowhere:
+    """A handler that all members run waits for nobody: there is no way out but `send_later`."""
+
+    async def send(self, name: str, type: str, body: bytes, deadline: float, chain: tuple[bytes, ...], /) -> bytes:
+        raise TypeError("a handler of a mutable object cannot wait for others; use ctx.send_later")
+
+    def stream(self, name: str, type: str, body: bytes, deadline: float, chain: tuple[bytes, ...], /) -> Any:
+        raise TypeError("a handler of a mutable object cannot wait for others; use ctx.send_later")
+
+
+_NOWHERE = _Nowhere()

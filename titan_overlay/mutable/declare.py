@@ -1,0 +1,186 @@
+"""Mutable objects as their authors write them.
+
+    @titan.mutable("bank/*", policy=titan.Policy(faults=1))
+    class Bank:
+        balances: dict[str, int] = {}
+
+        def withdraw(self, m: Withdraw, ctx: titan.Context) -> int: ...
+
+        @titan.readonly
+        def balance(self, account: str) -> int: ...
+
+The state is the object's annotated attributes. Handlers are plain methods, and all copies run them in the same order:
+what they decide may depend on the message, the state, and what `ctx` gives, and on nothing else. A handler that raises
+has changed nothing.
+
+A class with much state may write its own `snapshot(self) -> Iterator[bytes]` and `restore(self, chunks)`; it then has
+no annotated state, and a handler of it that raises must have changed nothing by itself.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar, get_origin, get_type_hints, overload
+
+import msgspec
+
+from titan_overlay.errors import BadMessage
+from titan_overlay.identity.statements import Kind, Policy
+from titan_overlay.pool.hosting.handlers import Handler, find_handlers
+from titan_overlay.pool.hosting.object import ServiceType, service_type
+from titan_overlay.wire import codec
+
+C = TypeVar("C", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
+
+HOOKS = ("snapshot", "restore", "migrate")
+"""Public methods of a mutable object that are no handlers."""
+
+
+class MutableType(ServiceType):
+    """All there is to know about a class of mutable objects."""
+
+    __slots__ = ("own_snapshots", "state", "version")
+
+    kind: ClassVar[Kind] = "mutable"
+
+    def __init__(self, cls: type, pattern: str = "*", policy: Policy | None = None, version: int = 1) -> None:
+        super().__init__(cls, pattern, policy)
+        if version < 1:
+            raise TypeError(f"{cls.__name__}: version counts from 1")
+        self.version = version
+        self.own_snapshots = _has(cls, "snapshot") and _has(cls, "restore")
+        self.state = None if self.own_snapshots else StateFields(cls, version)
+
+    def _find_handlers(self, cls: type) -> dict[str, Handler]:
+        return find_handlers(cls, HOOKS, all_plain=True)
+
+    def derived(self, cls: type) -> "MutableType":
+        return MutableType(cls, self.pattern, self.policy, self.version)
+
+
+def _has(cls: type, method: str) -> bool:
+    return callable(getattr(cls, method, None))
+
+
+class _Kept(msgspec.Struct, frozen=True, array_like=True):
+    """A state on disk or on the wire."""
+
+    version: int
+    fields: msgspec.Raw
+
+
+class StateFields:
+    """The annotated attributes of a class: taken out of an instance and put back as bytes, the same on all machines.
+
+    Raises:
+        TypeError: an attribute is of a type that cannot be kept.
+    """
+
+    def __init__(self, cls: type, version: int) -> None:
+        self._cls = cls
+        self._version = version
+        hints = {name: kind for name, kind in get_type_hints(cls).items() if get_origin(kind) is not ClassVar}
+        fields = [(name, kind) for name, kind in hints.items() if kind is not ClassVar]
+        try:
+            self._struct = msgspec.defstruct(f"{cls.__name__}State", fields, kw_only=True)
+            self._decoder = msgspec.msgpack.Decoder(self._struct)
+        except TypeError as why:
+            raise TypeError(f"{cls.__name__}: its annotated attributes are its state, and {why}") from None
+        self._encoder = msgspec.msgpack.Encoder(order="deterministic")
+        self._defaults = {
+            name: (kind, self._encoder.encode(getattr(cls, name))) for name, kind in fields if hasattr(cls, name)
+        }
+        self.names = tuple(name for name, _ in fields)
+
+    def fresh(self, instance: object) -> None:
+        """Gives a new instance its defaults, each its own copy."""
+        held = vars(instance)
+        for name, (kind, encoded) in self._defaults.items():
+            if name not in held:
+                setattr(instance, name, msgspec.msgpack.decode(encoded, type=kind))
+        missing = [name for name in self.names if not hasattr(instance, name)]
+        if missing:
+            raise TypeError(
+                f"{self._cls.__name__}.{missing[0]} has no value to begin with; write one behind its annotation"
+            )
+
+    def encode(self, instance: object) -> bytes:
+        """The state in canonical bytes: maps and sets are sorted, so equal states are equal bytes.
+
+        Raises:
+            TypeError: a handler has put something into the state that its annotation does not promise.
+        """
+        try:
+            fields = self._encoder.encode(self._struct(**{name: getattr(instance, name) for name in self.names}))
+        except (TypeError, ValueError, OverflowError, RecursionError) as why:
+            raise TypeError(f"the state of {self._cls.__name__} cannot be kept: {why}") from None
+        return codec.encode(_Kept(self._version, msgspec.Raw(fields)))
+
+    def decode(self, data: bytes, instance: object) -> None:
+        """Puts a state into an instance; an older version goes through the class's `migrate(version, fields)` first.
+
+        Raises:
+            BadMessage: these bytes are no state of this class.
+        """
+        kept = codec.decode(data, _Kept)
+        try:
+            if kept.version == self._version:
+                state = self._decoder.decode(kept.fields)
+            elif kept.version < self._version and _has(self._cls, "migrate"):
+                older = msgspec.msgpack.decode(kept.fields)
+                state = msgspec.convert(self._cls.migrate(kept.version, older), self._struct)  # type: ignore[attr-defined]
+            else:
+                raise BadMessage(
+                    f"the state is of version {kept.version}, {self._cls.__name__} is version {self._version} "
+                    "and has no classmethod migrate(version, fields) for it"
+                )
+        except (msgspec.MsgspecError, ValueError, RecursionError) as why:
+            raise BadMessage(f"this is no state of {self._cls.__name__}: {why}") from None
+        for name in self.names:
+            setattr(instance, name, getattr(state, name))
+
+
+@overload
+def mutable(cls: C, /) -> C: ...
+@overload
+def mutable(pattern: str = "*", /, *, policy: Policy | None = None, version: int = 1) -> Callable[[C], C]: ...
+def mutable(pattern: Any = "*", /, **options: Any) -> Any:
+    """Class decorator: an object whose state changes, kept the same on all its members.
+
+    Args:
+        pattern: names it is meant for (`bank/*`).
+        policy: `faults=t` crashes (or with `byzantine=True` liars) that it survives.
+        version: of its state; a class with a higher one has a classmethod `migrate(version, fields) -> fields`.
+
+    Raises:
+        TypeError: a handler is async, the state cannot be kept; the text says what is wrong.
+    """
+
+    def declare(cls: Any) -> Any:
+        cls.__titan_service__ = MutableType(cls, pattern, **options)
+        return cls
+
+    if isinstance(pattern, type):
+        cls, pattern = pattern, "*"
+        return declare(cls)
+    return declare
+
+
+def mutable_type(cls: type) -> MutableType:
+    """What `@mutable` found out about the class.
+
+    Raises:
+        TypeError: it is not declared mutable.
+    """
+    known = service_type(cls)
+    if not isinstance(known, MutableType):
+        raise TypeError(f"{cls.__name__} is no mutable object: decorate it with @titan.mutable")
+    return known
+
+
+def readonly(handler: F) -> F:
+    """Declares that a handler changes nothing: it is answered without a place in the order, and still never stale."""
+    handler.__titan_readonly__ = True  # type: ignore[attr-defined]
+    return handler
+
+
+__all__ = ["MutableType", "StateFields", "mutable", "mutable_type", "readonly"]

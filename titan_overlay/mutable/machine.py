@@ -1,0 +1,309 @@
+"""The state machine: an object's state, and what each entry of the order makes of it. The same at all members; no I/O.
+
+    entry -> batch: time and chance are agreed -> timers that are due -> requests, each executed exactly once
+          -> replies, changes for those who watch, messages for the outbox
+
+**A handler that raises has changed nothing.** Taking the state apart before each message would cost as much as the
+state is large, so nothing is done before. Where a handler raises, the machine goes back to its last checkpoint and
+executes again what has come since: handlers are deterministic, so that ends where it began.
+"""
+
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from titan_overlay.errors import BadMessage, RemotableError, RemoteError
+from titan_overlay.identity.ids import node_id
+from titan_overlay.mutable.context import Effects, OrderedContext, Turn
+from titan_overlay.mutable.declare import MutableType
+from titan_overlay.mutable.engine import Entry, EntryKind
+from titan_overlay.mutable.requests import DELIVERED, OPEN, Batch, Reply, Request
+from titan_overlay.mutable.sessions import KeptSessions, Sessions
+from titan_overlay.pool.context import Sender
+from titan_overlay.pool.hosting.handlers import Handler
+from titan_overlay.wire import codec
+
+TURNS_MIN = 256
+"""Messages between two checkpoints, at the least."""
+BYTES_A_TURN = 1024
+"""With more state than `TURNS_MIN` of these, checkpoints are rarer: they cost no more than the messages do."""
+OUTBOX_MAX = 4096
+TIMERS_MAX = 4096
+TEXT_MAX = 2000
+"""Characters of what a handler raised."""
+SNAPSHOT_CHUNK_BYTES = 256 << 10
+
+
+class Later(msgspec.Struct, frozen=True, array_like=True):
+    """A message of the outbox."""
+
+    number: int
+    name: str
+    type: str
+    body: bytes
+
+
+class Timer(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """A message that the object will send to itself."""
+
+    at: float
+    number: int
+    type: str
+    body: bytes
+
+
+class Change(msgspec.Struct, frozen=True, array_like=True):
+    """One executed request, as those who watch see it."""
+
+    number: int
+    """Counts up from 1 over the object's whole life."""
+    height: int
+    time: float
+    sender: bytes
+    type: str
+    body: bytes
+    reply: bytes
+
+
+class Executed(msgspec.Struct):
+    """What one entry came to."""
+
+    replies: list[Reply]
+    """One for each request of the batch, in its order."""
+    changes: list[Change]
+
+
+class _Own(msgspec.Struct, array_like=True):
+    """What the machine itself must remember: part of each snapshot."""
+
+    height: int
+    now: float
+    numbers: int
+    """Of outbox and timers, given out so far."""
+    changes: int
+    outbox: list[Later]
+    timers: list[Timer]
+    sessions: KeptSessions
+
+
+_NO_KEY = bytes(32)
+
+
+class Machine:
+    """One object's state at one member.
+
+    Args:
+        instance: of the class, fresh.
+    """
+
+    def __init__(self, kind: MutableType, instance: Any, name: str, object_id: bytes) -> None:
+        self.kind = kind
+        self.name = name
+        self.object_id = object_id
+        self.instance = instance
+        self.height = 0
+        """Of the last entry executed."""
+        self.now = 0.0
+        self.outbox: dict[int, Later] = {}
+        self.timers: list[Timer] = []
+        self.changes = 0
+        self._numbers = 0
+        self._sessions = Sessions()
+        self._handlers: dict[str, Handler] = kind.handlers
+        self._since: list[Turn] = []
+        """Executed since the checkpoint, in order."""
+        self._checkpoint = b""
+        if kind.state is not None:
+            kind.state.fresh(instance)
+            self._take_checkpoint()
+
+    # ---- executing -------------------------------------------------------------------------------------------
+
+    def execute(self, entry: Entry) -> Executed:
+        """Executes the next entry. Never raises for what is in it: replies may be errors."""
+        assert entry.index > self.height, "entries come in order, each once"
+        self.height = entry.index
+        done = Executed([], [])
+        if entry.kind is not EntryKind.COMMANDS:
+            return done
+        try:
+            batch = codec.decode(entry.data, Batch)
+        except BadMessage:
+            return done  # all members see the same bytes, and skip them alike
+        self.now = max(self.now, batch.now)
+        place = 0
+        while self.timers and self.timers[0].at <= self.now:
+            due = self.timers.pop(0)
+            place += 1
+            self._run(Request(_NO_KEY, 0, 0, 0, "", due.type, due.body), batch.seed, place, done, remember=False)
+        for request in batch.requests:
+            place += 1
+            done.replies.append(self._answer(request, batch.seed, place, done))
+        if self.kind.state is not None and len(self._since) >= max(TURNS_MIN, len(self._checkpoint) // BYTES_A_TURN):
+            self._take_checkpoint()
+        return done
+
+    def _answer(self, request: Request, seed: bytes, place: int, done: Executed) -> Reply:
+        """The reply to one request: remembered, or made now."""
+        try:
+            if request.type == OPEN:
+                number = self.height * 65_536 + place
+                self._sessions.open(number, self.now)
+                return Reply(codec.encode(number))
+            if request.type == DELIVERED:
+                self.outbox.pop(codec.decode(request.body, int), None)
+                return Reply(codec.encode(None))
+            known = self._sessions.known(request, self.now)
+        except RemotableError as why:
+            return _failed(why)
+        return known or self._run(request, seed, place, done, remember=True)
+
+    def _run(self, request: Request, seed: bytes, place: int, done: Executed, *, remember: bool) -> Reply:
+        turn = Turn(request, self.now, seed, self.height, place)
+        effects = Effects(self._numbers, OUTBOX_MAX - len(self.outbox), TIMERS_MAX - len(self.timers))
+        try:
+            handler, message = self._understand(request)
+            try:
+                reply = Reply(self._call(handler, message, turn, effects))
+            except RemotableError:
+                self._undo()
+                raise
+        except RemotableError as why:
+            reply = _failed(why)
+        else:
+            self._since.append(turn)
+            self._keep(effects)
+            self.changes += 1
+            done.changes.append(
+                Change(self.changes, self.height, self.now, request.sender, request.type, request.body, reply.body)
+            )
+        if remember:
+            self._sessions.remember(request, reply, self.now)
+        return reply
+
+    def _keep(self, effects: Effects) -> None:
+        """What a handler that ended well has ordered."""
+        for number, name, type, body in effects.later:
+            self.outbox[number] = Later(number, name, type, body)
+        if effects.timers:
+            self.timers += [Timer(*each) for each in effects.timers]
+            self.timers.sort()
+        self._numbers = effects.numbers
+
+    def _understand(self, request: Request) -> tuple[Handler, Any]:
+        """The handler of a request, and the message in it. BadMessage: there is none."""
+        handler = self._handlers.get(request.type)
+        if handler is None:
+            takes = ", ".join(sorted(self._handlers))
+            raise BadMessage(f"{self.name!r} takes {takes} (and Ping, Info, Stats, Schema), not {request.type!r}")
+        try:
+            return handler, handler.decoder.decode(request.body)
+        except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as why:
+            raise BadMessage(f"this is not a {request.type}: {why}") from None
+
+    def _call(self, handler: Handler, message: Any, turn: Turn, effects: Effects) -> bytes:
+        """Runs a handler; gives the encoded reply. RemotableError: what it raised."""
+        public = turn.request.sender
+        context = OrderedContext(Sender(node_id(public), public), self.name, self.object_id, turn, effects)
+        method = getattr(self.instance, handler.method)
+        try:
+            return codec.encode(method(message, context) if handler.takes_context else method(message))
+        except RemotableError as why:
+            why.maybe_executed = False  # and it was not: what it did is undone
+            raise
+        except Exception as why:
+            raise RemoteError(str(why)[:TEXT_MAX], type=type(why).__name__, maybe_executed=False) from None
+
+    # ---- reading ---------------------------------------------------------------------------------------------
+
+    def reads(self, type: str) -> bool:
+        """Whether the handler of this type is declared `@titan.readonly`."""
+        handler = self._handlers.get(type)
+        return handler is not None and handler.readonly
+
+    def read(self, request: Request) -> bytes:
+        """The reply of a read-only handler to the state as it is now.
+
+        Raises:
+            RemotableError: of the handler; BadMessage: it is not declared to be read-only.
+        """
+        if not self.reads(request.type):
+            raise BadMessage(
+                f"{request.type} may change {self.name!r}: declare its handler @titan.readonly, or send it"
+            )
+        return self._call(*self._understand(request), Turn(request, self.now, b"", self.height, 0), Effects(0))
+
+    # ---- going back ------------------------------------------------------------------------------------------
+
+    def _take_checkpoint(self) -> None:
+        assert self.kind.state is not None
+        self._checkpoint = self.kind.state.encode(self.instance)
+        self._since.clear()
+
+    def _undo(self) -> None:
+        """The state as it was before the handler that has just raised."""
+        if self.kind.state is None:
+            return
+        self.kind.state.decode(self._checkpoint, self.instance)
+        for turn in self._since:
+            # What they ordered has been kept already.
+            self._call(*self._understand(turn.request), turn, Effects(0, OUTBOX_MAX, TIMERS_MAX))
+        if self._since:
+            self._take_checkpoint()  # who makes handlers raise again and again does not pay with others' time
+
+    # ---- snapshots -------------------------------------------------------------------------------------------
+
+    def root(self) -> bytes:
+        """A hash of all that is replicated: equal at all members at the same height, or a handler is to blame."""
+        digest = sha256()
+        for chunk in self.snapshot():
+            digest.update(chunk)
+        return digest.digest()
+
+    def snapshot(self) -> Iterator[bytes]:
+        """The state in chunks, the same bytes at all members."""
+        own = _Own(
+            self.height,
+            self.now,
+            self._numbers,
+            self.changes,
+            list(self.outbox.values()),
+            self.timers,
+            self._sessions.keep(),
+        )
+        yield codec.encode(own)
+        if self.kind.state is None:
+            yield from self.instance.snapshot()
+            return
+        state = self.kind.state.encode(self.instance)
+        for start in range(0, len(state), SNAPSHOT_CHUNK_BYTES):
+            yield state[start : start + SNAPSHOT_CHUNK_BYTES]
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """Puts a snapshot in the place of the state.
+
+        Raises:
+            BadMessage: these are no snapshot of this object.
+        """
+        rest = iter(chunks)
+        own = codec.decode(next(rest, b""), _Own)
+        if self.kind.state is None:
+            self.instance.restore(rest)
+        else:
+            self.kind.state.decode(b"".join(rest), self.instance)
+        self.height, self.now, self._numbers, self.changes = own.height, own.now, own.numbers, own.changes
+        self.outbox = {each.number: each for each in own.outbox}
+        self.timers = sorted(own.timers)
+        self._sessions = Sessions.restored(own.sessions)
+        if self.kind.state is not None:
+            self._take_checkpoint()
+
+    def due(self) -> float | None:
+        """Agreed time at which the next timer is due."""
+        return self.timers[0].at if self.timers else None
+
+
+def _failed(why: RemotableError) -> Reply:
+    return Reply(codec.encode(why.to_wire()), failed=True)

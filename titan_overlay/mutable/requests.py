@@ -1,0 +1,57 @@
+"""What stands in the order of a mutable object: batches of requests, stamped with what all members must agree on."""
+
+from hashlib import sha256
+
+import msgspec
+
+from titan_overlay.wire import codec
+
+OPEN = "titan.group.Open"
+"""Opens a session; answered with its number."""
+DELIVERED = "titan.group.Delivered"
+"""A message of the outbox has arrived; the body is its number."""
+MINE = frozenset({OPEN, DELIVERED})
+"""Requests that members answer by themselves, whatever the object."""
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One message to the object. What makes it the same when it is sent again: session and sequence, or `once`."""
+
+    sender: bytes
+    """Public key of the user who sent it."""
+    session: int
+    """Number of an open session; 0: none."""
+    sequence: int
+    """Counts up from 1 within a session."""
+    settled: int
+    """The sender has the replies to all sequences below this."""
+    once: str
+    """The sender's own key for it, kept for a day; empty: none."""
+    type: str
+    body: bytes
+    proof: bytes = b""
+    """The sender's signature, where members are not believed (byzantine)."""
+
+    def digest(self) -> bytes:
+        """Of what it asks for: who sends another request under the same `once` has made a mistake."""
+        return sha256(self.type.encode() + b"\0" + self.body).digest()[:16]
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Requests that were ordered together."""
+
+    now: float
+    """The proposer's wall clock, unix seconds; members never let it go back."""
+    seed: bytes
+    """Of `ctx.random`, drawn by the proposer."""
+    requests: tuple[Request, ...]
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a request came to: the encoded value, or an encoded `WireError`."""
+
+    body: bytes
+    failed: bool = False
+
+
+encode = codec.encode
