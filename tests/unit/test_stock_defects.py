@@ -29,9 +29,9 @@ from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Advertisement
 from titan_overlay.overlay import bodies, packets
 from titan_overlay.overlay.directory import Directory
+from titan_overlay.overlay.endpoint import RECEIVE_BUFFER_BYTES
 from titan_overlay.overlay.lookup import Lookup
 from titan_overlay.overlay.overlay import Overlay
-from titan_overlay.overlay.protocol import RECEIVE_BUFFER_BYTES
 from titan_overlay.overlay.routing import Bucket, RoutingTable
 from titan_overlay.overlay.sessions import DATA, HEAD, REPLY
 

@@ -1,0 +1,307 @@
+"""The overlay's end of the network: a UDP socket, the sessions on it, the handshakes that lead to them.
+
+Subclass of the stock `KademliaProtocol` / `RPCProtocol`, of which it keeps the place in asyncio and replaces all that
+trusts the sender. Everything happens within `datagram_received`, without tasks; one timer serves all deadlines.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from kademlia.protocol import KademliaProtocol
+from rpcudp.protocol import RPCProtocol
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.errors import LinkError
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import NodeId
+from titan_overlay.overlay.bodies import contact
+from titan_overlay.overlay.calls import Call, refused_by
+from titan_overlay.overlay.deadlines import Deadlines
+from titan_overlay.overlay.directory import Directory
+from titan_overlay.overlay.handshake import Handshakes, Opening
+from titan_overlay.overlay.routing import RoutingTable
+from titan_overlay.overlay.sessions import (
+    CHALLENGE,
+    DATA,
+    HEAD,
+    MIN_BYTES,
+    SERVING,
+    TIMEOUT_SECONDS,
+    Session,
+)
+from titan_overlay.overlay.traffic import HANDSHAKE, UDP_HEADER_BYTES, Traffic
+
+log = logging.getLogger(__name__)
+
+RESET = 0x11
+"""`RESET | session id 4 | call id 4`: "I have no such session". A hint without a tag: it only starts a handshake."""
+RESET_BYTES = 9
+
+RECEIVE_BUFFER_BYTES = 2048
+"""asyncio reads every datagram into a buffer of 256 KiB otherwise, which costs half the time."""
+
+MAX_WAITING = 64
+"""Calls that may wait for one handshake."""
+MAX_FAULTS = 16
+HANDSHAKE_SECONDS = 3.0
+"""Without an answer to the first HELLO (sent twice) nobody is there."""
+UNREACHABLE_SECONDS = 10.0
+"""A contact that did not answer a handshake is not tried again for that long."""
+MAX_UNREACHABLE = 512
+
+
+class Endpoint(KademliaProtocol):
+    """Sessions over one socket. What is said inside them is the subclass's: see the hooks.
+
+    Args:
+        on_peer: a session was made with this contact, or its role or address has changed (now proven).
+        on_silence: a call or handshake with this contact got no answer.
+        on_observed: this node's address, as a peer sees it.
+    """
+
+    def __init__(
+        self,
+        me: NodeId,
+        table: RoutingTable,
+        directory: Directory,
+        handshakes: Handshakes,
+        ambient: Ambient,
+        *,
+        on_peer: Callable[[Session], None],
+        on_silence: Callable[[Contact], None],
+        on_observed: Callable[[tuple[str, int]], None],
+    ) -> None:
+        # The stock KademliaProtocol would build a table of 160 bits.
+        RPCProtocol.__init__(self)
+        self.router = table
+        self.storage = directory
+        self.source_node = Contact(me)
+        self.handshakes = handshakes
+        self.traffic = Traffic()
+        self.serving_flag = 0
+        self.transport: Any = None
+        self.closed = False
+        self._me = me
+        self._ambient = ambient
+        self._on_peer = on_peer
+        self._on_silence = on_silence
+        self._on_observed = on_observed
+        self._sessions = handshakes.sessions
+        self._unreachable: dict[Contact, float] = {}
+        self._loop = asyncio.get_running_loop()
+        self._deadlines: Deadlines[Call | Opening] = Deadlines(self._loop, self._on_due)
+
+    def __getattr__(self, name: str) -> Any:
+        """The stock class makes a remote call of every unknown name."""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    # ---- hooks -----------------------------------------------------------------------------------------------
+
+    def _accept(self, session: Session, flags: int, call_id: int, data: bytes, addr: Any) -> None:
+        """A datagram that the peer of this session sealed, seen for the first time."""
+        raise NotImplementedError
+
+    def _resume(self, call: Call, session: Session, now: float) -> None:
+        """There is a session now for a call that waited for one."""
+        raise NotImplementedError
+
+    def _abandon_calls(self, error: LinkError) -> None:
+        """This node is stopping."""
+        raise NotImplementedError
+
+    def _call_due(self, call: Call, now: float) -> None:
+        """A call's deadline has come."""
+        raise NotImplementedError
+
+    def _reset(self, data: bytes, address: tuple[str, int]) -> None:
+        """A peer says that it has no such session."""
+        raise NotImplementedError
+
+    # ---- asyncio's side --------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        if hasattr(transport, "max_size"):
+            transport.max_size = RECEIVE_BUFFER_BYTES
+
+    def error_received(self, exc: Exception) -> None:
+        self.traffic.count("socket_errors")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all calls; nothing is sent any more."""
+        if self.closed:
+            return
+        self.closed = True
+        self._deadlines.stop()
+        error = LinkError("this node is stopping")
+        self._abandon_calls(error)
+        for opening in list(self.handshakes.openings.values()):
+            self.handshakes.abandon(opening)
+            for call in opening.waiting:
+                if not isinstance(call, asyncio.Future):
+                    call.caller.failed(call, error)
+                elif not call.done():  # somebody waits for the session itself, see `open`
+                    call.set_exception(error)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """Never raises, whatever the bytes."""
+        try:
+            size = len(data)
+            if size >= MIN_BYTES and data[0] == DATA:
+                session = self._sessions.get(data[1:5])
+                _, _, counter, flags, call_id = HEAD.unpack_from(data)
+                if session is None:
+                    if not flags & 7:  # a request: the peer believes in a session that we have lost
+                        self._send(bytes((RESET,)) + data[1:5] + data[10:14], addr[:2], HANDSHAKE)
+                    return
+                if not session.opens(data, counter):
+                    self.traffic.count("bad_tags")
+                    return
+                self._accept(session, flags, call_id, data, addr)
+            elif size == RESET_BYTES and data[0] == RESET:
+                self._reset(data, addr[:2])
+            elif size:
+                self._handshake(data, addr[:2])
+        except Exception:  # what a handler of another room raises must not end the socket
+            self.traffic.count("errors")
+            log.exception("a datagram from %s was not handled", addr)
+
+    # ---- sessions --------------------------------------------------------------------------------------------
+
+    def _noticed(self, session: Session, flags: int) -> None:
+        """Seldom: the first datagram of a session, an answer after silence, or a change of role."""
+        if session.watched:
+            session.watched = False
+            session.silent = 0
+            self.handshakes.confirm(session, self._loop.time())
+            self.router.alive(session.contact.id)
+        if bool(flags & SERVING) != session.serving:
+            session.serving = bool(flags & SERVING)
+            self._on_peer(session)
+
+    def _from_elsewhere(self, session: Session, address: tuple[str, int], size: int) -> None:
+        if session.moved(address, size, self._ambient.token_bytes(8)):
+            challenge = session.seal(CHALLENGE | self.serving_flag, 0, session.challenge)
+            if session.may_send(address, len(challenge)):
+                self._send(challenge, address, HANDSHAKE)
+
+    def _fault(self, session: Session) -> None:
+        """The peer sent garbage in its own session, which nobody else can have done."""
+        self.traffic.count("faults")
+        session.faults += 1
+        if session.faults >= MAX_FAULTS:
+            self.traffic.count("shunned")
+            self.handshakes.shun(session, self._loop.time())
+            self.router.remove(session.contact.id)
+
+    def blame(self, peer: NodeId) -> None:
+        """A reply of this peer was garbage."""
+        session = self.handshakes.by_peer.get(peer)
+        if session is not None:
+            self._fault(session)
+
+    def _send(self, datagram: bytes, address: tuple[str, int], purpose: int) -> None:
+        self.traffic.sent[purpose] += len(datagram) + UDP_HEADER_BYTES
+        self.transport.sendto(datagram, address)
+
+    def _on_due(self, what: Call | Opening, now: float) -> None:
+        if isinstance(what, Opening):
+            self._overdue(what, now)
+        else:
+            self._call_due(what, now)
+
+    # ---- handshakes ------------------------------------------------------------------------------------------
+
+    def _begin(self, address: tuple[str, int], expected: NodeId | None, now: float) -> Opening | None:
+        begun = self.handshakes.begin(address, expected, now)
+        if begun is None:
+            self.traffic.count("openings_refused")
+            return None
+        opening, new = begun
+        if new:
+            self.traffic.calls[HANDSHAKE] += 1
+            self._send(opening.datagram, address, HANDSHAKE)
+            self._deadlines.set(opening, now + TIMEOUT_SECONDS)
+        return opening
+
+    def _handshake(self, data: bytes, address: tuple[str, int]) -> None:
+        self.traffic.received[HANDSHAKE] += len(data) + UDP_HEADER_BYTES
+        now = self._loop.time()
+        step = self.handshakes.receive(data, address, now)
+        if step.event:
+            self.traffic.count(step.event)
+        if step.reply:
+            self._send(step.reply, address, HANDSHAKE)
+        opening, session = step.opening, step.session
+        if session is not None:
+            self._unreachable.pop(session.contact, None)
+            if step.observed is not None:
+                self._on_observed(step.observed)
+            self._on_peer(session)
+            if opening is not None:
+                self._release(opening, session, now)
+        elif step.failure and opening is not None:
+            self._give_up(opening, refused_by(opening, step.failure, step.pool), now)
+        elif opening is not None:
+            self._deadlines.set(opening, now + max(2 * (now - opening.began), 0.2))
+
+    def _release(self, opening: Opening, session: Session, now: float) -> None:
+        waiting, opening.waiting = opening.waiting, []
+        for call in waiting:
+            if isinstance(call, asyncio.Future):
+                if not call.done():
+                    call.set_result(session)
+            else:
+                self._resume(call, session, now)
+
+    def _give_up(self, opening: Opening, error: LinkError, now: float) -> None:
+        if opening.expected is not None:
+            gone = contact(opening.expected, *opening.address)
+            if len(self._unreachable) >= MAX_UNREACHABLE:
+                del self._unreachable[next(iter(self._unreachable))]
+            self._unreachable[gone] = now + UNREACHABLE_SECONDS
+            self._on_silence(gone)
+        waiting, opening.waiting = opening.waiting, []
+        for call in waiting:
+            if isinstance(call, asyncio.Future):
+                if not call.done():
+                    call.set_exception(error)
+            elif not call.tries:  # others wait for their own deadline
+                call.caller.failed(call, error)
+
+    def _overdue(self, opening: Opening, now: float) -> None:
+        if self.handshakes.openings.get(opening.nonce) is not opening:
+            return
+        if now - opening.began >= HANDSHAKE_SECONDS - 1e-6:
+            self.handshakes.abandon(opening)
+            self.traffic.count("handshake_timeouts")
+            host, port = opening.address
+            self._give_up(opening, LinkError(f"no answer from {host}:{port}"), now)
+            return
+        opening.tries += 1
+        self._send(opening.datagram, opening.address, HANDSHAKE)
+        self._deadlines.set(opening, opening.began + HANDSHAKE_SECONDS)
+        for call in opening.waiting:
+            if isinstance(call, Call):
+                call.caller.late(call)
+
+    async def open(self, address: tuple[str, int], expected: NodeId | None) -> Session:
+        """A session with who is at this address.
+
+        Raises:
+            LinkError: nobody answers, or it refuses (the text says why).
+        """
+        future: asyncio.Future[Session] = self._loop.create_future()
+        known = self.handshakes.by_peer.get(expected) if expected is not None else None
+        if known is not None and known.address == address:
+            return known
+        opening = None if self.closed else self._begin(address, expected, self._loop.time())
+        if opening is None or len(opening.waiting) >= MAX_WAITING:
+            raise LinkError("too many handshakes under way")
+        opening.waiting.append(future)
+        return await future
