@@ -6,33 +6,33 @@ This file wires the rooms together and starts and stops them; what they do is in
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from titan_overlay import operator_objects
 from titan_overlay.ambient import Ambient
 from titan_overlay.client import Pool
 from titan_overlay.config import NodeConfig
-from titan_overlay.errors import ConfigError, Forbidden, StorageError, TitanError
+from titan_overlay.errors import Forbidden, StorageError
 from titan_overlay.identity import grants, names, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Descriptor, Policy
+from titan_overlay.identity.statements import Descriptor
 from titan_overlay.links.links import Peer
 from titan_overlay.links.shared import Reply
 from titan_overlay.member import Member
 from titan_overlay.node_object import NodeObject
 from titan_overlay.pool.context import Sender
-from titan_overlay.pool.finding.places import Place, contact_of
 from titan_overlay.pool.hosting.budget import Cpu, Upload, is_loopback
 from titan_overlay.pool.hosting.bundles import BundleLoader
 from titan_overlay.pool.hosting.runner import ServiceRunner
 from titan_overlay.pool.keeping.admission import Admission
 from titan_overlay.pool.keeping.keeper import Keeper
-from titan_overlay.pool.message import decode_reply, encode_message
-from titan_overlay.pool.orders import PINS_MAX, Accepted, DialBack, Holding, NodeInfo, Pins, Recruit, StepDown
+from titan_overlay.pool.keeping.passing import Passing
+from titan_overlay.pool.orders import PINS_MAX, Accepted, Holding, NodeInfo, Pins, Recruit, StepDown
+from titan_overlay.reachability import Reachability
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.disk import Disk
 from titan_overlay.storage.rows import Database, PeerRow
@@ -45,14 +45,8 @@ log = logging.getLogger("titan")
 SAVE_PEERS_SECONDS = 300.0
 SAVED_PEERS = 64
 PORT_TRIES = 8
-DIAL_BACK_PEERS = 3
-DIAL_BACK_RETRY_SECONDS = 300.0
-PASSING_BYTES_MAX = 8 << 20
-"""Larger data is not picked up in passing."""
-PASSING_AT_ONCE = 2
 BLOBS_KEPT = "blobs kept"
 """Setting: the database was once damaged, so contents that it does not name may be all that is left of something."""
-OBJECT_GROUP = "titan_overlay.objects"
 
 
 class Node(Member):
@@ -91,7 +85,6 @@ class Node(Member):
         self._stopping = asyncio.Event()
         self._cpu_seconds = cpu_seconds
         self._upload = Upload(config.max_upload)
-        self._caching = 0
         self.keeper: Keeper
         self.admission: Admission
         self.pool: Pool
@@ -126,11 +119,12 @@ class Node(Member):
         self.database.put_setting("pool", self.overlay.pool)
         self.wire()
         await self.links.listen(interface, self._port)
+        self._reachability = Reachability(self.overlay, self.links)
         self._furnish()
         if not self.founder:
             await self._become_dialable()
         await self._restore()
-        await self._adopt_own()
+        await self._set_up_objects()
         self.keeper.start()
         self.spawn(self._save_peers(), "saving the known peers")
         if self._cpu_seconds is not None:
@@ -207,27 +201,26 @@ class Node(Member):
         )
         self.overlay.on_moved = self.keeper.moved
         self.pool = Pool(self)
-        self.router.any_holder.on_read = self._maybe_cache
-        self.host.add(self._self_descriptor(), ServiceRunner(NodeObject(self)))
-
-    def _self_descriptor(self) -> Signed[Descriptor]:
-        now = self.ambient.wall()
-        policy = Policy(min_copies=1, max_copies=1, bound=True, requires={"node": self.key.id.hex()})
-        return records.sign(
-            Descriptor(names.node_name(self.key.id), "service", "node", int(now * 1000), now, policy),
-            self.key,
-            self.overlay.pool,
+        if not self.config.no_host:
+            passing = Passing(
+                self.admission,
+                self.keeper.hold,
+                self.router.object_id,
+                lambda object_id: self.host.get(object_id) is not None,
+                self.spawn,
+            )
+            self.router.any_holder.on_read = passing.read
+        own = operator_objects.bound_to(
+            self.key.id, names.node_name(self.key.id), "node", self.key, self.overlay.pool, self.ambient.wall()
         )
+        self.host.add(own, ServiceRunner(NodeObject(self)))
 
     async def _become_dialable(self) -> None:
         """Asks peers to dial this node; only one that can be dialled serves."""
-        if await self._dialled_back():
+        if await self._reachability.ask():
             await self._serve()
             return
-        self.reason = (
-            f"nobody could dial {self.overlay.contact.ip}:{self.overlay.contact.port} (TCP); open that port, or name "
-            "the address that others see with --advertise HOST:PORT"
-        )
+        self.reason = self._reachability.reason
         log.warning("client only: %s", self.reason)
         self.spawn(self._keep_asking(), "asking to be dialled back")
 
@@ -237,29 +230,10 @@ class Node(Member):
         self.overlay.set_serving(True)
         await self.overlay.find_nodes(self.key.id)
 
-    async def _dialled_back(self) -> bool:
-        peers = self.overlay.neighbours(self.key.id, DIAL_BACK_PEERS)
-        answers = await asyncio.gather(*(self._ask_dial_back(peer) for peer in peers))
-        return any(answers)
-
-    async def _ask_dial_back(self, peer: Contact) -> bool:
-        try:
-            order = DialBack(self.overlay.contact.port)
-            type_name, body = encode_message(order)
-            deadline = asyncio.get_running_loop().time() + 8.0
-            return bool(
-                decode_reply(order, await self.links.request(peer, peer.id, type_name, body, deadline=deadline))
-            )
-        except TitanError as why:
-            log.debug("%s did not dial back: %s", peer, why)
-            return False
-
     async def _keep_asking(self) -> None:
-        while self.reason:
-            await asyncio.sleep(DIAL_BACK_RETRY_SECONDS)
-            if await self._dialled_back():
-                await self._serve()
-                log.info("others can dial this node now: it serves")
+        await self._reachability.keep_asking()
+        await self._serve()
+        log.info("others can dial this node now: it serves")
 
     async def _restore(self) -> None:
         for row in self.database.replicas():
@@ -270,44 +244,12 @@ class Node(Member):
             if descriptor is not None:
                 await self.keeper.resume(descriptor, row)
 
-    async def _adopt_own(self) -> None:
+    async def _set_up_objects(self) -> None:
         """The objects of the configuration: bound to this node, published by its user."""
-        for section, tables in self.config.objects.items():
-            from importlib.metadata import entry_points
-
-            found = entry_points(group=OBJECT_GROUP, name=section)
-            if not found:
-                raise ConfigError(f"[[{section}]]: no such object type is installed here")
-            kind = next(iter(found)).load()
-            for table in tables:
-                await self._adopt(kind, section, table)
-
-    async def _adopt(self, kind: Any, section: str, table: Mapping[str, Any]) -> None:
-        name = table.get("name")
-        if not isinstance(name, str):
-            raise ConfigError(f'[[{section}]]: each needs a name, as in name = "~me/thermometer"')
-        instance = kind.from_config(table)
         now = self.ambient.wall()
-        full = names.check(names.resolve(name, self.owner.public))
-        grant = next(
-            (
-                raw
-                for raw in self.grants
-                if grants.allows(raw, self.overlay.pool, self.owner.id, Right.PUBLISH, full, now)
-            ),
-            b"",
-        )
-        try:
-            grants.may_publish(self.owner.public, self.owner.id, full, grant, self.overlay.pool, now)
-        except Forbidden as why:
-            raise ConfigError(f"[[{section}]] {name}: {why}") from None
-        policy = Policy(min_copies=1, max_copies=1, bound=True, requires={"node": self.key.id.hex()})
-        descriptor = records.sign(
-            Descriptor(full, "service", section, int(now * 1000), now, policy, grant=grant),
-            self.owner,
-            self.overlay.pool,
-        )
-        await self.admission.adopt(descriptor, ServiceRunner(instance), self.keeper.hold)
+        for each in operator_objects.load(self.config.objects):
+            descriptor = operator_objects.describe(each, self.key.id, self.owner, self.grants, self.overlay.pool, now)
+            await self.admission.adopt(descriptor, ServiceRunner(each.instance), self.keeper.hold)
 
     # ---- budgets ---------------------------------------------------------------------------------------------
 
@@ -441,30 +383,6 @@ class Node(Member):
 
     def holdings(self) -> list[Holding]:
         return self.keeper.holdings()
-
-    # ---- passing caches ----------------------------------------------------------------------------------------
-
-    def _maybe_cache(self, place: Place) -> None:
-        """Data that went through this node may be kept for a while, so that the next reader has a shorter way."""
-        value = place.descriptor.value
-        content = value.content
-        if content is None or not value.policy.cache or content.size > PASSING_BYTES_MAX or self.config.no_host:
-            return
-        if self._caching >= PASSING_AT_ONCE or self.host.get(self.router.object_id(value.name)) is not None:
-            return
-        self._caching += 1
-        self.spawn(self._cache(place), f"caching {value.name}")
-
-    async def _cache(self, place: Place) -> None:
-        try:
-            order = Recruit(
-                descriptor=place.descriptor.raw, holders=tuple(each.raw for each in place.holders), passing=True
-            )
-            await self.admission.recruit(order, contact_of(place.holders[0]), self.keeper.hold)
-        except (TitanError, IndexError) as why:
-            log.debug("not cached: %s", why)
-        finally:
-            self._caching -= 1
 
 
 def _memory_bytes() -> int:

@@ -52,8 +52,6 @@ from titan_overlay.wire import codec
 log = logging.getLogger("titan")
 
 OBJECTS_MAX = 20_000
-PASSING_MAX_BYTES = 8 * 1024 * 1024
-"""Larger data is not picked up in passing."""
 PINS_KEPT = 64
 """Publishers whose wish to keep the same data is remembered: strangers may all ask, and each costs a row."""
 TAKING_MAX = 8
