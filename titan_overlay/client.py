@@ -7,44 +7,33 @@ async with titan.connect("host:port") as pool:
 import asyncio
 import functools
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
-from hashlib import sha256
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import msgspec
 
+from titan_overlay import deleting, moving
+from titan_overlay.deleting import Outcome
 from titan_overlay.errors import (
     BadMessage,
-    DeadlineExceeded,
-    Forbidden,
-    Gone,
-    LinkError,
-    NotFound,
-    NotHere,
     TitanError,
-    Unavailable,
 )
-from titan_overlay.identity import names, records
-from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.grants import Right
-from titan_overlay.identity.ids import NodeId, ObjectId, fingerprint
-from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Advertisement, Content, Policy, Tombstone, tombstone_seconds
+from titan_overlay.identity import names
+from titan_overlay.identity.ids import fingerprint
+from titan_overlay.identity.statements import Policy
 from titan_overlay.member import Member
+from titan_overlay.patience import DEFAULT_TIMEOUT, find, within
 from titan_overlay.pool.finding import census
-from titan_overlay.pool.finding.places import Place, contact_of
 from titan_overlay.pool.finding.reference import Reference
 from titan_overlay.pool.hosting.bundles import Source
 from titan_overlay.pool.hosting.data import ContentSource, DataRunner, open_source
-from titan_overlay.pool.keeping import transfer
 from titan_overlay.pool.keeping.publisher import Publisher
 from titan_overlay.pool.keeping.publisher import Receipt as Receipt
 from titan_overlay.pool.message import Message, decode_reply, encode_message
-from titan_overlay.pool.orders import Bury, NodeInfo, StepDown
-from titan_overlay.pool.pins import find_pin
-from titan_overlay.pool.questions import Describe
+from titan_overlay.pool.orders import NodeInfo
+from titan_overlay.reading import Progress, Reader
 from titan_overlay.storage.files import FileSink, MemorySink
 from titan_overlay.storage.sealed import KeyFor, SealedSource, UnsealedFile, UnsealedMemory, key_of
 from titan_overlay.wire import codec
@@ -52,15 +41,9 @@ from titan_overlay.wire import codec
 R = TypeVar("R")
 T = TypeVar("T")
 Builtin = str | bytes | int | float | bool | list[Any] | dict[str, Any]
-Outcome = Literal["deleted", "wrong token", "nothing to delete", "already gone"]
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
 
-DEFAULT_TIMEOUT = 10.0
 STREAM_TIMEOUT = 60.0
 MULTICAST_AT_ONCE = 64
-SLOWEST_BYTES_PER_SECOND = 256 << 10
-"""A download may be this slow before it is given up, where the caller names no timeout."""
 
 
 class Located(msgspec.Struct, frozen=True):
@@ -103,6 +86,7 @@ class Pool:
             recruiter=member.recruiter,
             places=member.router.places,
         )
+        self._reader = Reader(member)
 
     # ---- messages --------------------------------------------------------------------------------------------
 
@@ -201,7 +185,7 @@ class Pool:
             bundle=packed.digest,
             idempotent=packed.idempotent,
         )
-        async with _within(timeout, f"publishing {name!r}"):
+        async with within(timeout, f"publishing {name!r}"):
             return await self._publisher.publish(*described, packed.runner())
 
     async def put(
@@ -254,7 +238,7 @@ class Pool:
             runner.on_read = lambda done: progress(min(done, total), total)
         if timeout is None:
             timeout = 30.0 + size / (1 << 20)
-        async with _within(timeout, f"putting {size} bytes"):
+        async with within(timeout, f"putting {size} bytes"):
             return await self._publisher.publish(descriptor, token, runner, key)
 
     # ---- data ------------------------------------------------------------------------------------------------
@@ -282,9 +266,9 @@ class Pool:
         key = self._key_for(decrypt)
         if to is None:
             memory = UnsealedMemory(key) if key else MemorySink()
-            await self._fetch(name, memory, progress, timeout)
+            await self._reader.fetch(name, memory, progress, timeout)
             return memory.value()
-        await self._fetch(name, UnsealedFile(Path(to), key) if key else FileSink(Path(to)), progress, timeout)
+        await self._reader.fetch(name, UnsealedFile(Path(to), key) if key else FileSink(Path(to)), progress, timeout)
         return b""
 
     def _key_for(self, decrypt: bool | str) -> KeyFor | None:
@@ -295,52 +279,11 @@ class Pool:
             raise BadMessage("a key has 64 hexadecimal digits, as in the receipt of put_receipt(..., encrypt=True)")
         return lambda salt: bytes.fromhex(decrypt)
 
-    async def _fetch(self, name: str, sink: transfer.Sink, progress: Progress | None, timeout: float | None) -> None:
-        """Fetches data into a sink; looks up anew where all holders known have gone."""
-        started = asyncio.get_running_loop().time()
-
-        async def attempt(fresh: bool) -> Place:
-            place = await self._find(name, DEFAULT_TIMEOUT if timeout is None else timeout, fresh=fresh)
-            content = place.descriptor.value.content
-            if content is None:
-                raise BadMessage(f"{name!r} is a {place.descriptor.value.kind}, not data; use send")
-            patience = 30.0 + content.size / SLOWEST_BYTES_PER_SECOND if timeout is None else timeout
-            await self._fetch_from(place, content, sink, started + patience, progress)
-            return place
-
-        try:
-            place = await attempt(fresh=False)
-        except Unavailable:
-            place = await attempt(fresh=True)
-        if self._router.any_holder.on_read is not None:
-            self._router.any_holder.on_read(place)
-
-    async def _fetch_from(
-        self, place: Place, content: Content, sink: transfer.Sink, deadline: float, progress: Progress | None
-    ) -> None:
-        name = place.descriptor.value.name
-        object_id = self._router.object_id(name)
-
-        async def ask(contact: Contact, type_name: str, body: bytes, until: float) -> bytes:
-            if contact.id == self._member.key.id:
-                return await self._member.send(name, type_name, body, until, ())
-            return await self._member.links.request(contact, object_id, type_name, body, deadline=until)
-
-        sources = [contact_of(holder) for holder in place.holders]
-        await transfer.fetch(object_id, content, sources, ask, sink, deadline=deadline, progress=progress)
-
     # ---- where, what, away -----------------------------------------------------------------------------------
-
-    async def _find(self, name: str, timeout: float, *, fresh: bool = True) -> Place:
-        """Where the object lives. Raises DeadlineExceeded beside what the look-up raises."""
-        async with _within(timeout, f"looking up {name!r}") as deadline:
-            return await self._router.places.find(
-                self._router.object_id(name), name=name, deadline=deadline, fresh=fresh
-            )
 
     async def locate(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> list[Located]:
         """All holders that the directory knows of."""
-        place = await self._find(name, timeout)
+        place = await find(self._router, name, timeout)
         return [
             Located(each.signer.hex(), f"{each.value.host}:{each.value.port}", each.value.version, each.value.passing)
             for each in sorted(place.holders, key=lambda each: each.signer)
@@ -350,7 +293,7 @@ class Pool:
         """What the object is; for `node:<id>` what the node says of itself."""
         if names.space(name) is names.Space.NODE:
             return await census.ask(self._router, name, timeout)
-        place = await self._find(name, timeout)
+        place = await find(self._router, name, timeout)
         value = place.descriptor.value
         return Description(
             name=value.name,
@@ -369,127 +312,14 @@ class Pool:
 
         Of data, it removes one's own pin; the data stays while others pin it.
         """
-        member = self._member
-        object_id = self._router.object_id(name)
-        deadline = asyncio.get_running_loop().time() + timeout
-        try:
-            place = await self._find(name, timeout)
-        except NotFound:
-            return "nothing to delete"
-        except Gone:
-            return "already gone"
-        try:
-            proof = bytes.fromhex(token)
-        except ValueError:
-            return "wrong token"
-        descriptor = place.descriptor
-        if descriptor.value.kind == "data":
-            holders = [contact_of(each) for each in place.holders]
-            who, token_hash = (b"", sha256(proof).digest()) if proof else (member.user.public, b"")
-            descriptor = (
-                await find_pin(
-                    member.links, member.overlay.pool, holders, object_id, publisher=who, token_hash=token_hash
-                )
-                or descriptor
-            )
-        if proof and sha256(proof).digest() != descriptor.value.token_hash:
-            return "wrong token"
-        expires = member.ambient.wall() + tombstone_seconds(descriptor.value.policy)
-        grant = b"" if proof else member.grant_for(Right.DELETE, descriptor.value.name)
-        tombstone = records.sign(
-            Tombstone(descriptor.raw, descriptor.value.version, expires, proof, grant), member.user, member.overlay.pool
-        )
-        outcomes = await asyncio.gather(
-            *(self._bury(contact_of(holder), tombstone, deadline) for holder in place.holders)
-        )
-        self._router.places.forget(object_id)
-        if "deleted" in outcomes:
-            if descriptor.value.kind != "data":
-                await member.overlay.announce(object_id, [tombstone.raw])
-            return "deleted"
-        answers: tuple[Outcome, ...] = ("wrong token", "already gone", "nothing to delete")
-        for outcome in answers:
-            if outcome in outcomes:
-                return outcome
-        raise Unavailable(f"no holder of {name!r} answered; nothing was deleted, try again")
-
-    async def _bury(self, holder: Contact, tombstone: Signed[Tombstone], deadline: float) -> str:
-        try:
-            body = await self._member.links.request(
-                holder, holder.id, "titan.Bury", codec.encode(Bury(tombstone.raw)), deadline=deadline
-            )
-            return codec.decode(body, str)
-        except TitanError as why:
-            return f"no answer: {why}"
+        return await deleting.delete(self._member, name, token, timeout)
 
     async def move(self, name: str, node: str, *, timeout: float = 30.0) -> Receipt:
         """Moves one replica to a node (`node:<id>` or its hexadecimal id). Messages meanwhile are answered.
 
         Who published the object may move it, and who has a grant to administer its name.
         """
-        target = NodeId(self._router.object_id(f"node:{node.removeprefix('node:')}"))
-        async with _within(timeout, f"moving {name!r}") as deadline:
-            return await self._move(name, target, deadline)
-
-    async def _move(self, name: str, target: NodeId, deadline: float) -> Receipt:
-        member = self._member
-        object_id = self._router.object_id(name)
-        place = await self._router.places.find(object_id, name=name, deadline=deadline, fresh=True)
-        grant = member.grant_for(Right.ADMINISTER, place.descriptor.value.name)
-        if place.descriptor.public != member.user.public and not grant:
-            raise Forbidden(
-                f"only key {fingerprint(place.descriptor.public)}, which published {name!r}, may move it, "
-                "or who has a grant to administer the name"
-            )
-        near = await member.overlay.find_nodes(target, 4)
-        contact = next((each for each in near if each.id == target), None)
-        if contact is None:
-            raise NotFound(f"node:{target.hex()} is not in this pool now; see: titan census")
-        counted = [each for each in place.holders if not each.value.passing]
-        if not await self._holds(contact, object_id, deadline):
-            # Where it lived a moment ago it may still be advertised.
-            counted = [each for each in counted if each.signer != target]
-            recruited = await member.recruiter.recruit(place.descriptor, count=1, holders=counted, only=contact)
-            if not recruited.accepted:
-                raise Unavailable(f"node {target.hex()[:12]} refused {name!r}: {recruited.explain()}")
-            counted = [*recruited.accepted, *await self._without_one(counted, StepDown(object_id, grant), deadline)]
-        self._router.places.remember(place.descriptor, counted)
-        return Receipt(
-            place.descriptor.value.name,
-            place.descriptor.value.version,
-            tuple(each.signer.hex() for each in counted),
-            0,
-            "",
-        )
-
-    async def _holds(self, contact: Contact, object_id: ObjectId, deadline: float) -> bool:
-        """Whether that node holds the object now, by its own word."""
-        try:
-            body = codec.encode(Describe())
-            await self._member.links.request(contact, object_id, Describe.wire_type, body, deadline=deadline)
-        except NotHere:
-            return False
-        except LinkError as why:
-            raise Unavailable(f"node {contact.id.hex()[:12]} does not answer: {why}") from None
-        return True
-
-    async def _without_one(
-        self, holders: list[Signed[Advertisement]], order: StepDown, deadline: float
-    ) -> list[Signed[Advertisement]]:
-        """The holders that are left when one of them has given up its replica. Who held none any more is left out."""
-        body = codec.encode(order)
-        left = list(holders)
-        while left:
-            leaving = contact_of(left.pop())
-            try:
-                answer = await self._member.links.request(
-                    leaving, leaving.id, "titan.StepDown", body, deadline=deadline
-                )
-            except LinkError:
-                continue
-            if codec.decode(answer, bool):
-                break
-        return left
+        return await moving.move(self._member, name, node, timeout)
 
     # ---- nodes -----------------------------------------------------------------------------------------------
 
@@ -506,16 +336,3 @@ class Pool:
     def id(self) -> str:
         """This key's fingerprint, as in `~fingerprint/name`."""
         return fingerprint(self._member.user.public)
-
-
-@asynccontextmanager
-async def _within(seconds: float, what: str) -> AsyncIterator[float]:
-    """Bounds what is done inside; gives the deadline (loop time)."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    try:
-        async with asyncio.timeout_at(deadline):
-            yield deadline
-    except TimeoutError:
-        raise DeadlineExceeded(
-            f"{what} took longer than {seconds:g} s; pass a longer timeout", maybe_executed=True
-        ) from None

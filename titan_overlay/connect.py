@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.client import DEFAULT_TIMEOUT, STREAM_TIMEOUT, Builtin, Pool
+from titan_overlay.client import STREAM_TIMEOUT, Builtin, Pool
 from titan_overlay.config import NodeConfig, default_data_directory
 from titan_overlay.errors import ConfigError, Unavailable
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import KEY_BYTES, SigningKey
 from titan_overlay.member import Member
+from titan_overlay.patience import DEFAULT_TIMEOUT
 from titan_overlay.pool.finding.reference import Reference
 from titan_overlay.pool.message import Message
 from titan_overlay.storage.directory import DataDirectory

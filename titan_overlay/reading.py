@@ -1,0 +1,60 @@
+"""Reading data: where it lives, and all its chunks from there."""
+
+import asyncio
+from collections.abc import Callable
+
+from titan_overlay.errors import BadMessage, Unavailable
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.statements import Content
+from titan_overlay.member import Member
+from titan_overlay.patience import DEFAULT_TIMEOUT, find
+from titan_overlay.pool.finding.places import Place, contact_of
+from titan_overlay.pool.keeping import transfer
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all)."""
+
+SLOWEST_BYTES_PER_SECOND = 256 << 10
+"""A download may be this slow before it is given up, where the caller names no timeout."""
+
+
+class Reader:
+    """Reads as one member of the pool."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._router = member.router
+
+    async def fetch(self, name: str, sink: transfer.Sink, progress: Progress | None, timeout: float | None) -> None:
+        """Fetches data into a sink; looks up anew where all holders known have gone."""
+        started = asyncio.get_running_loop().time()
+
+        async def attempt(fresh: bool) -> Place:
+            place = await find(self._router, name, DEFAULT_TIMEOUT if timeout is None else timeout, fresh=fresh)
+            content = place.descriptor.value.content
+            if content is None:
+                raise BadMessage(f"{name!r} is a {place.descriptor.value.kind}, not data; use send")
+            patience = 30.0 + content.size / SLOWEST_BYTES_PER_SECOND if timeout is None else timeout
+            await self._fetch_from(place, content, sink, started + patience, progress)
+            return place
+
+        try:
+            place = await attempt(fresh=False)
+        except Unavailable:
+            place = await attempt(fresh=True)
+        if self._router.any_holder.on_read is not None:
+            self._router.any_holder.on_read(place)
+
+    async def _fetch_from(
+        self, place: Place, content: Content, sink: transfer.Sink, deadline: float, progress: Progress | None
+    ) -> None:
+        name = place.descriptor.value.name
+        object_id = self._router.object_id(name)
+
+        async def ask(contact: Contact, type_name: str, body: bytes, until: float) -> bytes:
+            if contact.id == self._member.key.id:
+                return await self._member.send(name, type_name, body, until, ())
+            return await self._member.links.request(contact, object_id, type_name, body, deadline=until)
+
+        sources = [contact_of(holder) for holder in place.holders]
+        await transfer.fetch(object_id, content, sources, ask, sink, deadline=deadline, progress=progress)
