@@ -102,7 +102,7 @@ async def test_a_copy_that_cannot_be_proven_is_replaced() -> None:
         await sim.settle(seconds=60)
         liar = sim.holders(name)[0]
         # It has thrown the content away, and makes something up when it is asked for proof.
-        liar.running.keeper._upkeep._read_chunk = made_up
+        liar.running.keeper._upkeep.samples.read_chunk = made_up
         honest = lambda: [node for node in sim.holders(name) if node is not liar]  # noqa: E731
         # Samples change with the epoch, once an hour.
         await sim.settle(lambda: len(honest()) >= 3, within=3 * 3600.0)

@@ -12,9 +12,10 @@ from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.statements import Content, Policy
-from titan_overlay.pool.keeping import probes, proofs
+from titan_overlay.pool.keeping import probe_bodies, probes, proofs
 from titan_overlay.pool.keeping.lifecycle import Pace, Standing
-from titan_overlay.pool.keeping.probes import AskSoon, Buried, Changed, Conversation, Newer, Reply, Request, Sample
+from titan_overlay.pool.keeping.probe_bodies import Reply, Request
+from titan_overlay.pool.keeping.probes import AskSoon, Buried, Changed, Conversation, Newer, Sample
 from titan_overlay.pool.keeping.roster import Replica, Roster
 from titan_overlay.wire import codec
 
@@ -95,7 +96,7 @@ def test_whoever_answers_without_the_content_does_not_count() -> None:
     a, mine, b, _ = pair()
     peer = a.roster.peers[b.contact.id]
     asked = a.talk.ask(peer, [mine], b"12345678", EPOCH, NOW)
-    lie = codec.encode(Reply(bytes([probes.HELD]) + b"whatever"))
+    lie = codec.encode(Reply(bytes([probe_bodies.HELD]) + b"whatever"))
     a.talk.absorb(b.contact, asked, lie, NOW)
     assert a.counts(mine) == [] and a.talk.wrong_proofs == 1
 
@@ -252,7 +253,7 @@ def test_a_holder_that_is_gone_for_one_side_is_doubted_by_the_other() -> None:
 
 def test_a_full_batch_with_long_lists_fits_in_a_datagram() -> None:
     a, b = Side(1), Side(2)
-    for number in range(probes.ENTRIES_MAX):
+    for number in range(probe_bodies.ENTRIES_MAX):
         mine, theirs = a.holds(f"thing {number}"), b.holds(f"thing {number}")
         a.knows(b, mine)
         for stranger in range(3, 40):
@@ -260,7 +261,7 @@ def test_a_full_batch_with_long_lists_fits_in_a_datagram() -> None:
             b.roster.prove(theirs, who(stranger + 40), NOW, ends_soon=False)
     for _ in range(3):
         there, back = exchange(a, b)
-        assert there <= probes.BODY_BYTES_MAX and back <= probes.BODY_BYTES_MAX
+        assert there <= probe_bodies.BODY_BYTES_MAX and back <= probe_bodies.BODY_BYTES_MAX
 
 
 def test_forty_objects_cost_thirty_bytes_each() -> None:
@@ -310,7 +311,9 @@ def test_any_well_formed_probe_is_answered_or_refused(
         reply = b.talk.answer(a.contact, body, EPOCH, NOW)
     except BadMessage:
         return
-    assert len(codec.decode(reply, Reply).answers) == probes.ANSWER_BYTES * (len(entries) // probes.ENTRY_BYTES)
+    assert len(codec.decode(reply, Reply).answers) == probe_bodies.ANSWER_BYTES * (
+        len(entries) // probe_bodies.ENTRY_BYTES
+    )
     assert not b.counts(theirs), "only a proof counts"
 
 

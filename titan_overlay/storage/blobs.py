@@ -16,7 +16,7 @@ from collections.abc import Collection
 from contextlib import aclosing
 from pathlib import Path
 
-from titan_overlay.errors import BadMessage, NotHere, Overloaded
+from titan_overlay.errors import BadMessage, NotHere
 from titan_overlay.identity.statements import Content
 from titan_overlay.storage.assembly import Assembly
 from titan_overlay.storage.content import (
@@ -31,15 +31,12 @@ from titan_overlay.storage.content import (
 )
 from titan_overlay.storage.disk import Disk
 from titan_overlay.storage.files import Progress, describe_bytes, file_size, read_file
-from titan_overlay.values import format_size
+from titan_overlay.storage.room import Room
 
 _log = logging.getLogger(__name__)
 
 MANIFESTS_MAX = 8
 """Manifests of large blobs that are kept in memory (32 bytes for 256 KiB each)."""
-
-RETRY_SECONDS = 600.0
-"""When it is worth asking a full node again."""
 
 
 class Blobs:
@@ -49,12 +46,11 @@ class Blobs:
     """
 
     def __init__(self, disk: Disk, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+        self._room = Room(disk, max_bytes)
         self._disk = disk
         self._sizes: dict[bytes, int] = {}  # whole blobs
         self._begun: dict[bytes, Assembly] = {}
         self._left_over: dict[bytes, int] = {}  # partial files of an earlier run that nobody has begun again
-        self._used = 0
         self._imports = 0
         self._manifests: OrderedDict[bytes, bytes] = OrderedDict()
         self._keeping = asyncio.Lock()
@@ -77,7 +73,7 @@ class Blobs:
         stray += [_path(each, ".manifest") for each in manifests if each not in self._sizes]
         for path in stray:
             await self._disk.remove(path)
-        self._used = sum(map(_cost, self._sizes.values())) + sum(self._left_over.values())
+        self._room.used = sum(map(_cost, self._sizes.values())) + sum(self._left_over.values())
 
     # --- what is here ---
 
@@ -95,7 +91,7 @@ class Blobs:
 
     def used(self) -> int:
         """Bytes taken or reserved."""
-        return self._used
+        return self._room.used
 
     def size(self, content_id: bytes) -> int:
         """Bytes of a whole content. Raises NotHere."""
@@ -124,13 +120,13 @@ class Blobs:
         assembly = Assembly(self._disk, _path(content_id, ".partial"), content, manifest)
         self._begun[content_id] = assembly
         on_disk = self._left_over.pop(content_id, 0)
-        self._used -= on_disk
+        self._room.used -= on_disk
         try:
             await self._reserve(_cost(content.size), on_disk=on_disk)
             try:
                 await assembly.recover()
             except BaseException:
-                self._used -= _cost(content.size)
+                self._room.used -= _cost(content.size)
                 raise
         except BaseException:
             del self._begun[content_id]
@@ -154,13 +150,13 @@ class Blobs:
         assembly.users -= 1
         if not assembly.users:
             del self._begun[content_id]
-            self._used -= _cost(assembly.content.size)
+            self._room.used -= _cost(assembly.content.size)
             self._keep_left_over(content_id, assembly.there())
 
     def _keep_left_over(self, content_id: bytes, size: int) -> None:
         if size:
             self._left_over[content_id] = size
-            self._used += size
+            self._room.used += size
 
     async def finish(self, content_id: bytes) -> None:
         """Verifies the whole and makes it durable; then `has` is true.
@@ -217,7 +213,7 @@ class Blobs:
                 await self._keep_import(described, path)
             return described
         finally:
-            self._used -= _cost(total)
+            self._room.used -= _cost(total)
             await self._disk.remove(path)
 
     async def _copy(
@@ -244,11 +240,11 @@ class Blobs:
             return
         if content_id in self._begun or content_id in self._left_over:
             await self.remove(content_id)  # what was being fetched is here now
-        self._used += _cost(content.size)
+        self._room.used += _cost(content.size)
         try:
             await self._keep(content_id, path, manifest, content.size)
         except BaseException:
-            self._used -= _cost(content.size)
+            self._room.used -= _cost(content.size)
             raise
 
     async def _keep(self, content_id: bytes, path: str, manifest: bytes, size: int) -> None:
@@ -260,38 +256,15 @@ class Blobs:
         self._sizes[content_id] = size
 
     async def _reserve(self, cost: int, *, on_disk: int) -> None:
-        """Counts `cost` bytes as used, of which `on_disk` are written already.
-
-        Raises:
-            Overloaded: above the quota, or more than the disk has.
-        """
-        if self._used + cost > self.max_bytes:
+        if not self._room.fits(cost):
             await self._drop_left_over()
-        if self._used + cost > self.max_bytes:
-            raise Overloaded(
-                f"no room for {_human(cost)}: this node lends {format_size(self.max_bytes)} and {_human(self._used)} "
-                "of it are taken; its operator may raise the quota with --max-bytes",
-                retry_after=RETRY_SECONDS,
-            )
-        self._used += cost
-        try:
-            free = await self._disk.free()
-        except BaseException:
-            self._used -= cost
-            raise
-        if cost - on_disk > free:
-            self._used -= cost
-            raise Overloaded(
-                f"no room for {_human(cost)}: the disk of this node has {_human(free)} left, although its quota "
-                "(--max-bytes) would allow it",
-                retry_after=RETRY_SECONDS,
-            )
+        await self._room.reserve(cost, on_disk=on_disk)
 
     async def _drop_left_over(self) -> None:
         """Gives up what an earlier run began and nobody has asked for since."""
         while self._left_over:
             content_id, size = self._left_over.popitem()
-            self._used -= size
+            self._room.used -= size
             await self._disk.remove(_path(content_id, ".partial"))
 
     def _assembly(self, content_id: bytes) -> Assembly:
@@ -381,7 +354,7 @@ class Blobs:
         self._manifests.pop(content_id, None)
         size = self._sizes.pop(content_id, None)
         if size is not None:
-            self._used -= _cost(size)
+            self._room.used -= _cost(size)
         return size is not None
 
     async def keep_only(self, wanted: Collection[bytes]) -> int:
@@ -395,8 +368,8 @@ class Blobs:
         """Frees the room of a content, whole or begun; no error where there is none."""
         assembly = self._begun.pop(content_id, None)
         if assembly is not None:
-            self._used -= _cost(assembly.content.size)
-        self._used -= self._left_over.pop(content_id, 0)
+            self._room.used -= _cost(assembly.content.size)
+        self._room.used -= self._left_over.pop(content_id, 0)
         if assembly is not None or not self._forget(content_id):
             await self._disk.remove(_path(content_id, ".partial"))
         else:
@@ -421,10 +394,3 @@ def _parse(name: str) -> bytes | None:
     except ValueError:
         return None
     return content_id if len(content_id) == DIGEST_BYTES and content_id.hex() == name else None
-
-
-def _human(size: int) -> str:
-    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} B"

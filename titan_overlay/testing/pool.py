@@ -12,10 +12,8 @@ memory database. Same seed, same run: `sim.trace_hash` covers every packet, its 
 """
 
 import asyncio
-import functools
 import hashlib
-import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
@@ -36,6 +34,7 @@ from titan_overlay.testing.disk import MemoryDisk
 from titan_overlay.testing.hosts import Host
 from titan_overlay.testing.loop import VirtualLoop, run
 from titan_overlay.testing.network import MemoryNetwork
+from titan_overlay.testing.there import PoolThere
 
 T = TypeVar("T")
 
@@ -198,7 +197,7 @@ class SimulatedPool:
     def pool(self, node: "int | SimulatedNode | None" = None) -> Pool:
         """The pool as a node sees it: that node's own `Pool`, or of one drawn at random."""
         there = self.random.choice(self.live()) if node is None else self._of(node)
-        return _PoolThere(there.running, self.network, there.ip)
+        return PoolThere(there.running, self.network, there.ip)
 
     async def client(self, *, user: SigningKey | None = None, through: "int | SimulatedNode | None" = None) -> Pool:
         """A new light client on a machine of its own, closed with the pool. It publishes as `user`."""
@@ -217,7 +216,7 @@ class SimulatedPool:
         contact = self.random.choice(self.live()) if through is None else self._of(through)
         with self.network.on_host(host.ip):
             await self._clients.enter_async_context(opened(member, lambda: [self._line(contact)], JOIN_PATIENCE))
-        return _PoolThere(member, self.network, host.ip)
+        return PoolThere(member, self.network, host.ip)
 
     async def publish(self, source: Any, name: str, *, policy: Policy | None = None) -> Receipt:
         """Publishes a service from a client of `user`: a class, `"file.py:Class"`, or an installed type."""
@@ -383,45 +382,3 @@ class SimulatedPool:
 
 def _holds(database: Database, object_id: ObjectId) -> bool:
     return any(row.object_id == object_id and not row.passing for row in database.replicas())
-
-
-class _PoolThere(Pool):
-    """A `Pool` whose calls happen on its own machine, wherever the test that makes them runs."""
-
-    def __init__(self, member: Member, network: MemoryNetwork, ip: str) -> None:
-        super().__init__(member)
-        self._on_host = functools.partial(network.on_host, ip)
-
-
-def _there(function: Callable[..., Any]) -> Callable[..., Any]:
-    if inspect.isasyncgenfunction(function):
-
-        @functools.wraps(function)
-        async def stream(self: _PoolThere, *args: Any, **options: Any) -> AsyncIterator[Any]:
-            items = function(self, *args, **options)
-            try:
-                while True:
-                    with self._on_host():
-                        try:
-                            item = await anext(items)
-                        except StopAsyncIteration:
-                            return
-                    yield item
-            finally:
-                await items.aclose()
-
-        return stream
-
-    @functools.wraps(function)
-    async def call(self: _PoolThere, *args: Any, **options: Any) -> Any:
-        with self._on_host():
-            return await function(self, *args, **options)
-
-    return call
-
-
-for _name, _function in list(vars(Pool).items()):
-    if _name.startswith("_"):
-        continue
-    if inspect.iscoroutinefunction(_function) or inspect.isasyncgenfunction(_function):
-        setattr(_PoolThere, _name, _there(_function))

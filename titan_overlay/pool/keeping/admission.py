@@ -7,7 +7,6 @@ objects, what the database remembers from the last run, and passing caches.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from hashlib import sha256
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
@@ -19,7 +18,6 @@ from titan_overlay.errors import (
     Overloaded,
     RemotableError,
     StorageError,
-    Unavailable,
 )
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
@@ -39,15 +37,14 @@ from titan_overlay.links.links import Links
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.finding.places import contact_of
 from titan_overlay.pool.hosting.bundles import BundleLoader
-from titan_overlay.pool.hosting.data import DataRunner, StoredContent
 from titan_overlay.pool.hosting.host import Host, Runner
-from titan_overlay.pool.keeping import transfer
+from titan_overlay.pool.keeping.disk_health import DiskHealth
 from titan_overlay.pool.keeping.lifecycle import Pace
+from titan_overlay.pool.keeping.supplies import Supplies
 from titan_overlay.pool.orders import Accepted, Recruit
 from titan_overlay.pool.pins import keep_until, later, pins_at
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.rows import Database, ReplicaRow
-from titan_overlay.wire import codec
 
 log = logging.getLogger("titan")
 
@@ -56,8 +53,6 @@ PINS_KEPT = 64
 """Publishers whose wish to keep the same data is remembered: strangers may all ask, and each costs a row."""
 TAKING_MAX = 8
 """Replicas taken in at the same time."""
-TRIAL_SECONDS = 60.0
-"""While the disk is full, one replica in this many seconds is accepted, to see whether there is room again."""
 
 Taken = Callable[[Signed[Descriptor], Sequence[Signed[Advertisement]], ReplicaRow], Awaitable[Accepted]]
 """What the keeper does once a replica is in: looks after it, and advertises it."""
@@ -99,8 +94,8 @@ class Admission:
         self._buried = {row.object_id: row.raw for row in database.tombstones()}
         self.reason = "this node hosts no objects (--no-host)" if config.no_host else ""
         """Why nothing is taken in, or empty."""
-        self._disk_failure = ""
-        self._next_trial = 0.0
+        self.disk = DiskHealth()
+        self._supplies = Supplies(links, blobs, bundles)
 
     # ---- may it? ---------------------------------------------------------------------------------------------
 
@@ -113,27 +108,9 @@ class Admission:
     @property
     def read_only(self) -> str:
         """Why this node can write nothing more, or empty. What it holds it goes on serving."""
-        if not self._disk_failure and self._database.read_only:
+        if not self.disk.failure and self._database.read_only:
             return "the database cannot be written"
-        return self._disk_failure
-
-    def _disk_failed(self, why: StorageError) -> Overloaded:
-        """Notes that something could not be written; the error that whoever asked for it gets."""
-        if not self._disk_failure:
-            log.warning("read-only from now on, what is here stays and is served: %s", why)
-        self._disk_failure = str(why)
-        self._next_trial = asyncio.get_running_loop().time() + TRIAL_SECONDS
-        # Paths of this machine are its operator's business.
-        return Overloaded("the disk of this node is full or broken: it is read-only", retry_after=TRIAL_SECONDS)
-
-    def _disk_works(self) -> None:
-        if self._disk_failure:
-            log.info("the disk can be written again: no longer read-only")
-            self._disk_failure = ""
-
-    def _check_disk(self) -> None:
-        if self._disk_failure and asyncio.get_running_loop().time() < self._next_trial:
-            raise Overloaded("the disk of this node is full or broken: it is read-only", retry_after=TRIAL_SECONDS)
+        return self.disk.failure
 
     def check(self, descriptor: Signed[Descriptor], object_id: ObjectId) -> None:
         """Whether this node may hold the object.
@@ -200,12 +177,12 @@ class Admission:
         try:
             async with lock, self._slots:
                 self.check(descriptor, object_id)
-                self._check_disk()
+                self.disk.check()
                 accepted = await self._take(descriptor, object_id, holders, sender, taken, passing=order.passing)
-                self._disk_works()
+                self.disk.works()
                 return accepted
         except StorageError as why:
-            raise self._disk_failed(why) from None
+            raise self.disk.failed(why) from None
         finally:
             if not lock.locked():
                 self._taking.pop(object_id, None)
@@ -238,7 +215,7 @@ class Admission:
             return await taken(descriptor, holders, row)
         sources = [source, *(contact_of(each) for each in holders if each.signer != source.id)]
         expires = self._expires([descriptor], value.name)
-        runner = await self._runner(descriptor, object_id, sources)
+        runner = await self._supplies.runner(descriptor, object_id, sources)
         if passing:
             end = now + value.policy.cache_ttl
             expires = min(expires, end) if expires else end
@@ -309,56 +286,13 @@ class Admission:
                 found.append(each)
         return found
 
-    async def _runner(self, descriptor: Signed[Descriptor], object_id: ObjectId, sources: list[Contact]) -> Runner:
-        value = descriptor.value
-        if value.content is not None:
-            await self._fetch_content(value, object_id, sources)
-            return DataRunner(StoredContent(self._blobs, object_id, value.content), descriptor)
-        if value.bundle:
-            bundle = await self._fetch_bundle(descriptor, object_id, sources)
-            return self._bundles.runner(bundle, value.type, descriptor.public)
-        return self._bundles.installed_runner(value.type)
-
-    async def _fetch_content(self, value: Descriptor, object_id: ObjectId, sources: list[Contact]) -> None:
-        assert value.content is not None
-        if self._blobs.has(object_id):
-            return
-        deadline = asyncio.get_running_loop().time() + 30.0 + value.content.size / (256 << 10)
-
-        async def ask(contact: Contact, type_name: str, body: bytes, until: float) -> bytes:
-            return await self._links.request(contact, object_id, type_name, body, deadline=until)
-
-        await transfer.fetch(object_id, value.content, sources, ask, self._blobs, deadline=deadline)
-
-    async def _fetch_bundle(self, descriptor: Signed[Descriptor], object_id: ObjectId, sources: list[Contact]) -> bytes:
-        wanted = descriptor.value.bundle
-        known = await self._blobs.get_small(wanted)
-        if known is not None:
-            return known
-        loop = asyncio.get_running_loop()
-        failure = "no holder named"
-        for source in sources:
-            try:
-                body = await self._links.request(
-                    source, object_id, "titan.Bundle", codec.encode({}), deadline=loop.time() + 5.0
-                )
-                bundle = codec.decode(body, bytes)
-            except Exception as why:
-                failure = str(why)
-                continue
-            if sha256(bundle).digest() == wanted:
-                await self._blobs.put_small(wanted, bundle)
-                return bundle
-            failure = "it sent other bytes than the descriptor names"
-        raise Unavailable(f"cannot get the code of {descriptor.value.name!r}: {failure}")
-
     # ---- the operator's own objects, and those of the last run -------------------------------------------------
 
     async def adopt(self, descriptor: Signed[Descriptor], runner: Runner | None, taken: Taken) -> Accepted:
         """Takes in an object of this node's own (a device, the node object's kin)."""
         now = self._ambient.wall()
         object_id = names.object_id(self._pool, descriptor.value.name)
-        await self._host.open(descriptor, runner or await self._runner(descriptor, object_id, []))
+        await self._host.open(descriptor, runner or await self._supplies.runner(descriptor, object_id, []))
         row = ReplicaRow(object_id, descriptor.raw, now, 0.0, pinned=True)
         return await taken(descriptor, [], row)
 
@@ -378,7 +312,7 @@ class Admission:
             log.warning("replica %s is kept, but not served in this run: %s", row.object_id.hex()[:12], why)
             return None
         try:
-            await self._host.open(descriptor, await self._runner(descriptor, row.object_id, []))
+            await self._host.open(descriptor, await self._supplies.runner(descriptor, row.object_id, []))
         except RemotableError as why:
             self._not_restored(row, why)
             return None

@@ -19,91 +19,43 @@ from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.pool.keeping.lifecycle import Standing
+from titan_overlay.pool.keeping.probe_bodies import (
+    ANSWER_BYTES,
+    ANSWER_ENDS_SOON,
+    ARRIVES,
+    BODY_BYTES_MAX,
+    BURIED,
+    COUNTS,
+    DIFFERENT,
+    DIGEST_BYTES,
+    ENDS_SOON,
+    ENTRIES_MAX,
+    ENTRY_BYTES,
+    HELD,
+    LEAVING,
+    LOST,
+    MEMBERS_MAX,
+    NO_PROOF,
+    NONCE_BYTES,
+    NOT_HERE,
+    NOT_READY,
+    STATUS,
+    UNREADY,
+    VIEWS_DIFFER,
+    Listing,
+    Member,
+    Reply,
+    Request,
+    Version,
+)
 from titan_overlay.pool.keeping.proofs import PROOF_BYTES, proof, service_digest
 from titan_overlay.pool.keeping.roster import SHORT_BYTES, Peer, Replica, Roster
 from titan_overlay.wire import codec
 
-NONCE_BYTES = 8
-DIGEST_BYTES = 4
-ENTRY_BYTES = SHORT_BYTES + PROOF_BYTES + DIGEST_BYTES + 1
-ANSWER_BYTES = 1 + PROOF_BYTES
-ENTRIES_MAX = 40
-MEMBERS_MAX = 16
-"""Holders in one list; the list begins at another one each time."""
-BODY_BYTES_MAX = 1000
-"""A body with its session's header must fit in one datagram of 1,200 bytes."""
 UPGRADE_SECONDS = 20.0
 """A holder of an older version has this long to take the newer one."""
 LOST_TOLD_SECONDS = 120.0
 """Holders that went are mentioned this long."""
-_NO_PROOF = bytes(PROOF_BYTES)
-
-# Flags of an entry.
-LEAVING = 1
-UNREADY = 2
-ENDS_SOON = 4
-
-# Status of an answer, and its flags.
-HELD = 0
-NOT_HERE = 1
-NOT_READY = 2
-"""Held, but the sample of this epoch has yet to be read."""
-DIFFERENT = 3
-"""The proof does not hold: another version, or other bytes."""
-BURIED = 4
-"""Deleted; the tombstone can be asked for."""
-_STATUS = 0x0F
-_VIEWS_DIFFER = 0x10
-_ENDS_SOON = 0x20
-
-# What a list says of a holder.
-_COUNTS = 0
-_ARRIVES = 1
-_LOST = 2
-
-
-class Member(msgspec.Struct, frozen=True, array_like=True):
-    """One holder in a list."""
-
-    id: bytes
-    host: str
-    port: int
-    state: int = _COUNTS
-
-
-class Listing(msgspec.Struct, frozen=True, array_like=True):
-    """Holders that the sender knows, of the object at this place in the request."""
-
-    index: int
-    members: tuple[Member, ...]
-
-
-class Version(msgspec.Struct, frozen=True, array_like=True):
-    """What the answering side holds, where proofs differ."""
-
-    index: int
-    version: int
-    descriptor: bytes
-    """SHA-256 of the signed descriptor."""
-
-
-class Request(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """A probe of up to `ENTRIES_MAX` objects that both nodes hold."""
-
-    epoch: int
-    nonce: bytes
-    entries: bytes
-    """Per object: prefix of its id, proof, digest of holders, flags."""
-    listings: tuple[Listing, ...] = ()
-
-
-class Reply(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """The answer to a probe."""
-
-    answers: bytes
-    """Per object in the order of the request: status and flags, proof."""
-    listings: tuple[Listing, ...] = ()
-    versions: tuple[Version, ...] = ()
 
 
 class Changed(msgspec.Struct, frozen=True):
@@ -182,7 +134,7 @@ class Conversation:
             digest = self._digest(replica, epoch, epoch)
             digests.append(digest)
             flags = LEAVING * leaving | UNREADY * (digest is None) | ENDS_SOON * _ends_soon(replica, now)
-            shown = proof(digest, nonce, self.roster.me, peer.id) if digest is not None else _NO_PROOF
+            shown = proof(digest, nonce, self.roster.me, peer.id) if digest is not None else NO_PROOF
             entries += replica.object_id[:SHORT_BYTES] + shown
             entries += replica.digest().to_bytes(DIGEST_BYTES, "big") + bytes([flags])
             if peer.id in replica.tell:
@@ -211,7 +163,7 @@ class Conversation:
             at = index * ANSWER_BYTES
             status, shown = reply.answers[at], reply.answers[at + 1 : at + ANSWER_BYTES]
             self._judge(contact, replica, digest, asked.nonce, status, shown, versions.get(index), now)
-            if status & _VIEWS_DIFFER:
+            if status & VIEWS_DIFFER:
                 self._compare(contact, replica, listings.get(index), now)
 
     def _judge(
@@ -225,10 +177,10 @@ class Conversation:
         theirs: Version | None,
         now: float,
     ) -> None:
-        kind = status & _STATUS
+        kind = status & STATUS
         if kind == HELD and digest is not None:
             if shown == proof(digest, nonce, contact.id, self.roster.me):
-                if self.roster.prove(replica, contact, now, ends_soon=bool(status & _ENDS_SOON)):
+                if self.roster.prove(replica, contact, now, ends_soon=bool(status & ANSWER_ENDS_SOON)):
                     self.effects.append(Changed(replica.object_id))
                 return
             self.wrong_proofs += 1
@@ -282,10 +234,10 @@ class Conversation:
             replica = self.roster.by_short(entry[:SHORT_BYTES])
             if replica is None or replica.passing or not replica.settled:
                 buried = replica is None and entry[:SHORT_BYTES] in self.buried
-                answers += bytes([BURIED if buried else NOT_HERE]) + _NO_PROOF
+                answers += bytes([BURIED if buried else NOT_HERE]) + NO_PROOF
                 continue
             status, shown = self._answer_one(contact, replica, request, entry, epoch, now)
-            if status & _STATUS == DIFFERENT:
+            if status & STATUS == DIFFERENT:
                 versions.append(_version(index, replica.descriptor))
                 room -= 48
             elif not entry[-1] & LEAVING:
@@ -294,7 +246,7 @@ class Conversation:
                 theirs = int.from_bytes(entry[SHORT_BYTES + PROOF_BYTES : -1], "big")
                 ours = replica.digest()
                 if ours != theirs:
-                    status |= _VIEWS_DIFFER
+                    status |= VIEWS_DIFFER
                     if replica.told.get(contact.id) != (ours, theirs):
                         listing = self._listing(replica, index, contact.id, now, room)
                         if listing is not None:
@@ -311,19 +263,19 @@ class Conversation:
         if flags & LEAVING:
             if self.roster.lose(replica, contact.id, now):
                 self.effects.append(Changed(replica.object_id))
-            return HELD, _NO_PROOF
+            return HELD, NO_PROOF
         digest = self._digest(replica, request.epoch, epoch)
         if digest is None:
-            return NOT_READY, _NO_PROOF
+            return NOT_READY, NO_PROOF
         if not flags & UNREADY:
             shown = entry[SHORT_BYTES : SHORT_BYTES + PROOF_BYTES]
             if shown != proof(digest, request.nonce, contact.id, self.roster.me):
                 self.wrong_proofs += 1
                 self._doubt(replica, contact, now)
-                return DIFFERENT, _NO_PROOF
+                return DIFFERENT, NO_PROOF
             if self.roster.prove(replica, contact, now, ends_soon=bool(flags & ENDS_SOON)):
                 self.effects.append(Changed(replica.object_id))
-        status = HELD | (_ENDS_SOON if _ends_soon(replica, now) else 0)
+        status = HELD | (ANSWER_ENDS_SOON if _ends_soon(replica, now) else 0)
         return status, proof(digest, request.nonce, self.roster.me, contact.id)
 
     def _doubt(self, replica: Replica, contact: Contact, now: float) -> None:
@@ -356,11 +308,11 @@ class Conversation:
         members: list[Member] = []
         for node, partner in replica.partners.items():
             if node != to and partner.standing is not Standing.CLAIMED:
-                state = _ARRIVES if partner.standing is Standing.ARRIVING else _COUNTS
+                state = ARRIVES if partner.standing is Standing.ARRIVING else COUNTS
                 members.append(Member(node, partner.peer.contact.ip, partner.peer.contact.port, state))
         for node, at in replica.lost.items():
             if node != to and now - at < LOST_TOLD_SECONDS:
-                members.append(Member(node, "", 0, _LOST))
+                members.append(Member(node, "", 0, LOST))
         start = int(now) % len(members) if len(members) > MEMBERS_MAX else 0
         chosen = (members[start:] + members[:start])[:MEMBERS_MAX]
         while len(codec.encode(Listing(index, tuple(chosen)))) > room:
@@ -376,7 +328,7 @@ class Conversation:
                 continue
             node = NodeId(member.id)
             partner = replica.partners.get(node)
-            if member.state == _LOST:
+            if member.state == LOST:
                 if partner is not None and now - partner.proven > self.roster.pace.probe_retry:
                     # Our first miss is theirs.
                     partner.peer.misses = max(partner.peer.misses, 1)

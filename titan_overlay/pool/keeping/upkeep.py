@@ -12,19 +12,20 @@ from math import inf
 from typing import Any
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import LinkError, RemotableError, StorageError, TitanError
+from titan_overlay.errors import LinkError, RemotableError, TitanError
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement
 from titan_overlay.overlay.traffic import PROBE
-from titan_overlay.pool.keeping import lifecycle, probes, proofs
+from titan_overlay.pool.keeping import lifecycle, probe_bodies, proofs
 from titan_overlay.pool.keeping.agenda import Agenda
 from titan_overlay.pool.keeping.figures import Figures, Repair
 from titan_overlay.pool.keeping.household import Household, Network, Recruiting
 from titan_overlay.pool.keeping.lifecycle import Action, Expire, Lookup, Probe, Recruit, Standing, StepDown
 from titan_overlay.pool.keeping.probes import Asked, AskSoon, Buried, Changed, Conversation, Newer, Sample
 from titan_overlay.pool.keeping.roster import Peer, Replica, Roster
+from titan_overlay.pool.keeping.samples import Samples
 
 log = logging.getLogger("titan")
 
@@ -33,9 +34,6 @@ TASKS_MAX = 64
 ASK_GAP = 1.0
 """Seconds between two probes of one peer, however much reason there is."""
 BUSY_PAUSE = 1.0
-READ_TRIES = 6
-READ_PAUSE = 10.0
-"""Times and pauses (seconds) after which content that cannot be read counts as lost."""
 EAGER = (0.85, 1.0)
 """The lower NodeId of a pair probes after a share of the interval drawn from here ..."""
 PATIENT = (1.2, 1.3)
@@ -64,16 +62,13 @@ class Upkeep:
         self._overlay = overlay
         self._recruiter = recruiter
         self._ambient = ambient
-        self._read_chunk = read_chunk
+        self.samples = Samples(read_chunk)
         self.pace = roster.pace
         self.talk = Conversation(roster)
         self.figures = Figures()
         self._agenda: Agenda[Peer | Replica] = Agenda(self._turn)
         self._serial = count()
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._samples: dict[tuple[ObjectId, int], None] = {}
-        """Chunks to read for proofs, in the order in which they were asked for."""
-        self._sampling = False
 
     # ---- start and stop --------------------------------------------------------------------------------------
 
@@ -176,8 +171,8 @@ class Upkeep:
         peer.asked = loop.time()
         replicas = [each for each in self._roster.shared_with(peer) if peer.id in each.partners]
         try:
-            for start in range(0, len(replicas), probes.ENTRIES_MAX):
-                asked = self._ask(peer, replicas[start : start + probes.ENTRIES_MAX])
+            for start in range(0, len(replicas), probe_bodies.ENTRIES_MAX):
+                asked = self._ask(peer, replicas[start : start + probe_bodies.ENTRIES_MAX])
                 body = await self._overlay.call(peer.contact, "probe", asked.body, purpose=PROBE)
                 self.talk.absorb(peer.contact, asked, body, loop.time())
         except (LinkError, RemotableError):
@@ -192,7 +187,7 @@ class Upkeep:
 
     def _ask(self, peer: Peer, replicas: Sequence[Replica], *, leaving: bool = False) -> Asked:
         self.figures.probes += 1
-        nonce = self._ambient.token_bytes(probes.NONCE_BYTES)
+        nonce = self._ambient.token_bytes(probe_bodies.NONCE_BYTES)
         now = asyncio.get_running_loop().time()
         return self.talk.ask(peer, replicas, nonce, self._epoch(), now, leaving=leaving)
 
@@ -234,50 +229,20 @@ class Upkeep:
                 case Changed():
                     self.touch(replica)
                 case Sample(_, epoch):
-                    self._samples[replica.object_id, epoch] = None
+                    self.samples.want(replica.object_id, epoch)
                 case Buried(_, contact):
                     self.spawn(self._fetch_tombstone(replica, contact), "asking for a tombstone")
                 case Newer(_, contact, _):
                     replica.settled = False  # what is replaced is not copied any more
                     self.spawn(self._household.upgrade(replica, contact), "getting a newer version")
 
-        if self._samples and not self._sampling:
-            self._sampling = True
-            self.spawn(self._sample_all(), "reading samples")
+        if self.samples.waiting:
+            self.spawn(self._read_samples(), "reading samples")
 
-    async def _sample_all(self) -> None:
-        """One chunk after the other: an idle machine should stay idle."""
-        try:
-            while self._samples:
-                object_id, epoch = next(iter(self._samples))
-                del self._samples[object_id, epoch]
-                replica = self._roster.replicas.get(object_id)
-                if replica is not None:
-                    await self._sample(replica, epoch)
-        finally:
-            self._sampling = False
-
-    async def _sample(self, replica: Replica, epoch: int) -> None:
-        content = replica.descriptor.value.content
-        index = proofs.sample_index(replica.object_id, epoch, content) if content else 0
-        try:
-            chunk = await self._read_patiently(replica.object_id, index) if content and content.size else b""
-        except TitanError as why:
-            log.error("replica %s cannot be read any more: %s", replica.object_id.hex()[:12], why)
+    async def _read_samples(self) -> None:
+        async for replica in self.samples.read(self._roster.replicas):
             self.figures.lost_content += 1
             await self._household.drop(replica)
-            return
-        replica.digests[epoch] = proofs.sample_digest(replica.object_id, epoch, chunk)
-
-    async def _read_patiently(self, object_id: ObjectId, index: int) -> bytes:
-        """A chunk. Too many open files, or a disk that hangs, is no reason to give a replica up at once."""
-        for _ in range(READ_TRIES - 1):
-            try:
-                return await self._read_chunk(object_id, index)
-            except StorageError as why:
-                log.warning("replica %s cannot be read now: %s", object_id.hex()[:12], why)
-            await asyncio.sleep(READ_PAUSE)
-        return await self._read_chunk(object_id, index)
 
     async def _fetch_tombstone(self, replica: Replica, contact: Contact) -> None:
         raw = await self._overlay.call(contact, "tombstone", replica.object_id, purpose=PROBE)
@@ -429,8 +394,8 @@ class Upkeep:
         found = []
         for node, theirs in by_peer.items():
             peer = theirs[0].partners[node].peer
-            for start in range(0, len(theirs), probes.ENTRIES_MAX):
-                asked = self._ask(peer, theirs[start : start + probes.ENTRIES_MAX], leaving=True)
+            for start in range(0, len(theirs), probe_bodies.ENTRIES_MAX):
+                asked = self._ask(peer, theirs[start : start + probe_bodies.ENTRIES_MAX], leaving=True)
                 found.append((peer.contact, asked.body))
         return found
 

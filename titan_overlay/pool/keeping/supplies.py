@@ -1,0 +1,75 @@
+"""Getting what a replica is made of, its content or its code, from those who have it."""
+
+import asyncio
+from collections.abc import Sequence
+from hashlib import sha256
+
+from titan_overlay.errors import Unavailable
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import ObjectId
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Descriptor
+from titan_overlay.links.links import Links
+from titan_overlay.pool.hosting.bundles import BundleLoader
+from titan_overlay.pool.hosting.data import DataRunner, StoredContent
+from titan_overlay.pool.hosting.host import Runner
+from titan_overlay.pool.keeping import transfer
+from titan_overlay.storage.blobs import Blobs
+from titan_overlay.wire import codec
+
+
+class Supplies:
+    """Over the links of one node, into its blobs."""
+
+    def __init__(self, links: Links, blobs: Blobs, bundles: BundleLoader) -> None:
+        self._links = links
+        self._blobs = blobs
+        self._bundles = bundles
+
+    async def runner(self, descriptor: Signed[Descriptor], object_id: ObjectId, sources: Sequence[Contact]) -> Runner:
+        """What answers for the object here, once its content or code has come from one of the sources.
+
+        Raises:
+            RemotableError: why not.
+        """
+        value = descriptor.value
+        if value.content is not None:
+            await self._fetch_content(value, object_id, sources)
+            return DataRunner(StoredContent(self._blobs, object_id, value.content), descriptor)
+        if value.bundle:
+            bundle = await self._fetch_bundle(value, object_id, sources)
+            return self._bundles.runner(bundle, value.type, descriptor.public)
+        return self._bundles.installed_runner(value.type)
+
+    async def _fetch_content(self, value: Descriptor, object_id: ObjectId, sources: Sequence[Contact]) -> None:
+        assert value.content is not None
+        if self._blobs.has(object_id):
+            return
+        deadline = asyncio.get_running_loop().time() + 30.0 + value.content.size / (256 << 10)
+
+        async def ask(contact: Contact, type_name: str, body: bytes, until: float) -> bytes:
+            return await self._links.request(contact, object_id, type_name, body, deadline=until)
+
+        await transfer.fetch(object_id, value.content, sources, ask, self._blobs, deadline=deadline)
+
+    async def _fetch_bundle(self, value: Descriptor, object_id: ObjectId, sources: Sequence[Contact]) -> bytes:
+        wanted = value.bundle
+        known = await self._blobs.get_small(wanted)
+        if known is not None:
+            return known
+        loop = asyncio.get_running_loop()
+        failure = "no holder named"
+        for source in sources:
+            try:
+                body = await self._links.request(
+                    source, object_id, "titan.Bundle", codec.encode({}), deadline=loop.time() + 5.0
+                )
+                bundle = codec.decode(body, bytes)
+            except Exception as why:
+                failure = str(why)
+                continue
+            if sha256(bundle).digest() == wanted:
+                await self._blobs.put_small(wanted, bundle)
+                return bundle
+            failure = "it sent other bytes than the descriptor names"
+        raise Unavailable(f"cannot get the code of {value.name!r}: {failure}")
