@@ -8,8 +8,6 @@ crashes, and nodes keep nothing in passing, so that what is measured is the keep
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Coroutine
-from typing import Any
 
 import msgspec
 
@@ -18,9 +16,11 @@ from titan_overlay.identity.statements import Policy
 from titan_overlay.testing.pool import SimulatedNode
 from titan_simulations import lifetimes
 from titan_simulations.accounts import difference
-from titan_simulations.classes import NodeClass, Population
+from titan_simulations.classes import Population
+from titan_simulations.lifetimes import Lifetime
 from titan_simulations.measure import cpu_seconds
 from titan_simulations.series import Sample, Series
+from titan_simulations.turnover import Turnover
 from titan_simulations.world import Popularity, Published, Report, World, poisson
 
 
@@ -64,8 +64,6 @@ class Log:
         self.lookups = self.found = self.found_live = 0
         self.rpcs: list[float] = []
         self.lookup_seconds: list[float] = []
-        self.departures = self.clean = self.arrivals = self.join_failures = 0
-        self.node_seconds = 0.0
 
 
 class Churn:
@@ -79,12 +77,11 @@ class Churn:
             config.nodes, seed=config.seed, min_copies=config.min_copies, classes=self.population.draw, report=report
         )
         self.random = self.world.random
+        self.turnover = Turnover(self.world, self._session, config.seconds, clean_share=config.clean_share)
         self.series = Series()
         self.traffic: dict[str, int] = {}
         self.traffic_at_start: dict[str, int] = {}
-        self.started = self.ends = self.cpu_at_start = 0.0
-        self._counted_at = 0.0
-        self._arriving: set[asyncio.Task[None]] = set()
+        self.started = self.cpu_at_start = 0.0
 
     async def run(self) -> None:
         """Joins, publishes, settles, runs the clock. The results are in the attributes."""
@@ -96,68 +93,25 @@ class Churn:
             await asyncio.sleep(config.settle_seconds)
             self._begin()
             popular = Popularity(world.objects, config.zipf)
-            until = self.ends
+            until = self.turnover.ends
             await asyncio.gather(
                 poisson(config.messages_per_second, self.random, lambda: self._message(popular), until),
                 poisson(config.lookups_per_second, self.random, lambda: self._lookup(popular), until),
                 self._sample(),
             )
-            self._count_nodes()
+            self.turnover.end()
             world.truth.now()
             self.traffic = difference(world.accounts.total(), self.traffic_at_start)
-            for task in list(self._arriving):
-                task.cancel()
 
     def _begin(self) -> None:
-        self.started = self._counted_at = self.world.sim.now
-        self.ends = self.started + self.config.seconds
+        self.started = self.world.sim.now
         self.cpu_at_start = cpu_seconds()
         self.world.truth.begin()
         self.traffic_at_start = self.world.accounts.total()
-        for node in self.world.live():
-            session = self.population.sessions[self.world.class_of[node.number].name]
-            draw = session.residual if self.config.start == "balanced" else session.draw
-            self._leaves_after(node, draw(self.random))
+        self.turnover.begin(fresh=self.config.start == "fresh")
 
-    # ---- coming and going ------------------------------------------------------------------------------------
-
-    def _leaves_after(self, node: SimulatedNode, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        if loop.time() + seconds < self.ends:
-            loop.call_later(seconds, self._depart, node)
-
-    def _depart(self, node: SimulatedNode) -> None:
-        if not node.alive or self.world.sim.now >= self.ends:
-            return
-        self._count_nodes()
-        self.log.departures += 1
-        drawn = self.world.class_of[node.number]
-        if self.random.random() < self.config.clean_share:
-            self.log.clean += 1
-            self._spawn(self.world.leave(node))
-        else:
-            self.world.kill(node)
-        self._spawn(self._arrive(drawn))
-
-    async def _arrive(self, drawn: NodeClass) -> None:
-        try:
-            node = await self.world.arrive(drawn)
-        except (TitanError, TimeoutError, OSError):
-            self.log.join_failures += 1
-            return
-        self._count_nodes()
-        self.log.arrivals += 1
-        self._leaves_after(node, self.population.sessions[drawn.name].draw(self.random))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._arriving.add(task)
-        task.add_done_callback(self._arriving.discard)
-
-    def _count_nodes(self) -> None:
-        now = min(self.world.sim.now, self.ends)
-        self.log.node_seconds += len(self.world.live()) * (now - self._counted_at)
-        self._counted_at = now
+    def _session(self, node: SimulatedNode) -> Lifetime:
+        return self.population.sessions[self.world.class_of[node.number].name]
 
     # ---- users -----------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ def churn_result(run: Churn, *, command: str, cpu_of_clock: float) -> Result:
     `objects_lost_expected` is the Markov model's, for the measured mean repair time and the measured rate at which
     copies died.
     """
-    config, log, truth, traffic = run.config, run.log, run.world.truth, run.traffic
+    config, log, truth, traffic, turnover = run.config, run.log, run.world.truth, run.traffic, run.turnover
     sim = run.world.sim
     object_seconds = config.objects * config.seconds
     held_seconds = truth.replica_seconds + truth.passing_seconds
@@ -62,10 +62,10 @@ def churn_result(run: Churn, *, command: str, cpu_of_clock: float) -> Result:
         "nodes": config.nodes,
         "churn_seconds": config.seconds,
         "cpu_seconds_per_churn_minute": cpu_of_clock / (config.seconds / 60),
-        "departures": log.departures,
-        "departures_clean": log.clean,
-        "arrivals": log.arrivals,
-        "join_failures": log.join_failures,
+        "departures": turnover.departures,
+        "departures_clean": turnover.clean,
+        "arrivals": turnover.arrivals,
+        "join_failures": turnover.join_failures,
         "lookups": log.lookups,
         "lookups_found": log.found,
         "lookups_found_live_holder": log.found_live,
@@ -98,15 +98,15 @@ def churn_result(run: Churn, *, command: str, cpu_of_clock: float) -> Result:
         "repair_seconds_median": median(truth.repair_seconds),
         "repair_seconds_mean": repair_mean,
         "repair_seconds_p95": quantile(truth.repair_seconds, 0.95),
-        "routing_bytes_per_node_second": routing(traffic) / log.node_seconds,
-        "lookup_bytes_per_node_second": traffic.get("lookup_bytes_sent", 0) / log.node_seconds,
+        "routing_bytes_per_node_second": routing(traffic) / turnover.node_seconds,
+        "lookup_bytes_per_node_second": traffic.get("lookup_bytes_sent", 0) / turnover.node_seconds,
         "upkeep_bytes_per_replica_second": upkeep(traffic) / held_seconds if held_seconds else math.nan,
         "advertise_bytes_per_replica_second": traffic.get("advertise_bytes_sent", 0) / (held_seconds or math.nan),
         "probe_bytes_per_replica_second": (traffic.get("probe_bytes_sent", 0) + traffic.get("other_bytes_sent", 0))
         / (held_seconds or math.nan),
-        "repair_bytes_per_node_second": traffic["repair_bytes"] / log.node_seconds,
-        "link_bytes_per_node_second": traffic["link_bytes"] / log.node_seconds,
-        "udp_bytes_per_node_second": traffic["udp_bytes"] / log.node_seconds,
+        "repair_bytes_per_node_second": traffic["repair_bytes"] / turnover.node_seconds,
+        "link_bytes_per_node_second": traffic["link_bytes"] / turnover.node_seconds,
+        "udp_bytes_per_node_second": traffic["udp_bytes"] / turnover.node_seconds,
         "traffic": traffic,
     }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,7 @@ class World:
 
     Args:
         classes: draws the class of each node; None: every node has the default settings and an unlimited line.
+        contacts: as for `SimulatedPool`.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class World:
         seed: int,
         min_copies: int = 3,
         classes: Callable[[Random], NodeClass] | None = None,
+        contacts: Callable[[SimulatedNode], Sequence[SimulatedNode]] | None = None,
         join_gap: float = 0.1,
         report: Report = lambda what, now: None,
     ) -> None:
@@ -64,11 +67,14 @@ class World:
         self.class_of: dict[int, NodeClass] = {}
         self.truth = Truth(min_copies, self._clock)
         self.objects: list[Published] = []
+        self._numbers = itertools.count()
+        """Of what is published, in order: makes the names of services."""
         self._plain = Machine(config=NodeConfig())
         self.sim = SimulatedPool(
             nodes,
             seed=seed,
             machine=self._machine,
+            contacts=contacts,
             database=lambda number: WatchedDatabase(self.truth, number),
             join_gap=join_gap,
         )
@@ -95,7 +101,7 @@ class World:
         tell.cancel()
         self.accounts = Accounts(self.sim.network)
         for each in self.sim.nodes:
-            self.accounts.open(each.number, each.running)
+            self.joined(each)
         settle_memory()
         return self
 
@@ -112,6 +118,14 @@ class World:
     def live(self) -> list[SimulatedNode]:
         """The nodes that run now."""
         return self.sim.live()
+
+    def users(self) -> list[SimulatedNode]:
+        """The nodes from which objects are published, looked up and sent to."""
+        return self.live()
+
+    def joined(self, node: SimulatedNode) -> None:
+        """A node is in the pool: its books are opened."""
+        self.accounts.open(node.number, node.running)
 
     def kill(self, node: SimulatedNode) -> None:
         """A crash, in the books too."""
@@ -131,13 +145,17 @@ class World:
         if drawn is not None:
             self.class_of[number] = drawn
         there = await self.sim.add_node(None if drawn is None else self.machine_of(drawn))
-        self.accounts.open(there.number, there.running)
+        self.joined(there)
         return there
+
+    async def successor(self, node: SimulatedNode) -> SimulatedNode:
+        """A new node of the kind of one that has left."""
+        return await self.arrive(self.class_of.get(node.number))
 
     # ---- objects ---------------------------------------------------------------------------------------------
 
     async def publish(self, count: int, policy: Policy, *, kind: str = "data", size: int = 300) -> None:
-        """Objects, each published by a random node; watched from then on.
+        """Random objects, each published by a random user; watched from then on.
 
         Args:
             kind: `data`: random bytes, which users read; `service`: the installed type `echo`, which repeats them.
@@ -145,13 +163,22 @@ class World:
         Raises:
             TitanError: one could not be published after a few tries.
         """
+        contents = [self.random.randbytes(size) for _ in range(count)]
+        await self.publish_these(contents, policy, kind=kind)
+
+    async def publish_these(self, contents: Sequence[bytes], policy: Policy, *, kind: str = "data") -> list[Published]:
+        """As `publish`, with these contents. Returns what was published."""
         slots = asyncio.Semaphore(PUBLISHING_AT_ONCE)
         done = 0
 
-        async def one(number: int, content: bytes) -> Published:
+        async def one(number: int, content: bytes) -> Published | None:
             nonlocal done
             async with slots:
-                name = await self._publish(number, content, policy, kind)
+                try:
+                    name = await self._publish(number, content, policy, kind)
+                except TitanError as why:
+                    self.not_published(why)
+                    return None
             object_id = names.object_id(self.sim.id, name)
             self.truth.watch(object_id, name)
             done += 1
@@ -159,14 +186,18 @@ class World:
                 self.report(f"{done} objects are published", self._clock())
             return Published(name, object_id, Read() if kind == "data" else content, content)
 
-        first = len(self.objects)
-        contents = [self.random.randbytes(size) for _ in range(count)]
-        made = await asyncio.gather(*(one(first + turn, content) for turn, content in enumerate(contents)))
-        self.objects.extend(made)
+        made = await asyncio.gather(*(one(next(self._numbers), content) for content in contents))
+        published = [each for each in made if each is not None]
+        self.objects.extend(published)
+        return published
+
+    def not_published(self, why: TitanError) -> None:
+        """An object could not be published."""
+        raise why
 
     async def _publish(self, number: int, content: bytes, policy: Policy, kind: str) -> str:
         for turn in range(PUBLISH_TRIES):
-            pool = self.sim.pool()
+            pool = self.sim.pool(self.sim.random.choice(self.users()))
             try:
                 if kind == "data":
                     return await pool.put(content, policy=policy)

@@ -55,7 +55,7 @@ FIELDS = [
 def test_nodes_come_and_go_while_messages_are_answered_and_copies_made_again():
     run, result = runner.churn(SMALL)
     assert result["departures"] >= 5 and result["arrivals"] + result["join_failures"] <= result["departures"]
-    assert run.log.clean > 0
+    assert run.turnover.clean > 0
     assert result["messages"] > 200 and result["messages_answered_share"] > 0.97
     assert result["messages_wrong"] == 0
     assert result["copies_made"] > 0 and result["repair_seconds_median"] < 120

@@ -53,12 +53,17 @@ class Machine:
 
     upload, download: bytes per second, or None for no limit.
     loss: probability of losing a packet to or from here.
+    ip, key: address of the machine and key of its node, where they matter; None: the next free one, one of the seed.
+    prepare: called with each node made here, before it starts: the place to make a liar of it.
     """
 
     config: NodeConfig = field(default_factory=NodeConfig)
     upload: float | None = None
     download: float | None = None
     loss: float = 0.0
+    ip: str | None = None
+    key: SigningKey | None = None
+    prepare: Callable[[Node], object] = lambda node: None
 
 
 class SimulatedNode:
@@ -113,6 +118,7 @@ class SimulatedPool:
         seed: of every key, delay and draw. The loop and the network have seeds of their own.
         config: settings of every node (address and trusted keys are filled in).
         machine: machine of the node with a number; overrides `config`.
+        contacts: through which nodes that live one joins; two at random by default.
         database: makes the database of a node; one of your own may watch what is written.
         join_gap: seconds between two nodes that start.
 
@@ -127,6 +133,7 @@ class SimulatedPool:
         seed: int | str = 7,
         config: NodeConfig | None = None,
         machine: Callable[[int], Machine] | None = None,
+        contacts: "Callable[[SimulatedNode], Sequence[SimulatedNode]] | None" = None,
         database: Callable[[int], Database] | None = None,
         join_gap: float = JOIN_GAP_SECONDS,
     ) -> None:
@@ -141,6 +148,7 @@ class SimulatedPool:
         self._count = nodes
         plain = Machine(config=config or NodeConfig())
         self._machine = machine or (lambda number: plain)
+        self._contacts = contacts or self._any_two
         self._database = database or (lambda number: MemoryDatabase())
         self._join_gap = join_gap
         self._clients = AsyncExitStack()
@@ -328,6 +336,10 @@ class SimulatedPool:
     def _of(self, node: "int | SimulatedNode") -> SimulatedNode:
         return self.nodes[node] if isinstance(node, int) else node
 
+    def _any_two(self, newcomer: SimulatedNode) -> Sequence[SimulatedNode]:
+        others = self.live()
+        return self.random.sample(others, min(2, len(others)))
+
     def _line(self, there: SimulatedNode) -> JoinLine:
         return JoinLine(there.ip, PORT, self.id, there.key.id)
 
@@ -335,15 +347,15 @@ class SimulatedPool:
         """A machine without a running node; `start_node` starts it."""
         number = len(self.nodes)
         machine = machine or self._machine(number)
-        host = self.network.host(upload=machine.upload, download=machine.download, loss=machine.loss)
-        there = SimulatedNode(number, host, self._key(f"node/{number}"), machine, self._database(number))
+        host = self.network.host(machine.ip, upload=machine.upload, download=machine.download, loss=machine.loss)
+        key = machine.key or self._key(f"node/{number}")
+        there = SimulatedNode(number, host, key, machine, self._database(number))
         self.nodes.append(there)
         return there
 
     async def _start(self, there: SimulatedNode, seeds: Sequence[JoinLine] | None = None) -> None:
         if seeds is None:
-            others = self.live()
-            seeds = [self._line(each) for each in self.random.sample(others, min(2, len(others)))]
+            seeds = [self._line(each) for each in self._contacts(there)]
         config = replace(
             there.machine.config,
             listen=f"{there.ip}:{PORT}",
@@ -361,6 +373,7 @@ class SimulatedPool:
             grants=[self._grant],
             secure=False,
         )
+        there.machine.prepare(node)
         with self.network.on_host(there.ip):
             try:
                 async with asyncio.timeout(JOIN_PATIENCE):
