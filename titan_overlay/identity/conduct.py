@@ -7,12 +7,13 @@ nobody can blacken somebody else.
 Two accounts are kept for each peer, both halved every hour:
 
 - *proven*: what no honest node does (bytes that are not what their name says, garbage inside a session);
-- *doubtful*: what bad luck does to honest nodes too (silence, a broken promise, a vote with the minority). Each good answer takes
-  a fifth off this account, so that a peer is avoided for failing often, not for being asked often: one that fails a share p
-  of the time hovers around 5 p / (1 - p) times the weight of its failures.
+- *doubtful*: what bad luck does to honest nodes too (silence, a broken promise, a vote with the minority). Each good
+  answer takes a fifth off this account, so that a peer is avoided for failing often, not for being asked often: one
+  that fails a share p of the time hovers around 5 p / (1 - p) times the weight of its failures.
 
 Who is *avoided* is asked after everybody else, never not at all: a wrong judgement costs little. Only proven offences
-end a session. (Beta reputation, Josang and Ismail 2002, has the same two counts; a threshold on a sum is easier to explain.)
+end a session. (The beta reputation of Josang and Ismail, 2002, also weighs good against bad; a sum is easier to
+explain.)
 """
 
 from collections import deque

@@ -32,6 +32,9 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, forb
     """Lives on one node and is never copied."""
     hosts: Literal["granted", "anyone"] = "granted"
     votes: int = 1
+    """Services only: so many holders of distinct owners and subnets are asked; a strict majority of them must agree."""
+    compare: str = "exact"
+    """Which answers agree: `exact`, `set` (lists in any order), `close:1e-6` (numbers, by a share of the larger)."""
     faults: int = 0
     byzantine: bool = False
     requires: dict[str, str] = {}
@@ -46,6 +49,27 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, forb
             raise ValueError("ttl, cache_ttl and max_bytes are finite and not negative")
         if self.votes < 1 or self.faults < 0:
             raise ValueError("votes is 1 or more, faults 0 or more")
+        if self.votes > self.min_copies:
+            raise ValueError(f"votes={self.votes} needs as many holders: min_copies is {self.min_copies}")
+        tolerance_of(self.compare)
+
+
+def tolerance_of(compare: str) -> float:
+    """By what share of the larger one two numbers may differ and still count as equal; 0: not at all.
+
+    Raises:
+        ValueError: there is no such comparison.
+    """
+    if compare in ("exact", "set"):
+        return 0.0
+    kind, _, share = compare.partition(":")
+    try:
+        tolerance = float(share) if kind == "close" else inf
+    except ValueError:
+        tolerance = inf
+    if not 0 < tolerance < 1:
+        raise ValueError(f"compare is 'exact', 'set' or 'close:1e-6' (a share between 0 and 1), not {compare[:40]!r}")
+    return tolerance
 
 
 class Content(msgspec.Struct, frozen=True, array_like=True):

@@ -1,0 +1,246 @@
+"""Votes: who is asked, what counts, and when a majority stands; and which answers count as equal."""
+
+import math
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import titan_overlay as titan
+from titan_overlay.errors import BadMessage, Forbidden, RemotableError, RemoteError
+from titan_overlay.pool.finding.comparing import Comparison
+from titan_overlay.pool.finding.polling import Poll
+from titan_overlay.wire import codec
+
+EXACT = Comparison("exact")
+
+
+def same(how: str, one: Any, other: Any) -> bool:
+    comparison = Comparison(how)
+    forms = [comparison.form(each if isinstance(each, RemotableError) else codec.encode(each)) for each in (one, other)]
+    assert comparison.same(*forms) is comparison.same(*reversed(forms))
+    return comparison.same(*forms)
+
+
+# --- which answers are equal ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "one", "other", "expected"),
+    [
+        ("exact", {"a": 1, "b": [1, 2]}, {"b": [1, 2], "a": 1}, True),
+        ("exact", [1, 2], [2, 1], False),
+        ("exact", 1, 1.0, False),
+        ("exact", 1, True, False),
+        ("exact", "1", b"1", False),
+        ("exact", math.nan, math.nan, True),
+        ("exact", None, [], False),
+        ("exact", [[1], 2], [[1, 2]], False),
+        ("set", [1, 2, 2], [2, 1, 2], True),
+        ("set", [1, 2, 2], [2, 1, 1], False),
+        ("set", {"a": [[3, 1], [2]]}, {"a": [[2], [1, 3]]}, True),
+        ("close:1e-6", 1.0, 1.0000001, True),
+        ("close:1e-6", 1.0, 1.00001, False),
+        ("close:1e-6", {"a": [1.0, "x"]}, {"a": [1.0 + 1e-9, "x"]}, True),
+        ("close:1e-6", {"a": [1.0, "x"]}, {"a": [1.0, "y"]}, False),
+        ("close:1e-6", {"a": 1.0}, {"b": 1.0}, False),
+        ("close:1e-6", [1.0], [1.0, 1.0], False),
+        ("close:1e-6", 1, 1.0, True),
+        ("close:1e-6", True, 1, False),
+        ("close:1e-6", math.nan, math.nan, True),
+        ("close:1e-6", math.inf, -math.inf, False),
+        ("close:1e-6", 2**63, 2**63 + 1, True),
+        ("exact", RemoteError("no", type="a.b", correlation="1"), RemoteError("no", type="a.b", correlation="2"), True),
+        ("exact", RemoteError("no", type="a.b"), RemoteError("pay", type="a.b"), False),
+        ("exact", Forbidden("no"), BadMessage("no"), False),
+        ("close:1e-6", Forbidden("no"), ["forbidden", "no", {}], False),
+    ],
+)
+def test_which_answers_count_as_equal(how: str, one: Any, other: Any, expected: bool) -> None:
+    assert same(how, one, other) is expected
+
+
+@pytest.mark.parametrize("bad", [b"", b"\xc1", b"\x92\x01", b"\x91" * 5000 + b"\x01", b"\x01\x01"])
+def test_what_is_no_value_is_no_answer(bad: bytes) -> None:
+    with pytest.raises(BadMessage):
+        EXACT.form(bad)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(VALUES, VALUES, st.sampled_from(["exact", "set", "close:1e-6"]))
+def test_every_comparison_is_reflexive_and_symmetric_and_never_finer_than_exact(one: Any, other: Any, how: str) -> None:
+    assert same(how, one, one)
+    assert same(how, one, other) >= same("exact", one, other)
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200), st.sampled_from(["exact", "set", "close:0.5"]))
+def test_any_bytes_can_be_compared_or_are_refused(one: bytes, other: bytes, how: str) -> None:
+    comparison = Comparison(how)
+    try:
+        forms = [comparison.form(one), comparison.form(other)]
+    except BadMessage:
+        return
+    assert comparison.same(*forms) is comparison.same(*reversed(forms))
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "close", "close:", "close:0", "close:1", "close:-1", "close:nan", "equal", "set:1"]
+)
+def test_a_comparison_that_does_not_exist_is_refused_where_the_policy_is_made(bad: str) -> None:
+    with pytest.raises(ValueError, match="compare is"):
+        titan.Policy(compare=bad)
+
+
+def test_a_policy_with_more_votes_than_copies_is_refused() -> None:
+    with pytest.raises(ValueError, match="min_copies"):
+        titan.Policy(votes=5, min_copies=3)
+    titan.Policy(votes=5, min_copies=5)
+
+
+# --- the vote ---------------------------------------------------------------------------------------------------
+
+
+def poll(votes: int, candidates: int, how: str = "exact") -> Poll[int]:
+    return Poll(votes, range(candidates), Comparison(how))
+
+
+def form(value: Any, how: str = "exact") -> Any:
+    return Comparison(how).form(codec.encode(value))
+
+
+def test_as_many_as_there_are_votes_are_asked_at_once() -> None:
+    assert poll(5, 9).start() == [0, 1, 2, 3, 4]
+
+
+def test_the_answer_stands_with_the_majority_of_those_asked() -> None:
+    vote = poll(5, 9)
+    vote.start()
+    for voter, value in enumerate(["a", "b", "a"]):
+        assert vote.answered(voter, form(value))
+        assert vote.elected is None
+    vote.answered(3, form("a"))
+    assert vote.elected is not None
+    assert (vote.elected.form.value, vote.elected.agreed) == ("a", 3)
+    assert vote.dissenters(vote.elected) == [1]
+
+
+def test_three_of_three_that_answered_are_no_majority_of_seven() -> None:
+    vote = poll(7, 7)
+    vote.start()
+    for voter in range(3):
+        vote.answered(voter, form("a"))
+    for voter in range(3, 7):
+        assert vote.failed(voter) == []
+    assert vote.elected is None
+    assert vote.hopeless
+
+
+def test_one_that_fails_is_replaced_and_one_that_is_late_may_still_answer_first() -> None:
+    vote = poll(3, 5)
+    vote.start()
+    assert vote.failed(0) == [3]
+    assert vote.late(1) == [4]
+    assert vote.late(1) == []
+    assert vote.answered(1, form("a")), "the first answer for a seat counts"
+    assert not vote.answered(4, form("b")), "and no other does"
+    assert vote.late(2) == [], "nobody is left to ask"
+    assert not vote.hopeless
+
+
+def test_a_late_one_and_its_replacement_that_both_fail_leave_the_seat_to_the_next() -> None:
+    vote = poll(1, 3)
+    assert vote.start() == [0]
+    assert vote.late(0) == [1]
+    assert vote.failed(1) == [2]
+    assert vote.failed(0) == []
+    vote.answered(2, form("a"))
+    assert vote.elected is not None
+
+
+def test_nobody_votes_twice() -> None:
+    vote = Poll(3, [0, 0, 1, 1, 2], EXACT)
+    assert vote.start() == [0, 1, 2]
+    vote.answered(0, form("a"))
+    assert not vote.answered(0, form("a"))
+    assert vote.elected is None
+
+
+def test_where_equality_is_not_transitive_the_value_that_a_majority_agrees_with_is_elected() -> None:
+    vote = poll(3, 3, "close:0.1")
+    vote.start()
+    vote.answered(0, form(100.0, "close:0.1"))
+    vote.answered(1, form(115.0, "close:0.1"))
+    assert vote.elected is None
+    assert not vote.hopeless
+    vote.answered(2, form(108.0, "close:0.1"))
+    assert vote.elected is not None
+    assert (vote.elected.form.value, vote.elected.agreed) == (108.0, 3)
+
+
+ANSWERS = st.lists(
+    st.tuples(st.sampled_from(["answer", "fail", "late"]), st.integers(0, 11), st.integers(0, 3)), max_size=60
+)
+
+
+@given(st.integers(1, 7), st.integers(0, 12), ANSWERS, st.sampled_from(["exact", "close:0.4"]))
+def test_whatever_happens_nobody_is_elected_without_a_majority_of_the_seats(
+    votes: int, candidates: int, events: list[tuple[str, int, int]], how: str
+) -> None:
+    comparison = Comparison(how)
+    vote: Poll[int] = Poll(votes, range(candidates), comparison)
+    asked = list(vote.start())
+    assert len(asked) == min(votes, candidates)
+    counted: dict[int, int] = {}
+    hopeless = False
+    for what, voter, value in events:
+        if voter not in asked:
+            assert not vote.answered(voter, comparison.form(codec.encode(value)))
+            continue
+        if what == "answer":
+            if vote.answered(voter, comparison.form(codec.encode(value))):
+                assert voter not in counted
+                counted[voter] = value
+        else:
+            asked += vote.failed(voter) if what == "fail" else vote.late(voter)
+        assert len(set(asked)) == len(asked)
+        assert len(counted) <= votes
+        most = max(
+            (sum(same(how, value, other) for other in counted.values()) for value in counted.values()), default=0
+        )
+        assert (vote.elected is not None) == (most >= votes // 2 + 1)
+        if vote.elected is not None:
+            assert vote.elected.agreed == most
+            assert set(vote.dissenters(vote.elected)) == {
+                each for each, other in counted.items() if not same(how, other, vote.elected.form.value)
+            }
+        assert not (hopeless and vote.elected is not None), "what was hopeless stays so"
+        hopeless = hopeless or vote.hopeless
+
+
+@pytest.mark.parametrize("votes", [5, 7])
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3])
+def test_the_wrong_answers_are_at_most_as_many_as_the_binomial_bound_says(votes: int, share: float) -> None:
+    chance = Random(f"{votes}/{share}")
+    bound = sum(math.comb(votes, n) * share**n * (1 - share) ** (votes - n) for n in range(votes // 2 + 1, votes + 1))
+    trials, wrong = 2000, 0
+    for _ in range(trials):
+        vote = poll(votes, 3 * votes)
+        liar = [chance.random() < share for _ in range(3 * votes)]
+        queue = vote.start()
+        while queue and vote.elected is None:
+            voter = queue.pop(chance.randrange(len(queue)))
+            if chance.random() < 0.1:  # dead, liar or not
+                queue += vote.failed(voter)
+            else:
+                vote.answered(voter, form("lie" if liar[voter] else "true"))
+        wrong += vote.elected is not None and vote.elected.form.value == "lie"
+    spread = math.sqrt(bound * (1 - bound) / trials)
+    assert wrong / trials <= bound + 3 * spread

@@ -1,0 +1,115 @@
+"""A vote, without I/O: who is to be asked, which answers count, and when a majority stands.
+
+As many candidates as the policy has votes are asked at once; each has a *seat*. A seat whose candidate failed, or is
+late, is offered to the next candidate as well; the first answer that comes for a seat is its vote, later ones are not
+counted. So there are never more votes than seats, and the majority is always measured against the seats:
+m = votes // 2 + 1.
+
+An answer is *elected* when m votes, its own among them, are equal to it. For a comparison that is not transitive
+(`close`) this says exactly what a majority is: one value with which m agree, though they need not agree with each
+other. Where there are several, the one with the most agreement wins, of those the one that came first.
+"""
+
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from titan_overlay.pool.finding.comparing import Comparison, Form
+
+C = TypeVar("C")
+
+
+class Ballot(Generic[C]):
+    """One vote that counts."""
+
+    __slots__ = ("agreed", "form", "voter")
+
+    def __init__(self, voter: C, form: Form) -> None:
+        self.voter = voter
+        self.form = form
+        self.agreed = 1
+        """Votes that are equal to this one, itself included."""
+
+
+class Poll(Generic[C]):
+    """One vote under way.
+
+    Args:
+        votes: seats.
+        candidates: whom to ask, in this order, each at most once.
+    """
+
+    def __init__(self, votes: int, candidates: Iterable[C], comparison: Comparison) -> None:
+        self.votes = votes
+        self.majority = votes // 2 + 1
+        self.asked = 0
+        self.ballots: list[Ballot[C]] = []
+        self._waiting = iter(dict.fromkeys(candidates))
+        self._comparison = comparison
+        self._seats: dict[C, int] = {}
+        """Candidates that have been asked and have neither answered nor failed."""
+        self._filled: set[int] = set()
+        self._late: set[C] = set()
+
+    def start(self) -> list[C]:
+        """Whom to ask first."""
+        return [each for seat in range(self.votes) for each in self._offer(seat)]
+
+    def answered(self, voter: C, form: Form) -> bool:
+        """Its answer came. Whether it counts: not where another has answered for the same seat."""
+        seat = self._seats.pop(voter, None)
+        if seat is None or seat in self._filled:
+            return False
+        self._filled.add(seat)
+        ballot = Ballot(voter, form)
+        for other in self.ballots:
+            if self._comparison.same(ballot.form, other.form):
+                other.agreed += 1
+                ballot.agreed += 1
+        self.ballots.append(ballot)
+        return True
+
+    def failed(self, voter: C) -> list[C]:
+        """It will not answer: whom to ask in its place."""
+        seat = self._seats.pop(voter, None)
+        if seat is None or seat in self._filled or voter in self._late:
+            return []  # late: somebody else was asked already
+        return self._offer(seat)
+
+    def late(self, voter: C) -> list[C]:
+        """It keeps us waiting: whom to ask as well."""
+        seat = self._seats.get(voter)
+        if seat is None or seat in self._filled or voter in self._late:
+            return []
+        self._late.add(voter)
+        return self._offer(seat)
+
+    def _offer(self, seat: int) -> list[C]:
+        for candidate in self._waiting:
+            self._seats[candidate] = seat
+            self.asked += 1
+            return [candidate]
+        return []
+
+    @property
+    def leader(self) -> Ballot[C] | None:
+        """The vote with which most agree, the earliest of those."""
+        return max(self.ballots, key=lambda each: each.agreed, default=None)
+
+    @property
+    def elected(self) -> Ballot[C] | None:
+        """The answer, once it has a majority."""
+        leader = self.leader
+        return leader if leader is not None and leader.agreed >= self.majority else None
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no answer can get a majority any more, whatever those say that have yet to answer."""
+        open_seats = len({seat for seat in self._seats.values() if seat not in self._filled})
+        most = max((each.agreed for each in self.ballots), default=0)
+        if open_seats and not self._comparison.transitive:
+            most = len(self.ballots)  # one that lies between the others may agree with all of them
+        return most + open_seats < self.majority
+
+    def dissenters(self, elected: Ballot[C]) -> list[C]:
+        """Who voted otherwise than the elected answer."""
+        return [each.voter for each in self.ballots if not self._comparison.same(each.form, elected.form)]
