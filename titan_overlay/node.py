@@ -26,7 +26,7 @@ from titan_overlay.member import Member
 from titan_overlay.node_object import NodeObject
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.hosting.budget import Cpu, Upload, is_loopback
-from titan_overlay.pool.hosting.bundles import BundleLoader
+from titan_overlay.pool.hosting.bundles import BundleLoader, runner_of
 from titan_overlay.pool.hosting.runner import ServiceRunner
 from titan_overlay.pool.keeping.admission import Admission
 from titan_overlay.pool.keeping.keeper import Keeper
@@ -185,6 +185,7 @@ class Node(Member):
             database=self.database,
             blobs=self.blobs,
             bundles=BundleLoader(trusted, self.overlay.pool),
+            makers={"service": lambda code, descriptor: runner_of(*code)},
             grants=self.grants,
             labels=self.labels,
         )

@@ -19,7 +19,7 @@ from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.pool.context import Sender
-from titan_overlay.pool.hosting.bundles import BundleLoader, Source
+from titan_overlay.pool.hosting.bundles import BundleLoader, Source, runner_of
 from titan_overlay.pool.hosting.data import BytesSource, DataRunner
 from titan_overlay.pool.hosting.host import Host
 from titan_overlay.pool.hosting.packing import installed_types
@@ -62,11 +62,11 @@ def runner(case: str) -> tuple[Runner, Descriptor]:
     file, _, inner = case.partition(":")
     if file.endswith(".py"):
         bundle = Source.of(f"{EXAMPLES / file}:{inner}", KEY, POOL).bundle
-        return BundleLoader([KEY.public], POOL).runner(bundle, inner, KEY.public), _service(inner)
+        return runner_of(*BundleLoader([KEY.public], POOL).code(bundle, inner, KEY.public)), _service(inner)
     if inner:
         table = next(each for each in TABLES[file] if each["kind"] == inner)
         return ServiceRunner(installed_types()[file].load().from_config(table)), _service(file)
-    return BundleLoader([], POOL).installed_runner(case), _service(case)
+    return runner_of(*BundleLoader([], POOL).installed_code(case)), _service(case)
 
 
 def _service(type: str) -> Descriptor:

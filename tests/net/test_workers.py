@@ -17,7 +17,7 @@ from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.pool.hosting import workers
-from titan_overlay.pool.hosting.bundles import BundleLoader, Source
+from titan_overlay.pool.hosting.bundles import BundleLoader, Source, runner_of
 from titan_overlay.pool.hosting.host import Host, Sender
 from titan_overlay.pool.hosting.object import service
 from titan_overlay.pool.hosting.workers import ProcessRunner
@@ -115,7 +115,7 @@ class Bench:
         path = tmp_path / "heavy.py"
         path.write_text(HEAVY)
         source = Source.of(f"{path}:Heavy", KEY, POOL)
-        runner = BundleLoader([KEY.public], POOL).runner(source.bundle, "Heavy", KEY.public)
+        runner = runner_of(*BundleLoader([KEY.public], POOL).code(source.bundle, "Heavy", KEY.public))
         assert isinstance(runner, ProcessRunner)
         self.runner = runner
         self.others = Others()
@@ -283,7 +283,7 @@ async def test_a_class_that_cannot_start_in_its_worker_is_not_taken_in(tmp_path:
     path = tmp_path / "broken.py"
     path.write_text(HEAVY.replace("self.started_as = ctx.name", "raise OSError('no licence server')"))
     source = Source.of(f"{path}:Heavy", KEY, POOL)
-    runner = BundleLoader([KEY.public], POOL).runner(source.bundle, "Heavy", KEY.public)
+    runner = runner_of(*BundleLoader([KEY.public], POOL).code(source.bundle, "Heavy", KEY.public))
     host = Host(Ambient.system(), pool=POOL)
     with pytest.raises(RemoteError, match="no licence server"):
         await host.open(records.sign(Descriptor("heavy", "service", "Heavy", 1, 0.0), KEY, POOL), runner)

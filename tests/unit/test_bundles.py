@@ -31,6 +31,7 @@ from titan_overlay.pool.hosting.bundles import (
     installed_class,
     load,
     pack,
+    runner_of,
     sign,
 )
 from titan_overlay.pool.hosting.object import service, service_type
@@ -301,26 +302,26 @@ class CannotBeMade:
 def test_a_node_runs_bundles_of_keys_it_trusts(tmp_path: Path) -> None:
     loader = BundleLoader(TRUSTED, POOL)
     signed = bundle_of(tmp_path, GREETER)
-    runner = loader.runner(signed, "Greeter", KEY.public)
+    runner = runner_of(*loader.code(signed, "Greeter", KEY.public))
     assert answer(runner, "you") == "hello, you"
     assert runner.bundle == signed
     loader.check_trusted(KEY.public)
     with pytest.raises(Forbidden, match="--trust"):
         loader.check_trusted(STRANGER.public)
     with pytest.raises(Forbidden, match="--trust"):
-        loader.runner(signed, "Greeter", STRANGER.public)
+        runner_of(*loader.code(signed, "Greeter", STRANGER.public))
     with pytest.raises(BadMessage, match="holds Greeter, the descriptor says 'Other'"):
-        loader.runner(signed, "Other", KEY.public)
+        runner_of(*loader.code(signed, "Other", KEY.public))
 
 
 def test_a_node_runs_types_that_are_installed() -> None:
     loader = BundleLoader(TRUSTED, POOL, installed={"it": Installed, "heavy": Heavy, "broken": CannotBeMade})
-    assert answer(loader.installed_runner("it"), "you") == "installed you"
-    assert isinstance(loader.installed_runner("heavy"), ProcessRunner)
+    assert answer(runner_of(*loader.installed_code("it")), "you") == "installed you"
+    assert isinstance(runner_of(*loader.installed_code("heavy")), ProcessRunner)
     with pytest.raises(Forbidden, match="'unknown' is not installed here"):
-        loader.installed_runner("unknown")
+        runner_of(*loader.installed_code("unknown"))
     with pytest.raises(RemoteError, match=r"CannotBeMade\(\) raised: no such device"):
-        loader.installed_runner("broken")
+        runner_of(*loader.installed_code("broken"))
 
 
 def test_an_installed_type_that_does_not_import_or_is_no_service_says_so() -> None:
@@ -339,7 +340,9 @@ def test_a_file_and_a_class_are_offered_as_a_signed_bundle(greeter: Path) -> Non
     source = Source.of(f"{greeter}:Greeter", KEY, POOL)
     assert (source.type, source.idempotent, source.pattern) == ("Greeter", ("str",), "greeter")
     assert source.digest == bundle_id(source.bundle)
-    assert answer(BundleLoader(TRUSTED, POOL).runner(source.bundle, source.type, KEY.public), "x") == "hello, x"
+    assert (
+        answer(runner_of(*BundleLoader(TRUSTED, POOL).code(source.bundle, source.type, KEY.public)), "x") == "hello, x"
+    )
 
 
 def test_a_package_is_offered_by_its_directory(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from titan_objects.echo import Count, Echo
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.pool.context import Context, Sender
-from titan_overlay.pool.hosting.bundles import BundleLoader, Source, load
+from titan_overlay.pool.hosting.bundles import BundleLoader, Source, load, runner_of
 from titan_overlay.pool.hosting.object import service_type
 from titan_overlay.pool.hosting.runner import Runner
 from titan_overlay.pool.message import encode_message
@@ -38,7 +38,7 @@ def thumbnail() -> ModuleType:
 
 
 async def test_echo_is_installed_and_answers() -> None:
-    runner = BundleLoader([], POOL).installed_runner("echo")
+    runner = runner_of(*BundleLoader([], POOL).installed_code("echo"))
     assert codec.decode(begin(runner, "hello"), str) == "hello"
     assert codec.decode(begin(runner, b"\0\1"), bytes) == b"\0\1"
     assert [codec.decode(item, int) async for item in begin(runner, Count(3))] == [0, 1, 2]

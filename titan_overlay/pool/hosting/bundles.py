@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from titan_overlay.errors import BadMessage, ConfigError, Forbidden, RemoteError, Unavailable
 from titan_overlay.identity import names
@@ -26,13 +26,20 @@ from titan_overlay.pool.hosting.runner import Body, Runner, ServiceRunner
 from titan_overlay.pool.hosting.workers import ProcessRunner
 from titan_overlay.pool.questions import MessageSchema
 
-__all__ = ["BUNDLE_BYTES_MAX", "BundleLoader", "Source", "bundle_id", "load", "pack", "runner_of", "sign"]
+__all__ = ["BUNDLE_BYTES_MAX", "BundleLoader", "Code", "Source", "bundle_id", "load", "pack", "runner_of", "sign"]
 
 T = TypeVar("T")
 
 
+class Code(NamedTuple):
+    """A class that may run here, and where it came from."""
+
+    cls: type
+    origin: Origin
+
+
 def runner_of(cls: type, origin: Origin) -> Runner:
-    """A new object of this class, run the way the class asks for.
+    """A new service of this class, run the way the class asks for.
 
     Raises:
         RemoteError: its constructor raised.
@@ -71,8 +78,8 @@ class BundleLoader:
         if public not in self.trusted:
             raise refusal(public)
 
-    def runner(self, bundle: bytes, type: str, public: bytes) -> Runner:
-        """A new object of the class `type` in a signed bundle that the key `public` has published.
+    def code(self, bundle: bytes, type: str, public: bytes) -> Code:
+        """The class `type` in a signed bundle that the key `public` has published.
 
         Raises:
             Forbidden, BadMessage, RemoteError: as `load`.
@@ -81,16 +88,16 @@ class BundleLoader:
         cls = load(bundle, self.trusted, self._pool)
         if cls.__name__ != type:
             raise BadMessage(f"the bundle holds {cls.__name__}, the descriptor says {type!r}")
-        return runner_of(cls, Origin(bundle=bundle, trusted=tuple(sorted(self.trusted)), pool=self._pool))
+        return Code(cls, Origin(bundle=bundle, trusted=tuple(sorted(self.trusted)), pool=self._pool))
 
-    def installed_runner(self, type: str) -> Runner:
-        """A new object of an installed type.
+    def installed_code(self, type: str) -> Code:
+        """The class of an installed type.
 
         Raises:
             Forbidden: it is not installed here, or is not one that is published. RemoteError: it does not work here.
         """
         cls = installed_class(type, self.installed)
-        return runner_of(cls, Origin(cls.__module__, cls.__qualname__))
+        return Code(cls, Origin(cls.__module__, cls.__qualname__))
 
 
 def installed_class(name: str, installed: Mapping[str, Any] | None = None) -> type:
@@ -134,6 +141,7 @@ class Source:
         self.type = type
         self.bundle = bundle
         self.digest = bundle_id(bundle) if bundle else b""
+        self.kind = service.kind
         self.policy = service.policy
         self.idempotent = service.idempotent
         self.pattern = service.pattern

@@ -40,7 +40,7 @@ from titan_overlay.pool.hosting.bundles import BundleLoader
 from titan_overlay.pool.hosting.host import Host, Runner
 from titan_overlay.pool.keeping.disk_health import DiskHealth
 from titan_overlay.pool.keeping.lifecycle import Pace
-from titan_overlay.pool.keeping.supplies import Supplies
+from titan_overlay.pool.keeping.supplies import Maker, Supplies
 from titan_overlay.pool.orders import Accepted, Recruit
 from titan_overlay.pool.pins import keep_until, later, pins_at
 from titan_overlay.storage.blobs import Blobs
@@ -73,6 +73,7 @@ class Admission:
         database: Database,
         blobs: Blobs,
         bundles: BundleLoader,
+        makers: Mapping[str, Maker],
         grants: Sequence[bytes],
         labels: Mapping[str, str],
     ) -> None:
@@ -85,6 +86,7 @@ class Admission:
         self._database = database
         self._blobs = blobs
         self._bundles = bundles
+        self._makers = makers
         self._grants = grants
         self._labels = labels
         self._taking: dict[ObjectId, asyncio.Lock] = {}
@@ -95,7 +97,7 @@ class Admission:
         self.reason = "this node hosts no objects (--no-host)" if config.no_host else ""
         """Why nothing is taken in, or empty."""
         self.disk = DiskHealth()
-        self._supplies = Supplies(links, blobs, bundles)
+        self._supplies = Supplies(links, blobs, bundles, makers)
 
     # ---- may it? ---------------------------------------------------------------------------------------------
 
@@ -122,13 +124,13 @@ class Admission:
         self._check_not_buried(descriptor, object_id)
         if self.reason:
             raise Forbidden(self.reason)
-        if value.kind not in ("data", "service"):
+        if value.kind != "data" and value.kind not in self._makers:
             raise Forbidden(f"this node does not run {value.kind} objects")
         for label, wanted in value.policy.requires.items():
             if self._labels.get(label) != wanted:
                 raise Forbidden(f"the object requires {label}={wanted}, which this node has not")
-        if value.kind == "service":
-            self._check_service(descriptor)
+        if value.kind != "data":
+            self._check_code(descriptor)
         held = self._host.get(object_id)
         if held is None and len(self._host.ids()) >= OBJECTS_MAX:
             raise Overloaded(f"this node holds {OBJECTS_MAX} objects already", retry_after=600.0)
@@ -147,7 +149,7 @@ class Admission:
         if descriptor.value.version <= tombstone.version and (descriptor.value.kind != "data" or same_publisher):
             raise Gone(f"{descriptor.value.name!r} was deleted; publish it anew to bring it back")
 
-    def _check_service(self, descriptor: Signed[Descriptor]) -> None:
+    def _check_code(self, descriptor: Signed[Descriptor]) -> None:
         value = descriptor.value
         allowed = value.policy.hosts == "anyone" or descriptor.public == self._me.public
         if not allowed and self._me.public != self._pool and not self.host_grant(value.name):

@@ -1,27 +1,36 @@
 """Getting what a replica is made of, its content or its code, from those who have it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
-from titan_overlay.errors import Unavailable
+from titan_overlay.errors import BadMessage, Unavailable
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.links.links import Links
-from titan_overlay.pool.hosting.bundles import BundleLoader
+from titan_overlay.pool.hosting.bundles import BundleLoader, Code
 from titan_overlay.pool.hosting.data import DataRunner, StoredContent
 from titan_overlay.pool.hosting.host import Runner
+from titan_overlay.pool.hosting.object import service_type
 from titan_overlay.pool.keeping import transfer
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.wire import codec
 
+Maker = Callable[[Code, Signed[Descriptor]], Runner]
+"""Makes the runner of an object of one kind."""
+
 
 class Supplies:
-    """Over the links of one node, into its blobs."""
+    """Over the links of one node, into its blobs.
 
-    def __init__(self, links: Links, blobs: Blobs, bundles: BundleLoader) -> None:
+    Args:
+        makers: by kind of object, who makes its runner.
+    """
+
+    def __init__(self, links: Links, blobs: Blobs, bundles: BundleLoader, makers: Mapping[str, Maker]) -> None:
+        self._makers = makers
         self._links = links
         self._blobs = blobs
         self._bundles = bundles
@@ -38,8 +47,13 @@ class Supplies:
             return DataRunner(StoredContent(self._blobs, object_id, value.content), descriptor)
         if value.bundle:
             bundle = await self._fetch_bundle(value, object_id, sources)
-            return self._bundles.runner(bundle, value.type, descriptor.public)
-        return self._bundles.installed_runner(value.type)
+            code = self._bundles.code(bundle, value.type, descriptor.public)
+        else:
+            code = self._bundles.installed_code(value.type)
+        kind = service_type(code.cls).kind
+        if kind != value.kind:
+            raise BadMessage(f"{value.type} is a {kind}, and {value.name!r} was published as a {value.kind}")
+        return self._makers[kind](code, descriptor)
 
     async def _fetch_content(self, value: Descriptor, object_id: ObjectId, sources: Sequence[Contact]) -> None:
         assert value.content is not None
