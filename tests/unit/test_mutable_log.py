@@ -1,0 +1,402 @@
+"""The write-ahead log: what it said is durable is there after any crash, and nothing else is."""
+
+import asyncio
+import contextlib
+import random
+from pathlib import Path
+
+import pytest
+
+from titan_overlay import testing
+from titan_overlay.ambient import Ambient, Random
+from titan_overlay.errors import StorageError
+from titan_overlay.mutable.log import Log, LogSettings
+from titan_overlay.mutable.log_format import (
+    Act,
+    Damage,
+    Identity,
+    Scan,
+    Written,
+    encode_batch,
+    encode_header,
+)
+from titan_overlay.storage.disk import RealDisk
+from titan_overlay.testing import MemoryDisk
+
+NODE, OTHER = b"\x01" * 32, b"\x02" * 32
+A, B = b"a" * 32, b"b" * 32
+SMALL = LogSettings(segment_bytes=300)
+
+
+def ambient(seed: int = 1) -> Ambient:
+    entropy = Random(seed)
+    return Ambient(lambda: 0.0, entropy, entropy.randbytes)
+
+
+async def opened(disk, settings: LogSettings = SMALL, node: bytes = NODE) -> Log:
+    return await Log.open(disk, node, ambient(), settings)
+
+
+async def contents(disk) -> dict[bytes, list[bytes]]:
+    log = await opened(disk)
+    return {group: log.take(group) for group in log.groups()}
+
+
+def test_what_was_written_is_there_in_order_when_the_log_is_opened_again():
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk)
+        await log.replace(A, [b"1"])
+        await log.replace(B, [b"x"])
+        for record in (b"2", b"3", b"4"):
+            await log.write(A, [record, record])
+        identity = log.identity
+        await log.close()
+        again = await opened(disk)
+        assert again.identity == identity
+        assert again.groups() == [A, B]
+        assert again.take(A) == [b"1", b"2", b"2", b"3", b"3", b"4", b"4"]
+        assert again.take(B) == [b"x"]
+        assert again.take(B) == []
+
+    testing.run(main)
+
+
+def test_one_fsync_serves_all_that_wait():
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk, LogSettings())
+        await log.replace(A, [])
+        before = disk.syncs
+        futures = [log.write(A, [b"%d" % number]) for number in range(100)]
+        for future in futures:
+            await future
+        assert disk.syncs - before <= 2
+
+    testing.run(main)
+
+
+def test_a_write_without_records_waits_for_those_before_it():
+    async def main():
+        disk = MemoryDisk(sync_seconds=1.0)
+        log = await opened(disk)
+        await log.replace(A, [b"1"])
+        first, empty = log.write(A, [b"2"]), log.write(A, [])
+        await empty
+        assert first.done()
+        syncs = disk.syncs
+        await log.write(A, [])
+        assert disk.syncs == syncs
+
+    testing.run(main)
+
+
+def test_a_group_begins_by_saying_all_that_it_needs():
+    async def main():
+        log = await opened(MemoryDisk())
+        with pytest.raises(ValueError, match="begins with"):
+            log.write(A, [b"1"])
+
+    testing.run(main)
+
+
+def test_segments_that_no_group_needs_are_removed():
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk)
+        await log.replace(A, [b"a" * 50])
+        await log.replace(B, [b"b" * 50])
+        for _ in range(20):
+            await log.write(A, [b"more" * 20])
+        assert log.segments > 5
+        assert log.holding_back() == [A, B]
+        await log.replace(A, [b"anew"])
+        assert log.holding_back() == [B]
+        await log.drop(B)
+        await log.close()
+        assert log.segments == 1
+        assert len(await disk.list("log/0")) == 1
+        assert await contents(disk) == {A: [b"anew"]}
+
+    testing.run(main)
+
+
+def test_a_log_of_another_node_is_refused_and_left_as_it_is():
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk)
+        await log.replace(A, [b"1"])
+        with pytest.raises(StorageError, match="belongs to node 0101"):
+            await opened(disk, node=OTHER)
+        assert await contents(disk) == {A: [b"1"]}
+
+    testing.run(main)
+
+
+def test_a_segment_of_another_node_is_damage():
+    async def main():
+        disk, foreign = MemoryDisk(), MemoryDisk()
+        await (await opened(disk)).replace(A, [b"1"])
+        await (await opened(foreign, node=OTHER)).replace(A, [b"2"])
+        name = "log/0000000000000001.log"
+        await disk.write(name, await foreign.read(name))
+        with pytest.raises(Damage, match="from another log"):
+            await opened(disk)
+
+    testing.run(main)
+
+
+def test_a_lost_log_is_begun_anew_as_another_one():
+    async def main():
+        first = await Log.open(MemoryDisk(), NODE, ambient(1))
+        second = await Log.open(MemoryDisk(), NODE, ambient(2))
+        assert first.identity != second.identity
+        assert second.groups() == []
+
+    testing.run(main)
+
+
+def test_an_old_copy_of_the_identity_file_is_damage():
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk)
+        await log.replace(A, [b"1"])
+        old = await disk.read("log/identity")
+        for _ in range(9):
+            await log.write(A, [b"more" * 50])
+        await log.close()
+        await disk.write("log/identity", old)
+        with pytest.raises(Damage, match="old one"):
+            await opened(disk)
+
+    testing.run(main)
+
+
+@pytest.mark.parametrize("lost", ["log/identity", "log/0000000000000002.log"])
+def test_a_file_that_is_missing_is_damage_for_ever(lost):
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk)
+        await log.replace(A, [b"1"])
+        for _ in range(9):
+            await log.write(A, [b"more" * 50])
+        await log.close()
+        kept = await disk.read(lost)
+        await disk.remove(lost)
+        with pytest.raises(Damage, match="missing"):
+            await opened(disk)
+        await disk.write(lost, kept)
+        with pytest.raises(Damage, match="retired"):
+            await opened(disk)
+
+    testing.run(main)
+
+
+def test_a_torn_tail_is_cut_and_said(caplog):
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk, LogSettings())
+        await log.replace(A, [b"1"])
+        await log.write(A, [b"2"])
+        name = "log/0000000000000001.log"
+        size = await disk.size(name)
+        await disk.truncate(name, size - 1)
+        assert await contents(disk) == {A: [b"1"]}
+        assert "was not finished" in caplog.text
+        log = await opened(disk)
+        await log.write(A, [b"3"])
+        assert await contents(disk) == {A: [b"1", b"3"]}
+
+    testing.run(main)
+
+
+def test_damage_before_the_last_batch_is_always_found():
+    """Every bit of the last segment but those of its last batch."""
+    identity = Identity(NODE, b"s" * 32, 1, 1)
+    raw = encode_header(identity, 1, 1)
+    for sequence in (1, 2, 3):
+        last = len(raw)
+        raw += encode_batch(identity, sequence, [Written(A, Act.REPLACE, [b"record"])])
+    for bit in range(last * 8):
+        bad = bytearray(raw)
+        bad[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(Damage):
+            Scan(identity, 1, bytes(bad))
+
+
+def test_damage_in_the_last_batch_is_taken_for_a_tear_never_for_other_records():
+    identity = Identity(NODE, b"s" * 32, 1, 1)
+    raw = encode_header(identity, 1, 1) + encode_batch(identity, 1, [Written(A, Act.REPLACE, [b"1"])])
+    last = len(raw)
+    raw += encode_batch(identity, 2, [Written(A, Act.APPEND, [b"2"])])
+    for bit in range(last * 8, len(raw) * 8):
+        bad = bytearray(raw)
+        bad[bit // 8] ^= 1 << bit % 8
+        scan = Scan(identity, 1, bytes(bad))
+        assert (len(scan.batches), scan.end, scan.torn) == (1, last, True)
+
+
+def test_a_record_that_looks_like_a_batch_is_only_a_record():
+    """Whoever sends messages decides bytes of the log, but does not know its identity."""
+    identity, guessed = Identity(NODE, b"s" * 32, 1, 1), Identity(NODE, b"g" * 32, 1, 1)
+    fake = encode_batch(guessed, 2, [Written(A, Act.DROP, [])])
+    raw = encode_header(identity, 1, 1) + encode_batch(identity, 1, [Written(A, Act.REPLACE, [fake])])
+    scan = Scan(identity, 1, raw[:-1])
+    assert scan.batches == []
+    assert scan.torn
+
+
+class Lives:
+    """Two groups that write at random while the machine crashes at random operations of its disk.
+
+    `possible`: for each group all states that a crash may leave, the oldest first.
+    """
+
+    def __init__(self, seed: str, settings: LogSettings = SMALL) -> None:
+        self.settings = settings
+        self.chance = random.Random(seed)
+        self.possible: dict[bytes, list[list[bytes]]] = {A: [[]], B: [[]]}
+
+    async def live(self, disk: MemoryDisk) -> None:
+        """Looks at what is there, and writes until the crash."""
+        operations = iter(range(self.chance.randrange(4, 60)))
+
+        def maybe_crash(operation: str, path: str) -> None:
+            if next(operations, None) is None:
+                raise StorageError("crash")
+
+        disk.on_operation = maybe_crash
+        with contextlib.suppress(Crash):
+            log = await self.open(disk)
+            while True:
+                await self.write(log)
+        disk.on_operation = None
+
+    async def open(self, disk: MemoryDisk) -> Log:
+        try:
+            log = await opened(disk, self.settings)
+        except Damage:
+            raise
+        except StorageError:
+            raise Crash from None
+        for group, possible in self.possible.items():
+            found = log.take(group)
+            assert found in possible
+            possible[:] = [found]
+        return log
+
+    async def write(self, log: Log) -> None:
+        waits = []
+        for _ in range(self.chance.randrange(1, 5)):
+            group = self.chance.choice([A, B])
+            possible = self.possible[group]
+            record = self.chance.randbytes(self.chance.choice([5, 90, 600]))
+            if not possible[-1] or self.chance.random() < 0.2:
+                waits.append(log.replace(group, [record]))
+                possible.append([record])
+            else:
+                waits.append(log.write(group, [record]))
+                possible.append([*possible[-1], record])
+        results = await asyncio.gather(*waits, return_exceptions=True)
+        if any(isinstance(result, StorageError) for result in results):
+            raise Crash
+        for possible in self.possible.values():
+            del possible[:-1]  # acknowledged: nothing older will do
+
+
+class Crash(Exception):
+    """The machine stops here."""
+
+
+async def lose_power(lives: Lives, times: int) -> None:
+    disk = MemoryDisk()
+    for _ in range(times):
+        await lives.live(disk)
+        disk = disk.power_loss(lives.chance)
+
+
+def test_a_power_loss_at_any_operation_loses_nothing_acknowledged_and_invents_nothing():
+    async def main():
+        for seed in range(40):
+            await lose_power(Lives(f"power/{seed}"), 6)
+
+    testing.run(main)
+
+
+def test_a_kill_at_any_operation_loses_nothing_acknowledged_and_invents_nothing():
+    async def main():
+        for seed in range(40):
+            lives, disk = Lives(f"kill/{seed}"), MemoryDisk()
+            for _ in range(6):
+                await lives.live(disk)
+                disk = disk.process_loss()
+
+    testing.run(main)
+
+
+def test_without_fsync_a_power_loss_does_lose_what_was_acknowledged():
+    """So the test above would notice."""
+
+    async def main():
+        with pytest.raises((AssertionError, Damage)):
+            await lose_power(Lives("power/1", LogSettings(segment_bytes=300, fsync=False)), 50)
+
+    testing.run(main)
+
+
+def test_a_full_disk_fails_the_writes_and_keeps_what_was_there():
+    async def main():
+        disk = MemoryDisk(capacity=600)
+        log = await opened(disk)
+        await log.replace(A, [b"1"])
+        with pytest.raises(StorageError, match="full"):
+            await log.write(A, [b"x" * 1000])
+        with pytest.raises(StorageError, match="opened again"):
+            await log.write(A, [b"2"])
+        disk.capacity = 10_000
+        log = await opened(disk)
+        assert log.take(A) == [b"1"]
+        await log.write(A, [b"2"])
+        assert await contents(disk) == {A: [b"1", b"2"]}
+
+    testing.run(main)
+
+
+def test_a_disk_that_does_not_keep_up_ends_the_log_before_memory_is_full():
+    async def main():
+        log = await opened(MemoryDisk(), LogSettings(waiting_bytes_max=1000))
+        await log.replace(A, [])
+        first = log.write(A, [b"x" * 600])
+        assert log.crowded
+        second = log.write(A, [b"x" * 600])
+        for future in (first, second):
+            with pytest.raises(StorageError, match="wait for the disk"):
+                await future
+
+    testing.run(main)
+
+
+def test_without_fsync_the_log_says_so(caplog):
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk, LogSettings(fsync=False))
+        await log.replace(A, [])
+        syncs = disk.syncs
+        await log.write(A, [b"1"])
+        assert disk.syncs == syncs
+        assert "without fsync" in caplog.text
+
+    testing.run(main)
+
+
+async def test_the_log_on_a_real_disk(tmp_path: Path):
+    disk = RealDisk(tmp_path)
+    log = await opened(disk)
+    await log.replace(A, [b"1"])
+    for number in range(20):
+        await log.write(A, [b"%d" % number * 40])
+    await log.replace(A, [b"all"])
+    await log.close()
+    assert [path.name for path in sorted((tmp_path / "log").iterdir())][-1] == "identity"
+    assert await contents(disk) == {A: [b"all"]}
+    disk.close()

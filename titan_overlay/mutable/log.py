@@ -1,0 +1,318 @@
+"""The write-ahead log of a node: one for all its groups, so that one fsync serves all that wait for one.
+
+A group hands in records and waits until they are durable. While one fsync runs, what others hand in gathers, and is
+the next batch (group commit). From time to time a group writes everything that it needs anew (`replace`); segments
+that nobody needs any more are removed.
+
+A log belongs to one node, and is what that node votes with: `Log.identity` is named where the node is a member, so a
+node whose log was lost, or was another one's, is not that member any more. A log with `Damage` is never used again:
+the marker `retired` says why, for good.
+"""
+
+import asyncio
+import logging
+from collections import deque
+
+import msgspec
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.errors import StorageError
+from titan_overlay.mutable.log_format import (
+    HEADER_BYTES,
+    Act,
+    Contents,
+    Damage,
+    Identity,
+    Scan,
+    Written,
+    decode_identity,
+    encode_batch,
+    encode_header,
+    encode_identity,
+    segment_name,
+)
+from titan_overlay.storage.disk import Disk
+
+_log = logging.getLogger(__name__)
+
+HELP = (
+    "Nothing was overwritten. Move the directory away to start with a new log: the node then joins its groups as a new "
+    "member, as one whose disk was lost"
+)
+
+
+class LogSettings(msgspec.Struct, frozen=True):
+    """Sizes in bytes."""
+
+    directory: str = "log"
+    """Below the root of the disk."""
+    segment_bytes: int = 16 << 20
+    """A new file is begun once one is as large."""
+    waiting_bytes_max: int = 64 << 20
+    """What may wait for the disk."""
+    fsync: bool = True
+    """False: for simulations alone. A crash of the machine may then lose what was acknowledged."""
+
+
+class Log:
+    """Records of many groups on one disk, durable when `write` says so. Made by `Log.open`."""
+
+    def __init__(self, disk: Disk, settings: LogSettings, identity: Identity) -> None:
+        self.settings = settings
+        self.failed = ""
+        """Why nothing can be written any more; the log has to be opened again."""
+        self._disk = disk
+        self._identity = identity
+        self._contents = Contents()
+        self._begun: set[bytes] = set()
+        self._sequence = 1
+        self._offset = 0
+        self._waiting: deque[tuple[Written, asyncio.Future[None]]] = deque()
+        self._waiting_bytes = 0
+        self._writer: asyncio.Task[None] | None = None
+
+    @property
+    def identity(self) -> bytes:
+        """32 bytes that only this log has: the node votes as the owner of it. Secret; name a hash or a key of it."""
+        return self._identity.log
+
+    # ---- opening -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(cls, disk: Disk, node: bytes, ambient: Ambient, settings: LogSettings = LogSettings()) -> "Log":  # noqa: B008
+        """Reads the log of a node, or begins one.
+
+        Raises:
+            Damage: it is another node's, or something durable is gone; it must not be used, now or ever.
+            StorageError: the disk is full or broken.
+        """
+        if not settings.fsync:
+            _log.warning("the log is written without fsync: a power failure may lose what was acknowledged")
+        place = settings.directory
+        retired = await _read(disk, f"{place}/retired")
+        if retired is not None:
+            raise Damage(f"the log in {place}/ was retired: {retired.decode('utf-8', 'replace')}. {HELP}")
+        try:
+            return await cls._open(disk, node, ambient, settings)
+        except Damage as why:
+            # Looking again might find less wrong; the votes that are lost would be no less lost.
+            await disk.write(f"{place}/retired", str(why).encode())
+            await disk.sync(f"{place}/retired")
+            raise Damage(f"the log in {place}/ cannot be used: {why}. {HELP}") from None
+
+    @classmethod
+    async def _open(cls, disk: Disk, node: bytes, ambient: Ambient, settings: LogSettings) -> "Log":
+        place = settings.directory
+        raw = await _read(disk, f"{place}/identity")
+        sizes = {path: await disk.size(path) or 0 for path in await disk.list(f"{place}/") if path.endswith(".log")}
+        if raw is None:
+            if any(size > HEADER_BYTES for size in sizes.values()):
+                raise Damage("its identity file is missing")
+            log = cls(disk, settings, Identity(node, ambient.token_bytes(32), 1, 1))
+            await log._make_segment(1)
+            await log._save_identity(log._identity)
+            return log
+        identity = decode_identity(raw)
+        if identity.node != node:
+            raise StorageError(
+                f"the log in {place}/ belongs to node {identity.node.hex()}, this is {node.hex()}: "
+                "it is left as it is; choose another directory with --data DIR"
+            )
+        log = cls(disk, settings, identity)
+        await log._recover(sizes)
+        return log
+
+    async def _recover(self, sizes: dict[str, int]) -> None:
+        first, last = self._identity.first, self._identity.last
+        if any(sizes[path] > HEADER_BYTES for path in sizes if path > self._path(last)):
+            raise Damage("there are segments that its identity file does not know of: that file is an old one")
+        for number in range(first, last + 1):
+            path = self._path(number)
+            if path not in sizes:
+                raise Damage(f"segment {segment_name(number)} is missing")
+            scan = Scan(self._identity, number, await self._disk.read(path))
+            if number > first and scan.first != self._sequence:
+                raise Damage(f"segment {segment_name(number)} does not follow the one before it")
+            if scan.torn and number < last:
+                raise Damage(f"segment {segment_name(number)} ends in the middle of a batch")
+            for batch in scan.batches:
+                self._contents.take(number, batch)
+            self._sequence, self._offset = scan.sequence, scan.end
+        self._contents.check()
+        if self._offset < sizes[self._path(last)]:
+            _log.warning("the last write to the log was not finished: %s is cut at %d", self._path(last), self._offset)
+            await self._disk.truncate(self._path(last), self._offset)
+        # A batch that a killed process left in the page cache is whole, but not durable before this.
+        await self._sync(self._path(last))
+        self._begun.update(self._contents.since)
+        for path in sizes:
+            # Of a segment that was being made, or removed, when the node died; nothing in it counts.
+            if not self._path(first) <= path <= self._path(last):
+                await self._disk.remove(path)
+
+    # ---- what was found ----------------------------------------------------------------------------------------
+
+    def groups(self) -> list[bytes]:
+        """Ids of the groups in the log, sorted."""
+        return sorted(self._contents.since)
+
+    def take(self, group: bytes) -> list[bytes]:
+        """The records that were found of a group when the log was opened. They are given out once."""
+        return self._contents.records.pop(group, [])
+
+    # ---- writing -----------------------------------------------------------------------------------------------
+
+    def write(self, group: bytes, records: list[bytes]) -> asyncio.Future[None]:
+        """Done when the records, and all that were handed in before, are durable.
+
+        No records: only what was handed in before is waited for.
+
+        Raises:
+            ValueError: a group begins with `replace`.
+            StorageError (from the future): the disk is full or broken. Whether the records are on it is not known.
+        """
+        if group not in self._begun:
+            raise ValueError(f"group {group.hex()} is not in this log: it begins with `replace`")
+        return self._hand_in(Written(group, Act.APPEND, records))
+
+    def replace(self, group: bytes, records: list[bytes]) -> asyncio.Future[None]:
+        """As `write`; these records are all that the group needs, what it wrote before may go."""
+        self._begun.add(group)
+        return self._hand_in(Written(group, Act.REPLACE, records))
+
+    def drop(self, group: bytes) -> asyncio.Future[None]:
+        """As `write`: the group leaves this log."""
+        self._begun.discard(group)
+        return self._hand_in(Written(group, Act.DROP, []))
+
+    def holding_back(self) -> list[bytes]:
+        """Groups for whose sake the oldest segment is kept: if the log grows, they should write themselves anew."""
+        since = self._contents.since
+        oldest = self._contents.first_needed(self._identity.last)
+        return sorted(group for group, segment in since.items() if segment == oldest < self._identity.last)
+
+    @property
+    def segments(self) -> int:
+        """How many files there are."""
+        return self._identity.last - self._identity.first + 1
+
+    @property
+    def crowded(self) -> bool:
+        """The disk does not keep up: groups should take no new proposals until it does."""
+        return self._waiting_bytes > self.settings.waiting_bytes_max // 2
+
+    async def close(self) -> None:
+        """Waits for what was handed in."""
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+
+    def _hand_in(self, write: Written) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiting_bytes += sum(map(len, write.records))
+        if self._waiting_bytes > self.settings.waiting_bytes_max:
+            self._fail(f"more than {self.settings.waiting_bytes_max} bytes wait for the disk")
+        if self.failed:
+            future.set_exception(StorageError(self.failed))
+            return future
+        self._waiting.append((write, future))
+        if self._writer is None:
+            self._writer = loop.create_task(self._write_all())
+        return future
+
+    def _fail(self, why: str) -> None:
+        # Engines are ahead of the disk now, and after a failed fsync nobody knows what is on it (Rebello et al., "Can
+        # Applications Recover from fsync Failures?", ATC 2020): only reading it again will tell.
+        self.failed = self.failed or f"the log cannot be written ({why}); it has to be opened again"
+        for _, future in self._waiting:
+            _settle(future, StorageError(self.failed))
+        self._waiting.clear()
+
+    async def _write_all(self) -> None:
+        try:
+            while self._waiting:
+                batch = list(self._waiting)
+                self._waiting.clear()
+                self._waiting_bytes = 0
+                await self._write_batch(batch)
+                await self._tidy()
+        except StorageError as why:
+            self._fail(str(why))
+        finally:
+            self._writer = None
+
+    async def _write_batch(self, batch: list[tuple[Written, asyncio.Future[None]]]) -> None:
+        # A write without records waits for those before it, no more.
+        writes = [write for write, _ in batch if write.records or write.act is not Act.APPEND]
+        try:
+            if writes:
+                await self._append(writes)
+        except BaseException as why:
+            for _, future in batch:
+                _settle(future, StorageError(f"the log could not be written ({why})"))
+            raise
+        for _, future in batch:
+            _settle(future, None)
+
+    async def _append(self, writes: list[Written]) -> None:
+        if self._offset >= self.settings.segment_bytes:
+            number = self._identity.last + 1
+            await self._make_segment(number)
+            await self._save_identity(msgspec.structs.replace(self._identity, last=number))
+        path = self._path(self._identity.last)
+        raw = encode_batch(self._identity, self._sequence, writes)
+        await self._disk.write(path, raw, self._offset)
+        await self._sync(path)
+        self._offset += len(raw)
+        self._sequence += 1
+        self._contents.note(self._identity.last, writes)
+
+    async def _tidy(self) -> None:
+        """Removes segments that nobody needs."""
+        old = self._identity.first
+        first = self._contents.first_needed(self._identity.last)
+        if first > old:
+            await self._save_identity(msgspec.structs.replace(self._identity, first=first))
+            for number in range(old, first):
+                await self._disk.remove(self._path(number))
+
+    async def _make_segment(self, number: int) -> None:
+        header = encode_header(self._identity, number, self._sequence)
+        path = self._path(number)
+        await self._disk.write(path, header)
+        await self._disk.truncate(path, len(header))
+        await self._disk.sync(path)
+        self._offset = len(header)
+
+    async def _save_identity(self, identity: Identity) -> None:
+        place = self.settings.directory
+        temporary = f"{place}/identity.new"
+        raw = encode_identity(identity)
+        await self._disk.write(temporary, raw)
+        await self._disk.truncate(temporary, len(raw))
+        await self._disk.sync(temporary)
+        await self._disk.replace(temporary, f"{place}/identity")
+        self._identity = identity
+
+    async def _sync(self, path: str) -> None:
+        if self.settings.fsync:
+            await self._disk.sync(path)
+
+    def _path(self, number: int) -> str:
+        return f"{self.settings.directory}/{segment_name(number)}"
+
+
+async def _read(disk: Disk, path: str) -> bytes | None:
+    try:
+        return await disk.read(path)
+    except FileNotFoundError:
+        return None
+
+
+def _settle(future: asyncio.Future[None], error: StorageError | None) -> None:
+    if future.done():
+        return  # whoever waited was cancelled
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
