@@ -8,7 +8,7 @@
 These names are the public interface; objects of the pool, the standard ones included, use nothing else.
 """
 
-from titan_overlay.client import Description, Located, Pool, Receipt
+from titan_overlay.client import Answer, Description, Located, Pool, Receipt
 from titan_overlay.connect import SyncPool, asend, connect, connect_sync, send
 from titan_overlay.errors import (
     BadMessage,
@@ -47,6 +47,7 @@ from titan_overlay.pool.questions import (
 from titan_overlay.version import VERSION as __version__  # noqa: N811 - the name that Python tools look for
 
 __all__ = [
+    "Answer",
     "BadMessage",
     "ConfigError",
     "Conflict",

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import msgspec
 
@@ -40,6 +40,7 @@ from titan_overlay.wire import codec
 
 R = TypeVar("R")
 T = TypeVar("T")
+V = TypeVar("V")
 Builtin = str | bytes | int | float | bool | list[Any] | dict[str, Any]
 
 STREAM_TIMEOUT = 60.0
@@ -69,6 +70,20 @@ class Description(msgspec.Struct, frozen=True):
     policy: Policy
     size: int
     holders: int
+
+
+class Answer(msgspec.Struct, Generic[V], frozen=True):
+    """A reply, and how it came about. Of what is not voted on, one holder was asked."""
+
+    value: V
+    asked: int = 1
+    """Holders that were asked, those in place of silent ones included."""
+    answered: int = 1
+    """Votes that had come when the answer stood."""
+    agreed: int = 1
+    """Of them, how many count as equal to the answer, itself included."""
+    needed: int = 1
+    """The majority: more than half of `Policy.votes`."""
 
 
 class Pool:
@@ -108,6 +123,17 @@ class Pool:
         return decode_reply(message, await self._router.call(name, type_name, body, deadline=deadline))
 
     @overload
+    async def ask(self, name: str, message: Message[R], *, timeout: float = ...) -> Answer[R]: ...
+    @overload
+    async def ask(self, name: str, message: Builtin, *, timeout: float = ...) -> Answer[Any]: ...
+    async def ask(self, name: str, message: Any, *, timeout: float = DEFAULT_TIMEOUT) -> Answer[Any]:
+        """As `send`, and how the answer came about: of a service that is voted on, how many holders agreed."""
+        type_name, body = encode_message(message)
+        deadline = asyncio.get_running_loop().time() + timeout
+        reply, tally = await self._router.ask(name, type_name, body, deadline=deadline)
+        return Answer(decode_reply(message, reply), tally.asked, tally.answered, tally.agreed, tally.needed)
+
+    @overload
     def stream(self, name: str, message: Message[R], *, timeout: float = ...) -> AsyncGenerator[R, None]: ...
     @overload
     def stream(self, name: str, message: Builtin, *, timeout: float = ...) -> AsyncGenerator[Any, None]: ...
@@ -119,14 +145,21 @@ class Pool:
                 yield decode_reply(message, item)
 
     async def send_raw(self, name: str, type_name: str, body: bytes, *, timeout: float = DEFAULT_TIMEOUT) -> bytes:
-        """As `send`, for faces that have a type name and an encoded body instead of a class.
+        """As `send`, for faces that have a type name and an encoded body instead of a class. Raises as `ask_raw`."""
+        return (await self.ask_raw(name, type_name, body, timeout=timeout)).value
+
+    async def ask_raw(
+        self, name: str, type_name: str, body: bytes, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> Answer[bytes]:
+        """As `ask`, likewise; the value is an encoded reply.
 
         Raises:
             BadMessage: the body is not one msgpack value; and as `send`.
         """
         codec.decode(body, Any)  # what is none would end the link, and all that is under way on it
         deadline = asyncio.get_running_loop().time() + timeout
-        return await self._router.call(name, type_name, body, deadline=deadline)
+        reply, tally = await self._router.ask(name, type_name, body, deadline=deadline)
+        return Answer(reply, tally.asked, tally.answered, tally.agreed, tally.needed)
 
     async def stream_raw(
         self, name: str, type_name: str, body: bytes, *, timeout: float = STREAM_TIMEOUT
@@ -173,10 +206,12 @@ class Pool:
 
         Raises:
             Forbidden: this key may not publish that name; the text says which command grants it.
+            BadMessage: the policy asks for votes, and a handler is not idempotent.
             Unavailable: too few nodes accept the object; the text says why they refused.
         """
         packed = Source.of(source, self._member.user, self._member.overlay.pool)
         packed.check_name(name)
+        packed.check_policy(policy or packed.policy)
         described = self._publisher.describe(
             name,
             "service",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.client import STREAM_TIMEOUT, Builtin, Pool
+from titan_overlay.client import STREAM_TIMEOUT, Answer, Builtin, Pool
 from titan_overlay.config import NodeConfig, default_data_directory
 from titan_overlay.errors import ConfigError, Unavailable
 from titan_overlay.identity.grants import JoinLine
@@ -229,6 +229,14 @@ class SyncPool:
         return self._run(self._pool.send(name, message, timeout=timeout))
 
     @overload
+    def ask(self, name: str, message: Message[R], *, timeout: float = ...) -> Answer[R]: ...
+    @overload
+    def ask(self, name: str, message: Builtin, *, timeout: float = ...) -> Answer[Any]: ...
+    def ask(self, name: str, message: Any, *, timeout: float = DEFAULT_TIMEOUT) -> Answer[Any]:
+        """As `Pool.ask`."""
+        return self._run(self._pool.ask(name, message, timeout=timeout))
+
+    @overload
     def stream(self, name: str, message: Message[R], *, timeout: float = ...) -> Iterator[R]: ...
     @overload
     def stream(self, name: str, message: Builtin, *, timeout: float = ...) -> Iterator[Any]: ...
@@ -261,6 +269,7 @@ class SyncPool:
     census = _blocking(Pool.census)
     nearest = _blocking(Pool.nearest)
     send_raw = _blocking(Pool.send_raw)
+    ask_raw = _blocking(Pool.ask_raw)
 
     @property
     def id(self) -> str:

@@ -13,6 +13,7 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import BadMessage
 from titan_overlay.identity import records
+from titan_overlay.identity.conduct import Conduct
 from titan_overlay.identity.grants import Delegate, JoinLine, Right, allows
 from titan_overlay.identity.grants import speaker as speaker_of
 from titan_overlay.identity.ids import ObjectId, PoolId
@@ -65,6 +66,7 @@ class Member:
         self.config = config
         self.client = client
         self.grants = list(grants)
+        self.conduct = Conduct()
         self._secure = secure
         self.overlay = Overlay(
             key,
@@ -124,9 +126,10 @@ class Member:
             self.host,
             self.me,
             self.ambient,
+            self.conduct,
             places_max=self.config.holder_cache_entries,
         )
-        self.recruiter = Recruiter(self.overlay, self.links, self.ambient)
+        self.recruiter = Recruiter(self.overlay, self.links, self.ambient, self.conduct)
 
     def _delegation(self) -> bytes:
         """What proves on a link that this program's key speaks for its user."""

@@ -140,7 +140,15 @@ def test_three_of_three_that_answered_are_no_majority_of_seven() -> None:
     for voter in range(3, 7):
         assert vote.failed(voter) == []
     assert vote.elected is None
-    assert vote.hopeless
+    assert vote.more([7, 8]) == [7, 8], "others may take the empty seats"
+    vote.answered(7, form("b"))
+    assert not vote.hopeless
+    vote.answered(8, form("b"))
+    assert vote.more([9, 10, 11]) == [9, 10]
+    vote.answered(9, form("b"))
+    assert not vote.hopeless
+    vote.answered(10, form("c"))
+    assert vote.elected is None and vote.hopeless
 
 
 def test_one_that_fails_is_replaced_and_one_that_is_late_may_still_answer_first() -> None:

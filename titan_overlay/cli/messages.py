@@ -9,7 +9,7 @@ from titan_overlay.cli import output
 from titan_overlay.cli.face import Face, command
 
 if TYPE_CHECKING:
-    from titan_overlay.client import Pool
+    from titan_overlay.client import Answer, Pool
 
 _JSON_TYPES: dict[str, Any] = {"int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 BUILTINS = ("str", "bytes", *_JSON_TYPES)
@@ -37,7 +37,7 @@ async def send(
     """Send a message to a name and print the reply.
 
     A text is printed as text, bytes as they are, anything else as JSON. `titan describe NAME` shows the types that an
-    object takes.
+    object takes. Of a service that is voted on, --json prints the value together with how many holders agreed.
     """
     async with face.pool() as pool:
         type_name, body = await _encoded(pool, name, type, text, message, timeout)
@@ -46,7 +46,22 @@ async def send(
                 _print_reply(face, item)
                 sys.stdout.flush()
         else:
-            _print_reply(face, await pool.send_raw(name, type_name, body, timeout=timeout))
+            _print_answer(face, await pool.ask_raw(name, type_name, body, timeout=timeout))
+
+
+def _print_answer(face: Face, answer: "Answer[bytes]") -> None:
+    """The reply; of what was voted on also how many agreed."""
+    from titan_overlay.wire import codec
+
+    if answer.needed == 1:
+        _print_reply(face, answer.value)
+    elif face.json:
+        figures = ("asked", "answered", "agreed", "needed")
+        value: Any = codec.decode(answer.value, Any)
+        output.print_json({"value": value, **{name: getattr(answer, name) for name in figures}})
+    else:
+        _print_reply(face, answer.value)
+        face.note(f"{answer.agreed} of {answer.answered} holders that answered agree")
 
 
 def _print_reply(face: Face, body: bytes) -> None:

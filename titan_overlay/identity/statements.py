@@ -51,6 +51,8 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, forb
             raise ValueError("votes is 1 or more, faults 0 or more")
         if self.votes > self.min_copies:
             raise ValueError(f"votes={self.votes} needs as many holders: min_copies is {self.min_copies}")
+        if self.votes > 1 and self.bound:
+            raise ValueError("an object bound to one node cannot be voted on")
         tolerance_of(self.compare)
 
 

@@ -6,7 +6,10 @@ Once a message may have run, another holder is tried only where its type is idem
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from hashlib import sha256
+
+import msgspec
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import (
@@ -23,7 +26,9 @@ from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Descriptor
 from titan_overlay.links.links import Links
+from titan_overlay.pool.finding.hedging import hedged
 from titan_overlay.pool.finding.places import DIAL_PATIENCE, Place, Places, contact_of
+from titan_overlay.pool.finding.witness import Witness, WrongBytes
 from titan_overlay.pool.hosting.data import Read
 from titan_overlay.wire import codec
 
@@ -39,7 +44,7 @@ _HARMLESS = frozenset({"titan.Ping", "titan.Info", "titan.Stats", "titan.Schema"
 class Request:
     """One message on its way."""
 
-    __slots__ = ("body", "chain", "deadline", "object_id", "type")
+    __slots__ = ("body", "chain", "deadline", "object_id", "tally", "type")
 
     def __init__(self, object_id: ObjectId, type: str, body: bytes, deadline: float, chain: tuple[bytes, ...]) -> None:
         self.object_id = object_id
@@ -47,6 +52,24 @@ class Request:
         self.body = body
         self.deadline = deadline
         self.chain = chain
+        self.tally = ALONE
+        """How the answer came about, once it is there."""
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """How an answer came about."""
+
+    asked: int = 1
+    """Holders that were asked, those in place of silent ones included."""
+    answered: int = 1
+    """Votes that had come when the answer stood."""
+    agreed: int = 1
+    """Of them, how many are equal to the answer, itself included."""
+    needed: int = 1
+
+
+ALONE = Tally()
+"""Of what one holder answers."""
 
 
 class Tries:
@@ -58,6 +81,11 @@ class Tries:
         self._name = name
         self._asked: set[Contact] = set()
         self.failure: RemotableError = Unavailable(f"no holder of {name!r} answers; see: titan locate {name}")
+
+    @property
+    def asked(self) -> frozenset[NodeId]:
+        """Whom to look beyond."""
+        return frozenset(contact.id for contact in self._asked)
 
     def next_of(self, holders: Sequence[Signed[Advertisement]]) -> Iterator[Contact]:
         """Those not asked yet."""
@@ -80,10 +108,11 @@ class Tries:
 class AnyHolder:
     """The caller of data and services."""
 
-    def __init__(self, places: Places, links: Links, ambient: Ambient) -> None:
+    def __init__(self, places: Places, links: Links, ambient: Ambient, witness: Witness) -> None:
         self._places = places
         self._links = links
         self._ambient = ambient
+        self._witness = witness
         self.on_read: Callable[[Place], None] | None = None
         """Told of every place that answered: the opportunistic cache listens."""
 
@@ -98,20 +127,27 @@ class AnyHolder:
         latency = self._links.latency(contact.id)
         if latency is None or latency > QUICK_SECONDS or not self._links.is_open(contact.id):
             return None
+        if self._witness.avoids(contact.id):
+            return None
         deadline = request.deadline
-        again = self._is_idempotent(descriptor, request.type)
+        again = is_idempotent(descriptor, request.type)
         if again:
-            deadline = min(deadline, now + self._patience(contact.id))
+            deadline = min(deadline, now + self.patience(contact.id))
         try:
             answer = await self._links.request(
                 contact, request.object_id, request.type, request.body, deadline=deadline, chain=request.chain
             )
             _check_content(descriptor, request, answer)
-        except (NotHere, Overloaded):
+        except (NotHere, Overloaded) as why:
             self._places.forget_holder(request.object_id, contact.id)
+            self._witness.failed(contact.id, descriptor.name, why)
             return None
         except (LinkError, DeadlineExceeded) as why:
             self._places.forget_holder(request.object_id, contact.id)
+            if isinstance(why, LinkError):
+                self._witness.failed(contact.id, descriptor.name, why)
+            elif again:
+                self._witness.late(contact.id, descriptor.name)
             if deadline < request.deadline or (isinstance(why, LinkError) and (again or not why.maybe_executed)):
                 return None
             if isinstance(why, DeadlineExceeded):
@@ -119,9 +155,13 @@ class AnyHolder:
             raise Unavailable(
                 f"the holder {contact.id.hex()[:12]} of {descriptor.name!r} went silent: {why}", maybe_executed=True
             ) from None
+        self._answered(place, contact)
+        return answer
+
+    def _answered(self, place: Place, contact: Contact) -> None:
+        self._witness.good(contact.id)
         if self.on_read is not None:
             self.on_read(place)
-        return answer
 
     def _better_of_two(self, holders: Sequence[Signed[Advertisement]]) -> Signed[Advertisement]:
         """Power of two choices (Mitzenmacher 2001) by expected wait."""
@@ -132,42 +172,47 @@ class AnyHolder:
         return two if self._cost(two.signer) < self._cost(one.signer) else one
 
     def by_preference(self, holders: Sequence[Signed[Advertisement]]) -> list[Signed[Advertisement]]:
-        """The better of two first, the others in any order."""
+        """The better of two first, the others in any order; those that behaved badly last."""
         if len(holders) < 2:
             return list(holders)
         first = self._better_of_two(holders)
         rest = [each for each in holders if each is not first]
         self._ambient.random.shuffle(rest)
-        return [first, *rest]
+        return sorted([first, *rest], key=lambda each: self._witness.avoids(each.signer))
 
     def _cost(self, node: NodeId) -> float:
         latency = self._links.latency(node)
-        return (0.1 if latency is None else latency) * (1 + self._links.in_flight(node))
+        wait = (0.1 if latency is None else latency) * (1 + self._links.in_flight(node))
+        return wait * (1.0 + self._witness.burden(node))
 
     async def __call__(self, place: Place, request: Request) -> bytes:
         """Try holders until one answers; look up anew once when none of those known did."""
         descriptor = place.descriptor.value
         tries = Tries(descriptor.name)
-        call = self._hedged if self._is_idempotent(descriptor, request.type) else self._one_by_one
+        call = self._hedged if is_idempotent(descriptor, request.type) else self._one_by_one
         answer = await call(place, request, tries)
         if answer is None:
             raise tries.failure
-        if self.on_read is not None:
-            self.on_read(place)
         return answer
 
-    def _is_idempotent(self, descriptor: Descriptor, type: str) -> bool:
-        declared = descriptor.idempotent
-        return descriptor.kind == "data" or type in declared or type in _HARMLESS or "*" in declared
-
     async def _candidates(self, place: Place, request: Request, tries: "Tries") -> AsyncIterator[Contact]:
-        """The holders known, then those that a fresh look-up brings."""
+        """The holders known, then those that look-ups bring, for as long as each brings one that is new."""
         for contact in tries.next_of(self.by_preference(place.holders)):
             yield contact
         name = place.descriptor.value.name
-        place = await self._places.find(request.object_id, name=name, deadline=request.deadline, fresh=True)
-        for contact in tries.next_of(self.by_preference(place.holders)):
-            yield contact
+        news = True
+        while news:
+            news = False
+            try:
+                place = await self._places.find(
+                    request.object_id, name=name, deadline=request.deadline, fresh=True, avoid=tries.asked
+                )
+            except RemotableError as why:  # those who were asked before may still answer
+                tries.failure = why
+                return
+            for contact in tries.next_of(self.by_preference(place.holders)):
+                news = True
+                yield contact
 
     async def _one_by_one(self, place: Place, request: Request, tries: "Tries") -> bytes | None:
         """What may run only once: the next holder is tried where the last one certainly did not begin.
@@ -177,60 +222,55 @@ class AnyHolder:
         """
         async for contact in self._candidates(place, request, tries):
             try:
-                return await self._try(contact, place.descriptor.value, request)
+                answer = await self.ask(contact, place.descriptor.value, request)
             except (NotHere, Overloaded, LinkError) as why:
-                self._failed(request.object_id, contact, why, tries)
+                self._failed(place, request, contact, why, tries)
                 if isinstance(why, LinkError) and why.maybe_executed:
                     raise tries.failure from None
+            else:
+                self._answered(place, contact)
+                return answer
         return None
 
     async def _hedged(self, place: Place, request: Request, tries: "Tries") -> bytes | None:
-        """What may run more than once: a holder that keeps us waiting is not given up, but another is asked as well."""
-        running: dict[asyncio.Task[bytes], Contact] = {}
-        loop = asyncio.get_running_loop()
-        try:
-            async for contact in self._candidates(place, request, tries):
-                running[loop.create_task(self._try(contact, place.descriptor.value, request))] = contact
-                answer = await self._first(running, request, tries, self._patience(contact.id))
-                if answer is not None:
-                    return answer
-            return await self._first(running, request, tries, None)
-        finally:
-            for task, contact in running.items():
-                # Another was faster, or time is up: the next message does not begin with this one.
-                self._places.forget_holder(request.object_id, contact.id)
-                task.cancel()
+        """What may run more than once: a holder that keeps us waiting is not given up, but others are asked as well."""
+        descriptor = place.descriptor.value
 
-    def _patience(self, node: NodeId) -> float:
+        def late(contact: Contact) -> None:
+            self._places.forget_holder(request.object_id, contact.id)  # the next message does not begin with this one
+            self._witness.late(contact.id, descriptor.name)
+
+        outcomes = hedged(
+            self._candidates(place, request, tries),
+            lambda contact: self.ask(contact, descriptor, request),
+            lambda contact: self.patience(contact.id),
+            on_late=late,
+        )
+        async with aclosing(outcomes):
+            async for contact, outcome in outcomes:
+                if isinstance(outcome, bytes):
+                    self._answered(place, contact)
+                    return outcome
+                if not isinstance(outcome, NotHere | Overloaded | LinkError):
+                    raise outcome
+                self._failed(place, request, contact, outcome, tries)
+        return None
+
+    def patience(self, node: NodeId) -> float:
         """Seconds to wait for one holder before another is asked as well."""
         shortest, longest = HEDGE_SECONDS
         latency = self._links.latency(node)
         return shortest if latency is None else min(longest, max(shortest, 8 * latency))
 
-    async def _first(
-        self, running: dict[asyncio.Task[bytes], Contact], request: Request, tries: "Tries", patience: float | None
-    ) -> bytes | None:
-        """The first answer; None where all have failed, or nobody answered within `patience` seconds."""
-        while running:
-            done, _ = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                return None
-            for task in [each for each in running if each in done]:
-                contact = running.pop(task)
-                try:
-                    return task.result()
-                except (NotHere, Overloaded, LinkError) as why:
-                    self._failed(request.object_id, contact, why, tries)
-        return None
-
     def _failed(
-        self, object_id: ObjectId, contact: Contact, why: NotHere | Overloaded | LinkError, tries: "Tries"
+        self, place: Place, request: Request, contact: Contact, why: NotHere | Overloaded | LinkError, tries: "Tries"
     ) -> None:
         if not isinstance(why, Overloaded):
-            self._places.forget_holder(object_id, contact.id)
+            self._places.forget_holder(request.object_id, contact.id)
+        self._witness.failed(contact.id, place.descriptor.value.name, why)
         tries.note(contact, why)
 
-    async def _try(self, contact: Contact, descriptor: Descriptor, request: Request) -> bytes:
+    async def ask(self, contact: Contact, descriptor: Descriptor, request: Request) -> bytes:
         """One holder. Dialling is given up early: nothing was sent, so the next one may be asked."""
         await self._links.connect(
             contact, deadline=min(request.deadline, asyncio.get_running_loop().time() + DIAL_PATIENCE)
@@ -242,11 +282,17 @@ class AnyHolder:
         return answer
 
 
+def is_idempotent(descriptor: Descriptor, type: str) -> bool:
+    """Whether a message of this type may run more than once."""
+    declared = descriptor.idempotent
+    return descriptor.kind == "data" or type in declared or type in _HARMLESS or "*" in declared
+
+
 def _check_content(descriptor: Descriptor, request: Request, answer: bytes) -> None:
     """Data is believed for what it is, not for who sent it.
 
     Raises:
-        NotHere: this holder sent something else.
+        WrongBytes: this holder sent something else.
     """
     if descriptor.kind != "data" or request.type != Read.wire_type:
         return
@@ -255,4 +301,4 @@ def _check_content(descriptor: Descriptor, request: Request, answer: bytes) -> N
     except BadMessage:
         genuine = False
     if not genuine:
-        raise NotHere(f"a holder of {descriptor.name!r} sent other bytes")
+        raise WrongBytes(f"a holder of {descriptor.name!r} sent other bytes")

@@ -2,23 +2,26 @@
 
 ObjectId -> place known?            believed for `PLACE_SECONDS`, corrected by what holders say
          -> look up                 overlay: verified advertisements, first or all
-         -> verify the descriptor   asked of a holder once, then remembered; never an older one
+         -> verify the descriptor   asked of several holders at once, then remembered; never an older one
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import aclosing
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import DeadlineExceeded, Gone, LinkError, NotFound, RemotableError, Unavailable
+from titan_overlay.errors import BadMessage, DeadlineExceeded, Forbidden, Gone, NotFound, Unavailable
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import Right, allows
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Advertisement, Descriptor, check_descriptor, newer
+from titan_overlay.identity.statements import Advertisement, Content, Descriptor, check_descriptor, newer
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.overlay import Found, Overlay
+from titan_overlay.pool.finding.hedging import each_of, hedged
+from titan_overlay.pool.finding.witness import Witness
 from titan_overlay.wire import codec
 
 PLACES_MAX = 4096
@@ -28,6 +31,13 @@ PLACE_SECONDS = 60.0
 DIAL_PATIENCE = 1.5
 """Seconds after which a holder that cannot be dialled is left aside for the next."""
 DESCRIBE_PATIENCE = 2.0
+"""Seconds that one holder may take to say what the object is."""
+DESCRIBE_AT_ONCE = 3
+DESCRIBE_LATE = 0.6
+"""Seconds after which more of them are asked."""
+DESCRIBE_GRACE = 0.3
+"""Where others claim to know a newer version, or this one was doubted: they may take this much longer to show it."""
+DOUBTED_MAX = 256
 HINTS_MAX = 2
 _EMPTY = codec.encode({})
 
@@ -59,13 +69,17 @@ class Place:
 class Places:
     """Knows, or finds out, where objects live."""
 
-    def __init__(self, overlay: Overlay, links: Links, ambient: Ambient, remembered_max: int = PLACES_MAX) -> None:
+    def __init__(
+        self, overlay: Overlay, links: Links, ambient: Ambient, witness: Witness, remembered_max: int = PLACES_MAX
+    ) -> None:
         self._remembered_max = remembered_max
+        self._witness = witness
         self._overlay = overlay
         self._links = links
         self._ambient = ambient
         self._places: OrderedDict[ObjectId, Place] = OrderedDict()
         self._looking: dict[ObjectId, asyncio.Future[Place]] = {}
+        self._doubted: OrderedDict[tuple[ObjectId, Content], None] = OrderedDict()
 
     def known(self, object_id: ObjectId) -> Place | None:
         """A place that is still believed; no network."""
@@ -74,8 +88,20 @@ class Places:
             return None
         return place if asyncio.get_running_loop().time() - place.learned < PLACE_SECONDS else None
 
-    async def find(self, object_id: ObjectId, *, name: str = "", deadline: float, fresh: bool = False) -> Place:
+    async def find(
+        self,
+        object_id: ObjectId,
+        *,
+        name: str = "",
+        deadline: float,
+        fresh: bool = False,
+        avoid: frozenset[NodeId] = frozenset(),
+    ) -> Place:
         """Where the object lives: remembered, or looked up (concurrent callers share one look-up).
+
+        Args:
+            fresh: the whole region is asked, whatever is remembered.
+            avoid: holders that have failed: the look-up does not end with them.
 
         Raises:
             NotFound, Gone
@@ -86,7 +112,7 @@ class Places:
             return known
         looking = self._looking.get(object_id)
         if looking is None:
-            task = asyncio.ensure_future(self._look_up(object_id, name, deadline, everything=fresh))
+            task = asyncio.ensure_future(self._look_up(object_id, name, deadline, avoid, everything=fresh))
             looking = self._looking[object_id] = task
             task.add_done_callback(lambda done: self._looked_up(object_id, done))
         return await asyncio.shield(looking)
@@ -96,12 +122,36 @@ class Places:
         if not done.cancelled():
             done.exception()  # each waiter sees it; nobody left waiting is no error
 
-    async def _look_up(self, object_id: ObjectId, name: str, deadline: float, *, everything: bool) -> Place:
-        what = repr(name) if name else object_id.hex()[:12]
+    async def _look_up(
+        self, object_id: ObjectId, name: str, deadline: float, avoid: frozenset[NodeId], *, everything: bool
+    ) -> Place:
+        known = self._places.get(object_id)
+        tried: set[Contact] = set()
+        while True:
+            found, holders = await self._holders(object_id, name, deadline, avoid, everything=everything)
+            untried = [each for each in holders if contact_of(each) not in tried]
+            descriptor = await self._describe(object_id, untried, known.descriptor if known else None, deadline)
+            if descriptor is not None:
+                break
+            if everything:
+                raise Unavailable(f"{len(holders)} holders are advertised, none could describe the object")
+            # Those heard of first may all have gone since they said so; the whole region knows of others.
+            everything = True
+            tried.update(map(contact_of, untried))
+            avoid |= {each.signer for each in untried}
+        holders = [each for each in holders if self.may_host(each, descriptor)]
+        if not holders:
+            raise NotFound(f"{_what(object_id, name)} has no holder with the right to host it", asked=found.asked)
+        return self._remember(object_id, descriptor, holders)
+
+    async def _holders(
+        self, object_id: ObjectId, name: str, deadline: float, avoid: frozenset[NodeId], *, everything: bool
+    ) -> tuple[Found, list[Signed[Advertisement]]]:
+        """Who says that it holds the object; the whole region is asked where nobody else knows."""
+        what = _what(object_id, name)
         found = await self._overlay.find_holders(object_id, deadline=deadline, everything=everything)
         holders = self._living(found)
         if not holders and not everything:
-            everything = True
             found = await self._overlay.find_holders(object_id, deadline=deadline, everything=True)
             holders = self._living(found)
         if not holders and found.tombstone is not None:
@@ -115,18 +165,7 @@ class Places:
                 f"nobody here holds {what} ({found.asked} nodes asked); is it published? see: titan ls",
                 asked=found.asked,
             )
-        known = self._places.get(object_id)
-        try:
-            descriptor = await self._describe(object_id, holders, known.descriptor if known else None, deadline)
-        except Unavailable:
-            if everything:
-                raise
-            # Those heard of first may all have gone since they said so; the whole region knows of others.
-            return await self._look_up(object_id, name, deadline, everything=True)
-        holders = [each for each in holders if self.may_host(each, descriptor)]
-        if not holders:
-            raise NotFound(f"{what} has no holder with the right to host it", asked=found.asked)
-        return self._remember(object_id, descriptor, holders)
+        return found, holders
 
     def _remember(
         self, object_id: ObjectId, descriptor: Signed[Descriptor], holders: list[Signed[Advertisement]]
@@ -169,26 +208,69 @@ class Places:
         holders: Sequence[Signed[Advertisement]],
         known: Signed[Descriptor] | None,
         deadline: float,
-    ) -> Signed[Descriptor]:
-        """The verified descriptor, from the first holder that has one. Never older than the one known."""
-        newest = max(each.value.version for each in holders)
-        if known is not None and known.value.version >= newest:
+    ) -> Signed[Descriptor] | None:
+        """The verified descriptor, from the first that shows one; None: nobody does. Never older than the one known.
+
+        A holder may show an old version, or of data somebody's false description. So while others claim to hold a newer
+        one, or what was shown is doubted, those get a little longer.
+        """
+        newest = max((each.value.version for each in holders), default=0)
+        if known is not None and known.value.version >= newest and not self._is_doubted(object_id, known):
             return known
-        failure = "no holder answered"
-        for holder in self._ambient.random.sample(list(holders), len(holders)):
-            try:
-                contact = contact_of(holder)
-                await self._links.connect(contact, deadline=_patient(deadline, DIAL_PATIENCE))
-                body = await self._links.request(
-                    contact, object_id, "titan.Describe", _EMPTY, deadline=_patient(deadline, DESCRIBE_PATIENCE)
-                )
-                raw = codec.decode(body, bytes)
-                fresh = check_descriptor(raw, object_id, self._overlay.pool)
-            except (LinkError, RemotableError) as why:
-                failure = str(why)
-                continue
-            return fresh if known is None or newer(fresh, known) else known
-        raise Unavailable(f"{len(holders)} holders are advertised, none could describe the object: {failure}")
+        self._ambient.random.shuffle(order := list(holders))
+        order.sort(key=lambda each: self._witness.avoids(each.signer))
+        best = known if known is not None and not self._is_doubted(object_id, known) else None
+        shown = False
+        outcomes = hedged(
+            each_of([contact_of(each) for each in order]),
+            lambda contact: self._describe_at(contact, object_id, deadline),
+            lambda contact: DESCRIBE_LATE,
+            at_once=DESCRIBE_AT_ONCE,
+            on_late=lambda contact: self._witness.late(contact.id, f"describing {object_id.hex()[:12]}"),
+        )
+        try:
+            async with aclosing(outcomes), asyncio.timeout_at(deadline) as limit:
+                async for contact, outcome in outcomes:
+                    if not isinstance(outcome, Signed):
+                        self._witness.failed(contact.id, f"describing {object_id.hex()[:12]}", outcome)
+                        continue
+                    if best is None or self._better(object_id, outcome, best):
+                        best = outcome
+                    if not shown:
+                        limit.reschedule(min(deadline, asyncio.get_running_loop().time() + DESCRIBE_GRACE))
+                    shown = True
+                    if best.value.version >= newest and not self._is_doubted(object_id, best):
+                        break
+        except TimeoutError:
+            pass
+        return best if shown else None
+
+    async def _describe_at(self, contact: Contact, object_id: ObjectId, deadline: float) -> Signed[Descriptor]:
+        await self._links.connect(contact, deadline=_patient(deadline, DIAL_PATIENCE))
+        body = await self._links.request(
+            contact, object_id, "titan.Describe", _EMPTY, deadline=_patient(deadline, DESCRIBE_PATIENCE)
+        )
+        try:
+            return check_descriptor(codec.decode(body, bytes), object_id, self._overlay.pool)
+        except (BadMessage, Forbidden) as why:
+            self._witness.unproven(contact.id, f"describing {object_id.hex()[:12]}: {why}")
+            raise
+
+    def _better(self, object_id: ObjectId, one: Signed[Descriptor], other: Signed[Descriptor]) -> bool:
+        doubts = self._is_doubted(object_id, one), self._is_doubted(object_id, other)
+        return newer(one, other) if doubts[0] == doubts[1] else doubts[1]
+
+    def doubt(self, object_id: ObjectId, descriptor: Signed[Descriptor]) -> None:
+        """Data could not be read as this describes it: other descriptions go first, for anybody may sign one."""
+        if descriptor.value.content is None:
+            return
+        self._doubted[object_id, descriptor.value.content] = None
+        while len(self._doubted) > DOUBTED_MAX:
+            self._doubted.popitem(last=False)
+
+    def _is_doubted(self, object_id: ObjectId, descriptor: Signed[Descriptor]) -> bool:
+        content = descriptor.value.content
+        return content is not None and (object_id, content) in self._doubted
 
     def remember(self, descriptor: Signed[Descriptor], holders: list[Signed[Advertisement]]) -> None:
         """What was just published is found without a look-up."""
@@ -212,6 +294,10 @@ class Places:
             return []
         now = self._ambient.wall()
         return [each.raw for each in place.holders[:HINTS_MAX] if each.value.expires > now]
+
+
+def _what(object_id: ObjectId, name: str) -> str:
+    return repr(name) if name else object_id.hex()[:12]
 
 
 def _patient(deadline: float, patience: float) -> float:

@@ -10,6 +10,7 @@ An answer is *elected* when m votes, its own among them, are equal to it. For a 
 other. Where there are several, the one with the most agreement wins, of those the one that came first.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
@@ -43,7 +44,7 @@ class Poll(Generic[C]):
         self.majority = votes // 2 + 1
         self.asked = 0
         self.ballots: list[Ballot[C]] = []
-        self._waiting = iter(dict.fromkeys(candidates))
+        self._waiting = deque(dict.fromkeys(candidates))
         self._comparison = comparison
         self._seats: dict[C, int] = {}
         """Candidates that have been asked and have neither answered nor failed."""
@@ -83,17 +84,30 @@ class Poll(Generic[C]):
         self._late.add(voter)
         return self._offer(seat)
 
+    def more(self, candidates: Iterable[C]) -> list[C]:
+        """New ones, none of them known before: whom to ask for seats that nobody is to answer for any more."""
+        self._waiting.extend(candidates)
+        vacant = set(range(self.votes)) - self._filled - set(self._seats.values())
+        return [each for seat in sorted(vacant) for each in self._offer(seat)]
+
     def _offer(self, seat: int) -> list[C]:
-        for candidate in self._waiting:
-            self._seats[candidate] = seat
-            self.asked += 1
-            return [candidate]
-        return []
+        if not self._waiting:
+            return []
+        candidate = self._waiting.popleft()
+        self._seats[candidate] = seat
+        self.asked += 1
+        return [candidate]
 
     @property
     def leader(self) -> Ballot[C] | None:
         """The vote with which most agree, the earliest of those."""
         return max(self.ballots, key=lambda each: each.agreed, default=None)
+
+    @property
+    def leading(self) -> int:
+        """How many agree with the leader."""
+        leader = self.leader
+        return 0 if leader is None else leader.agreed
 
     @property
     def elected(self) -> Ballot[C] | None:
@@ -103,12 +117,12 @@ class Poll(Generic[C]):
 
     @property
     def hopeless(self) -> bool:
-        """Whether no answer can get a majority any more, whatever those say that have yet to answer."""
-        open_seats = len({seat for seat in self._seats.values() if seat not in self._filled})
-        most = max((each.agreed for each in self.ballots), default=0)
-        if open_seats and not self._comparison.transitive:
+        """Whether no answer can get a majority any more, whatever is answered for the seats that are left."""
+        unfilled = self.votes - len(self._filled)
+        most = self.leading
+        if unfilled and not self._comparison.transitive:
             most = len(self.ballots)  # one that lies between the others may agree with all of them
-        return most + open_seats < self.majority
+        return most + unfilled < self.majority
 
     def dissenters(self, elected: Ballot[C]) -> list[C]:
         """Who voted otherwise than the elected answer."""

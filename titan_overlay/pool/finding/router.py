@@ -11,15 +11,27 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import DeadlineExceeded, LinkError, NotFound, NotHere, Overloaded, RemotableError, Unavailable
+from titan_overlay.errors import (
+    BadMessage,
+    DeadlineExceeded,
+    LinkError,
+    NotFound,
+    NotHere,
+    Overloaded,
+    RemotableError,
+    Unavailable,
+)
 from titan_overlay.identity import names
+from titan_overlay.identity.conduct import Conduct
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.context import Sender
-from titan_overlay.pool.finding.any_holder import AnyHolder, Request
+from titan_overlay.pool.finding.any_holder import AnyHolder, Request, Tally
 from titan_overlay.pool.finding.places import DIAL_PATIENCE, PLACES_MAX, Place, Places, contact_of
+from titan_overlay.pool.finding.votes import Votes
+from titan_overlay.pool.finding.witness import Witness
 from titan_overlay.pool.hosting.host import Host
 
 
@@ -39,6 +51,7 @@ class Router:
         host: Host,
         me: Sender,
         ambient: Ambient,
+        conduct: Conduct,
         *,
         places_max: int = PLACES_MAX,
     ) -> None:
@@ -46,8 +59,10 @@ class Router:
         self._links = links
         self._host = host
         self._me = me
-        self.places = Places(overlay, links, ambient, places_max)
-        self.any_holder = AnyHolder(self.places, links, ambient)
+        self.witness = Witness(conduct, links)
+        self.places = Places(overlay, links, ambient, self.witness, places_max)
+        self.any_holder = AnyHolder(self.places, links, ambient, self.witness)
+        self.votes = Votes(self.places, self.any_holder, ambient, self.witness, overlay.pool)
         self.callers: dict[str, Caller] = {"data": self.any_holder, "service": self.any_holder}
 
     # ---- names -----------------------------------------------------------------------------------------------
@@ -67,11 +82,19 @@ class Router:
         Raises:
             RemotableError: `NotFound`, `Gone`, `Unavailable`, `DeadlineExceeded`, or what the object answered.
         """
-        request = Request(self.object_id(name), type, body, deadline, chain)
+        return await self._call(name, Request(self.object_id(name), type, body, deadline, chain))
+
+    async def ask(self, name: str, type: str, body: bytes, *, deadline: float) -> tuple[bytes, Tally]:
+        """As `call`, and how the answer came about."""
+        request = Request(self.object_id(name), type, body, deadline, ())
+        return await self._call(name, request), request.tally
+
+    async def _call(self, name: str, request: Request) -> bytes:
+        deadline = request.deadline
         if self._host.get(request.object_id) is not None:
             return await self._deliver_here(request)
         known = self.places.known(request.object_id)
-        if known is not None and self.callers.get(known.descriptor.value.kind) is self.any_holder:
+        if known is not None and self._caller(known) is self.any_holder:
             answer = await self.any_holder.beaten_path(known, request)
             if answer is not None:
                 return answer
@@ -80,12 +103,19 @@ class Router:
                 if names.space(name) is names.Space.NODE:
                     return await self._call_node(request)
                 place = await self.places.find(request.object_id, name=name, deadline=deadline)
-                return await self.callers[place.descriptor.value.kind](place, request)
+                return await self._caller(place)(place, request)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"no answer from {name!r} in the time given; pass a longer timeout or see: titan locate {name}",
                 maybe_executed=True,
             ) from None
+
+    def _caller(self, place: Place) -> Caller:
+        """Who calls objects of this kind; services that are voted on are called in a way of their own."""
+        descriptor = place.descriptor.value
+        if descriptor.kind == "service" and descriptor.policy.votes > 1:
+            return self.votes
+        return self.callers[descriptor.kind]
 
     async def stream(
         self, name: str, type: str, body: bytes, *, deadline: float, chain: tuple[bytes, ...] = ()
@@ -103,6 +133,8 @@ class Router:
             contacts = [await self._node_contact(request.object_id, deadline)]
         else:
             place = await self.places.find(request.object_id, name=name, deadline=deadline)
+            if self._caller(place) is self.votes:
+                raise BadMessage(f"{name!r} is voted on: a stream of replies cannot be; send the message")
             contacts = [contact_of(each) for each in self.any_holder.by_preference(place.holders)]
         failure: Exception = Unavailable(f"no holder of {name!r} answers")
         for contact in contacts:
@@ -150,9 +182,9 @@ class Router:
 
     async def _call_node(self, request: Request) -> bytes:
         contact = await self._node_contact(request.object_id, request.deadline)
-        return await self.ask(contact, request)
+        return await self._ask_node(contact, request)
 
-    async def ask(self, contact: Contact, request: Request) -> bytes:
+    async def _ask_node(self, contact: Contact, request: Request) -> bytes:
         """One try at one peer; link errors become `Unavailable`."""
         try:
             return await self._links.request(

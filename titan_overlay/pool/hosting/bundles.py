@@ -9,6 +9,7 @@ from titan_overlay.errors import BadMessage, ConfigError, Forbidden, RemoteError
 from titan_overlay.identity import names
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.statements import Policy
 from titan_overlay.pool.context import Context
 from titan_overlay.pool.hosting.calls import Begun
 from titan_overlay.pool.hosting.object import service_type
@@ -199,6 +200,24 @@ class Source:
         own = name.partition("/")[2] if name.startswith("~") else name
         if not names.covers(self.pattern, own):
             raise BadMessage(f"{self.cls.__name__} is meant for names like {self.pattern!r}, not {name!r}")
+
+    def check_policy(self, policy: Policy) -> None:
+        """Raises BadMessage where the class cannot be voted on as the policy wants it to be."""
+        if policy.votes == 1:
+            return
+        handlers = service_type(self.cls).handlers.values()
+        once = [each.method for each in handlers if "*" not in self.idempotent and not each.idempotent]
+        if once:
+            raise BadMessage(
+                f"with votes={policy.votes} each message runs at several holders of {self.cls.__name__}, but "
+                f"{', '.join(once)} may not run more than once: decorate with @titan.idempotent, or take votes=1"
+            )
+        streams = [each.method for each in handlers if each.streams]
+        if streams:
+            raise BadMessage(
+                f"with votes={policy.votes} answers of {self.cls.__name__} are compared, and streams cannot be: "
+                f"{', '.join(streams)}"
+            )
 
     def runner(self) -> Runner:
         """Gives the bundle to nodes that are to hold the object, and answers nothing else."""

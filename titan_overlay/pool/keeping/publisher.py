@@ -10,12 +10,13 @@ import msgspec
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import Conflict, LinkError, RemotableError, Unavailable
 from titan_overlay.identity import grants, names, records
-from titan_overlay.identity.ids import ObjectId
+from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Kind, Policy, newer
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.finding.places import DESCRIBE_PATIENCE, Places, contact_of
+from titan_overlay.pool.finding.voters import distinct
 from titan_overlay.pool.hosting.host import Host
 from titan_overlay.pool.hosting.runner import Runner
 from titan_overlay.pool.keeping.recruiter import Recruiter
@@ -155,6 +156,30 @@ class Publisher:
             key=key,
         )
 
+    async def _recruit_voters(
+        self, descriptor: Signed[Descriptor], accepted: list[Signed[Advertisement]], exclude: Sequence[NodeId]
+    ) -> None:
+        """Adds to the holders until enough of them may vote together: of distinct owners and subnets.
+
+        Raises:
+            Unavailable: there are not so many.
+        """
+        name, votes = descriptor.value.name, descriptor.value.policy.votes
+        voters = len(distinct(accepted, self._overlay.pool, contact_of))
+        more = await self._recruiter.recruit(
+            descriptor,
+            count=max(0, votes - voters),
+            exclude=[*exclude, *(each.signer for each in accepted)],
+            holders=accepted,
+        )
+        accepted += more.accepted
+        voters = len(distinct(accepted, self._overlay.pool, contact_of))
+        if voters < votes:
+            raise Unavailable(
+                f"{name!r} is held by {len(accepted)} nodes now, of {voters} distinct owners and subnets, and its "
+                f"policy needs {votes} that vote; it can be called once there are more ({more.explain()})"
+            )
+
     async def _recruit(
         self, object_id: ObjectId, descriptor: Signed[Descriptor]
     ) -> tuple[list[Signed[Advertisement]], int]:
@@ -184,4 +209,6 @@ class Publisher:
                 recruited.asked += renewal.asked
                 recruited.refusals += renewal.refusals
             raise Unavailable(f"0 of {recruited.asked} nodes accept {descriptor.value.name!r}; {recruited.explain()}")
+        if policy.votes > 1:
+            await self._recruit_voters(descriptor, accepted, [each.signer for each in present])
         return accepted, max(recruited.directory, 1 if renewed else 0)

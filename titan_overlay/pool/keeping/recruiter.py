@@ -11,10 +11,12 @@ from collections.abc import Collection, Sequence
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import LinkError, RemotableError
 from titan_overlay.identity import names, records
+from titan_overlay.identity.conduct import Conduct
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ID_BYTES, NodeId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Descriptor
+from titan_overlay.identity.subnets import subnet
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.orders import Accepted, Recruit
@@ -48,7 +50,8 @@ class Recruited:
 class Recruiter:
     """Asks nodes to become holders."""
 
-    def __init__(self, overlay: Overlay, links: Links, ambient: Ambient) -> None:
+    def __init__(self, overlay: Overlay, links: Links, ambient: Ambient, conduct: Conduct) -> None:
+        self._conduct = conduct
         self._overlay = overlay
         self._links = links
         self._ambient = ambient
@@ -80,6 +83,7 @@ class Recruiter:
             near = await self._overlay.find_nodes(target, NEAR)
             candidates = [each for each in near if each.id not in asked and each.id != self._overlay.contact.id]
             while candidates and len(result.accepted) < count:
+                candidates = self._by_preference(candidates, [*holders, *result.accepted])
                 wave = candidates[: count - len(result.accepted)]
                 candidates = candidates[len(wave) :]
                 asked.update(each.id for each in wave)
@@ -87,6 +91,17 @@ class Recruiter:
             if len(result.accepted) >= count or (turn > 0 and not near):
                 break
         return result
+
+    def _by_preference(self, candidates: Sequence[Contact], holders: Sequence[Signed[Advertisement]]) -> list[Contact]:
+        """Those in subnets without a holder first, one of each; who behaved badly last; else the nearest first."""
+        taken = {subnet(each.value.host, each.value.port) for each in holders}
+        now = asyncio.get_running_loop().time()
+        ranked = []
+        for candidate in candidates:
+            place = subnet(candidate.ip, candidate.port)
+            ranked.append((self._conduct.avoided(candidate.id, now), place in taken, candidate))
+            taken.add(place)
+        return [candidate for *_, candidate in sorted(ranked, key=lambda each: each[:2])]
 
     async def _ask(
         self,

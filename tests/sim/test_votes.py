@@ -1,0 +1,211 @@
+"""Services that are voted on: the answer is what a strict majority of those asked agrees on, or a clear error."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import titan_overlay as titan
+from tests.sim.lying import SILENCE, lie, to
+from tests.sim.voted import Careless, OddError, Streaming, Sums
+from titan_overlay.identity.conduct import Offence
+from titan_overlay.testing.pool import Machine, SimulatedNode, SimulatedPool
+
+pytestmark = pytest.mark.loops("virtual")
+
+EIGHT = titan.Policy(votes=5, min_copies=8, max_copies=12)
+
+
+def liars(sim: SimulatedPool, count: int, told: Any, types: tuple[str, ...] = ("list",)) -> list[SimulatedNode]:
+    chosen = sim.holders("sums")[:count]
+    for node in chosen:
+        lie(node, to(types, told))
+    return chosen
+
+
+async def test_the_result_says_how_many_were_asked_and_how_many_agreed() -> None:
+    async with SimulatedPool(14) as sim:
+        await sim.publish(Sums, "sums")
+        pool = await sim.client()
+        assert await pool.send("sums", [1, 2]) == 3
+        answer = await pool.ask("sums", [1, 2])
+        assert answer.value == 3
+        assert (answer.asked, answer.needed) == (5, 3)
+        assert 3 <= answer.agreed <= answer.answered <= 5
+
+
+async def test_a_minority_of_liars_changes_nothing_and_is_remembered() -> None:
+    async with SimulatedPool(14) as sim:
+        await sim.publish(Sums, "sums")
+        bad = liars(sim, 2, 666)
+        pool = await sim.client()
+        for _ in range(3):
+            assert (await pool.ask("sums", [1, 2])).value == 3
+            await sim.settle(seconds=20)
+        conduct = pool._member.conduct
+        for node in bad:
+            assert Offence.DISSENT in {each.offence for each in conduct.report(node.key.id, sim.now).incidents}
+            assert conduct.avoided(node.key.id, sim.now)
+        for node in sim.holders("sums"):
+            assert node in bad or not conduct.report(node.key.id, sim.now).incidents
+
+
+async def test_once_remembered_liars_are_not_asked_while_there_are_others() -> None:
+    async with SimulatedPool(20) as sim:
+        await sim.publish(Sums, "sums", policy=EIGHT)
+        bad = liars(sim, 3, 666)
+        pool = await sim.client()
+        for _ in range(12):
+            await pool.send("sums", [1, 2])
+            await sim.settle(seconds=20)
+        asked: list[SimulatedNode] = []
+        for node in bad:
+            lie(node, lambda send, node=node: asked.append(node))
+        for _ in range(5):
+            assert (await pool.ask("sums", [3, 4])).agreed >= 3
+        assert not asked
+
+
+async def test_without_a_majority_there_is_an_error_that_counts() -> None:
+    async with SimulatedPool(14) as sim:
+        await sim.publish(Sums, "sums")
+        for number, node in enumerate(sim.holders("sums")[:3]):
+            lie(node, to(("list",), 600 + number))
+        with pytest.raises(titan.Unavailable, match=r"5 holders asked, [45] answered, [12] agreed, 3 of 5 needed"):
+            await (await sim.client()).send("sums", [1, 2])
+
+
+async def test_three_of_five_that_collude_get_their_way_as_the_bound_says() -> None:
+    async with SimulatedPool(14) as sim:
+        await sim.publish(Sums, "sums")
+        liars(sim, 3, 666)
+        assert await (await sim.client()).send("sums", [1, 2]) == 666
+
+
+async def test_an_error_of_the_object_is_an_answer_that_can_have_a_majority() -> None:
+    async with SimulatedPool(14) as sim:
+        await sim.publish(Sums, "sums")
+        liars(sim, 2, 0)
+        pool = await sim.client()
+        with pytest.raises(OddError, match="3 numbers"):
+            await pool.send("sums", [1, 2, 3])
+        for node in sim.holders("sums")[:3]:
+            lie(node, to(("list",), titan.Forbidden("not you")))
+        with pytest.raises(titan.Forbidden, match="not you"):
+            await pool.send("sums", [1, 2])
+
+
+async def test_silent_voters_are_replaced_within_the_deadline() -> None:
+    async with SimulatedPool(20) as sim:
+        await sim.publish(Sums, "sums", policy=EIGHT)
+        liars(sim, 3, SILENCE)
+        pool = await sim.client()
+        for _ in range(4):
+            answer = await pool.ask("sums", [1, 2])
+            assert answer.value == 3
+            assert answer.agreed >= 3
+
+
+async def test_with_too_many_silent_ones_the_error_comes_within_the_deadline_and_counts() -> None:
+    async with SimulatedPool(14) as sim:
+        await sim.publish(Sums, "sums")
+        liars(sim, 3, SILENCE)
+        pool = await sim.client()
+        started = sim.now
+        with pytest.raises(titan.Unavailable, match="5 holders asked, 2 answered, 2 agreed, 3 of 5 needed"):
+            await pool.send("sums", [1, 2], timeout=4.0)
+        assert sim.now - started <= 4.0
+
+
+async def test_dead_voters_are_replaced_by_those_that_took_their_copies() -> None:
+    async with SimulatedPool(16) as sim:
+        await sim.publish(Sums, "sums")
+        pool = await sim.client()
+        assert await pool.send("sums", [1, 2]) == 3
+        for node in sim.holders("sums")[:3]:
+            sim.kill(node)
+        await sim.settle(lambda: len(sim.holders("sums")) >= 5, within=300)
+        assert (await pool.ask("sums", [1, 2])).value == 3
+
+
+async def test_numbers_that_are_close_agree_where_the_policy_says_so() -> None:
+    policy = titan.Policy(votes=5, min_copies=5, compare="close:1e-6")
+    async with SimulatedPool(14) as sim:
+        await sim.publish(Sums, "sums", policy=policy)
+        for number, node in enumerate(sim.holders("sums")):
+            lie(node, to(("dict",), 1.5 * (1 + number * 1e-8)))
+        answer = await (await sim.client()).ask("sums", {"a": 1.0, "b": 2.0})
+        assert answer.value == pytest.approx(1.5)
+        assert answer.agreed >= 3
+
+
+async def test_holders_in_one_subnet_have_one_vote_together() -> None:
+    addresses = {number: f"81.2.69.{number}" for number in range(3, 14)}
+    async with SimulatedPool(14, machine=lambda number: Machine(ip=addresses.get(number))) as sim:
+        with pytest.raises(titan.Unavailable, match=r"of 4 distinct owners and subnets, and its policy needs 5"):
+            await sim.publish(Sums, "sums")
+        with pytest.raises(titan.Unavailable, match=r"voted on by 5 holders .* and 4 are known"):
+            await (await sim.client()).send("sums", [1, 2])
+
+
+async def test_publishing_spreads_the_copies_over_subnets() -> None:
+    addresses = {number: f"81.2.{number % 8}.{number}" for number in range(3, 24)}
+    async with SimulatedPool(24, machine=lambda number: Machine(ip=addresses.get(number))) as sim:
+        await sim.publish(Sums, "sums")
+        assert (await (await sim.client()).ask("sums", [1, 2])).value == 3
+
+
+async def test_what_may_run_only_once_cannot_be_voted_on() -> None:
+    async with SimulatedPool(10) as sim:
+        pool = await sim.client()
+        with pytest.raises(titan.BadMessage, match="book may not run more than once"):
+            await pool.publish(Careless, "careless")
+        with pytest.raises(titan.BadMessage, match="count"):
+            await pool.publish(Streaming, "streaming")
+        await pool.publish(Careless, "careless", policy=titan.Policy())
+        # Somebody signs it by hand.
+        place = await pool._router.places.find(pool._router.object_id("careless"), deadline=sim.now + 10)
+        descriptor, _ = pool._publisher.describe(
+            "careless",
+            "service",
+            titan.Policy(votes=3),
+            type=place.descriptor.value.type,
+            bundle=place.descriptor.value.bundle,
+            idempotent=place.descriptor.value.idempotent,
+        )
+        pool._router.places.remember(descriptor, place.holders)
+        with pytest.raises(titan.BadMessage, match=r"'int' is not declared idempotent"):
+            await pool.send("careless", 7)
+
+
+async def test_questions_about_the_copy_itself_are_not_voted_on_and_streams_are_refused() -> None:
+    async with SimulatedPool(14) as sim:
+        await sim.publish(Sums, "sums")
+        pool = await sim.client()
+        assert isinstance(await pool.send("sums", titan.Ping()), titan.Pong)
+        assert "list" in await pool.send("sums", titan.Schema())
+        with pytest.raises(titan.BadMessage, match="voted on"):
+            async for _ in pool.stream("sums", [1]):
+                pass
+
+
+async def test_votes_of_which_the_caller_thinks_better_leave_nothing_behind() -> None:
+    async with SimulatedPool(14) as sim:
+        await sim.publish(Sums, "sums")
+        liars(sim, 5, SILENCE)
+        pool = await sim.client()
+        asking = asyncio.ensure_future(pool.send("sums", [1, 2], timeout=30.0))
+        await sim.settle(seconds=3)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await sim.settle(seconds=1)
+        assert all(pool._member.links.in_flight(node.key.id) == 0 for node in sim.nodes)
+
+
+async def test_who_holds_it_asks_nobody_else() -> None:
+    async with SimulatedPool(14) as sim:
+        await sim.publish(Sums, "sums")
+        holder = sim.holders("sums")[0]
+        answer = await sim.pool(holder).ask("sums", [1, 2])
+        assert (answer.value, answer.asked, answer.agreed) == (3, 1, 1)

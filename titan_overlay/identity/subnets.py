@@ -1,0 +1,25 @@
+"""Subnets: what one owner is likely to have all addresses of.
+
+A /24 of public IPv4 addresses and a /48 of public IPv6 ones count as one. Private networks are run by somebody who
+knows their machines: there each address is one; and on one machine (loopback), each port.
+"""
+
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+
+
+@lru_cache(maxsize=16384)
+def subnet(ip: str, port: int) -> str:
+    """The subnet of this address, as text; empty: it is no literal address of one machine."""
+    try:
+        address = ip_address(ip.partition("%")[0])
+    except ValueError:
+        return ""
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_loopback:
+        return f"{address}:{port}"
+    if address.is_multicast or address.is_unspecified:
+        return ""
+    if not address.is_global:
+        return str(address)
+    return str(ip_network((address, 24 if address.version == 4 else 48), strict=False))
