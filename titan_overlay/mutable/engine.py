@@ -26,7 +26,7 @@ from typing import Annotated, Any, Protocol
 
 import msgspec
 
-Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """A height, a term, a number: what a peer sends in its place is refused by the decoder."""
 
 
@@ -109,7 +109,8 @@ class ReadAsked(msgspec.Struct, frozen=True):
 class RequestsWait(msgspec.Struct, frozen=True):
     """Whether the shell knows of requests that have not been executed: a leader that does not order them must go.
 
-    Raft, whose leaders do not lie, does not need to know.
+    Said anew whenever another request has become the one that has waited longest, and only then: it is by that one
+    that a leader is measured. Raft, whose leaders do not lie, does not need to know.
     """
 
     waiting: bool
@@ -225,6 +226,7 @@ class Ready:
 
     __slots__ = (
         "accepted",
+        "checkpoints",
         "committed",
         "evidence",
         "fetch",
@@ -246,12 +248,16 @@ class Ready:
         self.send_after_persist: list[Send] = []
         self.committed: list[Entry] = []
         """Every height once, in order, from the state that the engine was started with."""
+        self.checkpoints: list[int] = []
+        """Heights, among those of `committed`, at which the members agree on the state (BFT): the shell takes a
+        snapshot when it has executed exactly up to there, and hands it in with its root."""
         self.accepted: list[Accepted] = []
         self.refused: list[Refused] = []
         self.reads: list[ReadReady] = []
         self.fetch: Fetch | None = None
         self.evidence: list[Any] = []
-        """Signed proofs that a peer lied, to be kept and published (BFT)."""
+        """Signed proofs that a peer lied, to be kept and published, or that this member's own state is not what the
+        others agree on (BFT)."""
         self.timer: float | None = None
         """When the engine wants `TimerDue` (same clock as `now`); None: never."""
 
