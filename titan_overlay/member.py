@@ -13,10 +13,10 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import BadMessage
 from titan_overlay.identity import records
-from titan_overlay.identity.conduct import Conduct
+from titan_overlay.identity.conduct import Conduct, Offence
 from titan_overlay.identity.grants import Delegate, JoinLine, Right, allows
 from titan_overlay.identity.grants import speaker as speaker_of
-from titan_overlay.identity.ids import ObjectId, PoolId
+from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.links.links import Limits, Links, Peer
 from titan_overlay.links.shared import Reply
@@ -67,6 +67,7 @@ class Member:
         self.client = client
         self.grants = list(grants)
         self.conduct = Conduct()
+        """What this member has seen peers do wrong."""
         self._secure = secure
         self.overlay = Overlay(
             key,
@@ -80,6 +81,7 @@ class Member:
             statements_per_object_max=config.directory_entries_per_id_max,
             client=client,
             hints=self.hints,
+            conduct=self.conduct,
         )
         self.me = Sender(self.user.id, self.user.public)
         self._tasks: dict[asyncio.Task[Any], None] = {}
@@ -119,6 +121,7 @@ class Member:
             serving=not self.client,
             limits=Limits(inbound_links=self.config.links_max, requests_per_peer=self.config.requests_per_peer_max),
             grant=self._delegation(),
+            on_breach=self._on_breach,
         )
         self.router = Router(
             self.overlay,
@@ -130,6 +133,9 @@ class Member:
             places_max=self.config.holder_cache_entries,
         )
         self.recruiter = Recruiter(self.overlay, self.links, self.ambient, self.conduct)
+
+    def _on_breach(self, peer: NodeId, why: str) -> None:
+        self.conduct.blame(peer, Offence.BREACH, why, asyncio.get_running_loop().time())
 
     def _delegation(self) -> bytes:
         """What proves on a link that this program's key speaks for its user."""

@@ -41,8 +41,8 @@ class Offence(Enum):
 
     WRONG = ("wrong answer", 8.0, True)
     """Bytes that are not what their name says, proven by the hash."""
-    GARBAGE = ("invalid record", 0.25, True)
-    """What cannot be decoded, in the peer's own session or link."""
+    GARBAGE = ("invalid message", 0.26, True)
+    """What cannot be decoded, in the peer's own session: sixteen within minutes are too many."""
     BREACH = ("breach of the protocol", 1.5, True)
     """A link that ended because of what the peer sent."""
     DISSENT = ("vote with the minority", 2.0, False)

@@ -34,6 +34,7 @@ class Links:
         grant: this node's signed grant, told in the first frame.
         admit: asked about each inbound id (its key is proven); gives the reason to refuse it, or None. The puzzle
             goes here.
+        on_breach: told of peers that broke the protocol on their link, and how.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Links:
         limits: Limits | None = None,
         grant: bytes = b"",
         admit: Callable[[Peer], str | None] = lambda peer: None,
+        on_breach: Callable[[NodeId, str], None] = lambda peer, why: None,
     ) -> None:
         self.key = key
         self.pool = pool
@@ -56,6 +58,7 @@ class Links:
         self.port = 0
         self.limits = limits or Limits()
         self._admit = admit
+        self._on_breach = on_breach
         self._loop = asyncio.get_running_loop()
         self.shared = Shared(self._loop, handler, self.limits, self._hello)
         self.runner = Runner(self._loop)
@@ -352,6 +355,7 @@ class Links:
         self._replace(link)
         if broken and link.peer is not None:
             known = link.known
+            self._on_breach(link.peer.id, link.ending)
             known.strikes += 1
             if known.strikes >= self.limits.strikes:
                 known.strikes = 0

@@ -121,7 +121,7 @@ class Announcer:
             closer = bodies.unpack_all(stored.contacts, from_public=bodies.is_public(contact.ip))
         except TitanError as why:
             if isinstance(why, BadMessage):
-                self._protocol.blame(contact.id)
+                self._protocol.blame(contact.id, why)
             self._regions.remove(contact)
             for _, item in batch:
                 item.open = True

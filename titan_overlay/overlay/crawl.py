@@ -68,8 +68,8 @@ class Crawl:
             return
         try:
             contacts = self._on_reply(call.contact, body)
-        except BadMessage:
-            self._protocol.blame(call.contact.id)
+        except BadMessage as why:
+            self._protocol.blame(call.contact.id, why)
             self._ask(self.lookup.failed(call.contact.id))
             return
         self.asked += 1

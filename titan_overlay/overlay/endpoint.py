@@ -14,6 +14,7 @@ from rpcudp.protocol import RPCProtocol
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import LinkError
+from titan_overlay.identity.conduct import Conduct, Offence
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.overlay.bodies import contact
@@ -44,7 +45,6 @@ RECEIVE_BUFFER_BYTES = 2048
 
 MAX_WAITING = 64
 """Calls that may wait for one handshake."""
-MAX_FAULTS = 16
 HANDSHAKE_SECONDS = 3.0
 """Without an answer to the first HELLO (sent twice) nobody is there."""
 UNREACHABLE_SECONDS = 10.0
@@ -68,6 +68,7 @@ class Endpoint(KademliaProtocol):
         directory: Directory,
         handshakes: Handshakes,
         ambient: Ambient,
+        conduct: Conduct,
         *,
         on_peer: Callable[[Session], None],
         on_silence: Callable[[Contact], None],
@@ -85,6 +86,7 @@ class Endpoint(KademliaProtocol):
         self.closed = False
         self._me = me
         self._ambient = ambient
+        self._conduct = conduct
         self._on_peer = on_peer
         self._on_silence = on_silence
         self._on_observed = on_observed
@@ -190,20 +192,21 @@ class Endpoint(KademliaProtocol):
             if session.may_send(address, len(challenge)):
                 self._send(challenge, address, HANDSHAKE)
 
-    def _fault(self, session: Session) -> None:
+    def _fault(self, session: Session, why: Exception) -> None:
         """The peer sent garbage in its own session, which nobody else can have done."""
         self.traffic.count("faults")
-        session.faults += 1
-        if session.faults >= MAX_FAULTS:
+        peer, now = session.contact.id, self._loop.time()
+        self._conduct.blame(peer, Offence.GARBAGE, str(why), now)
+        if self._conduct.guilty(peer, now):
             self.traffic.count("shunned")
-            self.handshakes.shun(session, self._loop.time())
-            self.router.remove(session.contact.id)
+            self.handshakes.shun(session, now)
+            self.router.remove(peer)
 
-    def blame(self, peer: NodeId) -> None:
+    def blame(self, peer: NodeId, why: Exception) -> None:
         """A reply of this peer was garbage."""
         session = self.handshakes.by_peer.get(peer)
         if session is not None:
-            self._fault(session)
+            self._fault(session, why)
 
     def _send(self, datagram: bytes, address: tuple[str, int], purpose: int) -> None:
         self.traffic.sent[purpose] += len(datagram) + UDP_HEADER_BYTES

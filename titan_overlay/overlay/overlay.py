@@ -15,6 +15,7 @@ from kademlia.network import Server
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, ConfigError, Forbidden, LinkError, TitanError
+from titan_overlay.identity.conduct import Conduct
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
@@ -75,6 +76,7 @@ class Overlay(Server):
         puzzle_bits: leading zero bits that an id's hash must have.
         hints: raw advertisements that this node can vouch for (its own replicas, its holder cache), told on the way.
         admit: right to join, (public key, grant) -> bool. grant: what this node shows to others.
+        conduct: what is remembered of peers that misbehave; shared with the rooms above.
     """
 
     def __init__(
@@ -94,12 +96,14 @@ class Overlay(Server):
         hints: Callable[[ObjectId], Sequence[bytes]] = lambda object_id: (),
         admit: Callable[[bytes, bytes], bool] = lambda public, grant: True,
         grant: bytes = b"",
+        conduct: Conduct | None = None,
     ) -> None:
         self.directory = Directory(pool, max_statements=statements_max, max_per_object=statements_per_object_max)
         super().__init__(k, alpha, key.id, self.directory)
         self.transport: Any = None
         self.key = key
         self.copies = copies
+        self.conduct = conduct or Conduct()
         self.client = client
         self.serving = False
         self.table = RoutingTable(key.id, k, refresh_seconds)
@@ -135,6 +139,7 @@ class Overlay(Server):
             self.directory,
             self._handshakes,
             self._ambient,
+            self.conduct,
             on_peer=self._on_peer,
             on_silence=self._on_silence,
             on_observed=self._on_observed,

@@ -83,7 +83,7 @@ class OverlayProtocol(Endpoint):
             reply = session.seal(REPLY | flags, call_id, handler(session.contact, data[end:-TAG_BYTES]))
         except RemotableError as error:
             if isinstance(error, BadMessage):
-                self._fault(session)
+                self._fault(session, error)
             reply = session.seal(REFUSAL | flags, call_id, refusal(error))
         except Exception as problem:
             self.traffic.count("errors")
@@ -103,7 +103,7 @@ class OverlayProtocol(Endpoint):
         try:
             error = from_wire(codec.decode(body, WireError))
         except BadMessage as why:
-            self._fault(session)
+            self._fault(session, why)
             error = why
         call.caller.failed(call, error)
 

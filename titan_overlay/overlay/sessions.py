@@ -49,7 +49,6 @@ class Session:
         "born",
         "challenge",
         "contact",
-        "faults",
         "grant",
         "heard",
         "highest",
@@ -95,8 +94,6 @@ class Session:
         """Calls in a row that got no answer."""
         self.watched = True
         """The next datagram is news: it is the first, or the peer was silent."""
-        self.faults = 0
-        """Datagrams with a right tag and a wrong content: only the peer itself can have sent those."""
         self.kept = False
         """Whether the peer is in the routing table: such sessions are the last to be given up."""
         self.unproven: tuple[str, int] | None = None
