@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from titan_overlay.errors import ConfigError
-from titan_simulations import lifetimes, results, runner
+from titan_simulations import attacks, lifetimes, points, results, runner
+from titan_simulations.adversary import SHIPPED, AdversaryConfig
 from titan_simulations.churn import ChurnConfig
 from titan_simulations.classes import Population
 from titan_simulations.copies import CopiesConfig
@@ -35,7 +36,12 @@ Seed = Annotated[int, typer.Option(help="Decides everything that chance decides.
 Fake = Annotated[bool, typer.Option("--fake-crypto", help="Hashes for signatures: faster; the result says so.")]
 Loss = Annotated[float, typer.Option(min=0, max=0.5, help="Probability of losing a packet.")]
 
+PATHS_MAX = 64
+CHURN_SECONDS = 1800.0
+"""Of an adversary with churn."""
+
 QUICK = ChurnConfig(nodes=150, seconds=720.0, session="weibull:0.6:20m", objects=150)
+QUICK_ADVERSARY = AdversaryConfig(nodes=150, objects=40, services=15, lookups=300, sends=300)
 QUICK_COPIES = CopiesConfig(nodes=100, copies=(1, 2, 4, 8, 16, 32), objects=4, lookups=200, messages=400)
 
 
@@ -107,6 +113,66 @@ def churn(
             out, msgspec.structs.replace(base, seed=config.seed, loss=loss, fake_crypto=fake_crypto), _command()
         )
     _show(result, f"churn, seed {config.seed}", out)
+
+
+@app.command()
+def adversary(
+    nodes: Annotated[int | None, typer.Option(min=8, help="Honest nodes and liars together.  [default: 1000]")] = None,
+    malicious: Annotated[str, typer.Option(help="Share of liars, or several: 0,0.2,0.5.")] = "0.2",
+    attack: Annotated[
+        str, typer.Option(help=f"{', '.join(attacks.BUILT_IN)} (each liar draws one), or module:Class; or several.")
+    ] = "all",
+    paths: Annotated[
+        str, typer.Option(help="Paths of a look-up: shipped (the default of a node), a number, all; or several.")
+    ] = SHIPPED,
+    churn: Annotated[str, typer.Option(help="Nodes come and go, as weibull:0.6:1h; for half an hour.")] = "",
+    seconds: Annotated[float | None, typer.Option(min=1, help="Simulated time in which requests begin.")] = None,
+    objects: Annotated[int | None, typer.Option(min=1, help="Data published.  [default: 100]")] = None,
+    lookups: Annotated[int | None, typer.Option(min=1, help="In all; as many messages.  [default: 1000]")] = None,
+    loss: Loss = 0.0,
+    seed: Seed = 1,
+    seeds: Seeds = "",
+    jobs: Annotated[int, typer.Option(min=1, help="Points that are computed at the same time.")] = 1,
+    out: Out = Path("out/adversary"),
+    quick: Annotated[bool, typer.Option("--quick", help="A small pool, done in about a minute.")] = False,
+    fake_crypto: Fake = False,
+) -> None:
+    """Some nodes lie, from the first on: do the honest find what is there, and are their messages answered rightly?"""
+    preset = QUICK_ADVERSARY if quick else AdversaryConfig()
+    try:
+        shares = [float(each) for each in malicious.split(",")]
+        wanted = parse_seeds(seeds) if seeds else [seed]
+        if churn:
+            lifetimes.parse(churn)
+    except ValueError as why:
+        raise typer.BadParameter(str(why)) from None
+    for share in shares:
+        if not 0 <= share <= 0.9:
+            raise typer.BadParameter(f"--malicious is a share of the nodes from 0 to 0.9, not {share:g}")
+    kinds = attack.split(",")
+    for each in kinds:
+        attacks.find(each)
+    config = msgspec.structs.replace(
+        preset,
+        nodes=nodes or preset.nodes,
+        malicious=shares[0],
+        attack=kinds[0],
+        paths=tuple(_path_setting(each) for each in paths.split(",")),
+        session=churn,
+        seconds=seconds or (CHURN_SECONDS if churn else preset.seconds),
+        objects=objects or preset.objects,
+        lookups=lookups or preset.lookups,
+        sends=lookups or preset.sends,
+        loss=loss,
+        seed=wanted[0],
+        fake_crypto=fake_crypto,
+    )
+    grid = [(kind, share, each) for kind in kinds for share in shares for each in wanted]
+    if len(grid) == 1:
+        result = runner.adversary_to(out, config, _command())
+    else:
+        result = _grid(grid, jobs, out)
+    _show_points(result, out)
 
 
 @app.command()
@@ -183,21 +249,44 @@ def scale(
 def _several(seeds: list[int], jobs: int, out: Path) -> Result:
     """Each seed in a process of its own, so that each has the memory and the trace that it would have alone."""
     arguments = _without(sys.argv[1:], ("--seeds", "--seed", "--out", "--jobs"))
-    waiting = [(seed, out / f"seed-{seed}") for seed in seeds]
-    running: list[subprocess.Popen[bytes]] = []
-    for seed, directory in waiting:
-        if len(running) >= jobs:
-            _finish(running.pop(0))
-        own = [*arguments, "--seed", str(seed), "--out", str(directory)]
+    runs: dict[Path, list[str]] = {}
+    for seed in seeds:
+        own = [*arguments, "--seed", str(seed)]
         if seed != seeds[0] and "--no-sweep" not in own:
             own.append("--no-sweep")
-        running.append(subprocess.Popen([sys.executable, "-m", "titan_simulations.cli", *own]))
-    for process in running:
-        _finish(process)
-    loaded = [json.loads((directory / "result.json").read_text(encoding="utf-8")) for _, directory in waiting]
-    result = results.combined(loaded, command=_command())
+        runs[out / f"seed-{seed}"] = own
+    result = results.combined(_run_all(runs, jobs), command=_command())
     results.write(result, out / "result.json")
     return result
+
+
+def _grid(grid: list[tuple[str, float, int]], jobs: int, out: Path) -> Result:
+    """Each attack, share of liars and seed in a process of its own."""
+    figures = runner.drawing()
+    arguments = _without(sys.argv[1:], ("--attack", "--malicious", "--seeds", "--seed", "--out", "--jobs"))
+    runs = {
+        out / f"{kind.replace(':', '.')}-{share:g}-seed-{seed}": [
+            *arguments, "--attack", kind, "--malicious", f"{share:g}", "--seed", str(seed)
+        ]
+        for kind, share, seed in grid
+    }  # fmt: skip
+    result = points.merged(_run_all(runs, jobs), command=_command())
+    results.write(result, out / "result.json")
+    figures.adversary(result["points"], out)
+    return result
+
+
+def _run_all(runs: dict[Path, list[str]], jobs: int) -> list[Result]:
+    """Runs `titan-sim` with these arguments, into these directories, so many at a time. The results, in order."""
+    running: list[subprocess.Popen[bytes]] = []
+    for directory, arguments in runs.items():
+        if len(running) >= jobs:
+            _finish(running.pop(0))
+        command = [sys.executable, "-m", "titan_simulations.cli", *arguments, "--out", str(directory)]
+        running.append(subprocess.Popen(command))
+    for process in running:
+        _finish(process)
+    return [json.loads((directory / "result.json").read_text(encoding="utf-8")) for directory in runs]
 
 
 def _finish(process: "subprocess.Popen[bytes]") -> None:
@@ -227,6 +316,35 @@ def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise typer.BadParameter(f"--{what} is one of {', '.join(allowed)}, not {value!r}")
     return value
+
+
+def _path_setting(text: str) -> str:
+    if text not in (SHIPPED, "all") and not (text.isdecimal() and 1 <= int(text) <= PATHS_MAX):
+        raise typer.BadParameter(f"--paths is {SHIPPED}, all, or a number from 1 to {PATHS_MAX}, not {text!r}")
+    return text
+
+
+def _show_points(result: Result, out: Path) -> None:
+    votes = [each["votes"] for each in result["points"][0]["voted"]]
+    table = Table(
+        "liars", "paths", "found", "RPCs", "data", "services", *(f"votes {each}" for each in votes),
+        title="adversary: what was right",
+    )  # fmt: skip
+    for point in result["points"]:
+        table.add_row(
+            f"{point['share_malicious']:.0%} {point['attack']}, seed {point['seed']}",
+            point["paths"],
+            _percent(point["lookups_right"], point["lookups"]),
+            f"{point['rpcs_per_lookup_median'] or 0:.0f}",
+            *(_percent(each["right"], each["sends"]) for each in (point, point["services"], *point["voted"])),
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"written to {out}/", highlight=False)
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{part / whole:.2%}" if whole else "-"
 
 
 def _show(result: Result, title: str, out: Path) -> None:

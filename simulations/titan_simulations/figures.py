@@ -1,7 +1,8 @@
 """Pictures of results, drawn with matplotlib into PNG files; nothing is shown on a screen."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from titan_simulations.statistics import majority_binomial, mean
+
 BLUE, ORANGE, GREEN, GREY = "#2563a8", "#d9791f", "#3a8f4d", "#8a8f98"
+COLOURS = (BLUE, ORANGE, GREEN, "#a23b72", "#6b4fa0", GREY)
 SIZE = (7.0, 3.6)
 DPI = 130
 
@@ -118,6 +122,74 @@ def rpcs(histogram: dict[int, int], out: Path) -> Path:
     figure, axes = _axes("requests", "look-ups")
     axes.bar(list(histogram), list(histogram.values()), color=BLUE, label="look-ups")
     return _save(figure, axes, out / "rpcs_per_lookup.png")
+
+
+def adversary(points: Sequence[dict[str, Any]], out: Path) -> list[Path]:
+    """For each attack: success of look-ups, of data and of voted services, and requests, against the share of liars."""
+    written = []
+    for attack in dict.fromkeys(point["attack"] for point in points):
+        own = [point for point in points if point["attack"] == attack]
+        lookups = _by_paths(own, lambda point: _share(point["lookups_right"], point["lookups"]))
+        data = _by_paths(own, lambda point: _share(point["right"], point["sends"]))
+        rpcs = _by_paths(own, lambda point: point["rpcs_per_lookup_median"])
+        written += [
+            _against_liars(lookups, "look-ups that find an honest holder", out / f"{attack}_lookups.png"),
+            _against_liars(data, "messages to data answered rightly", out / f"{attack}_data.png"),
+            _against_liars(rpcs, "requests of a look-up, median", out / f"{attack}_requests.png", success=False),
+            _votes(own, out / f"{attack}_votes.png"),
+        ]
+    return written
+
+
+Curves = dict[str, dict[float, list[float]]]
+"""Label -> share of liars -> the value of each seed."""
+
+
+def _by_paths(points: Sequence[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> Curves:
+    curves: Curves = {}
+    for point in points:
+        label = "as shipped" if point["paths"] == "shipped" else f"paths: {point['paths']}"
+        curves.setdefault(label, {}).setdefault(point["share_malicious"], []).append(value(point))
+    return curves
+
+
+def _against_liars(curves: Curves, what: str, path: Path, *, success: bool = True) -> Path:
+    """A line through the means of the seeds, in a band from the lowest to the highest."""
+    figure, axes = _axes("share of liars", what)
+    for (label, curve), colour in zip(sorted(curves.items()), cycle(COLOURS), strict=False):
+        shares = sorted(curve)
+        axes.plot(shares, [mean(curve[share]) for share in shares], "o-", color=colour, markersize=3, label=label)
+        low, high = ([edge(curve[share]) for share in shares] for edge in (min, max))
+        axes.fill_between(shares, low, high, color=colour, alpha=0.15)
+    axes.set_ylim(*((-0.02, 1.02) if success else (0, None)))
+    return _save(figure, axes, path)
+
+
+def _votes(points: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Wrong answers of services against the share of liars, with and without votes, and what chance alone gives."""
+    figure, axes = _axes("share of liars", "wrong answers of services")
+    alone: dict[float, list[float]] = {}
+    voted: dict[int, dict[float, list[float]]] = {}
+    for point in points:
+        share = point["share_malicious"]
+        alone.setdefault(share, []).append(_share(point["services"]["wrong"], point["services"]["sends"]))
+        for each in point["voted"]:
+            voted.setdefault(each["votes"], {}).setdefault(share, []).append(_share(each["wrong"], each["sends"]))
+    shares = sorted(alone)
+    axes.plot(shares, [mean(alone[share]) for share in shares], "o-", color=GREY, markersize=3, label="no votes")
+    for (votes, curve), colour in zip(sorted(voted.items()), (BLUE, ORANGE, GREEN), strict=False):
+        axes.plot(
+            shares, [mean(curve[share]) for share in shares], "o-", color=colour, markersize=3, label=f"{votes} votes"
+        )
+        fine = [shares[-1] * step / 60 for step in range(61)]
+        bound = [majority_binomial(votes, share) for share in fine]
+        axes.plot(fine, bound, ":", color=colour, label=f"binomial, {votes} votes")
+    axes.set_ylim(-0.02, 1.02)
+    return _save(figure, axes, path)
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
 
 
 def _logarithmic(axes: Axes, copies: Sequence[int]) -> None:

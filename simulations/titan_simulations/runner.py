@@ -7,9 +7,11 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from titan_overlay.errors import ConfigError
+from titan_overlay.identity.keys import SigningKey
 from titan_overlay.testing import run as run_virtual
 from titan_overlay.testing.crypto import fake_crypto
-from titan_simulations import copies, lookups, results, scale, series
+from titan_simulations import copies, lookups, points, results, scale, series
+from titan_simulations.adversary import Adversary, AdversaryConfig
 from titan_simulations.churn import Churn, ChurnConfig
 from titan_simulations.measure import cpu_seconds
 from titan_simulations.progress import Bar
@@ -18,6 +20,7 @@ from titan_simulations.world import Report, network
 
 T = TypeVar("T")
 
+KEYS_TIMED = 2000
 PUBLISHED_PER_SECOND = 25.0
 """Objects, in simulated time: only for the progress bar."""
 
@@ -90,6 +93,40 @@ def lookups_to(out: Path, config: lookups.LookupsConfig, command: str) -> Result
         )
     results.write(result, out / "result.json")
     figures.rpcs(result["rpcs_histogram"], out)
+    return result
+
+
+def adversary(
+    config: AdversaryConfig, *, command: str = "", report: Report = lambda what, now: None
+) -> tuple[Adversary, Result]:
+    """One attack, share and seed: the run, and its result."""
+    per_key = seconds_per_key()
+
+    async def main() -> tuple[Adversary, Result]:
+        run = Adversary(config, report)
+        measured = await run.run()
+        return run, points.adversary_result(run, measured, command=command, seconds_per_key=per_key)
+
+    return simulate(main(), seed=config.seed, loss=config.loss, fake=config.fake_crypto)
+
+
+def seconds_per_key() -> float:
+    """CPU time that it takes to make a key, with real cryptography."""
+    began = cpu_seconds()
+    for number in range(KEYS_TIMED):
+        SigningKey(number.to_bytes(32, "big"))
+    return (cpu_seconds() - began) / KEYS_TIMED
+
+
+def adversary_to(out: Path, config: AdversaryConfig, command: str) -> Result:
+    """Runs one attack, share and seed, and writes result.json and the figures into `out`."""
+    figures = drawing()
+    objects = config.objects + (1 + len(config.votes)) * config.services
+    seconds = 0.1 * config.nodes + objects / PUBLISHED_PER_SECOND + config.settle_seconds + config.seconds
+    with Bar(f"{config.attack}, {config.malicious:.0%} liars, seed {config.seed}", seconds) as bar:
+        _, result = adversary(config, command=command, report=bar)
+    results.write(result, out / "result.json")
+    figures.adversary(result["points"], out)
     return result
 
 

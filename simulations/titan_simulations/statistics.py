@@ -45,6 +45,24 @@ def interval_95(values: Sequence[float]) -> tuple[float, float]:
     return centre - half, centre + half
 
 
+def majority_binomial(votes: int, share: float) -> float:
+    """Probability that more than half of so many voters lie, if each does with this probability."""
+    return math.fsum(
+        math.comb(votes, lying) * share**lying * (1 - share) ** (votes - lying)
+        for lying in range(votes // 2 + 1, votes + 1)
+    )
+
+
+def majority_of_liars(hosts: int, liars: int, votes: int) -> float:
+    """Probability that liars are more than half of `votes` voters drawn from so many hosts, without putting back."""
+    asked = min(votes, hosts)
+    ways = math.comb(hosts, asked)
+    return math.fsum(
+        math.comb(liars, lying) * math.comb(hosts - liars, asked - lying) / ways
+        for lying in range(votes // 2 + 1, asked + 1)
+    )
+
+
 def parse_seeds(text: str) -> list[int]:
     """`1`, `1-3` or `1,4,7-9`. Raises ValueError."""
     seeds: list[int] = []

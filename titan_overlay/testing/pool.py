@@ -343,12 +343,16 @@ class SimulatedPool:
     def _line(self, there: SimulatedNode) -> JoinLine:
         return JoinLine(there.ip, PORT, self.id, there.key.id)
 
+    def key_of(self, number: int) -> SigningKey:
+        """The key of the node with that number, whether it is there already or not, unless its machine has its own."""
+        return self._key(f"node/{number}")
+
     def make_node(self, machine: Machine | None = None) -> SimulatedNode:
         """A machine without a running node; `start_node` starts it."""
         number = len(self.nodes)
         machine = machine or self._machine(number)
         host = self.network.host(machine.ip, upload=machine.upload, download=machine.download, loss=machine.loss)
-        key = machine.key or self._key(f"node/{number}")
+        key = machine.key or self.key_of(number)
         there = SimulatedNode(number, host, key, machine, self._database(number))
         self.nodes.append(there)
         return there
