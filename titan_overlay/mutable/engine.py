@@ -26,7 +26,7 @@ from typing import Annotated, Any, Protocol
 
 import msgspec
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 """A height, a term, a number: what a peer sends in its place is refused by the decoder."""
 
 
