@@ -1,0 +1,69 @@
+"""What an observer who sees all machines at once holds against them."""
+
+from hashlib import sha256
+
+from titan_overlay.mutable.engine import Checkpoint, Configuration, Entry, EntryKind
+from titan_simulations.checkers import Operation, check
+from titan_simulations.consensus.store import MODEL, Action, Store
+
+
+class Truth:
+    """Everything that was agreed, told by whoever executed it first; everybody else must agree with that.
+
+    `violations`: what should never have been, in words.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        """The latest that anybody knows."""
+        self.violations: list[str] = []
+        self.undecided = 0
+        self._order: dict[int, tuple[str, int, bytes]] = {}
+        self._roots: dict[int, tuple[str, bytes]] = {}
+        self._height = 0
+
+    def executed(self, who: str, entry: Entry) -> None:
+        """A machine executes an entry."""
+        mark = (int(entry.kind), sha256(entry.data).digest())
+        known = self._order.setdefault(entry.index, (who, *mark))
+        if known[1:] != mark:
+            self.violations.append(f"{who} executes another entry at height {entry.index} than {known[0]}")
+        if entry.kind is EntryKind.RECONFIG:
+            self._roots.pop(entry.index, None)
+
+    def reached(self, who: str, checkpoint: Checkpoint) -> None:
+        """A machine has this state, executed or fetched."""
+        known = self._roots.setdefault(checkpoint.index, (who, checkpoint.root))
+        if known[1] != checkpoint.root:
+            self.violations.append(f"{who} has another state at height {checkpoint.index} than {known[0]}")
+
+    def began(self, configuration: Configuration) -> None:
+        """An epoch begins."""
+        if configuration.epoch > self.configuration.epoch:
+            self.configuration = configuration
+
+    def judge_store(self, who: str, store: Store, acknowledged: set[tuple[int, int]]) -> None:
+        """A state at the end, when everybody has caught up."""
+        done = set(store.done)
+        if len(done) < len(store.done):
+            self.violations.append(f"{who} executed {len(store.done) - len(done)} requests twice")
+        lost = acknowledged - done
+        if lost:
+            client, sequence = min(lost)
+            self.violations.append(
+                f"{who} lacks {len(lost)} acknowledged requests, for example number {sequence} of client {client}"
+            )
+
+    def judge_history(self, history: dict[int, list[Operation]], budget: int) -> None:
+        """All that clients saw, key by key."""
+        for key, operations in sorted(history.items()):
+            verdict = check(operations, MODEL, 0, budget)
+            if verdict.linearizable is None:
+                self.undecided += 1
+            elif not verdict.linearizable:
+                odd = verdict.stuck[-1]
+                action, value = odd.what
+                self.violations.append(
+                    f"key {key} is not linearizable: nothing explains that {odd.client} did "
+                    f"{Action(action).name} {value} -> {odd.result} (moments {odd.called:.0f} to {odd.returned:.0f})"
+                )
