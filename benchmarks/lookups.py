@@ -24,6 +24,7 @@ from titan_overlay.identity import records
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.testing.crypto import fake_crypto
@@ -53,7 +54,7 @@ class World:
         """One more node, not joined yet."""
         number = len(self.nodes)
         ambient = Ambient.seeded(f"{self.seed}/{number}", self.loop)
-        node = Overlay(SigningKey(ambient.token_bytes(32)), self.pool, ambient)
+        node = Overlay(SigningKey(ambient.token_bytes(32)), Rights(self.pool), ambient)
         node.set_serving(True)
         ip = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
         self.network.host(ip)

@@ -25,6 +25,7 @@ from benchmarks import report
 from titan_overlay.ambient import Ambient
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.rights import Rights
 from titan_overlay.overlay.overlay import Overlay
 
 ID = bytes(range(32))
@@ -56,7 +57,7 @@ async def stock_client(port: int) -> tuple[Ping, Callable[[], None]]:
 
 
 async def our_server() -> tuple[int, Callable[[], None]]:
-    overlay = Overlay(SigningKey(sha256(b"server").digest()), POOL, Ambient.system())
+    overlay = Overlay(SigningKey(sha256(b"server").digest()), Rights(POOL), Ambient.system())
     overlay.set_serving(True)
     overlay.serve("ping", lambda contact, body: ID)
     await overlay.listen(0, "127.0.0.1")
@@ -64,7 +65,7 @@ async def our_server() -> tuple[int, Callable[[], None]]:
 
 
 async def our_client(port: int) -> tuple[Ping, Callable[[], None]]:
-    overlay = Overlay(SigningKey(sha256(b"client").digest()), POOL, Ambient.system())
+    overlay = Overlay(SigningKey(sha256(b"client").digest()), Rights(POOL), Ambient.system())
     await overlay.listen(0, "127.0.0.1")
     to = (await overlay.protocol.open(("127.0.0.1", port), None)).contact
 

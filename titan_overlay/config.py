@@ -86,6 +86,12 @@ class NodeConfig:
     no_host: Annotated[bool, parse_boolean] = False
     """Route and keep directory entries, but hold no replica for anybody."""
 
+    private: Annotated[bool, parse_boolean] = False
+    """For founding a pool: only keys with a grant may join it. Later: `titan pool set`."""
+
+    puzzle_bits: Annotated[int, whole_in(0, 32)] = 8
+    """For founding a pool: the id of a node that serves costs about 2 to this power keys. Later: `titan pool set`."""
+
     log_level: Annotated[str, one_of("debug", "info", "warning", "error")] = "info"
     """Least severe kind of log line that is written."""
 

@@ -21,7 +21,9 @@ from titan_overlay.config import NodeConfig, default_data_directory
 from titan_overlay.errors import ConfigError, Unavailable
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import PoolId
+from titan_overlay.identity.invitations import redeemed
 from titan_overlay.identity.keys import KEY_BYTES, SigningKey
+from titan_overlay.identity.rights import Rights
 from titan_overlay.member import Member
 from titan_overlay.patience import DEFAULT_TIMEOUT
 from titan_overlay.pool.finding.reference import Reference
@@ -88,14 +90,17 @@ async def connect(
     seeds = find()
     ambient = Ambient.system()
     user = key or DataDirectory.user_key(directory, ambient)
+    invited = [
+        raw for seed in seeds if seed.invitation for raw in redeemed(seed.invitation, PoolId(seed.pool), user.id)
+    ]
     member = Member(
         SigningKey(ambient.token_bytes(KEY_BYTES)),
-        next((PoolId(seed.pool) for seed in seeds if seed.pool), None),
+        Rights(next((PoolId(seed.pool) for seed in seeds if seed.pool), None)),
         ambient,
         NodeConfig(),
         user=user,
         client=True,
-        grants=[*DataDirectory.read_grants(directory), *(seed.invitation for seed in seeds if seed.invitation)],
+        grants=[*DataDirectory.read_grants(directory), *invited],
     )
     async with opened(member, find, timeout) as pool:
         yield pool

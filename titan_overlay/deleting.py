@@ -44,7 +44,7 @@ async def delete(member: Member, name: str, token: str, timeout: float) -> Outco
         holders = [contact_of(each) for each in place.holders]
         who, token_hash = (b"", sha256(proof).digest()) if proof else (member.user.public, b"")
         descriptor = (
-            await find_pin(member.links, member.overlay.pool, holders, object_id, publisher=who, token_hash=token_hash)
+            await find_pin(member.links, member.rights, holders, object_id, publisher=who, token_hash=token_hash)
             or descriptor
         )
     if proof and sha256(proof).digest() != descriptor.value.token_hash:

@@ -11,20 +11,25 @@ from typing import Any
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
-from titan_overlay.errors import BadMessage
-from titan_overlay.identity import records
+from titan_overlay.errors import BadMessage, Forbidden
+from titan_overlay.identity import credentials, records
 from titan_overlay.identity.conduct import Conduct, Offence
-from titan_overlay.identity.grants import Delegate, JoinLine, Right, allows
-from titan_overlay.identity.grants import speaker as speaker_of
-from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
+from titan_overlay.identity.credentials import Delegate
+from titan_overlay.identity.grants import JoinLine, Right
+from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.rights import Rights
+from titan_overlay.identity.statements import Descriptor, check_caller
 from titan_overlay.links.links import Limits, Links, Peer
 from titan_overlay.links.shared import Reply
+from titan_overlay.overlay.asking import ask_record
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.finding.router import Router
 from titan_overlay.pool.hosting import host
 from titan_overlay.pool.hosting.host import Host, Sender
 from titan_overlay.pool.keeping.recruiter import Recruiter
+from titan_overlay.rules import Gossip
 from titan_overlay.wire.messages import Send
 
 log = logging.getLogger("titan")
@@ -33,6 +38,7 @@ CHAIN_MAX = 16
 OBJECTS_MAX = 20_000
 SENDERS_MAX = 4096
 DELEGATION_SECONDS = 30 * 86400.0
+RENEW_SECONDS = 3600.0
 JOIN_RETRY_SECONDS = (1.0, 60.0)
 """First and longest wait between two tries to reach the bootstrap nodes."""
 
@@ -43,7 +49,7 @@ class Member:
     Args:
         key: signs sessions and links: the node's own, or one made for this run of a program.
         user: signs what is published; differs from `key` for programs, of which a user may run many at once.
-        pool: the pool's id, or None to learn it from the first contact.
+        rights: of the pool; which one that is may be learned from the first contact.
         client: never enters routing tables, accepts no links.
         secure: TLS on links; False only in simulations.
     """
@@ -51,7 +57,7 @@ class Member:
     def __init__(
         self,
         key: SigningKey,
-        pool: PoolId | None,
+        rights: Rights,
         ambient: Ambient,
         config: NodeConfig,
         *,
@@ -62,6 +68,7 @@ class Member:
     ) -> None:
         self.key = key
         self.user = user or key
+        self.rights = rights
         self.ambient = ambient
         self.config = config
         self.client = client
@@ -71,7 +78,7 @@ class Member:
         self._secure = secure
         self.overlay = Overlay(
             key,
-            pool,
+            rights,
             ambient,
             k=config.k,
             alpha=config.alpha,
@@ -85,11 +92,12 @@ class Member:
         )
         self.me = Sender(self.user.id, self.user.public)
         self._tasks: dict[asyncio.Task[Any], None] = {}
-        self._senders: dict[Peer, Sender] = {}
+        self._senders: dict[Peer, tuple[Sender, float]] = {}
         self.host: Host
         self.links: Links
         self.router: Router
         self.recruiter: Recruiter
+        self.gossip: Gossip
 
     # ---- start and stop --------------------------------------------------------------------------------------
 
@@ -101,6 +109,7 @@ class Member:
             outbound=self,
             holder=self.key.id,
             copies=self.copies,
+            authorize=self._check_caller,
             limits=host.Limits(
                 objects=OBJECTS_MAX,
                 mailbox=self.config.mailbox_size,
@@ -108,6 +117,8 @@ class Member:
                 message_bytes=self.config.message_bytes_max,
             ),
         )
+        if self.rights.known_pool is not None:
+            self.show_credentials()
 
     def wire(self) -> None:
         """Builds the rooms that need to know the pool."""
@@ -120,9 +131,11 @@ class Member:
             secure=self._secure,
             serving=not self.client,
             limits=Limits(inbound_links=self.config.links_max, requests_per_peer=self.config.requests_per_peer_max),
-            grant=self._delegation(),
+            admit=self._reason_to_refuse,
             on_breach=self._on_breach,
         )
+        self.show_credentials()
+        self.rights.changed.append(self.revise)
         self.router = Router(
             self.overlay,
             self.links,
@@ -133,12 +146,14 @@ class Member:
             places_max=self.config.holder_cache_entries,
         )
         self.recruiter = Recruiter(self.overlay, self.links, self.ambient, self.conduct)
+        self.gossip = Gossip(self.overlay, self.links, self.rights, self.ambient, self.spawn)
+        self.spawn(self._keep_to_the_rules(), "comparing the rules of the pool")
 
     def _on_breach(self, peer: NodeId, why: str) -> None:
         self.conduct.blame(peer, Offence.BREACH, why, asyncio.get_running_loop().time())
 
     def _delegation(self) -> bytes:
-        """What proves on a link that this program's key speaks for its user."""
+        """What proves that this program's key speaks for its user."""
         if self.user is self.key:
             return b""
         expires = self.ambient.wall() + DELEGATION_SECONDS
@@ -154,6 +169,7 @@ class Member:
         started = loop.time()
         pause, longest = JOIN_RETRY_SECONDS
         while True:
+            await self._learn_rules(seeds)
             reached = await self.overlay.bootstrap(seeds)
             if reached:
                 return reached
@@ -163,6 +179,15 @@ class Member:
             log.warning("no answer from %s; trying again in %.0f s (is the node up, the port open?)", tried, pause)
             await asyncio.sleep(pause * (0.8 + 0.4 * self.ambient.random.random()))
             pause = min(pause * 2, longest)
+
+    async def _learn_rules(self, seeds: Sequence[JoinLine]) -> None:
+        """The pool record, before the first handshake: what has to be shown there depends on it."""
+        if not self.rights.raw_record:
+            raw = await ask_record(seeds, self.rights.known_pool, self.ambient.token_bytes)
+            if raw is not None:
+                self.rights.learn_record(raw)
+        if self.rights.known_pool is not None:
+            self.show_credentials()
 
     async def close(self) -> None:
         """Stops everything; messages that are being handled are cancelled."""
@@ -194,8 +219,59 @@ class Member:
 
     def grant_for(self, right: Right, name: str) -> bytes:
         """A signed grant of this member's user for a right on a name, or nothing."""
-        now, pool = self.ambient.wall(), self.overlay.pool
-        return next((raw for raw in self.grants if allows(raw, pool, self.user.id, right, name, now)), b"")
+        return self.rights.best(self.grants, self.user.id, right, name, self.ambient.wall())
+
+    # ---- rights ----------------------------------------------------------------------------------------------
+
+    def show_credentials(self) -> None:
+        """What peers are shown from now on: in a handshake only what they need, for it can be read on the way."""
+        now, who = self.ambient.wall(), self.user.id
+        delegation = self._delegation()
+        joining = self.rights.best(self.grants, who, Right.JOIN, None, now)
+        private = self.rights.record.private
+        self.overlay.show(credentials.pack(delegation, [joining], credentials.DATAGRAM_BYTES) if private else b"")
+        if hasattr(self, "links"):
+            useful = [raw for raw in self.grants if self._is_shown(raw, now)]
+            self.links.credentials = credentials.pack(delegation, [joining, *useful], credentials.LINK_BYTES)
+
+    def _is_shown(self, raw: bytes, now: float) -> bool:
+        return any(self.rights.granted((raw,), self.user.id, right, None, now) for right in (Right.CALL, Right.HOST))
+
+    def revise(self) -> None:
+        """The rules have changed, or rights were taken back: what may not be any more ends now."""
+        self.show_credentials()
+        self.overlay.revise()
+        self.links.revise()
+        self.router.places.revise()
+        self.gossip.spread()
+
+    async def _keep_to_the_rules(self) -> None:
+        """Learns of changes, and notices what ends by itself: the delegation of a program, a peer's right to join."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + RENEW_SECONDS
+        while True:
+            await self.gossip.round()
+            if loop.time() >= due:
+                due = loop.time() + RENEW_SECONDS
+                self.show_credentials()
+                if self.rights.record.private:
+                    self.overlay.revise()
+                    self.links.revise()
+
+    def _reason_to_refuse(self, peer: Peer) -> str | None:
+        if peer.serving and not self.rights.may_serve(peer.id):
+            return f"node {peer.id.hex()[:12]} has not solved the pool's puzzle ({self.rights.record.puzzle_bits} bits)"
+        try:
+            self.rights.check_join(peer.credentials, peer.id, peer.public, self.ambient.wall())
+        except Forbidden as why:
+            return str(why)
+        return None
+
+    def _check_caller(self, sender: Sender, descriptor: Signed[Descriptor]) -> None:
+        if self.rights.anyone_calls and descriptor.value.policy.callers == "anyone":
+            return
+        held = tuple(self.grants) if sender.public == self.user.public else sender.grants
+        check_caller(sender.public, held, descriptor, self.rights, self.ambient.wall())
 
     # ---- messages --------------------------------------------------------------------------------------------
 
@@ -219,13 +295,15 @@ class Member:
         )
 
     def _sender(self, peer: Peer) -> Sender:
-        """Who speaks through this peer: remembered, for it is asked at every message."""
-        known = self._senders.get(peer)
-        if known is None:
+        """Who speaks through this peer: remembered while its delegation lasts, for it is asked at every message."""
+        now = self.ambient.wall()
+        known, until = self._senders.get(peer, (None, 0.0))
+        if known is None or until <= now:
             if len(self._senders) >= SENDERS_MAX:
                 self._senders.clear()
-            speaker = speaker_of(peer.grant, peer.id, peer.public, self.overlay.pool, self.ambient.wall())
-            known = self._senders[peer] = Sender(*speaker)
+            who = self.rights.speaker(peer.credentials, peer.id, peer.public, now)
+            known = Sender(who.id, who.public, who.grants)
+            self._senders[peer] = known, who.until
         return known
 
     # ---- what handlers send (`pool.context.Outbound`) -----------------------------------------------------------

@@ -13,12 +13,13 @@ from titan_overlay import operator_objects
 from titan_overlay.ambient import Ambient
 from titan_overlay.client import Pool
 from titan_overlay.config import NodeConfig
-from titan_overlay.errors import Forbidden, StorageError
-from titan_overlay.identity import grants, names, records
+from titan_overlay.errors import ConfigError, Forbidden, StorageError
+from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import JoinLine, Right
-from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
+from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.links.links import Peer
 from titan_overlay.links.shared import Reply
@@ -31,8 +32,9 @@ from titan_overlay.pool.hosting.runner import ServiceRunner
 from titan_overlay.pool.keeping.admission import Admission
 from titan_overlay.pool.keeping.keeper import Keeper
 from titan_overlay.pool.keeping.passing import Passing
-from titan_overlay.pool.orders import PINS_MAX, Accepted, Holding, NodeInfo, Pins, Recruit, StepDown
+from titan_overlay.pool.orders import PINS_MAX, Accepted, Holding, News, NodeInfo, Pins, Recruit, Rules, StepDown
 from titan_overlay.reachability import Reachability
+from titan_overlay.rules import recall, remember
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.disk import Disk
 from titan_overlay.storage.rows import Database, PeerRow
@@ -53,7 +55,7 @@ class Node(Member):
     """One running node.
 
     Args:
-        pool: id of the pool, or None to learn it from the first contact (trust on first use).
+        rights: of the pool; which one that is may be learned from the first contact (trust on first use).
         founder: this node founds the pool: it serves without a dial-back, and waits for nobody.
         owner: key of the user who runs it: publishes the objects of the configuration, may stop the node.
         cpu_seconds: CPU time that this process has used, for the budget `max_cpu`; None: no such budget.
@@ -63,7 +65,7 @@ class Node(Member):
     def __init__(
         self,
         key: SigningKey,
-        pool: PoolId | None,
+        rights: Rights,
         ambient: Ambient,
         config: NodeConfig,
         *,
@@ -75,7 +77,7 @@ class Node(Member):
         cpu_seconds: Callable[[], float] | None = None,
         secure: bool = True,
     ) -> None:
-        super().__init__(key, pool, ambient, config, grants=grants, secure=secure)
+        super().__init__(key, rights, ambient, config, grants=grants, secure=secure)
         self.owner = owner or key
         self.founder = founder
         self.database = database
@@ -85,6 +87,7 @@ class Node(Member):
         self._stopping = asyncio.Event()
         self._cpu_seconds = cpu_seconds
         self._upload = Upload(config.max_upload)
+        rights.changed.append(lambda: remember(database, rights))
         self.keeper: Keeper
         self.admission: Admission
         self.pool: Pool
@@ -117,10 +120,13 @@ class Node(Member):
         else:
             await self.join(seeds)
         self.database.put_setting("pool", self.overlay.pool)
+        recall(self.database, self.rights, self.ambient.wall())
+        remember(self.database, self.rights)
         self.wire()
         await self.links.listen(interface, self._port)
         self._reachability = Reachability(self.overlay, self.links)
         self._furnish()
+        self._check_puzzle()
         if not self.founder:
             await self._become_dialable()
         await self._restore()
@@ -176,7 +182,7 @@ class Node(Member):
         """Builds the rooms that hold replicas."""
         trusted = frozenset([self.owner.public, *(bytes.fromhex(text) for text in self.config.trust)])
         self.admission = Admission(
-            pool=self.overlay.pool,
+            rights=self.rights,
             me=self.me,
             ambient=self.ambient,
             config=self.config,
@@ -191,7 +197,7 @@ class Node(Member):
         )
         self.keeper = Keeper(
             me=self.key,
-            pool=self.overlay.pool,
+            rights=self.rights,
             ambient=self.ambient,
             overlay=self.overlay,
             database=self.database,
@@ -225,6 +231,15 @@ class Node(Member):
         log.warning("client only: %s", self.reason)
         self.spawn(self._keep_asking(), "asking to be dialled back")
 
+    def _check_puzzle(self) -> None:
+        """ConfigError: the pool asks for more work than this node's key has cost, so it would serve nobody."""
+        bits = self.rights.record.puzzle_bits
+        if not self.rights.may_serve(self.key.id):
+            raise ConfigError(
+                f"this node's key does not solve the pool's puzzle of {bits} bits, so no node lets it serve; stop it, "
+                "move identity.key in its data directory away, and start it again: it makes a new one"
+            )
+
     async def _serve(self) -> None:
         """From here on a full member: those near learn it from the look-up."""
         self.reason = ""
@@ -249,7 +264,7 @@ class Node(Member):
         """The objects of the configuration: bound to this node, published by its user."""
         now = self.ambient.wall()
         for each in operator_objects.load(self.config.objects):
-            descriptor = operator_objects.describe(each, self.key.id, self.owner, self.grants, self.overlay.pool, now)
+            descriptor = operator_objects.describe(each, self.key.id, self.owner, self.grants, self.rights, now)
             await self.admission.adopt(descriptor, ServiceRunner(each.instance), self.keeper.hold)
 
     # ---- budgets ---------------------------------------------------------------------------------------------
@@ -338,10 +353,9 @@ class Node(Member):
         held = self.host.get(object_id)
         if held is None:
             return False
-        name, pool = held.descriptor.value.name, self.overlay.pool
-        if sender.public not in (held.descriptor.public, pool) and not grants.allows(
-            order.grant, pool, sender.id, Right.ADMINISTER, name, self.ambient.wall()
-        ):
+        name, now = held.descriptor.value.name, self.ambient.wall()
+        by_right = self.rights.allows((order.grant,), sender.id, Right.ADMINISTER, name, now)
+        if sender.public != held.descriptor.public and not by_right:
             raise Forbidden(f"only who published {name!r}, or has a grant to administer it, may move it")
         await self.keeper.let_go(object_id)
         return True
@@ -349,6 +363,32 @@ class Node(Member):
     async def dial_back(self, agent: NodeId, port: int) -> bool:
         peer = self.links.peer_of(agent)
         return peer is not None and await self.links.can_dial(Contact(agent, peer.ip, port))
+
+    def rules(self, question: Rules) -> News:
+        return self.gossip.answer(question)
+
+    def learn(self, news: News) -> int:
+        return self.gossip.learn(news)
+
+    def hold_grant(self, raw: bytes) -> bool:
+        grantee = self.rights.check_grant(raw, self.ambient.wall())[-1].value.grantee
+        if grantee not in (self.key.id, self.owner.id):
+            return False
+        if raw not in self.grants:
+            self.grants.append(raw)
+            self.revise()
+        return True
+
+    def revise(self) -> None:
+        super().revise()
+        if hasattr(self, "keeper"):
+            self.keeper.revise()
+        try:
+            self._check_puzzle()
+        except ConfigError as why:
+            self.reason = str(why)
+            self.overlay.set_serving(False)
+            log.warning("client only: %s", why)
 
     def is_owner(self, public: bytes) -> bool:
         return public in (self.owner.public, self.key.public)

@@ -13,13 +13,17 @@ from titan_overlay.pool.orders import (
     Bury,
     Census,
     DialBack,
+    HoldGrant,
     Holding,
     Holdings,
+    Learn,
     Leave,
     Neighbours,
+    News,
     NodeInfo,
     Pins,
     Recruit,
+    Rules,
     StepDown,
 )
 
@@ -37,6 +41,9 @@ class NodeActions(Protocol):
     def info(self) -> NodeInfo: ...
     def holdings(self) -> list[Holding]: ...
     def neighbours(self, count: int) -> list[Contact]: ...
+    def rules(self, question: Rules) -> News: ...
+    def learn(self, news: News) -> int: ...
+    def hold_grant(self, raw: bytes) -> bool: ...
     def is_owner(self, public: bytes) -> bool: ...
     def leave(self) -> None: ...
 
@@ -79,6 +86,20 @@ class NodeObject:
     async def neighbours(self, order: Neighbours) -> list[str]:
         """Whom it knows."""
         return [format_contact(each) for each in self._node.neighbours(min(order.count, NEIGHBOURS_MAX))]
+
+    async def rules(self, question: Rules) -> News:
+        """What it knows of the pool's rules."""
+        return self._node.rules(question)
+
+    async def learn(self, order: Learn) -> int:
+        """Rules of the pool that are new."""
+        return self._node.learn(order.news)
+
+    async def hold_grant(self, order: HoldGrant, ctx: Context) -> bool:
+        """Use a grant, if the node's own user brings it."""
+        if not self._node.is_owner(ctx.sender.public):
+            raise Forbidden("only the user who runs this node may give it a grant")
+        return self._node.hold_grant(order.grant)
 
     async def leave(self, _: Leave, ctx: Context) -> str:
         """Stop, if the node's own user asks."""

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from titan_overlay.errors import ConfigError, Forbidden
-from titan_overlay.identity import grants, names, records
+from titan_overlay.identity import names, records
 from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import NodeId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Descriptor, Policy
 
 ENTRY_POINT_GROUP = "titan_overlay.objects"
@@ -49,7 +50,7 @@ def load(sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Operat
 
 
 def describe(
-    made: OperatorObject, node: NodeId, owner: SigningKey, held: Sequence[bytes], pool: PoolId, now: float
+    made: OperatorObject, node: NodeId, owner: SigningKey, held: Sequence[bytes], rights: Rights, now: float
 ) -> Signed[Descriptor]:
     """The descriptor of an operator's object, signed by the node's user.
 
@@ -60,12 +61,12 @@ def describe(
         ConfigError: the user may not publish that name.
     """
     full = names.check(names.resolve(made.name, owner.public))
-    grant = next((raw for raw in held if grants.allows(raw, pool, owner.id, Right.PUBLISH, full, now)), b"")
+    grant = rights.best(held, owner.id, Right.PUBLISH, full, now)
     try:
-        grants.may_publish(owner.public, owner.id, full, grant, pool, now)
+        rights.check_publish(owner.public, full, grant, now)
     except Forbidden as why:
         raise ConfigError(f"{made}: {why}") from None
-    return bound_to(node, full, made.section, owner, pool, now, grant)
+    return bound_to(node, full, made.section, owner, rights.pool, now, grant)
 
 
 def bound_to(

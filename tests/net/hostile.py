@@ -13,6 +13,7 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.errors import TitanError
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.rights import Rights
 from titan_overlay.links.tls import TlsContexts
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.wire import frames
@@ -58,7 +59,7 @@ class Wiretap:
 
 async def wiretapped(line: JoinLine, number: int) -> tuple[Overlay, Wiretap]:
     """A client of the pool that has shaken hands and asked something, and what it sent."""
-    overlay = Overlay(SigningKey(number.to_bytes(32, "big")), None, Ambient.system(), client=True)
+    overlay = Overlay(SigningKey(number.to_bytes(32, "big")), Rights(), Ambient.system(), client=True)
     await overlay.listen(0, "127.0.0.1")
     tap = Wiretap(overlay)
     assert await overlay.bootstrap([line]) == 1

@@ -47,7 +47,10 @@ def links(number: int, handler: Handler = echo, *, pool: PoolId = POOL, **more: 
     if isinstance(more.get("limits"), dict):
         more["limits"] = Limits(**more["limits"])
     more.setdefault("secure", not is_virtual())
-    return Links(key(number), pool, Ambient.system(), handler, **more)
+    credentials = more.pop("credentials", b"")
+    made = Links(key(number), pool, Ambient.system(), handler, **more)
+    made.credentials = credentials
+    return made
 
 
 class Pair:

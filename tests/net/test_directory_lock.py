@@ -13,11 +13,11 @@ import pytest
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import StorageError
 from titan_overlay.identity.grants import JoinLine
-from titan_overlay.identity.keys import SigningKey
 from titan_overlay.storage import directory as directory_module
 from titan_overlay.storage.directory import GRANTS_MAX, DataDirectory
 
 AMBIENT = Ambient.system()
+SEED = b"seed".ljust(32)
 LINE = JoinLine("192.0.2.7", 4747, b"p" * 32, b"n" * 32)
 
 _HOLDER = """
@@ -159,10 +159,10 @@ def test_an_unwritable_directory_is_a_clear_error(tmp_path: Path) -> None:
 def test_keys_are_made_once_and_stay(path: Path) -> None:
     with DataDirectory(path) as held:
         assert held.pool_key() is None
-        node, pool, client = held.node_key(AMBIENT), held.make_pool_key(AMBIENT), held.client_key(AMBIENT)
+        node, pool, client = held.node_key(SEED), held.make_pool_key(AMBIENT), held.client_key(AMBIENT)
     assert len({node.seed, pool.seed, client.seed}) == 3
     with DataDirectory(path) as again:
-        assert again.node_key(AMBIENT).seed == node.seed
+        assert again.node_key(b"another".ljust(32)).seed == node.seed == SEED
         assert again.make_pool_key(AMBIENT).seed == pool.seed
         found = again.pool_key()
         assert found is not None and found.seed == pool.seed
@@ -171,7 +171,7 @@ def test_keys_are_made_once_and_stay(path: Path) -> None:
 
 def test_keys_are_for_their_owner_only(path: Path) -> None:
     with DataDirectory(path) as held:
-        held.node_key(AMBIENT)
+        held.node_key(SEED)
         held.make_pool_key(AMBIENT)
         held.client_key(AMBIENT)
         held.save_grant(b"grant")
@@ -227,14 +227,6 @@ def test_a_file_system_without_hard_links_will_do(path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "link", no_links)
     key = DataDirectory.user_key(path, AMBIENT)
     assert DataDirectory.user_key(path, AMBIENT).seed == key.seed
-
-
-def test_a_nodes_key_meets_the_puzzle(path: Path) -> None:
-    def accept(key: SigningKey) -> bool:
-        return key.id[0] < 64
-
-    with DataDirectory(path) as held:
-        assert accept(held.node_key(AMBIENT, accept))
 
 
 # --- grants ---

@@ -17,7 +17,9 @@ from tests.net.nodes import Nodes
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import LinkError
 from titan_overlay.identity.grants import JoinLine
+from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.rights import Rights
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.wire import codec
 from titan_overlay.wire.messages import Failure, Opcode, Send
@@ -79,7 +81,7 @@ async def test_a_minute_of_random_bytes_at_both_sockets_leaves_a_node_serving(st
 
 async def test_a_datagram_that_is_sent_again_is_carried_out_once(start: Start) -> None:
     line = JoinLine.parse(start("a").join_line())
-    overlay = Overlay(SigningKey(b"v" * 32), None, Ambient.system())
+    overlay = Overlay(SigningKey(b"v" * 32), Rights(), Ambient.system())
     calls: list[bytes] = []
     overlay.set_serving(True)
     await overlay.listen(0, "127.0.0.1")
@@ -105,7 +107,7 @@ async def test_a_node_of_another_pool_gets_in_neither_by_udp_nor_by_tcp(start: S
     node = start("a")
     line = node.join_line()
     there = JoinLine.parse(line)
-    stranger = Overlay(SigningKey(b"x" * 32), SigningKey(b"y" * 32).public, Ambient.system())  # type: ignore[arg-type]
+    stranger = Overlay(SigningKey(b"x" * 32), Rights(PoolId(SigningKey(b"y" * 32).public)), Ambient.system())
     await stranger.listen(0, "127.0.0.1")
     with pytest.raises((titan.ConfigError, LinkError)):
         await stranger.bootstrap([there])

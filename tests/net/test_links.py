@@ -42,11 +42,11 @@ async def test_the_handler_sees_who_asks_and_what() -> None:
         seen.append((peer, send))
         return NIL
 
-    async with pair(handler, a_serving=False, a_grant=b"a grant") as two:
+    async with pair(handler, a_serving=False, a_credentials=b"a grant") as two:
         await two.a.request(two.contact, OBJECT, "img.Thumb", b"\xa1x", deadline=now() + 5, chain=(b"1" * 32,))
         [(peer, send)] = seen
         assert (peer.id, peer.public, peer.serving, peer.port) == (key(1).id, key(1).public, False, 0)
-        assert (peer.ip, peer.grant) == ("127.0.0.1", b"a grant")
+        assert (peer.ip, peer.credentials) == ("127.0.0.1", b"a grant")
         assert (send.object_id, send.type, bytes(send.body), send.chain) == (
             OBJECT,
             "img.Thumb",

@@ -15,6 +15,7 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement
 from titan_overlay.overlay.bodies import FindNode
 from titan_overlay.overlay.overlay import Overlay
@@ -35,7 +36,7 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 async def founder(number: int = 0, pool: PoolId = POOL, **options: object) -> Overlay:
-    overlay = Overlay(key_of(number), pool, Ambient.system(), **options)
+    overlay = Overlay(key_of(number), Rights(pool), Ambient.system(), **options)
     overlay.set_serving(True)
     await overlay.listen(0, "127.0.0.1")
     return overlay
@@ -50,7 +51,7 @@ async def pool_of(count: int, **options: object) -> AsyncIterator[list[Overlay]]
     nodes = [await founder(**options)]
     try:
         for number in range(1, count):
-            node = Overlay(key_of(number), None, Ambient.system(), **options)
+            node = Overlay(key_of(number), Rights(), Ambient.system(), **options)
             node.set_serving(True)
             nodes.append(node)
             await node.listen(0, "127.0.0.1")
@@ -69,7 +70,7 @@ def advertisement(holder: SigningKey, object_id: bytes, sequence: int = 1, **mor
 
 async def test_a_node_that_knows_only_an_address_learns_the_pool() -> None:
     first = await founder()
-    second = Overlay(key_of(1), None, Ambient.system())
+    second = Overlay(key_of(1), Rights(), Ambient.system())
     await second.listen(0, "127.0.0.1")
     with pytest.raises(ConfigError, match="no pool yet"):
         _ = second.pool
@@ -82,7 +83,7 @@ async def test_a_node_that_knows_only_an_address_learns_the_pool() -> None:
 
 async def test_a_node_of_another_pool_is_refused_with_a_clear_error() -> None:
     first = await founder()
-    other = Overlay(key_of(1), PoolId(key_of(99).public), Ambient.system())
+    other = Overlay(key_of(1), Rights(PoolId(key_of(99).public)), Ambient.system())
     await other.listen(0, "127.0.0.1")
     with pytest.raises(ConfigError, match="another pool"):
         await other.bootstrap([JoinLine("127.0.0.1", first.contact.port)])
@@ -93,7 +94,7 @@ async def test_a_node_of_another_pool_is_refused_with_a_clear_error() -> None:
 
 async def test_another_node_than_the_join_line_says_is_a_clear_error() -> None:
     first = await founder()
-    second = Overlay(key_of(1), None, Ambient.system())
+    second = Overlay(key_of(1), Rights(), Ambient.system())
     await second.listen(0, "127.0.0.1")
     line = JoinLine("127.0.0.1", first.contact.port, POOL, key_of(7).id)
     with pytest.raises(ConfigError, match="another node answers"):
@@ -105,7 +106,7 @@ async def test_another_node_than_the_join_line_says_is_a_clear_error() -> None:
 async def test_a_seed_that_is_down_is_not_reached() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hole:
         hole.bind(("127.0.0.1", 0))
-        node = Overlay(key_of(1), None, Ambient.system())
+        node = Overlay(key_of(1), Rights(), Ambient.system())
         await node.listen(0, "127.0.0.1")
         assert await node.bootstrap([JoinLine("127.0.0.1", hole.getsockname()[1])]) == 0
         node.stop()
@@ -154,7 +155,7 @@ async def test_many_holders_are_read_page_by_page() -> None:
 
 async def test_a_client_finds_but_is_never_found() -> None:
     async with pool_of(5) as nodes:
-        client = Overlay(key_of(50), None, Ambient.system(), client=True)
+        client = Overlay(key_of(50), Rights(), Ambient.system(), client=True)
         client.set_serving(True)
         assert not client.serving
         await client.listen(0, "127.0.0.1")
@@ -166,7 +167,7 @@ async def test_a_client_finds_but_is_never_found() -> None:
 
 async def test_a_node_that_begins_to_serve_is_noticed() -> None:
     async with pool_of(3) as nodes:
-        late = Overlay(key_of(50), None, Ambient.system())
+        late = Overlay(key_of(50), Rights(), Ambient.system())
         await late.listen(0, "127.0.0.1")
         await late.bootstrap([line_to(nodes[0])])
         assert late.key.id not in nodes[0].table
@@ -207,7 +208,7 @@ async def test_a_peer_that_restarted_is_reached_at_once() -> None:
         to = nodes[0].contact
         await nodes[1].call(to, "ping", b"")
         nodes[0].stop()
-        again = Overlay(key_of(0), POOL, Ambient.system())
+        again = Overlay(key_of(0), Rights(POOL), Ambient.system())
         again.set_serving(True)
         await asyncio.sleep(0)
         await again.listen(to.port, "127.0.0.1")

@@ -106,7 +106,9 @@ async def test_a_holder_whose_right_to_host_ends_is_replaced_and_forgets_nothing
         await (await sim.client()).delete("calc")
         node = next(each for each in sim.nodes if each.key.id.hex() == first.holders[0])
         ends = node.running.ambient.wall() + 600
-        node.running.grants[:] = [issue(sim.pool_key, sim.id, node.key.id, Right.HOST, expires=ends).raw]
+        node.running.grants[:] = [
+            issue(sim.pool_key, sim.id, node.key.id, Right.HOST, now=ends - 600, expires=ends).raw
+        ]
         await sim.publish(Calculator, "calc")
         assert node in sim.holders("calc")
         await sim.settle(seconds=600 - CLOCK_TOLERANCE)

@@ -7,7 +7,7 @@ import pytest
 import titan_overlay as titan
 from tests.sim.calculator import Add, Calculator, NegativeError
 from titan_overlay.identity import names
-from titan_overlay.identity.grants import Right, issue
+from titan_overlay.identity.grants import Right
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.pool.keeping import admission
 from titan_overlay.testing.pool import SimulatedPool
@@ -266,10 +266,7 @@ async def test_a_grant_to_delete_deletes_what_others_published() -> None:
     async with SimulatedPool(8) as sim:
         await sim.publish(Calculator, "weather/berlin")
         janitor = SigningKey(b"j" * 32)
-        pool = await sim.client(user=janitor)
-        pool._member.grants[:] = [
-            issue(sim.pool_key, sim.id, janitor.id, Right.DELETE, expires=2e9, pattern="weather/*").raw
-        ]
+        pool = await sim.client(user=janitor, grants=[sim.grant(janitor, Right.DELETE, "weather/*")])
         assert await pool.delete("weather/berlin") == "deleted"
         await sim.publish(Calculator, "traffic/berlin")
         assert await pool.delete("traffic/berlin") == "wrong token"
@@ -284,8 +281,7 @@ async def test_only_its_publisher_or_an_administrator_moves_an_object() -> None:
         pool._member.grants.clear()
         with pytest.raises(titan.Forbidden, match="administer"):
             await pool.move("calc", target.name)
-        right = issue(sim.pool_key, sim.id, admin.id, Right.ADMINISTER, expires=2e9, pattern="calc")
-        pool._member.grants.append(right.raw)
+        pool._member.grants.append(sim.grant(admin, Right.ADMINISTER, "calc"))
         await pool.move("calc", target.name)
         await sim.settle(lambda: sim.holders("calc") == [target])
 

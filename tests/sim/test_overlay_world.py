@@ -11,6 +11,7 @@ from titan_overlay.identity import records
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import ObjectId, PoolId, distance
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.testing.crypto import fake_crypto
@@ -27,7 +28,7 @@ async def grown() -> list[Overlay]:
     nodes: list[Overlay] = []
     for number in range(NODES):
         ambient = Ambient.seeded(f"world/{number}", loop)
-        node = Overlay(SigningKey(ambient.token_bytes(32)), pool, ambient)
+        node = Overlay(SigningKey(ambient.token_bytes(32)), Rights(pool), ambient)
         node.set_serving(True)
         ip = f"10.0.0.{number + 1}"
         loop.network.host(ip)

@@ -9,6 +9,7 @@ from titan_overlay.identity import names, records
 from titan_overlay.identity.grants import Right, issue
 from titan_overlay.identity.ids import ObjectId, PoolId, fingerprint
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Tombstone
 from titan_overlay.overlay import directory as rules
 from titan_overlay.overlay.directory import Directory
@@ -54,7 +55,7 @@ def tombstone(
 
 
 def test_what_a_holder_says_is_kept_until_it_expires() -> None:
-    kept = Directory(POOL)
+    kept = Directory(Rights(POOL))
     raw = advertisement()
     assert kept.put(raw, NOW, sender=HOLDER.id) == THING
     assert kept.get(THING, NOW + 1499).advertisements == [raw]
@@ -63,13 +64,13 @@ def test_what_a_holder_says_is_kept_until_it_expires() -> None:
 
 
 def test_only_the_holder_itself_can_bring_its_advertisement() -> None:
-    kept = Directory(POOL)
+    kept = Directory(Rights(POOL))
     assert kept.put(advertisement(), NOW, sender=OTHER.id) is None
     assert len(kept) == 0
 
 
 def test_the_highest_sequence_wins_and_nobody_can_go_back() -> None:
-    kept = Directory(POOL)
+    kept = Directory(Rights(POOL))
     old, new = advertisement(sequence=1), advertisement(sequence=2)
     kept.put(new, NOW)
     assert kept.put(old, NOW) is None
@@ -78,7 +79,7 @@ def test_the_highest_sequence_wins_and_nobody_can_go_back() -> None:
 
 
 def test_a_withdrawal_stays_and_keeps_the_old_statement_out() -> None:
-    kept = Directory(POOL)
+    kept = Directory(Rights(POOL))
     kept.put(advertisement(sequence=1), NOW)
     gone = advertisement(sequence=2, withdrawn=True)
     assert kept.put(gone, NOW) == THING
@@ -88,17 +89,17 @@ def test_a_withdrawal_stays_and_keeps_the_old_statement_out() -> None:
 
 @pytest.mark.parametrize("expires", [NOW - 1, NOW, NOW + 86401])
 def test_neither_the_expired_nor_the_near_eternal_is_kept(expires: float) -> None:
-    assert Directory(POOL).put(advertisement(expires=expires), NOW) is None
+    assert Directory(Rights(POOL)).put(advertisement(expires=expires), NOW) is None
 
 
 @pytest.mark.parametrize("raw", [b"", b"garbage", advertisement()[:-1], advertisement(pool=PoolId(OTHER.public))])
 def test_what_does_not_verify_is_bad(raw: bytes) -> None:
     with pytest.raises(BadMessage):
-        Directory(POOL).put(raw, NOW)
+        Directory(Rights(POOL)).put(raw, NOW)
 
 
 def test_counted_holders_come_before_caches_and_withdrawals() -> None:
-    kept = Directory(POOL)
+    kept = Directory(Rights(POOL))
     cache = advertisement(SigningKey(b"1" * 32), passing=True)
     gone = advertisement(SigningKey(b"2" * 32), sequence=2, withdrawn=True)
     holder = advertisement()
@@ -109,7 +110,7 @@ def test_counted_holders_come_before_caches_and_withdrawals() -> None:
 
 
 def test_a_full_shelf_gives_up_caches_and_keeps_old_holders() -> None:
-    kept = Directory(POOL, max_per_object=3)
+    kept = Directory(Rights(POOL), max_per_object=3)
     old = [advertisement(SigningKey(bytes([n]) * 32)) for n in (1, 2)]
     cache = advertisement(SigningKey(b"3" * 32), passing=True)
     for raw in (*old, cache):
@@ -123,14 +124,14 @@ def test_a_full_shelf_gives_up_caches_and_keeps_old_holders() -> None:
 
 def test_one_holder_cannot_fill_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "MAX_PER_HOLDER", 2)
-    kept = Directory(POOL)
+    kept = Directory(Rights(POOL))
     ids = [sha256(b"%d" % n).digest() for n in range(3)]
     assert [kept.put(advertisement(object_id=i), NOW) is not None for i in ids] == [True, True, False]
     assert kept.put(advertisement(OTHER, object_id=ids[2]), NOW) == ids[2]
 
 
 def test_when_it_is_full_the_newcomer_is_refused_until_something_expires() -> None:
-    kept = Directory(POOL, max_statements=2)
+    kept = Directory(Rights(POOL), max_statements=2)
     first = [sha256(b"%d" % n).digest() for n in range(3)]
     for object_id in first[:2]:
         kept.put(advertisement(object_id=object_id, expires=NOW + 100), NOW)
@@ -139,7 +140,7 @@ def test_when_it_is_full_the_newcomer_is_refused_until_something_expires() -> No
 
 
 def test_the_publishers_tombstone_ends_the_advertisements_up_to_its_version() -> None:
-    kept = Directory(POOL)
+    kept = Directory(Rights(POOL))
     kept.put(advertisement(version=1), NOW)
     newer = advertisement(OTHER, version=3)
     kept.put(newer, NOW)
@@ -150,21 +151,21 @@ def test_the_publishers_tombstone_ends_the_advertisements_up_to_its_version() ->
 
 
 def test_the_token_deletes_its_version_and_no_later_one() -> None:
-    assert Directory(POOL).put(tombstone(OTHER, 1, TOKEN), NOW) == THING
+    assert Directory(Rights(POOL)).put(tombstone(OTHER, 1, TOKEN), NOW) == THING
     with pytest.raises(Forbidden):
-        Directory(POOL).put(tombstone(OTHER, 2, TOKEN), NOW)
+        Directory(Rights(POOL)).put(tombstone(OTHER, 2, TOKEN), NOW)
     with pytest.raises(Forbidden):
-        Directory(POOL).put(tombstone(OTHER, 1, b"wrong"), NOW)
+        Directory(Rights(POOL)).put(tombstone(OTHER, 1, b"wrong"), NOW)
 
 
 def test_who_has_a_grant_to_delete_and_the_pool_itself_delete_too() -> None:
-    assert Directory(POOL).put(tombstone(POOL_KEY, 2, publisher=OWNER, name=OWNED), NOW) is not None
-    grant = issue(POOL_KEY, POOL, OTHER.id, Right.DELETE, expires=NOW + 60).raw
+    assert Directory(Rights(POOL)).put(tombstone(POOL_KEY, 2, publisher=OWNER, name=OWNED), NOW) is not None
+    grant = issue(POOL_KEY, POOL, OTHER.id, Right.DELETE, now=NOW, expires=NOW + 60).raw
     by_grant = tombstone(OTHER, 2, publisher=OWNER, name=OWNED, grant=grant)
-    assert Directory(POOL).put(by_grant, NOW) is not None
+    assert Directory(Rights(POOL)).put(by_grant, NOW) is not None
     with pytest.raises(Forbidden):
-        Directory(POOL).put(tombstone(HOLDER, 2, publisher=OWNER, name=OWNED, grant=grant), NOW)
-    evidence = Evidence(names.object_id(POOL, OWNED), POOL, NOW)
+        Directory(Rights(POOL)).put(tombstone(HOLDER, 2, publisher=OWNER, name=OWNED, grant=grant), NOW)
+    evidence = Evidence(names.object_id(POOL, OWNED), Rights(POOL), NOW)
     evidence.add([], [by_grant])
     assert evidence.conclusive
 
@@ -172,7 +173,7 @@ def test_who_has_a_grant_to_delete_and_the_pool_itself_delete_too() -> None:
 def test_deleting_a_pin_of_data_leaves_the_holders() -> None:
     digest = sha256(b"content").digest()
     data = ObjectId(digest)
-    kept = Directory(POOL)
+    kept = Directory(Rights(POOL))
     raw = advertisement(object_id=data)
     kept.put(raw, NOW)
     grave = tombstone(OWNER, 1, name=names.content_name(digest), publisher=OWNER, kind="data")
@@ -184,7 +185,7 @@ def test_deleting_a_pin_of_data_leaves_the_holders() -> None:
 
 
 def test_evidence_is_the_latest_word_of_each_holder() -> None:
-    evidence = Evidence(THING, POOL, NOW)
+    evidence = Evidence(THING, Rights(POOL), NOW)
     evidence.add([advertisement(sequence=1), advertisement(OTHER)], [])
     assert evidence.conclusive
     evidence.add([advertisement(sequence=2, withdrawn=True)], [])
@@ -192,17 +193,17 @@ def test_evidence_is_the_latest_word_of_each_holder() -> None:
 
 
 def test_what_is_false_expired_or_of_another_object_is_no_evidence() -> None:
-    evidence = Evidence(THING, POOL, NOW)
+    evidence = Evidence(THING, Rights(POOL), NOW)
     other = sha256(b"other thing").digest()
     evidence.add([b"x", advertisement(expires=NOW - 1), advertisement(object_id=other)], [b"y", tombstone(OTHER)])
     assert not evidence.conclusive and evidence.tombstone is None and evidence.rejected == 5
 
 
 def test_a_proof_of_deletion_is_conclusive_but_for_data() -> None:
-    evidence = Evidence(THING, POOL, NOW)
+    evidence = Evidence(THING, Rights(POOL), NOW)
     evidence.add([], [tombstone()])
     assert evidence.conclusive and evidence.tombstone is not None
     digest = sha256(b"content").digest()
-    of_data = Evidence(ObjectId(digest), POOL, NOW)
+    of_data = Evidence(ObjectId(digest), Rights(POOL), NOW)
     of_data.add([], [tombstone(OWNER, 1, name=names.content_name(digest), publisher=OWNER, kind="data")])
     assert not of_data.conclusive and of_data.tombstone is not None

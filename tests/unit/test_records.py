@@ -15,6 +15,7 @@ from titan_overlay.identity.grants import Grant
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey, verify, verify_record
 from titan_overlay.identity.records import MAX_RECORD_BYTES, Record
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import (
     Advertisement,
     Content,
@@ -233,8 +234,9 @@ def test_a_record_that_would_not_fit_in_a_datagram_is_not_made() -> None:
         descriptor(created=float("nan")),
         descriptor(version=-1),
         Tombstone(b"", 1, float("nan")),
-        Grant(b"", 1),
-        Grant(KEY.id, 1, expires=float("nan")),
+        Grant(b"", 1, "*", 0, 0),
+        Grant(KEY.id, 64, "*", 0, 0),
+        Grant(KEY.id, 1, "*", -1, 0),
     ],
     ids=repr,
 )
@@ -271,7 +273,7 @@ def test_an_impossible_policy_is_refused_here_and_from_elsewhere(policy: dict[st
 
 
 def check(made: Descriptor, key: SigningKey = KEY, object_id: ObjectId | None = None) -> Descriptor:
-    return check_descriptor(records.sign(made, key, POOL).raw, object_id, POOL).value
+    return check_descriptor(records.sign(made, key, POOL).raw, object_id, Rights(POOL)).value
 
 
 def test_a_descriptor_of_my_own_name_holds() -> None:
@@ -336,4 +338,4 @@ def test_structs_on_the_wire_have_their_fields_in_the_order_of_the_protocol() ->
 
     assert fields(Advertisement)[:5] == ("object_id", "host", "port", "sequence", "expires")
     assert fields(Descriptor)[:5] == ("name", "kind", "type", "version", "created")
-    assert fields(Grant) == ("grantee", "rights", "pattern", "expires", "trust")
+    assert fields(Grant) == ("grantee", "rights", "pattern", "issued", "expires", "depth", "trust", "parent")

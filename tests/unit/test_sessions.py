@@ -5,14 +5,22 @@ from random import Random
 
 import pytest
 
+from titan_overlay.identity import credentials, records
+from titan_overlay.identity.grants import Right, issue
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.poolrecord import PoolRecord
+from titan_overlay.identity.revocations import RevocationList, key_entry
+from titan_overlay.identity.rights import Rights
 from titan_overlay.overlay import handshake, packets, sessiontable
 from titan_overlay.overlay.bodies import contact
-from titan_overlay.overlay.handshake import Handshakes, Step
+from titan_overlay.overlay.handshake import Handshakes
+from titan_overlay.overlay.openings import Step
 from titan_overlay.overlay.sessions import HEAD, Session
 
-POOL = PoolId(SigningKey(sha256(b"pool").digest()).public)
+POOL_KEY = SigningKey(sha256(b"pool").digest())
+POOL = PoolId(POOL_KEY.public)
+PRIVATE = PoolRecord(version=1, strangers=0)
 A, B = ("10.0.0.1", 1111), ("10.0.0.2", 2222)
 
 
@@ -24,8 +32,12 @@ def keys() -> list[SigningKey]:
 LOW, MIDDLE, HIGH = keys()
 
 
-def party(key: SigningKey, pool: PoolId | None = POOL, **options: object) -> Handshakes:
-    made = Handshakes(key, pool, Random(key.public).randbytes, **options)
+NOW = 1.7e9
+
+
+def party(key: SigningKey, pool: PoolId | None = POOL, rules: PoolRecord | None = None) -> Handshakes:
+    record = records.sign(rules, POOL_KEY, POOL).raw if rules else b""
+    made = Handshakes(key, Rights(pool, record), Random(key.public).randbytes, lambda: NOW)
     made.role = packets.SERVING
     return made
 
@@ -132,18 +144,74 @@ def test_another_pools_hello_gets_a_small_clear_answer() -> None:
     assert (told.opening, told.failure, told.pool) == (opening, packets.WRONG_POOL, POOL)
 
 
-def test_who_is_not_admitted_is_told() -> None:
-    one, other = party(LOW), party(HIGH, admit=lambda public, grant: public != LOW.public)
+def credentials_of(key: SigningKey) -> bytes:
+    joins = issue(POOL_KEY, POOL, key.id, Right.JOIN, now=NOW, expires=NOW + 60).raw
+    return credentials.pack(b"", [joins], credentials.DATAGRAM_BYTES)
+
+
+def refused(one: Handshakes, other: Handshakes) -> int:
+    """Why `one`, that opens to `other`, gets no session."""
     opening, _ = one.begin(B, None, 0.0)
-    init = one.receive(other.receive(opening.datagram, A, 0.0).reply, B, 0.0).reply
-    step = other.receive(init, A, 0.0)
-    assert step.session is None
-    assert one.receive(step.reply, B, 0.0).failure == packets.NOT_ADMITTED
+    step = one.receive(other.receive(opening.datagram, A, 0.0).reply, B, 0.0)
+    if not step.failure:
+        answer = other.receive(step.reply, A, 0.0)
+        step = one.receive(answer.reply, B, 0.0)
+    assert step.session is None and not one.by_peer
+    return step.failure
 
 
-def test_a_grant_is_shown_to_the_other_side() -> None:
-    ours, theirs, _ = shake(party(LOW, grant=b"from low"), party(HIGH, grant=b"from high"))
-    assert (ours.grant, theirs.grant) == (b"from high", b"from low")
+def test_who_is_not_admitted_is_told() -> None:
+    assert refused(party(LOW, rules=PRIVATE), party(HIGH, rules=PRIVATE)) == packets.NOT_ADMITTED
+
+
+def test_who_has_no_right_to_be_in_a_private_pool_is_not_believed_either() -> None:
+    joiner = party(LOW, rules=PRIVATE)
+    joiner.credentials = credentials_of(LOW)
+    assert refused(joiner, party(HIGH)) == packets.INTRUDER
+
+
+def test_in_a_private_pool_both_sides_show_their_right_to_join() -> None:
+    one, other = party(LOW, rules=PRIVATE), party(HIGH, rules=PRIVATE)
+    one.credentials, other.credentials = credentials_of(LOW), credentials_of(HIGH)
+    ours, theirs, _ = shake(one, other)
+    assert (ours.credentials, theirs.credentials) == (other.credentials, one.credentials)
+
+
+def test_another_keys_credentials_open_no_session() -> None:
+    one, other = party(LOW, rules=PRIVATE), party(HIGH, rules=PRIVATE)
+    one.credentials, other.credentials = credentials_of(MIDDLE), credentials_of(HIGH)
+    assert refused(one, other) == packets.NOT_ADMITTED
+
+
+def test_who_loses_the_right_to_join_loses_its_session() -> None:
+    one, other = party(LOW, rules=PRIVATE), party(HIGH, rules=PRIVATE)
+    one.credentials, other.credentials = credentials_of(LOW), credentials_of(HIGH)
+    _, theirs, _ = shake(one, other)
+    assert other.revise() == []
+    taken_back = RevocationList(1, (key_entry(LOW.id, NOW),))
+    other.rights.learn_list(records.sign(taken_back, POOL_KEY, POOL).raw, NOW)
+    assert other.revise() == [theirs] and not other.by_peer and not other.sessions
+
+
+HARD = PoolRecord(version=1, puzzle_bits=32)
+
+
+def test_who_serves_has_solved_the_puzzle_and_who_does_not_need_not() -> None:
+    assert refused(party(LOW), party(HIGH, rules=HARD)) == packets.UNSOLVED
+    assert refused(party(LOW, rules=HARD), party(HIGH)) == packets.UNSOLVED
+    client = party(LOW)
+    client.role = packets.CLIENT
+    shake(client, party(HIGH, rules=HARD))
+
+
+def test_the_rules_of_the_pool_are_told_to_strangers_in_no_more_bytes_than_they_send() -> None:
+    other = party(HIGH, rules=PRIVATE)
+    ask = packets.ASK_FORM.pack(packets.ASK, packets.VERSION, b"8 bytes.").ljust(packets.ASK_BYTES, b"\0")
+    step = other.receive(ask, A, 0.0)
+    assert step.reply == packets.RULES_FORM.pack(packets.RULES, b"8 bytes.") + other.rights.raw_record
+    assert len(step.reply) <= len(ask) and not other.sessions and not other.openings
+    assert not other.receive(ask[:-1], A, 0.0).reply, "padded, or not answered"
+    assert not party(HIGH).receive(ask, A, 0.0).reply, "no record, no answer"
 
 
 def test_an_answer_that_was_lost_is_repeated_and_not_made_anew() -> None:

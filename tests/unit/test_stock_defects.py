@@ -26,6 +26,7 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement
 from titan_overlay.overlay import bodies, packets
 from titan_overlay.overlay.directory import Directory
@@ -65,7 +66,7 @@ def stock_protocol() -> tuple[KademliaProtocol, Wire]:
 async def our_pair() -> tuple[Overlay, Overlay]:
     nodes = []
     for number in range(2):
-        node = Overlay(SigningKey(sha256(b"pair %d" % number).digest()), POOL, Ambient.system())
+        node = Overlay(SigningKey(sha256(b"pair %d" % number).digest()), Rights(POOL), Ambient.system())
         node.set_serving(True)
         await node.listen(0, "127.0.0.1")
         nodes.append(node)
@@ -210,7 +211,7 @@ async def test_stock_republishing_keeps_values_alive_for_ever() -> None:
     receiver.rpc_store(("10.0.0.9", 1), stock_node(9).id, b"key", b"value")
     assert receiver.storage.data[b"key"][0] >= born
 
-    kept, now = Directory(POOL), 1_800_000_000.0
+    kept, now = Directory(Rights(POOL)), 1_800_000_000.0
     holder = SigningKey(sha256(b"holder").digest())
     thing = ObjectId(sha256(b"thing").digest())
     raw = records.sign(Advertisement(thing, "10.0.0.1", 1, 1, now + 600), holder, POOL).raw

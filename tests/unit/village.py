@@ -13,9 +13,12 @@ from titan_overlay.config import NodeConfig
 from titan_overlay.errors import LinkError
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId, distance
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.poolrecord import STRANGER, PoolRecord
 from titan_overlay.identity.records import Signed
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Policy, Tombstone, check_tombstone
 from titan_overlay.pool.keeping.keeper import Keeper
 from titan_overlay.pool.orders import Accepted, Recruit
@@ -23,6 +26,8 @@ from titan_overlay.storage.rows import MemoryDatabase, ReplicaRow
 
 POOL_KEY = SigningKey(bytes(31) + b"\1")
 POOL = PoolId(POOL_KEY.public)
+RIGHTS = Rights(POOL, records.sign(PoolRecord(1, strangers=int(STRANGER | Right.HOST)), POOL_KEY, POOL).raw)
+"""Anybody may host here."""
 OWNER = SigningKey(bytes(31) + b"\2")
 OVERHEAD = 28 + 32
 """IP, UDP and session header around a body, in bytes."""
@@ -57,7 +62,7 @@ class Home:
         self.ambient = Ambient.seeded(f"{village.seed}/{number}", asyncio.get_running_loop())
         self.keeper = Keeper(
             me=self.key,
-            pool=POOL,
+            rights=RIGHTS,
             ambient=self.ambient,
             overlay=self,
             database=self.database,
@@ -169,7 +174,7 @@ class Home:
         self.released.append(object_id)
 
     async def bury(self, raw: bytes) -> tuple[str, Signed[Tombstone] | None]:
-        tombstone = check_tombstone(raw, POOL, self.ambient.wall())
+        tombstone = check_tombstone(raw, RIGHTS, self.ambient.wall())
         object_id = names.object_id(POOL, records.check(tombstone.value.descriptor, Descriptor, POOL).value.name)
         if self.database.setting(object_id.hex()) == raw:
             return "already gone", None
@@ -236,7 +241,7 @@ class Village:
 
     def store(self, object_id: ObjectId, raw: bytes) -> None:
         try:
-            tombstone = check_tombstone(raw, POOL, self.homes[0].ambient.wall())
+            tombstone = check_tombstone(raw, RIGHTS, self.homes[0].ambient.wall())
         except Exception:
             each = records.check(raw, Advertisement, POOL)
             known = self.directory.setdefault(object_id, {})

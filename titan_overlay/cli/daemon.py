@@ -1,4 +1,4 @@
-"""From a data directory to a node: who it is, which pool it is in, what it may do. Founding is here too."""
+"""From a data directory to a node: settings, addresses, budgets. Which pool it is in is `membership`'s business."""
 
 import errno
 import os
@@ -10,22 +10,16 @@ from pathlib import Path
 from typing import Final
 
 from titan_overlay.ambient import Ambient
+from titan_overlay.cli.membership import settle, trusted
 from titan_overlay.config import NodeConfig
-from titan_overlay.errors import BadMessage, ConfigError, Forbidden
-from titan_overlay.identity import grants
-from titan_overlay.identity.grants import JoinLine, Right
-from titan_overlay.identity.ids import NodeId, PoolId
-from titan_overlay.identity.keys import SigningKey
+from titan_overlay.errors import ConfigError
+from titan_overlay.identity.grants import JoinLine
 from titan_overlay.node import Node
 from titan_overlay.pool.hosting.packing import installed_types
 from titan_overlay.storage.database import SqliteDatabase
 from titan_overlay.storage.directory import DataDirectory
 from titan_overlay.storage.disk import RealDisk
 from titan_overlay.values import parse_address
-
-ALL_RIGHTS: Final = Right.JOIN | Right.CALL | Right.HOST | Right.PUBLISH | Right.DELETE | Right.ADMINISTER
-RENEW_SECONDS: Final = grants.FOUNDER_SECONDS / 2
-"""A founder's own grant that lasts less long is renewed at the next start, while the pool's key is here."""
 
 HAND_OVER_SHARE: Final = 0.8
 """Of the time to stop: for handing over and withdrawing. The rest is for closing sockets and files."""
@@ -53,114 +47,42 @@ class Prepared:
         self.disk.close()
 
 
-def prepare(config: NodeConfig, directory: DataDirectory, ambient: Ambient) -> Prepared:
+async def prepare(config: NodeConfig, directory: DataDirectory, ambient: Ambient) -> Prepared:
     """The node of this directory, with its keys, its pool and its grants.
 
     Raises:
-        ConfigError: the directory belongs to another pool than the join lines, or its pool is unknown.
-        StorageError: a file cannot be used.
+        ConfigError: as `membership.settle`, or a setting cannot be used. StorageError: a file cannot be used.
     """
     config = replace(config, advertise=_literal(config.advertise))
     _check_trust(config.trust)
     check_objects(config)
     lines = [JoinLine.parse(text) for text in config.bootstrap]
-    for line in lines:
-        if line.invitation:
-            directory.save_grant(line.invitation)
-    key = directory.node_key(ambient)
-    owner = directory.client_key(ambient)
     database = SqliteDatabase(directory.database)
     try:
-        known = database.setting("pool")
-        founding = known is None and not lines
-        if founding:
-            _check_not_forgotten(directory)
-            founded = directory.make_pool_key(ambient)
-            known = founded.public
-            database.put_setting("pool", known)
-            database.put_setting("founder", b"1")
-        pool = _agreed_pool(known, lines, directory)
-        founder = database.setting("founder") == b"1"
-        if founder and pool is not None:
-            _grant_founder(directory, pool, (key, owner), ambient)
-        saved = directory.load_grants()
+        member = await settle(config, directory, database, lines, ambient)
         config = replace(
             config,
-            trust=_trusted(config.trust, saved, pool, ambient.wall()),
+            trust=trusted(config.trust, member.grants, member.rights, ambient.wall()),
             stop_timeout=HAND_OVER_SHARE * config.stop_timeout,
         )
         seeds = lines or [JoinLine(each.ip, each.port, node=each.id) for each in database.peers()]
         disk = RealDisk(directory.path)
         node = Node(
-            key,
-            pool,
+            member.key,
+            member.rights,
             ambient,
-            _dialable(config) if founder else config,
+            _dialable(config) if member.founder else config,
             database=database,
             disk=disk,
-            founder=founder,
-            owner=owner,
-            grants=saved,
+            founder=member.founder,
+            owner=member.owner,
+            grants=member.grants,
             cpu_seconds=_cpu_seconds,
         )
     except BaseException:
         database.close()
         raise
-    return Prepared(node, tuple(seeds), founding, known is not None, database, disk)
-
-
-def _check_not_forgotten(directory: DataDirectory) -> None:
-    """Founding is for new directories: a node whose database was damaged belongs to a pool that it has forgotten.
-
-    Raises:
-        ConfigError: that is so.
-    """
-    damaged = sorted(directory.path.glob(f"{directory.database.name}.corrupt-*"))
-    if damaged and directory.pool_key() is None:
-        raise ConfigError(
-            f"{damaged[0]} was damaged, and with it this node forgot its pool; "
-            "name a node of it with --bootstrap HOST:PORT (or delete that file to found a new pool)"
-        )
-
-
-def _agreed_pool(known: bytes | None, lines: Sequence[JoinLine], directory: DataDirectory) -> PoolId | None:
-    """The pool that the directory and the join lines agree on; None: whatever the first contact is in."""
-    named = {line.pool for line in lines if line.pool}
-    if len(named | ({known} if known else set())) > 1:
-        where = f"{directory.path} belongs to pool {known.hex()[:12]}" if known else "two pools are named"
-        others = " and ".join(sorted(pool.hex()[:12] for pool in named))
-        raise ConfigError(
-            f"{where}, the join line says {others}; a node is in one pool: choose another with --data DIR"
-        )
-    agreed = known or next(iter(named), None)
-    return PoolId(agreed) if agreed else None
-
-
-def _grant_founder(directory: DataDirectory, pool: PoolId, keys: Sequence[SigningKey], ambient: Ambient) -> None:
-    """The founder's node and user work by grants, so that the pool's key can be taken off line."""
-    signer = directory.pool_key()
-    if signer is None or signer.public != pool:
-        return
-    now = ambient.wall()
-    saved = directory.load_grants()
-    for key in keys:
-        if not any(_lasts(raw, pool, key.id, now) for raw in saved):
-            expires = now + grants.FOUNDER_SECONDS
-            directory.save_grant(grants.issue(signer, pool, key.id, ALL_RIGHTS, expires=expires).raw)
-
-
-def _lasts(raw: bytes, pool: PoolId, who: NodeId, now: float) -> bool:
-    try:
-        grant = grants.check(raw, pool, now).value
-    except (BadMessage, Forbidden):
-        return False
-    return grant.grantee == who and grant.rights == ALL_RIGHTS and grant.expires > now + RENEW_SECONDS
-
-
-def _trusted(named: Sequence[str], saved: Sequence[bytes], pool: PoolId | None, now: float) -> tuple[str, ...]:
-    """Keys whose code this node runs: those that the operator names, and those of invitations that say so."""
-    invited = [key.hex() for raw in saved if pool is not None and (key := _vouched_for(raw, pool, now))]
-    return tuple(dict.fromkeys([*named, *invited]))
+    return Prepared(node, tuple(seeds), member.founding, member.pinned, database, disk)
 
 
 def _check_trust(named: Sequence[str]) -> None:
@@ -168,15 +90,6 @@ def _check_trust(named: Sequence[str]) -> None:
     for text in named:
         if len(text) != 64 or any(c not in "0123456789abcdef" for c in text):
             raise ConfigError(f"--trust {text}: a key has 64 hexadecimal digits; `titan id` shows it")
-
-
-def _vouched_for(raw: bytes, pool: PoolId, now: float) -> bytes:
-    """The key whose code an invitation asks its bearer to run, or nothing."""
-    try:
-        grant = grants.check(raw, pool, now).value
-    except (BadMessage, Forbidden):
-        return b""
-    return grant.trust if grant.grantee == grants.BEARER else b""
 
 
 def check_objects(config: NodeConfig) -> None:

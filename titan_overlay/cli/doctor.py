@@ -10,8 +10,8 @@ import typer
 
 from titan_overlay.cli import output
 from titan_overlay.cli.face import Face, command
+from titan_overlay.cli.grant_text import grant_facts
 from titan_overlay.cli.loading import load_settings
-from titan_overlay.cli.trust import grant_facts
 
 if TYPE_CHECKING:
     from titan_overlay.client import Pool

@@ -17,7 +17,7 @@ from titan_overlay.version import VERSION
 
 if TYPE_CHECKING:
     from titan_overlay.cli.daemon import Prepared
-    from titan_overlay.config import Resolved
+    from titan_overlay.config import NodeConfig, Resolved
     from titan_overlay.node import Node
     from titan_overlay.storage.directory import DataDirectory
 
@@ -43,10 +43,12 @@ FLAGS = (
     ("--max-bytes", "SIZE", "store", "room for replicas of others [1GiB]"),
     ("--max-cpu", "CORES", "store", "cores for the objects of others [0.5]"),
     ("--max-upload", "RATE", "store", "bytes per second to send [1 MB/s]"),
+    ("--puzzle-bits", "N", "store", "founding a pool: an id costs about 2^N keys [8]"),
     ("--config", "FILE", "store", "settings file [config.toml in the data directory]"),
     ("--log-level", "LEVEL", "store", "debug, info, warning or error"),
 )
 SWITCHES = (
+    ("--private", "founding a pool: only keys with a grant may join it"),
     ("--no-host", "route only; hold no replica for anybody"),
     ("--json-logs", "one JSON object for each line of the log"),
 )
@@ -97,8 +99,7 @@ def _allow_open_files() -> None:
 
 
 async def _serve(resolved: "Resolved", directory: "DataDirectory") -> None:
-    from titan_overlay.ambient import Ambient
-    from titan_overlay.cli.daemon import choose_port, names_port, prepare
+    from titan_overlay.cli.daemon import choose_port, names_port
     from titan_overlay.errors import ConfigError
 
     named = resolved.origins["listen"] != "default" and names_port(resolved.config.listen)
@@ -107,7 +108,9 @@ async def _serve(resolved: "Resolved", directory: "DataDirectory") -> None:
         config = choose_port(resolved.config, named=named)
         if config.listen != resolved.config.listen and not named:
             log.info("listening on %s", config.listen)
-        prepared = prepare(config, directory, Ambient.system())
+        prepared = await _prepared(config, directory, told)
+        if prepared is None:
+            return
         try:
             await _live(prepared, directory, told, config.stop_timeout)
             break
@@ -119,6 +122,27 @@ async def _serve(resolved: "Resolved", directory: "DataDirectory") -> None:
         finally:
             prepared.close()
     await _leave_stragglers(directory)
+
+
+async def _prepared(
+    config: "NodeConfig", directory: "DataDirectory", told: "asyncio.Future[None]"
+) -> "Prepared | None":
+    """The node, or None where a signal came first: a new one waits for the rules of its pool, and works for its key."""
+    from titan_overlay.ambient import Ambient
+    from titan_overlay.cli.daemon import prepare
+
+    preparing: asyncio.Task[Prepared] = asyncio.create_task(prepare(config, directory, Ambient.system()))
+    patience = asyncio.create_task(_ask_for_patience())
+    try:
+        first: list[asyncio.Future[Any]] = [preparing, told]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        patience.cancel()
+    if preparing.done():
+        return await preparing
+    preparing.cancel()
+    await asyncio.gather(preparing, return_exceptions=True)
+    return None
 
 
 async def _leave_stragglers(directory: "DataDirectory") -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from titan_overlay.cli import doctor, messages, nodes, objects, output, settings, trust
+from titan_overlay.cli import doctor, messages, nodes, objects, output, pool, revoking, settings, trust
 
 PLUGINS = "titan_overlay.cli"
 
@@ -38,7 +38,7 @@ def titan(
     """Takes what stands before the command."""
 
 
-for module in (messages, objects, nodes, trust, settings, doctor):
+for module in (messages, objects, nodes, trust, revoking, pool, settings, doctor):
     module.register(app)
 
 

@@ -1,16 +1,25 @@
-"""Grants: signed rights, checked offline. Invitations: a grant packed into a join line."""
+"""Grants: signed rights, checked offline, passed on narrower. Join lines: where a pool is, and perhaps an invitation.
+
+    pool key --signs--> grant to A, depth 2 --in--> grant by A to B, depth 1 --in--> grant by B to C, depth 0
+
+A grant that was passed on carries the one that it came from, so whoever is shown it can check the whole chain without
+asking anybody. Each link allows no more than the one before it: fewer or equal rights, names within its pattern, no
+later end. Whether a grant was revoked, and what strangers may do without one, is for `rights.Rights` to say.
+"""
 
 import base64
 from enum import IntFlag
-from typing import ClassVar
+from functools import lru_cache
+from itertools import pairwise
+from typing import Annotated, ClassVar
 
 import msgspec
 
 from titan_overlay.errors import BadMessage, ConfigError, Forbidden
 from titan_overlay.identity import names, records
-from titan_overlay.identity.ids import ID_BYTES, NodeId, PoolId, fingerprint
+from titan_overlay.identity.ids import ID_BYTES, PoolId
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.identity.records import Id, Record, Signed, UnixTime
+from titan_overlay.identity.records import Id, Record, Seconds, Signed
 from titan_overlay.values import parse_address
 
 CLOCK_TOLERANCE = 300.0
@@ -18,6 +27,11 @@ CLOCK_TOLERANCE = 300.0
 
 DEFAULT_SECONDS = 7 * 86400.0
 FOUNDER_SECONDS = 365 * 86400.0
+LONGEST_SECONDS = 366 * 86400.0
+"""No grant lasts longer: so the revocation of a key can be forgotten one day."""
+
+MAX_DEPTH = 2
+"""Times that a grant of the pool's key may be passed on. Three links fit into a descriptor."""
 
 
 class Right(IntFlag):
@@ -43,28 +57,33 @@ class Right(IntFlag):
         return total
 
 
-STRANGER = Right.JOIN | Right.CALL
-"""What anyone may do in a pool by default (and hold data, which verifies itself)."""
+def words(rights: int) -> str:
+    """The rights as `Right.parse` reads them: `publish,host`."""
+    return ",".join(str(each.name).lower() for each in Right if each & rights)
 
 
 class Grant(Record, frozen=True, array_like=True):
     """`grantee` may do `rights` on names that `pattern` covers until `expires`.
 
-    Signed by the pool's key (delegation by others comes with revocation).
+    Signed by the pool's key, or by the grantee of the grant in `parent`.
     """
 
     LABEL: ClassVar[bytes] = b"grant"
+    LIMIT: ClassVar[int] = 600
+    """A chain must fit beside what it is shown with: in a handshake, an advertisement, a descriptor."""
 
     grantee: Id
-    """NodeId of the key that gets the right; 32 zero bytes: whoever bears it (an invitation)."""
-    rights: int
-    pattern: str = "*"
-    expires: UnixTime = 0.0
+    """NodeId of the key that gets the right."""
+    rights: Annotated[int, msgspec.Meta(ge=0, le=63)]
+    pattern: str
+    issued: Seconds
+    expires: Seconds
+    depth: Annotated[int, msgspec.Meta(ge=0, le=MAX_DEPTH)] = 0
+    """How many times it may be passed on."""
     trust: bytes = b""
-    """Public key whose bundles the bearer's node should accept, or empty (an invitation that says so)."""
-
-
-BEARER = bytes(ID_BYTES)
+    """Public key whose bundles the grantee's node should accept, or empty. Only the pool's key can say so."""
+    parent: bytes = b""
+    """The signed grant that this one was made from; empty: the pool's key signed this one."""
 
 
 def issue(
@@ -73,86 +92,99 @@ def issue(
     grantee: bytes,
     rights: Right,
     *,
+    now: float,
     expires: float,
     pattern: str = "*",
+    depth: int = 0,
     trust: bytes = b"",
+    parent: bytes = b"",
 ) -> Signed[Grant]:
-    """A grant signed by `key`, which must be the pool's."""
-    return records.sign(Grant(bytes(grantee), int(rights), pattern, expires, trust), key, pool)
-
-
-def check(raw: bytes, pool: PoolId, now: float) -> Signed[Grant]:
-    """The grant in these bytes, if it was signed by the pool and has not expired.
+    """A grant signed by `key`: the pool's, or that of the grantee of `parent`.
 
     Raises:
-        Forbidden: not the pool's, or expired. BadMessage: malformed.
+        Forbidden: `parent` does not allow this (the text says what), or it would last too long.
+        BadMessage: the chain is too long to be shown.
     """
-    grant = records.check(raw, Grant, pool)
-    if grant.public != pool:
-        raise Forbidden("this grant was not signed by the pool's key")
-    if grant.value.expires + CLOCK_TOLERANCE < now:
-        raise Forbidden("this grant has expired; ask for a new one: titan grant KEY RIGHTS")
-    return grant
-
-
-def allows(raw: bytes | None, pool: PoolId, who: NodeId, right: Right, name: str, now: float) -> bool:
-    """Whether these bytes are a valid grant of `right` (all of it, where it is several) on `name` for `who`."""
-    if not raw:
-        return False
+    grant = Grant(bytes(grantee), int(rights), pattern, int(now), int(expires), depth, trust, parent)
     try:
-        grant = check(raw, pool, now).value
-    except (Forbidden, BadMessage):
-        return False
-    return grant.grantee in (who, BEARER) and grant.rights & right == right and names.covers(grant.pattern, name)
+        signed = records.sign(grant, key, pool)
+    except BadMessage as why:
+        raise BadMessage(
+            f"{why}; a grant that was passed on carries those before it: ask for one nearer the pool's"
+        ) from None
+    chain(signed.raw, pool)
+    return signed
 
 
-def ends(raw: bytes, pool: PoolId) -> float:
-    """When nobody takes this grant any more (unix seconds). BadMessage: it is none."""
-    return records.check(raw, Grant, pool).value.expires + CLOCK_TOLERANCE
+Chain = tuple[Signed[Grant], ...]
+"""From the one that the pool's key signed to the one that counts."""
 
 
-def may_publish(public: bytes, who: NodeId, name: str, grant: bytes | None, pool: PoolId, now: float) -> None:
-    """Checks the right to publish a name.
+@lru_cache(maxsize=4096)
+def chain(raw: bytes, pool: PoolId) -> Chain:
+    """The grants in these bytes, each of which is narrower than the one before it. Not asked: has any expired?
 
     Raises:
-        Forbidden: says which name would be allowed and which command grants this one.
+        BadMessage: malformed, or a signature does not hold.
+        Forbidden: not from the pool's key, or wider than what it was made from.
     """
-    kind = names.space(name)
-    if public == pool or kind is names.Space.CONTENT:
-        return
-    if kind is names.Space.OWNER and name[1:].partition("/")[0] == fingerprint(public):
-        return
-    if kind is names.Space.NODE and name == names.node_name(who):
-        return
-    if kind is names.Space.POOL and allows(grant, pool, who, Right.PUBLISH, name, now):
-        return
-    mine = name.rpartition("/")[2] if kind is names.Space.OWNER else name
-    raise Forbidden(
-        f"key {fingerprint(public)} may not publish {name!r}; publish it as '~me/{mine}', "
-        f"or let the holder of the pool's key run: titan grant {public.hex()} publish --names '{name}'"
-    )
+    links: list[Signed[Grant]] = []
+    while raw:
+        if len(links) > MAX_DEPTH:
+            raise Forbidden(f"this grant was passed on more than {MAX_DEPTH} times")
+        link = records.check(raw, Grant, pool)
+        links.append(link)
+        raw = link.value.parent
+    links.reverse()
+    if not links or links[0].public != pool:
+        raise Forbidden("this grant does not come from the pool's key")
+    for link in links:
+        if link.value.expires > link.value.issued + LONGEST_SECONDS:
+            raise Forbidden(f"a grant lasts at most {LONGEST_SECONDS / 86400:g} days")
+    for parent, child in pairwise(links):
+        _check_narrower(parent, child)
+    return tuple(links)
 
 
-class Delegate(Record, frozen=True, array_like=True):
-    """`agent`, the key of one running program, speaks for the user whose key signs this. So one user may run many."""
+def _check_narrower(parent: Signed[Grant], child: Signed[Grant]) -> None:
+    given, passed = parent.value, child.value
+    if child.signer != given.grantee:
+        raise Forbidden("this grant was passed on by another key than the one that had it")
+    if passed.depth >= given.depth:
+        raise Forbidden("this grant may not be passed on; its grantor can allow that: titan grant --delegable")
+    if passed.rights & ~given.rights:
+        raise Forbidden(f"who has {words(given.rights)} cannot pass on {words(passed.rights & ~given.rights)}")
+    if not names.covers(given.pattern, passed.pattern):
+        raise Forbidden(f"who has rights on {given.pattern!r} cannot pass them on for {passed.pattern!r}")
+    if passed.expires > given.expires:
+        raise Forbidden("a grant that is passed on ends no later than the one that it was made from")
+    if passed.trust:
+        raise Forbidden("only the pool's key says whose code to trust")
 
-    LABEL: ClassVar[bytes] = b"delegate"
 
-    agent: Id
-    """NodeId of the program's own key."""
-    expires: UnixTime
+def claimed_pool(raw: bytes) -> PoolId:
+    """The pool that a grant says it comes from; nothing is checked. BadMessage: no grant."""
+    for _ in range(MAX_DEPTH + 1):
+        public, grant = records.claimed(raw, Grant)
+        if not grant.parent:
+            return PoolId(public)
+        raw = grant.parent
+    raise BadMessage(f"a grant that was passed on more than {MAX_DEPTH} times")
 
 
-def speaker(raw: bytes, agent: NodeId, agent_public: bytes, pool: PoolId, now: float) -> tuple[NodeId, bytes]:
-    """Id and public key of whoever `agent` speaks for: the signer of the delegation, or the agent itself."""
-    if raw:
-        try:
-            signed = records.check(raw, Delegate, pool)
-        except BadMessage:
-            return agent, agent_public
-        if signed.value.agent == agent and signed.value.expires + CLOCK_TOLERANCE > now:
-            return signed.signer, signed.public
-    return agent, agent_public
+def holds_at(links: Chain, at: float) -> bool:
+    """Whether all of the chain was issued by then and none has expired (`at`: unix seconds)."""
+    return all(link.value.issued - CLOCK_TOLERANCE <= at <= link.value.expires + CLOCK_TOLERANCE for link in links)
+
+
+def gives(links: Chain, right: Right, name: str | None) -> bool:
+    """Whether it is of this right (all of it, where it is several) on this name. The last link is the narrowest.
+
+    Args:
+        name: None for a right that is about no name (to join).
+    """
+    grant = links[-1].value
+    return grant.rights & right == right and (name is None or names.covers(grant.pattern, name))
 
 
 class JoinLine(msgspec.Struct, frozen=True):

@@ -22,6 +22,9 @@ Id = Annotated[bytes, msgspec.Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
 UnixTime = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 """Unix seconds: finite, so that "has it expired?" always has an answer."""
 
+Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+"""Whole unix seconds, up to the year 2106: five bytes, where many are shown in one datagram."""
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A version or sequence number; fits a database's 64-bit integers."""
 
@@ -103,6 +106,16 @@ def check(raw: bytes, type: type[R], pool: PoolId) -> Signed[R]:
         raise BadMessage(f"the signature of this {type.LABEL.decode()} does not hold in pool {pool.hex()[:12]}")
     value: Any = codec.decode(envelope.body, type)
     return Signed(value, envelope.public, raw)
+
+
+def claimed(raw: bytes, type: type[R]) -> tuple[bytes, R]:
+    """The public key and the contents of a record as it gives itself out to be; nothing is checked.
+
+    Raises:
+        BadMessage: not a record of this type.
+    """
+    envelope = codec.decode(raw, _Envelope)
+    return envelope.public, codec.decode(envelope.body, type)
 
 
 def claimed_key(raw: bytes) -> bytes:

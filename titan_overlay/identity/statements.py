@@ -7,9 +7,11 @@ from typing import ClassVar, Literal
 import msgspec
 
 from titan_overlay.errors import BadMessage, Forbidden
-from titan_overlay.identity import grants, names, records
-from titan_overlay.identity.ids import ObjectId, PoolId
+from titan_overlay.identity import names, records
+from titan_overlay.identity.grants import CLOCK_TOLERANCE, Right
+from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.records import Count, Id, Port, Record, Signed, UnixTime
+from titan_overlay.identity.rights import Rights
 
 Kind = Literal["data", "service", "mutable"]
 
@@ -31,6 +33,9 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, forb
     bound: bool = False
     """Lives on one node and is never copied."""
     hosts: Literal["granted", "anyone"] = "granted"
+    """Who may hold a service. Granted: nodes with a grant to host its name, and the publisher's own."""
+    callers: Literal["anyone", "granted"] = "anyone"
+    """Who may send to it. Granted: keys with a grant to call its name, and the publisher's own."""
     votes: int = 1
     """Services only: so many holders of distinct owners and subnets are asked; a strict majority of them must agree."""
     compare: str = "exact"
@@ -145,26 +150,21 @@ class Tombstone(Record, frozen=True, array_like=True):
     """The signer's right to delete the name, where it is neither the publisher nor has the token."""
 
 
-def check_descriptor(raw: bytes, object_id: ObjectId | None, pool: PoolId) -> Signed[Descriptor]:
+def check_descriptor(raw: bytes, object_id: ObjectId | None, rights: Rights) -> Signed[Descriptor]:
     """A descriptor that is signed, names this object, and whose publisher may publish that name.
+
+    A grant is needed when the object is published, and must have been valid then. One that was revoked since is none:
+    whoever has a stolen key could say that it published before.
 
     Raises:
         BadMessage, Forbidden
     """
-    signed = records.check(raw, Descriptor, pool)
-    described = names.object_id(pool, signed.value.name)
+    signed = records.check(raw, Descriptor, rights.pool)
+    described = names.object_id(rights.pool, signed.value.name)
     if object_id is not None and described != object_id:
         raise BadMessage(f"this descriptor is of {signed.value.name!r}, another object")
     _check_kind(signed.value)
-    # A grant is needed when the object is published, and must have been valid then.
-    grants.may_publish(
-        signed.public,
-        signed.signer,
-        signed.value.name,
-        signed.value.grant or None,
-        pool,
-        signed.value.created,
-    )
+    rights.check_publish(signed.public, signed.value.name, signed.value.grant, signed.value.created)
     return signed
 
 
@@ -176,7 +176,7 @@ def check_clock(descriptor: Descriptor, now: float) -> None:
     Raises:
         BadMessage: this descriptor is from the future.
     """
-    if descriptor.created > now + grants.CLOCK_TOLERANCE:
+    if descriptor.created > now + CLOCK_TOLERANCE:
         raise BadMessage(f"the descriptor of {descriptor.name!r} is from the future; check the clocks")
 
 
@@ -189,7 +189,7 @@ def tombstone_seconds(policy: Policy) -> float:
     return max(policy.ttl, TOMBSTONE_SECONDS)
 
 
-def check_tombstone(raw: bytes, pool: PoolId, now: float) -> Signed[Tombstone]:
+def check_tombstone(raw: bytes, rights: Rights, now: float) -> Signed[Tombstone]:
     """A tombstone that has not expired, and whose right to delete holds.
 
     The publisher of the descriptor in it, the pool's key, and whoever has a grant to delete the name delete all
@@ -199,32 +199,71 @@ def check_tombstone(raw: bytes, pool: PoolId, now: float) -> Signed[Tombstone]:
     Raises:
         BadMessage: malformed, expired, or meant to last longer than tombstones do. Forbidden: wrong token.
     """
-    signed = records.check(raw, Tombstone, pool)
+    signed = records.check(raw, Tombstone, rights.pool)
     tombstone = signed.value
-    descriptor = check_descriptor(tombstone.descriptor, None, pool)
-    if tombstone.expires + grants.CLOCK_TOLERANCE < now:
+    descriptor = check_descriptor(tombstone.descriptor, None, rights)
+    if tombstone.expires + CLOCK_TOLERANCE < now:
         raise BadMessage(f"the tombstone of {descriptor.value.name!r} has expired")
-    if tombstone.expires > now + tombstone_seconds(descriptor.value.policy) + grants.CLOCK_TOLERANCE:
+    if tombstone.expires > now + tombstone_seconds(descriptor.value.policy) + CLOCK_TOLERANCE:
         raise BadMessage(f"the tombstone of {descriptor.value.name!r} would last longer than tombstones do")
-    check_may_delete(signed, descriptor, pool, now)
+    check_may_delete(signed, descriptor, rights, now)
     return signed
 
 
-def check_may_delete(signed: Signed[Tombstone], descriptor: Signed[Descriptor], pool: PoolId, now: float) -> None:
+def check_may_delete(signed: Signed[Tombstone], descriptor: Signed[Descriptor], rights: Rights, now: float) -> None:
     """Whether the signer of this tombstone may delete what it describes.
 
     Raises:
         Forbidden: it is neither the publisher nor the pool, and has neither the token nor a grant to delete.
     """
     tombstone, name = signed.value, descriptor.value.name
-    if signed.public in (descriptor.public, pool):
+    if signed.public == descriptor.public:
         return
-    if grants.allows(tombstone.grant or None, pool, signed.signer, grants.Right.DELETE, name, now):
+    if rights.allows((tombstone.grant,), signed.signer, Right.DELETE, name, now):
         return
     if not tombstone.token or sha256(tombstone.token).digest() != descriptor.value.token_hash:
         raise Forbidden(f"this token does not delete {name!r}, and its publisher did not sign")
     if tombstone.version > descriptor.value.version:
         raise Forbidden(f"a token deletes one version of {name!r}, {descriptor.value.version}")
+
+
+def needs_host_grant(descriptor: Signed[Descriptor], holder: bytes) -> bool:
+    """Whether a node needs a grant to hold this. Data verifies itself; the publisher's own node may.
+
+    Args:
+        holder: public key of the node.
+    """
+    policy = descriptor.value.policy
+    by_right = descriptor.value.kind == "data" or policy.bound or policy.hosts == "anyone"
+    return not by_right and holder != descriptor.public
+
+
+def may_host(advertisement: Signed[Advertisement], descriptor: Signed[Descriptor], rights: Rights, now: float) -> bool:
+    """Whether who signed this advertisement may hold this object."""
+    holder, policy = advertisement.signer, descriptor.value.policy
+    if not rights.may_serve(holder):
+        return False
+    if policy.bound:
+        return policy.requires.get("node") in (None, holder.hex())
+    if not needs_host_grant(descriptor, advertisement.public):
+        return True
+    return rights.allows((advertisement.value.grant,), holder, Right.HOST, descriptor.value.name, now)
+
+
+def check_caller(
+    public: bytes, grants: tuple[bytes, ...], descriptor: Signed[Descriptor], rights: Rights, now: float
+) -> None:
+    """Whether a key may send to this object.
+
+    Args:
+        public: the sender's. grants: what it shows.
+
+    Raises:
+        Forbidden: names the command that helps.
+    """
+    only_granted = descriptor.value.policy.callers == "granted"
+    if public not in (descriptor.public, rights.pool):
+        rights.check_call(grants, public, descriptor.value.name, now, granted=only_granted)
 
 
 def _check_kind(value: Descriptor) -> None:

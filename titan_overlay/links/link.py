@@ -184,7 +184,7 @@ class Link(Requests):
         self._check_id(id)
         host, _ = self._address()
         port = hello.port if hello.serving else 0
-        peer = Peer(id, hello.public, host, port, hello.serving, hello.grant)
+        peer = Peer(id, hello.public, host, port, hello.serving, hello.credentials)
         self.known = self._owner.admitted(self, peer)
         self.peer = peer
         self._opened()

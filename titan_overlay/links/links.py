@@ -31,9 +31,7 @@ class Links:
         handler: answers requests; see `Handler`.
         secure: TLS 1.3. False: plain connections where a peer's word is believed, for simulations only.
         serving: whether peers may open links to this node (told in the first frame).
-        grant: this node's signed grant, told in the first frame.
-        admit: asked about each inbound id (its key is proven); gives the reason to refuse it, or None. The puzzle
-            goes here.
+        admit: asked about each peer (its key is proven); gives the reason to refuse it, or None.
         on_breach: told of peers that broke the protocol on their link, and how.
     """
 
@@ -47,14 +45,14 @@ class Links:
         secure: bool = True,
         serving: bool = True,
         limits: Limits | None = None,
-        grant: bytes = b"",
         admit: Callable[[Peer], str | None] = lambda peer: None,
         on_breach: Callable[[NodeId, str], None] = lambda peer, why: None,
     ) -> None:
         self.key = key
         self.pool = pool
         self.serving = serving
-        self.grant = grant
+        self.credentials = b""
+        """For whom this node speaks and its grants, told in the first frame of each link."""
         self.port = 0
         self.limits = limits or Limits()
         self._admit = admit
@@ -99,7 +97,7 @@ class Links:
         return None if self._contexts is None else Tls(self._contexts, dialed=dialed)
 
     def _hello(self) -> Hello:
-        return Hello(self.pool, PROTOCOL_VERSION, self.serving, self.key.public, self.port, self.grant)
+        return Hello(self.pool, PROTOCOL_VERSION, self.serving, self.key.public, self.port, self.credentials)
 
     async def close(self) -> None:
         """End all links; requests under way fail, handlers are cancelled. Returns when all sockets are closed."""
@@ -300,11 +298,11 @@ class Links:
 
     def admitted(self, link: Link, peer: Peer) -> Known:
         known = self._remember(peer.id)
+        reason = self._admit(peer) if link.dialed else self._reason_to_refuse(peer, known)
+        if reason is not None:
+            self.counters.links_refused += 1
+            raise Forbidden(reason)
         if not link.dialed:
-            reason = self._reason_to_refuse(peer, known)
-            if reason is not None:
-                self.counters.links_refused += 1
-                raise Forbidden(reason)
             self._half_open -= 1
             self.counters.links_accepted += 1
         mine = [other for other in self._links if other.peer is not None and other.peer.id == peer.id]
@@ -360,6 +358,13 @@ class Links:
             if known.strikes >= self.limits.strikes:
                 known.strikes = 0
                 known.shunned_until = self._loop.time() + self.limits.shun
+
+    def revise(self) -> None:
+        """Rights have changed: links to peers that would not be admitted now end."""
+        for link in list(self._links):
+            reason = self._admit(link.peer) if link.peer is not None else None
+            if reason is not None:
+                link.fail(reason)
 
     # --- upkeep -----------------------------------------------------------------------------------------------
 

@@ -23,8 +23,8 @@ class Peer(msgspec.Struct, frozen=True):
     port: int
     """Where it accepts links itself; 0: it does not."""
     serving: bool
-    grant: bytes
-    """Signed grant as it presented it, not checked; or empty."""
+    credentials: bytes
+    """For whom it speaks, and its grants, as it presented them; or empty."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from titan_overlay.errors import LinkError, RemotableError, TitanError, WireErro
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.overlay import packets
 from titan_overlay.overlay.bodies import MAX_BODY
-from titan_overlay.overlay.handshake import Opening
+from titan_overlay.overlay.openings import Opening
 from titan_overlay.overlay.sessions import Session
 from titan_overlay.wire import codec
 

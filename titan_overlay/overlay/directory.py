@@ -7,10 +7,11 @@ what is there stays (long-renewed holders before new ones) and the newcomer is r
 
 from typing import NamedTuple
 
-from titan_overlay.errors import BadMessage
+from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity import names, records
-from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
+from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement, Tombstone, check_descriptor, check_may_delete
 
 MAX_ADVERTISEMENT_SECONDS = 86400.0
@@ -73,14 +74,14 @@ class Directory:
     """Statements by object.
 
     Args:
-        pool: whose statements to keep; may be set later, before the first `put`.
+        rights: of the pool whose statements to keep; while it is not known which, none are.
         max_statements: of all objects together. max_per_object: holders of one.
     """
 
     def __init__(
-        self, pool: PoolId | None = None, *, max_statements: int = MAX_STATEMENTS, max_per_object: int = MAX_PER_OBJECT
+        self, rights: Rights, *, max_statements: int = MAX_STATEMENTS, max_per_object: int = MAX_PER_OBJECT
     ) -> None:
-        self.pool = pool
+        self._rights = rights
         self._max = max_statements
         self._max_per_object = max_per_object
         self._shelves: dict[ObjectId, _Shelf] = {}
@@ -107,10 +108,11 @@ class Directory:
         Raises:
             BadMessage: no statement of this pool at all (only a liar sends those).
         """
-        if self.pool is None:
+        pool = self._rights.known_pool
+        if pool is None:
             return None
         try:
-            signed = records.check(raw, Advertisement, self.pool)
+            signed = records.check(raw, Advertisement, pool)
         except BadMessage:
             return self._put_tombstone(raw, now)
         return self._put_advertisement(signed, now, sender)
@@ -119,7 +121,7 @@ class Directory:
         value = signed.value
         if len(value.object_id) != 32 or not value.host or not 0 < value.port < 65536:
             raise BadMessage("an advertisement names an object and an address")
-        if sender is not None and signed.signer != sender:
+        if (sender is not None and signed.signer != sender) or not self._rights.may_serve(signed.signer):
             return None
         if not now < value.expires <= now + MAX_ADVERTISEMENT_SECONDS:
             return None
@@ -141,10 +143,10 @@ class Directory:
         return object_id
 
     def _put_tombstone(self, raw: bytes, now: float) -> ObjectId | None:
-        assert self.pool is not None
-        signed = records.check(raw, Tombstone, self.pool)
-        name, publisher = proven(signed, self.pool, now)
-        object_id = names.object_id(self.pool, name)
+        pool = self._rights.pool
+        signed = records.check(raw, Tombstone, pool)
+        name, publisher = proven(signed, self._rights, now)
+        object_id = names.object_id(pool, name)
         if not now < signed.value.expires <= now + MAX_TOMBSTONE_SECONDS:
             return None
         shelf = self._shelves.get(object_id)
@@ -221,6 +223,18 @@ class Directory:
                 del self._shelves[object_id]
         return before - self._size
 
+    def revise(self, now: float) -> None:
+        """Rights were taken back: what is kept is looked at again."""
+        for shelf in self._shelves.values():
+            for holder in [h for h in shelf.holders if not self._rights.may_serve(h)]:
+                self._remove(shelf, holder)
+            for publisher, grave in list(shelf.graves.items()):
+                try:
+                    proven(records.check(grave.raw, Tombstone, self._rights.pool), self._rights, now)
+                except (BadMessage, Forbidden):
+                    del shelf.graves[publisher]
+                    self._size -= 1
+
     def _remove(self, shelf: _Shelf, holder: NodeId) -> None:
         del shelf.holders[holder]
         self._size -= 1
@@ -231,12 +245,12 @@ class Directory:
             del self._by_holder[holder]
 
 
-def proven(tombstone: Signed[Tombstone], pool: PoolId, now: float) -> tuple[str, NodeId]:
+def proven(tombstone: Signed[Tombstone], rights: Rights, now: float) -> tuple[str, NodeId]:
     """Name of the object that this tombstone ends, and the publisher of the descriptor in it.
 
     Raises:
         BadMessage, Forbidden: whoever signed it may not delete that.
     """
-    descriptor = check_descriptor(tombstone.value.descriptor, None, pool)
-    check_may_delete(tombstone, descriptor, pool, now)
+    descriptor = check_descriptor(tombstone.value.descriptor, None, rights)
+    check_may_delete(tombstone, descriptor, rights, now)
     return descriptor.value.name, descriptor.signer

@@ -21,7 +21,8 @@ from titan_overlay.overlay.bodies import contact
 from titan_overlay.overlay.calls import Call, refused_by
 from titan_overlay.overlay.deadlines import Deadlines
 from titan_overlay.overlay.directory import Directory
-from titan_overlay.overlay.handshake import Handshakes, Opening
+from titan_overlay.overlay.handshake import Handshakes
+from titan_overlay.overlay.openings import Opening
 from titan_overlay.overlay.routing import RoutingTable
 from titan_overlay.overlay.sessions import (
     CHALLENGE,
@@ -182,8 +183,9 @@ class Endpoint(KademliaProtocol):
             session.silent = 0
             self.handshakes.confirm(session, self._loop.time())
             self.router.alive(session.contact.id)
-        if bool(flags & SERVING) != session.serving:
-            session.serving = bool(flags & SERVING)
+        serving = bool(flags & SERVING) and self.handshakes.rights.may_serve(session.contact.id)
+        if serving != session.serving:
+            session.serving = serving
             self._on_peer(session)
 
     def _from_elsewhere(self, session: Session, address: tuple[str, int], size: int) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity import names, records
-from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
+from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement, Tombstone
 from titan_overlay.overlay.directory import proven
 
@@ -19,11 +20,11 @@ class Evidence:
         now: unix seconds; what has expired by then is no evidence.
     """
 
-    def __init__(self, object_id: ObjectId, pool: PoolId, now: float) -> None:
+    def __init__(self, object_id: ObjectId, rights: Rights, now: float) -> None:
         self.tombstone: Signed[Tombstone] | None = None
         self.rejected = 0
         self._object_id = object_id
-        self._pool = pool
+        self._rights = rights
         self._now = now
         self._latest: dict[NodeId, Signed[Advertisement]] = {}
         self._seen: set[bytes] = set()
@@ -48,12 +49,13 @@ class Evidence:
                 continue
             self._seen.add(raw)
             try:
-                signed = records.check(raw, Advertisement, self._pool)
+                signed = records.check(raw, Advertisement, self._rights.pool)
             except BadMessage:
                 self.rejected += 1
                 continue
             value = signed.value
-            if value.object_id != self._object_id or value.expires <= self._now or len(self._latest) >= MAX_HOLDERS:
+            stands = value.object_id == self._object_id and value.expires > self._now
+            if not stands or not self._rights.may_serve(signed.signer) or len(self._latest) >= MAX_HOLDERS:
                 self.rejected += 1
                 continue
             known = self._latest.get(signed.signer)
@@ -62,9 +64,9 @@ class Evidence:
 
     def _bury(self, raw: bytes) -> None:
         try:
-            signed = records.check(raw, Tombstone, self._pool)
-            name, _ = proven(signed, self._pool, self._now)
-            if names.object_id(self._pool, name) != self._object_id or signed.value.expires <= self._now:
+            signed = records.check(raw, Tombstone, self._rights.pool)
+            name, _ = proven(signed, self._rights, self._now)
+            if names.object_id(self._rights.pool, name) != self._object_id or signed.value.expires <= self._now:
                 raise BadMessage("of another object, or expired")
         except (BadMessage, Forbidden):
             self.rejected += 1

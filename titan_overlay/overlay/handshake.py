@@ -8,17 +8,17 @@ Theory of operation
     HELLO   nonce, pool (zeros: not known yet), padding  -->      keeps nothing
             <--   COOKIE   nonce, pool, key, role, ephemeral, minted, mac
     INIT    nonce, minted, mac, role, id for datagrams,
-            key, ephemeral, grant, signature             -->      proves address, then key: makes the session
-            <--   RESP     nonce, id for datagrams, salt, address seen, grant, signature
+            key, ephemeral, credentials, signature       -->      proves address, then key: makes the session
+            <--   RESP     nonce, id for datagrams, salt, address seen, credentials, signature
 
 **Nothing is kept for a stranger.** A COOKIE is a MAC over nonce, time, role and the sender's address, made with a
 secret that changes every `EPOCH_SECONDS`; only who can receive at that address can return it. It is no larger than the
 HELLO (which is padded), so a forged source address gains an attacker nothing. Signatures are checked after the cookie.
 
 **What is signed.** Both signatures cover a label of their own, the pool, both ids and roles, both ephemerals, the
-cookie, and the initiator's session id and grant; the RESP's also the responder's session id, the salt and the address
-it saw. So neither side can be led to believe in another peer, pool, role or exchange than the other side does
-(the sign-and-MAC shape of SIGMA; discv5 is the closest published model).
+cookie, and the initiator's session id and credentials; the RESP's also the responder's session id, the salt, the
+address it saw and its own credentials. So neither side can be led to believe in another peer, pool, role or exchange
+than the other side does (the sign-and-MAC shape of SIGMA; discv5 is the closest published model).
 
 **Keys.** X25519 of both ephemerals, hashed with everything that was signed: one key for each direction. The
 responder's ephemeral serves all handshakes of one epoch and is forgotten with it; its fresh `salt` makes the keys of
@@ -37,18 +37,27 @@ having sent one, the lower ignores the other's, and the higher drops its own att
     init sent                  valid INIT, its id is lower  open, as responder
     any                        REFUSED / silence            failed
 
+**Who may.** Both sides check that the other may be in the pool (its credentials) and, where it serves, that its id
+has solved the pool's puzzle. What a pool asks for can be asked before any of this: an ASK is answered with the signed
+pool record, in no more bytes and without keeping anything.
+
 This file does no I/O: datagrams in, `Step`s out.
 """
 
 import struct
 from collections.abc import Callable
 from hmac import compare_digest
-from typing import Any
 
-from titan_overlay.identity.ids import NodeId, PoolId, node_id, solves_puzzle
+from titan_overlay.errors import Forbidden
+from titan_overlay.identity.ids import NodeId, PoolId, node_id
 from titan_overlay.identity.keys import SIGNATURE_BYTES, Ephemeral, SigningKey, verify
+from titan_overlay.identity.rights import Rights
 from titan_overlay.overlay.bodies import contact, pack_address, unpack_address
+from titan_overlay.overlay.openings import Opening, Step
 from titan_overlay.overlay.packets import (
+    ASK,
+    ASK_BYTES,
+    ASK_FORM,
     CLIENT,
     COOKIE,
     COOKIE_FORM,
@@ -59,7 +68,8 @@ from titan_overlay.overlay.packets import (
     HELLO_FORM,
     INIT,
     INIT_FORM,
-    MAX_GRANT_BYTES,
+    INTRUDER,
+    MAX_CREDENTIALS_BYTES,
     NOT_ADMITTED,
     PEER_ROLE,
     REASONS,
@@ -67,8 +77,11 @@ from titan_overlay.overlay.packets import (
     REFUSED_FORM,
     RESP,
     RESP_FORM,
+    RULES,
+    RULES_FORM,
     SERVING,
     UNKNOWN_POOL,
+    UNSOLVED,
     VERSION,
     WRONG_NODE,
     WRONG_POOL,
@@ -84,104 +97,33 @@ from titan_overlay.overlay.sessiontable import SessionTable
 MAX_OPENINGS = 256
 
 
-class Opening:
-    """A handshake that this node began. `waiting` is the shell's: what to do once it is over."""
-
-    __slots__ = (
-        "address",
-        "began",
-        "datagram",
-        "due",
-        "ephemeral",
-        "expected",
-        "nonce",
-        "peer",
-        "receive_id",
-        "sent_at",
-        "signed",
-        "tries",
-        "waiting",
-    )
-
-    def __init__(self, address: tuple[str, int], expected: NodeId | None, nonce: bytes, now: float) -> None:
-        self.address = address
-        self.expected = expected
-        self.nonce = nonce
-        self.datagram = b""
-        """What was sent last, to be sent again if nothing comes back."""
-        self.began = self.sent_at = now
-        self.due = 0.0
-        self.tries = 1
-        self.ephemeral: Ephemeral | None = None
-        """Ours; set with the INIT."""
-        self.peer = (b"", b"")
-        """Public key and ephemeral of the other side, from its COOKIE."""
-        self.receive_id = b""
-        self.signed = b""
-        """What the INIT's signature covers; the RESP's covers it too."""
-        self.waiting: list[Any] = []
-
-
-class Step:
-    """What one datagram of a handshake leads to."""
-
-    __slots__ = ("event", "failure", "observed", "opening", "pool", "reply", "session")
-
-    def __init__(
-        self,
-        event: str = "",
-        *,
-        reply: bytes = b"",
-        session: Session | None = None,
-        opening: Opening | None = None,
-        failure: int = 0,
-        pool: bytes = b"",
-        observed: tuple[str, int] | None = None,
-    ) -> None:
-        self.event = event
-        """For the account of odd events, or empty."""
-        self.reply = reply
-        """Goes back to where the datagram came from."""
-        self.session = session
-        """Made just now."""
-        self.opening = opening
-        """Over just now: its `waiting` goes to the session, or fails with it; or, with a reply only, moved on."""
-        self.failure = failure
-        self.pool = pool
-        """The pool that the other side is in (WRONG_POOL)."""
-        self.observed = observed
-        """Our address as the other side sees it."""
-
-
 class Handshakes(SessionTable):
     """All sessions of one node, and the handshakes under way that lead to more.
 
     Args:
-        pool: None until learned from the first RESP (trust on first use); until then this node answers no HELLO.
-        admit: right to join: (public key, grant) -> whether to let in. Default: everyone.
+        rights: of the pool. While it is not known which (until the first RESP), this node answers no HELLO.
+        wall: unix time, for what was signed with an end.
     """
 
     def __init__(
-        self,
-        key: SigningKey,
-        pool: PoolId | None,
-        token_bytes: Callable[[int], bytes],
-        *,
-        grant: bytes = b"",
-        puzzle_bits: int = 0,
-        admit: Callable[[bytes, bytes], bool] = lambda public, grant: True,
+        self, key: SigningKey, rights: Rights, token_bytes: Callable[[int], bytes], wall: Callable[[], float]
     ) -> None:
         super().__init__(token_bytes)
         self.key = key
-        self.pool = pool
-        self.grant = grant
+        self.rights = rights
+        self.credentials = b""
+        """What this node shows to others."""
         self.role = CLIENT
-        self.admit = admit
-        self.puzzle_bits = puzzle_bits
+        self._wall = wall
         self.openings: dict[bytes, Opening] = {}
         """By nonce."""
         self._opening_to: dict[tuple[tuple[str, int], bytes | None], Opening] = {}
         self._epochs: tuple[Epoch, ...] = ()
+
+    @property
+    def pool(self) -> PoolId | None:
+        """The pool's id, if it is known."""
+        return self.rights.known_pool
 
     # ---- initiator -------------------------------------------------------------------------------------------
 
@@ -219,6 +161,8 @@ class Handshakes(SessionTable):
                 return self._resp(data, address, now)
             if kind == REFUSED and len(data) == REFUSED_FORM.size:
                 return self._refused(data, address)
+            if kind == ASK and len(data) >= ASK_BYTES:
+                return self._asked(data)
         except (struct.error, ValueError, IndexError, OSError):
             pass
         return Step("malformed")
@@ -231,8 +175,10 @@ class Handshakes(SessionTable):
         if self.pool is not None and pool != self.pool:
             return self._failed(opening, WRONG_POOL, pool)
         peer = node_id(public)
-        if opening.expected not in (None, peer) or peer == self.key.id or not solves_puzzle(peer, self.puzzle_bits):
+        if opening.expected not in (None, peer) or peer == self.key.id:
             return self._failed(opening, WRONG_NODE, pool)
+        if role == SERVING and not self.rights.may_serve(peer):
+            return self._failed(opening, UNSOLVED, pool)
         opening.ephemeral = Ephemeral(self._token_bytes(32))
         opening.peer = (public, ephemeral)
         opening.receive_id = self.fresh_id()
@@ -245,7 +191,7 @@ class Handshakes(SessionTable):
             ephemeral,
             nonce + minted.to_bytes(4, "big") + mac,
             opening.receive_id,
-            self.grant,
+            self.credentials,
         )
         head = INIT_FORM.pack(
             INIT,
@@ -258,9 +204,9 @@ class Handshakes(SessionTable):
             opening.receive_id,
             self.key.public,
             opening.ephemeral.public,
-            len(self.grant),
+            len(self.credentials),
         )
-        opening.datagram = head + self.grant + self.key.sign(b"titan/1/init\0" + opening.signed)
+        opening.datagram = head + self.credentials + self.key.sign(b"titan/1/init\0" + opening.signed)
         opening.sent_at = now
         opening.tries = 1
         return Step(reply=opening.datagram, opening=opening)
@@ -270,7 +216,7 @@ class Handshakes(SessionTable):
         opening = self.openings.get(nonce)
         if opening is None or opening.address != address or opening.ephemeral is None:
             return Step("stray")
-        if len(data) != RESP_FORM.size + grant_size + SIGNATURE_BYTES or grant_size > MAX_GRANT_BYTES:
+        if len(data) != RESP_FORM.size + grant_size + SIGNATURE_BYTES or grant_size > MAX_CREDENTIALS_BYTES:
             return Step("malformed")
         public, ephemeral = opening.peer
         signed = opening.signed + data[1:-SIGNATURE_BYTES]
@@ -279,9 +225,14 @@ class Handshakes(SessionTable):
         secret = opening.ephemeral.agree(ephemeral)
         if secret is None:
             return self._failed(opening, NOT_ADMITTED, b"")
+        shown = data[RESP_FORM.size : -SIGNATURE_BYTES]
+        theirs = PoolId(opening.signed[:32])
+        if self.pool not in (None, theirs):  # another opening has told meanwhile where we are
+            return self._failed(opening, WRONG_POOL, theirs)
+        self.rights.found(theirs)
+        if not self._may_join(node_id(public), public, shown):
+            return self._failed(opening, INTRUDER, b"")
         self.abandon(opening)
-        if self.pool is None:
-            self.pool = PoolId(opening.signed[:32])
         forward, back = session_keys(secret, signed)
         session = Session(
             contact(node_id(public), *address),
@@ -290,7 +241,7 @@ class Handshakes(SessionTable):
             receive_id=opening.receive_id,
             receive_key=back,
             serving=opening.signed[PEER_ROLE] == SERVING,
-            grant=data[RESP_FORM.size : -SIGNATURE_BYTES],
+            credentials=shown,
             now=now,
         )
         if opening.tries == 1:
@@ -338,7 +289,7 @@ class Handshakes(SessionTable):
 
     def _init(self, data: bytes, address: tuple[str, int], now: float) -> Step:
         _, version, nonce, minted, mac, my_role, role, send_id, public, ephemeral, size = INIT_FORM.unpack_from(data)
-        if version != VERSION or len(data) != INIT_FORM.size + size + SIGNATURE_BYTES or size > MAX_GRANT_BYTES:
+        if version != VERSION or len(data) != INIT_FORM.size + size + SIGNATURE_BYTES or size > MAX_CREDENTIALS_BYTES:
             return Step("malformed")
         epoch = next((e for e in self._epochs if e.number == int(minted // EPOCH_SECONDS)), None)
         if epoch is None or self.pool is None or not 0 <= now - minted <= COOKIE_SECONDS:
@@ -347,26 +298,26 @@ class Handshakes(SessionTable):
             return Step("bad_cookie")
         # From here on the address is proven.
         peer = node_id(public)
-        grant = data[INIT_FORM.size : -SIGNATURE_BYTES]
+        shown = data[INIT_FORM.size : -SIGNATURE_BYTES]
         repeated = self.repeat(peer, ephemeral)
         if repeated:
             return Step(reply=repeated)
         if self.is_shunned(peer, now) or peer == self.key.id:
             return Step("shunned")
-        if not solves_puzzle(peer, self.puzzle_bits):
-            return Step("not_admitted", reply=self._refusal(nonce, NOT_ADMITTED))
+        if role == SERVING and not self.rights.may_serve(peer):
+            return Step("not_admitted", reply=self._refusal(nonce, UNSOLVED))
         own = self._opening_with(peer, address)
         if own is not None and own.ephemeral is not None and self.key.id < peer:
             return Step("crossed")
         cookie = nonce + minted.to_bytes(4, "big") + mac
         roles = bytes((role, my_role))
-        signed = covered(self.pool, peer, self.key.id, roles, ephemeral, epoch.ephemeral.public, cookie, send_id, grant)
+        signed = covered(self.pool, peer, self.key.id, roles, ephemeral, epoch.ephemeral.public, cookie, send_id, shown)
         if not verify(public, data[-SIGNATURE_BYTES:], b"titan/1/init\0" + signed):
             return Step("malformed")
         secret = epoch.ephemeral.agree(ephemeral)
         if secret is None:
             return Step("malformed")
-        if not self.admit(public, grant):
+        if not self._may_join(peer, public, shown):
             return Step("not_admitted", reply=self._refusal(nonce, NOT_ADMITTED))
         seen = pack_address(address)
         head = RESP_FORM.pack(
@@ -376,10 +327,10 @@ class Handshakes(SessionTable):
             self._token_bytes(16),
             len(seen),
             seen,
-            len(self.grant),
+            len(self.credentials),
         )
-        signed += (head + self.grant)[1:]
-        resp = head + self.grant + self.key.sign(b"titan/1/resp\0" + signed)
+        signed += (head + self.credentials)[1:]
+        resp = head + self.credentials + self.key.sign(b"titan/1/resp\0" + signed)
         forward, back = session_keys(secret, signed)
         session = Session(
             contact(peer, *address),
@@ -388,13 +339,41 @@ class Handshakes(SessionTable):
             receive_id=receive_id,
             receive_key=forward,
             serving=role == SERVING,
-            grant=grant,
+            credentials=shown,
             now=now,
         )
         if own is not None:
             self.abandon(own)
         self.await_confirmation(session, ephemeral, resp)
         return Step(reply=resp, session=session, opening=own)
+
+    def revise(self) -> list[Session]:
+        """Rights have changed: drops the sessions with peers that would not be admitted now, and gives them back.
+
+        A peer that may be here but has not solved the puzzle serves no longer.
+        """
+        gone = []
+        for session in list(self.sessions.values()):
+            if not self._may_join(session.contact.id, b"", session.credentials):
+                self.drop(session)
+                gone.append(session)
+            elif session.serving and not self.rights.may_serve(session.contact.id):
+                session.serving = False
+        return gone
+
+    def _may_join(self, peer: NodeId, public: bytes, shown: bytes) -> bool:
+        try:
+            self.rights.check_join(shown, peer, public, self._wall())
+        except Forbidden:
+            return False
+        return True
+
+    def _asked(self, data: bytes) -> Step:
+        """What are the rules here? Anybody may know."""
+        _, version, nonce = ASK_FORM.unpack_from(data)
+        if version != VERSION or not self.rights.raw_record:
+            return Step("early")
+        return Step(reply=RULES_FORM.pack(RULES, nonce) + self.rights.raw_record)
 
     def _refusal(self, nonce: bytes, reason: int) -> bytes:
         return REFUSED_FORM.pack(REFUSED, nonce, reason, self.pool or UNKNOWN_POOL)

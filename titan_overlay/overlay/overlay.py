@@ -21,6 +21,7 @@ from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement, Tombstone
 from titan_overlay.overlay import bodies, packets, traffic
 from titan_overlay.overlay.announcer import Announcer
@@ -68,21 +69,19 @@ class Overlay(Server):
 
     Args:
         key: the node's key; its id is the place in the overlay.
-        pool: None to learn it from the first contact (trust on first use).
+        rights: of the pool; which one that is may be learned from the first contact (trust on first use).
         k: contacts a bucket. alpha: questions in flight. copies: nodes that keep each statement.
         refresh_seconds: a bucket without a lookup for so long is refreshed.
         statements_max: that are kept for others; statements_per_object_max: of them, about one object.
         client: holds sessions but never enters routing tables.
-        puzzle_bits: leading zero bits that an id's hash must have.
         hints: raw advertisements that this node can vouch for (its own replicas, its holder cache), told on the way.
-        admit: right to join, (public key, grant) -> bool. grant: what this node shows to others.
         conduct: what is remembered of peers that misbehave; shared with the rooms above.
     """
 
     def __init__(
         self,
         key: SigningKey,
-        pool: PoolId | None,
+        rights: Rights,
         ambient: Ambient,
         *,
         k: int = 20,
@@ -92,16 +91,14 @@ class Overlay(Server):
         statements_max: int = MAX_STATEMENTS,
         statements_per_object_max: int = MAX_PER_OBJECT,
         client: bool = False,
-        puzzle_bits: int = 0,
         hints: Callable[[ObjectId], Sequence[bytes]] = lambda object_id: (),
-        admit: Callable[[bytes, bytes], bool] = lambda public, grant: True,
-        grant: bytes = b"",
         conduct: Conduct | None = None,
     ) -> None:
-        self.directory = Directory(pool, max_statements=statements_max, max_per_object=statements_per_object_max)
+        self.directory = Directory(rights, max_statements=statements_max, max_per_object=statements_per_object_max)
         super().__init__(k, alpha, key.id, self.directory)
         self.transport: Any = None
         self.key = key
+        self.rights = rights
         self.copies = copies
         self.conduct = conduct or Conduct()
         self.client = client
@@ -117,7 +114,7 @@ class Overlay(Server):
         """This node's address as the last peer saw it."""
         self._ambient = ambient
         self._answers = Answers(key.id, self.table, self.directory, ambient, copies, hints)
-        self._handshakes = Handshakes(key, pool, ambient.token_bytes, grant=grant, puzzle_bits=puzzle_bits, admit=admit)
+        self._handshakes = Handshakes(key, rights, ambient.token_bytes, ambient.wall)
         self._handlers: dict[str, Handler] = {
             "ping": lambda contact, body: b"",
             "find_node": self._answers.find_node,
@@ -192,12 +189,12 @@ class Overlay(Server):
         Raises:
             ConfigError: none was reached, and one belongs to another pool or is another node than its line says.
         """
-        pools = {seed.pool for seed in seeds if seed.pool} | ({self._handshakes.pool} - {None})
+        pools = {seed.pool for seed in seeds if seed.pool} | ({self.rights.known_pool} - {None})
         if len(pools) > 1:
             names = ", ".join(sorted(pool.hex()[:12] for pool in pools if pool))
             raise ConfigError(f"these join lines are of different pools ({names}); a node is in one pool")
         if pools:
-            self._handshakes.pool = PoolId(next(iter(pools)) or b"")
+            self.rights.found(PoolId(next(iter(pools)) or b""))
         reached: list[Contact] = []
         refusals: list[HandshakeRefused] = []
         waiting = list(seeds[:MAX_SEEDS])
@@ -208,7 +205,6 @@ class Overlay(Server):
                     reached.append(outcome)
                 elif isinstance(outcome, HandshakeRefused):
                     refusals.append(outcome)
-        self.directory.pool = self._handshakes.pool
         if not reached:
             if refusals:
                 raise ConfigError(f"cannot join: {refusals[0]}")
@@ -219,7 +215,7 @@ class Overlay(Server):
 
     async def _reach(self, seed: JoinLine) -> Contact | Exception:
         try:
-            address = await _resolve(seed.host, seed.port)
+            address = await resolve(seed.host, seed.port)
             expected = NodeId(seed.node) if seed.node else None
             if expected == self.key.id or address == self.contact.address:
                 return LinkError("a node does not join through itself")
@@ -250,9 +246,7 @@ class Overlay(Server):
     @property
     def pool(self) -> PoolId:
         """The pool's id. ConfigError: not known before the first contact."""
-        if self._handshakes.pool is None:
-            raise ConfigError("this node is in no pool yet; bootstrap it first")
-        return self._handshakes.pool
+        return self.rights.pool
 
     @property
     def contact(self) -> Contact:
@@ -282,6 +276,19 @@ class Overlay(Server):
     def estimated_size(self) -> float:
         """Nodes in the overlay, estimated from the own neighbourhood."""
         return self.table.estimated_size()
+
+    def show(self, credentials: bytes) -> None:
+        """What this node shows in handshakes from now on."""
+        self._handshakes.credentials = credentials
+
+    def revise(self) -> None:
+        """Rights have changed: sessions, contacts and statements that may not be any more are given up."""
+        for session in self._handshakes.revise():
+            self.table.remove(session.contact.id)
+        for contact in list(self.table):
+            if not self.rights.may_serve(contact.id):
+                self.table.remove(contact.id)
+        self.directory.revise(self._ambient.wall())
 
     # ---- finding ---------------------------------------------------------------------------------------------
 
@@ -330,7 +337,7 @@ class Overlay(Server):
         return found
 
     async def _find_holders(self, object_id: ObjectId, deadline: float | None, everything: bool) -> Found:
-        evidence = Evidence(object_id, self.pool, self._ambient.wall())
+        evidence = Evidence(object_id, self.rights, self._ambient.wall())
         own = self.directory.get(object_id, self._ambient.wall())
         evidence.add(own.advertisements, own.tombstones)
         if evidence.conclusive and not everything:
@@ -471,7 +478,7 @@ def _contacts_in(contact: Contact, body: bytes) -> list[Contact]:
     return bodies.unpack_all(body, from_public=bodies.is_public(contact.ip))
 
 
-async def _resolve(host: str, port: int) -> tuple[str, int]:
+async def resolve(host: str, port: int) -> tuple[str, int]:
     """A literal address for a host name. OSError: there is none."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:

@@ -4,10 +4,12 @@ import struct
 from collections.abc import Callable
 from hashlib import blake2b
 
+from titan_overlay.identity.credentials import DATAGRAM_BYTES
 from titan_overlay.identity.keys import Ephemeral
+from titan_overlay.identity.poolrecord import PoolRecord
 
 VERSION = 1
-HELLO, COOKIE, INIT, RESP, REFUSED = range(1, 6)
+HELLO, COOKIE, INIT, RESP, REFUSED, ASK, RULES = range(1, 8)
 
 HELLO_BYTES = 128
 HELLO_FORM = struct.Struct(">BB8s32s")
@@ -15,21 +17,28 @@ COOKIE_FORM = struct.Struct(">BB8s32s32sB32sI16s")
 INIT_FORM = struct.Struct(">BB8sI16sBB4s32s32sH")
 RESP_FORM = struct.Struct(">B8s4s16sB18sH")
 REFUSED_FORM = struct.Struct(">B8sB32s")
+ASK_FORM = struct.Struct(">BB8s")
+RULES_FORM = struct.Struct(">B8s")
+ASK_BYTES = 512
+"""Padded, so that the pool record that comes back is no larger than what asked for it."""
 
+assert RULES_FORM.size + PoolRecord.LIMIT <= ASK_BYTES
 assert COOKIE_FORM.size <= HELLO_BYTES and REFUSED_FORM.size <= HELLO_BYTES
 
-WRONG_POOL, WRONG_VERSION, NOT_ADMITTED, WRONG_NODE = range(1, 5)
+WRONG_POOL, WRONG_VERSION, NOT_ADMITTED, WRONG_NODE, UNSOLVED, INTRUDER = range(1, 7)
 REASONS = {
     WRONG_POOL: "it belongs to another pool",
     WRONG_VERSION: "it speaks another version of the protocol",
-    NOT_ADMITTED: "it does not admit this key; ask for an invitation: titan invite",
+    NOT_ADMITTED: "its pool is private, and this key has no grant to join it that holds",
     WRONG_NODE: "another node answers at that address",
+    UNSOLVED: "who wants to serve has not solved the pool's puzzle",
+    INTRUDER: "it has no grant to be in this private pool",
 }
 
 CLIENT, SERVING = 0, 1
 """Roles: who does not serve never enters a routing table."""
 
-MAX_GRANT_BYTES = 700
+MAX_CREDENTIALS_BYTES = DATAGRAM_BYTES
 UNKNOWN_POOL = bytes(32)
 """In the HELLO of a node that does not know its pool yet."""
 
@@ -61,7 +70,7 @@ def covered(
     responder_ephemeral: bytes,
     cookie: bytes,
     receive_id: bytes,
-    grant: bytes,
+    credentials: bytes,
 ) -> bytes:
     """All of fixed length but the last, so no two handshakes cover the same bytes."""
     return b"".join(
@@ -74,8 +83,8 @@ def covered(
             responder_ephemeral,
             cookie,
             receive_id,
-            len(grant).to_bytes(2, "big"),
-            grant,
+            len(credentials).to_bytes(2, "big"),
+            credentials,
         )
     )
 

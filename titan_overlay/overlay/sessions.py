@@ -49,7 +49,7 @@ class Session:
         "born",
         "challenge",
         "contact",
-        "grant",
+        "credentials",
         "heard",
         "highest",
         "kept",
@@ -76,14 +76,14 @@ class Session:
         receive_id: bytes,
         receive_key: bytes,
         serving: bool,
-        grant: bytes,
+        credentials: bytes,
         now: float,
     ) -> None:
         self.contact = contact
         self.address: tuple[str, int] = (contact.ip, contact.port)
         self.send_id, self.send_key = send_id, send_key
         self.receive_id, self.receive_key = receive_id, receive_key
-        self.serving, self.grant = serving, grant
+        self.serving, self.credentials = serving, credentials
         self.born = self.heard = now
         self.sent = 0
         self.highest = 0

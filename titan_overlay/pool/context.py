@@ -22,6 +22,8 @@ class Sender(msgspec.Struct, frozen=True):
 
     id: NodeId
     public: bytes
+    grants: tuple[bytes, ...] = ()
+    """Those that it showed, as signed and not checked."""
 
 
 class Outbound(Protocol):

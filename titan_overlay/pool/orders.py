@@ -112,5 +112,35 @@ class DialBack(Message[bool], frozen=True, namespace="titan"):
     port: int
 
 
+class News(msgspec.Struct, frozen=True):
+    """Signed rules of the pool: believed for what they are, whoever brings them."""
+
+    record: bytes = b""
+    """The pool record, or empty."""
+    lists: list[bytes] = []
+    """Lists of revocations."""
+
+
+class Rules(Message[News], frozen=True, namespace="titan"):
+    """Which rules of the pool do you know that I lack?"""
+
+    version: int
+    """Of the pool record."""
+    numbers: dict[str, int]
+    """Of the lists of revocations, by the grantor's fingerprint."""
+
+
+class Learn(Message[int], frozen=True, namespace="titan"):
+    """Here are rules of the pool. Answers how many of them were news."""
+
+    news: News
+
+
+class HoldGrant(Message[bool], frozen=True, namespace="titan"):
+    """From the node's own user: here is a grant for this node or for you. Whether it is used from now on."""
+
+    grant: bytes
+
+
 class Leave(Message[str], frozen=True, namespace="titan"):
     """From the node's own user: hand over, withdraw, stop."""

@@ -6,8 +6,9 @@ from contextlib import suppress
 
 from titan_overlay.errors import LinkError, RemotableError
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import ObjectId, PoolId
+from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.records import Signed
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Descriptor, check_descriptor
 from titan_overlay.links.links import Links
 from titan_overlay.pool.orders import PINS_MAX, Pins
@@ -18,7 +19,7 @@ ASK_SECONDS = 2.0
 
 async def pins_at(
     links: Links,
-    pool: PoolId,
+    rights: Rights,
     contact: Contact,
     object_id: ObjectId,
     *,
@@ -36,7 +37,7 @@ async def pins_at(
     with suppress(LinkError, RemotableError):
         body = await links.request(contact, contact.id, Pins.wire_type, order, deadline=deadline)
         for raw in codec.decode(body, list[bytes])[:PINS_MAX]:
-            pin = check_descriptor(raw, object_id, pool)
+            pin = check_descriptor(raw, object_id, rights)
             wanted = publisher in (b"", pin.public) and token_hash in (b"", pin.value.token_hash)
             if wanted and pin.value.content is not None:
                 found.append(pin)
@@ -45,7 +46,7 @@ async def pins_at(
 
 async def find_pin(
     links: Links,
-    pool: PoolId,
+    rights: Rights,
     holders: Sequence[Contact],
     object_id: ObjectId,
     *,
@@ -54,7 +55,7 @@ async def find_pin(
 ) -> Signed[Descriptor] | None:
     """One pin, from the first holder that knows it. A holder describes data by any of its pins, not by this one."""
     for holder in holders:
-        found = await pins_at(links, pool, holder, object_id, publisher=publisher, token_hash=token_hash)
+        found = await pins_at(links, rights, holder, object_id, publisher=publisher, token_hash=token_hash)
         if found:
             return found[0]
     return None

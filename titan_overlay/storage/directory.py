@@ -4,7 +4,9 @@
     identity.key    the node's key
     client.key      the key of this user's programs
     pool.key        the pool's key, on the founder's machine only; may be taken off line
-    grants/         signed grants, one a file
+    grants/         signed grants that this user or node has, one a file
+    issued/         signed grants that this user has given, one a file
+    revoked/        the latest list of what this user takes back, one a key that signs
     address         where the running node listens, for programs of this user
     config.toml     settings
     node.db         see `database`
@@ -19,7 +21,6 @@ import logging
 import os
 import select
 import threading
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
@@ -33,11 +34,16 @@ from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.keys import KEY_BYTES, SigningKey
 from titan_overlay.identity.records import MAX_RECORD_BYTES
+from titan_overlay.identity.revocations import RevocationList
 
 _log = logging.getLogger(__name__)
 
 GRANTS_MAX = 256
 """Grants that are kept; a program that asks for more has lost its way."""
+
+ISSUED_MAX = 4096
+"""Grants that were given from here and are remembered."""
+_GRANTS, _ISSUED, _REVOKED = "grants", "issued", "revoked"
 
 _KEY_HEADER = "titan-overlay ed25519 secret key 1"
 _LOCK_TRIES = 10
@@ -102,19 +108,9 @@ class DataDirectory:
         """Path for `SqliteDatabase`."""
         return self.path / "node.db"
 
-    def node_key(self, ambient: Ambient, accept: Callable[[SigningKey], bool] = lambda key: True) -> SigningKey:
-        """The node's key, made on first use.
-
-        Args:
-            accept: whether a new key will do (the static puzzle); more are drawn until one does.
-        """
-        known = _load_key(self.path / "identity.key")
-        if known is not None:
-            return known
-        seed = ambient.token_bytes(KEY_BYTES)
-        while not accept(SigningKey(seed)):
-            seed = ambient.token_bytes(KEY_BYTES)
-        return _make_key(self.path / "identity.key", seed)
+    def node_key(self, seed: bytes) -> SigningKey:
+        """The node's key, made of this seed where there is none yet."""
+        return _load_key(self.path / "identity.key") or _make_key(self.path / "identity.key", seed)
 
     def pool_key(self) -> SigningKey | None:
         """The pool's key, where this is the founder's machine and the key has not been taken away."""
@@ -139,7 +135,7 @@ class DataDirectory:
     def drop_grant(self, raw: bytes) -> None:
         """Forgets a grant (one that has expired); no error where there is none."""
         try:
-            _grant_path(self.path, raw).unlink(missing_ok=True)
+            _record_path(self.path / _GRANTS, raw).unlink(missing_ok=True)
         except OSError as why:
             raise _unusable(self.path, why) from None
 
@@ -235,46 +231,74 @@ class DataDirectory:
         Raises:
             StorageError: too many or too large, or the directory cannot be written.
         """
-        if not 0 < len(raw) <= MAX_RECORD_BYTES:
-            raise StorageError(f"a grant has 1 to {MAX_RECORD_BYTES} bytes, this one {len(raw)}")
-        place = _grant_path(path, raw)
-        if place.exists():
-            return
-        if len(_grant_files(path)) >= GRANTS_MAX:
-            raise StorageError(f"{place.parent} holds {GRANTS_MAX} grants; remove those that have expired")
-        _write(place, raw)
+        _add_record(path / _GRANTS, raw, GRANTS_MAX)
 
     @staticmethod
     def read_grants(path: Path) -> list[bytes]:
-        """All grants that were saved, as signed, in a stable order. Whether they hold is for `grants.check` to say."""
-        found = []
-        for place in _grant_files(path):
-            try:
-                with place.open("rb") as file:
-                    raw = file.read(MAX_RECORD_BYTES + 1)
-            except OSError as why:
-                _log.warning("cannot read %s: %s", place, why.strerror)
-                continue
-            if 0 < len(raw) <= MAX_RECORD_BYTES:
-                found.append(raw)
-            else:
-                _log.warning("%s is not a grant; left out", place)
-        return found
+        """All grants that were saved, as signed, in a stable order. Whether they hold is for `Rights` to say."""
+        return _read_records(path / _GRANTS, GRANTS_MAX, MAX_RECORD_BYTES)
+
+    @staticmethod
+    def note_issued(path: Path, raw: bytes) -> None:
+        """Keeps a grant that was given to somebody, so that it can be named and taken back. Errors as `add_grant`."""
+        _add_record(path / _ISSUED, raw, ISSUED_MAX)
+
+    @staticmethod
+    def read_issued(path: Path) -> list[bytes]:
+        """All grants that were given from here, as signed."""
+        return _read_records(path / _ISSUED, ISSUED_MAX, MAX_RECORD_BYTES)
+
+    @staticmethod
+    def save_revocations(path: Path, grantor: NodeId, raw: bytes) -> None:
+        """Keeps the latest list of what a key takes back."""
+        _write(path / _REVOKED / f"{grantor.hex()[:32]}.list", raw)
+
+    @staticmethod
+    def read_revocations(path: Path) -> list[bytes]:
+        """The latest list of each key that took something back from here, as signed."""
+        return _read_records(path / _REVOKED, GRANTS_MAX, RevocationList.LIMIT)
 
 
 def _unusable(path: Path, why: OSError) -> StorageError:
     return StorageError(f"cannot write the data directory {path}: {why.strerror}; choose another with --data DIR")
 
 
-def _grant_path(path: Path, raw: bytes) -> Path:
-    return path / "grants" / f"{sha256(raw).hexdigest()[:32]}.grant"
+def _record_path(place: Path, raw: bytes) -> Path:
+    return place / f"{sha256(raw).hexdigest()[:32]}.grant"
 
 
-def _grant_files(path: Path) -> list[Path]:
+def _record_files(place: Path, at_most: int) -> list[Path]:
     try:
-        return sorted((path / "grants").glob("*.grant"))[:GRANTS_MAX]
+        return sorted(place.glob("[!.]*"))[:at_most]
     except OSError:
         return []
+
+
+def _add_record(place: Path, raw: bytes, at_most: int) -> None:
+    if not 0 < len(raw) <= MAX_RECORD_BYTES:
+        raise StorageError(f"a grant has 1 to {MAX_RECORD_BYTES} bytes, this one {len(raw)}")
+    path = _record_path(place, raw)
+    if path.exists():
+        return
+    if len(_record_files(place, at_most)) >= at_most:
+        raise StorageError(f"{place} holds {at_most} grants; remove those that have expired")
+    _write(path, raw)
+
+
+def _read_records(place: Path, at_most: int, size_max: int) -> list[bytes]:
+    found = []
+    for path in _record_files(place, at_most):
+        try:
+            with path.open("rb") as file:
+                raw = file.read(size_max + 1)
+        except OSError as why:
+            _log.warning("cannot read %s: %s", path, why.strerror)
+            continue
+        if 0 < len(raw) <= size_max:
+            found.append(raw)
+        else:
+            _log.warning("%s is not a grant; left out", path)
+    return found
 
 
 def _make_key(place: Path, seed: bytes) -> SigningKey:

@@ -13,6 +13,7 @@ memory database. Same seed, same run: `sim.trace_hash` covers every packet, its 
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -22,10 +23,12 @@ from titan_overlay.ambient import SIMULATED_EPOCH, Ambient, Random
 from titan_overlay.client import Pool, Receipt
 from titan_overlay.config import NodeConfig
 from titan_overlay.connect import opened
-from titan_overlay.identity import grants, names
+from titan_overlay.identity import grants, names, records
 from titan_overlay.identity.grants import JoinLine, Right
-from titan_overlay.identity.ids import ObjectId, PoolId
+from titan_overlay.identity.ids import ObjectId, PoolId, solves_puzzle
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.poolrecord import PoolRecord
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Policy
 from titan_overlay.member import Member
 from titan_overlay.node import Node
@@ -45,6 +48,8 @@ SETTLE_SECONDS = 30.0
 JOIN_PATIENCE = 120.0
 """A node that has not joined by then is an error, not a wait for ever."""
 YEAR = 365 * 86400.0
+NODE_RIGHTS = Right.JOIN | Right.CALL | Right.HOST | Right.PUBLISH | Right.DELETE
+RULES = PoolRecord(version=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +74,7 @@ class Machine:
 class SimulatedNode:
     """One machine and the node on it; stays when the node is killed, so that it can be started again."""
 
-    __slots__ = ("database", "disk", "host", "key", "machine", "node", "number", "started_at", "stopped_at")
+    __slots__ = ("database", "disk", "grants", "host", "key", "machine", "node", "number", "started_at", "stopped_at")
 
     def __init__(self, number: int, host: Host, key: SigningKey, machine: Machine, database: Database) -> None:
         self.number = number
@@ -78,6 +83,8 @@ class SimulatedNode:
         self.machine = machine
         self.database = database
         self.disk = MemoryDisk()
+        self.grants: list[bytes] = []
+        """With which its node starts."""
         self.node: Node | None = None
         self.started_at = self.stopped_at = 0.0
 
@@ -121,9 +128,10 @@ class SimulatedPool:
         contacts: through which nodes that live one joins; two at random by default.
         database: makes the database of a node; one of your own may watch what is written.
         join_gap: seconds between two nodes that start.
+        rules: what holds in the pool. By default anybody may join and send, and ids cost nothing.
 
-    Every node has the right to host and to publish; `user` is the key that clients publish with, and every node
-    accepts its code.
+    Every node has the right to join, call, host, publish and delete; `user` is the key that clients publish with, and
+    every node accepts its code.
     """
 
     def __init__(
@@ -136,6 +144,7 @@ class SimulatedPool:
         contacts: "Callable[[SimulatedNode], Sequence[SimulatedNode]] | None" = None,
         database: Callable[[int], Database] | None = None,
         join_gap: float = JOIN_GAP_SECONDS,
+        rules: PoolRecord = RULES,
     ) -> None:
         if nodes < 1:
             raise ValueError("a pool has at least one node")
@@ -154,13 +163,8 @@ class SimulatedPool:
         self._clients = AsyncExitStack()
         self._client_count = 0
         self._stopping: set[asyncio.Task[None]] = set()
-        self._grant = grants.issue(
-            self.pool_key,
-            self.id,
-            grants.BEARER,
-            Right.JOIN | Right.CALL | Right.HOST | Right.PUBLISH | Right.DELETE,
-            expires=SIMULATED_EPOCH + 10 * YEAR,
-        ).raw
+        self.rules = rules
+        self._record = records.sign(rules, self.pool_key, self.id).raw
         self.loop: VirtualLoop
         self.network: MemoryNetwork
 
@@ -207,18 +211,28 @@ class SimulatedPool:
         there = self.random.choice(self.live()) if node is None else self._of(node)
         return PoolThere(there.running, self.network, there.ip)
 
-    async def client(self, *, user: SigningKey | None = None, through: "int | SimulatedNode | None" = None) -> Pool:
-        """A new light client on a machine of its own, closed with the pool. It publishes as `user`."""
+    async def client(
+        self,
+        *,
+        user: SigningKey | None = None,
+        through: "int | SimulatedNode | None" = None,
+        grants: Sequence[bytes] | None = None,
+    ) -> Pool:
+        """A new light client on a machine of its own, closed with the pool. It publishes as `user`.
+
+        Args:
+            grants: of that user; None: one of all that nodes may do.
+        """
         number, self._client_count = self._client_count, self._client_count + 1
         host = self.network.host()
         member = Member(
             self._key(f"client/{number}"),
-            self.id,
+            self.rights(),
             Ambient.seeded(f"{self.seed}/client/{number}", self.loop),
             NodeConfig(),
             user=user or self.user,
             client=True,
-            grants=[self._grant],
+            grants=[self.grant(user or self.user)] if grants is None else list(grants),
             secure=False,
         )
         contact = self.random.choice(self.live()) if through is None else self._of(through)
@@ -330,6 +344,17 @@ class SimulatedPool:
 
     # ---- inside ----------------------------------------------------------------------------------------------
 
+    def rights(self) -> Rights:
+        """The rights of the pool, as somebody knows them who knows nothing but its record."""
+        return Rights(self.id, self._record)
+
+    def grant(self, key: SigningKey, rights: Right = NODE_RIGHTS, names: str = "*", *, depth: int = 0) -> bytes:
+        """A signed grant of the pool's key, from now on for a year. `depth`: times that it may be passed on."""
+        now = SIMULATED_EPOCH + self.loop.time()
+        return grants.issue(
+            self.pool_key, self.id, key.id, rights, now=now, expires=now + YEAR, pattern=names, depth=depth
+        ).raw
+
     def _key(self, what: str) -> SigningKey:
         return SigningKey(hashlib.sha256(f"titan/simulated/{self.seed}/{what}".encode()).digest())
 
@@ -344,8 +369,12 @@ class SimulatedPool:
         return JoinLine(there.ip, PORT, self.id, there.key.id)
 
     def key_of(self, number: int) -> SigningKey:
-        """The key of the node with that number, whether it is there already or not, unless its machine has its own."""
-        return self._key(f"node/{number}")
+        """The key of the node with that number, whether it is there already or not, unless its machine has its own.
+
+        It solves the pool's puzzle.
+        """
+        tries = (self._key(f"node/{number}" + "+" * more) for more in itertools.count())
+        return next(key for key in tries if solves_puzzle(key.id, self.rules.puzzle_bits))
 
     def make_node(self, machine: Machine | None = None) -> SimulatedNode:
         """A machine without a running node; `start_node` starts it."""
@@ -354,6 +383,7 @@ class SimulatedPool:
         host = self.network.host(machine.ip, upload=machine.upload, download=machine.download, loss=machine.loss)
         key = machine.key or self.key_of(number)
         there = SimulatedNode(number, host, key, machine, self._database(number))
+        there.grants.append(self.grant(there.key))
         self.nodes.append(there)
         return there
 
@@ -368,13 +398,13 @@ class SimulatedPool:
         incarnation = f"{self.seed}/node/{there.number}/{self.now:.6f}"
         node = Node(
             there.key,
-            self.id,
+            self.rights(),
             Ambient.seeded(incarnation, self.loop),
             config,
             database=there.database,
             disk=there.disk,
             founder=there.number == 0,
-            grants=[self._grant],
+            grants=there.grants,
             secure=False,
         )
         there.machine.prepare(node)

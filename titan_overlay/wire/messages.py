@@ -36,7 +36,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     """Whether the sender accepts links itself (a node), or not (a client)."""
     public: bytes
     port: int = 0
-    grant: bytes = b""
+    credentials: bytes = b""
+    """`identity.credentials.Credentials`: for whom the sender speaks, and its grants."""
 
 
 class Send(msgspec.Struct, array_like=True, gc=False):

@@ -14,10 +14,9 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, DeadlineExceeded, Forbidden, Gone, NotFound, Unavailable
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.grants import Right, allows
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Advertisement, Content, Descriptor, check_descriptor, newer
+from titan_overlay.identity.statements import Advertisement, Content, Descriptor, check_descriptor, may_host, newer
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.overlay import Found, Overlay
 from titan_overlay.pool.finding.hedging import each_of, hedged
@@ -187,20 +186,19 @@ class Places:
         return [each for each in holders if each.value.version > found.tombstone.value.version]
 
     def may_host(self, advertisement: Signed[Advertisement], descriptor: Signed[Descriptor]) -> bool:
-        """Whether this holder has the right to hold this object. Data verifies itself; the owner's own node may."""
-        value = descriptor.value
-        if value.policy.bound:
-            return value.policy.requires.get("node") in (None, advertisement.signer.hex())
-        if value.kind == "data" or value.policy.hosts == "anyone" or advertisement.public == descriptor.public:
-            return True
-        return advertisement.public == self._overlay.pool or allows(
-            advertisement.value.grant,
-            self._overlay.pool,
-            advertisement.signer,
-            Right.HOST,
-            value.name,
-            self._ambient.wall(),
-        )
+        """Whether this holder has the right to hold this object."""
+        return may_host(advertisement, descriptor, self._overlay.rights, self._ambient.wall())
+
+    def revise(self) -> None:
+        """Rights were taken back: places that stood on them are looked up anew."""
+        for object_id, place in list(self._places.items()):
+            try:
+                if place.descriptor.value.grant:
+                    check_descriptor(place.descriptor.raw, object_id, self._overlay.rights)
+            except (BadMessage, Forbidden):
+                self._places.pop(object_id)
+                continue
+            place.holders = [each for each in place.holders if self.may_host(each, place.descriptor)]
 
     async def _describe(
         self,
@@ -251,7 +249,7 @@ class Places:
             contact, object_id, "titan.Describe", _EMPTY, deadline=_patient(deadline, DESCRIBE_PATIENCE)
         )
         try:
-            return check_descriptor(codec.decode(body, bytes), object_id, self._overlay.pool)
+            return check_descriptor(codec.decode(body, bytes), object_id, self._overlay.rights)
         except (BadMessage, Forbidden) as why:
             self._witness.unproven(contact.id, f"describing {object_id.hex()[:12]}: {why}")
             raise

@@ -267,13 +267,13 @@ class Host:
             raise NotHere("no copy is held here")
         loop = asyncio.get_running_loop()
         now = loop.time()
-        if self._authorize is not None:
-            self._authorize(sender, resident.descriptor)
         runner = resident.runner
         if type not in runner.types:
             if type in QUESTIONS:
                 return self._answer(resident, object_id, type, body)
             raise self._no_handler(resident, type)
+        if self._authorize is not None:  # what an object is, anybody may ask
+            self._authorize(sender, resident.descriptor)
         self._check(resident, body, deadline, now, chain)
         calls = resident.calls
         context = Context(sender, resident.name, bytes(object_id), deadline, now, self._outbound, chain, stream)

@@ -21,9 +21,10 @@ from titan_overlay.errors import (
 )
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.grants import CLOCK_TOLERANCE, Right, allows, ends
-from titan_overlay.identity.ids import ObjectId, PoolId
+from titan_overlay.identity.grants import CLOCK_TOLERANCE, Right
+from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.records import Signed
+from titan_overlay.identity.rights import Rights, ask_for
 from titan_overlay.identity.statements import (
     Advertisement,
     Descriptor,
@@ -31,6 +32,7 @@ from titan_overlay.identity.statements import (
     check_clock,
     check_descriptor,
     check_tombstone,
+    needs_host_grant,
     newer,
 )
 from titan_overlay.links.links import Links
@@ -64,7 +66,7 @@ class Admission:
     def __init__(
         self,
         *,
-        pool: PoolId,
+        rights: Rights,
         me: Sender,
         ambient: Ambient,
         config: NodeConfig,
@@ -77,7 +79,8 @@ class Admission:
         grants: Sequence[bytes],
         labels: Mapping[str, str],
     ) -> None:
-        self._pool = pool
+        self._rights = rights
+        self._pool = rights.pool
         self._me = me
         self._ambient = ambient
         self._config = config
@@ -103,9 +106,7 @@ class Admission:
 
     def host_grant(self, name: str) -> bytes:
         """This node's grant to host the object with that name, the one that lasts longest; or empty."""
-        now = self._ambient.wall()
-        held = [raw for raw in self._grants if allows(raw, self._pool, self._me.id, Right.HOST, name, now)]
-        return max(held, key=lambda raw: ends(raw, self._pool), default=b"")
+        return self._rights.best(self._grants, self._me.id, Right.HOST, name, self._ambient.wall())
 
     @property
     def read_only(self) -> str:
@@ -151,9 +152,10 @@ class Admission:
 
     def _check_code(self, descriptor: Signed[Descriptor]) -> None:
         value = descriptor.value
-        allowed = value.policy.hosts == "anyone" or descriptor.public == self._me.public
-        if not allowed and self._me.public != self._pool and not self.host_grant(value.name):
-            raise Forbidden("this node has no grant to host services; the pool's key gives one with: titan grant")
+        if needs_host_grant(descriptor, self._me.public):
+            now = self._ambient.wall()
+            if not self._rights.allows(self._grants, self._me.id, Right.HOST, value.name, now):
+                raise Forbidden(f"this node has no grant to host services; {ask_for(self._me.public, Right.HOST)}")
         if value.bundle:
             self._bundles.check_trusted(descriptor.public)
         elif value.type not in self._bundles.installed:
@@ -168,7 +170,7 @@ class Admission:
             RemotableError: why not.
         """
         now = self._ambient.wall()
-        descriptor = check_descriptor(order.descriptor, None, self._pool)
+        descriptor = check_descriptor(order.descriptor, None, self._rights)
         value = descriptor.value
         object_id = names.object_id(self._pool, value.name)
         self.check(descriptor, object_id)
@@ -222,7 +224,7 @@ class Admission:
             end = now + value.policy.cache_ttl
             expires = min(expires, end) if expires else end
         elif pins and source.port:  # it is another holder's wish: of a node that holds it for others as well
-            pins += await pins_at(self._links, self._pool, source, object_id)
+            pins += await pins_at(self._links, self._rights, source, object_id)
             expires = self._expires(pins, value.name)
         row = ReplicaRow(object_id, descriptor.raw, now, expires, passing)
         try:
@@ -305,7 +307,7 @@ class Admission:
         has set it, or a grant that ran out, is no reason to forget what was promised to be kept.
         """
         try:
-            descriptor = check_descriptor(row.descriptor, row.object_id, self._pool)
+            descriptor = check_descriptor(row.descriptor, row.object_id, self._rights)
             self.check(descriptor, row.object_id)
         except Gone as why:
             self._not_restored(row, why)
@@ -346,7 +348,7 @@ class Admission:
         """
         now = self._ambient.wall()
         try:
-            tombstone = check_tombstone(raw, self._pool, now)
+            tombstone = check_tombstone(raw, self._rights, now)
         except Forbidden:
             return "wrong token", None
         buried = records.check(tombstone.value.descriptor, Descriptor, self._pool)

@@ -16,13 +16,15 @@ from msgspec.structs import replace
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
-from titan_overlay.errors import BadMessage, LinkError, NotHere, RemotableError, StorageError
-from titan_overlay.identity import grants, names, records
+from titan_overlay.errors import BadMessage, Forbidden, LinkError, NotHere, RemotableError, StorageError
+from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import ID_BYTES, ObjectId, PoolId, fingerprint
+from titan_overlay.identity.grants import Right
+from titan_overlay.identity.ids import ID_BYTES, ObjectId, fingerprint
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Advertisement, Descriptor, Tombstone
+from titan_overlay.identity.rights import Rights
+from titan_overlay.identity.statements import Advertisement, Descriptor, Tombstone, check_descriptor, needs_host_grant
 from titan_overlay.overlay.traffic import PROBE
 from titan_overlay.pool.keeping import lifecycle
 from titan_overlay.pool.keeping.advertiser import LIFE_INTERVALS, Advertiser
@@ -54,7 +56,7 @@ class Keeper:
         self,
         *,
         me: SigningKey,
-        pool: PoolId,
+        rights: Rights,
         ambient: Ambient,
         overlay: Network,
         database: Database,
@@ -64,7 +66,9 @@ class Keeper:
         read_chunk: Callable[[bytes, int], Coroutine[Any, Any, bytes]],
     ) -> None:
         self._me = me.id
-        self._pool = pool
+        self._public = me.public
+        self._rights = rights
+        self._pool = rights.pool
         self._ambient = ambient
         self._overlay = overlay
         self._database = database
@@ -78,7 +82,7 @@ class Keeper:
         self.advertiser = Advertiser(
             overlay,
             me,
-            pool,
+            rights.pool,
             ambient,
             address=lambda: overlay.contact.address,
             interval=config.advertise_interval,
@@ -230,21 +234,44 @@ class Keeper:
         for contact in known:
             self._roster.claim(replica, contact)
         self._rows[object_id] = row
-        value = descriptor.value
-        needs_grant = value.kind != "data" and value.policy.hosts == "granted" and not value.policy.bound
-        grant = self._admission.host_grant(value.name) if needs_grant else b""
-        if grant:
-            replica.counts_until = now + grants.ends(grant, self._pool) - self._ambient.wall()
+        self._advertise(replica, row.sequence)
+        return replica
+
+    def _advertise(self, replica: Replica, sequence: int = 0) -> None:
+        """Advertises it by the right that this node has to hold it now; it counts while that lasts."""
+        now, wall = asyncio.get_running_loop().time(), self._ambient.wall()
+        name = replica.descriptor.value.name
+        grant = b""
+        replica.counts_until = inf
+        if needs_host_grant(replica.descriptor, self._public):
+            grant = self._admission.host_grant(name)
+            if grant:
+                replica.counts_until = now + self._rights.ends(grant) - wall
+            elif not self._rights.allows((), self._me, Right.HOST, name, wall):
+                replica.counts_until = now
         self.advertiser.add(
-            object_id,
-            version=value.version,
-            passing=row.passing,
-            expires=expires,
+            replica.object_id,
+            version=replica.descriptor.value.version,
+            passing=replica.passing,
+            expires=replica.expires,
             grant=grant,
-            sequence=row.sequence,
+            sequence=sequence,
         )
         self._upkeep.touch(replica)
-        return replica
+
+    def revise(self) -> None:
+        """Rights have changed. What may not be published goes; what this node may not host no longer counts."""
+        for object_id, replica in list(self._roster.replicas.items()):
+            descriptor = replica.descriptor
+            try:
+                if descriptor.value.grant:
+                    check_descriptor(descriptor.raw, object_id, self._rights)
+            except (BadMessage, Forbidden) as why:
+                log.warning("replica %s goes: %s", object_id.hex()[:12], why)
+                self._upkeep.spawn(self.drop(replica), "dropping what was revoked")
+                continue
+            if needs_host_grant(descriptor, self._public):
+                self._advertise(replica)
 
     def _remember(self, object_id: ObjectId, sequence: int) -> None:
         row = self._rows.get(object_id)

@@ -9,7 +9,8 @@ import msgspec
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import Conflict, LinkError, RemotableError, Unavailable
-from titan_overlay.identity import grants, names, records
+from titan_overlay.identity import names, records
+from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
@@ -83,8 +84,9 @@ class Publisher:
         full = names.check(names.resolve(name, self._user.public))
         now = self._ambient.wall()
         token = self._ambient.token_bytes(16)
-        grant = self._grant_for(full, now)
-        grants.may_publish(self._user.public, self._user.id, full, grant or None, self._overlay.pool, now)
+        rights = self._overlay.rights
+        grant = rights.best(self._granted, self._user.id, Right.PUBLISH, full, now)
+        rights.check_publish(self._user.public, full, grant, now)
         descriptor = Descriptor(
             name=full,
             kind=kind,
@@ -118,12 +120,6 @@ class Publisher:
                 f"version {place.descriptor.value.version} of {name!r} is published already, a newer one than "
                 f"{descriptor.value.version}; is the clock of this machine behind? see: titan doctor"
             )
-
-    def _grant_for(self, name: str, now: float) -> bytes:
-        for raw in self._granted:
-            if grants.allows(raw, self._overlay.pool, self._user.id, grants.Right.PUBLISH, name, now):
-                return raw
-        return b""
 
     async def publish(self, descriptor: Signed[Descriptor], token: str, runner: Runner, key: str = "") -> Receipt:
         """Offers the object from here, and recruits until `min_copies` nodes hold it.
