@@ -29,6 +29,8 @@ from titan_overlay.errors import (
     error,
 )
 from titan_overlay.identity.statements import Policy
+from titan_overlay.mutable.declare import mutable, readonly
+from titan_overlay.mutable.machine import Change
 from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.hosting.object import idempotent, service
 from titan_overlay.pool.message import Message
@@ -49,6 +51,7 @@ from titan_overlay.version import VERSION as __version__  # noqa: N811 - the nam
 __all__ = [
     "Answer",
     "BadMessage",
+    "Change",
     "ConfigError",
     "Conflict",
     "Context",
@@ -90,6 +93,8 @@ __all__ = [
     "connect_sync",
     "error",
     "idempotent",
+    "mutable",
+    "readonly",
     "send",
     "service",
 ]

@@ -18,14 +18,18 @@ from titan_overlay import deleting, moving
 from titan_overlay.deleting import Outcome
 from titan_overlay.errors import (
     BadMessage,
+    DeadlineExceeded,
     TitanError,
 )
 from titan_overlay.identity import names
 from titan_overlay.identity.ids import fingerprint
 from titan_overlay.identity.statements import Policy
 from titan_overlay.member import Member
+from titan_overlay.mutable import founding, talk
+from titan_overlay.mutable.machine import Change
 from titan_overlay.patience import DEFAULT_TIMEOUT, find, within
 from titan_overlay.pool.finding import census
+from titan_overlay.pool.finding.any_holder import Freshness
 from titan_overlay.pool.finding.reference import Reference
 from titan_overlay.pool.hosting.bundles import Source
 from titan_overlay.pool.hosting.data import ContentSource, DataRunner, open_source
@@ -44,6 +48,7 @@ V = TypeVar("V")
 Builtin = str | bytes | int | float | bool | list[Any] | dict[str, Any]
 
 STREAM_TIMEOUT = 60.0
+WATCH_SECONDS = 3600.0
 MULTICAST_AT_ONCE = 64
 
 
@@ -102,25 +107,70 @@ class Pool:
             places=member.router.places,
         )
         self._reader = Reader(member)
+        self._founders = founding.Founders(member.overlay, member.links, member.ambient)
 
     # ---- messages --------------------------------------------------------------------------------------------
 
     @overload
-    async def send(self, name: str, message: Message[R], *, timeout: float = ...) -> R: ...
+    async def send(self, name: str, message: Message[R], *, timeout: float = ..., once: str = ...) -> R: ...
     @overload
-    async def send(self, name: str, message: Builtin, *, timeout: float = ...) -> Any: ...
-    async def send(self, name: str, message: Any, *, timeout: float = DEFAULT_TIMEOUT) -> Any:
+    async def send(self, name: str, message: Builtin, *, timeout: float = ..., once: str = ...) -> Any: ...
+    async def send(self, name: str, message: Any, *, timeout: float = DEFAULT_TIMEOUT, once: str = "") -> Any:
         """Sends a message to the object with this name and returns its reply.
 
         Args:
             timeout: seconds for everything: finding the object, trying holders, the answer.
+            once: a key of your own for it (`"rent-11"`): a mutable object executes it at most once a day, even if
+                this program is started anew and sends it again; another message under the same key is a Conflict.
 
         Raises:
             NotFound, Gone, Forbidden, BadMessage, Unavailable, DeadlineExceeded, Overloaded, RemoteError
         """
         type_name, body = encode_message(message)
         deadline = asyncio.get_running_loop().time() + timeout
-        return decode_reply(message, await self._router.call(name, type_name, body, deadline=deadline))
+        return decode_reply(message, await self._router.call(name, type_name, body, deadline=deadline, once=once))
+
+    @overload
+    async def read(self, name: str, message: Message[R], *, stale_ok: bool = ..., timeout: float = ...) -> R: ...
+    @overload
+    async def read(self, name: str, message: Builtin, *, stale_ok: bool = ..., timeout: float = ...) -> Any: ...
+    async def read(self, name: str, message: Any, *, stale_ok: bool = False, timeout: float = DEFAULT_TIMEOUT) -> Any:
+        """Asks a mutable object something that changes nothing (its handler is declared `@titan.readonly`).
+
+        The answer is linearizable: it shows all that was acknowledged before the question was asked.
+
+        Args:
+            stale_ok: any member's state will do, even if others are ahead.
+
+        Raises:
+            BadMessage: the handler may change the object; and as `send`.
+        """
+        type_name, body = encode_message(message)
+        deadline = asyncio.get_running_loop().time() + timeout
+        read: Freshness = "stale" if stale_ok else "latest"
+        return decode_reply(message, await self._router.call(name, type_name, body, deadline=deadline, read=read))
+
+    async def watch(self, name: str, *, start: int = 0) -> AsyncGenerator[Change, None]:
+        """The changes of a mutable object: every message that it executed, once, in order, whichever members fail.
+
+        Args:
+            start: number of the first change wanted (the last one's `number` + 1 resumes); 0: those to come.
+
+        Raises:
+            Conflict: that one is not kept any more.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            deadline = loop.time() + WATCH_SECONDS
+            items = self._router.stream(name, talk.WATCH, codec.encode(talk.Watch(start)), deadline=deadline)
+            try:
+                async with aclosing(items):
+                    async for raw in items:
+                        change = codec.decode(raw, Change)
+                        start = change.number + 1
+                        yield change
+            except DeadlineExceeded:
+                continue  # one stream does not live for ever; the next goes on where it ended
 
     @overload
     async def ask(self, name: str, message: Message[R], *, timeout: float = ...) -> Answer[R]: ...
@@ -212,16 +262,22 @@ class Pool:
         packed = Source.of(source, self._member.user, self._member.overlay.pool)
         packed.check_name(name)
         packed.check_policy(policy or packed.policy)
-        described = self._publisher.describe(
+        describe = functools.partial(
+            self._publisher.describe,
             name,
-            "service",
-            policy or packed.policy,
+            packed.kind,
             type=packed.type,
             bundle=packed.digest,
             idempotent=packed.idempotent,
         )
         async with within(timeout, f"publishing {name!r}"):
-            return await self._publisher.publish(*described, packed.runner())
+            if packed.kind != "mutable":
+                return await self._publisher.publish(*describe(policy or packed.policy), packed.runner())
+            settled = founding.settled(policy or packed.policy)
+            draft, _ = describe(settled)
+            members = await self._founders.find(draft, self._router.object_id(name), settled.min_copies)
+            described = describe(settled, members=tuple(sorted(each.id for each in members)))
+            return await self._publisher.publish(*described, packed.runner(), members=members)
 
     async def put(
         self,

@@ -23,6 +23,7 @@ from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Descriptor, check_caller
 from titan_overlay.links.links import Limits, Links, Peer
 from titan_overlay.links.shared import Reply
+from titan_overlay.mutable.caller import GroupCaller
 from titan_overlay.overlay.asking import ask_record
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.finding.router import Router
@@ -144,6 +145,9 @@ class Member:
             self.ambient,
             self.conduct,
             places_max=self.config.holder_cache_entries,
+        )
+        self.router.callers["mutable"] = GroupCaller(
+            self.router.places, self.links, self.host, self.me, self.router.any_holder, self.ambient
         )
         self.recruiter = Recruiter(self.overlay, self.links, self.ambient, self.conduct)
         self.gossip = Gossip(self.overlay, self.links, self.rights, self.ambient, self.spawn)

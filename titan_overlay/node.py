@@ -20,10 +20,13 @@ from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.rights import Rights
-from titan_overlay.identity.statements import Descriptor
+from titan_overlay.identity.statements import Descriptor, check_descriptor
 from titan_overlay.links.links import Peer
 from titan_overlay.links.shared import Reply
 from titan_overlay.member import Member
+from titan_overlay.mutable.groups import PeerLinks
+from titan_overlay.mutable.log import Log
+from titan_overlay.mutable.runner import Members
 from titan_overlay.node_object import NodeObject
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.hosting.budget import Cpu, Upload, is_loopback
@@ -46,6 +49,8 @@ log = logging.getLogger("titan")
 
 SAVE_PEERS_SECONDS = 300.0
 SAVED_PEERS = 64
+LOCATE_SECONDS = 4.0
+FORWARD_SECONDS = 10.0
 PORT_TRIES = 8
 BLOBS_KEPT = "blobs kept"
 """Setting: the database was once damaged, so contents that it does not name may be all that is left of something."""
@@ -82,6 +87,8 @@ class Node(Member):
         self.founder = founder
         self.database = database
         self.blobs = Blobs(disk, config.max_bytes)
+        self._disk = disk
+        self._log: Log
         self.reason = "" if founder else "has not been dialled back yet"
         self.labels = {"node": key.id.hex(), **config.labels}
         self._stopping = asyncio.Event()
@@ -106,6 +113,7 @@ class Node(Member):
         """
         self._started = asyncio.get_running_loop().time()
         await self.blobs.open()
+        self._log = await Log.open(self._disk, self.key.id, self.ambient)
         await self._clear_away()
         interface, port = parse_address(self.config.listen)
         await self._open_both(interface, port)
@@ -181,6 +189,15 @@ class Node(Member):
     def _furnish(self) -> None:
         """Builds the rooms that hold replicas."""
         trusted = frozenset([self.owner.public, *(bytes.fromhex(text) for text in self.config.trust)])
+        self.groups = Members(
+            self.key.id,
+            self.ambient,
+            PeerLinks(self.links, self._locate),
+            self._disk,
+            self._log,
+            may_speak=self._is_member,
+            forward=self._forward,
+        )
         self.admission = Admission(
             rights=self.rights,
             me=self.me,
@@ -191,7 +208,10 @@ class Node(Member):
             database=self.database,
             blobs=self.blobs,
             bundles=BundleLoader(trusted, self.overlay.pool),
-            makers={"service": lambda code, descriptor: runner_of(*code)},
+            makers={
+                "service": lambda code, descriptor, object_id: runner_of(*code),
+                "mutable": self.groups.runner,
+            },
             grants=self.grants,
             labels=self.labels,
         )
@@ -302,6 +322,10 @@ class Node(Member):
         if hasattr(self, "keeper"):
             await self.keeper.close()
         await super().close()
+        if hasattr(self, "groups"):
+            await self.groups.close()
+        if hasattr(self, "_log"):
+            await self._log.close()
 
     async def _save_peers(self) -> None:
         while True:
@@ -327,12 +351,31 @@ class Node(Member):
     def copies(self, object_id: ObjectId) -> int:
         return self.keeper.copies(object_id) or 1
 
+    # ---- groups ------------------------------------------------------------------------------------------------
+
+    async def _locate(self, node: NodeId) -> Contact:
+        deadline = asyncio.get_running_loop().time() + LOCATE_SECONDS
+        return await self.router.node_contact(ObjectId(node), deadline)
+
+    async def _is_member(self, origin: ObjectId, node: NodeId) -> bool:
+        deadline = asyncio.get_running_loop().time() + LOCATE_SECONDS
+        place = await self.router.places.find(origin, deadline=deadline)
+        return place.descriptor.value.kind == "mutable" and any(each.signer == node for each in place.holders)
+
+    async def _forward(self, origin: ObjectId, number: int, name: str, type: str, body: bytes) -> None:
+        deadline = asyncio.get_running_loop().time() + FORWARD_SECONDS
+        await self.router.call(name, type, body, deadline=deadline, origin=(origin, number))
+
     # ---- what the node object asks -----------------------------------------------------------------------------
 
     async def take(self, order: Recruit) -> Accepted:
         peer = self.links.peer_of(NodeId(order.source))
         contact = Contact(peer.id, peer.ip, peer.port) if peer else Contact(self.key.id, "", 0)
         return await self.admission.recruit(order, contact, self.keeper.hold)
+
+    def may_host(self, descriptor: bytes) -> None:
+        signed = check_descriptor(descriptor, None, self.rights)
+        self.admission.check(signed, names.object_id(self.overlay.pool, signed.value.name))
 
     async def bury(self, tombstone: bytes) -> str:
         outcome, proven = await self.admission.bury(tombstone)

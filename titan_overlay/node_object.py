@@ -18,6 +18,7 @@ from titan_overlay.pool.orders import (
     Holdings,
     Learn,
     Leave,
+    MayHost,
     Neighbours,
     News,
     NodeInfo,
@@ -34,6 +35,7 @@ class NodeActions(Protocol):
     """What the node object needs of the node around it."""
 
     async def take(self, order: Recruit) -> Accepted: ...
+    def may_host(self, descriptor: bytes) -> None: ...
     async def bury(self, tombstone: bytes) -> str: ...
     def pins(self, order: Pins) -> list[bytes]: ...
     async def step_down(self, order: StepDown, sender: Sender) -> bool: ...
@@ -58,6 +60,10 @@ class NodeObject:
     async def recruit(self, order: Recruit) -> Accepted:
         """Take a replica."""
         return await self._node.take(order)
+
+    async def may_host(self, order: MayHost) -> None:
+        """Whether it would take a replica."""
+        self._node.may_host(order.descriptor)
 
     async def bury(self, order: Bury) -> str:
         """Delete a replica, with proof."""

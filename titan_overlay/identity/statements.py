@@ -113,6 +113,8 @@ class Descriptor(Record, frozen=True, array_like=True, omit_defaults=True):
     """Message types that may run more than once; `*`: all."""
     grant: bytes = b""
     """The publisher's grant, where the name needs one."""
+    members: tuple[Id, ...] = ()
+    """Mutable objects: the nodes that found its group."""
 
 
 class Advertisement(Record, frozen=True, array_like=True, omit_defaults=True):

@@ -100,6 +100,29 @@ class Requests(Connection):
         known.latency = took if known.latency is None else known.latency + (took - known.latency) * _SMOOTHING
         return reply
 
+    def tell(self, object_id: bytes, type: str, body: bytes, deadline: float) -> None:
+        """A request whose answer nobody waits for, without a task. The link must be usable; a lost one is lost."""
+        shared = self.shared
+        self.used = self._time()
+        id = shared.next_id
+        shared.next_id = id + 1
+        future: asyncio.Future[bytes] = self._future()
+        slot = shared.deadlines.slot(deadline)
+
+        def over(done: asyncio.Future[bytes]) -> None:
+            slot.pop(id, None)
+            self._calls.pop(id, None)
+            if not done.cancelled():
+                done.exception()  # looked at
+            if self._bye_received:
+                self._part_if_done()
+
+        future.add_done_callback(over)
+        self._calls[id] = future
+        slot[id] = future
+        self._write_send(Send(id, _milliseconds(deadline - self.used), object_id, type, msgspec.Raw(body), 0, ()))
+        shared.counters.requests_sent += 1
+
     def _write_send(self, send: Send) -> None:
         try:
             if self.in_flight == 1:

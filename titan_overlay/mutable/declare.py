@@ -47,6 +47,7 @@ class MutableType(ServiceType):
         if version < 1:
             raise TypeError(f"{cls.__name__}: version counts from 1")
         self.version = version
+        self.idempotent = tuple(sorted(each.type for each in self.handlers.values() if each.readonly))
         self.own_snapshots = _has(cls, "snapshot") and _has(cls, "restore")
         self.state = None if self.own_snapshots else StateFields(cls, version)
 

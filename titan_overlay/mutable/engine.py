@@ -301,6 +301,9 @@ class Engine(Protocol):
     shell begins with `TimerDue`.
     """
 
+    leader: bytes | None
+    """Who leads, as far as this member knows."""
+
     def step(self, event: Event, now: float) -> Ready:
         """Takes one event in. Total: a message that makes no sense is dropped, and counted."""
         ...

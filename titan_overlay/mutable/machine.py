@@ -10,6 +10,7 @@ executes again what has come since: handlers are deterministic, so that ends whe
 
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -263,7 +264,7 @@ class Machine:
         return digest.digest()
 
     def snapshot(self) -> Iterator[bytes]:
-        """The state in chunks, the same bytes at all members."""
+        """The state as it is now in chunks, the same bytes at all members; it may go on while they are taken."""
         own = _Own(
             self.height,
             self.now,
@@ -273,13 +274,14 @@ class Machine:
             self.timers,
             self._sessions.keep(),
         )
-        yield codec.encode(own)
+        head = codec.encode(own)
         if self.kind.state is None:
-            yield from self.instance.snapshot()
-            return
+            # A generator begins at its first step: taken here, so that it sees the state of this moment.
+            rest = iter(self.instance.snapshot())
+            return chain([head, *islice(rest, 1)], rest)
         state = self.kind.state.encode(self.instance)
-        for start in range(0, len(state), SNAPSHOT_CHUNK_BYTES):
-            yield state[start : start + SNAPSHOT_CHUNK_BYTES]
+        size = SNAPSHOT_CHUNK_BYTES
+        return chain([head], (state[start : start + size] for start in range(0, len(state), size)))
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Puts a snapshot in the place of the state.

@@ -247,7 +247,9 @@ class Raft:
     def _await_leader(self) -> None:
         """Sets the election timer; drawn at random, so that seldom two stand at once (section 5.2)."""
         if self.votes_here:
-            election = self.settings.election if self.quorum > 1 else 0.0
+            # Alone, nobody else can stand; but a candidate still waits for its own vote to be on disk.
+            alone = self.quorum == 1 and self.role is not Role.CANDIDATE
+            election = 0.0 if alone else self.settings.election
             self._timeout = self._random.uniform(election, 2 * election)
             self.set_timer(self._timeout)
 

@@ -24,6 +24,12 @@ class Recruit(Message[Accepted], frozen=True, namespace="titan"):
     passing: bool = False
 
 
+class MayHost(Message[None], frozen=True, namespace="titan"):
+    """Would you hold this, if you were asked to? Refused as `Recruit` would be."""
+
+    descriptor: bytes
+
+
 class Bury(Message[str], frozen=True, namespace="titan"):
     """A signed tombstone. Answers `deleted`, `wrong token`, `nothing to delete` or `already gone`."""
 

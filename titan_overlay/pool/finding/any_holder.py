@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from hashlib import sha256
+from typing import Literal
 
 import msgspec
 
@@ -37,16 +38,36 @@ HEDGE_SECONDS = (0.6, 2.0)
 QUICK_SECONDS = 0.2
 """A holder that has answered faster than this, on the average, is on the beaten path."""
 
-_HARMLESS = frozenset({"titan.Ping", "titan.Info", "titan.Stats", "titan.Schema", "titan.Describe"})
+HARMLESS = frozenset({"titan.Ping", "titan.Info", "titan.Stats", "titan.Schema", "titan.Describe"})
 """Built-in messages that change nothing, whatever the object."""
+
+
+Freshness = Literal["latest", "stale"]
 
 
 class Request:
     """One message on its way."""
 
-    __slots__ = ("body", "chain", "deadline", "object_id", "tally", "type")
+    __slots__ = ("body", "chain", "deadline", "object_id", "once", "origin", "read", "tally", "type")
 
-    def __init__(self, object_id: ObjectId, type: str, body: bytes, deadline: float, chain: tuple[bytes, ...]) -> None:
+    def __init__(
+        self,
+        object_id: ObjectId,
+        type: str,
+        body: bytes,
+        deadline: float,
+        chain: tuple[bytes, ...],
+        *,
+        once: str = "",
+        read: Freshness | None = None,
+        origin: tuple[bytes, int] | None = None,
+    ) -> None:
+        self.origin = origin
+        """Object in whose outbox it stands, and its number there; None: it comes from no outbox."""
+        self.once = once
+        """The sender's own key: a mutable object executes it at most once, whoever sends it again."""
+        self.read = read
+        """It is a question that must change nothing; `stale`: an earlier state will do. None: a message."""
         self.object_id = object_id
         self.type = type
         self.body = body
@@ -107,6 +128,8 @@ class Tries:
 
 class AnyHolder:
     """The caller of data and services."""
+
+    any_copy = True
 
     def __init__(self, places: Places, links: Links, ambient: Ambient, witness: Witness) -> None:
         self._places = places
@@ -188,12 +211,52 @@ class AnyHolder:
     async def __call__(self, place: Place, request: Request) -> bytes:
         """Try holders until one answers; look up anew once when none of those known did."""
         descriptor = place.descriptor.value
+        if request.once or request.read:
+            raise BadMessage(
+                f"{descriptor.name!r} is a {descriptor.kind}: only mutable objects know once, read and watch"
+            )
         tries = Tries(descriptor.name)
         call = self._hedged if is_idempotent(descriptor, request.type) else self._one_by_one
         answer = await call(place, request, tries)
         if answer is None:
             raise tries.failure
         return answer
+
+    def stream(self, place: Place, request: Request) -> AsyncIterator[bytes]:
+        """The items that a holder answers with. Another is tried until the first item."""
+        contacts = [contact_of(each) for each in self.by_preference(place.holders)]
+        return self.stream_from(contacts, place.descriptor.value.name, request)
+
+    async def stream_from(self, contacts: Sequence[Contact], name: str, request: Request) -> AsyncIterator[bytes]:
+        """The same, from these alone.
+
+        Raises:
+            Unavailable: none answers, or the stream broke (`maybe_executed`).
+        """
+        failure: Exception = Unavailable(f"no holder of {name!r} answers")
+        object_id = request.object_id
+        for contact in contacts:
+            begun = False
+            patience = asyncio.get_running_loop().time() + DIAL_PATIENCE
+            try:
+                await self._links.connect(contact, deadline=min(request.deadline, patience))
+                async for item in self._links.stream(
+                    contact,
+                    request.object_id,
+                    request.type,
+                    request.body,
+                    deadline=request.deadline,
+                    chain=request.chain,
+                ):
+                    begun = True
+                    yield item
+                return
+            except (LinkError, NotHere, Overloaded) as why:
+                self._places.forget_holder(object_id, contact.id)
+                failure = why
+                if begun:
+                    raise Unavailable(f"the stream from {name!r} broke: {why}", maybe_executed=True) from None
+        raise failure if isinstance(failure, RemotableError) else Unavailable(f"no holder of {name!r}: {failure}")
 
     async def _candidates(self, place: Place, request: Request, tries: "Tries") -> AsyncIterator[Contact]:
         """The holders known, then those that look-ups bring, for as long as each brings one that is new."""
@@ -285,7 +348,7 @@ class AnyHolder:
 def is_idempotent(descriptor: Descriptor, type: str) -> bool:
     """Whether a message of this type may run more than once."""
     declared = descriptor.idempotent
-    return descriptor.kind == "data" or type in declared or type in _HARMLESS or "*" in declared
+    return descriptor.kind == "data" or type in declared or type in HARMLESS or "*" in declared
 
 
 def _check_content(descriptor: Descriptor, request: Request, answer: bytes) -> None:

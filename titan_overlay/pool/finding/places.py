@@ -7,7 +7,7 @@ ObjectId -> place known?            believed for `PLACE_SECONDS`, corrected by w
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from titan_overlay.ambient import Ambient
@@ -66,11 +66,22 @@ class Place:
 
 
 class Places:
-    """Knows, or finds out, where objects live."""
+    """Knows, or finds out, where objects live.
+
+    Args:
+        own: the descriptor of what is held here.
+    """
 
     def __init__(
-        self, overlay: Overlay, links: Links, ambient: Ambient, witness: Witness, remembered_max: int = PLACES_MAX
+        self,
+        overlay: Overlay,
+        links: Links,
+        ambient: Ambient,
+        witness: Witness,
+        remembered_max: int = PLACES_MAX,
+        own: Callable[[ObjectId], Signed[Descriptor] | None] = lambda object_id: None,
     ) -> None:
+        self._own = own
         self._remembered_max = remembered_max
         self._witness = witness
         self._overlay = overlay
@@ -213,6 +224,7 @@ class Places:
         one, or what was shown is doubted, those get a little longer.
         """
         newest = max((each.value.version for each in holders), default=0)
+        known = known or self._own(object_id)
         if known is not None and known.value.version >= newest and not self._is_doubted(object_id, known):
             return known
         self._ambient.random.shuffle(order := list(holders))

@@ -7,29 +7,27 @@ name -> ObjectId -> held here?                deliver, without a socket
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Protocol
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import (
-    BadMessage,
     DeadlineExceeded,
     LinkError,
     NotFound,
-    NotHere,
-    Overloaded,
-    RemotableError,
     Unavailable,
 )
 from titan_overlay.identity import names
 from titan_overlay.identity.conduct import Conduct
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Descriptor
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.context import Sender
-from titan_overlay.pool.finding.any_holder import AnyHolder, Request, Tally
-from titan_overlay.pool.finding.places import DIAL_PATIENCE, PLACES_MAX, Place, Places, contact_of
+from titan_overlay.pool.finding.any_holder import AnyHolder, Freshness, Request, Tally
+from titan_overlay.pool.finding.places import PLACES_MAX, Place, Places
 from titan_overlay.pool.finding.votes import Votes
 from titan_overlay.pool.finding.witness import Witness
 from titan_overlay.pool.hosting.host import Host
@@ -38,7 +36,12 @@ from titan_overlay.pool.hosting.host import Host
 class Caller(Protocol):
     """How objects of one kind are called."""
 
+    any_copy: bool
+    """Whether any copy answers for all, one that is held here too."""
+
     async def __call__(self, place: Place, request: Request) -> bytes: ...
+
+    def stream(self, place: Place, request: Request) -> AsyncIterator[bytes]: ...
 
 
 class Router:
@@ -60,10 +63,14 @@ class Router:
         self._host = host
         self._me = me
         self.witness = Witness(conduct, links)
-        self.places = Places(overlay, links, ambient, self.witness, places_max)
+        self.places = Places(overlay, links, ambient, self.witness, places_max, self._own)
         self.any_holder = AnyHolder(self.places, links, ambient, self.witness)
         self.votes = Votes(self.places, self.any_holder, ambient, self.witness, overlay.pool)
         self.callers: dict[str, Caller] = {"data": self.any_holder, "service": self.any_holder}
+
+    def _own(self, object_id: ObjectId) -> Signed[Descriptor] | None:
+        here = self._host.get(object_id)
+        return None if here is None else here.descriptor
 
     # ---- names -----------------------------------------------------------------------------------------------
 
@@ -73,16 +80,29 @@ class Router:
 
     # ---- one message, one reply ------------------------------------------------------------------------------
 
-    async def call(self, name: str, type: str, body: bytes, *, deadline: float, chain: tuple[bytes, ...] = ()) -> bytes:
+    async def call(
+        self,
+        name: str,
+        type: str,
+        body: bytes,
+        *,
+        deadline: float,
+        chain: tuple[bytes, ...] = (),
+        once: str = "",
+        read: Freshness | None = None,
+        origin: tuple[bytes, int] | None = None,
+    ) -> bytes:
         """The encoded reply of the object with this name.
 
         Args:
             deadline: absolute loop time; all tries share it.
+            once, read, origin: as in `Request`.
 
         Raises:
             RemotableError: `NotFound`, `Gone`, `Unavailable`, `DeadlineExceeded`, or what the object answered.
         """
-        return await self._call(name, Request(self.object_id(name), type, body, deadline, chain))
+        how = Request(self.object_id(name), type, body, deadline, chain, once=once, read=read, origin=origin)
+        return await self._call(name, how)
 
     async def ask(self, name: str, type: str, body: bytes, *, deadline: float) -> tuple[bytes, Tally]:
         """As `call`, and how the answer came about."""
@@ -91,7 +111,7 @@ class Router:
 
     async def _call(self, name: str, request: Request) -> bytes:
         deadline = request.deadline
-        if self._host.get(request.object_id) is not None:
+        if self._answered_here(request.object_id):
             return await self._deliver_here(request)
         known = self.places.known(request.object_id)
         if known is not None and self._caller(known) is self.any_holder:
@@ -110,6 +130,11 @@ class Router:
                 maybe_executed=True,
             ) from None
 
+    def _answered_here(self, object_id: ObjectId) -> bool:
+        """Whether it is held here, and this copy may answer for all."""
+        here = self._host.get(object_id)
+        return here is not None and self.callers[here.descriptor.value.kind].any_copy
+
     def _caller(self, place: Place) -> Caller:
         """Who calls objects of this kind; services that are voted on are called in a way of their own."""
         descriptor = place.descriptor.value
@@ -119,42 +144,21 @@ class Router:
 
     async def stream(
         self, name: str, type: str, body: bytes, *, deadline: float, chain: tuple[bytes, ...] = ()
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The encoded items that the object answers with, in order. Another holder is tried until the first item."""
         request = Request(self.object_id(name), type, body, deadline, chain)
-        if self._host.get(request.object_id) is not None:
+        if self._answered_here(request.object_id):
             answer = await self._host.deliver(
                 self._me, request.object_id, type, body, deadline=deadline, chain=chain, stream=True
             )
-            async for item in _items(answer):
-                yield item
-            return
-        if names.space(name) is names.Space.NODE:
-            contacts = [await self._node_contact(request.object_id, deadline)]
+            items = _items(answer)
+        elif names.space(name) is names.Space.NODE:
+            items = self.any_holder.stream_from([await self.node_contact(request.object_id, deadline)], name, request)
         else:
             place = await self.places.find(request.object_id, name=name, deadline=deadline)
-            if self._caller(place) is self.votes:
-                raise BadMessage(f"{name!r} is voted on: a stream of replies cannot be; send the message")
-            contacts = [contact_of(each) for each in self.any_holder.by_preference(place.holders)]
-        failure: Exception = Unavailable(f"no holder of {name!r} answers")
-        for contact in contacts:
-            begun = False
-            try:
-                await self._links.connect(
-                    contact, deadline=min(deadline, asyncio.get_running_loop().time() + DIAL_PATIENCE)
-                )
-                async for item in self._links.stream(
-                    contact, request.object_id, type, body, deadline=deadline, chain=chain
-                ):
-                    begun = True
-                    yield item
-                return
-            except (LinkError, NotHere, Overloaded) as why:
-                self.places.forget_holder(request.object_id, contact.id)
-                failure = why
-                if begun:
-                    raise Unavailable(f"the stream from {name!r} broke: {why}", maybe_executed=True) from None
-        raise failure if isinstance(failure, RemotableError) else Unavailable(f"no holder of {name!r}: {failure}")
+            items = self._caller(place).stream(place, request)
+        async for item in items:
+            yield item
 
     async def _deliver_here(self, request: Request) -> bytes:
         answer = await self._host.deliver(
@@ -170,7 +174,8 @@ class Router:
 
     # ---- nodes -----------------------------------------------------------------------------------------------
 
-    async def _node_contact(self, node: ObjectId, deadline: float) -> Contact:
+    async def node_contact(self, node: ObjectId, deadline: float) -> Contact:
+        """Where a node can be reached. NotFound: it is not in the pool now."""
         peer = self._links.peer_of(NodeId(node))
         if peer is not None:
             return Contact(peer.id, peer.ip, peer.port)
@@ -181,7 +186,7 @@ class Router:
         raise NotFound(f"node:{node.hex()} is not in this pool now", asked=len(nearest))
 
     async def _call_node(self, request: Request) -> bytes:
-        contact = await self._node_contact(request.object_id, request.deadline)
+        contact = await self.node_contact(request.object_id, request.deadline)
         return await self._ask_node(contact, request)
 
     async def _ask_node(self, contact: Contact, request: Request) -> bytes:

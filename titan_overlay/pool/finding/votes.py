@@ -5,7 +5,7 @@ have as much as they like. Who holds the object itself does not come here at all
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
 
 from titan_overlay.ambient import Ambient
@@ -45,12 +45,20 @@ Holder = Signed[Advertisement]
 class Votes:
     """The caller of services with `Policy(votes=...)`."""
 
+    any_copy = True
+
     def __init__(self, places: Places, any_holder: AnyHolder, ambient: Ambient, witness: Witness, pool: PoolId) -> None:
         self._places = places
         self._any_holder = any_holder
         self._ambient = ambient
         self._witness = witness
         self._pool = pool
+
+    def stream(self, place: Place, request: Request) -> AsyncIterator[bytes]:
+        """Raises BadMessage: streams cannot be compared."""
+        raise BadMessage(
+            f"{place.descriptor.value.name!r} is voted on: a stream of replies cannot be; send the message"
+        )
 
     async def __call__(self, place: Place, request: Request) -> bytes:
         """The answer of a majority; `request.tally` says how it came about.

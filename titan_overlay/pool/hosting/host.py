@@ -121,7 +121,7 @@ class Host:
         """Why services take no messages just now (a budget is used up), or empty."""
         self._ambient = ambient
         self.pool = pool
-        self._holder = holder
+        self.holder = holder
         self._copies = copies
         self._authorize = authorize
         self._outbound: Outbound = outbound or _NoOutbound()
@@ -200,7 +200,7 @@ class Host:
 
     def counters(self) -> dict[str, float]:
         """Sums over the objects held now, without the node itself: messages answered, errors, refusals."""
-        calls = [each.calls.counters for key, each in self._residents.items() if key != self._holder]
+        calls = [each.calls.counters for key, each in self._residents.items() if key != self.holder]
         return {
             "messages": sum(each.messages for each in calls),
             "errors": sum(each.errors for each in calls),
@@ -324,7 +324,7 @@ class Host:
         calls = resident.calls
         answer: Any
         if question is Ping:
-            answer = Pong(self._holder.hex(), self._ambient.wall())
+            answer = Pong(self.holder.hex(), self._ambient.wall())
         elif question is Describe:
             answer = resident.descriptor.raw
         elif question is Bundle:
@@ -351,7 +351,7 @@ class Host:
                 policy=descriptor.policy,
                 copies=self._copies(ObjectId(object_id)),
                 since=resident.since,
-                holder=node_name(self._holder),
+                holder=node_name(self.holder),
             )
         return codec.encode(answer)
 

@@ -10,6 +10,7 @@ import msgspec
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import Conflict, LinkError, RemotableError, Unavailable
 from titan_overlay.identity import names, records
+from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
@@ -75,6 +76,7 @@ class Publisher:
         bundle: bytes = b"",
         content: Content | None = None,
         idempotent: tuple[str, ...] = (),
+        members: tuple[NodeId, ...] = (),
     ) -> tuple[Signed[Descriptor], str]:
         """A signed descriptor, and the token that deletes what it describes.
 
@@ -99,6 +101,7 @@ class Publisher:
             content=content,
             idempotent=idempotent,
             grant=grant,
+            members=members,
         )
         return records.sign(descriptor, self._user, self._overlay.pool), token.hex()
 
@@ -121,12 +124,21 @@ class Publisher:
                 f"{descriptor.value.version}; is the clock of this machine behind? see: titan doctor"
             )
 
-    async def publish(self, descriptor: Signed[Descriptor], token: str, runner: Runner, key: str = "") -> Receipt:
+    async def publish(
+        self,
+        descriptor: Signed[Descriptor],
+        token: str,
+        runner: Runner,
+        key: str = "",
+        *,
+        members: Sequence[Contact] = (),
+    ) -> Receipt:
         """Offers the object from here, and recruits until `min_copies` nodes hold it.
 
         Args:
             runner: gives the content or the code to those who are to hold it.
             key: for the receipt.
+            members: ask these, all of them, and no others.
 
         Raises:
             Unavailable: nobody accepts it; the text says why they refused.
@@ -138,7 +150,10 @@ class Publisher:
             if not held_here:
                 self._host.add(descriptor, runner)
             try:
-                accepted, directory = await self._recruit(object_id, descriptor)
+                if members:
+                    accepted, directory = await self._recruit_members(descriptor, members)
+                else:
+                    accepted, directory = await self._recruit(object_id, descriptor)
             finally:
                 if not held_here:
                     await self._host.remove(object_id)
@@ -175,6 +190,22 @@ class Publisher:
                 f"{name!r} is held by {len(accepted)} nodes now, of {voters} distinct owners and subnets, and its "
                 f"policy needs {votes} that vote; it can be called once there are more ({more.explain()})"
             )
+
+    async def _recruit_members(
+        self, descriptor: Signed[Descriptor], members: Sequence[Contact]
+    ) -> tuple[list[Signed[Advertisement]], int]:
+        """Those who were named, each of whom must take it."""
+        all_of_them = await asyncio.gather(
+            *(self._recruiter.recruit(descriptor, count=1, only=contact) for contact in members)
+        )
+        accepted = [each for one in all_of_them for each in one.accepted]
+        if len(accepted) < len(members):
+            why = "; ".join(one.explain() for one in all_of_them if not one.accepted)
+            raise Unavailable(
+                f"{len(accepted)} of {len(members)} members have accepted {descriptor.value.name!r}: {why}; "
+                "publish it again"
+            )
+        return accepted, max(one.directory for one in all_of_them)
 
     async def _recruit(
         self, object_id: ObjectId, descriptor: Signed[Descriptor]

@@ -1,0 +1,46 @@
+"""A mutable object for tests, in a file of its own, because objects travel as the source of their file."""
+
+import titan_overlay as titan
+
+
+class Withdraw(titan.Message[int], frozen=True, namespace="bank"):
+    account: str
+    pence: int
+
+
+class Pay(titan.Message[None], frozen=True, namespace="bank"):
+    bank: str
+    account: str
+    pence: int
+    after: float = 0.0
+
+
+class Deposit(titan.Message[int], frozen=True, namespace="bank"):
+    account: str
+    pence: int
+
+
+@titan.mutable("bank/*", policy=titan.Policy(faults=1))
+class Bank:
+    balances: dict[str, int] = {"rent": 1000}
+
+    def withdraw(self, m: Withdraw) -> int:
+        self.balances[m.account] = self.balances.get(m.account, 0) - m.pence
+        if self.balances[m.account] < 0:
+            raise ValueError("no money")
+        return self.balances[m.account]
+
+    def deposit(self, m: Deposit) -> int:
+        self.balances[m.account] = self.balances.get(m.account, 0) + m.pence
+        return self.balances[m.account]
+
+    def pay(self, m: Pay, ctx: titan.Context) -> None:
+        if m.after:
+            ctx.schedule(m.after, Pay(m.bank, m.account, m.pence))
+            return
+        self.balances[m.account] -= m.pence
+        ctx.send_later(m.bank, Deposit(m.account, m.pence))
+
+    @titan.readonly
+    def balance(self, account: str) -> int:
+        return self.balances.get(account, 0)

@@ -1,0 +1,144 @@
+"""Mutable objects in a whole pool: strict consistency from anywhere, whoever dies."""
+
+import asyncio
+
+import pytest
+
+import titan_overlay as titan
+from tests.sim.bank import Bank, Deposit, Pay, Withdraw
+from titan_overlay.testing.pool import SimulatedPool
+
+pytestmark = pytest.mark.loops("virtual")
+
+
+async def test_a_message_is_executed_once_and_read_from_anywhere() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        receipt = await pool.publish(Bank, "bank/main")
+        assert len(receipt.holders) == 3
+        assert await pool.send("bank/main", Withdraw("rent", 300)) == 700
+        other = await sim.client()
+        assert await other.send("bank/main", Withdraw("rent", 100)) == 600
+        for node in sim.nodes:
+            assert await sim.pool(node).send("bank/main", "rent") == 600
+            assert await sim.pool(node).read("bank/main", "rent") == 600
+
+
+async def test_a_handler_that_raises_is_an_error_and_changes_nothing() -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        with pytest.raises(titan.RemoteError, match="no money"):
+            await pool.send("bank/main", Withdraw("rent", 3000))
+        assert await pool.read("bank/main", "rent") == 1000
+
+
+async def test_the_leader_dies_and_nothing_is_lost_or_done_twice() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        expected = 1000
+        for turn in range(12):
+            if turn == 4:
+                leader = leader_of(sim, "bank/main")
+                sim.kill(leader)
+            expected -= 10
+            assert await pool.send("bank/main", Withdraw("rent", 10)) == expected
+        await sim.restart(leader)
+        await sim.settle(seconds=10)
+        assert await pool.read("bank/main", "rent") == expected
+        assert all(balance(node, "bank/main") == expected for node in sim.holders("bank/main"))
+
+
+def group(node, name):
+    from titan_overlay.identity import names
+
+    resident = node.running.host.get(names.object_id(node.running.overlay.pool, name))
+    return resident.runner.group
+
+
+def leader_of(sim, name):
+    return next(node for node in sim.holders(name) if group(node, name).leads)
+
+
+def balance(node, name):
+    return group(node, name).machine.instance.balances["rent"]
+
+
+async def test_all_members_lose_power_and_come_back() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        for turn in range(5):
+            await pool.send("bank/main", Withdraw("rent", 10), once=f"turn-{turn}")
+        members = sim.holders("bank/main")
+        for node in members:
+            sim.kill(node)
+        with pytest.raises((titan.Unavailable, titan.DeadlineExceeded)):
+            await pool.send("bank/main", Withdraw("rent", 10), timeout=3)
+        for node in members:
+            await sim.restart(node)
+        assert await pool.send("bank/main", Withdraw("rent", 10), once="turn-4", timeout=30) == 950
+        assert await pool.read("bank/main", "rent") == 950
+
+
+async def test_what_is_sent_later_arrives_exactly_once() -> None:
+    async with SimulatedPool(10) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/one")
+        await pool.publish(Bank, "bank/two")
+        for _ in range(5):
+            await pool.send("bank/one", Pay("bank/two", "rent", 100))
+        sim.kill(leader_of(sim, "bank/one"))
+        await sim.settle(seconds=20)
+        assert await pool.read("bank/one", "rent") == 500
+        assert await pool.read("bank/two", "rent") == 1500
+
+
+async def test_a_scheduled_message_comes_at_its_agreed_time() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/one")
+        await pool.publish(Bank, "bank/two")
+        await pool.send("bank/one", Pay("bank/two", "rent", 100, after=60.0))
+        await sim.settle(seconds=50)
+        assert await pool.read("bank/one", "rent") == 1000
+        await sim.settle(seconds=20)
+        assert await pool.read("bank/one", "rent") == 900
+        assert await pool.read("bank/two", "rent") == 1100
+
+
+async def test_who_watches_sees_every_change_once_whichever_member_dies() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        seen: list[titan.Change] = []
+
+        async def watch() -> None:
+            async for change in pool.watch("bank/main", start=1):
+                seen.append(change)
+
+        watching = asyncio.create_task(watch())
+        other = await sim.client()
+        for turn in range(10):
+            if turn == 5:
+                sim.kill(leader_of(sim, "bank/main"))
+            await other.send("bank/main", Deposit("rent", 1))
+        await sim.settle(seconds=10)
+        watching.cancel()
+        assert [change.number for change in seen] == list(range(1, 11))
+
+
+async def test_a_pool_with_too_few_hosts_says_how_many_are_needed() -> None:
+    async with SimulatedPool(2) as sim:
+        pool = await sim.client()
+        with pytest.raises(titan.Unavailable, match="needs 3 members"):
+            await pool.publish(Bank, "bank/main")
+
+
+async def test_one_copy_works_alone() -> None:
+    async with SimulatedPool(1) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=titan.Policy(faults=0))
+        assert await pool.send("bank/main", Withdraw("rent", 300)) == 700
+        assert await sim.pool(sim.nodes[0]).read("bank/main", "rent") == 700

@@ -1,0 +1,260 @@
+"""Calling a mutable object: finds the member that leads, and asks again until there is a reply, which is safe.
+
+A request has a number within a session of this program, or a key of the sender's own (`once`). Members execute each
+at most once. So whatever goes wrong on the way (a leader that dies, a lost answer, a group that moves), the same
+request is simply sent again, to whoever leads now, until the deadline.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.errors import (
+    BadMessage,
+    DeadlineExceeded,
+    LinkError,
+    NotFound,
+    NotHere,
+    Overloaded,
+    Unavailable,
+    WireError,
+    from_wire,
+)
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.links.links import Links
+from titan_overlay.mutable import talk
+from titan_overlay.mutable.requests import OPEN, Reply, Request
+from titan_overlay.pool.context import Sender
+from titan_overlay.pool.finding.any_holder import HARMLESS, AnyHolder
+from titan_overlay.pool.finding.any_holder import Request as Message
+from titan_overlay.pool.finding.places import Place, Places
+from titan_overlay.pool.hosting.host import Host
+from titan_overlay.wire import codec
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 2.0
+"""A member that has not answered for so long may have died with the request: another is asked the same."""
+PAUSE_SECONDS = (0.02, 0.5)
+"""Shortest and longest pause before the group is asked anew: it may be electing."""
+LOOK_AGAIN = 4
+"""After so many members in a row that did not help, the members are looked up anew."""
+SESSIONS_MAX = 1024
+"""Objects of which this program keeps a session open."""
+
+
+class _Session:
+    """This program's requests to one object: which number is next, and from which on replies are outstanding."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._next = 1
+        self._outstanding: set[int] = set()
+
+    def begin(self) -> int:
+        sequence = self._next
+        self._next += 1
+        self._outstanding.add(sequence)
+        return sequence
+
+    def end(self, sequence: int) -> None:
+        self._outstanding.discard(sequence)
+
+    @property
+    def settled(self) -> int:
+        return min(self._outstanding, default=self._next)
+
+
+class GroupCaller:
+    """The caller of mutable objects."""
+
+    any_copy = False
+
+    def __init__(
+        self, places: Places, links: Links, host: Host, me: Sender, any_holder: AnyHolder, ambient: Ambient
+    ) -> None:
+        self._places = places
+        self._links = links
+        self._host = host
+        self._me = me
+        self._any_holder = any_holder
+        self._ambient = ambient
+        self._loop = asyncio.get_running_loop()
+        self._sessions: OrderedDict[ObjectId, asyncio.Future[_Session]] = OrderedDict()
+        self._leaders: dict[ObjectId, NodeId] = {}
+
+    async def __call__(self, place: Place, request: Message) -> bytes:
+        """The encoded reply.
+
+        Raises:
+            RemotableError: what the object answered; Unavailable, DeadlineExceeded: nobody knows whether it did.
+        """
+        if request.type in HARMLESS:
+            return await self._any_holder(place, request)
+        if request.read or request.type in place.descriptor.value.idempotent:
+            return await self._read(place, request)
+        if request.origin is not None:
+            forward = talk.Forward(*request.origin, request.type, request.body)
+            return _value(await self._ask(place, request, talk.FORWARD, codec.encode(forward), _reply))
+        if request.once:
+            return await self._order(place, request, 0, 0, 0)
+        session = await self._session(place, request)
+        sequence = session.begin()
+        try:
+            return await self._order(place, request, session.number, sequence, session.settled)
+        except Unavailable:
+            self._sessions.pop(request.object_id, None)  # it may be what was forgotten
+            raise
+        finally:
+            session.end(sequence)
+
+    async def _session(self, place: Place, request: Message) -> _Session:
+        """This program's session with the object: opened once, shared by all who wait."""
+        known = self._sessions.get(request.object_id)
+        if known is None or (known.done() and (known.cancelled() or known.exception() is not None)):
+            known = self._loop.create_task(self._open(place, request))
+            self._sessions[request.object_id] = known
+            while len(self._sessions) > SESSIONS_MAX:
+                self._sessions.popitem(last=False)
+        return await asyncio.shield(known)
+
+    async def _open(self, place: Place, request: Message) -> _Session:
+        opening = Message(request.object_id, OPEN, b"", request.deadline, request.chain)
+        return _Session(codec.decode(await self._order(place, opening, 0, 0, 0), int))
+
+    async def _order(self, place: Place, request: Message, session: int, sequence: int, settled: int) -> bytes:
+        ordered = Request(self._me.public, session, sequence, settled, request.once, request.type, request.body)
+        return _value(await self._ask(place, request, talk.SUBMIT, codec.encode(ordered), _reply))
+
+    async def _read(self, place: Place, request: Message) -> bytes:
+        question = talk.Read(request.type, request.body, stale_ok=request.read == "stale")
+        answer = await self._ask(place, request, talk.READ, codec.encode(question), _answer)
+        return _value(answer.reply)
+
+    async def _ask(self, place: Place, request: Message, type: str, body: bytes, parse: Callable[[bytes], T]) -> T:
+        """Asks one member after the other until one answers."""
+        pause, longest = PAUSE_SECONDS
+        failure = "no member was reached"
+        sent = False
+        in_vain = 0
+        tried: set[NodeId] = set()
+        while True:
+            left = request.deadline - self._loop.time()
+            if left <= 0:
+                raise Unavailable(
+                    f"{place.descriptor.value.name!r} has not answered in time: {failure}", maybe_executed=sent
+                )
+            member = self._member(place, request.object_id, tried)
+            hint = b""
+            try:
+                answer = await self._deliver(place, member, request, type, body)
+                self._leaders[request.object_id] = member
+                return parse(answer)
+            except NotHere as why:
+                failure, hint = str(why), why.hint
+            except Overloaded as why:
+                failure = str(why)
+                await asyncio.sleep(min(max(0.0, left), why.retry_after * (0.5 + self._ambient.random.random())))
+                continue
+            except (LinkError, DeadlineExceeded, Unavailable) as why:
+                failure = str(why)
+                sent = sent or why.maybe_executed
+            tried.add(member)
+            self._leaders.pop(request.object_id, None)
+            if hint and NodeId(hint) not in tried:
+                self._leaders[request.object_id] = NodeId(hint)
+                continue
+            in_vain += 1
+            if len(tried) >= len(place.holders):
+                tried.clear()
+                await asyncio.sleep(min(max(0.0, left), pause * (0.5 + self._ambient.random.random())))
+                pause = min(pause * 2, longest)
+            if in_vain % LOOK_AGAIN == 0:
+                place = await self._look_again(place, request)
+
+    def _member(self, place: Place, object_id: ObjectId, tried: set[NodeId]) -> NodeId:
+        """Whom to ask next: who led last, as far as is known, else any that was not asked in this round."""
+        leader = self._leaders.get(object_id)
+        if leader is not None and leader not in tried:
+            return leader
+        left = [each.signer for each in place.holders if each.signer not in tried] or [
+            each.signer for each in place.holders
+        ]
+        if not left:
+            raise Unavailable(f"no member of {place.descriptor.value.name!r} is known")
+        return left[int(self._ambient.random.random() * len(left))]
+
+    async def _deliver(self, place: Place, member: NodeId, request: Message, type: str, body: bytes) -> bytes:
+        deadline = min(request.deadline, self._loop.time() + PATIENCE_SECONDS)
+        if self._host.get(request.object_id) is not None and member == self._host.holder:
+            answer = await self._host.deliver(
+                self._me, request.object_id, type, body, deadline=deadline, chain=request.chain
+            )
+            assert isinstance(answer, bytes), "a stream was not asked for"
+            return answer
+        return await self._links.request(
+            self._contact(place, member), request.object_id, type, body, deadline=deadline, chain=request.chain
+        )
+
+    def _contact(self, place: Place, member: NodeId) -> Contact:
+        for each in place.holders:
+            if each.signer == member:
+                return place.contact(each)
+        peer = self._links.peer_of(member)
+        if peer is None:
+            raise NotHere(f"where the member {member.hex()[:12]} can be reached is not known yet")
+        return Contact(peer.id, peer.ip, peer.port)
+
+    async def _look_again(self, place: Place, request: Message) -> Place:
+        """The members as the directory knows them now; the place as it was where nobody knows better."""
+        name = place.descriptor.value.name
+        try:
+            return await self._places.find(request.object_id, name=name, deadline=request.deadline, fresh=True)
+        except (NotFound, Unavailable, LinkError, DeadlineExceeded):
+            return place
+
+    async def stream(self, place: Place, request: Message) -> AsyncIterator[bytes]:
+        """Encoded `Change`s as the `Watch` in the message asks, each once, in order, whichever members fail.
+
+        Raises:
+            BadMessage: handlers of mutable objects answer with one reply. Conflict: the first is not kept any more.
+        """
+        if request.type != talk.WATCH:
+            raise BadMessage(f"{place.descriptor.value.name!r} answers with one reply: send, or watch its changes")
+        start = codec.decode(request.body, talk.Watch).start
+        tried: set[NodeId] = set()
+        while True:
+            member = self._member(place, request.object_id, tried)
+            body = codec.encode(talk.Watch(start))
+            try:
+                async for raw in self._links.stream(
+                    self._contact(place, member), request.object_id, talk.WATCH, body, deadline=request.deadline
+                ):
+                    start = codec.decode(raw, talk.Numbered).number + 1
+                    tried.clear()
+                    yield raw
+            except (LinkError, NotHere, Unavailable):
+                pass
+            tried.add(member)
+            if len(tried) >= len(place.holders):
+                tried.clear()
+                await asyncio.sleep(PAUSE_SECONDS[1])
+                place = await self._look_again(place, request)
+
+
+def _reply(raw: bytes) -> Reply:
+    return codec.decode(raw, Reply)
+
+
+def _answer(raw: bytes) -> talk.Answer:
+    return codec.decode(raw, talk.Answer)
+
+
+def _value(reply: Reply) -> bytes:
+    """What a reply says. RemotableError: what the object raised."""
+    if reply.failed:
+        raise from_wire(codec.decode(reply.body, WireError))
+    return reply.body

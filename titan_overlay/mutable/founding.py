@@ -1,0 +1,93 @@
+"""Founding a group: how many members a policy needs, and which nodes become them."""
+
+import asyncio
+from collections import Counter
+
+import msgspec
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.errors import BadMessage, LinkError, RemotableError, Unavailable
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Descriptor, Policy
+from titan_overlay.links.links import Links
+from titan_overlay.overlay.overlay import Overlay
+from titan_overlay.pool.orders import MayHost
+from titan_overlay.wire import codec
+
+MEMBERS_MAX = 13
+"""Their ids stand in the descriptor, which must fit in a datagram."""
+NEAR = 20
+CORNERS = 4
+"""Times that a random corner of the pool is asked when those near have refused."""
+ASK_SECONDS = 4.0
+
+
+def members_needed(policy: Policy) -> int:
+    """2t + 1 for t crashes, 3t + 1 for t liars.
+
+    Raises:
+        BadMessage: more than a group can have.
+    """
+    needed = (3 if policy.byzantine else 2) * policy.faults + 1
+    if needed > MEMBERS_MAX:
+        raise BadMessage(
+            f"faults={policy.faults}{', byzantine' if policy.byzantine else ''} needs {needed} members, "
+            f"a group has at most {MEMBERS_MAX}"
+        )
+    return needed
+
+
+def settled(policy: Policy) -> Policy:
+    """The policy of a group: its members are its copies, and only an epoch changes them."""
+    count = members_needed(policy)
+    return msgspec.structs.replace(
+        policy, min_copies=count, max_copies=count, reduplicate=False, deduplicate=False, cache=False
+    )
+
+
+class Founders:
+    """Finds nodes that would be members."""
+
+    def __init__(self, overlay: Overlay, links: Links, ambient: Ambient) -> None:
+        self._overlay = overlay
+        self._links = links
+        self._ambient = ambient
+
+    async def find(self, descriptor: Signed[Descriptor], object_id: ObjectId, count: int) -> list[Contact]:
+        """`count` nodes that may and would host this, near its id first.
+
+        Raises:
+            Unavailable: there are fewer; the text says how many, and why the others refused.
+        """
+        willing: list[Contact] = []
+        refusals: Counter[str] = Counter()
+        asked: set[NodeId] = set()
+        for turn in range(1 + CORNERS):
+            target = object_id if turn == 0 else self._ambient.random.randbytes(ID_BYTES)
+            near = [each for each in await self._overlay.find_nodes(target, NEAR) if each.id not in asked]
+            asked.update(each.id for each in near)
+            answers = await asyncio.gather(*(self._ask(each, descriptor) for each in near))
+            willing += [contact for contact, refusal in zip(near, answers, strict=True) if not refusal]
+            refusals.update(refusal for refusal in answers if refusal)
+            if len(willing) >= count:
+                return willing[:count]
+        why = "; ".join(f"{number} x {text}" for text, number in refusals.most_common(3)) or "no node was reached"
+        raise Unavailable(
+            f"{descriptor.value.name!r} needs {count} members that may host it, and {len(willing)} of {len(asked)} "
+            f"nodes would: {why}"
+        )
+
+    async def _ask(self, contact: Contact, descriptor: Signed[Descriptor]) -> str:
+        """Why that node would not; empty: it would."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ASK_SECONDS
+        try:
+            body = codec.encode(MayHost(descriptor.raw))
+            await self._links.request(contact, contact.id, MayHost.wire_type, body, deadline=deadline)
+        except LinkError as why:
+            return f"did not answer ({why})"
+        except RemotableError as why:
+            return str(why)
+        return ""

@@ -1,0 +1,207 @@
+"""What stands behind a mutable object on one of its members: takes what is said to the group, and brings it to life."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.errors import BadMessage, Forbidden
+from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Descriptor
+from titan_overlay.mutable import talk
+from titan_overlay.mutable.declare import MutableType, mutable_type
+from titan_overlay.mutable.engine import GENESIS, Checkpoint, Configuration, Engine
+from titan_overlay.mutable.group import Group
+from titan_overlay.mutable.groups import GroupPeers, PeerLinks, Vigil
+from titan_overlay.mutable.log import Log
+from titan_overlay.mutable.machine import Machine
+from titan_overlay.mutable.raft import Raft
+from titan_overlay.mutable.raft_messages import decode_message, decode_record
+from titan_overlay.mutable.requests import DELIVERED, OPEN, Request
+from titan_overlay.mutable.snapshots import Snapshots
+from titan_overlay.pool.context import Context
+from titan_overlay.pool.hosting.bundles import Code
+from titan_overlay.pool.hosting.calls import Begun
+from titan_overlay.pool.hosting.runner import Body, Runner
+from titan_overlay.pool.questions import MessageSchema
+from titan_overlay.storage.disk import Disk
+from titan_overlay.wire import codec
+
+CONCURRENCY = 8192
+"""Requests of one object that wait for their place in the order."""
+
+
+class _GroupLog:
+    """One group's part in the node's log."""
+
+    def __init__(self, log: Log, group: bytes) -> None:
+        self._log = log
+        self._group = group
+        self.records = log.take(group)
+        if group not in log.groups():
+            log.replace(group, [])
+
+    def append(self, records: list[Any]) -> "asyncio.Future[None]":
+        return self._log.write(self._group, [codec.encode(each) for each in records])
+
+    def compact(self, image: list[Any]) -> None:
+        self._log.replace(self._group, [codec.encode(each) for each in image])
+
+
+class Members:
+    """The groups of which this node is a member, and what they share.
+
+    Args:
+        may_speak: (origin's id, node) -> whether that node is a member of that mutable object.
+        forward: brings a message of an outbox: (origin, number, name, type, body).
+    """
+
+    def __init__(
+        self,
+        me: NodeId,
+        ambient: Ambient,
+        peers: PeerLinks,
+        disk: Disk,
+        log: Log,
+        *,
+        may_speak: Callable[[ObjectId, NodeId], Awaitable[bool]],
+        forward: Callable[[ObjectId, int, str, str, bytes], Awaitable[None]],
+    ) -> None:
+        self.me = me
+        self.ambient = ambient
+        self.peers = peers
+        self.may_speak = may_speak
+        self._disk = disk
+        self._log = log
+        self._forward = forward
+        self.vigil = Vigil(peers)
+
+    def runner(self, code: Code, descriptor: Signed[Descriptor], object_id: ObjectId) -> "GroupRunner":
+        """For the table of runners by kind."""
+        return GroupRunner(self, code, descriptor, object_id)
+
+    async def open(self, object_id: ObjectId, name: str, kind: MutableType, members: Iterable[bytes]) -> Group:
+        """Brings this node's part in a group to life: from its snapshot and its log, or as it was founded."""
+        snapshots = Snapshots(self._disk, object_id)
+        machine = Machine(kind, kind.cls(), name, object_id)
+        configuration, checkpoint = Configuration(1, tuple(sorted(members))), GENESIS
+        kept = await snapshots.newest()
+        if kept is not None:
+            head, chunks = kept
+            machine.restore(chunks)
+            configuration, checkpoint = head.configuration, head.checkpoint
+        wal = _GroupLog(self._log, object_id + configuration.epoch.to_bytes(8, "big"))
+
+        async def deliver(number: int, target: str, type: str, body: bytes) -> None:
+            await self._forward(object_id, number, target, type, body)
+
+        group = Group(
+            self.me,
+            configuration,
+            checkpoint,
+            machine,
+            ambient=self.ambient,
+            maker=RaftMaker(self.me, wal.records, self.ambient),
+            wal=wal,
+            peers=GroupPeers(self.peers, object_id),
+            snapshots=snapshots,
+            deliver=deliver,
+        )
+        self.vigil.add(object_id, group)
+        return group
+
+    async def close(self) -> None:
+        await self.vigil.close()
+        await self.peers.close()
+
+
+class RaftMaker:
+    """Makes Raft engines."""
+
+    def __init__(self, me: bytes, records: Iterable[bytes], ambient: Ambient) -> None:
+        self._me = me
+        self._records = records
+        self._ambient = ambient
+
+    def engine(self, configuration: Configuration, checkpoint: Checkpoint) -> Engine:
+        records = [decode_record(raw) for raw in self._records]
+        return Raft(self._me, configuration, checkpoint, records, self._ambient.random)
+
+    def decode(self, raw: msgspec.Raw) -> Any:
+        return decode_message(memoryview(raw))
+
+
+class GroupRunner(Runner):
+    """See the module."""
+
+    types = talk.TYPES
+    plain = frozenset({talk.STEP})
+    streams = frozenset({talk.WATCH})
+    concurrency = CONCURRENCY
+    mailbox = CONCURRENCY
+
+    def __init__(self, members: Members, code: Code, descriptor: Signed[Descriptor], object_id: ObjectId) -> None:
+        self._members = members
+        self._kind = mutable_type(code.cls)
+        self._descriptor = descriptor.value
+        self._object_id = object_id
+        self.bundle = code.origin.bundle
+        self.group: Group
+
+    def schema(self) -> dict[str, MessageSchema]:
+        return self._kind.schema()
+
+    async def start(self, context: Context) -> None:
+        value = self._descriptor
+        self.group = await self._members.open(self._object_id, value.name, self._kind, value.members)
+        self.group.start()
+
+    async def close(self) -> None:
+        self._members.vigil.remove(self._object_id)
+        await self.group.close()
+
+    def call(self, type: str, body: Body, context: Context) -> Begun:
+        if type == talk.STEP:
+            self.group.receive(context.sender.id, body)
+            return NOTHING
+        if type == talk.SUBMIT:
+            return self._submit(codec.decode(body, Request), context)
+        if type == talk.READ:
+            return self._read(codec.decode(body, talk.Read), context)
+        if type == talk.FORWARD:
+            return self._forwarded(codec.decode(body, talk.Forward), context)
+        if type == talk.STATE:
+            return self._piece(codec.decode(body, talk.StateWanted), context)
+        if type == talk.WATCH:
+            return self._watch(codec.decode(body, talk.Watch).start)
+        return codec.encode(self.group.status())
+
+    async def _submit(self, request: Request, context: Context) -> bytes:
+        if request.type == DELIVERED or (request.type != OPEN and not (request.session or request.once)):
+            raise BadMessage("a request to a mutable object has a session or a key of its own")
+        # Who asks is what the link has proven, whatever the request says.
+        return codec.encode(await self.group.submit(msgspec.structs.replace(request, sender=context.sender.public)))
+
+    async def _forwarded(self, forward: talk.Forward, context: Context) -> bytes:
+        if not await self._members.may_speak(ObjectId(forward.origin), context.sender.id):
+            raise Forbidden("only the members of an object bring what is in its outbox")
+        request = Request(forward.origin, 0, 0, 0, f"outbox/{forward.number}", forward.type, forward.body)
+        return codec.encode(await self.group.submit(request))
+
+    async def _read(self, question: talk.Read, context: Context) -> bytes:
+        return codec.encode(await self.group.read(question, context.sender.public))
+
+    async def _piece(self, wanted: talk.StateWanted, context: Context) -> bytes:
+        if context.sender.id not in self.group.peers:
+            raise Forbidden(f"only members of {context.name!r} fetch its state")
+        return codec.encode(await self.group.piece(wanted))
+
+    async def _watch(self, start: int) -> AsyncIterator[bytes]:
+        async for change in self.group.feed.watch(start):
+            yield codec.encode(change)
+
+
+NOTHING = codec.encode(None)

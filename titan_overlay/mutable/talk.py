@@ -1,0 +1,111 @@
+"""What is said to a group: by its members to each other, and by those who send it messages.
+
+All of it travels as messages to the object itself, under types that no class can take (`titan.group.*`). Bodies are
+msgpack arrays; all decoders are total.
+"""
+
+import msgspec
+
+from titan_overlay.mutable.engine import Count
+from titan_overlay.mutable.requests import Reply
+
+STEP = "titan.group.Step"
+"""Member to member: messages of the engine. Answered with nothing."""
+SUBMIT = "titan.group.Submit"
+"""A request to be ordered and executed. Answered with a `Reply`, or `NotHere` with the leader as hint."""
+FORWARD = "titan.group.Forward"
+"""A message from the outbox of another mutable object. Answered as a request."""
+READ = "titan.group.Read"
+"""A question to a read-only handler. Answered with an `Answer`."""
+STATE = "titan.group.State"
+"""Member to member: a piece of a snapshot."""
+STATUS = "titan.group.Status"
+"""How does this member see its group?"""
+WATCH = "titan.group.Watch"
+"""A stream of `Change`s."""
+
+TYPES = (STEP, SUBMIT, FORWARD, READ, STATE, STATUS, WATCH)
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Messages of one member's engine to another's, in order."""
+
+    epoch: Count
+    messages: list[msgspec.Raw]
+
+
+class Forward(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The same message comes under the same number, whichever member of the other group brings it."""
+
+    origin: bytes
+    """Id of the object that sends it."""
+    number: Count
+    type: str
+    body: bytes
+
+
+class Read(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A question that changes nothing."""
+
+    type: str
+    body: bytes
+    stale_ok: bool = False
+    """Whether this member's state will do as it is, even if others are ahead."""
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a read came to, and from which state."""
+
+    reply: Reply
+    epoch: int
+    height: int
+
+
+class StateWanted(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A piece of a snapshot at or above a height."""
+
+    index: Count
+    offset: Count
+
+
+class StatePiece(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Bytes of a snapshot's file. A member that has a newer one than before says so by its `index`: begin again."""
+
+    index: Count
+    size: Count
+    data: bytes
+
+
+class Watch(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Changes from this number on; 0: from now on."""
+
+    start: Count
+
+
+class Numbered(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a `Change` begins with."""
+
+    number: Count
+
+
+class MemberStatus(msgspec.Struct, frozen=True):
+    """How one member sees its group."""
+
+    member: str
+    role: str
+    leader: str
+    epoch: int
+    term: int
+    members: tuple[str, ...]
+    learners: tuple[str, ...]
+    first: int
+    """Lowest height in its log."""
+    last: int
+    committed: int
+    executed: int
+    snapshot: int
+    """Height of its last snapshot."""
+    lag: dict[str, int]
+    """The leader's: how many heights each other member is behind."""
+    trouble: str = ""
+    """Why this member takes no part any more, or empty."""
