@@ -116,6 +116,7 @@ class GroupCaller:
         known = self._sessions.get(request.object_id)
         if known is None or (known.done() and (known.cancelled() or known.exception() is not None)):
             known = self._loop.create_task(self._open(place, request))
+            known.add_done_callback(lambda done: done.cancelled() or done.exception())  # each who waits sees it
             self._sessions[request.object_id] = known
             while len(self._sessions) > SESSIONS_MAX:
                 self._sessions.popitem(last=False)
