@@ -321,6 +321,20 @@ async def test_of_two_transfers_of_one_content_one_may_fail() -> None:
     assert blobs.has(content_id) and await read_back(blobs, content_id) == data
 
 
+@pytest.mark.loops("virtual")
+async def test_a_small_blob_that_two_put_at_once_is_there_for_both() -> None:
+    data = some_bytes(3000)
+    content_id = describe_bytes(data)[0]
+    for step in range(40):  # the second begins at one point of the first after the other
+        blobs = await opened(MemoryDisk(operation_seconds=1e-3, sync_seconds=5e-3))
+        first = asyncio.ensure_future(blobs.put_small(content_id, data))
+        await asyncio.sleep(step * 0.5e-3)
+        await blobs.put_small(content_id, data)
+        await first
+        assert await blobs.get_small(content_id) == data
+        assert blobs.used() == len(data)
+
+
 async def test_begun_twice_at_once_is_reserved_once() -> None:
     data = some_bytes(1 << 20)
     blobs = await opened(MemoryDisk(operation_seconds=0.001))

@@ -64,7 +64,19 @@ class Assembly:
         path: of the file, below the disk's root.
     """
 
-    __slots__ = ("_disk", "_left", "_lock", "_next", "_there", "_whole", "content", "manifest", "path", "users")
+    __slots__ = (
+        "_disk",
+        "_left",
+        "_lock",
+        "_next",
+        "_there",
+        "_whole",
+        "content",
+        "finishing",
+        "manifest",
+        "path",
+        "users",
+    )
 
     def __init__(self, disk: Disk, path: str, content: Content, manifest: bytes) -> None:
         check_manifest(content, manifest)
@@ -79,6 +91,8 @@ class Assembly:
         self._whole = sha256()
         self._next = 0  # chunks that the hash of the whole has taken
         self._lock = asyncio.Lock()
+        self.finishing = asyncio.Lock()
+        """Transfers that share an assembly make it whole one after the other."""
 
     async def recover(self) -> None:
         """Finds the chunks that the file holds already."""

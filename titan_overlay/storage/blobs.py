@@ -167,11 +167,13 @@ class Blobs:
         if content_id in self._sizes:
             return
         assembly = self._assembly(content_id)
-        if not await assembly.complete(content_id):
-            await self.remove(content_id)
-            raise BadMessage(f"the chunks fit their manifest, but are not sha256:{content_id.hex()}; thrown away")
-        async with self._keeping:
-            if content_id not in self._sizes:
+        async with assembly.finishing:
+            if content_id in self._sizes:  # another transfer of the same was faster
+                return
+            if not await assembly.complete(content_id):
+                await self.remove(content_id)
+                raise BadMessage(f"the chunks fit their manifest, but are not sha256:{content_id.hex()}; thrown away")
+            async with self._keeping:
                 await self._keep(content_id, assembly.path, assembly.manifest, assembly.content.size)
                 self._begun.pop(content_id, None)
 
