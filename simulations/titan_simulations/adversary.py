@@ -15,7 +15,7 @@ from titan_overlay.ambient import Random
 from titan_overlay.errors import TitanError
 from titan_overlay.identity.statements import Policy
 from titan_overlay.testing.pool import SimulatedNode
-from titan_simulations import attacks, lifetimes
+from titan_simulations import attacks, lifetimes, mirror
 from titan_simulations.branches import branched
 from titan_simulations.hostile import HostileWorld
 from titan_simulations.measure import cpu_seconds
@@ -139,16 +139,16 @@ class Adversary:
         plain = Policy(min_copies=config.min_copies, cache=False)
         self.data = await world.publish_these(self._contents, plain)
         world.tell_gang(self.data, "data")
-        self.services = await self._publish_services(plain)
+        self.services = await self._publish_services("service", plain)
         for votes in config.votes:
-            self.voted[votes] = await self._publish_services(
-                Policy(min_copies=votes + 2, max_copies=votes + 4, votes=votes)
-            )
+            policy = Policy(min_copies=votes + 2, max_copies=votes + 4, votes=votes)
+            async with world.code_author():
+                self.voted[votes] = await self._publish_services(f"{mirror.__file__}:Mirror", policy)
 
-    async def _publish_services(self, policy: Policy) -> list[Published]:
+    async def _publish_services(self, kind: str, policy: Policy) -> list[Published]:
         draw = self.world.random.randbytes
         messages = [draw(self.config.object_bytes) for _ in range(self.config.services)]
-        made = await self.world.publish_these(messages, policy, kind="service")
+        made = await self.world.publish_these(messages, policy, kind=kind)
         self.world.tell_gang(made, "service")
         return made
 

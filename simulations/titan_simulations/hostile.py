@@ -7,11 +7,13 @@ that it joins through. Whoever knows liars only when it joins cannot be helped b
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
 
 from titan_overlay.ambient import Random
+from titan_overlay.client import Pool
 from titan_overlay.errors import TitanError
 from titan_overlay.identity import records
 from titan_overlay.identity.ids import NodeId, ObjectId
@@ -57,6 +59,7 @@ class HostileWorld(World):
         self.number_of: dict[NodeId, int] = {}
         self.liars: dict[int, Liar] = {}
         self.unpublished: Counter[str] = Counter()
+        self._author: Pool | None = None
         honest = [self.sim.key_of(number).id for number in range(nodes) if number not in self.attacks]
         targets = [ObjectId(sha256(each).digest()) for each in contents]
         self.gang = Gang(Random(f"titan/gang/{seed}"), self.sim.id, honest, targets)
@@ -135,6 +138,18 @@ class HostileWorld(World):
         return await super().successor(node)
 
     # ---- objects ---------------------------------------------------------------------------------------------
+
+    def publisher(self) -> Pool:
+        return self._author or super().publisher()
+
+    @asynccontextmanager
+    async def code_author(self) -> AsyncIterator[None]:
+        """Inside, objects are published by a program of the one whose code all nodes accept."""
+        self._author = await self.sim.client(through=self.users()[0])
+        try:
+            yield
+        finally:
+            self._author = None
 
     def not_published(self, why: TitanError) -> None:
         self.unpublished[type(why).__name__] += 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from titan_overlay.ambient import Random
+from titan_overlay.client import Pool
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import TitanError
 from titan_overlay.identity import names
@@ -158,7 +159,8 @@ class World:
         """Random objects, each published by a random user; watched from then on.
 
         Args:
-            kind: `data`: random bytes, which users read; `service`: the installed type `echo`, which repeats them.
+            kind: `data`: random bytes, which users read; `service`: the installed type `echo`, which repeats them;
+                another service that does, as `file.py:Class`.
 
         Raises:
             TitanError: one could not be published after a few tries.
@@ -197,15 +199,19 @@ class World:
 
     async def _publish(self, number: int, content: bytes, policy: Policy, kind: str) -> str:
         for turn in range(PUBLISH_TRIES):
-            pool = self.sim.pool(self.sim.random.choice(self.users()))
             try:
                 if kind == "data":
-                    return await pool.put(content, policy=policy)
-                return (await pool.publish("echo", f"simulated/{number}", policy=policy)).name
+                    return await self.publisher().put(content, policy=policy)
+                source = "echo" if kind == "service" else kind
+                return (await self.publisher().publish(source, f"simulated/{number}", policy=policy)).name
             except TitanError:
                 if turn == PUBLISH_TRIES - 1:
                     raise
         raise AssertionError("unreachable")
+
+    def publisher(self) -> Pool:
+        """Through whom the next object is published."""
+        return self.sim.pool(self.sim.random.choice(self.users()))
 
 
 async def poisson(rate: float, random: Random, work: Callable[[], Awaitable[None]], until: float) -> None:
