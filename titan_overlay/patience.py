@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from titan_overlay.errors import DeadlineExceeded
+from titan_overlay.identity.ids import NodeId
 from titan_overlay.pool.finding.places import Place
 from titan_overlay.pool.finding.router import Router
 
@@ -24,7 +25,9 @@ async def within(seconds: float, what: str) -> AsyncIterator[float]:
         ) from None
 
 
-async def find(router: Router, name: str, timeout: float, *, fresh: bool = True) -> Place:
-    """Where the object lives; `fresh`: asked anew. Raises DeadlineExceeded beside what the look-up raises."""
+async def find(
+    router: Router, name: str, timeout: float, *, fresh: bool = True, avoid: frozenset[NodeId] = frozenset()
+) -> Place:
+    """Where the object lives; as `Places.find`. Raises DeadlineExceeded beside what the look-up raises."""
     async with within(timeout, f"looking up {name!r}") as deadline:
-        return await router.places.find(router.object_id(name), name=name, deadline=deadline, fresh=fresh)
+        return await router.places.find(router.object_id(name), name=name, deadline=deadline, fresh=fresh, avoid=avoid)

@@ -29,13 +29,13 @@ from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Content, Descriptor
 from titan_overlay.pool.hosting.data import PAGE_BYTES, READ_BYTES_MAX, DataRunner, Fetch, Manifest, Read, StoredContent
 from titan_overlay.pool.keeping.transfer import (
-    HEDGE_SECONDS,
-    PATIENCE_LEAST,
+    LATE_SECONDS,
+    PATIENCE_FIRST,
     REFUSALS_MAX,
     STRIKES_MAX,
     FileSink,
+    Holders,
     MemorySink,
-    Schedule,
     Source,
     fetch,
 )
@@ -292,8 +292,41 @@ async def test_a_holder_that_never_answers_holds_nobody_up_for_long() -> None:
 
     started = asyncio.get_running_loop().time()
     assert await world.fetch([world.add(silent), world.add()], seconds=120.0) == DATA
-    assert asyncio.get_running_loop().time() - started < PATIENCE_LEAST + 2 * HEDGE_SECONDS
+    assert asyncio.get_running_loop().time() - started < 5 * LATE_SECONDS
     assert world.in_flight == 0
+
+
+@pytest.mark.loops("virtual")
+@pytest.mark.parametrize("size", [1000, CHUNK_BYTES, len(DATA)])
+async def test_fifteen_holders_that_take_the_question_and_never_answer_do_not_hide_the_one_that_does(size: int) -> None:
+    world = World(some_bytes(size))
+    met: list[str] = []
+
+    async def silent(type: str, body: bytes) -> bytes:
+        met.append(type)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    started = asyncio.get_running_loop().time()
+    sources = [world.add(silent) for _ in range(15)] + [world.add()]
+    assert await world.fetch(sources, seconds=PATIENCE_FIRST) == some_bytes(size)
+    assert met
+    assert asyncio.get_running_loop().time() - started < 10.0
+    assert world.in_flight == 0
+
+
+@pytest.mark.loops("virtual")
+async def test_holders_that_give_the_manifest_and_stall_the_chunks_are_passed_over() -> None:
+    world = World()
+
+    async def stalling(type: str, body: bytes) -> bytes:
+        if type == "titan.Manifest":
+            return await world.honest(type, body)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    sources = [world.add(stalling) for _ in range(7)] + [world.add()]
+    assert await world.fetch(sources, seconds=10.0) == DATA
 
 
 @pytest.mark.loops("virtual")
@@ -405,80 +438,58 @@ async def test_the_store_goes_on_after_a_restart_of_the_node() -> None:
 # --- the schedule alone ---
 
 
-@given(st.data())
-def test_no_chunk_is_lost_whatever_the_holders_do(data: st.DataObject) -> None:
-    count = data.draw(st.integers(0, 12))
-    schedule = Schedule(range(count), [Contact(bytes([n]) * 32, "h", n) for n in range(data.draw(st.integers(1, 4)))])
-    now = 0.0
-    under_way: list[tuple[int, Source]] = []
-    done: set[int] = set()
+VERDICTS = [NotHere("gone"), LinkError("reset"), DeadlineExceeded("late"), Overloaded("busy", retry_after=1.0), None]
 
-    def finish(index: int, source: Source) -> None:
-        assert schedule.done(index, source, 0.1) is (index not in done)
-        done.add(index)
 
-    for _ in range(data.draw(st.integers(0, 80))):
-        job = schedule.take(now)
-        if job is not None:
-            index, source = job
-            assert index not in done and job not in under_way
-            assert sum(other == index for other, _ in under_way) <= 1
-            assert not source.dropped and source.pause_until <= now
-            under_way.append(job)
-        if under_way and data.draw(st.booleans()):
-            index, source = under_way.pop(data.draw(st.integers(0, len(under_way) - 1)))
-            verdict = data.draw(st.sampled_from(["done", "drop", "failed", "refused", "unanswered"]))
-            if verdict == "done":
-                finish(index, source)
-            elif verdict == "refused":
-                schedule.refused(index, source, now, 1.0)
-            elif verdict == "unanswered":
-                schedule.unanswered(index, source)
-            else:
-                getattr(schedule, verdict)(index, source, verdict)
-        now += data.draw(st.sampled_from([0.0, 0.5, HEDGE_SECONDS]))
-        assert schedule.left == count - len(done)
-        assert sum(source.in_flight for source in schedule.sources) == len(under_way)
-    # Whatever happened, the holders that are left bring the rest.
-    for job in under_way:
-        finish(*job)
-    while schedule.live() and schedule.left:
-        job = schedule.take(now)
-        if job is None:
-            woken = schedule.wake(now)
-            assert woken is not None and woken > now, "chunks wait, and nothing will wake them"
-            now = woken
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(VERDICTS), st.booleans()), max_size=60))
+def test_who_is_asked_is_alive_not_paused_and_not_asked_already(
+    events: list[tuple[int, Exception | None, bool]],
+) -> None:
+    holders = Holders(Contact(bytes([n]) * 32, "h", n) for n in range(4))
+    now, asked = 0.0, set[Source]()
+    for number, verdict, late in events:
+        source = holders.sources[number]
+        source.late += late
+        if verdict is None:
+            holders.arrived(source, 0.1)
         else:
-            finish(*job)
-    assert schedule.exhausted() or done == set(range(count))
+            holders.failed(source, verdict, now)  # type: ignore[arg-type]
+        now += 0.3
+        best, wake = holders.best(now, asked), holders.wake(now, asked)
+        if best is not None:
+            assert not best.dropped and best.pause_until <= now and best not in asked
+            assert best.late == min(
+                each.late for each in holders.live() if each not in asked and each.pause_until <= now
+            )
+            asked.add(best)
+        elif wake is not None:
+            assert wake > now
+            assert holders.best(wake, asked) is not None, "it is not woken for nothing"
+        else:
+            assert set(holders.live()) <= asked, "somebody waits for ever"
+            asked.clear()
 
 
-def test_a_chunk_that_is_late_at_the_end_is_also_asked_of_another() -> None:
-    schedule = Schedule([0, 1], [Contact(b"1" * 32, "h", 1), Contact(b"2" * 32, "h", 2)])
-    (first, slow), (second, fast) = (schedule.take(0.0) or pytest.fail("two chunks, two holders") for _ in range(2))
-    assert schedule.take(0.5) is None and schedule.wake(0.5) == HEDGE_SECONDS
-    assert schedule.done(second, fast, 0.5)
-    assert schedule.take(0.6) is None and schedule.wake(0.6) == HEDGE_SECONDS
-    assert schedule.take(HEDGE_SECONDS) == (first, fast)
-    assert schedule.take(HEDGE_SECONDS + 1) is None and schedule.wake(HEDGE_SECONDS + 1) is None
-    assert schedule.done(first, fast, 0.1) and schedule.left == 0
-    assert not schedule.done(first, slow, 9.0) and schedule.left == 0
+def test_one_that_is_late_is_asked_after_those_that_are_not() -> None:
+    first, second = (holders := Holders([Contact(b"1" * 32, "h", 1), Contact(b"2" * 32, "h", 2)])).sources
+    assert holders.best(0.0, ()) is first
+    first.late += 1
+    assert holders.best(0.0, ()) is second
+    second.late += 1
+    holders.arrived(first, 9.0)
+    assert holders.best(0.0, ()) is first
 
 
 def test_who_is_refused_often_or_fails_in_a_row_is_left_out() -> None:
-    schedule = Schedule([0], [Contact(b"1" * 32, "h", 1), Contact(b"2" * 32, "h", 2)])
-    now = 0.0
-    for _ in range(REFUSALS_MAX + STRIKES_MAX):
-        job = schedule.take(now)
-        assert job is not None
-        index, source = job
-        if source.contact.port == 1:
-            schedule.refused(index, source, now, 0.0)
-        else:
-            schedule.failed(index, source, "dead")
-        now += 10.0
-    assert schedule.live() == [] and schedule.take(now) is None
-    assert [source.dropped for source in schedule.sources] == ["it stays overloaded", "dead"]
+    busy, dead = (holders := Holders([Contact(b"1" * 32, "h", 1), Contact(b"2" * 32, "h", 2)])).sources
+    for _ in range(REFUSALS_MAX):
+        assert busy in holders.live()
+        holders.failed(busy, Overloaded("later", retry_after=0.0), 0.0)
+    for _ in range(STRIKES_MAX):
+        assert dead in holders.live()
+        holders.failed(dead, LinkError("dead"), 0.0)
+    assert holders.live() == [] and holders.best(99.0, ()) is None and holders.wake(0.0, ()) is None
+    assert [source.dropped for source in holders.sources] == ["it stays overloaded", "dead"]
 
 
 # --- what a data object answers ---

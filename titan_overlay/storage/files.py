@@ -200,6 +200,8 @@ class MemorySink:
     async def begin(self, content_id: bytes, content: Content, manifest: bytes) -> None:
         """Raises BadMessage: not the manifest of that content."""
         check_manifest(content, manifest)
+        if manifest != self._manifest:  # what came before was another's idea of this content
+            self._chunks.clear()
         self._content, self._manifest = content, manifest
 
     def missing(self, content_id: bytes) -> list[int]:

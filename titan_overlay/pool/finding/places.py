@@ -288,8 +288,10 @@ class Places:
         self._remember(object_id, descriptor, holders)
 
     def forget(self, object_id: ObjectId) -> None:
-        """The next message looks the object up anew."""
-        self._places.pop(object_id, None)
+        """The next message looks the object up anew. What it is stays known: readers never go back."""
+        place = self._places.get(object_id)
+        if place is not None:
+            place.holders = []
 
     def forget_holder(self, object_id: ObjectId, holder: NodeId) -> None:
         """That holder did not answer, or said that it holds the object no longer."""

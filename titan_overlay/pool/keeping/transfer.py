@@ -1,13 +1,15 @@
 """Fetching a content from several holders at once, each chunk verified when it arrives.
 
-`Schedule` decides, without I/O, which chunk is asked of whom; `fetch` carries it out. At most `parallel` chunks are in
-memory. A holder that sends wrong bytes, has no copy or stops answering is left out; its chunks go to the others. The
-fastest holders get the most: a chunk goes to the one that would deliver it first, as far as is known by then.
+`Holders` decides, without I/O, which holder a chunk is asked of; `fetch` carries it out. `parallel` chunks are under
+way at once. A holder that sends wrong bytes, has no copy or stops answering is left out; its chunks go to the others.
+The fastest holders get the most: a chunk goes to the one that would deliver it first, as far as is known by then. A
+chunk that keeps us waiting is also asked of others (`hedging.py`), so that holders that stall cost little.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Sequence
+from contextlib import aclosing
 from typing import Final, Protocol
 
 from titan_overlay.errors import (
@@ -15,11 +17,13 @@ from titan_overlay.errors import (
     DeadlineExceeded,
     LinkError,
     Overloaded,
-    RemotableError,
+    TitanError,
     Unavailable,
 )
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.statements import Content
+from titan_overlay.pool.finding.hedging import each_of, hedged
+from titan_overlay.pool.finding.witness import Witness
 from titan_overlay.pool.hosting.data import PAGE_BYTES, Fetch, Manifest
 from titan_overlay.storage.assembly import Sink as Sink
 from titan_overlay.storage.content import (
@@ -41,12 +45,15 @@ PATIENCE_LEAST: Final = 5.0
 PATIENCE_MOST: Final = 60.0
 PATIENCE_FACTOR: Final = 8.0
 """A later chunk may take this many times what that holder's chunks take on average, within the bounds above."""
+LATE_SECONDS: Final = 0.6
+"""After this, and what the bytes of the first chunk take at `SLOWEST_BYTES_PER_SECOND`, others are asked as well."""
+LATE_FACTOR: Final = 3.0
+"""Of a later chunk: after this many times the average."""
+SLOWEST_BYTES_PER_SECOND: Final = 256 << 10
 STRIKES_MAX: Final = 2
 """Failures in a row after which a holder counts as dead."""
 REFUSALS_MAX: Final = 8
 """`Overloaded` answers in a row after which a holder is left out."""
-HEDGE_SECONDS: Final = 2.0
-"""When nothing else is left to ask for, a chunk that takes longer is also asked of another holder."""
 PAUSE_MOST: Final = 5.0
 """Longest pause that is made because a holder says it is overloaded."""
 
@@ -60,13 +67,15 @@ class Ask(Protocol):
 class Source:
     """What is known of one holder during one transfer."""
 
-    __slots__ = ("contact", "dropped", "in_flight", "pause_until", "refusals", "seconds", "strikes")
+    __slots__ = ("contact", "dropped", "in_flight", "late", "pause_until", "refusals", "seconds", "strikes")
 
     def __init__(self, contact: Contact) -> None:
         self.contact = contact
         self.dropped = ""
         """Why it is left out, or empty."""
         self.in_flight = 0
+        self.late = 0
+        """Chunks that it has kept us waiting for since it last gave one."""
         self.pause_until = 0.0
         self.refusals = 0
         self.seconds: float | None = None
@@ -85,105 +94,55 @@ class Source:
             return PATIENCE_FIRST
         return min(PATIENCE_MOST, max(PATIENCE_LEAST, PATIENCE_FACTOR * self.seconds))
 
+    def late_after(self, size: int) -> float:
+        """Seconds after which a chunk of this size is asked of others as well."""
+        if self.seconds is None:
+            return LATE_SECONDS + size / SLOWEST_BYTES_PER_SECOND
+        return min(PATIENCE_LEAST, LATE_SECONDS + LATE_FACTOR * self.seconds)
 
-class Schedule:
-    """Which chunk is to be asked of which holder. Pure: times are handed in.
 
-    Every chunk is queued, in flight (at one holder, or at two near the end), or done. `take` moves it from the first
-    state to the second, the verdicts (`done`, `drop`, `failed`, `refused`, `unanswered`) on or back.
-    """
+class Holders:
+    """Whom to ask for the next chunk. Pure: times are handed in."""
 
-    def __init__(self, missing: Iterable[int], sources: Iterable[Contact]) -> None:
-        self._queue = deque(missing)
-        self._flying: dict[int, dict[Source, float]] = {}  # chunk -> who was asked, when; oldest first
-        self.left = len(self._queue)
-        """Chunks that are not done."""
-        self.sources = [Source(contact) for contact in sources]
+    def __init__(self, contacts: Iterable[Contact]) -> None:
+        self.sources = [Source(contact) for contact in contacts]
 
     def live(self) -> list[Source]:
         """Holders that are not left out."""
         return [source for source in self.sources if not source.dropped]
 
-    def exhausted(self) -> bool:
-        """Whether nobody is left to ask, and nobody left to wait for."""
-        return not self.live() and not self._flying
+    def best(self, now: float, asked: Collection[Source]) -> Source | None:
+        """The one to ask, beside those that were asked for this chunk; None: nobody now."""
+        ready = [source for source in self.live() if source.pause_until <= now and source not in asked]
+        return min(ready, key=lambda source: (source.late, source.expected()), default=None)
 
-    def take(self, now: float) -> tuple[int, Source] | None:
-        """The next chunk and whom to ask; None: nothing to do now."""
-        ready = [source for source in self.live() if source.pause_until <= now]
-        if self._queue and ready:
-            index = self._queue.popleft()
-        else:
-            late = self._late(ready)
-            if late is None or late[1] > now:
-                return None
-            index = late[0]
-            ready = [source for source in ready if source not in self._flying[index]]
-        best = min(ready, key=Source.expected)
-        best.in_flight += 1
-        self._flying.setdefault(index, {})[best] = now
-        return index, best
+    def wake(self, now: float, asked: Collection[Source]) -> float | None:
+        """When there will be one to ask; None: never."""
+        paused = [source.pause_until for source in self.live() if source.pause_until > now and source not in asked]
+        return min(paused, default=None)
 
-    def _late(self, ready: Sequence[Source]) -> tuple[int, float] | None:
-        """The chunk that has waited longest for the one holder it was asked of, and when to ask another as well."""
-        if self._queue:
-            return None
-        for index, asked in self._flying.items():
-            if len(asked) == 1 and any(source not in asked for source in ready):
-                return index, next(iter(asked.values())) + HEDGE_SECONDS
-        return None
-
-    def wake(self, now: float) -> float | None:
-        """When there may be something to do without any verdict; None: never."""
-        times = [source.pause_until for source in self.live() if source.pause_until > now and self.left]
-        late = self._late([source for source in self.live() if source.pause_until <= now])
-        if late is not None:
-            times.append(late[1])
-        return min(times, default=None)
-
-    def done(self, index: int, source: Source, seconds: float) -> bool:
-        """The chunk came, was verified and stored. Whether it is the first time."""
-        source.in_flight -= 1
-        source.strikes = source.refusals = 0
+    def arrived(self, source: Source, seconds: float) -> None:
+        """A chunk came, was verified and stored."""
+        source.strikes = source.refusals = source.late = 0
         source.seconds = seconds if source.seconds is None else 0.8 * source.seconds + 0.2 * seconds
-        first = source in self._flying.get(index, ())
-        if first:
-            # Who else was asked for it is still at work, but for nothing.
-            del self._flying[index]
-            self.left -= 1
-        return first
 
-    def drop(self, index: int, source: Source, why: str) -> None:
-        """The holder sent something else, or says that it has no copy: it is not asked again."""
-        self._again(index, source)
-        source.dropped = source.dropped or why
+    def failed(self, source: Source, why: TitanError, now: float) -> None:
+        """No chunk: it is left out at once if it says that it has none, and after a few tries if it does not answer."""
+        if isinstance(why, Overloaded):
+            source.refusals += 1
+            if source.refusals >= REFUSALS_MAX:
+                source.dropped = source.dropped or "it stays overloaded"
+            source.pause_until = now + min(PAUSE_MOST, max(0.05, why.retry_after))
+        elif isinstance(why, LinkError | DeadlineExceeded):
+            source.strikes += 1
+            if source.strikes >= STRIKES_MAX:
+                source.dropped = source.dropped or str(why) or "no answer in time"
+        else:
+            self.drop(source, why)
 
-    def failed(self, index: int, source: Source, why: str) -> None:
-        """No answer in time, or a broken link: too often, and the holder is dead."""
-        self._again(index, source)
-        source.strikes += 1
-        if source.strikes >= STRIKES_MAX:
-            source.dropped = source.dropped or why
-
-    def refused(self, index: int, source: Source, now: float, retry_after: float) -> None:
-        """The holder is overloaded: it gets a pause."""
-        self._again(index, source)
-        source.refusals += 1
-        if source.refusals >= REFUSALS_MAX:
-            source.dropped = source.dropped or "it stays overloaded"
-        source.pause_until = now + min(PAUSE_MOST, max(0.05, retry_after))
-
-    def unanswered(self, index: int, source: Source) -> None:
-        """The transfer itself was called off."""
-        self._again(index, source)
-
-    def _again(self, index: int, source: Source) -> None:
-        source.in_flight -= 1
-        asked = self._flying.get(index, {})
-        asked.pop(source, None)
-        if index in self._flying and not asked:
-            del self._flying[index]
-            self._queue.appendleft(index)
+    def drop(self, source: Source, why: TitanError) -> None:
+        """It sent something else, or says that it has no copy: it is not asked again."""
+        source.dropped = source.dropped or str(why) or getattr(why, "code", "it failed")
 
 
 async def fetch(
@@ -196,6 +155,7 @@ async def fetch(
     deadline: float,
     progress: Progress | None = None,
     parallel: int = 4,
+    witness: Witness | None = None,
 ) -> None:
     """Fetches a content into a sink. What came before an error stays there, and the next fetch goes on from it.
 
@@ -207,14 +167,15 @@ async def fetch(
         sink: `Blobs`, `FileSink` or `MemorySink`.
         deadline: loop time.
         progress: called with (bytes there, bytes in all).
-        parallel: chunks in flight, and in memory, at once.
+        parallel: chunks under way at once.
+        witness: told of holders that misbehave.
 
     Raises:
         Unavailable: no holder is left that answers. DeadlineExceeded: time ran out.
         BadMessage: the descriptor does not fit the content. StorageError, Overloaded: the sink has no room.
     """
     check_content(content)
-    job = _Transfer(content_id, content, ask, sink, deadline, progress)
+    job = _Transfer(content_id, content, ask, sink, deadline, progress, witness)
     try:
         async with asyncio.timeout_at(deadline):
             await job.run(sources, max(1, parallel))
@@ -233,6 +194,7 @@ class _Transfer:
         sink: Sink,
         deadline: float,
         progress: Progress | None,
+        witness: Witness | None,
     ) -> None:
         self._content_id = content_id
         self._content = content
@@ -240,9 +202,11 @@ class _Transfer:
         self._sink = sink
         self._deadline = deadline
         self._progress = progress
+        self._witness = witness
+        self._wrong: dict[Contact, str] = {}
+        """Who sent other chunks than the manifest says: proven once the manifest is."""
         self._there = 0
         self._workers: list[asyncio.Task[None]] = []
-        self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     def state(self) -> str:
@@ -260,6 +224,9 @@ class _Transfer:
         try:
             await self._fetch_chunks(sources, parallel)
             await self._sink.finish(self._content_id)
+            for contact, why in self._wrong.items():
+                if self._witness is not None:
+                    self._witness.lied(contact.id, f"sha256:{self._content_id.hex()[:12]}: {why}")
         except BaseException:
             self._sink.suspend(self._content_id)
             raise
@@ -268,9 +235,9 @@ class _Transfer:
         missing = self._sink.missing(self._content_id)
         self._there = self._content.size - sum(chunk_length(self._content, index) for index in missing)
         self._report(0)
-        schedule = Schedule(missing, sources)
+        holders, queue = Holders(sources), deque(missing)
         self._workers = [
-            self._loop.create_task(self._work_and_end(schedule), name=f"fetch-{number}")
+            self._loop.create_task(self._work_and_end(holders, queue), name=f"fetch-{number}")
             for number in range(min(parallel, len(missing)))
         ]
         for result in await asyncio.gather(*self._workers, return_exceptions=True):
@@ -291,92 +258,126 @@ class _Transfer:
     # --- the manifest ---
 
     async def _fetch_manifest(self, sources: Sequence[Contact]) -> tuple[bytes, Sequence[Contact]]:
-        """The manifest, from the first holder that has it, and the holders worth asking for chunks."""
+        """The manifest, from the first holder that has it, and the holders worth asking for chunks, best first."""
         failures: list[str] = []
-        for number, source in enumerate(sources):
-            try:
-                # The last one gets more time: there is nobody to turn to after it.
-                last = number == len(sources) - 1
-                manifest = await self._manifest_of(source, PATIENCE_FIRST if last else PATIENCE_LEAST)
-                check_manifest(self._content, manifest)
-            except (LinkError, RemotableError, TimeoutError) as why:
-                failures.append(_failure(source, str(why) or "no answer in time"))
-            else:
-                # Holders that could not give it go last: they may have been busy.
-                return manifest, (*sources[number:], *sources[:number])
+        failed: list[Contact] = []
+        outcomes = hedged(
+            each_of(list(sources)),
+            self._manifest_of,
+            lambda source: LATE_SECONDS + DIGEST_BYTES * chunk_count(self._content) / SLOWEST_BYTES_PER_SECOND,
+            on_late=lambda source: self._late(source, failed),
+        )
+        async with aclosing(outcomes):
+            async for source, outcome in outcomes:
+                if isinstance(outcome, bytes):
+                    # Holders that could not give it go last: they may have been busy.
+                    others = [each for each in sources if each != source]
+                    return outcome, (source, *sorted(others, key=lambda each: each in failed))
+                failed.append(source)
+                failures.append(_failure(source, str(outcome) or "no answer in time"))
+                self._failed(source, outcome)
         raise self._given_up(failures)
 
-    async def _manifest_of(self, source: Contact, patience: float) -> bytes:
+    async def _manifest_of(self, source: Contact) -> bytes:
         size = DIGEST_BYTES * chunk_count(self._content)
         parts: list[bytes] = []
         for page in range(-(-size // PAGE_BYTES)):
-            part = await self._request(source, Manifest(page), patience)
+            part = await self._request(source, Manifest(page), PATIENCE_FIRST)
             if len(part) != min(PAGE_BYTES, size - page * PAGE_BYTES):
                 raise BadMessage("its manifest has another length")
             parts.append(part)
-        return b"".join(parts)
+        manifest = b"".join(parts)
+        check_manifest(self._content, manifest)
+        return manifest
+
+    def _late(self, contact: Contact, noted: list[Contact]) -> None:
+        noted.append(contact)
+        if self._witness is not None:
+            self._witness.late(contact.id, f"sha256:{self._content_id.hex()[:12]}")
+
+    def _failed(self, contact: Contact, why: TitanError) -> None:
+        if self._witness is not None:
+            self._witness.failed(contact.id, f"sha256:{self._content_id.hex()[:12]}", why)
 
     # --- the chunks ---
 
-    async def _work_and_end(self, schedule: Schedule) -> None:
+    async def _work_and_end(self, holders: Holders, queue: deque[int]) -> None:
         """Works until all chunks are here or the transfer has failed, and then ends the other workers."""
         try:
-            await self._work(schedule)
-        finally:
+            while queue:
+                await self._fetch_chunk(holders, queue.popleft())
+        except BaseException:
             for worker in self._workers:
                 if worker is not asyncio.current_task():
                     worker.cancel()
+            raise
 
-    async def _work(self, schedule: Schedule) -> None:
-        while schedule.left:
-            job = schedule.take(self._loop.time())
-            if job is not None:
-                await self._one(schedule, *job)
-                # Others may wait for a chunk that came back to the queue, or for the end.
-                self._changed.set()
-                self._changed = asyncio.Event()
-                continue
-            if schedule.exhausted():
-                failures = [_failure(source.contact, source.dropped) for source in schedule.sources]
-                raise self._given_up(failures)
-            try:
-                async with asyncio.timeout_at(schedule.wake(self._loop.time())):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
+    async def _fetch_chunk(self, holders: Holders, index: int) -> None:
+        """Asks until the chunk is here. Raises only what ends the transfer."""
+        size = chunk_length(self._content, index)
+        while holders.live():
+            outcomes = hedged(
+                self._whom_to_ask(holders),
+                lambda source: self._chunk_of(source, index),
+                lambda source: source.late_after(size),
+                on_late=self._chunk_late,
+            )
+            async with aclosing(outcomes):
+                async for source, outcome in outcomes:
+                    if isinstance(outcome, TitanError):
+                        holders.failed(source, outcome, self._loop.time())
+                        self._failed(source.contact, outcome)
+                        continue
+                    data, seconds = outcome
+                    try:
+                        await self._sink.put_chunk(self._content_id, index, data)
+                    except BadMessage as why:
+                        holders.drop(source, why)
+                        self._wrong[source.contact] = str(why)
+                        continue
+                    holders.arrived(source, seconds)
+                    if self._witness is not None:
+                        self._witness.good(source.contact.id)
+                    self._report(size)
+                    return
+        raise self._given_up([_failure(source.contact, source.dropped) for source in holders.sources])
 
-    async def _one(self, schedule: Schedule, index: int, source: Source) -> None:
-        """Asks for one chunk and gives the schedule its verdict. Raises only what ends the transfer."""
+    async def _whom_to_ask(self, holders: Holders) -> AsyncIterator[Source]:
+        """Holders for one chunk, each once, best first; waits for those that asked for a pause."""
+        asked: set[Source] = set()
+        while True:
+            now = self._loop.time()
+            source = holders.best(now, asked)
+            if source is not None:
+                asked.add(source)
+                yield source
+            elif (wake := holders.wake(now, asked)) is not None:
+                await asyncio.sleep(wake - now)
+            else:
+                return
+
+    async def _chunk_of(self, source: Source, index: int) -> tuple[bytes, float]:
+        """A chunk, not yet verified, and the seconds that it took."""
         started = self._loop.time()
+        source.in_flight += 1
         try:
             data = await self._request(source.contact, Fetch(index), source.patience())
-        except Overloaded as why:
-            schedule.refused(index, source, self._loop.time(), why.retry_after)
-            return
-        except (LinkError, TimeoutError, DeadlineExceeded) as why:
-            schedule.failed(index, source, str(why) or "no answer in time")
-            return
-        except RemotableError as why:
-            schedule.drop(index, source, str(why) or why.code)
-            return
-        except BaseException:
-            schedule.unanswered(index, source)
-            raise
-        try:
-            await self._sink.put_chunk(self._content_id, index, data)
-        except BadMessage as why:
-            schedule.drop(index, source, str(why))
-        except BaseException:
-            schedule.unanswered(index, source)
-            raise
-        else:
-            if schedule.done(index, source, self._loop.time() - started):
-                self._report(len(data))
+        finally:
+            source.in_flight -= 1
+        return data, self._loop.time() - started
+
+    def _chunk_late(self, source: Source) -> None:
+        source.late += 1
+        if source.seconds is None and self._witness is not None:  # else it is slow, not silent
+            self._witness.late(source.contact.id, f"sha256:{self._content_id.hex()[:12]}")
 
     async def _request(self, contact: Contact, message: Fetch | Manifest, patience: float) -> bytes:
         until = min(self._deadline, self._loop.time() + patience)
-        async with asyncio.timeout_at(until):
-            body = await self._ask(contact, message.wire_type, codec.encode(message), until)
+        try:
+            async with asyncio.timeout_at(until):
+                body = await self._ask(contact, message.wire_type, codec.encode(message), until)
+        except TimeoutError:
+            raise DeadlineExceeded("no answer in time") from None
         return codec.decode(body, bytes)
 
 
