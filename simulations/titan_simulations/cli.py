@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from titan_overlay.errors import ConfigError
@@ -18,6 +19,9 @@ from titan_simulations import attacks, lifetimes, points, results, runner
 from titan_simulations.adversary import SHIPPED, AdversaryConfig
 from titan_simulations.churn import ChurnConfig
 from titan_simulations.classes import Population
+from titan_simulations.consensus.engines import KINDS
+from titan_simulations.consensus.runs import failed, replay, run_seeds, summary
+from titan_simulations.consensus.world import ConsensusConfig
 from titan_simulations.copies import CopiesConfig
 from titan_simulations.lookups import LookupsConfig
 from titan_simulations.results import Result
@@ -244,6 +248,37 @@ def scale(
         fake_crypto=fake_crypto,
     )
     _show(runner.scale_to(out, config, _command()), f"scale, seed {seed}", out)
+
+
+@app.command()
+def consensus(
+    engine: Annotated[str, typer.Option(help="raft: crashes; bft: liars, too.")] = "raft",
+    seeds: Annotated[int, typer.Option(min=1, help="So many, from --seed on.")] = 1,
+    seed: Seed = 1,
+    operations: Annotated[int, typer.Option(min=1, help="At least so many in each seed.")] = 1000,
+    jobs: Annotated[int, typer.Option(min=1, help="Seeds that run at the same time.")] = 1,
+    out: Out = Path("out/consensus"),
+    transcript: Annotated[bool, typer.Option(help="Print the story of the first seed, even if it ends well.")] = False,
+) -> None:
+    """Groups of replicas through crashes, losses and partitions: is every history linearizable?
+
+    The status is 1 if any seed shows what should never be; its story is printed and kept, and --seed tells it again.
+    """
+    engine = _one_of("engine", engine, tuple(KINDS))
+    config = ConsensusConfig(operations=operations)
+    wanted = range(seed, seed + seeds)
+    outcomes = []
+    for outcome in track(
+        run_seeds(engine, wanted, config, jobs), f"consensus, {engine}", seeds, console=Console(stderr=True)
+    ):
+        outcomes.append(outcome)
+        if failed(outcome) or (transcript and outcome.seed == seed):
+            sys.stdout.write("\n".join(replay(engine, outcome.seed, config, out)[-200:]) + "\n")
+    result = summary(engine, outcomes, config, _command())
+    results.write(result, out / "result.json")
+    _show(result, f"consensus, {engine}, seeds {wanted[0]} to {wanted[-1]}", out)
+    if any(failed(outcome) for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 def _several(seeds: list[int], jobs: int, out: Path) -> Result:

@@ -34,7 +34,9 @@ class Faults:
             (2, self.crash_somebody),
             (3, self.crash_in_the_middle),
             (2, self.lose_power_of_a_majority),
-            (1, self.lose_power_of_all),
+            (2, self.lose_power_of_all),
+            (3, self.strike_at_an_election),
+            (3, self.freeze),
             (2, self.slow_disk),
             (2, self.lossy_network),
             (2, self.jumbled_network),
@@ -141,13 +143,47 @@ class Faults:
     def lose_power_of_a_majority(self) -> None:
         """At the same instant."""
         members = self.world.members()
-        for machine in self.random.sample(members, len(members) // 2 + 1):
-            self._crash(machine, power=True)
+        self._brown_out(self.random.sample(members, len(members) // 2 + 1))
 
     def lose_power_of_all(self) -> None:
         """The whole building."""
-        for machine in self.world.machines.values():
-            self._crash(machine, power=True)
+        self._brown_out([*self.world.machines.values()])
+
+    def _brown_out(self, machines: list[Machine]) -> None:
+        """Disks get slow, so that much is under way when the power goes."""
+        for machine in machines:
+            machine.sync_seconds = self.random.choice([0.002, 0.05, 0.2])
+
+        def cut() -> None:
+            for machine in machines:
+                machine.sync_seconds = 0.002
+                self._crash(machine, power=True)
+
+        self._later(cut, 0.0, 0.4)
+
+    def strike_at_an_election(self) -> None:
+        """The leader dies; its successor is cut off from one other at once, and the rest lose power for a moment."""
+        leader = self.world.leader()
+        if leader is None:
+            return
+        self._crash(leader, power=True)
+
+        def look() -> None:
+            elected = self.world.leader()
+            if elected is None or elected is leader:
+                self._later(look, 0.001, 0.002)
+                return
+            self._wall(
+                [elected.id],
+                [self.random.choice([each.id for each in self.world.members() if each is not elected])],
+                both=True,
+            )
+            for machine in self.world.members():
+                if machine is not elected and machine.up:
+                    machine.crash(power=True)
+                    self._later(lambda again=machine: None if again.up else again.start(), 0.0, 0.1)  # type: ignore[misc]
+
+        self._later(look, 0.0, 0.0)
 
     # ---- things get slow ---------------------------------------------------------------------------------------
 
@@ -158,6 +194,11 @@ class Faults:
         for machine in chosen:
             machine.sync_seconds = self.random.choice([0.02, 0.1, 0.4])
             self._later(lambda mended=machine: setattr(mended, "sync_seconds", 0.002))  # type: ignore[misc]
+
+    def freeze(self) -> None:
+        """A machine stands still, and then goes on as if nothing had been: leaders above all."""
+        machine = self.world.leader() or self.random.choice([*self.world.machines.values()])
+        machine.freeze(self.random.uniform(0.3, 2.0))
 
     def lossy_network(self) -> None:
         """Losses and duplicates."""

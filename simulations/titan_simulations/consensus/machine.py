@@ -64,10 +64,11 @@ class Machine:
         self.up = False
         self.life = 0
         self.sync_seconds = 0.002
-        self.skew = self.random.uniform(0.9, 1.1)
+        self.skew = self.random.uniform(0.8, 1.25)
         """How fast its clock runs."""
         self.crash_after: int | None = None
         """So many messages from now it crashes, in the middle of what it does then."""
+        self._frozen_until = 0.0
         self.disk = SimulatedDisk(world.events, self._sync_seconds)
         self._forget()
 
@@ -100,7 +101,12 @@ class Machine:
 
     def live(self, life: int, act: Act) -> None:
         """Does something, unless that life is over, and perhaps dies of it."""
-        if life == self.life and self.up:
+        if life != self.life or not self.up:
+            return
+        frozen = self._frozen_until - self.world.events.now
+        if frozen > 0.0:
+            self.world.events.after(frozen, lambda: self.live(life, act))
+        else:
             with suppress(Crashed):
                 act()
 
@@ -112,6 +118,7 @@ class Machine:
         """Begins a life with what is on disk."""
         self.up = True
         self.life += 1
+        self._frozen_until = 0.0
         self._forget()
         self.world.say(self, "starts")
         self.live(self.life, self._recover)
@@ -120,6 +127,12 @@ class Machine:
     def _recover(self) -> None:
         if self.disk.snapshot is not None:
             self._adopt(Saved.decode(self.disk.snapshot))
+
+    def freeze(self, seconds: float) -> None:
+        """Stands still: what happens meanwhile happens then."""
+        if self.up:
+            self.world.say(self, f"is frozen for {seconds:.1f} s")
+            self._frozen_until = self.world.events.now + seconds
 
     def crash(self, power: bool) -> None:
         """Ends this life; `power`: what was not synced may be gone."""
@@ -143,11 +156,11 @@ class Machine:
 
     def deliver(self, source: bytes, raw: bytes) -> None:
         """Something arrives."""
-        self._heard[source] = self.clock()
-        self._silent.discard(source)
         self.live(self.life, lambda: self._take(source, decode(raw)))
 
     def _take(self, source: bytes, body: Body) -> None:
+        self._heard[source] = self.clock()
+        self._silent.discard(source)
         match body:
             case ForEngine(epoch, raw):
                 self._for_engine(source, epoch, raw)

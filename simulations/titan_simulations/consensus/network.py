@@ -1,6 +1,7 @@
 """What lies between machines: delay, loss, duplicates, other orders, and walls that may stand in one direction only."""
 
 from collections.abc import Callable
+from hashlib import sha256
 
 from titan_overlay.ambient import Random
 from titan_simulations.consensus.events import Events
@@ -21,6 +22,8 @@ class Network:
         self.walls: set[tuple[Place, Place]] = set()
         """(source, target) between which nothing passes."""
         self.sent = 0
+        self.trace = sha256()
+        """Everything that was ever sent, and when: two runs that agree on it are the same run."""
         self._events = events
         self._random = random
         self._deliver = deliver
@@ -28,6 +31,7 @@ class Network:
     def send(self, source: Place, target: Place, message: bytes) -> None:
         """One way."""
         self.sent += 1
+        self.trace.update(b"%r%b%b%b" % (self._events.now, source, target, message))
         random = self._random
         copies = 2 if self.duplicates and random.random() < self.duplicates else 1
         for _ in range(copies):

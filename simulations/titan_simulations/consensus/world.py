@@ -47,6 +47,7 @@ class Outcome(msgspec.Struct, frozen=True):
     simulated_seconds: float
     events: int
     faults: dict[str, int]
+    trace_hash: str
 
 
 class World:
@@ -111,6 +112,7 @@ class World:
             simulated_seconds=events.now,
             events=events.count,
             faults=dict(sorted(self.faults.counted.items())),
+            trace_hash=self.network.trace.hexdigest(),
         )
 
     def _read_everything(self) -> None:
