@@ -1,0 +1,623 @@
+"""BFT: a group of 3t + 1 members agrees on one order, whatever t of them do.
+
+Two-phase chained agreement with a stable leader: the family of HotStuff-2 (Malkhi and Nayak, 2023) and Jolteon
+(Gelashvili et al., 2022), with the pacemaker of DiemBFT v4. All members vote to all, and one block is under way:
+
+    leader                 everybody                          everybody
+    propose block b  -->   b on disk; first vote to all  -->  Q first votes: a certificate for b
+                                                              certificate on disk; second vote to all
+                                                         -->  Q second votes: b is committed; the leader goes on
+
+A *view* is one leader's reign and has any number of blocks. Each block names the certificate of the block that it
+follows. Who is disappointed gives the view up: it signs a *timeout* that carries its highest certificate. Q timeouts
+for a view are a *timeout certificate*; with it the next leader begins the next view, on a certificate that is not below
+any of those Q.
+
+Why two blocks that conflict are never both committed
+-----------------------------------------------------
+What an honest member keeps to (each line is an `if` below, and a mutant in the tests that leaves it out):
+
+    R1  It gives a first vote to one block of a rank (view, height), and in a view only upwards.
+    R2  A block that opens view v comes with a timeout certificate for v - 1 and extends a certificate that is not below
+        the highest claimed in it; and it is the first that the member votes for in v. (View 1 opens on the epoch's
+        origin.)
+    R3  Any other block of view v extends a certificate of view v.
+    R4  It gives a second vote for b only with a certificate for b on its disk.
+    R5  Once it has given up view v, which is on its disk first, it votes in no view up to v. Its timeouts claim the
+        highest certificate that it has.
+    R6  What it has said is on its disk. After a restart it is bound by all of it.
+
+*In one view.* Two sets of Q share an honest member. So at most one block can get a certificate for each rank (R1), and
+at most one opening block of a view can (R2). By R3 every certified block of v descends from that opening block, through
+certified blocks of v, one at each height. So the certified blocks of a view are a chain.
+
+*Across views.* Let b be committed, in view v at height h. Claim: every certified block of rank (v, h) or above descends
+from b, or is b. By induction over rank; for view v it has just been said. Let c open view w > v and be certified. Its
+timeout certificate for w - 1 >= v and the second votes for b have an honest member in common. It did not vote after it
+had given up w - 1 (R5), so it voted first, and had the certificate of b by then (R4, R6). So it claimed (v, h) or
+above, and c extends a certificate at or above (v, h) (R2), of a lower view than w. By induction that descends from b.
+Blocks that follow c in w descend from c (R3).
+
+Second votes of Q commit; then no certificate that conflicts can exist, and without one nothing that conflicts commits.
+A certificate of the second phase counts as one of the first everywhere: an honest one among the Q has seen that.
+
+Why it gets on
+--------------
+A member that waits sends everything again from time to time; who is behind in views is sent what ended them; t + 1
+timeouts for a later view, of which one is honest, make everybody give that view up. So once messages arrive, all honest
+members are in one view before long, views last longer each time (`bft_pacemaker.py`), and of t + 1 leaders in a row
+one is honest. Votes need the whole chain of the parent (so that what commits can be executed); it is fetched from
+whoever signed for it. A leader that orders other requests but not the one that waits longest is given up as well.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from titan_overlay.mutable.bft_committee import Committee
+from titan_overlay.mutable.bft_messages import (
+    Block,
+    Certificate,
+    ChainReply,
+    ChainRequest,
+    CheckpointVote,
+    Command,
+    Equivocation,
+    GaveUp,
+    Message,
+    Phase,
+    Proposal,
+    Rank,
+    Record,
+    Timeout,
+    TimeoutCertificate,
+    Vote,
+)
+from titan_overlay.mutable.bft_order import Order
+from titan_overlay.mutable.bft_pacemaker import BftSettings, Pacemaker
+from titan_overlay.mutable.bft_queue import Queue
+from titan_overlay.mutable.bft_tally import Timeouts, Votes
+from titan_overlay.mutable.engine import (
+    Accepted,
+    Checkpoint,
+    EntryKind,
+    Event,
+    LearnersChanged,
+    PeerSilent,
+    PeerStatus,
+    Persisted,
+    Proposed,
+    ReadAsked,
+    ReadReady,
+    Ready,
+    Received,
+    Refused,
+    RequestsWait,
+    Send,
+    SnapshotInstalled,
+    SnapshotTaken,
+    Status,
+    TimerDue,
+    TransferAsked,
+)
+
+Valid = Callable[[EntryKind, bytes], bool]
+"""Whether an entry may be ordered: its requests are signed by their senders, a reconfiguration is right."""
+
+_NOOP = (Command(EntryKind.NOOP, b""),)
+
+
+class Bft:
+    """An `Engine` for byzantine faults.
+
+    Args:
+        committee: the members and their keys.
+        checkpoint: the state that the shell has and executes from.
+        records: what the log has of this member in this epoch, in order.
+        valid: asked about each entry of a proposal before this member votes for it.
+        origin: height at which the epoch began; 0 for a new object.
+
+    Raises:
+        StorageError: the records begin beyond the checkpoint.
+    """
+
+    def __init__(
+        self,
+        committee: Committee,
+        checkpoint: Checkpoint,
+        records: Iterable[Record],
+        valid: Valid,
+        settings: BftSettings = BftSettings(),  # noqa: B008 -- frozen
+        origin: int = 0,
+    ) -> None:
+        self.committee = committee
+        self.view = 1
+        """Never falls, but by a restart: then it is at least as high as any in which this member has voted."""
+        self.dropped = 0
+        self.evidence: dict[bytes, Equivocation] = {}
+        """One proof for each member that was caught."""
+        self._valid = valid
+        # What must survive. In memory it may be ahead of the disk; `_said` and `_resigned` are not.
+        self._gave_up = 0
+        """No votes in views up to this one (R5)."""
+        self._voted: Proposal | None = None
+        self._voted_rank: Rank = (0, 0)
+        """No first vote for anything at or below this rank (R1)."""
+        self._voted_digest = b""
+        self._order = Order(committee, settings, checkpoint, origin)
+        """Has the lock: `high`."""
+        # What need not.
+        self._opening: TimeoutCertificate | None = None
+        """What began this view, if this member has it."""
+        self._second_rank: Rank = (0, 0)
+        """Second votes were given up to here. To give one again is harmless: there is one certificate for a rank."""
+        self._held: Proposal | None = None
+        """Waits for its parent."""
+        self._votes = {phase: Votes(committee, phase) for phase in Phase}
+        self._timeouts = Timeouts(committee)
+        self._unsaid: deque[tuple[int, Vote | Timeout]] = deque()
+        """With the number of the Ready that makes them durable. This member's own votes count from then on."""
+        self._said: dict[Phase, Vote] = {}
+        """What is said again when it may have been lost."""
+        self._resigned: Timeout | None = None
+        """The same for a timeout."""
+        self._queue = Queue(settings)
+        self._asked = False
+        """A request for blocks is under way."""
+        self._turn = 0
+        """Whom to ask."""
+        self._pacemaker = Pacemaker(settings)
+        self._heard: dict[bytes, float] = {}
+        self._learners: tuple[bytes, ...] = ()
+        self._now = 0.0
+        self._out = Ready(0)
+        self._restore(tuple(records))
+
+    def _restore(self, records: tuple[Record, ...]) -> None:
+        self._order.restore(records)
+        for record in records:
+            match record:
+                case Proposal(block) if block.rank > self._voted_rank:
+                    self._voted, self._voted_rank, self._voted_digest = record, block.rank, block.digest()
+                case GaveUp(view):
+                    self._gave_up = max(self._gave_up, view)
+                case Equivocation():
+                    self.evidence[record.first.member] = record
+        self.view = max(1, self._voted_rank[0], self._order.high.view, self._gave_up)
+        if self._voted is not None:
+            self._unsaid.append((0, self.committee.vote(self._voted_rank, Phase.FIRST, self._voted_digest)))
+        if self._gave_up == self.view:
+            self._unsaid.append((0, self.committee.timeout(self.view, self._order.high)))
+
+    # ---- the engine's face -------------------------------------------------------------------------------------
+
+    def step(self, event: Event, now: float) -> Ready:
+        """Takes one event in."""
+        self._now = now
+        self._out = out = Ready(self._out.number + 1)
+        self._speak(event.number if isinstance(event, Persisted) else 0)
+        match event:
+            case Received(sender, message):
+                self.dropped += not self._received(sender, message)
+            case Proposed():
+                self._enqueue(event)
+            case ReadAsked(ref):
+                out.reads.append(ReadReady(ref, self._order.executed))
+            case RequestsWait(waiting):
+                self._pacemaker.requests(waiting, now)
+            case TimerDue():
+                self._timer_due()
+            case SnapshotTaken(state):
+                self._state_taken(state)
+            case SnapshotInstalled(state):
+                self.dropped += not self._order.installed(state, out)
+                self._asked = False
+            case LearnersChanged(learners):
+                self._learners = learners
+            case PeerSilent(peer):
+                if peer == self.committee.leader(self.view):
+                    self._give_up(self.view)
+            case TransferAsked():
+                if self._leads:
+                    self._give_up(self.view)
+        self._advance()
+        out.timer = self._timer()
+        return out
+
+    def image(self) -> list[Record]:
+        """Records that restore this member by themselves."""
+        voted: list[Record] = [self._voted] if self._voted else []
+        return [*self._order.image(), *voted, GaveUp(self._gave_up), *self.evidence.values()]
+
+    def status(self) -> Status:
+        """How things stand."""
+        order, committee = self._order, self.committee
+        role = "candidate" if self._gave_up >= self.view else "leader" if self._leads else "follower"
+        committed = order.blocks.committed.index
+        return Status(
+            role=role if committee.votes else "learner",
+            leader=committee.leader(self.view) if self._gave_up < self.view and order.stop is None else None,
+            term=self.view,
+            first=order.blocks.anchor.index + 1,
+            last=max([block.last for block in order.blocks.undecided()], default=committed),
+            committed=committed if order.stop is None else order.stop,
+            stopped=order.stop is not None,
+            asleep=self._timer() is None,
+            peers={member: self._peer_status(member) for member in committee.others},
+            dropped=self.dropped,
+        )
+
+    def _peer_status(self, member: bytes) -> PeerStatus:
+        vote = self._votes[Phase.FIRST].latest(member)
+        if vote is None:
+            return PeerStatus(heard=self._heard.get(member))
+        position = self._order.blocks.position(vote.block)
+        return PeerStatus(vote.view, position.index if position else 0, self._heard.get(member))
+
+    # ---- what arrives ------------------------------------------------------------------------------------------
+
+    def _received(self, sender: bytes, message: Message) -> bool:
+        """Whether it made sense."""
+        if isinstance(message, ChainRequest) and sender in self.committee.others + self._learners:
+            self._on_chain_request(sender, message)
+            return True
+        if sender not in self.committee.others:
+            return False
+        self._heard[sender] = self._now
+        match message:
+            case Proposal():
+                return self._on_proposal(sender, message)
+            case Vote(member=member):
+                if member == sender:
+                    self._count(message)
+                return member == sender
+            case Timeout():
+                return self._on_timeout(sender, message)
+            case TimeoutCertificate():
+                return self._on_timeout_certificate(message)
+            case Certificate():
+                return self._believe(message)
+            case ChainReply():
+                return self._on_chain_reply(sender, message)
+            case CheckpointVote():
+                return self._on_checkpoint_vote(sender, message)
+        return False
+
+    def _advance(self) -> None:
+        """Does what has become possible."""
+        order, out = self._order, self._out
+        if order.commit(out):
+            self._pacemaker.commit(self._now)
+            self._state_taken(order.snapshot)
+        order.settle(out)
+        if order.stop is not None:
+            self._refuse_all()
+        self._vote_second()
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._consider(held, held.block.digest())
+        self._propose()
+        if order.missing or self._held is not None:
+            self._ask()
+        else:
+            self._asked = False
+        self._observe()
+
+    # ---- certificates and views --------------------------------------------------------------------------------
+
+    def _believe(self, certificate: Certificate) -> bool:
+        """A certificate from elsewhere: if it is one, it counts."""
+        if not self.committee.certifies(certificate):
+            return False
+        self._adopt(certificate)
+        return True
+
+    def _adopt(self, certificate: Certificate) -> None:
+        """A certificate that holds shows that its view has begun."""
+        if self._order.learn(certificate):
+            self._out.persist.append(certificate)
+        self._enter(certificate.view, None)
+
+    def _enter(self, view: int, opening: TimeoutCertificate | None) -> None:
+        if view == self.view and self._opening is None:
+            self._opening = opening
+        if view <= self.view:
+            return
+        self.view = view
+        self._opening = opening
+        self._held = None
+        self._pacemaker.enter(self._now)
+        if not self._leads:
+            self._refuse_all()
+
+    @property
+    def _leads(self) -> bool:
+        return self.committee.leader(self.view) == self.committee.me
+
+    @property
+    def _may_vote(self) -> bool:
+        return self.committee.votes and self._gave_up < self.view and self._order.stop is None
+
+    # ---- proposing ---------------------------------------------------------------------------------------------
+
+    def _enqueue(self, proposed: Proposed) -> None:
+        leader = self.committee.leader(max(self.view, self._gave_up + 1))
+        if leader != self.committee.me or not self._may_vote or not self._queue.offer(proposed):
+            self._out.refused.append(Refused(proposed.ref, leader))
+
+    def _refuse_all(self) -> None:
+        leader = self.committee.leader(max(self.view, self._gave_up + 1))
+        self._out.refused += [Refused(each.ref, leader) for each in self._queue.clear()]
+
+    def _propose(self) -> None:
+        """The next block, if this member leads, the last is committed, and there is something to order."""
+        order = self._order
+        if not (self._leads and self._may_vote):
+            return
+        opens = self._voted_rank[0] < self.view
+        if opens and not self._may_open:
+            return
+        if not opens and not order.high.rank == self._voted_rank == (self.view, order.committed):
+            return
+        path = order.blocks.path(order.high.block)
+        if path is None or not order.in_window(order.high.height + 1):
+            return
+        # What an earlier leader left certified is committed first, by itself.
+        batch = [] if path else self._queue.take()
+        commands = _NOOP if path else tuple(Command(each.kind, each.data) for each in batch)
+        if not commands:
+            return
+        parent = order.blocks.position(order.high.block) or order.blocks.committed
+        block = Block(self.view, parent.height + 1, parent.index + 1, order.high, commands)
+        self._out.accepted += [Accepted(each.ref, index, self.view) for index, each in enumerate(batch, block.first)]
+        self._vote_first(block, block.digest(), self._opening if opens else None)
+
+    @property
+    def _may_open(self) -> bool:
+        """Whether there is what the first block of this view needs (R2)."""
+        return self.view == 1 or (self._opening is not None and self._order.high.rank >= self._opening.high)
+
+    # ---- the first vote ----------------------------------------------------------------------------------------
+
+    def _on_proposal(self, leader: bytes, proposal: Proposal) -> bool:
+        block = proposal.block
+        if leader != self.committee.leader(block.view):
+            return False
+        if block.view < self.view:
+            return True
+        digest = block.digest()
+        vote = Vote(*block.rank, Phase.FIRST, digest, leader, proposal.signature)
+        if not (self.committee.is_vote(vote) and self._believe(block.justify) and self._is_in_order(proposal)):
+            return False
+        self._enter(block.view, proposal.timeouts)
+        self._count(vote)
+        self._consider(proposal, digest)
+        return True
+
+    def _is_in_order(self, proposal: Proposal) -> bool:
+        """R2 and R3, as far as they are about the proposal alone."""
+        block, timeouts = proposal.block, proposal.timeouts
+        if block.height != block.justify.height + 1:
+            return False
+        if block.justify.view == block.view:
+            return timeouts is None
+        if block.view == 1:
+            return timeouts is None and block.justify == self.committee.origin
+        return (
+            timeouts is not None
+            and timeouts.view == block.view - 1
+            and block.justify.view < block.view
+            and block.justify.rank >= timeouts.high
+            and self.committee.ends(timeouts)
+        )
+
+    def _consider(self, proposal: Proposal, digest: bytes) -> None:
+        """Votes for a proposal that is in order, unless what this member has said forbids it."""
+        block, order = proposal.block, self._order
+        if block.view != self.view or not self._may_vote:
+            return
+        if not self._is_free(block):
+            if digest == self._voted_digest:
+                self._say_again(self.committee.leader(block.view))
+            return
+        if order.blocks.path(block.justify.block) is None:
+            if block.height > order.committed:
+                self._held = proposal
+            return
+        parent = order.blocks.position(block.justify.block) or order.blocks.committed
+        if (
+            block.first != parent.index + 1
+            or not order.in_window(block.height)
+            or not all(self._may_be_ordered(command) for command in block.commands)
+        ):
+            self.dropped += 1
+            return
+        self._vote_first(block, digest, proposal.timeouts)
+
+    def _is_free(self, block: Block) -> bool:
+        """R1, and the end of R2: whether no vote that was given stands against one for this block."""
+        opens = block.justify.view < block.view
+        return self._voted_rank[0] < block.view if opens else self._voted_rank < block.rank
+
+    def _may_be_ordered(self, command: Command) -> bool:
+        return not command.data if command.kind is EntryKind.NOOP else self._valid(command.kind, command.data)
+
+    def _vote_first(self, block: Block, digest: bytes, timeouts: TimeoutCertificate | None) -> None:
+        vote = self.committee.vote(block.rank, Phase.FIRST, digest)
+        record = Proposal(block, vote.signature, timeouts)
+        self._voted, self._voted_rank, self._voted_digest = record, block.rank, digest
+        self._order.blocks.add(digest, block)
+        self._out.persist.append(record)
+        self._say(vote, record if self._leads else vote)
+
+    # ---- the second vote ---------------------------------------------------------------------------------------
+
+    def _vote_second(self) -> None:
+        """R4: the certificate is in `persist`, of this Ready or one before."""
+        high = self._order.high
+        if high.phase is Phase.SECOND or high.view != self.view or high.rank <= self._second_rank or not self._may_vote:
+            return
+        self._second_rank = high.rank
+        if not self._out.persist:
+            self._out.persist.append(high)  # after a restart: so that `Persisted` comes
+        vote = self.committee.vote(high.rank, Phase.SECOND, high.block)
+        self._say(vote, vote)
+
+    def _say(self, said: Vote | Timeout, message: Message) -> None:
+        """R6: to others, and for this member's own count, once it is durable."""
+        self._out.send_after_persist += [Send(member, message) for member in self.committee.others]
+        self._unsaid.append((self._out.number, said))
+
+    def _speak(self, durable: int) -> None:
+        """What this member has said by this Ready is durable (0: was when it started), and counts here too."""
+        while self._unsaid and self._unsaid[0][0] <= durable:
+            said = self._unsaid.popleft()[1]
+            if isinstance(said, Timeout):
+                self._resigned = said
+                self._collect(said)
+            else:
+                self._said[said.phase] = said
+                self._count(said)
+
+    def _count(self, vote: Vote) -> None:
+        match self._votes[vote.phase].add(vote):
+            case Certificate() as certificate:
+                self._adopt(certificate)
+            case Equivocation() as caught if vote.member not in self.evidence:
+                self.evidence[vote.member] = caught
+                self._out.persist.append(caught)
+                self._out.evidence.append(caught)
+
+    # ---- giving a view up (Jolteon, section 3) --------------------------------------------------
+
+    def _give_up(self, view: int) -> None:
+        """R5. Also a view that this member has not been in: others have."""
+        if not self.committee.votes or view <= self._gave_up or view < self.view or self._order.stop is not None:
+            return
+        self._enter(view, None)
+        self._gave_up = view
+        self._refuse_all()
+        self._out.persist.append(GaveUp(view))
+        timeout = self.committee.timeout(view, self._order.high)
+        self._say(timeout, timeout)
+
+    def _on_timeout(self, sender: bytes, timeout: Timeout) -> bool:
+        if timeout.member != sender:
+            return False
+        if timeout.view < self.view:
+            self._help(sender, timeout)
+            return True
+        if not self.committee.is_timeout(timeout):
+            return False
+        self._adopt(timeout.high)
+        self._collect(timeout)
+        if timeout.view == self.view and sender == self.committee.leader(self.view):
+            self._give_up(self.view)  # its leader resigns
+        return True
+
+    def _collect(self, timeout: Timeout) -> None:
+        self._timeouts.add(timeout)
+        ended = self._timeouts.certificate(timeout.view)
+        if ended is not None:
+            self._enter(timeout.view + 1, ended)
+        self._give_up(self._timeouts.joined())
+
+    def _on_timeout_certificate(self, timeouts: TimeoutCertificate) -> bool:
+        if timeouts.view < self.view - 1:
+            return True
+        if not self.committee.ends(timeouts):
+            return False
+        self._enter(timeouts.view + 1, timeouts)
+        return True
+
+    def _help(self, sender: bytes, timeout: Timeout) -> None:
+        """To who is behind: what began this view."""
+        if self._order.high.rank > timeout.high.rank:
+            self._send(sender, self._order.high)
+        if self._opening is not None:
+            self._send(sender, self._opening)
+
+    # ---- time --------------------------------------------------------------------------------------------------
+
+    def _observe(self) -> None:
+        """Tells the pacemaker what this member waits for, beside requests."""
+        order = self._order
+        if order.stop is not None:
+            return
+        proposed = self._voted_rank[0] == self.view and self._voted_rank[1] > order.committed
+        # Whoever commits what this member has yet to fetch has a leader that does its work.
+        on_leader = (proposed or order.high.height > order.committed) and order.goal.height <= order.committed
+        on_others = order.missing or self._held is not None or not self.committee.votes
+        self._pacemaker.observe(on_leader, on_others, self._now)
+
+    def _timer(self) -> float | None:
+        if self._order.stop is not None:
+            return None
+        times = (self._pacemaker.repeat, self._pacemaker.expires if self._may_vote else None)
+        return min((each for each in times if each is not None), default=None)
+
+    def _timer_due(self) -> None:
+        expires, repeat = self._pacemaker.expires, self._pacemaker.repeat
+        if repeat is not None and self._now >= repeat:
+            self._pacemaker.repeated(self._now)
+            self._repeat()
+        if expires is not None and self._now >= expires:
+            self._give_up(self.view)
+
+    def _repeat(self) -> None:
+        """Something is late: says again what may have been lost, and asks one member after the other what it knows."""
+        for member in self.committee.others:
+            self._say_again(member)
+        self._asked = False
+        self._turn += 1
+        self._ask()
+        self._order.fetch_again(self._out)
+
+    def _say_again(self, member: bytes) -> None:
+        state = self._order.checkpoints.unsettled
+        if state is not None:
+            self._send(member, state)
+        if self._resigned is not None and self._resigned.view == self.view:
+            if self._resigned.high != self._order.high:
+                self._resigned = self.committee.timeout(self.view, self._order.high)
+            self._send(member, self._resigned)
+        for vote in self._said.values():
+            if vote.view == self.view and vote.height > self._order.committed:
+                proposal = self._voted if self._leads and vote.phase is Phase.FIRST else None
+                self._send(member, proposal or vote)
+
+    def _send(self, member: bytes, message: Message) -> None:
+        self._out.send_now.append(Send(member, message))
+
+    # ---- catching up, and states -------------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """Asks a member for blocks, always the same one until it fails, unless an answer is awaited."""
+        others = self.committee.others
+        if others and not self._asked:
+            self._asked = True
+            self._send(others[self._turn % len(others)], self._order.request())
+
+    def _on_chain_request(self, sender: bytes, request: ChainRequest) -> None:
+        reply = self._order.reply(request)
+        if reply is not None:
+            self._send(sender, reply)
+
+    def _on_chain_reply(self, sender: bytes, reply: ChainReply) -> bool:
+        if not (self._believe(reply.certificate) and self._believe(reply.committed)):
+            return False
+        grown = self._order.absorb(reply, sender, self._out)
+        if grown:
+            self._asked = False
+        return grown is not None
+
+    def _state_taken(self, state: Checkpoint) -> None:
+        vote = self._order.taken(state)
+        if vote is not None:
+            for member in self.committee.others:
+                self._send(member, vote)
+
+    def _on_checkpoint_vote(self, sender: bytes, vote: CheckpointVote) -> bool:
+        if vote.member != sender or not self.committee.is_checkpoint(vote):
+            return False
+        self._order.checkpoints.add(vote)
+        return True
