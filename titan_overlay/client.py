@@ -26,6 +26,7 @@ from titan_overlay.identity.ids import fingerprint
 from titan_overlay.identity.statements import Policy
 from titan_overlay.member import Member
 from titan_overlay.mutable import founding, talk
+from titan_overlay.mutable.epochs import configuration_hash, configured
 from titan_overlay.mutable.machine import Change
 from titan_overlay.patience import DEFAULT_TIMEOUT, find, within
 from titan_overlay.pool.finding import census
@@ -275,9 +276,11 @@ class Pool:
                 return await self._publisher.publish(*describe(policy or packed.policy), packed.runner())
             settled = founding.settled(policy or packed.policy)
             draft, _ = describe(settled)
-            members = await self._founders.find(draft, self._router.object_id(name), settled.min_copies)
-            described = describe(settled, members=tuple(sorted(each.id for each in members)))
-            return await self._publisher.publish(*described, packed.runner(), members=members)
+            founders = await self._founders.find(draft, self._router.object_id(name), settled.min_copies)
+            genesis = configured(1, ((each.contact.id, each.key) for each in founders))
+            described = describe(settled, genesis=configuration_hash(genesis))
+            foundation = founding.Foundation(packed.runner(), genesis)
+            return await self._publisher.publish(*described, foundation, members=[each.contact for each in founders])
 
     async def put(
         self,

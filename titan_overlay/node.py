@@ -191,6 +191,7 @@ class Node(Member):
         trusted = frozenset([self.owner.public, *(bytes.fromhex(text) for text in self.config.trust)])
         self.groups = Members(
             self.key.id,
+            self.overlay.pool,
             self.ambient,
             PeerLinks(self.links, self._locate),
             self._disk,
@@ -209,7 +210,7 @@ class Node(Member):
             blobs=self.blobs,
             bundles=BundleLoader(trusted, self.overlay.pool),
             makers={
-                "service": lambda code, descriptor, object_id: runner_of(*code),
+                "service": lambda code, descriptor, object_id, sources: runner_of(*code),
                 "mutable": self.groups.runner,
             },
             grants=self.grants,
@@ -373,9 +374,11 @@ class Node(Member):
         contact = Contact(peer.id, peer.ip, peer.port) if peer else Contact(self.key.id, "", 0)
         return await self.admission.recruit(order, contact, self.keeper.hold)
 
-    def may_host(self, descriptor: bytes) -> None:
+    def may_host(self, descriptor: bytes) -> bytes:
         signed = check_descriptor(descriptor, None, self.rights)
-        self.admission.check(signed, names.object_id(self.overlay.pool, signed.value.name))
+        object_id = names.object_id(self.overlay.pool, signed.value.name)
+        self.admission.check(signed, object_id)
+        return self.groups.voting_key(object_id).public if signed.value.kind == "mutable" else b""
 
     async def bury(self, tombstone: bytes) -> str:
         outcome, proven = await self.admission.bury(tombstone)

@@ -35,7 +35,7 @@ class NodeActions(Protocol):
     """What the node object needs of the node around it."""
 
     async def take(self, order: Recruit) -> Accepted: ...
-    def may_host(self, descriptor: bytes) -> None: ...
+    def may_host(self, descriptor: bytes) -> bytes: ...
     async def bury(self, tombstone: bytes) -> str: ...
     def pins(self, order: Pins) -> list[bytes]: ...
     async def step_down(self, order: StepDown, sender: Sender) -> bool: ...
@@ -61,9 +61,9 @@ class NodeObject:
         """Take a replica."""
         return await self._node.take(order)
 
-    async def may_host(self, order: MayHost) -> None:
-        """Whether it would take a replica."""
-        self._node.may_host(order.descriptor)
+    async def may_host(self, order: MayHost) -> bytes:
+        """Whether it would take a replica, and with which key it would vote."""
+        return self._node.may_host(order.descriptor)
 
     async def bury(self, order: Bury) -> str:
         """Delete a replica, with proof."""

@@ -113,8 +113,8 @@ class Descriptor(Record, frozen=True, array_like=True, omit_defaults=True):
     """Message types that may run more than once; `*`: all."""
     grant: bytes = b""
     """The publisher's grant, where the name needs one."""
-    members: tuple[Id, ...] = ()
-    """Mutable objects: the nodes that found its group."""
+    genesis: bytes = b""
+    """Mutable objects: hash of the members that found its group (`mutable.epochs.configuration_hash`)."""
 
 
 class Advertisement(Record, frozen=True, array_like=True, omit_defaults=True):

@@ -60,6 +60,8 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
     """Voters: 2t + 1 (crash faults) or 3t + 1 (byzantine)."""
     learners: tuple[bytes, ...] = ()
     """Receive the log, do not vote. The only part that may change within an epoch: see `LearnersChanged`."""
+    keys: tuple[bytes, ...] = ()
+    """Public voting key of each member, in their order."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, array_like=True):

@@ -2,22 +2,30 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Collection
+from typing import NamedTuple
 
 import msgspec
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, LinkError, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId
+from titan_overlay.identity.ids import ID_BYTES, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor, Policy
 from titan_overlay.links.links import Links
+from titan_overlay.mutable import talk
+from titan_overlay.mutable.engine import Configuration
+from titan_overlay.mutable.epochs import Chain
 from titan_overlay.overlay.overlay import Overlay
+from titan_overlay.pool.context import Context
+from titan_overlay.pool.hosting.calls import Begun
+from titan_overlay.pool.hosting.runner import Body, Runner
 from titan_overlay.pool.orders import MayHost
+from titan_overlay.pool.questions import MessageSchema
 from titan_overlay.wire import codec
 
-MEMBERS_MAX = 13
-"""Their ids stand in the descriptor, which must fit in a datagram."""
+MEMBERS_MAX = 31
 NEAR = 20
 CORNERS = 4
 """Times that a random corner of the pool is asked when those near have refused."""
@@ -47,6 +55,13 @@ def settled(policy: Policy) -> Policy:
     )
 
 
+class Founder(NamedTuple):
+    """A node that would be a member, and the key with which it would vote."""
+
+    contact: Contact
+    key: bytes
+
+
 class Founders:
     """Finds nodes that would be members."""
 
@@ -55,22 +70,27 @@ class Founders:
         self._links = links
         self._ambient = ambient
 
-    async def find(self, descriptor: Signed[Descriptor], object_id: ObjectId, count: int) -> list[Contact]:
+    async def find(
+        self, descriptor: Signed[Descriptor], object_id: ObjectId, count: int, exclude: Collection[bytes] = ()
+    ) -> list[Founder]:
         """`count` nodes that may and would host this, near its id first.
 
         Raises:
             Unavailable: there are fewer; the text says how many, and why the others refused.
         """
-        willing: list[Contact] = []
+        willing: list[Founder] = []
         refusals: Counter[str] = Counter()
-        asked: set[NodeId] = set()
+        asked: set[bytes] = set(exclude)
         for turn in range(1 + CORNERS):
             target = object_id if turn == 0 else self._ambient.random.randbytes(ID_BYTES)
             near = [each for each in await self._overlay.find_nodes(target, NEAR) if each.id not in asked]
             asked.update(each.id for each in near)
             answers = await asyncio.gather(*(self._ask(each, descriptor) for each in near))
-            willing += [contact for contact, refusal in zip(near, answers, strict=True) if not refusal]
-            refusals.update(refusal for refusal in answers if refusal)
+            for contact, answer in zip(near, answers, strict=True):
+                if isinstance(answer, bytes):
+                    willing.append(Founder(contact, answer))
+                else:
+                    refusals[answer] += 1
             if len(willing) >= count:
                 return willing[:count]
         why = "; ".join(f"{number} x {text}" for text, number in refusals.most_common(3)) or "no node was reached"
@@ -79,15 +99,35 @@ class Founders:
             f"nodes would: {why}"
         )
 
-    async def _ask(self, contact: Contact, descriptor: Signed[Descriptor]) -> str:
-        """Why that node would not; empty: it would."""
+    async def _ask(self, contact: Contact, descriptor: Signed[Descriptor]) -> bytes | str:
+        """The key with which that node would vote; or why it would not."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + ASK_SECONDS
         try:
             body = codec.encode(MayHost(descriptor.raw))
-            await self._links.request(contact, contact.id, MayHost.wire_type, body, deadline=deadline)
+            answer = await self._links.request(contact, contact.id, MayHost.wire_type, body, deadline=deadline)
+            key = codec.decode(answer, bytes)
         except LinkError as why:
             return f"did not answer ({why})"
         except RemotableError as why:
             return str(why)
-        return ""
+        return key if len(key) == 32 else "named no voting key"
+
+
+class Foundation(Runner):
+    """Stands in for a group while it is being founded: gives out its code, and who its members are."""
+
+    def __init__(self, offer: Runner, genesis: Configuration) -> None:
+        self._offer = offer
+        self._chain = codec.encode(Chain(genesis))
+        self.bundle = offer.bundle
+        self.types = talk.TYPES
+        self.plain = frozenset({talk.EPOCHS})
+
+    def call(self, type: str, body: Body, context: Context) -> Begun:
+        if type != talk.EPOCHS:
+            raise Unavailable(f"{context.name!r} is being published just now; send again")
+        return self._chain
+
+    def schema(self) -> dict[str, MessageSchema]:
+        return self._offer.schema()

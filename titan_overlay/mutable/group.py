@@ -6,27 +6,28 @@
     the disk      -> Persisted, and only then what may not be said before
 
 Everything runs in turns of the loop, in one place (`_do`). What the engine says is done in its order; nothing here
-decides what is committed.
+decides what is committed. Each epoch has an engine and a log of its own; `succession.py` leads from one to the next.
 """
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 import msgspec
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import BadMessage, Forbidden, NotHere, Overloaded, RemotableError, StorageError
+from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError
+from titan_overlay.identity.keys import SigningKey
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import (
     Checkpoint,
     Configuration,
     Engine,
     Entry,
+    EntryKind,
     Event,
-    Fetch,
+    LearnersChanged,
     PeerSilent,
     Persisted,
     Proposed,
@@ -37,25 +38,24 @@ from titan_overlay.mutable.engine import (
     SnapshotInstalled,
     SnapshotTaken,
     TimerDue,
+    TransferAsked,
 )
+from titan_overlay.mutable.epochs import Chain, Charter, Confirmation
 from titan_overlay.mutable.feed import Feed
 from titan_overlay.mutable.machine import Machine
-from titan_overlay.mutable.requests import DELIVERED, Batch, Reply, Request
+from titan_overlay.mutable.outbox import Outbox
+from titan_overlay.mutable.requests import Batch, Reply, Request
 from titan_overlay.mutable.snapshots import Head, Snapshots
+from titan_overlay.mutable.states import States
+from titan_overlay.mutable.succession import Succession
+from titan_overlay.mutable.waiting import Batch as Together
+from titan_overlay.mutable.waiting import Waiting
 from titan_overlay.wire import codec
 
 log = logging.getLogger("titan")
 
-QUEUE_MAX = 8192
-"""Requests that wait to be proposed."""
-BATCH_BYTES = 256 << 10
-BATCH_REQUESTS = 2048
 READ_AGAIN_SECONDS = 0.5
 """The engine may never answer a read; then it is asked again."""
-SNAPSHOT_LOG_BYTES = 4 << 20
-"""A snapshot is taken when the log behind the last one has grown by this, or by twice what the last one had."""
-PIECE_BYTES = 256 << 10
-FETCH_SECONDS = 10.0
 TIMER_SECONDS_MIN = 0.05
 
 
@@ -70,8 +70,11 @@ class Peers(Protocol):
         ...
 
 
-class Log(Protocol):
-    """This group's part in the node's write-ahead log."""
+class EpochLog(Protocol):
+    """One epoch of this group in the node's write-ahead log."""
+
+    records: list[bytes]
+    """What was found of it when the log was opened."""
 
     def append(self, records: list[Any]) -> "asyncio.Future[None]":
         """Done when they, and all before them, are durable. StorageError: the disk is full or broken."""
@@ -79,133 +82,143 @@ class Log(Protocol):
 
     def compact(self, image: list[Any]) -> None:
         """These records are worth all that were appended before."""
-        ...
+
+    def drop(self) -> None:
+        """The epoch is over for good."""
+
+
+class Logs(Protocol):
+    """The epochs of this group in the node's log."""
+
+    def open(self, epoch: int) -> EpochLog: ...
 
 
 class Maker(Protocol):
     """Makes the engine of an epoch, and knows its messages."""
 
-    def engine(self, configuration: Configuration, checkpoint: Checkpoint) -> Engine: ...
+    def engine(self, configuration: Configuration, checkpoint: Checkpoint, records: Iterable[bytes]) -> Engine: ...
 
     def decode(self, raw: msgspec.Raw) -> Any:
         """A message of the engine. BadMessage: it is none."""
-
-
-class _Placed:
-    """A batch of ours that stands in the log."""
-
-    __slots__ = ("term", "waiting")
-
-    def __init__(self, term: int, waiting: "list[asyncio.Future[Reply]]") -> None:
-        self.term = term
-        self.waiting = waiting
 
 
 class Group:
     """See the module.
 
     Args:
-        checkpoint: what `machine` has been restored to.
-        deliver: (the object's outbox number, name, type, body) -> when it has arrived.
+        key: with which this node votes in this group.
+        head: the snapshot that `machine` has been restored to.
+        deliver: (number in the outbox, name, type, body) -> when it has arrived.
     """
 
     def __init__(
         self,
         me: bytes,
-        configuration: Configuration,
-        checkpoint: Checkpoint,
+        key: SigningKey,
+        charter: Charter,
+        head: Head,
         machine: Machine,
         *,
         ambient: Ambient,
         maker: Maker,
-        wal: Log,
+        logs: Logs,
         peers: Peers,
         snapshots: Snapshots,
         deliver: Callable[[int, str, str, bytes], Awaitable[None]],
     ) -> None:
         self.me = me
-        self.configuration = configuration
         self.machine = machine
         self.feed = Feed(machine.changes)
         self.trouble = ""
         """Why this member takes no part any more, or empty."""
-        self._ambient = ambient
+        self.peers = peers
+        self.loop = asyncio.get_running_loop()
+        self.ambient = ambient
+        self.waiting = Waiting(machine.name)
+        self.succession = Succession(self, key, charter, head.chain)
+        self.states = States(self, snapshots, head.checkpoint)
+        self._outbox = Outbox(self, deliver)
         self._maker = maker
-        self._wal = wal
-        self._peers = peers
-        self._snapshots = snapshots
-        self._deliver = deliver
-        self._loop = asyncio.get_running_loop()
-        self._engine = maker.engine(configuration, checkpoint)
-        self._snapshot = checkpoint
-        self._queue: deque[tuple[Request, asyncio.Future[Reply]]] = deque()
-        self._queued_bytes = 0
+        self._logs = logs
         self._flushing = False
         self._refs = 0
-        self._proposed: dict[int, list[asyncio.Future[Reply]]] = {}
-        """By ref: not yet accepted or refused."""
-        self._placed: dict[int, _Placed] = {}
-        """By height."""
-        self._reads: list[asyncio.Future[None]] = []
-        """Asked in this turn of the loop."""
-        self._asked: dict[int, list[asyncio.Future[None]]] = {}
-        """By ref."""
-        self._readable: list[tuple[int, list[asyncio.Future[None]]]] = []
-        """Wait until this height has been executed."""
         self._timer: asyncio.TimerHandle | None = None
         self._wake: asyncio.TimerHandle | None = None
         self._saves: asyncio.Future[None] | None = None
         """The last that the log was asked for."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._fetching = False
-        self._snapshotting = False
-        self._sending: set[int] = set()
-        """Numbers of the outbox under way."""
-        self._log_bytes = 0
-        self._snapshot_bytes = 0
+        self.configuration: Configuration
+        self._wal: EpochLog
+        self.engine: Engine
 
     # ---- life ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Takes part from now on."""
-        self._step(TimerDue())
+        self.begin_epoch(self.succession.current(), self.states.checkpoint)
+
+    def begin_epoch(self, configuration: Configuration, checkpoint: Checkpoint) -> None:
+        """A new engine and a new log, from a state that is on disk."""
+        self.waiting.send_away(NotHere(f"the members of {self.machine.name!r} have just changed", maybe_executed=True))
+        self.trouble = self.succession.reason_to_retire(configuration)
+        if self.me not in configuration.members:
+            configuration = msgspec.structs.replace(configuration, learners=(self.me,))
+        self.configuration = configuration
+        self._wal = self._logs.open(configuration.epoch)
+        self._saves = None
+        self.engine = self._maker.engine(configuration, checkpoint, self._wal.records)
+        if self.trouble:
+            log.warning("%s: this node takes no part: %s", self.machine.name, self.trouble)
+            self._stop_timers()
+        else:
+            self.step(TimerDue())
+
+    def end_epoch(self) -> None:
+        """What the old epoch has on disk may go."""
+        self._wal.drop()
 
     async def close(self) -> None:
         """Takes no part any more; who waits is sent elsewhere."""
-        self._retire("this member has stopped")
+        self.retire("this member has stopped")
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _retire(self, why: str) -> None:
-        if not self.trouble:
-            self.trouble = why
+    def retire(self, why: str) -> None:
+        """Takes no part from now on."""
+        self.trouble = self.trouble or why
+        self._stop_timers()
+        self.succession.close()
+        self.waiting.close(self.absent())
+        self.feed.close()
+
+    def _stop_timers(self) -> None:
         for timer in (self._timer, self._wake):
             if timer is not None:
                 timer.cancel()
-        self._send_away()
-        for waiting in (self._reads, *self._asked.values(), *(each for _, each in self._readable)):
-            _fail(waiting, NotHere(f"this member of {self.machine.name!r} takes no part: {self.trouble}"))
-        self._reads, self._asked, self._readable = [], {}, []
-        self.feed.close()
 
-    def _send_away(self) -> None:
-        """Those whose requests this member cannot answer for: another will know."""
-        waiting = [future for _, future in self._queue]
-        for futures in (*self._proposed.values(), *(each.waiting for each in self._placed.values())):
-            waiting += futures
-        self._queue.clear()
-        self._queued_bytes = 0
-        self._proposed.clear()
-        self._placed.clear()
-        _fail(waiting, self._elsewhere())
+    def absent(self) -> NotHere:
+        """For whoever asks a member that takes no part."""
+        return NotHere(f"this member of {self.machine.name!r} takes no part: {self.trouble}")
 
-    def _elsewhere(self) -> NotHere:
-        leader = self._engine.leader
+    def elsewhere(self) -> NotHere:
+        """For whose request another member can answer."""
+        leader = self.engine.leader
         hint = leader if leader is not None and leader != self.me else b""
         return NotHere(f"another member of {self.machine.name!r} leads", hint=hint, maybe_executed=True)
 
-    # ---- requests --------------------------------------------------------------------------------------------
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work in the background until `close`."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("%s: a member failed", self.machine.name, exc_info=task.exception())
+
+    # ---- requests and reads ------------------------------------------------------------------------------------
 
     def submit(self, request: Request) -> "asyncio.Future[Reply]":
         """Has a request ordered and executed.
@@ -215,52 +228,10 @@ class Group:
             Overloaded: too many wait.
         """
         if self.trouble:
-            raise NotHere(f"this member of {self.machine.name!r} takes no part: {self.trouble}")
-        if len(self._queue) >= QUEUE_MAX or self._queued_bytes > 32 * BATCH_BYTES:
-            raise Overloaded(f"{len(self._queue)} messages wait for {self.machine.name!r}", retry_after=0.2)
-        future: asyncio.Future[Reply] = self._loop.create_future()
-        self._queue.append((request, future))
-        self._queued_bytes += len(request.body)
+            raise self.absent()
+        future = self.waiting.add(request)
         self._flush_soon()
         return future
-
-    def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        """Proposes what has come together in this turn of the loop, and asks for all reads at once."""
-        self._flushing = False
-        if self.trouble:
-            return
-        while self._queue:
-            requests: list[Request] = []
-            waiting: list[asyncio.Future[Reply]] = []
-            size = 0
-            while self._queue and size < BATCH_BYTES and len(requests) < BATCH_REQUESTS:
-                request, future = self._queue.popleft()
-                self._queued_bytes -= len(request.body)
-                if not future.done():
-                    requests.append(request)
-                    waiting.append(future)
-                    size += len(request.body)
-            if requests:
-                self._propose(tuple(requests), waiting)
-        if self._reads:
-            self._refs += 1
-            asked, self._reads = self._reads, []
-            self._asked[self._refs] = asked
-            self._loop.call_later(READ_AGAIN_SECONDS, self._read_again, self._refs)
-            self._step(ReadAsked(self._refs))
-
-    def _propose(self, requests: tuple[Request, ...], waiting: "list[asyncio.Future[Reply]]") -> None:
-        self._refs += 1
-        self._proposed[self._refs] = waiting
-        batch = Batch(self._ambient.wall(), self._ambient.token_bytes(16), requests)
-        self._step(Proposed(codec.encode(batch), self._refs))
-
-    # ---- reads -----------------------------------------------------------------------------------------------
 
     async def read(self, question: talk.Read, sender: bytes) -> talk.Answer:
         """Answers a read-only handler's question: linearizable, unless `stale_ok`.
@@ -269,10 +240,9 @@ class Group:
             NotHere: this member takes no part.
         """
         if self.trouble:
-            raise NotHere(f"this member of {self.machine.name!r} takes no part: {self.trouble}")
+            raise self.absent()
         if not question.stale_ok:
-            current: asyncio.Future[None] = self._loop.create_future()
-            self._reads.append(current)
+            current = self.waiting.ask()
             self._flush_soon()
             await current
         request = Request(sender, 0, 0, 0, "", question.type, question.body)
@@ -282,13 +252,52 @@ class Group:
             reply = Reply(codec.encode(why.to_wire()), failed=True)
         return talk.Answer(reply, self.configuration.epoch, self.machine.height)
 
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Proposes what has come together in this turn of the loop, and asks for all reads at once."""
+        self._flushing = False
+        if self.trouble:
+            return
+        for batch in self.waiting.batches():
+            self.propose(batch)
+        reads = self.waiting.take_reads()
+        if reads:
+            self._refs += 1
+            self.waiting.asked(self._refs, reads)
+            self.loop.call_later(READ_AGAIN_SECONDS, self._read_again, self._refs)
+            self.step(ReadAsked(self._refs))
+
     def _read_again(self, ref: int) -> None:
-        waiting = [each for each in self._asked.pop(ref, ()) if not each.done()]
-        if waiting and not self.trouble:
-            self._reads += waiting
+        if self.waiting.ask_again(ref):
             self._flush_soon()
 
+    def propose(self, batch: Together) -> None:
+        """Hands requests to the engine, stamped with what all members must agree on."""
+        self._refs += 1
+        self.waiting.proposed(self._refs, batch)
+        stamped = Batch(self.ambient.wall(), self.ambient.token_bytes(16), tuple(batch.requests))
+        self.step(Proposed(codec.encode(stamped), self._refs))
+
+    def propose_configuration(self, configuration: Configuration) -> None:
+        """Ends the epoch, if the engine takes it."""
+        self._refs += 1
+        self.step(Proposed(codec.encode(configuration), self._refs, EntryKind.RECONFIG))
+
     # ---- the engine ------------------------------------------------------------------------------------------
+
+    @property
+    def others(self) -> list[bytes]:
+        """The other members, and those who learn."""
+        return [each for each in (*self.configuration.members, *self.configuration.learners) if each != self.me]
+
+    @property
+    def leads(self) -> bool:
+        """Whether this member is the leader, as far as it knows."""
+        return not self.trouble and self.engine.leader == self.me
 
     def receive(self, sender: bytes, body: bytes | msgspec.Raw) -> None:
         """A `Step` from another member.
@@ -296,55 +305,76 @@ class Group:
         Raises:
             BadMessage: it is none. Forbidden: the sender is no member.
         """
+        step = codec.decode(body, talk.Step)
+        if step.epoch != self.configuration.epoch:
+            self.succession.other_epoch(sender, step.epoch)
+            return
         if sender not in self.configuration.members and sender not in self.configuration.learners:
             raise Forbidden(f"only members of {self.machine.name!r} agree on its order")
-        step = codec.decode(body, talk.Step)
-        if step.epoch != self.configuration.epoch or self.trouble:
+        if self.trouble:
             return
         for raw in step.messages:
-            self._step(Received(sender, self._maker.decode(raw)))
+            self.step(Received(sender, self._maker.decode(raw)))
 
-    def _step(self, event: Event) -> None:
-        self._do(self._engine.step(event, self._loop.time()))
+    def silent(self, peer: bytes) -> None:
+        """Nothing was heard of that node for a while, in any group."""
+        if not self.trouble:
+            self.step(PeerSilent(peer))
+
+    def set_learners(self, learners: tuple[bytes, ...]) -> None:
+        """Who learns from now on."""
+        self.configuration = msgspec.structs.replace(self.configuration, learners=learners)
+        self.step(LearnersChanged(learners))
+
+    def hand_over_lead(self) -> None:
+        """This member is about to leave: another should lead."""
+        if self.leads:
+            self.step(TransferAsked())
+
+    def step(self, event: Event) -> None:
+        """One event for the engine, and what follows from it."""
+        self._do(self.engine.step(event, self.loop.time()))
 
     def _do(self, ready: Ready) -> None:
         self._send(ready.send_now)
         if ready.persist:
-            saved = self._saves = self._wal.append(ready.persist)
-            saved.add_done_callback(lambda done: self._saved(done, ready))
+            self._saves = self._wal.append(ready.persist)
+            self._after_saving(ready)
         elif ready.send_after_persist:
             if self._saves is None or self._saves.done():
                 self._send(ready.send_after_persist)
             else:
-                self._saves.add_done_callback(lambda done: self._saved(done, ready))
+                self._after_saving(ready)
         for refused in ready.refused:
-            self._refused(refused.ref, refused.leader)
+            self.waiting.refused(refused.ref, self._why_refused(refused.leader))
         for accepted in ready.accepted:
-            self._placed[accepted.index] = _Placed(accepted.term, self._proposed.pop(accepted.ref, []))
+            self.waiting.accepted(accepted.ref, accepted.index, accepted.term)
         for entry in ready.committed:
             self._execute(entry)
         for each in ready.reads:
-            self._readable.append((each.index, self._asked.pop(each.ref, [])))
-        if self._readable:
-            self._answer_reads()
-        if ready.fetch is not None and not self._fetching:
-            self._fetching = True
-            self._spawn(self._fetch(ready.fetch))
+            self.waiting.readable(each.ref, each.index, self.machine.height)
+        if ready.fetch is not None:
+            self.states.fetch(ready.fetch)
         for proof in ready.evidence:
             log.warning("%s: a member has lied: %r", self.machine.name, proof)
         self._set_timer(ready.timer)
 
-    def _saved(self, done: "asyncio.Future[None]", ready: Ready) -> None:
-        if self.trouble or done.cancelled():
+    def _after_saving(self, ready: Ready) -> None:
+        epoch = self.configuration.epoch
+        assert self._saves is not None
+        self._saves.add_done_callback(lambda done: self._saved(done, ready, epoch))
+
+    def _saved(self, done: "asyncio.Future[None]", ready: Ready, epoch: int) -> None:
+        failure = None if done.cancelled() else done.exception()
+        if self.trouble or done.cancelled() or epoch != self.configuration.epoch:
             return
-        failure = done.exception()
         if failure is not None:
             log.error("%s: this member stops, its log cannot be written: %s", self.machine.name, failure)
-            self._retire(f"its log cannot be written: {failure}")
+            self.retire(f"its log cannot be written: {failure}")
             return
         self._send(ready.send_after_persist)
         if ready.persist:
-            self._step(Persisted(ready.number))
+            self.step(Persisted(ready.number))
 
     def _send(self, sends: list[Send]) -> None:
         if not sends:
@@ -353,69 +383,41 @@ class Group:
         for each in sends:
             by_peer.setdefault(each.to, []).append(msgspec.Raw(codec.encode(each.message)))
         for peer, messages in by_peer.items():
-            self._peers.post(peer, talk.STEP, codec.encode(talk.Step(self.configuration.epoch, messages)))
+            self.peers.post(peer, talk.STEP, codec.encode(talk.Step(self.configuration.epoch, messages)))
 
-    def _refused(self, ref: int, leader: bytes | None) -> None:
-        waiting = self._proposed.pop(ref, None) or self._asked.pop(ref, None) or []
+    def _why_refused(self, leader: bytes | None) -> RemotableError:
+        name = self.machine.name
         if leader == self.me:
-            _fail(waiting, Overloaded(f"{self.machine.name!r} has as much under way as it may", retry_after=0.05))
-        else:
-            why = f"another member of {self.machine.name!r} leads" if leader else "no member leads just now"
-            _fail(waiting, NotHere(why, hint=leader or b""))
+            return Overloaded(f"{name!r} has as much under way as it may", retry_after=0.05)
+        return NotHere(
+            f"another member of {name!r} leads" if leader else f"no member of {name!r} leads just now",
+            hint=leader or b"",
+        )
 
     def _set_timer(self, when: float | None) -> None:
         if self._timer is not None:
             if when is not None and self._timer.when() == when and not self._timer.cancelled():
                 return
             self._timer.cancel()
-        self._timer = None if when is None or self.trouble else self._loop.call_at(when, self._due)
+        self._timer = None if when is None or self.trouble else self.loop.call_at(when, self._due)
 
     def _due(self) -> None:
         self._timer = None
-        self._step(TimerDue())
-
-    @property
-    def peers(self) -> list[bytes]:
-        """The other members, and those who learn."""
-        return [each for each in (*self.configuration.members, *self.configuration.learners) if each != self.me]
-
-    def silent(self, peer: bytes) -> None:
-        """Nothing was heard of that node for a while, in any group."""
-        if not self.trouble:
-            self._step(PeerSilent(peer))
+        self.step(TimerDue())
 
     # ---- executing -------------------------------------------------------------------------------------------
 
     def _execute(self, entry: Entry) -> None:
         done = self.machine.execute(entry)
         self.feed.add(done.changes)
-        self._log_bytes += len(entry.data)
-        placed = self._placed.pop(entry.index, None)
-        if placed is not None:
-            if placed.term == entry.term:
-                for future, reply in zip(placed.waiting, done.replies, strict=True):
-                    if not future.done():
-                        future.set_result(reply)
-            else:
-                _fail(placed.waiting, self._elsewhere())
-        if self.machine.outbox:
-            self._drain_outbox()
+        self.waiting.executed(entry, done.replies, self.elsewhere)
+        self.waiting.reached(self.machine.height)
+        self._outbox.drain()
         self._set_wake()
-        if self._log_bytes > max(SNAPSHOT_LOG_BYTES, 2 * self._snapshot_bytes) and not self._snapshotting:
-            self._snapshotting = True
-            self._log_bytes = 0
-            self._spawn(self._take_snapshot(Checkpoint(entry.index, entry.term)))
-
-    def _answer_reads(self) -> None:
-        later: list[tuple[int, list[asyncio.Future[None]]]] = []
-        for index, waiting in self._readable:
-            if index > self.machine.height:
-                later.append((index, waiting))
-                continue
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
-        self._readable = later
+        if entry.kind is EntryKind.RECONFIG:
+            self.succession.ended(entry)
+        else:
+            self.states.executed(entry)
 
     def _set_wake(self) -> None:
         """Agreed timers need somebody to say what time it is: whoever leads, with an empty batch."""
@@ -424,129 +426,59 @@ class Group:
             self._wake = None
         due = self.machine.due()
         if due is not None and not self.trouble:
-            pause = max(TIMER_SECONDS_MIN, due - self._ambient.wall())
-            self._wake = self._loop.call_later(pause, self._tell_time)
+            pause = max(TIMER_SECONDS_MIN, due - self.ambient.wall())
+            self._wake = self.loop.call_later(pause, self._tell_time)
 
     def _tell_time(self) -> None:
         self._wake = None
         if self.leads:
-            self._propose((), [])
+            self.propose(Together())
         self._set_wake()
 
+    # ---- states ----------------------------------------------------------------------------------------------
+
     @property
-    def leads(self) -> bool:
-        """Whether this member is the leader, as far as it knows."""
-        return not self.trouble and self._engine.leader == self.me
+    def chain(self) -> Chain:
+        """Who has been a member, from the founding on."""
+        return self.succession.chain
 
-    # ---- outbox ----------------------------------------------------------------------------------------------
+    def learn(self, chain: Chain) -> None:
+        """Somebody shows that there are later epochs. BadMessage: it does not hold."""
+        self.succession.learn(chain)
 
-    def _drain_outbox(self) -> None:
-        if not self.leads:
-            return
-        for number, later in self.machine.outbox.items():
-            if number not in self._sending:
-                self._sending.add(number)
-                self._spawn(self._bring(number, later.name, later.type, later.body))
+    def confirmed(self, sender: bytes, confirmation: Confirmation) -> None:
+        """A member's signature under the next epoch. BadMessage: it does not hold."""
+        self.succession.confirmed(sender, confirmation)
 
-    async def _bring(self, number: int, name: str, type: str, body: bytes) -> None:
-        """Brings one message of the outbox, as often as it takes."""
-        pause = 0.2
-        try:
-            while self.leads and number in self.machine.outbox:
-                try:
-                    await self._deliver(number, name, type, body)
-                    self._propose((Request(self.me, 0, 0, 0, "", DELIVERED, codec.encode(number)),), [])
-                    return
-                except RemotableError as why:
-                    log.info("%s: %r does not take its message yet: %s", self.machine.name, name, why)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 30.0)
-        finally:
-            self._sending.discard(number)
+    def snapshot_taken(self, checkpoint: Checkpoint) -> None:
+        """A snapshot is on disk: the log before it may go."""
+        self.step(SnapshotTaken(checkpoint))
+        self._wal.compact(self.engine.image())
 
-    # ---- snapshots -------------------------------------------------------------------------------------------
-
-    async def _take_snapshot(self, checkpoint: Checkpoint) -> None:
-        try:
-            head = Head(self.machine.object_id, checkpoint, self.configuration)
-            chunks = self.machine.snapshot()
-            self._snapshot_bytes = await self._snapshots.write(head, chunks)
-        except StorageError as why:
-            log.warning("%s: no snapshot could be written, the log goes on: %s", self.machine.name, why)
-            return
-        finally:
-            self._snapshotting = False
-        self._snapshot = checkpoint
-        self._step(SnapshotTaken(checkpoint))
-        self._wal.compact(self._engine.image())
-
-    async def piece(self, wanted: talk.StateWanted) -> talk.StatePiece:
-        """A piece of this member's snapshot, for one that is behind.
+    def installed(self, head: Head, chunks: Iterable[bytes]) -> None:
+        """A state from another member is on disk: goes on from there.
 
         Raises:
-            NotHere: it has none that high.
+            BadMessage: it is no state of this object; the member then starts anew from its disk.
         """
-        index = self._snapshot.index
-        if index < wanted.index or not index:
-            raise NotHere(f"this member has no snapshot of {self.machine.name!r} at {wanted.index}")
-        try:
-            size, data = await self._snapshots.piece(index, wanted.offset, PIECE_BYTES)
-        except FileNotFoundError:
-            raise NotHere("the snapshot has just been replaced; ask again") from None
-        return talk.StatePiece(index, size, data)
-
-    async def _fetch(self, fetch: Fetch) -> None:
-        """Gets a state from another member and goes on from there."""
-        try:
-            for source in fetch.sources:
-                try:
-                    head, chunks = await self._fetch_from(source, fetch.checkpoint)
-                    break
-                except Exception as why:
-                    log.info("%s: no state from %s: %s", self.machine.name, source.hex()[:12], why)
-            else:
-                return
-            if head.checkpoint.index <= self.machine.height:
-                return
-            self.machine.restore(chunks)
-            self.feed.restart(self.machine.changes)
-            self._snapshot = head.checkpoint
-            for height in [each for each in self._placed if each <= head.checkpoint.index]:
-                _fail(self._placed.pop(height).waiting, self._elsewhere())
-            self._step(SnapshotInstalled(head.checkpoint))
-            self._wal.compact(self._engine.image())
-            self._answer_reads()
-        finally:
-            self._fetching = False
-
-    async def _fetch_from(self, source: bytes, checkpoint: Checkpoint) -> tuple[Head, list[bytes]]:
-        index, offset = checkpoint.index, 0
-        while True:
-            body = codec.encode(talk.StateWanted(index, offset))
-            answer = await self._peers.ask(source, talk.STATE, body, FETCH_SECONDS)
-            piece = codec.decode(answer, talk.StatePiece)
-            if piece.index != index:
-                index, offset = piece.index, 0
-                if piece.index < checkpoint.index:
-                    raise BadMessage("it offers an older state than was asked for")
-                if not piece.data:
-                    raise BadMessage("it sends nothing")
-            await self._snapshots.add(piece.data, offset)
-            offset += len(piece.data)
-            if offset >= piece.size:
-                break
-            if not piece.data:
-                raise BadMessage("it stopped in the middle")
-        head, chunks = await self._snapshots.fetched()
-        if checkpoint.root and head.checkpoint != checkpoint:
-            raise BadMessage("it is not the state that was agreed on")
-        return head, chunks
-
-    # ---- what people see -------------------------------------------------------------------------------------
+        self.machine.restore(chunks)
+        self.feed.restart(self.machine.changes)
+        self.waiting.passed_over(head.checkpoint.index, self.elsewhere())
+        if len(head.chain.certificates) > len(self.chain.certificates):
+            self.succession.adopt(head)
+        else:
+            self.step(SnapshotInstalled(head.checkpoint))
+            self._wal.compact(self.engine.image())
+        self.waiting.reached(self.machine.height)
 
     def status(self) -> talk.MemberStatus:
         """How this member sees its group."""
-        status = self._engine.status()
+        status = self.engine.status()
+        behind = {
+            peer.hex(): max(0, status.last - each.acknowledged_index)
+            for peer, each in status.peers.items()
+            if status.leader == self.me
+        }
         return talk.MemberStatus(
             member=self.me.hex(),
             role=status.role,
@@ -559,25 +491,7 @@ class Group:
             last=status.last,
             committed=status.committed,
             executed=self.machine.height,
-            snapshot=self._snapshot.index,
-            lag={peer.hex(): max(0, status.last - each.acknowledged_index) for peer, each in status.peers.items()}
-            if status.leader == self.me
-            else {},
+            snapshot=self.states.checkpoint.index,
+            lag=behind,
             trouble=self.trouble,
         )
-
-    def _spawn(self, work: Any) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("%s: a member failed", self.machine.name, exc_info=task.exception())
-
-
-def _fail(waiting: "list[asyncio.Future[Any]]", why: RemotableError) -> None:
-    for future in waiting:
-        if not future.done():
-            future.set_exception(why)

@@ -103,6 +103,11 @@ class PeerLinks:
             self._contacts.pop(node, None)
             raise
 
+    async def ask_at(self, contact: Contact, object_id: ObjectId, type: str, body: bytes, timeout: float) -> bytes:
+        """As `ask`, where the address is known."""
+        deadline = self._loop.time() + timeout
+        return await self._links.request(contact, object_id, type, body, deadline=deadline)
+
     def ping(self, node: NodeId, heard: Callable[[], None]) -> None:
         """Asks for a sign of life; `heard` is called when one comes."""
         task = self._loop.create_task(self._ping(node, heard))
@@ -131,6 +136,9 @@ class Vigil:
         self._loop = asyncio.get_running_loop()
         self._groups: dict[ObjectId, Group] = {}
         self._heard: dict[bytes, float] = {}
+        """When it was last heard of, or its silence was last told."""
+        self._alive: dict[bytes, float] = {}
+        """When it was last heard of, or the watch on it began."""
         self._task: asyncio.Task[None] | None = None
 
     def add(self, object_id: ObjectId, group: Group) -> None:
@@ -152,9 +160,10 @@ class Vigil:
             now = self._loop.time()
             watched: dict[bytes, list[Group]] = {}
             for group in self._groups.values():
-                for peer in group.peers:
+                for peer in group.others:
                     watched.setdefault(peer, []).append(group)
             self._heard = {peer: self._heard.get(peer, now) for peer in watched}
+            self._alive = {peer: self._alive.get(peer, now) for peer in watched}
             for peer, groups in watched.items():
                 if now - self._heard[peer] > SILENT_SECONDS:
                     self._heard[peer] = now
@@ -162,5 +171,9 @@ class Vigil:
                         group.silent(peer)
                 self._peers.ping(NodeId(peer), partial(self._hear, peer))
 
+    def silent_for(self, peer: bytes) -> float:
+        """Seconds since that node was last heard of; 0 if nobody watches it yet."""
+        return self._loop.time() - self._alive.get(peer, self._loop.time())
+
     def _hear(self, peer: bytes) -> None:
-        self._heard[peer] = self._loop.time()
+        self._heard[peer] = self._alive[peer] = self._loop.time()

@@ -1,19 +1,22 @@
 """What stands behind a mutable object on one of its members: takes what is said to the group, and brings it to life."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import BadMessage, Forbidden
-from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.errors import BadMessage, Forbidden, LinkError, RemotableError, Unavailable
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
+from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.declare import MutableType, mutable_type
 from titan_overlay.mutable.engine import GENESIS, Checkpoint, Configuration, Engine
+from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, voting_key
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.groups import GroupPeers, PeerLinks, Vigil
 from titan_overlay.mutable.log import Log
@@ -21,7 +24,7 @@ from titan_overlay.mutable.machine import Machine
 from titan_overlay.mutable.raft import Raft
 from titan_overlay.mutable.raft_messages import decode_message, decode_record
 from titan_overlay.mutable.requests import DELIVERED, OPEN, Request
-from titan_overlay.mutable.snapshots import Snapshots
+from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.pool.context import Context
 from titan_overlay.pool.hosting.bundles import Code
 from titan_overlay.pool.hosting.calls import Begun
@@ -30,12 +33,13 @@ from titan_overlay.pool.questions import MessageSchema
 from titan_overlay.storage.disk import Disk
 from titan_overlay.wire import codec
 
+CHAIN_SECONDS = 3.0
 CONCURRENCY = 8192
 """Requests of one object that wait for their place in the order."""
 
 
-class _GroupLog:
-    """One group's part in the node's log."""
+class GroupLog:
+    """One epoch of one group in the node's log."""
 
     def __init__(self, log: Log, group: bytes) -> None:
         self._log = log
@@ -50,6 +54,20 @@ class _GroupLog:
     def compact(self, image: list[Any]) -> None:
         self._log.replace(self._group, [codec.encode(each) for each in image])
 
+    def drop(self) -> None:
+        self._log.drop(self._group)
+
+
+class GroupLogs:
+    """All epochs of one group in the node's log."""
+
+    def __init__(self, log: Log, object_id: bytes) -> None:
+        self._log = log
+        self._object_id = object_id
+
+    def open(self, epoch: int) -> GroupLog:
+        return GroupLog(self._log, self._object_id + epoch.to_bytes(8, "big"))
+
 
 class Members:
     """The groups of which this node is a member, and what they share.
@@ -62,6 +80,7 @@ class Members:
     def __init__(
         self,
         me: NodeId,
+        pool: PoolId,
         ambient: Ambient,
         peers: PeerLinks,
         disk: Disk,
@@ -71,6 +90,7 @@ class Members:
         forward: Callable[[ObjectId, int, str, str, bytes], Awaitable[None]],
     ) -> None:
         self.me = me
+        self.pool = pool
         self.ambient = ambient
         self.peers = peers
         self.may_speak = may_speak
@@ -79,39 +99,70 @@ class Members:
         self._forward = forward
         self.vigil = Vigil(peers)
 
-    def runner(self, code: Code, descriptor: Signed[Descriptor], object_id: ObjectId) -> "GroupRunner":
-        """For the table of runners by kind."""
-        return GroupRunner(self, code, descriptor, object_id)
+    def voting_key(self, object_id: ObjectId) -> SigningKey:
+        """With which this node votes in a group."""
+        return voting_key(self._log.identity, object_id)
 
-    async def open(self, object_id: ObjectId, name: str, kind: MutableType, members: Iterable[bytes]) -> Group:
-        """Brings this node's part in a group to life: from its snapshot and its log, or as it was founded."""
+    def runner(
+        self, code: Code, descriptor: Signed[Descriptor], object_id: ObjectId, sources: Sequence[Contact]
+    ) -> "GroupRunner":
+        """For the table of runners by kind."""
+        return GroupRunner(self, code, descriptor, object_id, sources)
+
+    async def open(
+        self, object_id: ObjectId, descriptor: Signed[Descriptor], kind: MutableType, sources: Sequence[Contact]
+    ) -> Group:
+        """Brings this node's part in a group to life: from its disk, or, if it is new there, from who the members are.
+
+        Raises:
+            Unavailable: nobody shows who the members are. StorageError: what is on the disk is damaged.
+        """
+        value = descriptor.value
         snapshots = Snapshots(self._disk, object_id)
-        machine = Machine(kind, kind.cls(), name, object_id)
-        configuration, checkpoint = Configuration(1, tuple(sorted(members))), GENESIS
+        machine = Machine(kind, kind.cls(), value.name, object_id)
+        charter = Charter(object_id, self.pool, value.genesis, byzantine=value.policy.byzantine)
         kept = await snapshots.newest()
-        if kept is not None:
+        if kept is None:
+            head = Head(object_id, GENESIS, await self._chain(charter, sources))
+            await snapshots.write(head, machine.snapshot())
+        else:
             head, chunks = kept
             machine.restore(chunks)
-            configuration, checkpoint = head.configuration, head.checkpoint
-        wal = _GroupLog(self._log, object_id + configuration.epoch.to_bytes(8, "big"))
 
         async def deliver(number: int, target: str, type: str, body: bytes) -> None:
             await self._forward(object_id, number, target, type, body)
 
         group = Group(
             self.me,
-            configuration,
-            checkpoint,
+            self.voting_key(object_id),
+            charter,
+            head,
             machine,
             ambient=self.ambient,
-            maker=RaftMaker(self.me, wal.records, self.ambient),
-            wal=wal,
+            maker=RaftMaker(self.me, self.ambient),
+            logs=GroupLogs(self._log, object_id),
             peers=GroupPeers(self.peers, object_id),
             snapshots=snapshots,
             deliver=deliver,
         )
         self.vigil.add(object_id, group)
         return group
+
+    async def _chain(self, charter: Charter, sources: Sequence[Contact]) -> Chain:
+        """Who the members are, from whoever asked this node to be one, or from one of them."""
+        failure = "nobody to ask"
+        for source in sources:
+            try:
+                answer = await self.peers.ask_at(
+                    source, ObjectId(charter.object_id), talk.EPOCHS, NOTHING, CHAIN_SECONDS
+                )
+                chain = codec.decode(answer, Chain)
+                charter.current(chain)
+            except (LinkError, RemotableError) as why:
+                failure = str(why)
+                continue
+            return chain
+        raise Unavailable(f"nobody shows who the members are: {failure}")
 
     async def close(self) -> None:
         await self.vigil.close()
@@ -121,14 +172,13 @@ class Members:
 class RaftMaker:
     """Makes Raft engines."""
 
-    def __init__(self, me: bytes, records: Iterable[bytes], ambient: Ambient) -> None:
+    def __init__(self, me: bytes, ambient: Ambient) -> None:
         self._me = me
-        self._records = records
         self._ambient = ambient
 
-    def engine(self, configuration: Configuration, checkpoint: Checkpoint) -> Engine:
-        records = [decode_record(raw) for raw in self._records]
-        return Raft(self._me, configuration, checkpoint, records, self._ambient.random)
+    def engine(self, configuration: Configuration, checkpoint: Checkpoint, records: Iterable[bytes]) -> Engine:
+        decoded = [decode_record(raw) for raw in records]
+        return Raft(self._me, configuration, checkpoint, decoded, self._ambient.random)
 
     def decode(self, raw: msgspec.Raw) -> Any:
         return decode_message(memoryview(raw))
@@ -138,15 +188,23 @@ class GroupRunner(Runner):
     """See the module."""
 
     types = talk.TYPES
-    plain = frozenset({talk.STEP})
+    plain = frozenset({talk.STEP, talk.EPOCHS, talk.CHAIN, talk.CONFIRM, talk.STATUS})
     streams = frozenset({talk.WATCH})
     concurrency = CONCURRENCY
     mailbox = CONCURRENCY
 
-    def __init__(self, members: Members, code: Code, descriptor: Signed[Descriptor], object_id: ObjectId) -> None:
+    def __init__(
+        self,
+        members: Members,
+        code: Code,
+        descriptor: Signed[Descriptor],
+        object_id: ObjectId,
+        sources: Sequence[Contact],
+    ) -> None:
+        self._sources = sources
         self._members = members
         self._kind = mutable_type(code.cls)
-        self._descriptor = descriptor.value
+        self._descriptor = descriptor
         self._object_id = object_id
         self.bundle = code.origin.bundle
         self.group: Group
@@ -155,8 +213,7 @@ class GroupRunner(Runner):
         return self._kind.schema()
 
     async def start(self, context: Context) -> None:
-        value = self._descriptor
-        self.group = await self._members.open(self._object_id, value.name, self._kind, value.members)
+        self.group = await self._members.open(self._object_id, self._descriptor, self._kind, self._sources)
         self.group.start()
 
     async def close(self) -> None:
@@ -173,6 +230,14 @@ class GroupRunner(Runner):
             return self._read(codec.decode(body, talk.Read), context)
         if type == talk.FORWARD:
             return self._forwarded(codec.decode(body, talk.Forward), context)
+        if type == talk.EPOCHS:
+            return codec.encode(self.group.chain)
+        if type == talk.CHAIN:
+            self.group.learn(codec.decode(body, Chain))
+            return NOTHING
+        if type == talk.CONFIRM:
+            self.group.confirmed(context.sender.id, codec.decode(body, Confirmation))
+            return NOTHING
         if type == talk.STATE:
             return self._piece(codec.decode(body, talk.StateWanted), context)
         if type == talk.WATCH:
@@ -195,9 +260,9 @@ class GroupRunner(Runner):
         return codec.encode(await self.group.read(question, context.sender.public))
 
     async def _piece(self, wanted: talk.StateWanted, context: Context) -> bytes:
-        if context.sender.id not in self.group.peers:
+        if not self.group.succession.knows(context.sender.id):
             raise Forbidden(f"only members of {context.name!r} fetch its state")
-        return codec.encode(await self.group.piece(wanted))
+        return codec.encode(await self.group.states.piece(wanted))
 
     async def _watch(self, start: int) -> AsyncIterator[bytes]:
         async for change in self.group.feed.watch(start):

@@ -6,13 +6,14 @@ The newest that is whole counts; a crash while one is written leaves the one bef
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 
 import msgspec
 
 from titan_overlay.errors import BadMessage, StorageError
-from titan_overlay.mutable.engine import Checkpoint, Configuration
+from titan_overlay.mutable.engine import Checkpoint
+from titan_overlay.mutable.epochs import Chain
 from titan_overlay.storage.disk import Disk
 from titan_overlay.wire import codec
 
@@ -27,7 +28,8 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 
     object_id: bytes
     checkpoint: Checkpoint
-    configuration: Configuration
+    chain: Chain
+    """Who has been a member, up to the epoch of the checkpoint."""
 
 
 class Snapshots:
@@ -99,13 +101,17 @@ class Snapshots:
             await self._disk.remove(self._incoming)
         await self._disk.append(self._incoming, data)
 
-    async def fetched(self) -> "tuple[Head, list[bytes]]":
+    async def fetched(self, check: Callable[[Head], None]) -> "tuple[Head, list[bytes]]":
         """What was fetched is whole now: checks it and makes it the newest.
+
+        Args:
+            check: raises BadMessage where it is not to be believed.
 
         Raises:
             BadMessage: it is no snapshot of this object.
         """
         head, chunks = parse(await self._disk.read(self._incoming), self._object_id)
+        check(head)
         await self._settle(self._incoming, self._path(head.checkpoint.index))
         return head, chunks
 

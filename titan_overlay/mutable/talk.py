@@ -17,6 +17,12 @@ FORWARD = "titan.group.Forward"
 """A message from the outbox of another mutable object. Answered as a request."""
 READ = "titan.group.Read"
 """A question to a read-only handler. Answered with an `Answer`."""
+EPOCHS = "titan.group.Epochs"
+"""Who are the members, and what proves it? Answered with a `Chain`, by members and by whoever founds the group."""
+CHAIN = "titan.group.Chain"
+"""Member to member: the epoch in which you speak is over; here is what proves it."""
+CONFIRM = "titan.group.Confirm"
+"""Member to member: an old member's signature under the next epoch."""
 STATE = "titan.group.State"
 """Member to member: a piece of a snapshot."""
 STATUS = "titan.group.Status"
@@ -24,7 +30,7 @@ STATUS = "titan.group.Status"
 WATCH = "titan.group.Watch"
 """A stream of `Change`s."""
 
-TYPES = (STEP, SUBMIT, FORWARD, READ, STATE, STATUS, WATCH)
+TYPES = (STEP, SUBMIT, FORWARD, READ, EPOCHS, CHAIN, CONFIRM, STATE, STATUS, WATCH)
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -24,8 +24,11 @@ class Recruit(Message[Accepted], frozen=True, namespace="titan"):
     passing: bool = False
 
 
-class MayHost(Message[None], frozen=True, namespace="titan"):
-    """Would you hold this, if you were asked to? Refused as `Recruit` would be."""
+class MayHost(Message[bytes], frozen=True, namespace="titan"):
+    """Would you hold this, if you were asked to? Refused as `Recruit` would be.
+
+    Answered with the public key with which the node would vote, if it is a mutable object.
+    """
 
     descriptor: bytes
 

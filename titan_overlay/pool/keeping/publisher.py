@@ -76,7 +76,7 @@ class Publisher:
         bundle: bytes = b"",
         content: Content | None = None,
         idempotent: tuple[str, ...] = (),
-        members: tuple[NodeId, ...] = (),
+        genesis: bytes = b"",
     ) -> tuple[Signed[Descriptor], str]:
         """A signed descriptor, and the token that deletes what it describes.
 
@@ -101,7 +101,7 @@ class Publisher:
             content=content,
             idempotent=idempotent,
             grant=grant,
-            members=members,
+            genesis=genesis,
         )
         return records.sign(descriptor, self._user, self._overlay.pool), token.hex()
 

@@ -18,8 +18,8 @@ from titan_overlay.pool.keeping import transfer
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.wire import codec
 
-Maker = Callable[[Code, Signed[Descriptor], ObjectId], Runner]
-"""Makes the runner of an object of one kind."""
+Maker = Callable[[Code, Signed[Descriptor], ObjectId, Sequence[Contact]], Runner]
+"""Makes the runner of an object of one kind; the contacts are those who have the object, or offer it."""
 
 
 class Supplies:
@@ -53,7 +53,7 @@ class Supplies:
         kind = service_type(code.cls).kind
         if kind != value.kind:
             raise BadMessage(f"{value.type} is a {kind}, and {value.name!r} was published as a {value.kind}")
-        return self._makers[kind](code, descriptor, object_id)
+        return self._makers[kind](code, descriptor, object_id, sources)
 
     async def _fetch_content(self, value: Descriptor, object_id: ObjectId, sources: Sequence[Contact]) -> None:
         assert value.content is not None

@@ -1,0 +1,199 @@
+"""Epochs: the memberships of a group, each certified by a quorum of the one before it. No I/O.
+
+    descriptor.genesis = hash of configuration 1
+    configuration e + 1, final height and state of e   signed by Q members of e, with their voting keys of e
+
+So whoever has the descriptor can check who the members are now, however often they changed, without trusting any of
+them. A member's voting key comes from its log: who has lost the log cannot vote as that member again.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+
+import msgspec
+
+from titan_overlay.errors import BadMessage
+from titan_overlay.identity.ids import PoolId
+from titan_overlay.identity.keys import SigningKey, verify_record
+from titan_overlay.mutable.engine import Checkpoint, Configuration, Count
+from titan_overlay.wire import codec
+
+EPOCHS_MAX = 4096
+MEMBERS_MAX = 64
+
+
+class Start(msgspec.Struct, frozen=True, array_like=True):
+    """What a quorum of one epoch says about the next."""
+
+    object_id: bytes
+    configuration: Configuration
+    """Of the epoch that begins."""
+    final: Count
+    """Height of the stop sign: the last that the old epoch has executed."""
+    root: bytes
+    """Hash of the state there, sessions and all."""
+    previous: bytes
+    """Hash of the configuration that signs."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """From where the new epoch goes on."""
+        return Checkpoint(self.final, 0, self.root)
+
+
+class Confirmation(msgspec.Struct, frozen=True, array_like=True):
+    """One old member's signature under a start."""
+
+    start: bytes
+    member: bytes
+    signature: bytes
+
+
+class Certificate(msgspec.Struct, frozen=True, array_like=True):
+    """A start, and the signatures of a quorum."""
+
+    start: bytes
+    signatures: tuple[tuple[bytes, bytes], ...]
+    """Member and signature."""
+
+
+class Chain(msgspec.Struct, frozen=True, array_like=True):
+    """The memberships of a group from its founding on."""
+
+    genesis: Configuration
+    certificates: tuple[Certificate, ...] = ()
+
+
+def configuration_hash(configuration: Configuration) -> bytes:
+    """What a descriptor, and the next epoch, name a configuration by. Learners do not count."""
+    voters = msgspec.structs.replace(configuration, learners=())
+    return sha256(b"titan/1/configuration\0" + codec.encode(voters)).digest()
+
+
+def voting_key(log_identity: bytes, object_id: bytes) -> SigningKey:
+    """The key with which the owner of a log votes in a group. Whoever has lost the log cannot vote as that member."""
+    return SigningKey(sha256(b"titan/1/voting-key\0" + log_identity + object_id).digest())
+
+
+def covered(pool: PoolId, start: bytes) -> bytes:
+    """What a confirmation signs."""
+    return b"titan/1/epoch\0" + pool + start
+
+
+def check_confirmation(confirmation: Confirmation, old: Configuration, pool: PoolId) -> Start:
+    """The start that a member of `old` confirms.
+
+    Raises:
+        BadMessage: it is no member, it signed something else, or what it signed does not follow.
+    """
+    start = codec.decode(confirmation.start, Start)
+    _check_follows(start, old)
+    if confirmation.member not in old.members:
+        raise BadMessage("the signer is no member of the epoch that ends")
+    key = old.keys[old.members.index(confirmation.member)]
+    if not verify_record(key, confirmation.signature, covered(pool, confirmation.start)):
+        raise BadMessage("the signature under the next epoch is false")
+    return start
+
+
+def _check_follows(start: Start, old: Configuration) -> None:
+    new = start.configuration
+    if start.previous != configuration_hash(old) or new.epoch != old.epoch + 1:
+        raise BadMessage(f"this is not what follows epoch {old.epoch}")
+    check_configuration(new)
+    if len(new.members) != len(old.members) or len(set(new.members) - set(old.members)) > 1:
+        raise BadMessage("an epoch replaces at most one member")
+
+
+def check_configuration(configuration: Configuration) -> None:
+    """Raises BadMessage: no group looks like this."""
+    members = configuration.members
+    if (
+        not 1 <= len(members) <= MEMBERS_MAX
+        or list(members) != sorted(set(members))
+        or len(configuration.keys) != len(members)
+        or any(len(each) != 32 for each in (*members, *configuration.keys))
+        or configuration.epoch < 1
+    ):
+        raise BadMessage("no configuration of a group looks like this")
+
+
+class Charter(msgspec.Struct, frozen=True):
+    """What a descriptor fixes for good: all that a chain of epochs is checked against."""
+
+    object_id: bytes
+    pool: PoolId
+    genesis: bytes
+    """Hash of the first configuration."""
+    byzantine: bool
+
+    def current(self, chain: Chain) -> Configuration:
+        """The latest configuration that the chain proves.
+
+        Raises:
+            BadMessage: a link of it does not hold.
+        """
+        check_configuration(chain.genesis)
+        if configuration_hash(chain.genesis) != self.genesis or chain.genesis.epoch != 1:
+            raise BadMessage("these are not the members that the descriptor names")
+        if len(chain.certificates) > EPOCHS_MAX:
+            raise BadMessage(f"more than {EPOCHS_MAX} epochs")
+        configuration = chain.genesis
+        for certificate in chain.certificates:
+            configuration = self.follows(certificate, configuration).configuration
+        return configuration
+
+    def follows(self, certificate: Certificate, old: Configuration) -> Start:
+        """What follows `old`, proven by a quorum of it. BadMessage: it is not."""
+        signers = set()
+        start: Start | None = None
+        for member, signature in certificate.signatures[:MEMBERS_MAX]:
+            start = check_confirmation(Confirmation(certificate.start, member, signature), old, self.pool)
+            signers.add(member)
+        if start is None or start.object_id != self.object_id or len(signers) < self.quorum(old):
+            raise BadMessage(f"no quorum of epoch {old.epoch} has signed this")
+        return start
+
+    def quorum(self, configuration: Configuration) -> int:
+        """2t + 1 of 3t + 1 where members may lie, else a majority."""
+        count = len(configuration.members)
+        return 2 * ((count - 1) // 3) + 1 if self.byzantine else count // 2 + 1
+
+
+class Handover:
+    """The end of an epoch at one member: its own confirmation, and those of others, until there is a certificate."""
+
+    def __init__(self, charter: Charter, old: Configuration) -> None:
+        self.old = old
+        self._pool = charter.pool
+        self._needed = charter.quorum(old)
+        self._signatures: dict[bytes, dict[bytes, bytes]] = {}
+        """By start (members that lie may sign several), by member."""
+
+    def add(self, confirmation: Confirmation) -> Certificate | None:
+        """One more; the certificate, once there are enough under the same start.
+
+        Raises:
+            BadMessage: it does not hold.
+        """
+        check_confirmation(confirmation, self.old, self._pool)
+        for start, signatures in self._signatures.items():
+            if start != confirmation.start and confirmation.member in signatures:
+                raise BadMessage("a member has signed two starts of one epoch")
+        signatures = self._signatures.setdefault(confirmation.start, {})
+        signatures[confirmation.member] = confirmation.signature
+        if len(signatures) < self._needed:
+            return None
+        return Certificate(confirmation.start, tuple(sorted(signatures.items())))
+
+
+def replaced(configuration: Configuration, gone: bytes, newcomer: bytes, key: bytes) -> Configuration:
+    """The next configuration: one member less, one more."""
+    pairs = [(m, k) for m, k in zip(configuration.members, configuration.keys, strict=True) if m != gone]
+    return configured(configuration.epoch + 1, [*pairs, (newcomer, key)])
+
+
+def configured(epoch: int, pairs: Iterable[tuple[bytes, bytes]]) -> Configuration:
+    """A configuration of members and their voting keys, in its one order."""
+    ordered = sorted(pairs)
+    return Configuration(epoch, tuple(m for m, _ in ordered), keys=tuple(k for _, k in ordered))

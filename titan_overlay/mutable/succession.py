@@ -1,0 +1,186 @@
+"""From one epoch of a group to the next, at one member.
+
+    RECONFIG is executed -> every old member signs the state it has come to, and tells old and new members
+    Q signatures         -> a certificate: on disk, with the state; then the next epoch's engine starts from there
+
+A member that missed it is shown the chain by whoever hears it speak in an epoch that is over.
+"""
+
+import logging
+from typing import TYPE_CHECKING
+
+from titan_overlay.errors import BadMessage, StorageError
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.mutable import talk
+from titan_overlay.mutable.engine import Checkpoint, Configuration, Entry, Fetch
+from titan_overlay.mutable.epochs import (
+    Chain,
+    Charter,
+    Confirmation,
+    Handover,
+    Start,
+    configuration_hash,
+    covered,
+)
+from titan_overlay.mutable.snapshots import Head
+from titan_overlay.wire import codec
+
+if TYPE_CHECKING:
+    from titan_overlay.mutable.group import Group
+
+log = logging.getLogger("titan")
+
+SAY_AGAIN_SECONDS = 1.0
+
+
+class Succession:
+    """See the module.
+
+    Args:
+        key: with which this node votes.
+        chain: as it is on disk.
+    """
+
+    def __init__(self, group: "Group", key: SigningKey, charter: Charter, chain: Chain) -> None:
+        self.chain = chain
+        self._group = group
+        self._key = key
+        self._charter = charter
+        self._handover: Handover | None = None
+        self._mine: Confirmation | None = None
+        """What this member has signed, to be said again until the next epoch begins."""
+        self._beginning = False
+        self._said: dict[bytes, float] = {}
+        """To whom the chain was shown, and when."""
+
+    def current(self) -> Configuration:
+        """Who the members are now."""
+        return self._charter.current(self.chain)
+
+    def check(self, chain: Chain) -> None:
+        """Raises BadMessage: it proves nothing."""
+        self._charter.current(chain)
+
+    def knows(self, node: bytes) -> bool:
+        """Whether a node may have the state: it is a member, learns, or is named by the configuration to come."""
+        group = self._group
+        coming = self._mine and codec.decode(self._mine.start, Start).configuration.members
+        return node in group.others or node in (coming or ())
+
+    def reason_to_retire(self, configuration: Configuration) -> str:
+        """Why this node cannot vote in an epoch that names it; empty: it can, or it only learns."""
+        members = configuration.members
+        if self._group.me in members and configuration.keys[members.index(self._group.me)] != self._key.public:
+            return "its log is not the one with which it became a member, so it must not vote; it will be replaced"
+        return ""
+
+    def close(self) -> None:
+        self._mine = None
+
+    # ---- the end of an epoch -------------------------------------------------------------------------------------
+
+    def ended(self, entry: Entry) -> None:
+        """The stop sign has been executed."""
+        group = self._group
+        try:
+            configuration = codec.decode(entry.data, Configuration)
+        except BadMessage as why:
+            group.retire(f"the next configuration makes no sense: {why}")
+            return
+        old = self.current()
+        start = codec.encode(
+            Start(group.machine.object_id, configuration, entry.index, group.machine.root(), configuration_hash(old))
+        )
+        self._handover = self._handover or Handover(self._charter, old)
+        if group.me in old.members:
+            signature = self._key.sign(covered(self._charter.pool, start))
+            self._mine = Confirmation(start, group.me, signature)
+            self._say(old, configuration)
+            self._take(self._mine)
+
+    def _say(self, old: Configuration, new: Configuration) -> None:
+        """Tells everybody concerned, until the next epoch has begun."""
+        group = self._group
+        if self._mine is None or group.trouble or group.configuration.epoch != old.epoch:
+            return
+        body = codec.encode(self._mine)
+        for each in {*old.members, *new.members} - {group.me}:
+            group.peers.post(each, talk.CONFIRM, body)
+        group.loop.call_later(SAY_AGAIN_SECONDS, self._say, old, new)
+
+    def confirmed(self, sender: bytes, confirmation: Confirmation) -> None:
+        """What another member has signed. BadMessage: it does not hold."""
+        start = codec.decode(confirmation.start, Start)
+        epoch = self._group.configuration.epoch
+        if start.configuration.epoch <= epoch:
+            self.show(sender)
+        elif start.configuration.epoch == epoch + 1:
+            self._handover = self._handover or Handover(self._charter, self.current())
+            self._take(confirmation)
+
+    def _take(self, confirmation: Confirmation) -> None:
+        assert self._handover is not None
+        certificate = self._handover.add(confirmation)
+        if certificate is not None:
+            self.learn(Chain(self.chain.genesis, (*self.chain.certificates, certificate)))
+
+    # ---- the next epoch --------------------------------------------------------------------------------------------
+
+    def other_epoch(self, sender: bytes, epoch: int) -> None:
+        """Somebody speaks in another epoch: one that is over, or one that this member has not heard of."""
+        if epoch < self._group.configuration.epoch:
+            self.show(sender)
+
+    def show(self, peer: bytes) -> None:
+        """Shows a node the chain, now and then."""
+        now = self._group.loop.time()
+        if now - self._said.get(peer, float("-inf")) >= SAY_AGAIN_SECONDS:
+            if len(self._said) > 256:
+                self._said.clear()
+            self._said[peer] = now
+            self._group.peers.post(peer, talk.CHAIN, codec.encode(self.chain))
+
+    def learn(self, chain: Chain) -> None:
+        """There are later epochs: begins the latest, from the state here if it has come so far, else from another's.
+
+        Raises:
+            BadMessage: the chain does not hold.
+        """
+        if self._beginning or len(chain.certificates) <= len(self.chain.certificates):
+            return
+        self._charter.current(chain)
+        start = codec.decode(chain.certificates[-1].start, Start)
+        group = self._group
+        if group.machine.height == start.final and group.machine.root() == start.root:
+            self._beginning = True
+            group.spawn(self._begin(chain, start))
+        else:
+            sources = tuple(each for each in start.configuration.members if each != group.me)
+            group.states.fetch(Fetch(Checkpoint(start.final, 0), sources))
+
+    async def _begin(self, chain: Chain, start: Start) -> None:
+        """The certificate and the state are on disk before this node says a word in the new epoch."""
+        group = self._group
+        before, self.chain = self.chain, chain
+        try:
+            await group.states.write(start.checkpoint)
+        except StorageError as why:
+            self.chain = before
+            group.retire(f"the beginning of epoch {start.configuration.epoch} cannot be written: {why}")
+            return
+        finally:
+            self._beginning = False
+        self._over(start.configuration)
+        group.begin_epoch(start.configuration, start.checkpoint)
+
+    def adopt(self, head: Head) -> None:
+        """A state of a later epoch was fetched, and is on disk."""
+        self.chain = head.chain
+        configuration = self.current()
+        self._over(configuration)
+        self._group.begin_epoch(configuration, head.checkpoint)
+
+    def _over(self, new: Configuration) -> None:
+        log.info("%s: epoch %d begins", self._group.machine.name, new.epoch)
+        self._handover = self._mine = None
+        self._group.end_epoch()
