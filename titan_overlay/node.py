@@ -24,6 +24,7 @@ from titan_overlay.identity.statements import Descriptor, check_descriptor
 from titan_overlay.links.links import Peer
 from titan_overlay.links.shared import Reply
 from titan_overlay.member import Member
+from titan_overlay.mutable.founding import Founders
 from titan_overlay.mutable.groups import PeerLinks
 from titan_overlay.mutable.log import Log
 from titan_overlay.mutable.runner import Members
@@ -198,6 +199,9 @@ class Node(Member):
             self._log,
             may_speak=self._is_member,
             forward=self._forward,
+            founders=Founders(self.overlay, self.links, self.ambient),
+            recruiter=self.recruiter,
+            let_go=self._let_go,
         )
         self.admission = Admission(
             rights=self.rights,
@@ -357,6 +361,9 @@ class Node(Member):
     async def _locate(self, node: NodeId) -> Contact:
         deadline = asyncio.get_running_loop().time() + LOCATE_SECONDS
         return await self.router.node_contact(ObjectId(node), deadline)
+
+    def _let_go(self, object_id: ObjectId) -> None:
+        self.spawn(self.keeper.let_go(object_id), "giving up a group")
 
     async def _is_member(self, origin: ObjectId, node: NodeId) -> bool:
         deadline = asyncio.get_running_loop().time() + LOCATE_SECONDS

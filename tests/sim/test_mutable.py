@@ -142,3 +142,27 @@ async def test_one_copy_works_alone() -> None:
         await pool.publish(Bank, "bank/main", policy=titan.Policy(faults=0))
         assert await pool.send("bank/main", Withdraw("rent", 300)) == 700
         assert await sim.pool(sim.nodes[0]).read("bank/main", "rent") == 700
+
+
+async def test_a_member_that_dies_is_replaced_and_then_another() -> None:
+    async with SimulatedPool(10) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        expected = 1000
+        dead = []
+        for _ in range(3):
+            for _ in range(5):
+                expected -= 10
+                assert await pool.send("bank/main", Withdraw("rent", 10)) == expected
+            dead.append(sim.kill(sim.holders("bank/main")[0]))
+            await sim.settle(seconds=45)
+            members = sim.holders("bank/main")
+            assert len(members) == 3
+            assert {balance(node, "bank/main") for node in members} == {expected}
+        epochs = {group(node, "bank/main").configuration.epoch for node in sim.holders("bank/main")}
+        assert epochs == {4}
+        for node in dead:
+            await sim.restart(node)
+        await sim.settle(seconds=30)
+        assert len(sim.holders("bank/main")) == 3, "who was replaced has given it up"
+        assert await (await sim.client()).send("bank/main", Withdraw("rent", 10)) == expected - 10

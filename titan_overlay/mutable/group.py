@@ -147,6 +147,8 @@ class Group:
         self._saves: asyncio.Future[None] | None = None
         """The last that the log was asked for."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self.on_replaced: Callable[[], object] = lambda: None
+        """Called once another node is a member in this one's place."""
         self.configuration: Configuration
         self._wal: EpochLog
         self.engine: Engine
@@ -191,6 +193,12 @@ class Group:
         self.succession.close()
         self.waiting.close(self.absent())
         self.feed.close()
+
+    def replaced(self, epoch: int) -> None:
+        """Another node is a member in this one's place."""
+        if not self.trouble:
+            self.retire(f"it is no member any more since epoch {epoch}")
+            self.on_replaced()
 
     def _stop_timers(self) -> None:
         for timer in (self._timer, self._wake):

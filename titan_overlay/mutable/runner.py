@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,18 +18,21 @@ from titan_overlay.mutable import talk
 from titan_overlay.mutable.declare import MutableType, mutable_type
 from titan_overlay.mutable.engine import GENESIS, Checkpoint, Configuration, Engine
 from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, voting_key
+from titan_overlay.mutable.founding import Founders
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.groups import GroupPeers, PeerLinks, Vigil
 from titan_overlay.mutable.log import Log
 from titan_overlay.mutable.machine import Machine
 from titan_overlay.mutable.raft import Raft
 from titan_overlay.mutable.raft_messages import decode_message, decode_record
+from titan_overlay.mutable.repair import Repair
 from titan_overlay.mutable.requests import DELIVERED, OPEN, Request
 from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.pool.context import Context
 from titan_overlay.pool.hosting.bundles import Code
 from titan_overlay.pool.hosting.calls import Begun
 from titan_overlay.pool.hosting.runner import Body, Runner
+from titan_overlay.pool.keeping.recruiter import Recruiter
 from titan_overlay.pool.questions import MessageSchema
 from titan_overlay.storage.disk import Disk
 from titan_overlay.wire import codec
@@ -75,6 +79,7 @@ class Members:
     Args:
         may_speak: (origin's id, node) -> whether that node is a member of that mutable object.
         forward: brings a message of an outbox: (origin, number, name, type, body).
+        let_go: gives up the replica of an object in which this node was replaced.
     """
 
     def __init__(
@@ -88,7 +93,13 @@ class Members:
         *,
         may_speak: Callable[[ObjectId, NodeId], Awaitable[bool]],
         forward: Callable[[ObjectId, int, str, str, bytes], Awaitable[None]],
+        founders: Founders,
+        recruiter: Recruiter,
+        let_go: Callable[[ObjectId], None],
     ) -> None:
+        self._founders = founders
+        self._recruiter = recruiter
+        self._let_go = let_go
         self.me = me
         self.pool = pool
         self.ambient = ambient
@@ -145,7 +156,17 @@ class Members:
             snapshots=snapshots,
             deliver=deliver,
         )
+        group.on_replaced = partial(self._let_go, object_id)
         self.vigil.add(object_id, group)
+        repair = Repair(
+            group,
+            descriptor,
+            object_id,
+            silence=self.vigil,
+            founders=self._founders,
+            recruiter=self._recruiter,
+        )
+        group.spawn(repair.run())
         return group
 
     async def _chain(self, charter: Charter, sources: Sequence[Contact]) -> Chain:

@@ -117,13 +117,8 @@ class States:
             offset += len(piece.data)
             if offset >= piece.size:
                 break
-        head, chunks = await self._snapshots.fetched(lambda head: self._check(head, checkpoint))
+        succession = self._group.succession
+        head, chunks = await self._snapshots.fetched(lambda head: succession.check(head, checkpoint))
         if head.checkpoint.index > self._group.machine.height:
             self.checkpoint = head.checkpoint
             self._group.installed(head, chunks)
-
-    def _check(self, head: Head, wanted: Checkpoint) -> None:
-        """Raises BadMessage: it is not the state that was agreed on, or its members are made up."""
-        if wanted.root and head.checkpoint != wanted:
-            raise BadMessage("it is not the state that was agreed on")
-        self._group.succession.check(head.chain)

@@ -9,7 +9,7 @@ A member that missed it is shown the chain by whoever hears it speak in an epoch
 import logging
 from typing import TYPE_CHECKING
 
-from titan_overlay.errors import BadMessage, StorageError
+from titan_overlay.errors import BadMessage, LinkError, RemotableError, StorageError
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Checkpoint, Configuration, Entry, Fetch
@@ -50,6 +50,7 @@ class Succession:
         self._mine: Confirmation | None = None
         """What this member has signed, to be said again until the next epoch begins."""
         self._beginning = False
+        self._ask_at = 0.0
         self._said: dict[bytes, float] = {}
         """To whom the chain was shown, and when."""
 
@@ -57,9 +58,20 @@ class Succession:
         """Who the members are now."""
         return self._charter.current(self.chain)
 
-    def check(self, chain: Chain) -> None:
-        """Raises BadMessage: it proves nothing."""
-        self._charter.current(chain)
+    def check(self, head: Head, wanted: Checkpoint) -> None:
+        """Whether a state from another member is to be believed.
+
+        Raises:
+            BadMessage: its members are made up, or it is not the state that was agreed on.
+        """
+        self._charter.current(head.chain)
+        agreed = wanted if self._charter.byzantine else None
+        if head.chain.certificates:
+            start = codec.decode(head.chain.certificates[-1].start, Start)
+            if start.final == head.checkpoint.index:
+                agreed = start.checkpoint
+        if agreed is not None and head.checkpoint != agreed:
+            raise BadMessage("it is not the state that was agreed on")
 
     def knows(self, node: bytes) -> bool:
         """Whether a node may have the state: it is a member, learns, or is named by the configuration to come."""
@@ -130,6 +142,17 @@ class Succession:
         """Somebody speaks in another epoch: one that is over, or one that this member has not heard of."""
         if epoch < self._group.configuration.epoch:
             self.show(sender)
+        elif self._group.loop.time() >= self._ask_at:
+            self._ask_at = self._group.loop.time() + SAY_AGAIN_SECONDS
+            self._group.spawn(self._ask(sender))
+
+    async def _ask(self, peer: bytes) -> None:
+        """Has a node show what led to the epoch in which it speaks."""
+        try:
+            answer = await self._group.peers.ask(peer, talk.EPOCHS, codec.encode(None), SAY_AGAIN_SECONDS)
+            self.learn(codec.decode(answer, Chain))
+        except (LinkError, RemotableError) as why:
+            log.info("%s: %s does not show its epoch: %s", self._group.machine.name, peer.hex()[:12], why)
 
     def show(self, peer: bytes) -> None:
         """Shows a node the chain, now and then."""
@@ -151,7 +174,9 @@ class Succession:
         self._charter.current(chain)
         start = codec.decode(chain.certificates[-1].start, Start)
         group = self._group
-        if group.machine.height == start.final and group.machine.root() == start.root:
+        if group.me not in start.configuration.members:
+            group.replaced(start.configuration.epoch)
+        elif group.machine.height == start.final and group.machine.root() == start.root:
             self._beginning = True
             group.spawn(self._begin(chain, start))
         else:

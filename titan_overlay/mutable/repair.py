@@ -1,0 +1,104 @@
+"""Repair of a group: whoever leads replaces a member that has been silent for too long, one at a time.
+
+silent for SUSPECT_SECONDS -> a node that may and would -> it is recruited, and learns -> it has caught up
+-> RECONFIG: the next epoch, with it in the other's place
+"""
+
+import asyncio
+import logging
+from typing import Protocol
+
+from titan_overlay.errors import RemotableError, Unavailable
+from titan_overlay.identity.ids import ObjectId
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Descriptor
+from titan_overlay.mutable.epochs import replaced
+from titan_overlay.mutable.founding import Founder, Founders
+from titan_overlay.mutable.group import Group
+from titan_overlay.pool.keeping.recruiter import Recruiter
+
+log = logging.getLogger("titan")
+
+LOOK_SECONDS = 3.0
+SUSPECT_SECONDS = 15.0
+"""So long a member may restart, or its network be away."""
+CATCH_UP_SECONDS = 120.0
+CAUGHT_UP = 64
+"""Heights by which a learner may be behind when it becomes a member: the rest comes while the epoch ends."""
+
+
+class Silence(Protocol):
+    """Knows for how long nothing was heard of a node."""
+
+    def silent_for(self, peer: bytes) -> float: ...
+
+
+class Repair:
+    """See the module."""
+
+    def __init__(
+        self,
+        group: Group,
+        descriptor: Signed[Descriptor],
+        object_id: ObjectId,
+        *,
+        silence: Silence,
+        founders: Founders,
+        recruiter: Recruiter,
+    ) -> None:
+        self._group = group
+        self._descriptor = descriptor
+        self._object_id = object_id
+        self._silence = silence
+        self._founders = founders
+        self._recruiter = recruiter
+
+    async def run(self) -> None:
+        """Looks after the members for as long as this node is one."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if not self._group.leads:
+                continue
+            silent = {each: self._silence.silent_for(each) for each in self._group.configuration.members}
+            silent.pop(self._group.me, None)
+            gone = max(silent, key=lambda each: silent[each], default=b"")
+            if not gone or silent[gone] < SUSPECT_SECONDS:
+                continue
+            try:
+                await self.replace(gone)
+            except RemotableError as why:
+                log.warning("%s: %s is not replaced yet: %s", self._group.machine.name, gone.hex()[:12], why)
+
+    async def replace(self, gone: bytes) -> None:
+        """Another node in the place of this member.
+
+        Raises:
+            Unavailable: there is none, or it does not keep up.
+        """
+        group = self._group
+        name = group.machine.name
+        log.warning("%s: member %s has been silent and is being replaced", name, gone.hex()[:12])
+        (founder,) = await self._founders.find(
+            self._descriptor, self._object_id, 1, exclude=[*group.configuration.members]
+        )
+        recruited = await self._recruiter.recruit(self._descriptor, count=1, only=founder.contact)
+        if not recruited.accepted:
+            raise Unavailable(f"{founder.contact} would, and then did not: {recruited.explain()}")
+        newcomer = founder.contact.id
+        group.set_learners((newcomer,))
+        await self._caught_up(founder)
+        if not group.leads:
+            raise Unavailable("another member leads now, and will see to it")
+        group.propose_configuration(replaced(group.configuration, gone, newcomer, founder.key))
+
+    async def _caught_up(self, founder: Founder) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CATCH_UP_SECONDS
+        while loop.time() < until and self._group.leads:
+            status = self._group.engine.status()
+            known = status.peers.get(founder.contact.id)
+            reached = 0 if known is None else known.acknowledged_index
+            if reached and reached + CAUGHT_UP > status.committed:  # 0: it may still be fetching the state
+                return
+            await asyncio.sleep(LOOK_SECONDS / 10)
+        raise Unavailable(f"the new member at {founder.contact} has not caught up in {CATCH_UP_SECONDS:g} s")
