@@ -26,6 +26,8 @@ class EngineKind(msgspec.Struct, frozen=True):
     """Whether reads may be asked for with `ReadAsked`; otherwise they are put in order as writes are."""
     everybody: bool
     """Whether clients send to all members, from their second try on, and all reply."""
+    snapshot_every: int | None
+    """Heights between two snapshots; None: where the engine says so."""
     make: Make
     decode_message: Callable[[bytes], Any]
     decode_record: Callable[[bytes], Any]
@@ -47,6 +49,7 @@ RAFT = EngineKind(
     replies=1,
     reads_apart=True,
     everybody=False,
+    snapshot_every=40,
     make=_raft,
     decode_message=raft_messages.decode_message,
     decode_record=raft_messages.decode_record,

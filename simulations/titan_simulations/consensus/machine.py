@@ -42,8 +42,6 @@ from titan_simulations.consensus.transfer import Transfer
 if TYPE_CHECKING:
     from titan_simulations.consensus.world import World
 
-SNAPSHOT_EVERY = 40
-"""Heights between two snapshots."""
 PING_SECONDS = 0.5
 SILENT_SECONDS = 1.5
 
@@ -78,7 +76,8 @@ class Machine:
         self.configuration: Configuration | None = None
         self.store = Store()
         self.executed = 0
-        self.asked: set[tuple[int, int]] = set()
+        self.asked: dict[tuple[int, int], None] = {}
+        """(client, sequence) of requests that wait here, the oldest first."""
         self.transfer = Transfer(self)
         self._saving = False
         self._saved = 0
@@ -202,28 +201,31 @@ class Machine:
 
     def _ask(self, client: bytes, request: Request) -> None:
         seat = self.seats.get(self.epoch)
+        last, reply = self.store.sessions.get(request.client, (-1, None))
         if seat is None:
             self.transmit(client, Elsewhere(request.sequence, None))
-        else:
+        elif request.sequence == last:
+            self.transmit(client, Answer(last, reply))
+        elif request.sequence > last:
             seat.ask(request)
 
     def answer(self, request: Request, result: int | None) -> None:
         """Tells the client, if it was this machine that it asked."""
         mark = (request.client, request.sequence)
         if mark in self.asked:
-            self.asked.discard(mark)
+            del self.asked[mark]
             self.transmit(self.world.place_of(request.client), Answer(request.sequence, result))
 
     def refuse(self, request: Request, leader: bytes | None) -> None:
         """Sends the client on."""
-        self.asked.discard((request.client, request.sequence))
+        self.asked.pop((request.client, request.sequence), None)
         there = None if leader == self.id else leader
         self.transmit(self.world.place_of(request.client), Elsewhere(request.sequence, there))
 
     # ---- execution ---------------------------------------------------------------------------------------------
 
-    def execute(self, seat: Seat, entry: Entry) -> None:
-        """The next entry of the order."""
+    def execute(self, seat: Seat, entry: Entry, agreed: bool) -> None:
+        """The next entry of the order; `agreed`: members compare their states there."""
         if entry.index <= self.executed:
             return
         if entry.index != self.executed + 1:
@@ -236,7 +238,8 @@ class Machine:
         elif entry.kind is EntryKind.RECONFIG:
             self._end_epoch(decode_configuration(entry.data))
             return
-        if entry.index >= self._saved + SNAPSHOT_EVERY and not self._saving:
+        due = self.kind.snapshot_every is not None and entry.index >= self._saved + self.kind.snapshot_every
+        if agreed or (due and not self._saving):
             self._take_snapshot(seat, entry.term)
 
     def checkpoint(self, term: int) -> Checkpoint:

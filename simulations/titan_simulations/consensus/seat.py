@@ -44,6 +44,7 @@ class Seat:
         self._proposed: dict[int, list[Request]] = {}
         self._reads: dict[int, Request] = {}
         self._ready_reads: list[tuple[int, Request]] = []
+        self._oldest: tuple[int, int] | None = None
         self._role = ""
 
     def begin(self) -> None:
@@ -59,19 +60,16 @@ class Seat:
     def ask(self, request: Request) -> None:
         """A client's request: a read of its own, or one that joins the next batch."""
         machine = self.machine
-        mark = (request.client, request.sequence)
+        machine.asked.setdefault((request.client, request.sequence))
         if request.action is Action.READ and machine.kind.reads_apart:
-            machine.asked.add(mark)
             ref = self._next_ref()
             self._reads[ref] = request
             self.step(ReadAsked(ref))
             return
-        machine.asked.add(mark)
         self._gathered.append(request)
         if len(self._gathered) == 1:
             machine.after(GATHER_SECONDS, self._propose)
-        if machine.kind.everybody:
-            self.step(RequestsWait(True))
+        self._tell_of_waiting()
 
     def propose(self, proposed: Proposed) -> None:
         """Something of the shell's own."""
@@ -82,6 +80,13 @@ class Seat:
         ref = self._next_ref()
         self._proposed[ref] = batch
         self.step(Proposed(encode(batch), ref))
+
+    def _tell_of_waiting(self) -> None:
+        """A leader is measured by the request that has waited longest."""
+        oldest = next(iter(self.machine.asked), None)
+        if self.machine.kind.everybody and oldest != self._oldest:
+            self._oldest = oldest
+            self.step(RequestsWait(oldest is not None))
 
     def _next_ref(self) -> int:
         self._refs += 1
@@ -103,14 +108,14 @@ class Seat:
         for refused in ready.refused:
             self._refused(refused.ref, refused.leader)
         for entry in ready.committed:
-            machine.execute(self, entry)
+            machine.execute(self, entry, entry.index in ready.checkpoints)
         self._ready_reads += [
             (read.index, self._reads.pop(read.ref)) for read in ready.reads if read.ref in self._reads
         ]
         if self._ready_reads:
             self._read()
-        if ready.committed and machine.kind.everybody and not machine.asked:
-            self.step(RequestsWait(False))
+        if ready.committed:
+            self._tell_of_waiting()
         if ready.fetch is not None and machine.seats.get(self.epoch) is self:
             machine.transfer.begin(machine.random.choice(ready.fetch.sources))
         if ready.committed and self.epoch == machine.epoch:
