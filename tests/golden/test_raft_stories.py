@@ -12,7 +12,7 @@ import pytest
 
 from tests.paper.raft_group import Group, id_of
 from titan_overlay.mutable.engine import Checkpoint, EntryKind, SnapshotInstalled, SnapshotTaken, TransferAsked
-from titan_overlay.mutable.raft import RaftSettings
+from titan_overlay.mutable.raft_settings import RaftSettings
 
 STORIES: dict[str, Callable[[], Group]] = {}
 

@@ -21,8 +21,9 @@ from titan_overlay.mutable.engine import (
     Send,
     TimerDue,
 )
-from titan_overlay.mutable.raft import DEFAULTS, Raft, RaftSettings
+from titan_overlay.mutable.raft import Raft
 from titan_overlay.mutable.raft_messages import decode_message, decode_record
+from titan_overlay.mutable.raft_settings import DEFAULTS, RaftSettings
 
 Mail = tuple[str, str, Any]
 
@@ -160,7 +161,7 @@ class Group:
         """The member stands, and everybody answers."""
         self.time_out(name)
         self.deliver()
-        assert self.engines[name].role.value == "leader"
+        assert self.engines[name].role.name == "leader"
 
     def heartbeat(self, name: str) -> None:
         """A leader's timer goes off."""

@@ -4,7 +4,6 @@ from msgspec.msgpack import encode
 
 from tests.paper.raft_group import Group, id_of
 from titan_overlay.mutable.engine import PeerSilent, Received, TimerDue, TransferAsked
-from titan_overlay.mutable.raft import RaftSettings
 from titan_overlay.mutable.raft_messages import (
     AppendEntries,
     HardState,
@@ -15,6 +14,7 @@ from titan_overlay.mutable.raft_messages import (
     TimeoutNow,
     VoteReply,
 )
+from titan_overlay.mutable.raft_settings import RaftSettings
 
 
 def sent(group: Group, kind: type) -> list[tuple[str, str]]:
@@ -37,7 +37,7 @@ def test_5_2_less_than_a_majority_makes_no_leader():
     group = Group("ABCDE")
     group.time_out("A")
     group.deliver(lambda mail: mail[1] in "AB")
-    assert role(group, "A") == "pre-candidate"
+    assert role(group, "A") == "candidate"
 
 
 def test_5_2_a_member_votes_once_in_a_term():
@@ -94,7 +94,7 @@ def test_5_2_two_candidates_split_the_votes_and_one_wins_later():
     assert group.engines["A"].term == group.engines["B"].term == 1
     group.heal()
     group.elect("A")
-    assert group.engines["B"].leader == id_of("A")
+    assert group.engines["B"].role.leader == id_of("A")
 
 
 def test_5_4_1_no_vote_for_a_log_that_is_behind():
@@ -133,7 +133,7 @@ def test_9_6_a_member_that_was_cut_off_does_not_unseat_a_leader():
         group.heartbeat("A")
         group.step("C", TimerDue())
         group.deliver()
-    assert role(group, "C") == "pre-candidate"
+    assert role(group, "C") == "candidate"
     assert group.engines["C"].term == 1
     while not sent(group, PreVote):
         group.heartbeat("A")
@@ -162,7 +162,7 @@ def test_6_2_a_leader_without_a_quorum_steps_down():
         if role(group, "A") == "leader":
             group.heartbeat("A")
     assert role(group, "A") == "follower"
-    assert group.engines["A"].leader is None
+    assert group.engines["A"].role.leader is None
 
 
 def test_6_2_a_leader_that_hears_a_quorum_stays():
@@ -262,7 +262,7 @@ def test_a_follower_that_missed_the_good_night_wakes_the_others_who_stay_with_th
     group.deliver()
     assert role(group, "A") == "leader"
     assert asleep(group) == set()
-    assert group.engines["C"].leader == id_of("A")
+    assert group.engines["C"].role.leader == id_of("A")
 
 
 def test_sleepers_whose_leader_falls_silent_elect_another():

@@ -13,7 +13,6 @@ from titan_overlay.mutable.engine import (
     SnapshotInstalled,
     SnapshotTaken,
 )
-from titan_overlay.mutable.raft import RaftSettings
 from titan_overlay.mutable.raft_messages import (
     AppendEntries,
     AppendRejected,
@@ -25,6 +24,7 @@ from titan_overlay.mutable.raft_messages import (
     RequestVote,
     VoteReply,
 )
+from titan_overlay.mutable.raft_settings import RaftSettings
 
 
 def entry(index: int, term: int, data: bytes = b"") -> Entry:

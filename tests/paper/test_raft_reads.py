@@ -2,8 +2,8 @@
 
 from tests.paper.raft_group import Group
 from titan_overlay.mutable.engine import EntryKind, ReadReady
-from titan_overlay.mutable.raft import RaftSettings
 from titan_overlay.mutable.raft_messages import AppendEntries, AppendReply, ReadIndexReply
+from titan_overlay.mutable.raft_settings import RaftSettings
 
 
 def test_a_leader_answers_a_read_when_a_quorum_still_follows_it():

@@ -11,7 +11,8 @@ import pytest
 from tests.paper import test_raft_elections, test_raft_log, test_raft_reads
 from titan_overlay.mutable.engine import ReadReady
 from titan_overlay.mutable.raft import Raft
-from titan_overlay.mutable.raft_leader import Leadership
+from titan_overlay.mutable.raft_follower import Follower
+from titan_overlay.mutable.raft_leader import Leader
 from titan_overlay.mutable.raft_messages import AppendEntries, HardState, ReadIndexReply
 from titan_simulations.consensus.engines import RAFT
 from titan_simulations.consensus.seat import Seat
@@ -25,7 +26,7 @@ def read_here_and_now(self: Raft, ref: int) -> None:
     self.out.reads.append(ReadReady(ref, self.commit))
 
 
-def read_without_asking(self: Leadership, reader: tuple[bytes, int, int]) -> None:
+def read_without_asking(self: Leader, reader: tuple[bytes, int, int]) -> None:
     """A leader answers reads because it believes that it leads."""
     asker, nonce, ref = reader
     if asker == self.member.me:
@@ -35,14 +36,15 @@ def read_without_asking(self: Leadership, reader: tuple[bytes, int, int]) -> Non
 
 
 def truncate_always(
-    self: Raft,
+    self: Follower,
     leader: bytes,
     append: AppendEntries,
-    original: Callable[[Raft, bytes, AppendEntries], None] = Raft._on_append,
+    original: Callable[[Follower, bytes, AppendEntries], None] = Follower.on_append,
 ) -> None:
     """Every append makes the log end where its entries end."""
-    if self.log.holds(append.prev_index, append.prev_term):
-        self.log.cut(max(append.prev_index, self.commit) + 1)
+    member = self.member
+    if member.log.holds(append.prev_index, append.prev_term):
+        member.log.cut(max(append.prev_index, member.commit) + 1)
     original(self, leader, append)
 
 
@@ -53,13 +55,13 @@ def acknowledge_before_fsync(self: Seat, ready: Any, original: Callable[[Seat, A
     original(self, ready)
 
 
-def count_own_log_before_fsync(self: Leadership, original: Callable[[Leadership], None] = Leadership.advance_commit):
+def count_own_log_before_fsync(self: Leader, original: Callable[[Leader], None] = Leader.advance_commit):
     """A leader counts itself for what it has in memory."""
     self.log.durable = self.log.last
     original(self)
 
 
-def commit_by_counting_alone(self: Leadership) -> None:
+def commit_by_counting_alone(self: Leader) -> None:
     """An entry at a quorum is committed, of whatever term it is (figure 8)."""
     member = self.member
     matches = sorted(
@@ -68,9 +70,10 @@ def commit_by_counting_alone(self: Leadership) -> None:
     member.commit_to(matches[-member.quorum])
 
 
-def vote_without_persisting(self: Raft) -> None:
+def vote_without_persisting(self: Raft, term: int, vote: bytes | None) -> None:
     """The term is written, the vote is not."""
-    self.out.persist.append(HardState(self.term, None))
+    self.term, self.vote = term, vote
+    self.out.persist.append(HardState(term, None))
 
 
 def outcome_of(seed: int) -> Outcome:
@@ -83,10 +86,10 @@ def outcome_of(seed: int) -> Outcome:
     ("owner", "method", "mutant"),
     [
         (Raft, "_read", read_here_and_now),
-        (Leadership, "read", read_without_asking),
-        (Raft, "_on_append", truncate_always),
+        (Leader, "read", read_without_asking),
+        (Follower, "on_append", truncate_always),
         (Seat, "_obey", acknowledge_before_fsync),
-        (Leadership, "advance_commit", count_own_log_before_fsync),
+        (Leader, "advance_commit", count_own_log_before_fsync),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
@@ -100,26 +103,26 @@ def test_the_simulation_catches_it(owner, method, mutant, monkeypatch):
     ("owner", "method", "mutant", "directed"),
     [
         (
-            Leadership,
+            Leader,
             "advance_commit",
             commit_by_counting_alone,
             test_raft_log.test_5_4_2_figure_8_an_entry_of_an_old_term_is_not_committed_by_counting,
         ),
         (
             Raft,
-            "_save_hard_state",
+            "begin_term",
             vote_without_persisting,
             test_raft_elections.test_5_2_a_vote_outlives_a_crash,
         ),
         (
-            Leadership,
+            Leader,
             "read",
             read_without_asking,
             test_raft_reads.test_a_leader_that_was_replaced_answers_no_read,
         ),
-        (Raft, "_on_append", truncate_always, test_raft_log.test_5_3_an_old_append_does_not_shorten_the_log),
+        (Follower, "on_append", truncate_always, test_raft_log.test_5_3_an_old_append_does_not_shorten_the_log),
         (
-            Leadership,
+            Leader,
             "advance_commit",
             count_own_log_before_fsync,
             test_raft_log.test_10_2_1_the_leaders_own_disk_works_in_parallel_and_counts_when_it_is_done,

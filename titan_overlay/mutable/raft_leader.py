@@ -25,11 +25,14 @@ Reader = tuple[bytes, int, int]
 """Who asked at which index it may read, the nonce of its run, and its number for the question."""
 
 
-class Leadership:
+class Leader:
     """One member's time as leader of one term."""
+
+    name = "leader"
 
     def __init__(self, member: "Raft") -> None:
         self.member = member
+        self.leader = member.me
         self.log = member.log
         self.progress: dict[bytes, Progress] = {}
         self.learners_changed()
@@ -41,8 +44,13 @@ class Leadership:
         self._transfer: tuple[bytes, float] | None = None
         """Who is to lead next, and until when that is tried."""
         self._active = member.now
+
+    def begin(self) -> None:
+        """An entry of its own tells the others, and lets it commit what is before it (section 5.4.2)."""
+        member = self.member
         member.append([Entry(self.log.last + 1, member.term, EntryKind.NOOP, b"")])
         self._replicate_all()
+        member.set_timer(member.settings.heartbeat)
 
     def learners_changed(self) -> None:
         """Others may be listening from now on."""

@@ -8,7 +8,8 @@ import msgspec
 from titan_overlay.ambient import Random
 from titan_overlay.mutable import raft_messages
 from titan_overlay.mutable.engine import Checkpoint, Configuration, Engine
-from titan_overlay.mutable.raft import Raft, RaftSettings
+from titan_overlay.mutable.raft import Raft
+from titan_overlay.mutable.raft_settings import RaftSettings
 
 Make = Callable[[bytes, Configuration, Checkpoint, list[Any], Random], Engine]
 """(me, configuration, checkpoint, records, random) -> a member that starts, or starts again."""
