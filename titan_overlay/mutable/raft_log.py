@@ -14,22 +14,19 @@ ENTRY_OVERHEAD = 32
 class RaftLog:
     """Entries `base + 1` to `last`. The one at `base` is known by its term alone; all up to it are committed."""
 
-    __slots__ = ("_held", "_marks", "base", "base_term", "durable", "stop")
+    __slots__ = ("_held", "_marks", "base", "base_term", "durable", "last", "stop")
 
     def __init__(self, base: int = 0, base_term: int = 0) -> None:
         self.base = base
         self.base_term = base_term
+        self.last = base
+        """Index of the last entry."""
         self.durable = base
         """Up to here the log is on disk; it may have had entries above that were not cut since."""
         self.stop: int | None = None
         """Height of the stop sign, RECONFIG, if it is here: nothing above it is ever committed."""
         self._held: list[Entry] = []
         self._marks: deque[tuple[int, int]] = deque()  # (number of a Ready, last index that it wrote), not confirmed
-
-    @property
-    def last(self) -> int:
-        """Index of the last entry."""
-        return self.base + len(self._held)
 
     @property
     def last_term(self) -> int:
@@ -79,6 +76,7 @@ class RaftLog:
     def append(self, entries: list[Entry]) -> None:
         """Puts entries behind the last."""
         self._held += entries
+        self.last += len(entries)
         if self.stop is None:
             self.stop = next((entry.index for entry in entries if entry.kind is EntryKind.RECONFIG), None)
 
@@ -87,6 +85,7 @@ class RaftLog:
         if index > self.last:
             return
         del self._held[index - self.base - 1 :]
+        self.last = index - 1
         self.durable = min(self.durable, index - 1)
         self._marks = deque((number, min(last, index - 1)) for number, last in self._marks)
         if self.stop is not None and self.stop >= index:
@@ -99,6 +98,7 @@ class RaftLog:
             self.durable = max(self.durable, index)
         else:
             self._held.clear()
+            self.last = index
             self._marks.clear()
             self.durable = index
             self.stop = None
