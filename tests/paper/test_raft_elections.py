@@ -94,7 +94,7 @@ def test_5_2_two_candidates_split_the_votes_and_one_wins_later():
     assert group.engines["A"].term == group.engines["B"].term == 1
     group.heal()
     group.elect("A")
-    assert group.engines["B"].role.leader == id_of("A")
+    assert group.engines["B"].leader == id_of("A")
 
 
 def test_5_4_1_no_vote_for_a_log_that_is_behind():
@@ -162,7 +162,7 @@ def test_6_2_a_leader_without_a_quorum_steps_down():
         if role(group, "A") == "leader":
             group.heartbeat("A")
     assert role(group, "A") == "follower"
-    assert group.engines["A"].role.leader is None
+    assert group.engines["A"].leader is None
 
 
 def test_6_2_a_leader_that_hears_a_quorum_stays():
@@ -262,7 +262,7 @@ def test_a_follower_that_missed_the_good_night_wakes_the_others_who_stay_with_th
     group.deliver()
     assert role(group, "A") == "leader"
     assert asleep(group) == set()
-    assert group.engines["C"].role.leader == id_of("A")
+    assert group.engines["C"].leader == id_of("A")
 
 
 def test_sleepers_whose_leader_falls_silent_elect_another():

@@ -303,8 +303,10 @@ class Engine(Protocol):
     shell begins with `TimerDue`.
     """
 
-    leader: bytes | None
-    """Who leads, as far as this member knows."""
+    @property
+    def leader(self) -> bytes | None:
+        """Who leads, as far as this member knows."""
+        ...
 
     def step(self, event: Event, now: float) -> Ready:
         """Takes one event in. Total: a message that makes no sense is dropped, and counted."""

@@ -155,7 +155,7 @@ class Raft:
         heard = {peer: each.heard for peer, each in self.role.progress.items()} if isinstance(self.role, Leader) else {}
         return Status(
             role=self.role.name,
-            leader=self.role.leader,
+            leader=self.leader,
             term=self.term,
             first=self.log.base + 1,
             last=self.log.last,
@@ -165,6 +165,11 @@ class Raft:
             peers={peer: PeerStatus(*self._acknowledged.get(peer, (0, 0)), heard.get(peer)) for peer in self.peers},
             dropped=self.dropped,
         )
+
+    @property
+    def leader(self) -> bytes | None:
+        """Who leads, as far as this member knows."""
+        return self.role.leader
 
     @property
     def stopped(self) -> bool:
@@ -203,7 +208,7 @@ class Raft:
         """Sets the election timer; drawn at random, so that seldom two stand at once (section 5.2)."""
         if self.votes_here:
             # Alone, nobody else can stand; but a candidate still waits for its own vote to be on disk.
-            alone = self.quorum == 1 and self.role is not Role.CANDIDATE
+            alone = self.quorum == 1 and not isinstance(self.role, Candidate)
             election = 0.0 if alone else self.settings.election
             self._timeout = self._random.uniform(election, 2 * election)
             self.set_timer(self._timeout)
