@@ -46,7 +46,7 @@ class Reader:
             left = started + patience - loop.time()
             until = loop.time() + (left if attempt == ATTEMPTS else left / 2)
             try:
-                await self._fetch_from(place, content, sink, until, progress)
+                await self._fetch_from(place, content, sink, until, loop.time() + left, progress)
             except (Unavailable, BadMessage, DeadlineExceeded):
                 if attempt == ATTEMPTS:
                     raise
@@ -58,7 +58,13 @@ class Reader:
             return
 
     async def _fetch_from(
-        self, place: Place, content: Content, sink: transfer.Sink, deadline: float, progress: Progress | None
+        self,
+        place: Place,
+        content: Content,
+        sink: transfer.Sink,
+        until: float,
+        deadline: float,
+        progress: Progress | None,
     ) -> None:
         name = place.descriptor.value.name
         object_id = self._router.object_id(name)
@@ -68,8 +74,22 @@ class Reader:
                 return await self._member.send(name, type_name, body, until, ())
             return await self._member.links.request(contact, object_id, type_name, body, deadline=until)
 
-        sources = [contact_of(holder) for holder in self._router.any_holder.by_preference(place.holders)]
-        witness = self._router.witness
+        async def more() -> list[Contact]:
+            known = frozenset(holder.signer for holder in place.holders)
+            found = await self._router.places.find(object_id, name=name, deadline=deadline, fresh=True, avoid=known)
+            return self._by_preference(found)
+
         await transfer.fetch(
-            object_id, content, sources, ask, sink, deadline=deadline, progress=progress, witness=witness
+            object_id,
+            content,
+            self._by_preference(place),
+            ask,
+            sink,
+            deadline=until,
+            progress=progress,
+            more=more,
+            witness=self._router.witness,
         )
+
+    def _by_preference(self, place: Place) -> list[Contact]:
+        return [contact_of(holder) for holder in self._router.any_holder.by_preference(place.holders)]

@@ -88,7 +88,8 @@ class Places:
         self._links = links
         self._ambient = ambient
         self._places: OrderedDict[ObjectId, Place] = OrderedDict()
-        self._looking: dict[ObjectId, asyncio.Future[Place]] = {}
+        self._looking: dict[ObjectId, tuple[float, asyncio.Future[Place]]] = {}
+        """Look-ups under way, and until when."""
         self._doubted: OrderedDict[tuple[ObjectId, Content], None] = OrderedDict()
 
     def known(self, object_id: ObjectId) -> Place | None:
@@ -107,7 +108,7 @@ class Places:
         fresh: bool = False,
         avoid: frozenset[NodeId] = frozenset(),
     ) -> Place:
-        """Where the object lives: remembered, or looked up (concurrent callers share one look-up).
+        """Where the object lives: remembered, or looked up (callers whose time is up no later share a look-up).
 
         Args:
             fresh: the whole region is asked, whatever is remembered.
@@ -120,15 +121,16 @@ class Places:
         if known is not None:
             self._places.move_to_end(object_id)
             return known
-        looking = self._looking.get(object_id)
-        if looking is None:
-            task = asyncio.ensure_future(self._look_up(object_id, name, deadline, avoid, everything=fresh))
-            looking = self._looking[object_id] = task
-            task.add_done_callback(lambda done: self._looked_up(object_id, done))
+        until, looking = self._looking.get(object_id, (0.0, None))
+        if looking is None or until < deadline:
+            looking = asyncio.ensure_future(self._look_up(object_id, name, deadline, avoid, everything=fresh))
+            self._looking[object_id] = deadline, looking
+            looking.add_done_callback(lambda done: self._looked_up(object_id, done))
         return await asyncio.shield(looking)
 
     def _looked_up(self, object_id: ObjectId, done: asyncio.Future[Place]) -> None:
-        self._looking.pop(object_id, None)
+        if self._looking.get(object_id, (0.0, None))[1] is done:
+            del self._looking[object_id]
         if not done.cancelled():
             done.exception()  # each waiter sees it; nobody left waiting is no error
 

@@ -8,7 +8,7 @@ chunk that keeps us waiting is also asked of others (`hedging.py`), so that hold
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
 
@@ -17,12 +17,13 @@ from titan_overlay.errors import (
     DeadlineExceeded,
     LinkError,
     Overloaded,
+    RemotableError,
     TitanError,
     Unavailable,
 )
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.statements import Content
-from titan_overlay.pool.finding.hedging import each_of, hedged
+from titan_overlay.pool.finding.hedging import hedged
 from titan_overlay.pool.finding.witness import Witness
 from titan_overlay.pool.hosting.data import PAGE_BYTES, Fetch, Manifest
 from titan_overlay.storage.assembly import Sink as Sink
@@ -62,6 +63,10 @@ class Ask(Protocol):
     """Sends one message about the content to a holder: contact, message type, body, deadline (loop time)."""
 
     def __call__(self, contact: Contact, type: str, body: bytes, deadline: float, /) -> Awaitable[bytes]: ...
+
+
+More = Callable[[], Awaitable[Sequence[Contact]]]
+"""Looks for holders beyond those that are known. RemotableError: there are none."""
 
 
 class Source:
@@ -106,6 +111,13 @@ class Holders:
 
     def __init__(self, contacts: Iterable[Contact]) -> None:
         self.sources = [Source(contact) for contact in contacts]
+
+    def add(self, contacts: Iterable[Contact]) -> bool:
+        """More of them. Whether any is new."""
+        known = {source.contact for source in self.sources}
+        news = [Source(contact) for contact in contacts if contact not in known]
+        self.sources += news
+        return bool(news)
 
     def live(self) -> list[Source]:
         """Holders that are not left out."""
@@ -155,6 +167,7 @@ async def fetch(
     deadline: float,
     progress: Progress | None = None,
     parallel: int = 4,
+    more: More | None = None,
     witness: Witness | None = None,
 ) -> None:
     """Fetches a content into a sink. What came before an error stays there, and the next fetch goes on from it.
@@ -168,6 +181,7 @@ async def fetch(
         deadline: loop time.
         progress: called with (bytes there, bytes in all).
         parallel: chunks under way at once.
+        more: asked once all sources have been, as long as it brings new ones.
         witness: told of holders that misbehave.
 
     Raises:
@@ -175,10 +189,10 @@ async def fetch(
         BadMessage: the descriptor does not fit the content. StorageError, Overloaded: the sink has no room.
     """
     check_content(content)
-    job = _Transfer(content_id, content, ask, sink, deadline, progress, witness)
+    job = _Transfer(content_id, content, ask, sink, deadline, progress, more, witness)
     try:
         async with asyncio.timeout_at(deadline):
-            await job.run(sources, max(1, parallel))
+            await job.run(Holders(sources), max(1, parallel))
     except TimeoutError:
         raise DeadlineExceeded(f"time ran out; {job.state()}") from None
 
@@ -194,14 +208,18 @@ class _Transfer:
         sink: Sink,
         deadline: float,
         progress: Progress | None,
+        more: More | None,
         witness: Witness | None,
     ) -> None:
         self._content_id = content_id
+        self._what = f"sha256:{content_id.hex()[:12]}"
         self._content = content
         self._ask = ask
         self._sink = sink
         self._deadline = deadline
         self._progress = progress
+        self._more = more
+        self._looking = asyncio.Lock()
         self._witness = witness
         self._wrong: dict[Contact, str] = {}
         """Who sent other chunks than the manifest says: proven once the manifest is."""
@@ -216,26 +234,26 @@ class _Transfer:
             "ask again to go on"
         )
 
-    async def run(self, sources: Sequence[Contact], parallel: int) -> None:
+    async def run(self, holders: Holders, parallel: int) -> None:
         manifest = manifest_of_small(self._content_id, self._content)
         if manifest is None:
-            manifest, sources = await self._fetch_manifest(sources)
+            manifest = await self._fetch_manifest(holders)
         await self._sink.begin(self._content_id, self._content, manifest)
         try:
-            await self._fetch_chunks(sources, parallel)
+            await self._fetch_chunks(holders, parallel)
             await self._sink.finish(self._content_id)
             for contact, why in self._wrong.items():
                 if self._witness is not None:
-                    self._witness.lied(contact.id, f"sha256:{self._content_id.hex()[:12]}: {why}")
+                    self._witness.lied(contact.id, f"{self._what}: {why}")
         except BaseException:
             self._sink.suspend(self._content_id)
             raise
 
-    async def _fetch_chunks(self, sources: Sequence[Contact], parallel: int) -> None:
+    async def _fetch_chunks(self, holders: Holders, parallel: int) -> None:
         missing = self._sink.missing(self._content_id)
         self._there = self._content.size - sum(chunk_length(self._content, index) for index in missing)
         self._report(0)
-        holders, queue = Holders(sources), deque(missing)
+        queue = deque(missing)
         self._workers = [
             self._loop.create_task(self._work_and_end(holders, queue), name=f"fetch-{number}")
             for number in range(min(parallel, len(missing)))
@@ -257,24 +275,21 @@ class _Transfer:
 
     # --- the manifest ---
 
-    async def _fetch_manifest(self, sources: Sequence[Contact]) -> tuple[bytes, Sequence[Contact]]:
-        """The manifest, from the first holder that has it, and the holders worth asking for chunks, best first."""
+    async def _fetch_manifest(self, holders: Holders) -> bytes:
+        """The manifest, from the first holder that has it. Who kept us waiting for it is asked last for chunks."""
         failures: list[str] = []
-        failed: list[Contact] = []
         outcomes = hedged(
-            each_of(list(sources)),
-            self._manifest_of,
+            self._whom_to_ask(holders),
+            lambda source: self._manifest_of(source.contact),
             lambda source: LATE_SECONDS + DIGEST_BYTES * chunk_count(self._content) / SLOWEST_BYTES_PER_SECOND,
-            on_late=lambda source: self._late(source, failed),
+            on_late=self._late,
         )
         async with aclosing(outcomes):
             async for source, outcome in outcomes:
                 if isinstance(outcome, bytes):
-                    # Holders that could not give it go last: they may have been busy.
-                    others = [each for each in sources if each != source]
-                    return outcome, (source, *sorted(others, key=lambda each: each in failed))
-                failed.append(source)
-                failures.append(_failure(source, str(outcome) or "no answer in time"))
+                    return outcome
+                source.late += 1
+                failures.append(_failure(source.contact, str(outcome) or "no answer in time"))
                 self._failed(source, outcome)
         raise self._given_up(failures)
 
@@ -290,14 +305,46 @@ class _Transfer:
         check_manifest(self._content, manifest)
         return manifest
 
-    def _late(self, contact: Contact, noted: list[Contact]) -> None:
-        noted.append(contact)
-        if self._witness is not None:
-            self._witness.late(contact.id, f"sha256:{self._content_id.hex()[:12]}")
+    # --- whom to ask ---
 
-    def _failed(self, contact: Contact, why: TitanError) -> None:
+    async def _whom_to_ask(self, holders: Holders) -> AsyncIterator[Source]:
+        """Holders for one question, each once, best first; waits for those that asked for a pause."""
+        asked: set[Source] = set()
+        while True:
+            now = self._loop.time()
+            source = holders.best(now, asked)
+            if source is not None:
+                asked.add(source)
+                yield source
+            elif (wake := holders.wake(now, asked)) is not None:
+                await asyncio.sleep(wake - now)
+            elif not await self._look_further(holders):
+                return
+
+    async def _look_further(self, holders: Holders) -> bool:
+        """Whether there are holders that nobody had heard of."""
+        before = len(holders.sources)
+        async with self._looking:
+            if len(holders.sources) > before:  # somebody else has just found some
+                return True
+            if self._more is None:
+                return False
+            try:
+                found = holders.add(await self._more())
+            except RemotableError:
+                found = False
+            if not found:
+                self._more = None
+            return found
+
+    def _late(self, source: Source) -> None:
+        source.late += 1
+        if source.seconds is None and self._witness is not None:  # else it is slow, not silent
+            self._witness.late(source.contact.id, self._what)
+
+    def _failed(self, source: Source, why: TitanError) -> None:
         if self._witness is not None:
-            self._witness.failed(contact.id, f"sha256:{self._content_id.hex()[:12]}", why)
+            self._witness.failed(source.contact.id, self._what, why)
 
     # --- the chunks ---
 
@@ -320,13 +367,13 @@ class _Transfer:
                 self._whom_to_ask(holders),
                 lambda source: self._chunk_of(source, index),
                 lambda source: source.late_after(size),
-                on_late=self._chunk_late,
+                on_late=self._late,
             )
             async with aclosing(outcomes):
                 async for source, outcome in outcomes:
                     if isinstance(outcome, TitanError):
                         holders.failed(source, outcome, self._loop.time())
-                        self._failed(source.contact, outcome)
+                        self._failed(source, outcome)
                         continue
                     data, seconds = outcome
                     try:
@@ -342,20 +389,6 @@ class _Transfer:
                     return
         raise self._given_up([_failure(source.contact, source.dropped) for source in holders.sources])
 
-    async def _whom_to_ask(self, holders: Holders) -> AsyncIterator[Source]:
-        """Holders for one chunk, each once, best first; waits for those that asked for a pause."""
-        asked: set[Source] = set()
-        while True:
-            now = self._loop.time()
-            source = holders.best(now, asked)
-            if source is not None:
-                asked.add(source)
-                yield source
-            elif (wake := holders.wake(now, asked)) is not None:
-                await asyncio.sleep(wake - now)
-            else:
-                return
-
     async def _chunk_of(self, source: Source, index: int) -> tuple[bytes, float]:
         """A chunk, not yet verified, and the seconds that it took."""
         started = self._loop.time()
@@ -365,11 +398,6 @@ class _Transfer:
         finally:
             source.in_flight -= 1
         return data, self._loop.time() - started
-
-    def _chunk_late(self, source: Source) -> None:
-        source.late += 1
-        if source.seconds is None and self._witness is not None:  # else it is slow, not silent
-            self._witness.late(source.contact.id, f"sha256:{self._content_id.hex()[:12]}")
 
     async def _request(self, contact: Contact, message: Fetch | Manifest, patience: float) -> bytes:
         until = min(self._deadline, self._loop.time() + patience)
