@@ -34,7 +34,7 @@ from titan_overlay.mutable.machine import Change
 from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.hosting.object import idempotent, service
 from titan_overlay.pool.message import Message
-from titan_overlay.pool.orders import Holding, Holdings, NodeInfo
+from titan_overlay.pool.orders import Conduct, Holding, Holdings, Misdeed, NodeInfo, Seen
 from titan_overlay.pool.questions import (
     Describe,
     Info,
@@ -52,6 +52,7 @@ __all__ = [
     "Answer",
     "BadMessage",
     "Change",
+    "Conduct",
     "ConfigError",
     "Conflict",
     "Context",
@@ -66,6 +67,7 @@ __all__ = [
     "Located",
     "Message",
     "MessageSchema",
+    "Misdeed",
     "NodeInfo",
     "NotFound",
     "NotHere",
@@ -81,6 +83,7 @@ __all__ = [
     "RemotableError",
     "RemoteError",
     "Schema",
+    "Seen",
     "Sender",
     "Stats",
     "StorageError",

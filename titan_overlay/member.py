@@ -30,6 +30,7 @@ from titan_overlay.pool.finding.router import Router
 from titan_overlay.pool.hosting import host
 from titan_overlay.pool.hosting.host import Host, Sender
 from titan_overlay.pool.keeping.recruiter import Recruiter
+from titan_overlay.pool.orders import Misdeed, Seen
 from titan_overlay.rules import Gossip
 from titan_overlay.wire.messages import Send
 
@@ -155,6 +156,13 @@ class Member:
 
     def _on_breach(self, peer: NodeId, why: str) -> None:
         self.conduct.blame(peer, Offence.BREACH, why, asyncio.get_running_loop().time())
+
+    def seen(self, peer: NodeId) -> Seen:
+        """How that peer has behaved towards this member."""
+        now = asyncio.get_running_loop().time()
+        report = self.conduct.report(peer, now)
+        misdeeds = tuple(Misdeed(now - each.at, each.offence.text, each.why) for each in report.incidents)
+        return Seen(peer.hex(), self.links.latency(peer), report.burden, report.avoided_for, misdeeds)
 
     def _delegation(self) -> bytes:
         """What proves that this program's key speaks for its user."""

@@ -12,6 +12,7 @@ from titan_overlay.pool.orders import (
     Accepted,
     Bury,
     Census,
+    Conduct,
     DialBack,
     HoldGrant,
     Holding,
@@ -25,6 +26,7 @@ from titan_overlay.pool.orders import (
     Pins,
     Recruit,
     Rules,
+    Seen,
     StepDown,
 )
 
@@ -46,6 +48,7 @@ class NodeActions(Protocol):
     def rules(self, question: Rules) -> News: ...
     def learn(self, news: News) -> int: ...
     def hold_grant(self, raw: bytes) -> bool: ...
+    def seen(self, peer: NodeId) -> Seen: ...
     def is_owner(self, public: bytes) -> bool: ...
     def leave(self) -> None: ...
 
@@ -106,6 +109,12 @@ class NodeObject:
         if not self._node.is_owner(ctx.sender.public):
             raise Forbidden("only the user who runs this node may give it a grant")
         return self._node.hold_grant(order.grant)
+
+    async def conduct(self, order: Conduct, ctx: Context) -> Seen:
+        """How a peer has behaved, if the node's own user asks."""
+        if not self._node.is_owner(ctx.sender.public):
+            raise Forbidden("what a node has seen of others is for the user who runs it")
+        return self._node.seen(NodeId(order.peer))
 
     async def leave(self, _: Leave, ctx: Context) -> str:
         """Stop, if the node's own user asks."""

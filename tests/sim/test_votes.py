@@ -209,3 +209,19 @@ async def test_who_holds_it_asks_nobody_else() -> None:
         holder = sim.holders("sums")[0]
         answer = await sim.pool(holder).ask("sums", [1, 2])
         assert (answer.value, answer.asked, answer.agreed) == (3, 1, 1)
+
+
+async def test_a_nodes_own_user_can_ask_what_it_has_seen_of_another_and_nobody_else_can() -> None:
+    async with SimulatedPool(14) as sim:
+        await sim.publish(Sums, "sums")
+        (bad,) = liars(sim, 1, 666)
+        asker = next(node for node in sim.nodes if node not in sim.holders("sums"))
+        for _ in range(3):
+            await sim.pool(asker).send("sums", [1, 2])
+            await sim.settle(seconds=20)
+        question = titan.Conduct(bad.key.id)
+        seen = await sim.pool(asker).send(asker.name, question)
+        assert {each.what for each in seen.misdeeds} == {"vote with the minority"}
+        assert seen.avoided_for > 0 and seen.latency is not None and 0 <= seen.misdeeds[-1].ago < 30
+        with pytest.raises(titan.Forbidden):
+            await (await sim.client()).send(asker.name, question)

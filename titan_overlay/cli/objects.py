@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from titan_overlay.cli import output
+from titan_overlay.cli.conduct import conduct, seen_of
 from titan_overlay.cli.face import Face, command
 from titan_overlay.cli.nodes import node_name
 
@@ -152,13 +153,21 @@ async def locate(
 async def describe(
     face: Face, name: NameArgument, timeout: Annotated[float, typer.Option(min=0.01, help="Seconds.")] = 10.0
 ) -> None:
-    """Show what an object is, and which messages it takes."""
+    """Show what an object is, and which messages it takes; of a node also how it has behaved towards yours."""
     from titan_overlay.client import Description
     from titan_overlay.errors import RemotableError
     from titan_overlay.pool.questions import Schema
 
     async with face.pool() as pool:
-        described = await pool.describe(name, timeout=timeout)
+        seen = await seen_of(face, pool, name)
+        try:
+            described = await pool.describe(name, timeout=timeout)
+        except RemotableError as why:
+            if seen is None or not seen.misdeeds:
+                raise
+            face.note(str(why))
+            face.show({"name": name, "conduct": seen}, lambda: output.pairs([("conduct", conduct(seen))]))
+            return
         try:
             schema = await pool.send(name, Schema(), timeout=timeout)
         except RemotableError as why:
@@ -169,7 +178,10 @@ async def describe(
     value = {**msgspec.to_builtins(described), "messages": msgspec.to_builtins(schema)}
     if isinstance(described, Description):
         value["policy"] = msgspec.structs.asdict(described.policy)
-    face.show(value, lambda: _described(value))
+    if seen is None:
+        face.show(value, lambda: _described(value))
+    else:
+        face.show({**value, "conduct": seen}, lambda: _described({**value, "conduct": conduct(seen)}))
 
 
 async def rm(

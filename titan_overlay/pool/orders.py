@@ -109,6 +109,35 @@ class Holdings(Message[list[Holding]], frozen=True, namespace="titan"):
     """What do you hold?"""
 
 
+class Misdeed(msgspec.Struct, frozen=True):
+    """One thing that a node has seen a peer do wrong."""
+
+    ago: float
+    """Seconds."""
+    what: str
+    why: str
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a node itself has seen of a peer. Nothing that others say is in it."""
+
+    peer: str
+    latency: float | None
+    """Seconds from request to reply over its link, smoothed; None: nothing was asked of late."""
+    burden: float
+    """What there is against it, with weights; halved every hour."""
+    avoided_for: float
+    """Seconds that others are still asked before it, if nothing more happens."""
+    misdeeds: tuple[Misdeed, ...]
+    """The latest, oldest first."""
+
+
+class Conduct(Message[Seen], frozen=True, namespace="titan"):
+    """From the node's own user: how has this peer behaved? Its id."""
+
+    peer: bytes
+
+
 class Neighbours(Message[list[str]], frozen=True, namespace="titan"):
     """Ids and addresses (`id@ip:port`) in the routing table, closest first: a census walks these."""
 
