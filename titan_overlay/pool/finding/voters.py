@@ -1,27 +1,30 @@
 """Who may vote together: holders of distinct owners and distinct subnets, as far as either can be seen. No I/O.
 
-A holder's owner is not written anywhere. What is visible is its node, its address, and who granted it the right to
-host. Grants of the pool's key are given one by one, and say nothing more; but all holders that another key has granted
-count as that key's, for it could have granted any number of its own.
+A holder's owner is not written anywhere. What is visible is its node, its address, and where its right to host comes
+from. A grant of the pool's own key is given to one node, and says nothing more; but of what another key has passed on
+(an invitation's, too) that key could have made any number of nodes, so all holders that have their right from it count
+as its own. In private networks, where neither owners nor subnets can be told apart, each address counts.
 """
 
 from collections.abc import Callable, Iterable
 
-from titan_overlay.errors import BadMessage
+from titan_overlay.errors import BadMessage, Forbidden
+from titan_overlay.identity import grants
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import PoolId
-from titan_overlay.identity.records import Signed, claimed_key
+from titan_overlay.identity.ids import NodeId, PoolId
+from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement
 from titan_overlay.identity.subnets import subnet
+from titan_overlay.overlay.bodies import is_public
 
 
-def owner_of(holder: Signed[Advertisement], pool: PoolId) -> bytes:
-    """The key that stands for whoever owns this holder, as far as that can be seen."""
+def owner_of(holder: Signed[Advertisement], pool: PoolId) -> NodeId:
+    """The key that stands for whoever owns this holder: the first one, on from the pool's, that could make others."""
     try:
-        grantor = claimed_key(holder.value.grant) if holder.value.grant else pool
-    except BadMessage:
-        grantor = pool
-    return holder.public if grantor == pool else grantor
+        chain = grants.chain(holder.value.grant, pool)
+    except (BadMessage, Forbidden):  # there are objects that anyone may hold
+        return holder.signer
+    return NodeId(chain[0].value.grantee) if len(chain) > 1 else holder.signer
 
 
 def distinct(
@@ -32,7 +35,8 @@ def distinct(
     chosen = []
     for holder in holders:
         contact = contact_of(holder)
-        marks: set[object] = {owner_of(holder, pool), subnet(contact.ip, contact.port)}
+        place = subnet(contact.ip, contact.port)
+        marks: set[object] = {place, owner_of(holder, pool) if place and is_public(contact.ip) else holder.signer}
         if not marks & seen:
             seen |= marks
             chosen.append(holder)
