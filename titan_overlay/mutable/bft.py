@@ -132,6 +132,8 @@ class Bft:
         self.committee = committee
         self.view = 1
         """Never falls, but by a restart: then it is at least as high as any in which this member has voted."""
+        self.leader: bytes | None = None
+        """Who proposes in this view, unless it was given up."""
         self.dropped = 0
         self.evidence: dict[bytes, Equivocation] = {}
         """One proof for each member that was caught."""
@@ -235,7 +237,7 @@ class Bft:
         committed = order.blocks.committed.index
         return Status(
             role=role if committee.votes else "learner",
-            leader=committee.leader(self.view) if self._gave_up < self.view and order.stop is None else None,
+            leader=self.leader,
             term=self.view,
             first=order.blocks.anchor.index + 1,
             last=max([block.last for block in order.blocks.undecided()], default=committed),
@@ -296,11 +298,14 @@ class Bft:
             held, self._held = self._held, None
             self._consider(held, held.block.digest())
         self._propose()
-        if order.missing or self._held is not None:
+        late = self._held is not None or order.missing
+        if late:
             self._ask()
         else:
             self._asked = False
-        self._observe()
+        self._observe(late)
+        over = self._gave_up >= self.view or order.stop is not None
+        self.leader = None if over else self.committee.leader(self.view)
 
     # ---- certificates and views --------------------------------------------------------------------------------
 
@@ -538,22 +543,27 @@ class Bft:
 
     # ---- time --------------------------------------------------------------------------------------------------
 
-    def _observe(self) -> None:
-        """Tells the pacemaker what this member waits for, beside requests."""
+    def _observe(self, late: bool) -> None:
+        """Tells the pacemaker what this member waits for, beside requests.
+
+        Args:
+            late: others have what this member needs.
+        """
         order = self._order
         if order.stop is not None:
             return
         proposed = self._voted_rank[0] == self.view and self._voted_rank[1] > order.committed
         # Whoever commits what this member has yet to fetch has a leader that does its work.
         on_leader = (proposed or order.high.height > order.committed) and order.goal.height <= order.committed
-        on_others = order.missing or self._held is not None or not self.committee.votes
-        self._pacemaker.observe(on_leader, on_others, self._now)
+        self._pacemaker.observe(on_leader, late or not self.committee.votes, self._now)
 
     def _timer(self) -> float | None:
         if self._order.stop is not None:
             return None
-        times = (self._pacemaker.repeat, self._pacemaker.expires if self._may_vote else None)
-        return min((each for each in times if each is not None), default=None)
+        repeat, expires = self._pacemaker.repeat, self._pacemaker.expires
+        if repeat is None or expires is None or not self._may_vote:
+            return repeat
+        return min(repeat, expires)
 
     def _timer_due(self) -> None:
         expires, repeat = self._pacemaker.expires, self._pacemaker.repeat

@@ -31,12 +31,14 @@ class BftSettings(msgspec.Struct, frozen=True):
 class Pacemaker:
     """Two clocks: one for giving the view up, one for sending again. Neither runs while nothing waits."""
 
-    __slots__ = ("_requests", "_settings", "_since", "failures", "repeat")
+    __slots__ = ("_failures", "_requests", "_settings", "_since", "patience", "repeat")
 
     def __init__(self, settings: BftSettings) -> None:
         self._settings = settings
-        self.failures = 0
+        self._failures = 0
         """Views in a row that ended without a commit."""
+        self.patience = settings.view
+        """How long this view may commit nothing."""
         self._since: float | None = None
         """When the block under way began to wait, in this view."""
         self._requests: float | None = None
@@ -45,24 +47,25 @@ class Pacemaker:
         """When to send again."""
 
     @property
-    def patience(self) -> float:
-        """How long this view may commit nothing."""
-        return min(self._settings.view * 2.0 ** min(self.failures, 64), self._settings.view_max)
-
-    @property
     def expires(self) -> float | None:
         """When the view must be given up; None: not as things are."""
-        waiting = [each for each in (self._since, self._requests) if each is not None]
-        return min(waiting) + self.patience if waiting else None
+        if self._since is None or self._requests is None:
+            since = self._requests if self._since is None else self._since
+        else:
+            since = min(self._since, self._requests)
+        return None if since is None else since + self.patience
 
     def enter(self, now: float) -> None:
         """A view begins, because the last one was given up."""
-        self.failures += 1
-        self._restart(now)
+        self._fail(self._failures + 1)
+        self._since = None
+        self.repeat = None
+        if self._requests is not None:
+            self._requests = now
 
     def commit(self, now: float) -> None:
         """A block of this view has been committed."""
-        self.failures = 0
+        self._fail(0)
         self._since = now if self._since is not None else None
         self.repeat = now + self._pause if self.repeat is not None else None
 
@@ -87,11 +90,9 @@ class Pacemaker:
         """What may have been lost was sent again."""
         self.repeat = now + self._pause
 
-    def _restart(self, now: float) -> None:
-        self._since = None
-        self.repeat = None
-        if self._requests is not None:
-            self._requests = now
+    def _fail(self, times: int) -> None:
+        self._failures = times
+        self.patience = min(self._settings.view * 2.0 ** min(times, 64), self._settings.view_max)
 
     @property
     def _pause(self) -> float:
