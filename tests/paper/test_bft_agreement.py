@@ -18,6 +18,7 @@ from titan_overlay.mutable.engine import (
     Accepted,
     Configuration,
     EntryKind,
+    LearnersChanged,
     Persisted,
     Proposed,
     ReadAsked,
@@ -293,12 +294,15 @@ def test_a_learner_gets_the_order_and_has_no_vote() -> None:
         ready = learner.step(TimerDue(), now)
         for send in ready.send_now:
             assert not teacher.step(Received(name(9), send.message), now).send_now, "strangers get nothing"
-        teacher._learners = (name(9),)
+        teacher.step(LearnersChanged((name(9),)), now)
         for send in ready.send_now:
             for reply in teacher.step(Received(name(9), send.message), now).send_now:
                 ready = learner.step(Received(name(0), reply.message), now)
                 order += [entry.data for entry in ready.committed]
                 learner.step(Persisted(ready.number), now)
-        teacher._learners = ()
+        teacher.step(LearnersChanged(()), now)
     assert order == [b"0", b"1", b"2"]
     assert learner.status().role == "learner"
+    teacher.step(LearnersChanged((name(9),)), now)
+    teacher.step(Received(name(9), learner._order.request()), now)
+    assert teacher.status().peers[name(9)].acknowledged_index == 3, "whoever decides on members sees how far it is"

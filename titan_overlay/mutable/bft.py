@@ -114,7 +114,6 @@ class Bft:
         checkpoint: the state that the shell has and executes from.
         records: what the log has of this member in this epoch, in order.
         valid: asked about each entry of a proposal before this member votes for it.
-        origin: height at which the epoch began; 0 for a new object.
 
     Raises:
         StorageError: the records begin beyond the checkpoint.
@@ -127,7 +126,6 @@ class Bft:
         records: Iterable[Record],
         valid: Valid,
         settings: BftSettings = BftSettings(),  # noqa: B008 -- frozen
-        origin: int = 0,
     ) -> None:
         self.committee = committee
         self.view = 1
@@ -145,7 +143,7 @@ class Bft:
         self._voted_rank: Rank = (0, 0)
         """No first vote for anything at or below this rank (R1)."""
         self._voted_digest = b""
-        self._order = Order(committee, settings, checkpoint, origin)
+        self._order = Order(committee, settings, checkpoint)
         """Has the lock: `high`."""
         # What need not.
         self._opening: TimeoutCertificate | None = None
@@ -170,6 +168,8 @@ class Bft:
         self._pacemaker = Pacemaker(settings)
         self._heard: dict[bytes, float] = {}
         self._learners: tuple[bytes, ...] = ()
+        self._tips: dict[bytes, bytes] = {}
+        """The blocks that learners have come to."""
         self._now = 0.0
         self._out = Ready(0)
         self._restore(tuple(records))
@@ -215,6 +215,7 @@ class Bft:
                 self._asked = False
             case LearnersChanged(learners):
                 self._learners = learners
+                self._tips = {learner: self._tips.get(learner, b"") for learner in learners}
             case PeerSilent(peer):
                 if peer == self.committee.leader(self.view):
                     self._give_up(self.view)
@@ -239,33 +240,34 @@ class Bft:
             role=role if committee.votes else "learner",
             leader=self.leader,
             term=self.view,
-            first=order.blocks.anchor.index + 1,
+            first=min([block.first for block in order.blocks.decided()], default=committed + 1),
             last=max([block.last for block in order.blocks.undecided()], default=committed),
             committed=committed if order.stop is None else order.stop,
             stopped=order.stop is not None,
             asleep=self._timer() is None,
-            peers={member: self._peer_status(member) for member in committee.others},
+            peers={member: self._peer_status(member) for member in committee.others + self._learners},
             dropped=self.dropped,
         )
 
     def _peer_status(self, member: bytes) -> PeerStatus:
-        vote = self._votes[Phase.FIRST].latest(member)
-        if vote is None:
-            return PeerStatus(heard=self._heard.get(member))
-        position = self._order.blocks.position(vote.block)
-        return PeerStatus(vote.view, position.index if position else 0, self._heard.get(member))
+        vote, heard = self._votes[Phase.FIRST].latest(member), self._heard.get(member)
+        view, block = (vote.view, vote.block) if vote is not None else (0, self._tips.get(member, b""))
+        position = self._order.blocks.position(block)
+        return PeerStatus(view, position.index if position else 0, heard)
 
     # ---- what arrives ------------------------------------------------------------------------------------------
 
     def _received(self, sender: bytes, message: Message) -> bool:
         """Whether it made sense."""
-        if isinstance(message, ChainRequest) and sender in self.committee.others + self._learners:
-            self._on_chain_request(sender, message)
-            return True
-        if sender not in self.committee.others:
+        if sender in self._tips and isinstance(message, ChainRequest):
+            self._tips[sender] = message.tip
+        elif sender not in self.committee.others:
             return False
         self._heard[sender] = self._now
         match message:
+            case ChainRequest():
+                self._on_chain_request(sender, message)
+                return True
             case Proposal():
                 return self._on_proposal(sender, message)
             case Vote(member=member):
@@ -282,7 +284,6 @@ class Bft:
                 return self._on_chain_reply(sender, message)
             case CheckpointVote():
                 return self._on_checkpoint_vote(sender, message)
-        return False
 
     def _advance(self) -> None:
         """Does what has become possible."""

@@ -32,13 +32,14 @@ class Order:
 
     Args:
         checkpoint: the state that the shell has and executes from.
-        origin: height at which the epoch began.
     """
 
-    def __init__(self, committee: Committee, settings: BftSettings, checkpoint: Checkpoint, origin: int) -> None:
+    def __init__(self, committee: Committee, settings: BftSettings, checkpoint: Checkpoint) -> None:
         self._committee = committee
         self._settings = settings
-        self.blocks = Blocks(Position(0, origin, 0, committee.origin.block))
+        # The index matters for the first block of the epoch alone: until that is committed, the checkpoint is where
+        # the epoch began.
+        self.blocks = Blocks(Position(0, checkpoint.index, 0, committee.origin.block))
         self.high = committee.origin
         """The highest certificate that is known: the lock, and what the next block extends."""
         self.goal = committee.origin
