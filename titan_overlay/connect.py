@@ -117,6 +117,7 @@ async def opened(member: Member, find: FindSeeds, timeout: float) -> AsyncIterat
             raise Unavailable(f"no node answers at {tried} (waited {timeout:g} s); is it up, and is UDP open?")
         member.overlay.find_seeds = find
         member.wire()
+        await member.gossip.compare()  # what was taken back must not be believed meanwhile
         yield Pool(member)
     finally:
         await member.close()

@@ -91,6 +91,7 @@ class Member:
             client=client,
             hints=self.hints,
             conduct=self.conduct,
+            user=self.user.public,
         )
         self.me = Sender(self.user.id, self.user.public)
         self._tasks: dict[asyncio.Task[Any], None] = {}
@@ -194,7 +195,7 @@ class Member:
 
     async def _learn_rules(self, seeds: Sequence[JoinLine]) -> None:
         """The pool record, before the first handshake: what has to be shown there depends on it."""
-        if not self.rights.raw_record:
+        if not self.rights.raw_record or not len(self.overlay.table):
             raw = await ask_record(seeds, self.rights.known_pool, self.ambient.token_bytes)
             if raw is not None:
                 self.rights.learn_record(raw)
@@ -236,12 +237,11 @@ class Member:
     # ---- rights ----------------------------------------------------------------------------------------------
 
     def show_credentials(self) -> None:
-        """What peers are shown from now on: in a handshake only what they need, for it can be read on the way."""
+        """What peers are shown from now on: in a handshake no more than the right to join, for it can be read there."""
         now, who = self.ambient.wall(), self.user.id
         delegation = self._delegation()
         joining = self.rights.best(self.grants, who, Right.JOIN, None, now)
-        private = self.rights.record.private
-        self.overlay.show(credentials.pack(delegation, [joining], credentials.DATAGRAM_BYTES) if private else b"")
+        self.overlay.show(credentials.pack(delegation, [joining], credentials.DATAGRAM_BYTES) if joining else b"")
         if hasattr(self, "links"):
             useful = [raw for raw in self.grants if self._is_shown(raw, now)]
             self.links.credentials = credentials.pack(delegation, [joining, *useful], credentials.LINK_BYTES)
@@ -251,17 +251,19 @@ class Member:
 
     def revise(self) -> None:
         """The rules have changed, or rights were taken back: what may not be any more ends now."""
+        self.gossip.spread()  # first: among those who hear of it are some with whom this node then has to part
         self.show_credentials()
         self.overlay.revise()
         self.links.revise()
         self.router.places.revise()
-        self.gossip.spread()
 
     async def _keep_to_the_rules(self) -> None:
         """Learns of changes, and notices what ends by itself: the delegation of a program, a peer's right to join."""
         loop = asyncio.get_running_loop()
         due = loop.time() + RENEW_SECONDS
         while True:
+            if not len(self.overlay.table):
+                await self._learn_rules(self.overlay.find_seeds())  # perhaps they have changed meanwhile
             await self.gossip.round()
             if loop.time() >= due:
                 due = loop.time() + RENEW_SECONDS
@@ -271,8 +273,6 @@ class Member:
                     self.links.revise()
 
     def _reason_to_refuse(self, peer: Peer) -> str | None:
-        if peer.serving and not self.rights.may_serve(peer.id):
-            return f"node {peer.id.hex()[:12]} has not solved the pool's puzzle ({self.rights.record.puzzle_bits} bits)"
         try:
             self.rights.check_join(peer.credentials, peer.id, peer.public, self.ambient.wall())
         except Forbidden as why:

@@ -133,6 +133,7 @@ class Node(Member):
         remember(self.database, self.rights)
         self.wire()
         await self.links.listen(interface, self._port)
+        await self.gossip.compare()
         self._reachability = Reachability(self.overlay, self.links)
         self._furnish()
         self._check_puzzle()

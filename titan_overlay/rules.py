@@ -101,10 +101,14 @@ class Gossip:
         self._pulled_at = float("-inf")
         overlay.serve("rules", self._compare)
 
-    async def round(self) -> None:
-        """One comparison with a random contact, and a pause until the next is due."""
+    async def compare(self) -> None:
+        """One comparison with a random contact."""
         for contact in self._draw(1):
             await self._ask(contact)
+
+    async def round(self) -> None:
+        """A comparison, and a pause until the next is due."""
+        await self.compare()
         await asyncio.sleep(ROUND_SECONDS * (0.5 + self._ambient.random.random()))
 
     def spread(self) -> None:

@@ -112,6 +112,10 @@ class Rights:
         for changed in self.changed:
             changed()
 
+    def anyone_may(self, right: Right) -> bool:
+        """Whether a right needs no grant in this pool."""
+        return self.record.strangers & right == right
+
     # ---- grants ----------------------------------------------------------------------------------------------
 
     def check_grant(self, raw: bytes, now: float) -> Chain:
@@ -147,7 +151,7 @@ class Rights:
 
     def allows(self, raws: Iterable[bytes], who: NodeId, right: Right, name: str | None, now: float) -> bool:
         """Whether `who` may: because anybody may, by a grant, or as the pool itself."""
-        if self.record.strangers & right == right or who == node_id(self.pool):
+        if self.anyone_may(right) or who == node_id(self.pool):
             return True
         return bool(self.granted(raws, who, right, name, now))
 

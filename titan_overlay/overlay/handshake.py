@@ -58,6 +58,7 @@ from titan_overlay.overlay.packets import (
     ASK,
     ASK_BYTES,
     ASK_FORM,
+    CHEAP,
     CLIENT,
     COOKIE,
     COOKIE_FORM,
@@ -178,7 +179,7 @@ class Handshakes(SessionTable):
         if opening.expected not in (None, peer) or peer == self.key.id:
             return self._failed(opening, WRONG_NODE, pool)
         if role == SERVING and not self.rights.may_serve(peer):
-            return self._failed(opening, UNSOLVED, pool)
+            return self._failed(opening, CHEAP, pool)
         opening.ephemeral = Ephemeral(self._token_bytes(32))
         opening.peer = (public, ephemeral)
         opening.receive_id = self.fresh_id()

@@ -17,11 +17,11 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, ConfigError, Forbidden, LinkError, TitanError
 from titan_overlay.identity.conduct import Conduct
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.grants import JoinLine
+from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
-from titan_overlay.identity.rights import Rights
+from titan_overlay.identity.rights import Rights, ask_for
 from titan_overlay.identity.statements import Advertisement, Tombstone
 from titan_overlay.overlay import bodies, packets, traffic
 from titan_overlay.overlay.announcer import Announcer
@@ -75,6 +75,7 @@ class Overlay(Server):
         statements_max: that are kept for others; statements_per_object_max: of them, about one object.
         client: holds sessions but never enters routing tables.
         hints: raw advertisements that this node can vouch for (its own replicas, its holder cache), told on the way.
+        user: public key for which this node speaks, if not its own: rights are asked for in its name.
         conduct: what is remembered of peers that misbehave; shared with the rooms above.
     """
 
@@ -93,11 +94,13 @@ class Overlay(Server):
         client: bool = False,
         hints: Callable[[ObjectId], Sequence[bytes]] = lambda object_id: (),
         conduct: Conduct | None = None,
+        user: bytes = b"",
     ) -> None:
         self.directory = Directory(rights, max_statements=statements_max, max_per_object=statements_per_object_max)
         super().__init__(k, alpha, key.id, self.directory)
         self.transport: Any = None
         self.key = key
+        self.user = user or key.public
         self.rights = rights
         self.copies = copies
         self.conduct = conduct or Conduct()
@@ -207,11 +210,16 @@ class Overlay(Server):
                     refusals.append(outcome)
         if not reached:
             if refusals:
-                raise ConfigError(f"cannot join: {refusals[0]}")
+                raise ConfigError(f"cannot join: {self._explain(refusals[0])}")
             return 0
         await self._crawl_nodes(self.key.id, self.ksize, traffic.ROUTING, self.ksize, seeds=reached)
         self._upkeep.fill()
         return len(reached)
+
+    def _explain(self, refusal: HandshakeRefused) -> str:
+        if refusal.reason != packets.NOT_ADMITTED:
+            return str(refusal)
+        return f"{refusal}; use an invitation, or {ask_for(self.user, Right.JOIN | Right.CALL)}"
 
     async def _reach(self, seed: JoinLine) -> Contact | Exception:
         try:
@@ -284,7 +292,8 @@ class Overlay(Server):
     def revise(self) -> None:
         """Rights have changed: sessions, contacts and statements that may not be any more are given up."""
         for session in self._handshakes.revise():
-            self.table.remove(session.contact.id)
+            if session.credentials:  # who has shown none may have some by now, and is asked again
+                self.table.remove(session.contact.id)
         for contact in list(self.table):
             if not self.rights.may_serve(contact.id):
                 self.table.remove(contact.id)

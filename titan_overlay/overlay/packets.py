@@ -25,14 +25,15 @@ ASK_BYTES = 512
 assert RULES_FORM.size + PoolRecord.LIMIT <= ASK_BYTES
 assert COOKIE_FORM.size <= HELLO_BYTES and REFUSED_FORM.size <= HELLO_BYTES
 
-WRONG_POOL, WRONG_VERSION, NOT_ADMITTED, WRONG_NODE, UNSOLVED, INTRUDER = range(1, 7)
+WRONG_POOL, WRONG_VERSION, NOT_ADMITTED, WRONG_NODE, UNSOLVED, INTRUDER, CHEAP = range(1, 8)
 REASONS = {
     WRONG_POOL: "it belongs to another pool",
     WRONG_VERSION: "it speaks another version of the protocol",
     NOT_ADMITTED: "its pool is private, and this key has no grant to join it that holds",
     WRONG_NODE: "another node answers at that address",
-    UNSOLVED: "who wants to serve has not solved the pool's puzzle",
+    UNSOLVED: "this node's key does not solve the pool's puzzle; move identity.key away, and it makes a new one",
     INTRUDER: "it has no grant to be in this private pool",
+    CHEAP: "its key does not solve the pool's puzzle",
 }
 
 CLIENT, SERVING = 0, 1

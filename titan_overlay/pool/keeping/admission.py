@@ -32,6 +32,7 @@ from titan_overlay.identity.statements import (
     check_clock,
     check_descriptor,
     check_tombstone,
+    may_host,
     needs_host_grant,
     newer,
 )
@@ -175,8 +176,11 @@ class Admission:
         object_id = names.object_id(self._pool, value.name)
         self.check(descriptor, object_id)
         holders = self._co_holders(order.holders, object_id)
-        if all(each.value.version < value.version for each in holders):
-            check_clock(value, now)  # it is new, or its holders hide themselves
+        by_now = [each for each in holders if may_host(each, descriptor, self._rights, now)]
+        if all(each.value.version < value.version for each in by_now):
+            # It is new, or its holders hide themselves. What is new is published by a right that holds now.
+            check_clock(value, now)
+            self._rights.check_publish(descriptor.public, value.name, value.grant, now)
         lock = self._taking.setdefault(object_id, asyncio.Lock())
         try:
             async with lock, self._slots:

@@ -19,15 +19,20 @@ from titan_overlay.config import NodeConfig
 from titan_overlay.errors import BadMessage, Forbidden, LinkError, NotHere, RemotableError, StorageError
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import ID_BYTES, ObjectId, fingerprint
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights
-from titan_overlay.identity.statements import Advertisement, Descriptor, Tombstone, check_descriptor, needs_host_grant
+from titan_overlay.identity.statements import (
+    Advertisement,
+    Descriptor,
+    Tombstone,
+    needs_host_grant,
+)
 from titan_overlay.overlay.traffic import PROBE
 from titan_overlay.pool.keeping import lifecycle
 from titan_overlay.pool.keeping.advertiser import LIFE_INTERVALS, Advertiser
+from titan_overlay.pool.keeping.entitlement import Entitlement
 from titan_overlay.pool.keeping.figures import Figures
 from titan_overlay.pool.keeping.household import Admitting, Network, Recruiting
 from titan_overlay.pool.keeping.lifecycle import Pace, Standing
@@ -66,8 +71,7 @@ class Keeper:
         read_chunk: Callable[[bytes, int], Coroutine[Any, Any, bytes]],
     ) -> None:
         self._me = me.id
-        self._public = me.public
-        self._rights = rights
+        self.entitlement = Entitlement(me.public, rights, ambient, admission.host_grant)
         self._pool = rights.pool
         self._ambient = ambient
         self._overlay = overlay
@@ -91,12 +95,13 @@ class Keeper:
         self._rows: dict[ObjectId, ReplicaRow] = {}
         self._tombstones: dict[ObjectId, bytes] = {}
         self._roster = Roster(me.id, self.pace)
-        self._upkeep = Upkeep(self, self._roster, overlay, recruiter, ambient, read_chunk)
+        self._upkeep = Upkeep(self, self._roster, self.entitlement, overlay, recruiter, ambient, read_chunk)
         for row in database.tombstones():
             self._bury(row.object_id, row.raw)
         overlay.serve("probe", self._upkeep.answer)
         overlay.serve("tombstone", self._answer_tombstone)
         overlay.serve("descriptor", self._answer_descriptor)
+        overlay.serve("advertisement", self._answer_advertisement)
 
     # ---- start and stop --------------------------------------------------------------------------------------
 
@@ -239,39 +244,30 @@ class Keeper:
 
     def _advertise(self, replica: Replica, sequence: int = 0) -> None:
         """Advertises it by the right that this node has to hold it now; it counts while that lasts."""
-        now, wall = asyncio.get_running_loop().time(), self._ambient.wall()
-        name = replica.descriptor.value.name
-        grant = b""
-        replica.counts_until = inf
-        if needs_host_grant(replica.descriptor, self._public):
-            grant = self._admission.host_grant(name)
-            if grant:
-                replica.counts_until = now + self._rights.ends(grant) - wall
-            elif not self._rights.allows((), self._me, Right.HOST, name, wall):
-                replica.counts_until = now
         self.advertiser.add(
             replica.object_id,
             version=replica.descriptor.value.version,
             passing=replica.passing,
             expires=replica.expires,
-            grant=grant,
+            grant=self.entitlement.own(replica, asyncio.get_running_loop().time()),
             sequence=sequence,
         )
         self._upkeep.touch(replica)
 
     def revise(self) -> None:
-        """Rights have changed. What may not be published goes; what this node may not host no longer counts."""
-        for object_id, replica in list(self._roster.replicas.items()):
-            descriptor = replica.descriptor
+        """Rights have changed. What may not be published goes; who may not host no longer counts."""
+        now = asyncio.get_running_loop().time()
+        for replica in list(self._roster.replicas.values()):
             try:
-                if descriptor.value.grant:
-                    check_descriptor(descriptor.raw, object_id, self._rights)
-            except (BadMessage, Forbidden) as why:
-                log.warning("replica %s goes: %s", object_id.hex()[:12], why)
+                self.entitlement.check_published(replica.descriptor)
+            except Forbidden as why:
+                log.warning("replica %s goes: %s", replica.object_id.hex()[:12], why)
                 self._upkeep.spawn(self.drop(replica), "dropping what was revoked")
                 continue
-            if needs_host_grant(descriptor, self._public):
+            if needs_host_grant(replica.descriptor, b""):
                 self._advertise(replica)
+                self.entitlement.revise(replica, now)
+                self._upkeep.doubt_the_unentitled(replica)
 
     def _remember(self, object_id: ObjectId, sequence: int) -> None:
         row = self._rows.get(object_id)
@@ -363,6 +359,12 @@ class Keeper:
         if replica is None:
             raise NotHere("this node holds no copy")
         return replica.descriptor.raw
+
+    def _answer_advertisement(self, contact: Contact, body: bytes) -> bytes:
+        own = self.own_advertisement(_object_id(body))
+        if own is None:
+            raise NotHere("this node holds no copy")
+        return own.raw
 
     # ---- what others may ask ---------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ and what they say is a reason to ask, not to believe.
 
 from collections.abc import Sequence
 from hashlib import sha256
+from math import inf
 
 import msgspec
 
@@ -92,7 +93,14 @@ class Newer(msgspec.Struct, frozen=True):
     version: int
 
 
-Effect = Changed | AskSoon | Sample | Buried | Newer
+class Unentitled(msgspec.Struct, frozen=True):
+    """That node holds the object, and has not shown yet that it may."""
+
+    object_id: ObjectId
+    contact: Contact
+
+
+Effect = Changed | AskSoon | Sample | Buried | Newer | Unentitled
 
 
 class Asked:
@@ -180,8 +188,7 @@ class Conversation:
         kind = status & STATUS
         if kind == HELD and digest is not None:
             if shown == proof(digest, nonce, contact.id, self.roster.me):
-                if self.roster.prove(replica, contact, now, ends_soon=bool(status & ANSWER_ENDS_SOON)):
-                    self.effects.append(Changed(replica.object_id))
+                self._proven(replica, contact, now, ends_soon=bool(status & ANSWER_ENDS_SOON))
                 return
             self.wrong_proofs += 1
         elif kind in (HELD, NOT_READY):
@@ -273,10 +280,17 @@ class Conversation:
                 self.wrong_proofs += 1
                 self._doubt(replica, contact, now)
                 return DIFFERENT, NO_PROOF
-            if self.roster.prove(replica, contact, now, ends_soon=bool(flags & ENDS_SOON)):
-                self.effects.append(Changed(replica.object_id))
+            self._proven(replica, contact, now, ends_soon=bool(flags & ENDS_SOON))
         status = HELD | (ANSWER_ENDS_SOON if _ends_soon(replica, now) else 0)
         return status, proof(digest, request.nonce, self.roster.me, contact.id)
+
+    def _proven(self, replica: Replica, contact: Contact, now: float, *, ends_soon: bool) -> None:
+        """It holds the object. To hold a service is worth nothing without the right to."""
+        if replica.by_right and not ends_soon and replica.entitled.get(contact.id, -inf) <= now:
+            self.roster.doubt(replica, contact)
+            self.effects.append(Unentitled(replica.object_id, contact))
+        elif self.roster.prove(replica, contact, now, ends_soon=ends_soon):
+            self.effects.append(Changed(replica.object_id))
 
     def _doubt(self, replica: Replica, contact: Contact, now: float) -> None:
         """A wrong proof: asks back, to hear which version it holds, unless that was just done."""

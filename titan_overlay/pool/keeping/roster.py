@@ -74,12 +74,15 @@ class Replica:
 
     __slots__ = (
         "advertisements",
+        "asked_right",
         "below_since",
+        "by_right",
         "confirming",
         "counts_until",
         "descriptor",
         "digests",
         "due",
+        "entitled",
         "expires",
         "last_proof_of_lost",
         "looked_up",
@@ -143,6 +146,12 @@ class Replica:
         self.due = inf
         self.advertisements: dict[NodeId, Signed[Advertisement]] = {}
         """As found in the directory: a recruit is told of its co-holders with these."""
+        self.by_right = False
+        """Holders need a right: one counts only once that was seen."""
+        self.entitled: dict[NodeId, float] = {}
+        """Holders whose right was seen, and until when it lasts."""
+        self.asked_right: dict[NodeId, float] = {}
+        """When holders were last asked to show it."""
         self.digests: dict[int, bytes | None] = {}
         """Of samples of the content, by probing epoch; None: being read."""
         self.told: dict[NodeId, tuple[int, int]] = {}
@@ -262,6 +271,14 @@ class Roster:
             self._watch(replica)
         return news or replica.confirming
 
+    def doubt(self, replica: Replica, contact: Contact) -> None:
+        """`contact` holds it, but has not shown that it may: it does not count."""
+        self.claim(replica, contact)
+        partner = replica.partners.get(contact.id)
+        if partner is not None and partner.standing is Standing.PROVEN:
+            partner.standing = Standing.CLAIMED
+            self._watch(replica)
+
     def lose(self, replica: Replica, node: NodeId, now: float) -> bool:
         """`node` holds it no longer. Whether it was known to."""
         partner = replica.partners.get(node)
@@ -295,6 +312,7 @@ class Roster:
         replica.tell.pop(node, None)
         replica.told.pop(node, None)
         replica.advertisements.pop(node, None)
+        replica.entitled.pop(node, None)
         if partner is None:
             return
         peer = partner.peer

@@ -12,7 +12,7 @@ from math import inf
 from typing import Any
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import LinkError, RemotableError, TitanError
+from titan_overlay.errors import LinkError, NotHere, RemotableError, TitanError
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.records import Signed
@@ -20,11 +20,12 @@ from titan_overlay.identity.statements import Advertisement
 from titan_overlay.overlay.traffic import PROBE
 from titan_overlay.pool.keeping import lifecycle, probe_bodies, proofs
 from titan_overlay.pool.keeping.agenda import Agenda
+from titan_overlay.pool.keeping.entitlement import Entitlement
 from titan_overlay.pool.keeping.figures import Figures, Repair
 from titan_overlay.pool.keeping.household import Household, Network, Recruiting
 from titan_overlay.pool.keeping.lifecycle import Action, Expire, Lookup, Probe, Recruit, Standing, StepDown
-from titan_overlay.pool.keeping.probes import Asked, AskSoon, Buried, Changed, Conversation, Newer, Sample
-from titan_overlay.pool.keeping.roster import Peer, Replica, Roster
+from titan_overlay.pool.keeping.probes import Asked, AskSoon, Buried, Changed, Conversation, Newer, Sample, Unentitled
+from titan_overlay.pool.keeping.roster import PARTNERS_MAX, Peer, Replica, Roster
 from titan_overlay.pool.keeping.samples import Samples
 
 log = logging.getLogger("titan")
@@ -41,6 +42,8 @@ PATIENT = (1.2, 1.3)
 OFFLINE_PAUSE = 10.0
 """After a look-up that reached nobody."""
 SLOWEST_BYTES_PER_SECOND = 256 * 1024
+RIGHT_PAUSE = 300.0
+"""Between two times that one holder is asked to show its right to hold one object."""
 EXCLUDE_LOST_SECONDS = 120.0
 """Holders that went this recently are not asked to hold the object again."""
 
@@ -52,6 +55,7 @@ class Upkeep:
         self,
         household: Household,
         roster: Roster,
+        entitlement: Entitlement,
         overlay: Network,
         recruiter: Recruiting,
         ambient: Ambient,
@@ -59,6 +63,7 @@ class Upkeep:
     ) -> None:
         self._household = household
         self._roster = roster
+        self._entitlement = entitlement
         self._overlay = overlay
         self._recruiter = recruiter
         self._ambient = ambient
@@ -230,6 +235,8 @@ class Upkeep:
                     self.touch(replica)
                 case Sample(_, epoch):
                     self.samples.want(replica.object_id, epoch)
+                case Unentitled(_, contact):
+                    self.spawn(self._ask_right(replica, contact), "asking for a right to host")
                 case Buried(_, contact):
                     self.spawn(self._fetch_tombstone(replica, contact), "asking for a tombstone")
                 case Newer(_, contact, _):
@@ -243,6 +250,36 @@ class Upkeep:
         async for replica in self.samples.read(self._roster.replicas):
             self.figures.lost_content += 1
             await self._household.drop(replica)
+
+    async def _ask_right(self, replica: Replica, contact: Contact) -> None:
+        """A holder shows by which right it holds a service, or does not count."""
+        now = asyncio.get_running_loop().time()
+        if now - replica.asked_right.get(contact.id, -inf) < RIGHT_PAUSE:
+            return
+        if len(replica.asked_right) >= PARTNERS_MAX:
+            del replica.asked_right[next(iter(replica.asked_right))]
+        replica.asked_right[contact.id] = now
+        try:
+            raw = await self._overlay.call(contact, "advertisement", replica.object_id, purpose=PROBE)
+            entitled = self._entitlement.show(replica, contact, raw, now)
+        except NotHere:
+            entitled = False
+        except (LinkError, RemotableError):
+            replica.asked_right.pop(contact.id, None)
+            return
+        peer = self._roster.peers.get(contact.id)
+        if entitled and peer is not None:
+            self.ask_soon(peer)
+        elif self._roster.lose(replica, contact.id, now):
+            self.touch(replica)
+
+    def doubt_the_unentitled(self, replica: Replica) -> None:
+        """Rights have changed: who has shown none that holds does not count, and is asked again."""
+        for node, partner in list(replica.partners.items()):
+            if replica.by_right and node not in replica.entitled:
+                self._roster.doubt(replica, partner.peer.contact)
+                self.ask_soon(partner.peer)
+        self.touch(replica)
 
     async def _fetch_tombstone(self, replica: Replica, contact: Contact) -> None:
         raw = await self._overlay.call(contact, "tombstone", replica.object_id, purpose=PROBE)
@@ -342,7 +379,7 @@ class Upkeep:
             if peer is not None:
                 self.ask_soon(peer)
             if each.signer in replica.partners:
-                replica.advertisements[each.signer] = each
+                self._entitlement.note(replica, each, now)
         self.touch(replica)
 
     async def _recruit(self, replica: Replica, count: int, exclude: Sequence[NodeId]) -> None:
@@ -379,7 +416,7 @@ class Upkeep:
             self.figures.copies_made += 1
             peer = self._roster.expect(replica, Contact(each.signer, each.value.host, each.value.port), now + patience)
             if peer is not None:
-                replica.advertisements[each.signer] = each
+                self._entitlement.note(replica, each, now)
                 self.ask_soon(peer)
         return len(result.accepted)
 
