@@ -142,6 +142,7 @@ class Node(Member):
         await self._restore()
         await self._set_up_objects()
         self.keeper.start()
+        self._write_peers()  # who is killed in its first minutes finds back too
         self.spawn(self._save_peers(), "saving the known peers")
         if self._cpu_seconds is not None:
             self.spawn(self._watch_cpu(self._cpu_seconds), "watching the CPU budget")

@@ -70,9 +70,11 @@ class Nodes:
 
     def restart(self, node: str, *, listen: str = "127.0.0.1:0") -> str:
         """Kills a node and starts it again on its data directory; its new join line."""
+        founder = node == self.ids[0]
         old = self.by_id.pop(node)
         old.stop(signal.SIGKILL)
-        return self._served(self._start(name=old.data.name, listen=listen))
+        flags = () if founder else ("--bootstrap", self.invitation)
+        return self._served(self._start(*flags, name=old.data.name, listen=listen))
 
     def program(self, path: Path, *words: str, **variables: str) -> "subprocess.Popen[str]":
         """Starts a Python program of this user's, in which every warning is an error."""

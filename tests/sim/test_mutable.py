@@ -6,9 +6,28 @@ import pytest
 
 import titan_overlay as titan
 from tests.sim.bank import Bank, Deposit, Pay, Withdraw
-from titan_overlay.testing.pool import SimulatedPool
+from titan_overlay.identity import names
+from titan_overlay.mutable.group import Group
+from titan_overlay.mutable.runner import GroupRunner
+from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
 
 pytestmark = pytest.mark.loops("virtual")
+
+
+def group(node: SimulatedNode, name: str) -> Group:
+    """A node's part in the group."""
+    resident = node.running.host.get(names.object_id(node.running.overlay.pool, name))
+    assert resident is not None
+    assert isinstance(resident.runner, GroupRunner)
+    return resident.runner.group
+
+
+def leader_of(sim: SimulatedPool, name: str) -> SimulatedNode:
+    return next(node for node in sim.holders(name) if group(node, name).leads)
+
+
+def balance(node: SimulatedNode, name: str) -> int:
+    return int(group(node, name).machine.instance.balances["rent"])
 
 
 async def test_a_message_is_executed_once_and_read_from_anywhere() -> None:
@@ -48,21 +67,6 @@ async def test_the_leader_dies_and_nothing_is_lost_or_done_twice() -> None:
         await sim.settle(seconds=10)
         assert await pool.read("bank/main", "rent") == expected
         assert all(balance(node, "bank/main") == expected for node in sim.holders("bank/main"))
-
-
-def group(node, name):
-    from titan_overlay.identity import names
-
-    resident = node.running.host.get(names.object_id(node.running.overlay.pool, name))
-    return resident.runner.group
-
-
-def leader_of(sim, name):
-    return next(node for node in sim.holders(name) if group(node, name).leads)
-
-
-def balance(node, name):
-    return group(node, name).machine.instance.balances["rent"]
 
 
 async def test_all_members_lose_power_and_come_back() -> None:

@@ -27,6 +27,7 @@ from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.links.links import Links
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.requests import OPEN, Reply, Request
+from titan_overlay.mutable.sessions import REPLIES_MAX
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.finding.any_holder import HARMLESS, AnyHolder
 from titan_overlay.pool.finding.any_holder import Request as Message
@@ -50,11 +51,16 @@ class _Session:
     """This program's requests to one object: which number is next, and from which on replies are outstanding."""
 
     def __init__(self, number: int) -> None:
+        self._room = asyncio.Event()
         self.number = number
         self._next = 1
         self._outstanding: set[int] = set()
 
-    def begin(self) -> int:
+    async def begin(self) -> int:
+        """The next number, once the members are sure to remember all replies that are outstanding."""
+        while self._next - self.settled >= REPLIES_MAX:
+            self._room.clear()
+            await self._room.wait()
         sequence = self._next
         self._next += 1
         self._outstanding.add(sequence)
@@ -62,6 +68,7 @@ class _Session:
 
     def end(self, sequence: int) -> None:
         self._outstanding.discard(sequence)
+        self._room.set()
 
     @property
     def settled(self) -> int:
@@ -102,7 +109,7 @@ class GroupCaller:
         if request.once:
             return await self._order(place, request, 0, 0, 0)
         session = await self._session(place, request)
-        sequence = session.begin()
+        sequence = await session.begin()
         try:
             return await self._order(place, request, session.number, sequence, session.settled)
         except Unavailable:

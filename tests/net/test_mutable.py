@@ -1,0 +1,37 @@
+"""Mutable objects on real nodes: processes, sockets, disks and kill -9."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import titan_overlay as titan
+from tests.net.nodes import Nodes
+from tests.sim.bank import Deposit, Withdraw
+
+BANK = f"{Path(__file__).parent.with_name('sim') / 'bank.py'}:Bank"
+
+
+async def test_members_that_are_killed_one_after_the_other_lose_nothing(tmp_path: Path) -> None:
+    with Nodes(tmp_path, 3) as nodes:
+        async with titan.connect(nodes.line, data=nodes.user) as pool:
+            await pool.publish(BANK, "bank/main")
+            for turn in range(1, 31):
+                if turn in (10, 20):
+                    nodes.restart(nodes.ids[1])
+                assert await pool.send("bank/main", Deposit("rent", 1), timeout=20) == 1000 + turn
+            for node in nodes.ids[1:]:
+                nodes.kill(node)
+            with pytest.raises((titan.Unavailable, titan.DeadlineExceeded)):
+                await pool.send("bank/main", Deposit("rent", 1), timeout=2)
+
+
+async def test_hundreds_of_messages_at_once_are_all_executed_once(tmp_path: Path) -> None:
+    with Nodes(tmp_path, 3) as nodes:
+        async with titan.connect(nodes.line, data=nodes.user) as pool:
+            await pool.publish(BANK, "bank/main")
+            sends = (pool.send("bank/main", Deposit("rent", 1), timeout=30) for _ in range(300))
+            assert sorted(await asyncio.gather(*sends)) == list(range(1001, 1301))
+            assert await pool.read("bank/main", "rent") == 1300
+            with pytest.raises(titan.RemoteError, match="no money"):
+                await pool.send("bank/main", Withdraw("rent", 5000))
