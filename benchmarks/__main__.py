@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("idle", "rpc", "lookups", "send")
+BENCHMARKS = ("idle", "rpc", "lookups", "send", "puzzle")
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 from titan_overlay import operator_objects
@@ -260,12 +261,8 @@ class Node(Member):
 
     def _check_puzzle(self) -> None:
         """ConfigError: the pool asks for more work than this node's key has cost, so it would serve nobody."""
-        bits = self.rights.record.puzzle_bits
         if not self.rights.may_serve(self.key.id):
-            raise ConfigError(
-                f"this node's key does not solve the pool's puzzle of {bits} bits, so no node lets it serve; stop it, "
-                "move identity.key in its data directory away, and start it again: it makes a new one"
-            )
+            raise ConfigError(unsolved(self.config.data, self.rights.record.puzzle_bits))
 
     async def _serve(self) -> None:
         """From here on a full member: those near learn it from the look-up."""
@@ -479,6 +476,15 @@ class Node(Member):
 
     def holdings(self) -> list[Holding]:
         return self.keeper.holdings()
+
+
+def unsolved(data: Path, bits: int) -> str:
+    """What to tell the operator of a node whose key does not solve the pool's puzzle."""
+    place = data / "identity.key"
+    return (
+        f"{place} does not solve the pool's puzzle of {bits} bits, so no node lets this one serve; "
+        f"stop it, and start it again with a new key (and node id): mv {place} {place}.old"
+    )
 
 
 def _memory_bytes() -> int:

@@ -309,7 +309,8 @@ def test_an_invitation_brings_a_node_that_runs_the_inviters_code(pool: Village, 
     try:
         guest.join_line()
         facts = titan_json("id", "--data", "guest", home=pool.home)["grants"]
-        assert [(each["rights"], each["state"]) for each in facts] == [(["host", "publish"], "valid")]
+        assert [(each["rights"], each["state"]) for each in facts] == [(["host", "publish"], "valid")] * 2
+        assert {each["for"] for each in facts} == {"you", "your node"}
     finally:
         guest.stop()
 

@@ -80,7 +80,7 @@ async def test_a_minute_of_random_bytes_at_both_sockets_leaves_a_node_serving(st
 
 
 async def test_a_datagram_that_is_sent_again_is_carried_out_once(start: Start) -> None:
-    line = JoinLine.parse(start("a").join_line())
+    line = JoinLine.parse(start("a", "--puzzle-bits", "0").join_line())
     overlay = Overlay(SigningKey(b"v" * 32), Rights(), Ambient.system())
     calls: list[bytes] = []
     overlay.set_serving(True)

@@ -157,6 +157,7 @@ def test_an_object_may_want_a_grant_of_its_callers() -> None:
     assert calls(rights, only_granted, OTHER, [may])
     assert not calls(rights, only_granted, THIRD, [may]), "another's grant"
     assert not calls(rights, only_granted, OTHER, [grant(Right.CALL, grantee=OTHER.id, pattern="traffic/*")])
+    assert calls(rights, only_granted, OTHER, [grant(Right.HOST, grantee=OTHER.id)]), "a node that may hold it"
     assert calls(rights, only_granted, KEY), "who published it"
     assert calls(rights, only_granted, POOL_KEY)
     with pytest.raises(Forbidden, match=f"titan grant {OTHER.public.hex()} call --names 'weather/berlin'"):

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from titan_overlay.ambient import Ambient
@@ -17,6 +16,7 @@ from titan_overlay.identity.invitations import redeemed
 from titan_overlay.identity.keys import KEY_BYTES, SigningKey
 from titan_overlay.identity.poolrecord import STRANGER, PoolRecord
 from titan_overlay.identity.rights import Rights
+from titan_overlay.node import unsolved
 from titan_overlay.overlay.asking import ask_record
 from titan_overlay.rules import recall, remember
 from titan_overlay.storage.directory import DataDirectory
@@ -93,7 +93,7 @@ def _found(config: NodeConfig, directory: DataDirectory, database: Database, amb
     _check_not_forgotten(directory)
     node = DataDirectory.read_node_id(directory.path)
     if node is not None and not solves_puzzle(node, config.puzzle_bits):
-        raise ConfigError(_unsolved(directory.path, config.puzzle_bits))
+        raise ConfigError(unsolved(directory.path, config.puzzle_bits))
     key = directory.make_pool_key(ambient)
     strangers = Right(0) if config.private else STRANGER
     record = PoolRecord(int(ambient.wall() * 1000), config.puzzle_bits, int(strangers))
@@ -157,7 +157,7 @@ async def _node_key(directory: DataDirectory, rights: Rights, ambient: Ambient) 
     else:
         key = directory.node_key(b"")
     if not rights.may_serve(key.id):
-        raise ConfigError(_unsolved(directory.path, bits))
+        raise ConfigError(unsolved(directory.path, bits))
     return key
 
 
@@ -175,14 +175,6 @@ async def solved(accept: Callable[[SigningKey], bool], bits: int, ambient: Ambie
                     log.info("made a key that solves the pool's puzzle of %d bits: %d tries, %.2f s", bits, tries, took)
                 return seed
         await asyncio.sleep(0)
-
-
-def _unsolved(path: Path, bits: int) -> str:
-    place = path / "identity.key"
-    return (
-        f"{place} does not solve the pool's puzzle of {bits} bits, so no node would let this one serve; "
-        f"get a new key (and node id): mv {place} {place}.old"
-    )
 
 
 # ---- grants ----------------------------------------------------------------------------------------------------

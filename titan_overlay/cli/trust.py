@@ -125,8 +125,8 @@ async def invite(
             wanted |= Right.JOIN | Right.CALL
         if address is None:
             address = (await ask_node(pool, f"node:{line.node.hex()}")).address
-    if trust_me:
-        wanted |= Right.JOIN
+    if trust_me and not wanted:
+        wanted = Right.JOIN
     invitation = _invitation(face, wanted, names, days, trust_me) if wanted else b""
     host, port = parse_address(address)
     join = JoinLine(host, port, line.pool, line.node, invitation)

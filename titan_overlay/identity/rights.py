@@ -4,7 +4,7 @@ It knows the pool's id, the pool record and the revocations; everybody who needs
 has shown. Nothing is asked of anybody else: what an offline verifier risks ends when the grant does.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from titan_overlay.errors import BadMessage, ConfigError, Forbidden
 from titan_overlay.identity import credentials, grants, names, records
@@ -205,8 +205,8 @@ class Rights:
             f"or {ask_for(public, Right.PUBLISH, name)}"
         )
 
-    def check_call(self, raws: Iterable[bytes], public: bytes, name: str, now: float, *, granted: bool) -> None:
-        """Whether the key may send to the object with this name.
+    def check_call(self, raws: Sequence[bytes], public: bytes, name: str, now: float, *, granted: bool) -> None:
+        """Whether the key may send to the object with this name. Who may host it holds it in common with others.
 
         Args:
             granted: the object wants a grant of everybody, whatever strangers may do in this pool.
@@ -214,8 +214,8 @@ class Rights:
         Raises:
             Forbidden: names the command that helps.
         """
-        ask = self.granted if granted else self.allows
-        if not ask(raws, node_id(public), Right.CALL, name, now):
+        ask, who = self.granted if granted else self.allows, node_id(public)
+        if not (ask(raws, who, Right.CALL, name, now) or self.granted(raws, who, Right.HOST, name, now)):
             raise Forbidden(f"key {fingerprint(public)} may not send to {name!r}; {ask_for(public, Right.CALL, name)}")
 
 

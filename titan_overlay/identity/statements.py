@@ -255,7 +255,7 @@ def may_host(advertisement: Signed[Advertisement], descriptor: Signed[Descriptor
 def check_caller(
     public: bytes, grants: tuple[bytes, ...], descriptor: Signed[Descriptor], rights: Rights, now: float
 ) -> None:
-    """Whether a key may send to this object.
+    """Whether a key may send to this object. To nodes anybody may who is in the pool: each order says who may give it.
 
     Args:
         public: the sender's. grants: what it shows.
@@ -264,7 +264,8 @@ def check_caller(
         Forbidden: names the command that helps.
     """
     only_granted = descriptor.value.policy.callers == "granted"
-    if public not in (descriptor.public, rights.pool):
+    of_node = names.space(descriptor.value.name) is names.Space.NODE
+    if not of_node and public not in (descriptor.public, rights.pool):
         rights.check_call(grants, public, descriptor.value.name, now, granted=only_granted)
 
 
