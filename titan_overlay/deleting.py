@@ -4,7 +4,7 @@ import asyncio
 from hashlib import sha256
 from typing import Literal
 
-from titan_overlay.errors import Gone, NotFound, TitanError, Unavailable
+from titan_overlay.errors import BadMessage, Gone, NotFound, TitanError, Unavailable
 from titan_overlay.identity import records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import Right
@@ -51,9 +51,11 @@ async def delete(member: Member, name: str, token: str, timeout: float) -> Outco
         return "wrong token"
     expires = member.ambient.wall() + tombstone_seconds(descriptor.value.policy)
     grant = b"" if proof else member.grant_for(Right.DELETE, descriptor.value.name)
-    tombstone = records.sign(
-        Tombstone(descriptor.raw, descriptor.value.version, expires, proof, grant), member.user, member.overlay.pool
-    )
+    proven = Tombstone(descriptor.raw, descriptor.value.version, expires, proof, grant)
+    try:
+        tombstone = records.sign(proven, member.user, member.overlay.pool)
+    except BadMessage as why:
+        raise BadMessage(f"{why}, or delete it with its token, as its publisher, or with the pool's key") from None
     outcomes = await asyncio.gather(
         *(_bury(member, contact_of(holder), tombstone, deadline) for holder in place.holders)
     )

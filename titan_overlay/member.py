@@ -12,15 +12,14 @@ from typing import Any
 from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import BadMessage, Forbidden
-from titan_overlay.identity import credentials, records
 from titan_overlay.identity.conduct import Conduct, Offence
-from titan_overlay.identity.credentials import Delegate
 from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Descriptor, check_caller
+from titan_overlay.introduction import Introduction
 from titan_overlay.links.links import Limits, Links, Peer
 from titan_overlay.links.shared import Reply
 from titan_overlay.mutable.caller import GroupCaller
@@ -39,7 +38,6 @@ log = logging.getLogger("titan")
 CHAIN_MAX = 16
 OBJECTS_MAX = 20_000
 SENDERS_MAX = 4096
-DELEGATION_SECONDS = 30 * 86400.0
 RENEW_SECONDS = 3600.0
 JOIN_RETRY_SECONDS = (1.0, 60.0)
 """First and longest wait between two tries to reach the bootstrap nodes."""
@@ -77,6 +75,7 @@ class Member:
         self.grants = list(grants)
         self.conduct = Conduct()
         """What this member has seen peers do wrong."""
+        self.introduction = Introduction(key, self.user, rights, ambient, self.grants)
         self._secure = secure
         self.overlay = Overlay(
             key,
@@ -165,13 +164,6 @@ class Member:
         misdeeds = tuple(Misdeed(now - each.at, each.offence.text, each.why) for each in report.incidents)
         return Seen(peer.hex(), self.links.latency(peer), report.burden, report.avoided_for, misdeeds)
 
-    def _delegation(self) -> bytes:
-        """What proves that this program's key speaks for its user."""
-        if self.user is self.key:
-            return b""
-        expires = self.ambient.wall() + DELEGATION_SECONDS
-        return records.sign(Delegate(self.key.id, expires), self.user, self.overlay.pool).raw
-
     async def join(self, seeds: Sequence[JoinLine], *, give_up_after: float | None = None) -> int:
         """Reaches the pool through any of the seeds, trying again with growing pauses.
 
@@ -237,17 +229,13 @@ class Member:
     # ---- rights ----------------------------------------------------------------------------------------------
 
     def show_credentials(self) -> None:
-        """What peers are shown from now on: in a handshake no more than the right to join, for it can be read there."""
-        now, who = self.ambient.wall(), self.user.id
-        delegation = self._delegation()
-        joining = self.rights.best(self.grants, who, Right.JOIN, None, now)
-        self.overlay.show(credentials.pack(delegation, [joining], credentials.DATAGRAM_BYTES) if joining else b"")
+        """What peers are shown from now on. Links on which something else was shown are replaced in passing."""
+        changed = self.introduction.renew()
+        self.overlay.show(self.introduction.in_handshake)
         if hasattr(self, "links"):
-            useful = [raw for raw in self.grants if self._is_shown(raw, now)]
-            self.links.credentials = credentials.pack(delegation, [joining, *useful], credentials.LINK_BYTES)
-
-    def _is_shown(self, raw: bytes, now: float) -> bool:
-        return any(self.rights.granted((raw,), self.user.id, right, None, now) for right in (Right.CALL, Right.HOST))
+            self.links.credentials = self.introduction.on_link
+            if changed:
+                self.links.reintroduce()
 
     def revise(self) -> None:
         """The rules have changed, or rights were taken back: what may not be any more ends now."""

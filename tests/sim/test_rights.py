@@ -7,6 +7,7 @@ import pytest
 
 import titan_overlay as titan
 from tests.sim.calculator import Calculator
+from titan_overlay import introduction
 from titan_overlay.config import NodeConfig
 from titan_overlay.identity import records
 from titan_overlay.identity.grants import Right, issue
@@ -16,6 +17,7 @@ from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.poolrecord import STRANGER, PoolRecord
 from titan_overlay.identity.revocations import Entry, RevocationList, key_entry
 from titan_overlay.identity.rights import Rights
+from titan_overlay.member import RENEW_SECONDS
 from titan_overlay.pool.orders import Learn, News
 from titan_overlay.rules import recall
 from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
@@ -146,6 +148,46 @@ async def test_where_strangers_may_not_call_nodes_still_work_together() -> None:
         sim.kill(sim.holders("calc")[0])
         await sim.settle(lambda: len(sim.holders("calc")) == 3, within=300)
         assert await (await sim.client()).send("calc", "hello") == "hello"
+
+
+async def test_a_program_that_runs_for_long_goes_on_speaking_for_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(introduction, "DELEGATION_SECONDS", 4 * RENEW_SECONDS)
+    async with SimulatedPool(4) as sim:
+        await sim.publish(Calculator, "calc")
+        ann = await sim.client(user=ANN)
+        for _ in range(24):
+            assert await ann.send("calc", []) == ANN.id.hex()
+            await sim.settle(seconds=RENEW_SECONDS / 3)
+
+
+async def test_a_delegation_that_has_ended_speaks_for_nobody_although_the_link_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(introduction, "DELEGATION_SECONDS", 600.0)
+    async with SimulatedPool(4) as sim:
+        await sim.publish(Calculator, "calc")
+        ann = await sim.client(user=ANN)
+        ann._member.show_credentials = lambda: None  # type: ignore[method-assign]
+        assert await ann.send("calc", []) == ANN.id.hex()
+        for _ in range(10):
+            await sim.settle(seconds=100)
+            told = await ann.send("calc", [])
+        assert told == ann._member.key.id.hex()
+
+
+async def test_a_grant_to_call_that_comes_later_opens_the_object_although_links_are_open() -> None:
+    async with SimulatedPool(6) as sim:
+        await sim.publish(Calculator, "calc", policy=titan.Policy(callers="granted"))
+        await sim.publish(Calculator, "open", policy=titan.Policy(min_copies=6))
+        node = next(each for each in sim.live() if each not in sim.holders("calc"))
+        node.running.grants[:] = [sim.grant(node.key, STRANGER | Right.HOST, "open")]
+        node.running.revise()
+        pool = sim.pool(node)
+        assert await pool.send("open", "hello") == "hello"
+        with pytest.raises(titan.Forbidden):
+            await pool.send("calc", "hello")
+        assert node.running.hold_grant(sim.grant(node.key, Right.CALL, "calc"))
+        assert await pool.send("calc", "hello") == "hello"
 
 
 # --- revocation -----------------------------------------------------------------------------------------------

@@ -374,6 +374,11 @@ class Links:
             if reason is not None:
                 link.fail(reason)
 
+    def reintroduce(self) -> None:
+        """Peers are shown something else from now on: what was opened before takes no new requests, and ends."""
+        for link in list(self._links):
+            link.leave()
+
     # --- upkeep -----------------------------------------------------------------------------------------------
 
     def _sweep_later(self) -> None:

@@ -19,6 +19,8 @@ testing.SimulatedPool.run(scenario, nodes=50, seed=7)
 
 from typing import TYPE_CHECKING, Any
 
+from titan_overlay.identity.grants import Right
+from titan_overlay.identity.poolrecord import PoolRecord
 from titan_overlay.testing.disk import MemoryDisk
 from titan_overlay.testing.hosts import Event, Host, Traffic
 from titan_overlay.testing.latency import Fixed, Latency, Plane, Uniform
@@ -41,6 +43,8 @@ __all__ = [
     "MemoryNetwork",
     "OutsideWorld",
     "Plane",
+    "PoolRecord",
+    "Right",
     "SimulatedNode",
     "SimulatedPool",
     "Traffic",

@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import Conflict, LinkError, RemotableError, Unavailable
+from titan_overlay.errors import BadMessage, Conflict, LinkError, RemotableError, Unavailable
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import Right
@@ -103,7 +103,11 @@ class Publisher:
             grant=grant,
             genesis=genesis,
         )
-        return records.sign(descriptor, self._user, self._overlay.pool), token.hex()
+        try:
+            return records.sign(descriptor, self._user, self._overlay.pool), token.hex()
+        except BadMessage as why:
+            of_grant = f" ({len(grant)} of them are the grant for this name: ask for one nearer the pool's key)"
+            raise BadMessage(f"{why}{of_grant if grant else ''}") from None
 
     async def _check_newest(self, object_id: ObjectId, descriptor: Signed[Descriptor]) -> None:
         """Somebody says that a later version is out there; where that is proven, this one would be lost among them.
