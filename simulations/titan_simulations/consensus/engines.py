@@ -32,6 +32,10 @@ class EngineKind(msgspec.Struct, frozen=True):
     make: Make
     decode_message: Callable[[bytes], Any]
     decode_record: Callable[[bytes], Any]
+    liars: int = 0
+    """So many machines of the first epoch lie, from the first."""
+    make_liar: Make | None = None
+    """What such a machine has in the place of the engine."""
 
 
 # Small bounds, so that a short run meets them all.

@@ -51,13 +51,19 @@ class Crashed(Exception):
 
 
 class Machine:
-    """One of them. `up`: it runs. `life` counts its starts: what was planned in another life never happens."""
+    """One of them. `up`: it runs. `life` counts its starts: what was planned in another life never happens.
 
-    def __init__(self, world: "World", id: bytes) -> None:
+    One that `lies` has something else in the place of its engine, and answers clients as it likes; what it says or has
+    is not judged.
+    """
+
+    def __init__(self, world: "World", id: bytes, lies: bool) -> None:
         self.world = world
         self.id = id
         self.name = id.rstrip(b".").decode()
         self.kind = world.kind
+        self.lies = lies
+        self.make = self.kind.make_liar if lies and self.kind.make_liar is not None else self.kind.make
         self.random = world.random_of(self.name)
         self.up = False
         self.life = 0
@@ -214,6 +220,8 @@ class Machine:
         mark = (request.client, request.sequence)
         if mark in self.asked:
             del self.asked[mark]
+            if self.lies and self.random.random() < 0.5:
+                result = self.random.randrange(1000)
             self.transmit(self.world.place_of(request.client), Answer(request.sequence, result))
 
     def refuse(self, request: Request, leader: bytes | None) -> None:
@@ -228,10 +236,9 @@ class Machine:
         """The next entry of the order; `agreed`: members compare their states there."""
         if entry.index <= self.executed:
             return
-        if entry.index != self.executed + 1:
-            self.world.truth.violations.append(f"{self.name} executes {entry.index} after {self.executed}")
+        if not self.lies:
+            self.world.truth.executed(self.name, self.executed, entry)
         self.executed = entry.index
-        self.world.truth.executed(self.name, entry)
         if entry.kind is EntryKind.COMMANDS:
             for request in decode_requests(entry.data):
                 self.answer(request, self.store.execute(request))
@@ -245,7 +252,8 @@ class Machine:
     def checkpoint(self, term: int) -> Checkpoint:
         """The state as it is now."""
         checkpoint = Checkpoint(self.executed, term, sha256(self.store.encode()).digest())
-        self.world.truth.reached(self.name, checkpoint)
+        if not self.lies:
+            self.world.truth.reached(self.name, checkpoint)
         return checkpoint
 
     def _take_snapshot(self, seat: Seat, term: int) -> None:
@@ -277,7 +285,6 @@ class Machine:
         """A state that was fetched, and is durable."""
         if saved.checkpoint.index > self.executed or saved.configuration.epoch > self.epoch:
             self.world.say(self, f"has fetched the state at {saved.checkpoint.index}")
-            self.world.truth.reached(self.name, saved.checkpoint)
             self._adopt(saved)
 
     def _adopt(self, saved: Saved) -> None:
@@ -293,7 +300,8 @@ class Machine:
             seat.step(SnapshotInstalled(point))
             return
         self.epoch = configuration.epoch
-        self.world.truth.began(configuration)
+        if not self.lies:
+            self.world.truth.began(configuration)
         # The last epoch's engine stays until this one works: others may have to learn where it ended.
         self.seats = {epoch: old for epoch, old in self.seats.items() if epoch == self.epoch - 1}
         if self.id in configuration.members + configuration.learners:

@@ -36,7 +36,7 @@ class Seat:
         self.machine = machine
         self.epoch = configuration.epoch
         self.base = checkpoint.index
-        self.engine = machine.kind.make(machine.id, configuration, checkpoint, records, machine.random)
+        self.engine = machine.make(machine.id, configuration, checkpoint, records, machine.random)
         self._due: float | None = None
         self._armed: float | None = None
         self._refs = 0

@@ -54,6 +54,8 @@ class Transfer:
         self._source = None
         saved = Saved.decode(self._data)
         machine = self.machine
+        if not machine.world.truth.certifies(saved):
+            return  # from a liar
         if saved.checkpoint.index > machine.executed or saved.configuration.epoch > machine.epoch:
             machine.save(saved, lambda: machine.install(saved))
 

@@ -2,8 +2,9 @@
 
 from hashlib import sha256
 
-from titan_overlay.mutable.engine import Checkpoint, Configuration, Entry, EntryKind
+from titan_overlay.mutable.engine import Checkpoint, Configuration, Entry
 from titan_simulations.checkers import Operation, check
+from titan_simulations.consensus.bodies import Saved
 from titan_simulations.consensus.store import MODEL, Action, Store
 
 
@@ -18,18 +19,18 @@ class Truth:
         """The latest that anybody knows."""
         self.violations: list[str] = []
         self.undecided = 0
+        self._members = {configuration.epoch: configuration.members}
         self._order: dict[int, tuple[str, int, bytes]] = {}
         self._roots: dict[int, tuple[str, bytes]] = {}
-        self._height = 0
 
-    def executed(self, who: str, entry: Entry) -> None:
-        """A machine executes an entry."""
+    def executed(self, who: str, last: int, entry: Entry) -> None:
+        """A machine executes an entry, after the one at `last`."""
+        if entry.index != last + 1:
+            self.violations.append(f"{who} executes {entry.index} after {last}")
         mark = (int(entry.kind), sha256(entry.data).digest())
         known = self._order.setdefault(entry.index, (who, *mark))
         if known[1:] != mark:
             self.violations.append(f"{who} executes another entry at height {entry.index} than {known[0]}")
-        if entry.kind is EntryKind.RECONFIG:
-            self._roots.pop(entry.index, None)
 
     def reached(self, who: str, checkpoint: Checkpoint) -> None:
         """A machine has this state, executed or fetched."""
@@ -39,8 +40,21 @@ class Truth:
 
     def began(self, configuration: Configuration) -> None:
         """An epoch begins."""
+        known = self._members.setdefault(configuration.epoch, configuration.members)
+        if known != configuration.members:
+            self.violations.append(f"epoch {configuration.epoch} has two memberships")
         if configuration.epoch > self.configuration.epoch:
             self.configuration = configuration
+
+    def certifies(self, saved: Saved) -> bool:
+        """Whether a state that was fetched is one that the group had: in the place of its certificate."""
+        configuration, point = saved.configuration, saved.checkpoint
+        root = sha256(saved.store).digest()
+        return (
+            self._members.get(configuration.epoch) == configuration.members
+            and root == point.root
+            and self._roots.get(point.index, ("", b""))[1] == root
+        )
 
     def judge_store(self, who: str, store: Store, acknowledged: set[tuple[int, int]]) -> None:
         """A state at the end, when everybody has caught up."""

@@ -60,7 +60,6 @@ class World:
         config: ConsensusConfig = ConsensusConfig(),  # noqa: B008 -- frozen
         *,
         transcript: bool = False,
-        make_machine: Callable[["World", bytes], Machine] = Machine,
     ) -> None:
         self.kind = kind
         self.seed = seed
@@ -72,7 +71,8 @@ class World:
         ids = [f"m{number + 1}".encode().ljust(32, b".") for number in range(kind.members + SPARES)]
         configuration = Configuration(1, tuple(ids[: kind.members]))
         self.truth = Truth(configuration)
-        self.machines = {id: make_machine(self, id) for id in ids}
+        liars = set(self.random_of("liars").sample(configuration.members, kind.liars))
+        self.machines = {id: Machine(self, id, lies=id in liars) for id in ids}
         self.clients = {f"c{number}".encode(): Client(self, number) for number in range(config.clients)}
         self.faults = Faults(self)
         self._moments = 0
@@ -137,7 +137,7 @@ class World:
         self.truth.judge_history(history, self.config.budget)
         acknowledged = {each for client in self.clients.values() for each in client.acknowledged}
         if not stalled and not self.truth.violations:
-            for machine in self.members():
+            for machine in self.honest():
                 self.truth.judge_store(machine.name, machine.store, acknowledged)
 
     # ---- what everybody uses -----------------------------------------------------------------------------------
@@ -164,10 +164,14 @@ class World:
         """Machines of the latest configuration."""
         return [self.machines[id] for id in self.truth.configuration.members]
 
+    def honest(self) -> list[Machine]:
+        """Those of them that do not lie."""
+        return [machine for machine in self.members() if not machine.lies]
+
     def leader(self) -> Machine | None:
-        """Who leads the latest epoch: of several who think so, the one of the highest term."""
+        """Who leads the latest epoch: of several who think so, the one of the highest term. A liar is not asked."""
         found: list[tuple[int, Machine]] = []
-        for machine in self.members():
+        for machine in self.honest():
             seat = machine.seats.get(machine.epoch) if machine.up else None
             if seat is not None and (status := seat.engine.status()).role == "leader":
                 found.append((status.term, machine))
