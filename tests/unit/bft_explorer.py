@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from tests.unit.bft_cluster import QUICK, Cluster
-from tests.unit.bft_liars import Knowledge, Liar
+from tests.unit.bft_cluster import QUICK, Cluster, name
+from tests.unit.bft_liars import Liar
 from titan_overlay.mutable import bft
 from titan_overlay.mutable.bft_pacemaker import BftSettings
+from titan_simulations.consensus.bft_liar import Knowledge
 
 
 class Explorer:
@@ -22,7 +23,7 @@ class Explorer:
         faults = (n - 1) // 3
         self.cluster = Cluster(n, faults if liars is None else liars, seed, settings, engine)
         self.chance = self.cluster.chance
-        knowledge = Knowledge(self.cluster)
+        knowledge = Knowledge(self.cluster.committee(name(15)))
         self.liars = {me: Liar(self.cluster, me, knowledge, self.chance) for me in self.cluster.liars}
         self.loss = self.chance.choice([0.0, 0.02, 0.2])
         self.crashes = self.chance.choice([0.0, 0.0, 0.02])
