@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from titan_overlay.errors import BadMessage, LinkError, RemotableError
+from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.links.links import Links
@@ -77,7 +78,10 @@ async def ask(router: Router, name: str, timeout: float) -> NodeInfo:
     """What the node with this name (`node:<id>`) says of itself."""
     deadline = asyncio.get_running_loop().time() + timeout
     body = await router.call(name, "titan.Census", codec.encode(Census()), deadline=deadline)
-    return codec.decode(body, NodeInfo)
+    info = codec.decode(body, NodeInfo)
+    if names.node_name(NodeId(router.object_id(name))) != f"node:{info.id}":
+        raise BadMessage(f"{name} answers as another node")
+    return info
 
 
 async def take(overlay: Overlay, links: Links, where: Sequence[str], timeout: float) -> list[NodeInfo]:
@@ -92,8 +96,11 @@ async def take(overlay: Overlay, links: Links, where: Sequence[str], timeout: fl
     async def visit(contact: Contact) -> None:
         until = min(deadline, loop.time() + ASK_SECONDS)
         try:
-            info = await links.request(contact, contact.id, "titan.Census", codec.encode(Census()), deadline=until)
-            infos.append(codec.decode(info, NodeInfo))
+            body = await links.request(contact, contact.id, "titan.Census", codec.encode(Census()), deadline=until)
+            info = codec.decode(body, NodeInfo)
+            if info.id != contact.id.hex():
+                return  # it speaks for another, over a link of its own
+            infos.append(info)
             near = await links.request(
                 contact, contact.id, "titan.Neighbours", codec.encode(Neighbours()), deadline=until
             )

@@ -36,6 +36,8 @@ DESCRIBE_LATE = 0.6
 """Seconds after which more of them are asked."""
 DESCRIBE_GRACE = 0.3
 """Where others claim to know a newer version, or this one was doubted: they may take this much longer to show it."""
+DESCRIBED_SECONDS = 600.0
+"""A descriptor that was seen this long ago is asked for anew: of one version, too, there may be another that wins."""
 DOUBTED_MAX = 256
 HINTS_MAX = 2
 _EMPTY = codec.encode({})
@@ -49,12 +51,14 @@ def contact_of(advertisement: Signed[Advertisement]) -> Contact:
 class Place:
     """Where an object lives, as far as this node knows."""
 
-    __slots__ = ("_contacts", "descriptor", "holders", "learned")
+    __slots__ = ("_contacts", "described", "descriptor", "holders", "learned")
 
     def __init__(self, descriptor: Signed[Descriptor], holders: list[Signed[Advertisement]], learned: float) -> None:
         self.descriptor = descriptor
         self.holders = holders
         self.learned = learned
+        self.described = learned
+        """When a holder last showed the descriptor."""
         self._contacts: dict[NodeId, Contact] = {}
 
     def contact(self, holder: Signed[Advertisement]) -> Contact:
@@ -142,7 +146,7 @@ class Places:
         while True:
             found, holders = await self._holders(object_id, name, deadline, avoid, everything=everything)
             untried = [each for each in holders if contact_of(each) not in tried]
-            descriptor = await self._describe(object_id, untried, known.descriptor if known else None, deadline)
+            descriptor = await self._describe(object_id, untried, known, deadline)
             if descriptor is not None:
                 break
             if everything:
@@ -154,7 +158,10 @@ class Places:
         holders = [each for each in holders if self.may_host(each, descriptor)]
         if not holders:
             raise NotFound(f"{_what(object_id, name)} has no holder with the right to host it", asked=found.asked)
-        return self._remember(object_id, descriptor, holders)
+        self._remember(object_id, descriptor, holders)
+        if known is not None and descriptor is known.descriptor:
+            self._places[object_id].described = known.described
+        return self._places[object_id]
 
     async def _holders(
         self, object_id: ObjectId, name: str, deadline: float, avoid: frozenset[NodeId], *, everything: bool
@@ -217,7 +224,7 @@ class Places:
         self,
         object_id: ObjectId,
         holders: Sequence[Signed[Advertisement]],
-        known: Signed[Descriptor] | None,
+        place: Place | None,
         deadline: float,
     ) -> Signed[Descriptor] | None:
         """The verified descriptor, from the first that shows one; None: nobody does. Never older than the one known.
@@ -226,12 +233,16 @@ class Places:
         one, or what was shown is doubted, those get a little longer.
         """
         newest = max((each.value.version for each in holders), default=0)
-        known = known or self._own(object_id)
-        if known is not None and known.value.version >= newest and not self._is_doubted(object_id, known):
+        known = place.descriptor if place is not None else self._own(object_id)
+        if known is not None and self._is_doubted(object_id, known):
+            known = None
+        current = known is not None and known.value.version >= newest
+        now = asyncio.get_running_loop().time()
+        if current and (place is None or now - place.described < DESCRIBED_SECONDS):
             return known
         self._ambient.random.shuffle(order := list(holders))
         order.sort(key=lambda each: self._witness.avoids(each.signer))
-        best = known if known is not None and not self._is_doubted(object_id, known) else None
+        best = known
         shown = False
         outcomes = hedged(
             each_of([contact_of(each) for each in order]),
@@ -255,7 +266,7 @@ class Places:
                         break
         except TimeoutError:
             pass
-        return best if shown else None
+        return best if shown or current else None
 
     async def _describe_at(self, contact: Contact, object_id: ObjectId, deadline: float) -> Signed[Descriptor]:
         await self._links.connect(contact, deadline=_patient(deadline, DIAL_PATIENCE))
