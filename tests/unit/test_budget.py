@@ -73,3 +73,12 @@ async def test_small_answers_never_wait() -> None:
 def test_loopback_costs_no_upload() -> None:
     assert is_loopback("127.0.0.1") and is_loopback("::1")
     assert not is_loopback("192.0.2.1") and not is_loopback("not an address")
+
+
+async def test_a_paced_answer_that_is_called_off_before_it_began_leaves_nothing_behind() -> None:
+    async def answer() -> bytes:
+        return b"never wanted"
+
+    begun = Upload(1000).pace(answer())
+    assert not isinstance(begun, bytes)
+    begun.close()  # a coroutine that is never awaited would be a warning, and so a failure

@@ -15,7 +15,7 @@ from titan_overlay.identity.statements import Content, Policy
 from titan_overlay.pool.keeping import probe_bodies, probes, proofs
 from titan_overlay.pool.keeping.lifecycle import Pace, Standing
 from titan_overlay.pool.keeping.probe_bodies import Reply, Request
-from titan_overlay.pool.keeping.probes import AskSoon, Buried, Changed, Conversation, Newer, Sample
+from titan_overlay.pool.keeping.probes import AskSoon, Buried, Changed, Conversation, Newer, Sample, Unproven
 from titan_overlay.pool.keeping.roster import Replica, Roster
 from titan_overlay.wire import codec
 
@@ -99,6 +99,7 @@ def test_whoever_answers_without_the_content_does_not_count() -> None:
     lie = codec.encode(Reply(bytes([probe_bodies.HELD]) + b"whatever"))
     a.talk.absorb(b.contact, asked, lie, NOW)
     assert a.counts(mine) == [] and a.talk.wrong_proofs == 1
+    assert Unproven(mine.object_id, b.contact) in a.effects(), "it will be remembered"
 
 
 def test_a_proof_of_data_waits_for_the_sample_to_be_read() -> None:

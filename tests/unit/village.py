@@ -12,6 +12,7 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import LinkError
 from titan_overlay.identity import names, records
+from titan_overlay.identity.conduct import Conduct
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId, distance
@@ -59,6 +60,7 @@ class Home:
         self.database = MemoryDatabase()
         self.released: list[ObjectId] = []
         self.lost_chunks = False
+        self.conduct = Conduct()
         self.ambient = Ambient.seeded(f"{village.seed}/{number}", asyncio.get_running_loop())
         self.keeper = Keeper(
             me=self.key,

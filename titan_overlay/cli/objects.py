@@ -38,11 +38,14 @@ async def publish(
     min_copies: MinOption = None,
     max_copies: MaxOption = None,
     ttl: TtlOption = None,
+    votes: Annotated[
+        int | None, typer.Option("--votes", min=1, help="Holders that are asked at once; most must agree.")
+    ] = None,
     timeout: TimeoutOption = None,
 ) -> None:
     """Publish a service: its code travels as a signed bundle to the nodes that trust your key."""
-    changed = any(flag is not None for flag in (min_copies, max_copies, ttl))
-    policy = _policy(_own_policy(source), min_copies, max_copies, ttl)
+    changed = any(flag is not None for flag in (min_copies, max_copies, ttl, votes))
+    policy = _policy(_own_policy(source), min_copies, max_copies, ttl, votes)
     async with face.pool() as pool:
         receipt = await pool.publish(source, name, policy=policy if changed else None, timeout=timeout or 30.0)
     if len(receipt.holders) < policy.min_copies:
@@ -216,7 +219,9 @@ async def move(
     face.show(receipt, lambda: f"{receipt.name} is now at {', '.join(each[:12] for each in receipt.holders)}")
 
 
-def _policy(base: "Policy", min_copies: int | None, max_copies: int | None, ttl: str | None) -> "Policy":
+def _policy(
+    base: "Policy", min_copies: int | None, max_copies: int | None, ttl: str | None, votes: int | None = None
+) -> "Policy":
     """The policy with what the flags say. Raises ConfigError where that makes no sense."""
     import msgspec
 
@@ -226,6 +231,11 @@ def _policy(base: "Policy", min_copies: int | None, max_copies: int | None, ttl:
     changes: dict[str, Any] = {}
     if min_copies is not None:
         changes |= {"min_copies": min_copies, "max_copies": max(base.max_copies, min_copies)}
+    if votes is not None:
+        if min_copies is not None and votes > min_copies:
+            raise ConfigError(f"--votes {votes} needs as many copies: --min-copies is {min_copies}")
+        least = max(votes, changes.get("min_copies", base.min_copies))
+        changes |= {"votes": votes, "min_copies": least, "max_copies": max(least, base.max_copies)}
     if max_copies is not None:
         changes |= {"max_copies": max_copies, "min_copies": min(changes.get("min_copies", base.min_copies), max_copies)}
     if min_copies is not None and max_copies is not None and min_copies > max_copies:

@@ -394,7 +394,7 @@ class Links:
             if link.leaving_since is not None:
                 if link.quiet:
                     link.fail("it was no longer used")
-            elif link.in_flight and now - link.heard > limits.probe:
+            elif (link.in_flight or link.probed) and now - link.heard > limits.probe:
                 if link.probed:
                     link.fail("the peer has fallen silent", abort=True)
                 else:
@@ -409,6 +409,12 @@ class Links:
         """Who is at the other end, if there is a link to that node."""
         link = self._best.get(id)
         return None if link is None else link.peer
+
+    def doubt(self, id: NodeId) -> None:
+        """That peer keeps somebody waiting: if it is not even there, its link is soon given up."""
+        link = self._best.get(id)
+        if link is not None and not link.probed:
+            link.ping()
 
     def is_open(self, id: NodeId) -> bool:
         """Whether a request to that node could be written at once."""

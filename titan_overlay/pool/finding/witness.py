@@ -46,8 +46,9 @@ class Witness:
         self._blame(holder, Offence.BROKEN, what)
 
     def late(self, holder: NodeId, what: str) -> None:
-        """It kept us waiting so long that another was asked as well."""
+        """It kept us waiting so long that another was asked as well. If it is dead, that is soon known and no fault."""
         if self._links.peer_of(holder) is not None:
+            self._links.doubt(holder)
             self._blame(holder, Offence.SILENCE, f"{what}: no answer in time")
 
     def outvoted(self, holder: NodeId, what: str) -> None:

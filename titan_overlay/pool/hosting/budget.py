@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Generator
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
@@ -60,7 +60,7 @@ class Upload:
         """The same answer, later where the bucket is empty."""
         if isinstance(begun, bytes):
             return begun if self._charge(len(begun)) <= 0 or len(begun) <= SMALL_BYTES else self._late(begun)
-        return self._after(begun)
+        return _Paced(begun, self._after(begun))
 
     def _charge(self, size: int) -> float:
         """Takes tokens, below zero if need be; seconds until they are there."""
@@ -98,3 +98,24 @@ def is_loopback(ip: str) -> bool:
         return ip_address(ip.partition("%")[0]).is_loopback
     except ValueError:
         return False
+
+
+class _Paced(Coroutine[Any, Any, Reply]):
+    """A coroutine around another. Closed before its first step, it closes the other too."""
+
+    def __init__(self, inner: Coroutine[Any, Any, Reply], outer: Coroutine[Any, Any, Reply]) -> None:
+        self._inner = inner
+        self._outer = outer
+
+    def __await__(self) -> Generator[Any, Any, Reply]:
+        return self._outer.__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._outer.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._outer.throw(*error)
+
+    def close(self) -> None:
+        self._outer.close()
+        self._inner.close()

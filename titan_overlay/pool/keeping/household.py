@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from titan_overlay.identity.conduct import Conduct
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
@@ -29,6 +30,11 @@ class Network(Announcing, Protocol):
     @property
     def contact(self) -> Contact:
         """Where this node can be reached."""
+        ...
+
+    @property
+    def conduct(self) -> Conduct:
+        """What is remembered of peers that misbehave."""
         ...
 
     async def find_holders(self, object_id: ObjectId, *, everything: bool = False) -> Found:

@@ -100,7 +100,14 @@ class Unentitled(msgspec.Struct, frozen=True):
     contact: Contact
 
 
-Effect = Changed | AskSoon | Sample | Buried | Newer | Unentitled
+class Unproven(msgspec.Struct, frozen=True):
+    """That node says that it holds the object, and its proof does not hold."""
+
+    object_id: ObjectId
+    contact: Contact
+
+
+Effect = Changed | AskSoon | Sample | Buried | Newer | Unentitled | Unproven
 
 
 class Asked:
@@ -191,6 +198,7 @@ class Conversation:
                 self._proven(replica, contact, now, ends_soon=bool(status & ANSWER_ENDS_SOON))
                 return
             self.wrong_proofs += 1
+            self.effects.append(Unproven(replica.object_id, contact))
         elif kind in (HELD, NOT_READY):
             return  # alive, and nothing shown yet
         if kind == BURIED:

@@ -13,6 +13,7 @@ from typing import Any
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import LinkError, NotHere, RemotableError, TitanError
+from titan_overlay.identity.conduct import Offence
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.records import Signed
@@ -24,7 +25,17 @@ from titan_overlay.pool.keeping.entitlement import Entitlement
 from titan_overlay.pool.keeping.figures import Figures, Repair
 from titan_overlay.pool.keeping.household import Household, Network, Recruiting
 from titan_overlay.pool.keeping.lifecycle import Action, Expire, Lookup, Probe, Recruit, Standing, StepDown
-from titan_overlay.pool.keeping.probes import Asked, AskSoon, Buried, Changed, Conversation, Newer, Sample, Unentitled
+from titan_overlay.pool.keeping.probes import (
+    Asked,
+    AskSoon,
+    Buried,
+    Changed,
+    Conversation,
+    Newer,
+    Sample,
+    Unentitled,
+    Unproven,
+)
 from titan_overlay.pool.keeping.roster import PARTNERS_MAX, Peer, Replica, Roster
 from titan_overlay.pool.keeping.samples import Samples
 
@@ -239,6 +250,10 @@ class Upkeep:
                     self.spawn(self._ask_right(replica, contact), "asking for a right to host")
                 case Buried(_, contact):
                     self.spawn(self._fetch_tombstone(replica, contact), "asking for a tombstone")
+                case Unproven(_, contact):
+                    why = f"{replica.descriptor.value.name}: it cannot prove that it holds it"
+                    now = asyncio.get_running_loop().time()
+                    self._overlay.conduct.blame(contact.id, Offence.BROKEN, why, now)
                 case Newer(_, contact, _):
                     replica.settled = False  # what is replaced is not copied any more
                     self.spawn(self._household.upgrade(replica, contact), "getting a newer version")
