@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from titan_overlay.client import Pool
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import ConfigError, Forbidden, StorageError
 from titan_overlay.identity import names, records
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import Contact, is_dialable
 from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
@@ -35,6 +36,7 @@ from titan_overlay.pool.hosting.budget import Cpu, Upload, is_loopback
 from titan_overlay.pool.hosting.bundles import BundleLoader, runner_of
 from titan_overlay.pool.hosting.runner import ServiceRunner
 from titan_overlay.pool.keeping.admission import Admission
+from titan_overlay.pool.keeping.damage import forget_damaged
 from titan_overlay.pool.keeping.keeper import Keeper
 from titan_overlay.pool.keeping.passing import Passing
 from titan_overlay.pool.orders import PINS_MAX, Accepted, Holding, News, NodeInfo, Pins, Recruit, Rules, StepDown
@@ -153,6 +155,9 @@ class Node(Member):
         if self.database.notices:  # it was damaged, and does not know what is here
             self.database.put_setting(BLOBS_KEPT, b"1")
         rows = self.database.replicas()
+        if (rows or self.database.tombstones()) and forget_damaged(self.database, self.overlay.pool):
+            self.database.put_setting(BLOBS_KEPT, b"1")
+            rows = self.database.replicas()
         if self.database.setting(BLOBS_KEPT) or not (self.blobs.ids() and rows):
             return
         wanted: set[bytes] = {row.object_id for row in rows}
@@ -164,7 +169,8 @@ class Node(Member):
 
     def _known(self) -> list[JoinLine]:
         """The peers of the last run, or of some minutes ago."""
-        return [JoinLine(peer.ip, peer.port, node=peer.id) for peer in self.database.peers()]
+        rows = self.database.peers()
+        return [JoinLine(peer.ip, peer.port, node=peer.id) for peer in rows if is_dialable(peer.ip, peer.port)]
 
     async def _open_both(self, interface: str, port: int) -> None:
         """One port for UDP and TCP. TCP begins to listen once the pool is known; that it can is tried now.
@@ -393,12 +399,12 @@ class Node(Member):
         return "deleted" if outcome == "unpinned" else outcome
 
     def pins(self, order: Pins) -> list[bytes]:
-        found = []
-        for raw in self.database.pins(ObjectId(order.object_id)):
-            pin = records.check(raw, Descriptor, self.overlay.pool)
-            if order.publisher in (b"", pin.public) and order.token_hash in (b"", pin.value.token_hash):
-                found.append(raw)
-        return found[:PINS_MAX]
+        found = (
+            pin.raw
+            for pin in self.admission.pins(ObjectId(order.object_id))
+            if order.publisher in (b"", pin.public) and order.token_hash in (b"", pin.value.token_hash)
+        )
+        return list(islice(found, PINS_MAX))
 
     async def step_down(self, order: StepDown, sender: Sender) -> bool:
         object_id = ObjectId(order.object_id)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from titan_overlay.errors import BadMessage, WireError
 from titan_overlay.identity import names, records
+from titan_overlay.identity.contacts import is_dialable
 from titan_overlay.identity.grants import Grant
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey, verify, verify_record
@@ -125,8 +126,8 @@ def test_what_is_encoded_comes_back(value: Any) -> None:
 
 
 @given(
-    host=st.text(max_size=40),
-    port=st.integers(0, 65535),
+    host=st.ip_addresses().map(str).filter(lambda host: is_dialable(host, 1)),
+    port=st.integers(1, 65535),
     sequence=st.integers(0, 2**63 - 1),
     expires=st.floats(0, 1e12),
     grant=st.binary(max_size=200),
@@ -226,8 +227,6 @@ def test_a_record_that_would_not_fit_in_a_datagram_is_not_made() -> None:
         advertisement(expires=float("nan")),
         advertisement(expires=float("inf")),
         advertisement(expires=-1.0),
-        advertisement(port=65536),
-        advertisement(port=-1),
         advertisement(sequence=2**63),
         advertisement(sequence=-1),
         advertisement(object_id=b"short"),
@@ -244,6 +243,29 @@ def test_impossible_figures_are_refused_though_signed(made: Record) -> None:
     raw = records.sign(made, KEY, POOL).raw
     with pytest.raises(BadMessage):
         records.check(raw, type(made), POOL)
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536])
+def test_an_advertisement_names_a_port(port: int) -> None:
+    _refused(b"o" * 32, "192.0.2.7", port)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "localhost", "example.org", "a..b", "x" * 300, "\0", "224.0.0.1", "0.0.0.0", "::", "ff02::1", "fe80::1%eth0"],
+    ids=repr,
+)
+def test_an_advertisement_names_an_address_and_no_name_that_everybody_would_look_up(host: str) -> None:
+    _refused(b"o" * 32, host, 4747)
+
+
+def _refused(object_id: bytes, host: str, port: int) -> None:
+    with pytest.raises(ValueError, match="an address and a port"):
+        advertisement(host=host, port=port)
+    body = codec.encode([object_id, host, port, 17, NOW + 60])
+    signature = KEY.sign(b"titan/1/advertisement\0" + POOL + body)
+    with pytest.raises(BadMessage):
+        records.check(codec.encode([KEY.public, signature, body]), Advertisement, POOL)
 
 
 @pytest.mark.parametrize(

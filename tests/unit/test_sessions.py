@@ -342,3 +342,14 @@ def test_any_bytes_give_a_step() -> None:
         cut = bytes(data[: random.randrange(len(data) + 1)])
         assert isinstance(other.receive(cut, A, 100.0), Step)
         assert isinstance(one.receive(random.randbytes(random.randrange(400)), B, 100.0), Step)
+
+
+def test_an_answer_that_is_signed_and_cannot_be_read_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who wait for the session wait on, and hear of a time-out: nobody would tell them anything else."""
+    one, other = party(LOW), party(HIGH)
+    opening, _ = one.begin(B, None, 100.0)
+    init = one.receive(other.receive(opening.datagram, A, 100.0).reply, B, 100.0).reply
+    monkeypatch.setattr(handshake, "pack_address", lambda address: b"7 bytes")
+    step = one.receive(other.receive(init, A, 100.0).reply, B, 100.1)
+    assert (step.event, step.session, step.opening) == ("malformed", None, None)
+    assert one.openings == {opening.nonce: opening} and not one.sessions

@@ -30,7 +30,7 @@ class TextLines(logging.Formatter):
 
         head = f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {record.levelname.lower()}"
         text = printable(record.getMessage()).replace("\n", " ")
-        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        trace = f"\n{printable(self.formatException(record.exc_info))}" if record.exc_info else ""
         return f"{head} {text}{trace}"
 
 

@@ -106,6 +106,7 @@ def _builtin(kind: str, data: bytes) -> Any:
     import msgspec
 
     from titan_overlay.errors import ConfigError
+    from titan_overlay.wire import codec
 
     if kind == "bytes":
         return data
@@ -113,7 +114,8 @@ def _builtin(kind: str, data: bytes) -> Any:
         if kind == "str":
             return data.decode()
         value = msgspec.json.decode(data or b"null", type=_JSON_TYPES[kind])
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+        codec.encode(value)  # JSON has larger numbers than a message
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError):
         raise ConfigError(f"{data.decode(errors='replace')[:40]!r} is no {kind}") from None
     return value
 

@@ -94,4 +94,4 @@ def _explained(why: Exception) -> tuple[str, str]:
 def _print_traceback(why: Exception) -> None:
     import traceback
 
-    traceback.print_exception(why, file=sys.stderr)
+    output.note("".join(traceback.format_exception(why)).rstrip("\n"))

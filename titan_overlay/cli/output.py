@@ -14,11 +14,14 @@ HEX_NOTE_BYTES = 64
 
 
 def print_json(value: Any, *, to: TextIO | None = None) -> None:
-    """One JSON document and a newline. Bytes become base64."""
+    """One JSON document and a newline. Bytes become base64; what could steer a terminal is written in ASCII."""
     import msgspec
 
     stream = to or sys.stdout
-    stream.write(msgspec.json.encode(value, enc_hook=str).decode() + "\n")
+    text = msgspec.json.encode(value, enc_hook=str).decode()
+    if not text.isprintable():
+        text = "".join(_escaped(c) if _steers(c) else c for c in text)
+    stream.write(text + "\n")
 
 
 def print_rich(what: Any) -> None:
@@ -69,10 +72,18 @@ def note(text: str) -> None:
 
 def printable(text: str) -> str:
     """The text without what could steer a terminal."""
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\N{REPLACEMENT CHARACTER}"
-        for c in text
-    )
+    return "".join(c if c in "\n\t" or not _steers(c) else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _steers(character: str) -> bool:
+    """Control characters, and those of format: the direction of text, what joins and what is not seen."""
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs")
+
+
+def _escaped(character: str) -> str:
+    """As JSON writes it where it must."""
+    pairs = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{pairs[at : at + 4]}" for at in range(0, len(pairs), 4))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Any:
@@ -148,10 +159,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f}h" if seconds < 86400 else f"{seconds / 86400:.1f}d"
 
 
+class _Lines(logging.Formatter):
+    """Log lines, and tracebacks, that may quote what peers said."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def set_up_logging(verbose: bool) -> None:
     """Warnings as lines on standard error; with `verbose`, all of the log."""
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING, format="titan: %(message)s", stream=sys.stderr, force=True
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("titan: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[handler], force=True)
     if not verbose:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -1,5 +1,8 @@
 """A contact: where a peer can be reached."""
 
+from functools import lru_cache
+from ipaddress import ip_address
+
 from kademlia.node import Node
 
 from titan_overlay.identity.ids import NodeId
@@ -28,3 +31,16 @@ class Contact(Node):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"Contact({self.id.hex()[:12]}@{self.ip}:{self.port})"
+
+
+@lru_cache(maxsize=65536)
+def is_dialable(host: str, port: int) -> bool:
+    """Whether one machine may be there: a literal address, as what a stranger says must be.
+
+    A name would be looked up wherever its owner likes, and for a datagram while everything else waits.
+    """
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return 0 < port < 65536 and not (address.is_multicast or address.is_unspecified or "%" in host)

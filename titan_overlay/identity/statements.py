@@ -8,6 +8,7 @@ import msgspec
 
 from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity import names, records
+from titan_overlay.identity.contacts import is_dialable
 from titan_overlay.identity.grants import CLOCK_TOLERANCE, Right
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.records import Count, Id, Port, Record, Signed, UnixTime
@@ -136,6 +137,10 @@ class Advertisement(Record, frozen=True, array_like=True, omit_defaults=True):
     """An opportunistic cache: answers, but is not counted as a copy."""
     grant: bytes = b""
     """The holder's right to host, where the object asks for one."""
+
+    def __post_init__(self) -> None:
+        if not is_dialable(self.host, self.port):
+            raise ValueError(f"an advertisement names an address and a port, not {self.host[:64]!r} and {self.port}")
 
 
 class Tombstone(Record, frozen=True, array_like=True):

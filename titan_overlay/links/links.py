@@ -258,7 +258,7 @@ class Links:
         try:
             async with asyncio.timeout(self.limits.handshake):
                 await self._loop.create_connection(lambda: link, contact.ip, contact.port)
-        except (OSError, TimeoutError) as why:
+        except (OSError, ValueError, OverflowError) as why:  # or an address that none can be
             link.fail("never connected")
             reason = str(why) or f"no answer within {self.limits.handshake:g} s"
             raise LinkError(f"{whom} cannot be reached at {contact.ip}:{contact.port}: {reason}") from None

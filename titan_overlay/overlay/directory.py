@@ -119,8 +119,6 @@ class Directory:
 
     def _put_advertisement(self, signed: Signed[Advertisement], now: float, sender: bytes | None) -> ObjectId | None:
         value = signed.value
-        if len(value.object_id) != 32 or not value.host or not 0 < value.port < 65536:
-            raise BadMessage("an advertisement names an object and an address")
         if (sender is not None and signed.signer != sender) or not self._rights.may_serve(signed.signer):
             return None
         if not now < value.expires <= now + MAX_ADVERTISEMENT_SECONDS:

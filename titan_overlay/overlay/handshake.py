@@ -223,6 +223,9 @@ class Handshakes(SessionTable):
         signed = opening.signed + data[1:-SIGNATURE_BYTES]
         if not verify(public, data[-SIGNATURE_BYTES:], b"titan/1/resp\0" + signed):
             return Step("malformed")
+        # Read before anything is over: what cannot be read opens nothing, and leaves nobody waiting.
+        observed = unpack_address(seen[:seen_size])
+        peer = contact(node_id(public), *address)
         secret = opening.ephemeral.agree(ephemeral)
         if secret is None:
             return self._failed(opening, NOT_ADMITTED, b"")
@@ -236,7 +239,7 @@ class Handshakes(SessionTable):
         self.abandon(opening)
         forward, back = session_keys(secret, signed)
         session = Session(
-            contact(node_id(public), *address),
+            peer,
             send_id=send_id,
             send_key=forward,
             receive_id=opening.receive_id,
@@ -248,7 +251,7 @@ class Handshakes(SessionTable):
         if opening.tries == 1:
             session.measured(now - opening.sent_at)
         self.adopt(session, now)
-        return Step(session=session, opening=opening, observed=unpack_address(seen[:seen_size]))
+        return Step(session=session, opening=opening, observed=observed)
 
     def _refused(self, data: bytes, address: tuple[str, int]) -> Step:
         _, nonce, reason, pool = REFUSED_FORM.unpack(data)

@@ -12,8 +12,8 @@ these keys becomes: a sender needs the name and the schema, not the class.
 """
 
 import base64
-import binascii
 import sys
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform, get_args, get_origin
 
@@ -161,31 +161,54 @@ def body_from_json(text: str | bytes, schema: dict[str, Any] | None = None) -> b
     """
     try:
         value = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as why:
-        raise BadMessage(f"the message is not JSON: {why}") from None
-    return codec.encode(_with_bytes(value, schema, schema.get("$defs", {})) if schema else value)
+        if schema is not None:
+            value = _with_bytes(value, [schema], schema.get("$defs"))
+        return codec.encode(value)
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as why:
+        raise BadMessage(f"the message is not JSON, or too big a number is in it: {why}") from None
 
 
-def _with_bytes(value: Any, schema: Any, named: dict[str, Any]) -> Any:
-    """The value, with base64 text turned into bytes where the schema says so. Depth is that of the value."""
-    while isinstance(schema, dict) and "$ref" in schema:
-        schema = named.get(schema["$ref"].rpartition("/")[2])
-    if not isinstance(schema, dict):
+SCHEMAS_MAX = 256
+"""That one value may have to choose among. A schema is a stranger's: it may name itself, or twice as many each time."""
+
+
+def _with_bytes(value: Any, schemas: Sequence[Any], named: Any) -> Any:
+    """The value, with base64 text turned into bytes where one of these schemas says so. Depth is that of the value."""
+    if not schemas or not isinstance(value, str | dict | list):
         return value
+    options = _options(schemas, named)
     if isinstance(value, str):
-        options = [schema, *schema.get("anyOf", ())]
-        if any(option.get("contentEncoding") == "base64" for option in options):
-            try:
-                return base64.b64decode(value, validate=True)
-            except binascii.Error as why:
-                raise BadMessage(f"bytes are written as base64 in JSON, and {value[:20]!r} is not: {why}") from None
-        return value
-    for option in schema.get("anyOf", ()):
-        value = _with_bytes(value, option, named)
-    if isinstance(value, dict):
-        fields = schema.get("properties", {})
-        rest = schema.get("additionalProperties")
-        return {key: _with_bytes(item, fields.get(key, rest), named) for key, item in value.items()}
+        if all(option.get("contentEncoding") != "base64" for option in options):
+            return value
+        try:
+            return base64.b64decode(value, validate=True)
+        except ValueError as why:
+            raise BadMessage(f"bytes are written as base64 in JSON, and {value[:20]!r} is not: {why}") from None
     if isinstance(value, list):
-        return [_with_bytes(item, schema.get("items"), named) for item in value]
-    return value
+        inner = [option["items"] for option in options if "items" in option]
+        return [_with_bytes(item, inner, named) for item in value]
+    fields = [option["properties"] for option in options if isinstance(option.get("properties"), dict)]
+    rest = [option["additionalProperties"] for option in options if "additionalProperties" in option]
+    return {
+        key: _with_bytes(item, [each[key] for each in fields if key in each] or rest, named)
+        for key, item in value.items()
+    }
+
+
+def _options(schemas: Sequence[Any], named: Any) -> list[dict[str, Any]]:
+    """All that these schemas allow, with what they refer to (`$ref`) and choose from (`anyOf`); each once."""
+    waiting = list(schemas)
+    found: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    while waiting and len(found) < SCHEMAS_MAX:
+        schema = waiting.pop()
+        if not isinstance(schema, dict) or id(schema) in seen:
+            continue
+        seen.add(id(schema))
+        found.append(schema)
+        reference, choices = schema.get("$ref"), schema.get("anyOf")
+        if isinstance(reference, str) and isinstance(named, dict):
+            waiting.append(named.get(reference.rpartition("/")[2]))
+        if isinstance(choices, list | tuple):
+            waiting += choices[:SCHEMAS_MAX]
+    return found

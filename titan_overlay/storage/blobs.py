@@ -102,6 +102,14 @@ class Blobs:
 
     # --- taking a content in ---
 
+    def check_room(self, content: Content) -> None:
+        """For who has yet to fetch the manifest, which alone may be larger than this node has room for.
+
+        Raises:
+            Overloaded: that content does not fit, however empty the store is.
+        """
+        self._room.check(_cost(content.size))
+
     async def begin(self, content_id: bytes, content: Content, manifest: bytes) -> None:
         """Reserves room for a content and finds what an earlier run has fetched of it.
 

@@ -8,12 +8,13 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from msgspec import structs
 
 from titan_overlay.errors import StorageError
-from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.identity.ids import ObjectId
 from titan_overlay.storage.rows import Database as Database
 from titan_overlay.storage.rows import MemoryDatabase as MemoryDatabase
 from titan_overlay.storage.rows import PeerRow as PeerRow
@@ -21,6 +22,8 @@ from titan_overlay.storage.rows import ReplicaRow as ReplicaRow
 from titan_overlay.storage.rows import TombstoneRow as TombstoneRow
 
 _log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=msgspec.Struct)
 
 SCHEMA_VERSION = 1
 
@@ -86,12 +89,13 @@ class SqliteDatabase:
             if found != "ok":
                 raise _CorruptFileError(found)
             self._upgrade(db)
-        except (sqlite3.Error, OSError, StorageError, _CorruptFileError) as why:
+        except (sqlite3.Error, OSError, UnicodeDecodeError, StorageError, _CorruptFileError) as why:
             if db is not None:
                 db.close()
             if isinstance(why, StorageError | _CorruptFileError):
                 raise
-            if _is_corrupt(why):
+            # What is no text in a damaged file, SQLite gives out as text.
+            if _is_corrupt(why) or isinstance(why, UnicodeDecodeError):
                 raise _CorruptFileError(str(why)) from None
             raise StorageError(f"cannot open {self.path}: {why}") from None
         return db
@@ -155,19 +159,27 @@ class SqliteDatabase:
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
         try:
             return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as why:
+        except (sqlite3.Error, UnicodeDecodeError) as why:
             raise StorageError(f"cannot read {self.path}: {why}; restart, and a damaged file is set aside") from None
+
+    def _sound(self, kind: type[R], rows: Iterable[Any]) -> list[R]:
+        """Rows as what they are; SQLite does not mind a text where a number belongs, after a flipped bit."""
+        found = []
+        for row in rows:
+            try:
+                found.append(msgspec.convert(row, kind))
+            except msgspec.ValidationError as why:
+                _log.warning("a row in %s is damaged and left out: %s", self.path, why)
+        return found
 
     # --- rows ---
 
     def replicas(self) -> list[ReplicaRow]:
-        return [
-            ReplicaRow(object_id, descriptor, since, expires, bool(passing), bool(pinned), sequence)
-            for object_id, descriptor, since, expires, passing, pinned, sequence in self._rows(
-                "SELECT object_id, descriptor, since, expires, passing, pinned, sequence FROM replicas "
-                "ORDER BY object_id"
-            )
-        ]
+        query = (
+            "SELECT object_id, descriptor, since, expires, passing, pinned, sequence FROM replicas ORDER BY object_id"
+        )
+        rows = self._rows(query)
+        return self._sound(ReplicaRow, ((*row[:4], bool(row[4]), bool(row[5]), row[6]) for row in rows))
 
     def put_replica(self, row: ReplicaRow) -> None:
         # Most calls only note the next sequence number: those need no fsync.
@@ -190,7 +202,7 @@ class SqliteDatabase:
 
     def tombstones(self) -> list[TombstoneRow]:
         query = "SELECT object_id, raw, expires FROM tombstones ORDER BY object_id"
-        return [TombstoneRow(*row) for row in self._rows(query)]
+        return self._sound(TombstoneRow, self._rows(query))
 
     def put_tombstone(self, object_id: ObjectId, raw: bytes, expires: float) -> None:
         self._change(
@@ -204,7 +216,7 @@ class SqliteDatabase:
 
     def pins(self, object_id: ObjectId) -> list[bytes]:
         query = "SELECT raw FROM pins WHERE object_id = ? ORDER BY publisher"
-        return [raw for (raw,) in self._rows(query, (object_id,))]
+        return [raw for (raw,) in self._rows(query, (object_id,)) if isinstance(raw, bytes)]
 
     def put_pin(self, object_id: ObjectId, publisher: bytes, raw: bytes) -> None:
         self._change(
@@ -219,7 +231,7 @@ class SqliteDatabase:
 
     def peers(self) -> list[PeerRow]:
         query = "SELECT id, ip, port, seen FROM peers ORDER BY seen DESC, id"
-        return [PeerRow(NodeId(row[0]), *row[1:]) for row in self._rows(query)]
+        return self._sound(PeerRow, self._rows(query))
 
     def put_peers(self, rows: Iterable[PeerRow]) -> None:
         latest = {row.id: row for row in rows}

@@ -20,6 +20,13 @@ class Room:
         """Whether so many bytes more are within the quota."""
         return self.used + cost <= self.max_bytes
 
+    def check(self, cost: int) -> None:
+        """Raises Overloaded: so many bytes are more than this node lends at all."""
+        if cost > self.max_bytes:
+            raise Overloaded(
+                f"no room for {_human(cost)}: this node lends {format_size(self.max_bytes)}", retry_after=RETRY_SECONDS
+            )
+
     async def reserve(self, cost: int, *, on_disk: int) -> None:
         """Counts `cost` bytes as used, of which `on_disk` are written already.
 

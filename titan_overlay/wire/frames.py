@@ -23,6 +23,9 @@ MAX_PAYLOAD_BYTES = 1 << 20
 COMPRESS_FROM_BYTES = 1024
 """Smaller payloads are not worth the attempt."""
 
+PIECES_MAX = 256
+"""Of an incomplete frame, kept apart: a peer that sends byte by byte would make each cost fifty."""
+
 HEADER = Struct(">BBBBI")
 HEADER_BYTES = HEADER.size
 
@@ -119,6 +122,8 @@ class FrameReader:
             self._parts.append(data)
             self._have += len(data)
             if self._have < self._need:
+                if len(self._parts) > PIECES_MAX:
+                    self._parts = [b"".join(self._parts)]
                 return
             data = b"".join(self._parts)
             self._parts.clear()

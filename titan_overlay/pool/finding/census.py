@@ -10,7 +10,7 @@ import msgspec
 
 from titan_overlay.errors import BadMessage, LinkError, RemotableError
 from titan_overlay.identity import names
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import Contact, is_dialable
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.overlay import Overlay
@@ -55,10 +55,10 @@ def condition(text: str) -> Callable[[NodeInfo], bool]:
         fact: Any = info.labels.get(key, figures.get(key))
         if fact is None:
             return False
-        if isinstance(fact, str) and not _number(fact):
-            return compare(fact, value)
-        wanted = _number(value)
-        return wanted is not None and compare(float(fact), wanted[0])
+        there, wanted = _number(str(fact)), _number(value)
+        if there is None:
+            return isinstance(fact, str) and compare(fact, value)
+        return wanted is not None and compare(there[0], wanted[0])
 
     return holds
 
@@ -128,7 +128,7 @@ def parse_contact(text: str) -> Contact | None:
     try:
         node, _, address = text.partition("@")
         ip, _, port = address.rpartition(":")
-        if len(node) != 64 or not 0 < int(port) < 65536 or not ip:
+        if len(node) != 64 or not is_dialable(ip, int(port)):
             return None
         return Contact(NodeId(bytes.fromhex(node)), ip, int(port))
     except (ValueError, RemotableError):

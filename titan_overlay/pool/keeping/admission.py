@@ -7,6 +7,7 @@ objects, what the database remembers from the last run, and passing caches.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
@@ -42,6 +43,7 @@ from titan_overlay.pool.finding.places import contact_of
 from titan_overlay.pool.hosting.bundles import BundleLoader
 from titan_overlay.pool.hosting.host import Host, Runner
 from titan_overlay.pool.keeping.disk_health import DiskHealth
+from titan_overlay.pool.keeping.graves import Graves
 from titan_overlay.pool.keeping.lifecycle import Pace
 from titan_overlay.pool.keeping.supplies import Maker, Supplies
 from titan_overlay.pool.orders import Accepted, Recruit
@@ -97,7 +99,7 @@ class Admission:
         self._slots = asyncio.Semaphore(TAKING_MAX)
         self._cached: dict[ObjectId, int] = {}
         """Bytes of what is held in passing only."""
-        self._buried = {row.object_id: row.raw for row in database.tombstones()}
+        self._buried = Graves(database.tombstones(), database.drop_tombstone)
         self.reason = "this node hosts no objects (--no-host)" if config.no_host else ""
         """Why nothing is taken in, or empty."""
         self.disk = DiskHealth()
@@ -212,7 +214,7 @@ class Admission:
         if passing:
             self._check_passing(value, held is not None)
         if held is not None and held.descriptor.value.kind == "data":
-            known = [records.check(raw, Descriptor, self._pool) for raw in self._database.pins(object_id)]
+            known = self.pins(object_id)
             if len(known) >= PINS_KEPT and all(pin.public != descriptor.public for pin in known):
                 raise Overloaded(f"{PINS_KEPT} publishers want {value.name!r} kept already", retry_after=600.0)
             pins += known
@@ -339,8 +341,8 @@ class Admission:
         self._cached.pop(object_id, None)
         await self._host.remove(object_id)
         self._database.drop_replica(object_id)
-        for raw in self._database.pins(object_id):
-            self._database.drop_pin(object_id, records.check(raw, Descriptor, self._pool).public)
+        for pin in self.pins(object_id):
+            self._database.drop_pin(object_id, pin.public)
         if held is not None and held.descriptor.value.kind == "data":
             await self._blobs.remove(object_id)
 
@@ -365,7 +367,7 @@ class Admission:
         if held.descriptor.value.version > tombstone.value.version:
             return "wrong token", None
         self._database.put_tombstone(object_id, raw, tombstone.value.expires)
-        self._buried[object_id] = raw
+        self._buried.put(object_id, raw, tombstone.value.expires)
         return "deleted", tombstone
 
     def object_in(self, tombstone: bytes) -> ObjectId:
@@ -377,4 +379,12 @@ class Admission:
         """Data: removes the publisher's pin; the last one takes the replica with it."""
         if not self._database.drop_pin(object_id, buried.public):
             return "nothing to delete"
-        return "unpinned" if self._database.pins(object_id) else "deleted"
+        return "unpinned" if self.pins(object_id) else "deleted"
+
+    def pins(self, object_id: ObjectId) -> list[Signed[Descriptor]]:
+        """Who wants this data kept; without rows that were damaged on the disk."""
+        found = []
+        for raw in self._database.pins(object_id):
+            with suppress(BadMessage):
+                found.append(records.check(raw, Descriptor, self._pool))
+        return found

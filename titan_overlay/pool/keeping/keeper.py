@@ -34,6 +34,7 @@ from titan_overlay.pool.keeping import lifecycle
 from titan_overlay.pool.keeping.advertiser import LIFE_INTERVALS, Advertiser
 from titan_overlay.pool.keeping.entitlement import Entitlement
 from titan_overlay.pool.keeping.figures import Figures
+from titan_overlay.pool.keeping.graves import Graves
 from titan_overlay.pool.keeping.household import Admitting, Network, Recruiting
 from titan_overlay.pool.keeping.lifecycle import Pace, Standing
 from titan_overlay.pool.keeping.roster import SHORT_BYTES, Replica, Roster
@@ -93,11 +94,11 @@ class Keeper:
             remember=self._remember,
         )
         self._rows: dict[ObjectId, ReplicaRow] = {}
-        self._tombstones: dict[ObjectId, bytes] = {}
+        self._tombstones = Graves((), self._exhume)
         self._roster = Roster(me.id, self.pace)
         self._upkeep = Upkeep(self, self._roster, self.entitlement, overlay, recruiter, ambient, read_chunk)
         for row in database.tombstones():
-            self._bury(row.object_id, row.raw)
+            self._bury(row.object_id, row.raw, row.expires)
         overlay.serve("probe", self._upkeep.answer)
         overlay.serve("tombstone", self._answer_tombstone)
         overlay.serve("descriptor", self._answer_descriptor)
@@ -298,7 +299,7 @@ class Keeper:
             descriptor = self._buried_in(tombstone).value
             object_id = names.object_id(self._pool, descriptor.name)
             if descriptor.kind != "data":
-                self._bury(object_id, tombstone.raw)
+                self._bury(object_id, tombstone.raw, tombstone.value.expires)
             self._upkeep.spawn(self._announce(object_id, tombstone.raw), "spreading a tombstone")
         if object_id is not None:
             await self.let_go(object_id)
@@ -309,9 +310,12 @@ class Keeper:
     def _buried_in(self, tombstone: Signed[Tombstone]) -> Signed[Descriptor]:
         return records.check(tombstone.value.descriptor, Descriptor, self._pool)
 
-    def _bury(self, object_id: ObjectId, raw: bytes) -> None:
-        self._tombstones[object_id] = raw
+    def _bury(self, object_id: ObjectId, raw: bytes, expires: float) -> None:
         self._upkeep.talk.buried[object_id[:SHORT_BYTES]] = object_id
+        self._tombstones.put(object_id, raw, expires)
+
+    def _exhume(self, object_id: ObjectId) -> None:
+        self._upkeep.talk.buried.pop(object_id[:SHORT_BYTES], None)
 
     # ---- what upkeep asks ------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from math import inf
 import msgspec
 
 from titan_overlay.errors import BadMessage
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import Contact, is_dialable
 from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
@@ -355,7 +355,7 @@ class Conversation:
                     # Our first miss is theirs.
                     partner.peer.misses = max(partner.peer.misses, 1)
                     self.effects.append(AskSoon(node))
-            elif partner is None and 0 < member.port < 65536 and 0 < len(member.host) <= 64:
+            elif partner is None and is_dialable(member.host, member.port):
                 gone = replica.lost.get(node)
                 if gone is not None and now - gone < self.roster.pace.probe_interval:
                     continue  # we know better

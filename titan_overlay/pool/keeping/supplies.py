@@ -21,6 +21,10 @@ from titan_overlay.wire import codec
 Maker = Callable[[Code, Signed[Descriptor], ObjectId, Sequence[Contact]], Runner]
 """Makes the runner of an object of one kind; the contacts are those who have the object, or offer it."""
 
+GRACE_SECONDS = 30.0
+SLOWEST_BYTES_PER_SECOND = 256 << 10
+"""A content that comes more slowly, after the first `GRACE_SECONDS`, is given up: few are taken in at a time."""
+
 
 class Supplies:
     """Over the links of one node, into its blobs.
@@ -59,12 +63,26 @@ class Supplies:
         assert value.content is not None
         if self._blobs.has(object_id):
             return
-        deadline = asyncio.get_running_loop().time() + 30.0 + value.content.size / (256 << 10)
+        self._blobs.check_room(value.content)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        deadline = began + GRACE_SECONDS + value.content.size / SLOWEST_BYTES_PER_SECOND
 
         async def ask(contact: Contact, type_name: str, body: bytes, until: float) -> bytes:
             return await self._links.request(contact, object_id, type_name, body, deadline=until)
 
-        await transfer.fetch(object_id, value.content, sources, ask, self._blobs, deadline=deadline)
+        def moves(there: int, _: int) -> None:
+            if not patience.expired():
+                patience.reschedule(began + GRACE_SECONDS + there / SLOWEST_BYTES_PER_SECOND)
+
+        try:
+            # Time is earned by what has come: whoever orders a replica and sends nothing keeps no place for long.
+            async with asyncio.timeout_at(began + GRACE_SECONDS) as patience:
+                await transfer.fetch(
+                    object_id, value.content, sources, ask, self._blobs, deadline=deadline, progress=moves
+                )
+        except TimeoutError:
+            raise Unavailable(f"the content of {value.name!r} comes too slowly; it is not taken in here") from None
 
     async def _fetch_bundle(self, value: Descriptor, object_id: ObjectId, sources: Sequence[Contact]) -> bytes:
         wanted = value.bundle
