@@ -7,14 +7,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 TEST_ARGS ?=
+FUZZ_SECONDS ?= 600
+FUZZ_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all lint format types layers demo docs bench clean
+.PHONY: help setup test test-all fuzz lint format types layers demo docs bench clean
 
 help:
 	@echo "make demo      eight nodes on this machine: publish, send, kill, recover (about a minute)"
 	@echo "make test      lint, types, layers and tests (at most ten minutes)"
 	@echo "make test-all  the same, and the slow tests"
+	@echo "make fuzz      hostile bytes for every decoder, FUZZ_SECONDS (600) in all"
 	@echo "make docs      the documentation, into site/"
 	@echo "make bench     the benchmarks, into out/"
 	@echo "make setup     only the virtual environment in .venv"
@@ -33,6 +36,10 @@ test: setup lint types layers
 
 test-all: setup lint types layers
 	$(BIN)/python -m pytest $(TEST_ARGS)
+
+# Coverage-guided where atheris is installed (pip install '.[fuzz]'), else blind; the corpus is part of `make test`.
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
 lint: setup
 	$(BIN)/ruff check

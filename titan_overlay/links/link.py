@@ -17,9 +17,9 @@ from titan_overlay.errors import (
     Overloaded,
     RemotableError,
 )
+from titan_overlay.identity.credentials import LINK_BYTES
 from titan_overlay.identity.ids import ID_BYTES, NodeId, node_id
 from titan_overlay.identity.keys import KEY_BYTES
-from titan_overlay.identity.records import MAX_RECORD_BYTES
 from titan_overlay.links.connection import HELLO, OPEN, State
 from titan_overlay.links.inbound import MAX_CREDIT, Inbound, unexpected
 from titan_overlay.links.requests import MAX_TIMEOUT_MS, TOO_DEEP, Requests, request_id
@@ -179,8 +179,8 @@ class Link(Requests):
             raise Forbidden(f"the peer belongs to pool {hello.pool.hex()[:12]}, this node to {mine.pool.hex()[:12]}")
         if len(hello.public) != KEY_BYTES or (self._tls is not None and hello.public != self._public):
             raise BadMessage("the hello names another key than the certificate")
-        if len(hello.grant) > MAX_RECORD_BYTES:  # it is remembered as long as the link lives, and longer
-            raise BadMessage(f"a grant has at most {MAX_RECORD_BYTES} bytes, this one {len(hello.grant)}")
+        if len(hello.credentials) > LINK_BYTES:  # they are remembered as long as the link lives, and longer
+            raise BadMessage(f"credentials of {len(hello.credentials)} bytes; {LINK_BYTES} is the limit")
         if not 0 <= hello.port <= 65535:
             raise BadMessage(f"no such port: {hello.port}")
         id = node_id(hello.public)

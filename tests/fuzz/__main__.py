@@ -1,0 +1,7 @@
+"""`python -m tests.fuzz`: see `engine.py`."""
+
+import sys
+
+from tests.fuzz.engine import main
+
+sys.exit(main())
