@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -384,3 +386,26 @@ def test_what_a_peer_says_cannot_steer_the_terminal() -> None:
     from titan_overlay.cli.output import printable
 
     assert printable("a\x1b[31mb\tc\n\u202ed") == "a\ufffd[31mb\tc\n\ufffdd"
+
+
+def test_what_a_peer_says_is_the_same_in_json_and_steers_nothing_there(capsys: pytest.CaptureFixture[str]) -> None:
+    from titan_overlay.cli.output import print_json
+
+    said = {"a\x9b31m": "\u202e\U000e0001ä\x7f\n"}
+    print_json(said)
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == said
+    assert shown == '{"a\\u009b31m":"\\u202e\\udb40\\udc01ä\\u007f\\n"}\n'
+
+
+def test_what_a_peer_says_steers_no_terminal_through_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    from titan_overlay.cli import output
+    from titan_overlay.cli.logs import TextLines
+
+    record = logging.LogRecord("titan", logging.WARNING, "", 0, "%s", ("\x1b[2J",), None)
+    try:
+        raise ValueError("\x1b]0;owned\x07")
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    for formatter in (TextLines(), output._Lines("titan: %(message)s")):
+        assert "\x1b" not in formatter.format(record)

@@ -551,6 +551,13 @@ async def test_nobody_at_the_address_is_a_link_error() -> None:
         assert not caught.value.maybe_executed
 
 
+@pytest.mark.parametrize(("host", "port"), [("a..b", 1), ("x" * 70, 1), ("\0", 1), ("127.0.0.1", 70_000)])
+async def test_an_address_that_none_can_be_is_a_link_error(host: str, port: int) -> None:
+    async with pair() as two:
+        with pytest.raises(LinkError, match="cannot be reached"):
+            await two.a.request(Contact(key(5).id, host, port), OBJECT, "str", NIL, deadline=now() + 5)
+
+
 async def test_a_client_without_a_link_cannot_be_dialed() -> None:
     async with pair() as two:
         with pytest.raises(LinkError, match="cannot be dialed"):

@@ -115,7 +115,16 @@ async def test_a_request_id_in_use_is_an_offence() -> None:
 @pytest.mark.loops("real", "virtual")
 @pytest.mark.parametrize(
     "first",
-    [send(), hello(pool=b"Q" * 32), hello(version=2), hello(public=b"short"), hello(port=70_000), [1, 2], None],
+    [
+        send(),
+        hello(pool=b"Q" * 32),
+        hello(version=2),
+        hello(public=b"short"),
+        hello(port=70_000),
+        hello(credentials=bytes(8193)),
+        [1, 2],
+        None,
+    ],
 )
 async def test_a_first_frame_that_is_no_good_hello_ends_the_link(first: Any) -> None:
     async with pair(secure=False, a_secure=False) as two:

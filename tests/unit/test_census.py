@@ -53,6 +53,13 @@ def test_what_the_operator_says_comes_before_what_was_measured() -> None:
     assert condition("cores>=16")(told) and not condition("cores=4")(told)
 
 
+@pytest.mark.parametrize(("label", "holds"), [("8GiB", True), ("4k", False), ("1.2.3", False), ("", False)])
+def test_no_label_of_a_stranger_ends_the_census(label: str, holds: bool) -> None:
+    told = NodeInfo(**{**{key: getattr(NODE, key) for key in NODE.__struct_fields__}, "labels": {"memory": label}})
+    assert condition("memory>=1GiB")(told) is holds
+    assert condition("counters>=1")(told) is False
+
+
 @pytest.mark.parametrize("text", ["", "cores", ">=4", "a b=1"])
 def test_what_is_no_condition_says_how_to_write_one(text: str) -> None:
     with pytest.raises(BadMessage, match="cores>=4"):

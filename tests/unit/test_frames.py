@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from titan_overlay.errors import BadMessage
 from titan_overlay.wire import frames
-from titan_overlay.wire.frames import HEADER, MAX_PAYLOAD_BYTES, Flags, Frame, FrameReader
+from titan_overlay.wire.frames import HEADER, MAX_PAYLOAD_BYTES, PIECES_MAX, Flags, Frame, FrameReader
 from titan_overlay.wire.messages import Data, Opcode
 
 
@@ -68,6 +68,17 @@ def test_any_bytes_give_frames_or_bad_message(data: bytes) -> None:
 def test_any_payload_marked_as_compressed_gives_a_frame_or_bad_message(data: bytes) -> None:
     with contextlib.suppress(BadMessage):
         read(frame(Opcode.DATA, data, Flags.COMPRESSED))
+
+
+def test_a_frame_that_comes_byte_by_byte_costs_little_more_than_its_bytes() -> None:
+    reader = FrameReader()
+    frame = HEADER.pack(1, 0x52, 0, 0, 9000) + bytes(range(250)) * 36
+    given = [each for start in range(len(frame)) for each in reader.feed(frame[start : start + 1])]
+    assert given == [(0x52, 0, frame[8:])]
+    list(reader.feed(HEADER.pack(1, 0x52, 0, 0, 9000)))
+    for number in range(8000):
+        assert not list(reader.feed(bytes((number % 256,))))
+    assert len(reader._parts) <= PIECES_MAX + 1 and reader.pending_bytes == 8008
 
 
 def test_an_incomplete_frame_is_kept_and_nothing_more() -> None:

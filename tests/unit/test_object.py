@@ -141,11 +141,30 @@ def test_base64_is_found_however_deep_it_is() -> None:
     assert codec.decode(body, Outer) == Outer([Inner(b"a")], b"b", {"c": b"c"})
 
 
+ENDLESS = {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}}
+DOUBLING: dict[str, Any] = {
+    "$ref": "#/$defs/0",
+    "$defs": {
+        str(number): {"anyOf": [{"$ref": f"#/$defs/{number + 1}"}, {"items": {"$ref": f"#/$defs/{number + 1}"}}]}
+        for number in range(300)
+    },
+}
+
+
+ODD_SCHEMAS: list[Any] = [{"$ref": 1}, {"$defs": 3, "$ref": "x"}, {"anyOf": 1}, {"items": [3]}, {"properties": 1}]
+
+
+@pytest.mark.parametrize("schema", [ENDLESS, DOUBLING, *ODD_SCHEMAS])
+def test_the_schema_of_a_stranger_ends_and_breaks_nothing(schema: Any) -> None:
+    text = '{"a": ["x", [["y"]]], "b": {"c": "z"}}'
+    assert codec.decode(messages.body_from_json(text, schema), dict) == {"a": ["x", [["y"]]], "b": {"c": "z"}}
+
+
 def test_without_a_schema_json_is_taken_as_it_is() -> None:
     assert codec.decode(messages.body_from_json('{"a": [1, null, "x"]}'), dict) == {"a": [1, None, "x"]}
 
 
-@pytest.mark.parametrize("text", ["{", "", '{"raw": "not base64!"}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["{", "", '{"raw": "not base64!"}', '{"raw": "ä"}', "[" * 100_000, "1" * 30])
 def test_what_is_not_json_or_not_base64_is_a_bad_message(text: str) -> None:
     with pytest.raises(BadMessage):
         messages.body_from_json(text, msgspec.json.schema(Thumb))
