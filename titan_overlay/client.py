@@ -22,6 +22,7 @@ from titan_overlay.errors import (
     TitanError,
 )
 from titan_overlay.identity import names
+from titan_overlay.identity.contacts import format_address
 from titan_overlay.identity.ids import fingerprint
 from titan_overlay.identity.statements import Policy
 from titan_overlay.member import Member
@@ -31,6 +32,7 @@ from titan_overlay.mutable.machine import Change
 from titan_overlay.patience import DEFAULT_TIMEOUT, find, within
 from titan_overlay.pool.finding import census
 from titan_overlay.pool.finding.any_holder import Freshness
+from titan_overlay.pool.finding.places import contact_of
 from titan_overlay.pool.finding.reference import Reference
 from titan_overlay.pool.hosting.bundles import Source
 from titan_overlay.pool.hosting.data import ContentSource, DataRunner, open_source
@@ -379,7 +381,7 @@ class Pool:
         """All holders that the directory knows of."""
         place = await find(self._router, name, timeout)
         return [
-            Located(each.signer.hex(), f"{each.value.host}:{each.value.port}", each.value.version, each.value.passing)
+            Located(each.signer.hex(), format_address(contact_of(each).address), each.value.version, each.value.passing)
             for each in sorted(place.holders, key=lambda each: each.signer)
         ]
 

@@ -23,10 +23,11 @@ from titan_overlay.values import (
     bytes_in,
     number_in,
     one_of,
-    parse_address_text,
+    parse_addresses,
     parse_boolean,
     parse_contacts,
     parse_labels,
+    parse_listen,
     parse_path,
     parse_rate,
     parse_size,
@@ -59,11 +60,14 @@ class NodeConfig:
     bootstrap: Annotated[tuple[str, ...], parse_contacts] = ()
     """Nodes to join through: "host:port" (trust on first use) or join lines. Empty: found a pool."""
 
-    listen: Annotated[str, parse_address_text] = f"0.0.0.0:{PORT_DEFAULT}"
-    """Address for UDP and TCP. Port 0: any free one. A port held by another node of this user: the next."""
+    listen: Annotated[tuple[str, ...], parse_listen] = (f"0.0.0.0:{PORT_DEFAULT}", f"[::]:{PORT_DEFAULT}")
+    """Addresses for UDP and TCP: one of IPv4, one of IPv6, or both, with one port. By default all of this machine.
 
-    advertise: Annotated[str | None, parse_address_text] = None
-    """Address for others to dial, where `listen` is not it (port forwarding). None: found by dial-back."""
+    Port 0: any free one. A port held by another node of this user: the next. A machine without IPv6 does without.
+    """
+
+    advertise: Annotated[tuple[str, ...], parse_addresses] = ()
+    """Addresses for others to dial, where `listen` is not it (port forwarding). Empty: as others see this node."""
 
     data: Annotated[Path, parse_path] = field(default_factory=default_data_directory)
     """Directory of the node's key, settings and database. One running node per directory."""

@@ -25,6 +25,7 @@ from titan_overlay.identity.invitations import redeemed
 from titan_overlay.identity.keys import KEY_BYTES, SigningKey
 from titan_overlay.identity.rights import Rights
 from titan_overlay.member import Member
+from titan_overlay.overlay import udp
 from titan_overlay.patience import DEFAULT_TIMEOUT
 from titan_overlay.pool.finding.reference import Reference
 from titan_overlay.pool.message import Message
@@ -102,16 +103,16 @@ async def connect(
         client=True,
         grants=[*DataDirectory.read_grants(directory), *invited],
     )
-    async with opened(member, find, timeout) as pool:
+    async with opened(member, find, timeout, udp.here(udp.EVERYWHERE)) as pool:
         yield pool
 
 
 @asynccontextmanager
-async def opened(member: Member, find: FindSeeds, timeout: float) -> AsyncIterator[Pool]:
-    """A client member, joined through the seeds, as a pool; closed at the end."""
+async def opened(member: Member, find: FindSeeds, timeout: float, interfaces: Sequence[str]) -> AsyncIterator[Pool]:
+    """A client member with these interfaces, joined through the seeds, as a pool; closed at the end."""
     seeds = find()
     try:
-        await member.open("::" if all(":" in seed.host for seed in seeds) else "0.0.0.0", 0)  # noqa: S104  (for replies)
+        await member.open(interfaces)
         if not await member.join(seeds, give_up_after=timeout):
             tried = ", ".join(f"{seed.host}:{seed.port}" for seed in seeds)
             raise Unavailable(f"no node answers at {tried} (waited {timeout:g} s); is it up, and is UDP open?")

@@ -103,9 +103,9 @@ class Member:
 
     # ---- start and stop --------------------------------------------------------------------------------------
 
-    async def open(self, interface: str, port: int = 0) -> None:
-        """Opens the overlay's socket (and, unless a client, the listening socket of links on the same port)."""
-        await self.overlay.listen(port, interface)
+    async def open(self, interfaces: Sequence[str], port: int = 0) -> None:
+        """Opens the overlay's sockets: one for each interface, one of each family."""
+        await self.overlay.listen(port, *interfaces)
         self.host = Host(
             self.ambient,
             outbound=self,
@@ -132,6 +132,7 @@ class Member:
             self._handle,
             secure=self._secure,
             serving=not self.client,
+            families=self.overlay.whereabouts.families,
             limits=Limits(inbound_links=self.config.links_max, requests_per_peer=self.config.requests_per_peer_max),
             admit=self._reason_to_refuse,
             on_breach=self._on_breach,

@@ -31,6 +31,7 @@ from titan_overlay.mutable.groups import PeerLinks
 from titan_overlay.mutable.log import Log
 from titan_overlay.mutable.runner import Members
 from titan_overlay.node_object import NodeObject
+from titan_overlay.overlay import udp
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.hosting.budget import Cpu, Upload, is_loopback
 from titan_overlay.pool.hosting.bundles import BundleLoader, runner_of
@@ -45,7 +46,7 @@ from titan_overlay.rules import recall, remember
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.disk import Disk
 from titan_overlay.storage.rows import Database, PeerRow
-from titan_overlay.values import parse_address
+from titan_overlay.values import parse_address, sockets
 from titan_overlay.version import VERSION
 from titan_overlay.wire.messages import Send
 
@@ -119,12 +120,12 @@ class Node(Member):
         await self.blobs.open()
         self._log = await Log.open(self._disk, self.key.id, self.ambient)
         await self._clear_away()
-        interface, port = parse_address(self.config.listen)
-        await self._open_both(interface, port)
+        await self._open_all()
         known = self._known()
         self.overlay.find_seeds = lambda: [*self._known(), *seeds]
         if self.founder:
             self.overlay.set_serving(True)
+            self.overlay.set_dialable(self.overlay.whereabouts.families)
             if known or seeds:
                 await self.overlay.bootstrap([*seeds, *known])
         elif known and await self.overlay.bootstrap(known):
@@ -135,7 +136,8 @@ class Node(Member):
         recall(self.database, self.rights, self.ambient.wall())
         remember(self.database, self.rights)
         self.wire()
-        await self.links.listen(interface, self._port)
+        for interface in self._interfaces:
+            await self.links.listen(interface, self._port)
         await self.gossip.compare()
         self._reachability = Reachability(self.overlay, self.links)
         self._furnish()
@@ -172,29 +174,32 @@ class Node(Member):
         rows = self.database.peers()
         return [JoinLine(peer.ip, peer.port, node=peer.id) for peer in rows if is_dialable(peer.ip, peer.port)]
 
-    async def _open_both(self, interface: str, port: int) -> None:
-        """One port for UDP and TCP. TCP begins to listen once the pool is known; that it can is tried now.
+    async def _open_all(self) -> None:
+        """One port for UDP and TCP, of both families. TCP listens once the pool is known; that it can is tried now.
 
         Raises:
             OSError: a port that was named is taken.
         """
         loop = asyncio.get_running_loop()
+        named, port = sockets(self.config.listen)
+        self._interfaces = udp.here(named)
         for _ in range(PORT_TRIES):
-            await self.open(interface, port)
             try:
-                trial = await loop.create_server(asyncio.Protocol, interface, self.overlay.contact.port)
+                await self.open(self._interfaces, port)
+                self._port = self.overlay.contact.port
+                for interface in self._interfaces:
+                    trial = await loop.create_server(asyncio.Protocol, interface, self._port)
+                    trial.close()
+                    await trial.wait_closed()
             except OSError:
                 self.overlay.stop()
                 if port:
                     raise
                 continue
-            trial.close()
-            await trial.wait_closed()
-            self._port = self.overlay.contact.port
-            if self.config.advertise is not None:
-                self.overlay.set_address(*parse_address(self.config.advertise))
+            for address in self.config.advertise:
+                self.overlay.set_address(*parse_address(address))
             return
-        raise OSError(f"no port of {interface} is free for both UDP and TCP")
+        raise OSError(f"no port of {', '.join(self._interfaces)} is free for both UDP and TCP")
 
     def _furnish(self) -> None:
         """Builds the rooms that hold replicas."""

@@ -5,7 +5,7 @@ Every parser takes what a flag, an environment variable or a TOML file may hold 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -71,7 +71,7 @@ def format_size(size: int) -> str:
 
 
 def parse_address(text: str, port_default: int = PORT_DEFAULT) -> tuple[str, int]:
-    """Host and port of "host:port", "[v6]:port", "host" or ":port" (all interfaces). Port 0: any free one.
+    """Host and port of "host:port", "[v6]:port", "host" or ":port" (all interfaces of IPv4). Port 0: any free one.
 
     Raises `ValueError` for anything else.
     """
@@ -107,11 +107,38 @@ def parse_text(value: object) -> str:
     return value
 
 
-def parse_address_text(value: object) -> str:
-    """Text that `parse_address` takes."""
-    text = parse_text(value)
-    parse_address(text)
-    return text.strip()
+def parse_addresses(value: object) -> tuple[str, ...]:
+    """A list of texts that `parse_address` takes; ":port" stands for all interfaces, of IPv4 and of IPv6."""
+    found: list[str] = []
+    for text in parse_texts(value):
+        parse_address(text)
+        found += [f"0.0.0.0{text}", f"[::]{text}"] if text.startswith(":") else [text]  # noqa: S104
+    return tuple(found)
+
+
+def parse_listen(value: object) -> tuple[str, ...]:
+    """As `parse_addresses`: at least one, at most one of each family, all with the same port."""
+    found = parse_addresses(value)
+    sockets(found)
+    return found
+
+
+def sockets(listen: Sequence[str]) -> tuple[list[str], int]:
+    """The interfaces and the one port of addresses to listen on.
+
+    Raises `ValueError`: there is none, or two that cannot go together.
+    """
+    parsed = [parse_address(text) for text in listen]
+    hosts = [host for host, _ in parsed]
+    if not parsed:
+        raise ValueError("name at least one address")
+    if len({port for _, port in parsed}) > 1:
+        raise ValueError(f"{', '.join(listen)}: all addresses of a node have the same port")
+    if len({":" in host for host in hosts}) < len(hosts):
+        raise ValueError(
+            f"{', '.join(listen)}: a node has one address of IPv4 and one of IPv6; 0.0.0.0 and [::] are all"
+        )
+    return hosts, parsed[0][1]
 
 
 def parse_boolean(value: object) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, ConfigError, Forbidden, LinkError
 from titan_overlay.identity import records
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import IPV4, Contact
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
@@ -253,18 +253,19 @@ async def test_a_peer_whose_address_changes_keeps_its_session() -> None:
     async with pool_of(2) as nodes:
         to = nodes[0].contact
         await nodes[1].call(to, "ping", b"")
-        before, protocol = nodes[1].transport, nodes[1].protocol
+        protocol = nodes[1].protocol
+        before = protocol.transports[IPV4]
 
         class Elsewhere(asyncio.DatagramProtocol):
             def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
                 protocol.datagram_received(data, addr)
 
         moved, _ = await asyncio.get_running_loop().create_datagram_endpoint(Elsewhere, local_addr=("127.0.0.1", 0))
-        protocol.transport = moved
+        protocol.transports[IPV4] = moved
         address = moved.get_extra_info("sockname")
         assert await nodes[1].call(to, "find_node", codec.encode(FindNode(bytes(32), 20)))
         session = nodes[0].protocol.handshakes.by_peer[nodes[1].key.id]
         await until(lambda: session.address == address)
         assert nodes[0].table.get(nodes[1].key.id).address == address
         moved.close()
-        protocol.transport = before
+        protocol.transports[IPV4] = before

@@ -11,6 +11,7 @@ from titan_overlay import testing
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import LinkError
 from titan_overlay.identity import records
+from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Advertisement
@@ -41,7 +42,7 @@ class Town:
             KEY,
             POOL,
             self.ambient,
-            address=lambda: self.address,
+            contact=lambda: Contact(KEY.id, *self.address),
             remember=self.remembered.__setitem__,
             **more,  # type: ignore[arg-type]
         )

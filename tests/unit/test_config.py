@@ -16,7 +16,7 @@ def test_nothing_given_means_small_safe_defaults():
     assert resolved.config == NodeConfig()
     assert resolved.config.max_bytes == 1024**3
     assert resolved.config.trust == ()
-    assert resolved.config.listen == "0.0.0.0:4747"
+    assert resolved.config.listen == ("0.0.0.0:4747", "[::]:4747")
     assert set(resolved.origins.values()) == {"default"}
 
 
@@ -28,7 +28,7 @@ def test_flags_beat_the_environment_which_beats_the_file_which_beats_the_default
         toml_name="node.toml",
     )
     config = resolved.config
-    assert (config.listen, config.max_bytes, config.max_upload) == ("127.0.0.1:1", 2 * 1024**3, 1_500_000)
+    assert (config.listen, config.max_bytes, config.max_upload) == (("127.0.0.1:1",), 2 * 1024**3, 1_500_000)
     assert config.no_host, "a flag that was not given does not hide the file"
     assert config.alpha == 3
     assert resolved.origins["listen"] == "flag --listen"
@@ -56,7 +56,7 @@ def test_lists_and_labels_are_written_alike_everywhere():
 
 def test_an_empty_variable_was_not_given():
     resolved = resolve(environment={"TITAN_ADVERTISE": "", "TITAN_BOOTSTRAP": ""})
-    assert resolved.config.advertise is None
+    assert resolved.config.advertise == ()
     assert resolved.origins["advertise"] == "default"
 
 
@@ -82,7 +82,7 @@ def test_a_plugin_may_bring_its_own_tables():
         ({"toml": "colour = 1"}, r"^file config.toml: unknown key 'colour'$"),
         ({"toml": 'device = "x"'}, r"^file config.toml: device is a list of tables; write \[\[device\]\]"),
         ({"toml": "listen = ?"}, r"^file config.toml: not TOML: .*line 1"),
-        ({"toml": "listen = 4747"}, r"^file config.toml: listen: 4747 is not text"),
+        ({"toml": "listen = 4747"}, r"^file config.toml: listen: 4747 is not a list of texts"),
         ({"toml": "no_host = 1"}, r"no_host: 1 is neither true nor false"),
         ({"toml": "k = 1.5"}, r"k: 1.5 is not between 2 and 256"),
         ({"toml": "k = 2.5"}, r"k: 2.5 is not a whole number"),

@@ -13,19 +13,20 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.cli.membership import settle, trusted
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import ConfigError
+from titan_overlay.identity.contacts import family, format_address
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.node import Node
+from titan_overlay.overlay import udp
 from titan_overlay.pool.hosting.packing import installed_types
 from titan_overlay.storage.database import SqliteDatabase
 from titan_overlay.storage.directory import DataDirectory
 from titan_overlay.storage.disk import RealDisk
-from titan_overlay.values import parse_address
+from titan_overlay.values import parse_address, sockets
 
 HAND_OVER_SHARE: Final = 0.8
 """Of the time to stop: for handing over and withdrawing. The rest is for closing sockets and files."""
 
 PORTS_TRIED: Final = 100
-_WILDCARDS: Final = ("0.0.0.0", "::", "")  # noqa: S104
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,31 +122,33 @@ def running_children_seconds() -> float:
 
 
 def choose_port(config: NodeConfig, *, named: bool) -> NodeConfig:
-    """The settings with a port that is free for UDP and TCP.
+    """The settings with a port that is free for UDP and TCP, on addresses that this machine has.
 
     Args:
         named: the operator named the port; then no other will do.
 
     Raises:
-        ConfigError: it is taken, or the address is not this machine's.
+        ConfigError: it is taken, or an address is not this machine's.
     """
-    host, port = parse_address(config.listen)
-    if port == 0:
-        return config
-    for candidate in range(port, min(port + (1 if named else PORTS_TRIED), 65536)):
-        problem = _taken(host, candidate)
-        if problem is None:
-            return replace(config, listen=_address(host, candidate))
-        if problem.errno != errno.EADDRINUSE:
+    hosts, port = sockets(config.listen)
+    hosts = udp.here(hosts)
+    listen = ", ".join(_addresses(hosts, port))
+    if not hosts:
+        raise ConfigError(f"this machine has none of {', '.join(config.listen)}; name another with --listen HOST:PORT")
+    for candidate in range(port, min(port + (1 if named or port == 0 else PORTS_TRIED), 65536)):
+        problems = [problem for host in hosts if (problem := _taken(host, candidate)) is not None]
+        if not problems:
+            return replace(config, listen=_addresses(hosts, candidate))
+        if problems[0].errno != errno.EADDRINUSE:
             raise ConfigError(
-                f"cannot listen on {config.listen}: {problem.strerror}; name another with --listen HOST:PORT"
+                f"cannot listen on {listen}: {problems[0].strerror}; name another with --listen HOST:PORT"
             )
-    raise ConfigError(f"cannot listen on {config.listen}: it is in use; name another port with --listen HOST:PORT")
+    raise ConfigError(f"cannot listen on {listen}: it is in use; name another port with --listen HOST:PORT")
 
 
-def names_port(listen: str) -> bool:
-    """Whether an address says which port ("host" alone leaves it open)."""
-    return parse_address(listen, 1) == parse_address(listen, 2)
+def names_port(listen: Sequence[str]) -> bool:
+    """Whether addresses say which port ("host" alone leaves it open)."""
+    return any(parse_address(each, 1) == parse_address(each, 2) for each in listen)
 
 
 def _taken(host: str, port: int) -> OSError | None:
@@ -165,46 +168,37 @@ def _taken(host: str, port: int) -> OSError | None:
 
 
 def _dialable(config: NodeConfig) -> NodeConfig:
-    """A founder has nobody to tell it how it looks from outside: it says the address that its packets leave by."""
-    host, port = parse_address(config.listen)
-    if config.advertise is not None or host not in _WILDCARDS or port == 0:
+    """A founder has nobody to tell it how it looks from outside: it says the addresses that its packets leave by."""
+    hosts, port = sockets(config.listen)
+    if config.advertise or port == 0:
         return config
-    return replace(config, advertise=_address(_outgoing_ip(host), port))
+    ways = [udp.outgoing_ip(family(host)) for host in hosts if host in udp.EVERYWHERE]
+    return replace(config, advertise=_addresses(ways, port))
 
 
-def _literal(advertise: str | None) -> str | None:
-    """The address to advertise, with its name looked up: others are told numbers.
+def _literal(advertise: Sequence[str]) -> tuple[str, ...]:
+    """The addresses to advertise, with their names looked up: others are told numbers.
 
     Raises:
-        ConfigError: nobody could dial that.
+        ConfigError: nobody could dial one.
     """
-    if advertise is None:
-        return None
-    host, port = parse_address(advertise)
-    if host in _WILDCARDS or port == 0:
-        raise ConfigError(f"--advertise {advertise}: others need one address and a port to dial")
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError) as why:
-        reason = getattr(why, "strerror", None) or "no such name"
-        raise ConfigError(f"--advertise {advertise}: {reason}; name an address that others can dial") from None
-    four = [each for each in found if each[0] == socket.AF_INET]
-    return _address(str((four or found)[0][4][0]), port)
-
-
-def _outgoing_ip(host: str) -> str:
-    """The address of this machine's default route. Nothing is sent; the destination is one reserved for examples."""
-    family, far = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
-    with socket.socket(family, socket.SOCK_DGRAM) as trial:
+    found = []
+    for text in advertise:
+        host, port = parse_address(text)
+        if host in udp.EVERYWHERE or port == 0:
+            raise ConfigError(f"--advertise {text}: others need one address and a port to dial")
         try:
-            trial.connect((far, 9))
-            return str(trial.getsockname()[0])
-        except OSError:  # no network but itself
-            return "::1" if family == socket.AF_INET6 else "127.0.0.1"
+            known = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        except (OSError, UnicodeError) as why:
+            reason = getattr(why, "strerror", None) or "no such name"
+            raise ConfigError(f"--advertise {text}: {reason}; name an address that others can dial") from None
+        four = [each for each in known if each[0] == socket.AF_INET]
+        found.append(format_address((str((four or known)[0][4][0]), port)))
+    return tuple(found)
 
 
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _addresses(hosts: Sequence[str], port: int) -> tuple[str, ...]:
+    return tuple(format_address((host, port)) for host in hosts)
 
 
 def join_line(node: Node) -> JoinLine:

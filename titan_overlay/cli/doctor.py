@@ -92,7 +92,7 @@ def _settings(face: Face) -> Iterator[Check]:
     except ConfigError as why:
         yield Check("settings", False, str(why), "titan config show --origin")
         return
-    yield Check("settings", True, f"listen {config.listen}")
+    yield Check("settings", True, f"listen {', '.join(config.listen)}")
     yield from _disk(face, config.max_bytes)
 
 

@@ -35,8 +35,8 @@ PORT_RACES = 5
 
 FLAGS = (
     ("--bootstrap", "HOST:PORT", "append", "node to join through, or a join line; may be repeated. None: found a pool"),
-    ("--listen", "HOST:PORT", "store", "address for UDP and TCP [0.0.0.0:4747]"),
-    ("--advertise", "HOST:PORT", "store", "address that others dial"),
+    ("--listen", "HOST:PORT", "append", "address for UDP and TCP, of IPv4 or IPv6; both: twice [all, port 4747]"),
+    ("--advertise", "HOST:PORT", "append", "address that others dial; of each family one"),
     ("--data", "DIR", "store", "directory with the node's key and replicas"),
     ("--trust", "KEY", "append", "run code that this key signed; may be repeated"),
     ("--label", "K=V", "append", "what this machine offers, such as region=eu; may be repeated"),
@@ -101,13 +101,14 @@ def _allow_open_files() -> None:
 async def _serve(resolved: "Resolved", directory: "DataDirectory") -> None:
     from titan_overlay.cli.daemon import choose_port, names_port
     from titan_overlay.errors import ConfigError
+    from titan_overlay.values import sockets
 
     named = resolved.origins["listen"] != "default" and names_port(resolved.config.listen)
     told = _on_signals()
     for tries_left in reversed(range(PORT_RACES)):
         config = choose_port(resolved.config, named=named)
-        if config.listen != resolved.config.listen and not named:
-            log.info("listening on %s", config.listen)
+        if sockets(config.listen)[1] != sockets(resolved.config.listen)[1] and not named:
+            log.info("listening on %s", ", ".join(config.listen))
         prepared = await _prepared(config, directory, told)
         if prepared is None:
             return
@@ -117,7 +118,7 @@ async def _serve(resolved: "Resolved", directory: "DataDirectory") -> None:
         except _CannotListenError as why:
             if named or not tries_left or why.number != errno.EADDRINUSE:
                 raise ConfigError(
-                    f"cannot listen on {config.listen}: {why}; name another with --listen HOST:PORT"
+                    f"cannot listen on {', '.join(config.listen)}: {why}; name another with --listen HOST:PORT"
                 ) from None
         finally:
             prepared.close()
@@ -197,6 +198,7 @@ async def _live(
 
 async def _start(prepared: "Prepared", directory: "DataDirectory") -> None:
     from titan_overlay.cli.daemon import join_line
+    from titan_overlay.identity.contacts import format_address
 
     node = prepared.node
     patience = asyncio.create_task(_ask_for_patience())
@@ -212,10 +214,11 @@ async def _start(prepared: "Prepared", directory: "DataDirectory") -> None:
     elif not prepared.pinned:
         sure = any(seed.pool for seed in prepared.seeds)
         log.info("joined pool %s%s", pool[:12], "" if sure else " (trust on first use: from now on only this pool)")
-    log.info("node %s serves on %s:%d", line.node.hex()[:12], line.host, line.port)
+    mine = " and ".join(map(format_address, node.overlay.contact.addresses))
+    log.info("node %s serves on %s", line.node.hex()[:12], mine)
     # Alone on standard output, so that a script can take it.
     print(line, flush=True)
-    _notify(f"READY=1\nSTATUS=pool {pool[:12]}, {line.host}:{line.port}")
+    _notify(f"READY=1\nSTATUS=pool {pool[:12]}, {mine}")
 
 
 async def _ask_for_patience() -> None:

@@ -8,9 +8,9 @@ import msgspec
 
 from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity import names, records
-from titan_overlay.identity.contacts import is_dialable
+from titan_overlay.identity.contacts import PACKED_BYTES, Address, Contact, is_dialable, of_addresses, unpack_address
 from titan_overlay.identity.grants import CLOCK_TOLERANCE, Right
-from titan_overlay.identity.ids import ObjectId
+from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Count, Id, Port, Record, Signed, UnixTime
 from titan_overlay.identity.rights import Rights
 
@@ -125,6 +125,7 @@ class Advertisement(Record, frozen=True, array_like=True, omit_defaults=True):
 
     object_id: Id
     host: str
+    """A literal address: nobody is made to look a name up."""
     port: Port
     sequence: Count
     """Grows with every statement of this holder about this object (unix milliseconds, made monotonic)."""
@@ -137,10 +138,19 @@ class Advertisement(Record, frozen=True, array_like=True, omit_defaults=True):
     """An opportunistic cache: answers, but is not counted as a copy."""
     grant: bytes = b""
     """The holder's right to host, where the object asks for one."""
+    other: bytes = b""
+    """The holder's address of the other family, packed (`identity.contacts`), where it has one."""
 
     def __post_init__(self) -> None:
         if not is_dialable(self.host, self.port):
             raise ValueError(f"an advertisement names an address and a port, not {self.host[:64]!r} and {self.port}")
+        if self.other and len(self.other) not in PACKED_BYTES.values():
+            raise ValueError("the other address has 6 or 18 bytes")
+
+    def contact(self, holder: NodeId) -> Contact:
+        """Where the holder that signed this can be reached."""
+        others: list[Address] = [unpack_address(self.other)] if self.other else []
+        return of_addresses(holder, (self.host, self.port), *others)
 
 
 class Tombstone(Record, frozen=True, array_like=True):

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import DeadlineExceeded, Forbidden, LinkError
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import IPV4, IPV6, Address, Contact, family, format_address
 from titan_overlay.identity.ids import NodeId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.links.connection import OPEN
@@ -22,6 +22,10 @@ __all__ = ["Counters", "Handler", "Limits", "Links", "Peer"]
 _MAX_KNOWN = 4096
 
 
+class _NoConnectionError(Exception):
+    """Nobody listens at that address."""
+
+
 class Links:
     """Requests to peers, and the answers to theirs.
 
@@ -32,6 +36,7 @@ class Links:
         secure: TLS 1.3. False: plain connections where a peer's word is believed, for simulations only.
         serving: whether peers may open links to this node (told in the first frame).
         admit: asked about each peer (its key is proven); gives the reason to refuse it, or None.
+        families: of the addresses that this node can dial.
         on_breach: told of peers that broke the protocol on their link, and how.
     """
 
@@ -45,6 +50,7 @@ class Links:
         secure: bool = True,
         serving: bool = True,
         limits: Limits | None = None,
+        families: Collection[int] = (IPV4, IPV6),
         admit: Callable[[Peer], str | None] = lambda peer: None,
         on_breach: Callable[[NodeId, str], None] = lambda peer, why: None,
     ) -> None:
@@ -57,11 +63,12 @@ class Links:
         self.limits = limits or Limits()
         self._admit = admit
         self._on_breach = on_breach
+        self._families = families
         self._loop = asyncio.get_running_loop()
         self.shared = Shared(self._loop, handler, self.limits, self._hello)
         self.runner = Runner(self._loop)
         self._contexts = TlsContexts(key, ambient.token_bytes) if secure else None
-        self._server: asyncio.AbstractServer | None = None
+        self._servers: list[asyncio.AbstractServer] = []
         self._best: dict[NodeId, Link] = {}
         """The link to use for each peer."""
         self._links: dict[Link, None] = {}
@@ -80,13 +87,13 @@ class Links:
     # --- life -------------------------------------------------------------------------------------------------
 
     async def listen(self, host: str, port: int) -> int:
-        """Accept links here; returns the port (useful where `port` is 0).
+        """Accept links here (too); returns the port (useful where `port` is 0).
 
         Raises:
             OSError: the address is taken or not this machine's.
         """
         server = await self._loop.create_server(self._accepted, host, port, backlog=256)
-        self._server = server
+        self._servers.append(server)
         self.port = port or server.sockets[0].getsockname()[1]
         return self.port
 
@@ -102,8 +109,8 @@ class Links:
     async def close(self) -> None:
         """End all links; requests under way fail, handlers are cancelled. Returns when all sockets are closed."""
         self._closed = True
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for dial in list(self._dials.values()):
             dial.cancel()
         self.shared.flush()
@@ -122,8 +129,8 @@ class Links:
 
     async def drain(self, timeout: float) -> None:
         """Say goodbye to all peers and let what is under way finish, at most `timeout` seconds. Then `close`."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for link in list(self._links):
             link.leave()
         busy = [link.gone for link in self._links if not link.quiet]
@@ -253,15 +260,27 @@ class Links:
             raise LinkError("a node has no link to itself")
         if not contact.port:
             raise LinkError(f"{whom} cannot be dialed and has no link to this node")
-        link = Link(self, self._engine(dialed=True), contact.id)
+        failures = []
+        for address in contact.addresses:
+            if family(address[0]) not in self._families:
+                failures.append(f"{format_address(address)}: this node has no IPv{family(address[0])}")
+                continue
+            try:
+                return await self._connected(contact.id, address)
+            except _NoConnectionError as why:
+                failures.append(f"{format_address(address)}: {why}")
+        raise LinkError(f"{whom} cannot be reached at {'; '.join(failures)}")
+
+    async def _connected(self, id: NodeId, address: Address) -> Link:
+        """A link over a new connection. LinkError: who answers is not that node, or does not want this one."""
+        link = Link(self, self._engine(dialed=True), id)
         self._links[link] = None
         try:
             async with asyncio.timeout(self.limits.handshake):
-                await self._loop.create_connection(lambda: link, contact.ip, contact.port)
+                await self._loop.create_connection(lambda: link, *address)
         except (OSError, ValueError, OverflowError) as why:  # or an address that none can be
             link.fail("never connected")
-            reason = str(why) or f"no answer within {self.limits.handshake:g} s"
-            raise LinkError(f"{whom} cannot be reached at {contact.ip}:{contact.port}: {reason}") from None
+            raise _NoConnectionError(str(why) or f"no answer within {self.limits.handshake:g} s") from None
         except asyncio.CancelledError:
             link.fail("the dial was cancelled", abort=True)
             raise

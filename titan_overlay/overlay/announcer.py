@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from titan_overlay.errors import BadMessage, TitanError
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId, distance
-from titan_overlay.overlay import bodies, traffic
+from titan_overlay.overlay import traffic
 from titan_overlay.overlay.bodies import FIT, Store, Stored
 from titan_overlay.overlay.protocol import OverlayProtocol
 from titan_overlay.overlay.regions import Regions
@@ -118,7 +118,7 @@ class Announcer:
         try:
             reply = await self._protocol.call(contact, "store", body, purpose=traffic.ADVERTISE)
             stored = codec.decode(reply, Stored)
-            closer = bodies.unpack_all(stored.contacts, from_public=bodies.is_public(contact.ip))
+            closer = self._protocol.heard_of(contact, stored.contacts)
         except TitanError as why:
             if isinstance(why, BadMessage):
                 self._protocol.blame(contact.id, why)

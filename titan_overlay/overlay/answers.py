@@ -49,7 +49,7 @@ class Answers:
         if len(request.target) != ID_BYTES:
             raise BadMessage("a target has 32 bytes")
         count = min(max(request.count, 0), REGION)
-        return bodies.pack_all(self._table.closest(request.target, count, contact.id))
+        return bodies.fitting(self._table.closest(request.target, count, contact.id), FIT)
 
     def find_holders(self, contact: Contact, body: bytes) -> bytes:
         """What the directory keeps and what this node can vouch for, and the closest contacts."""
@@ -103,6 +103,4 @@ def _fit(raws: list[bytes], skip: int, tombstones: list[bytes], near: list[Conta
             break
         fitting.append(raw)
         room -= len(raw) + 3
-    while near and len(bodies.pack_all(near)) > room:
-        near = near[:-1]
-    return codec.encode(Holders(bodies.pack_all(near), len(raws), fitting, graves))
+    return codec.encode(Holders(bodies.fitting(near, room), len(raws), fitting, graves))

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from titan_overlay.errors import BadMessage
+from titan_overlay.identity.contacts import IPV4, IPV6
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.poolrecord import check_record
-from titan_overlay.overlay.overlay import resolve
 from titan_overlay.overlay.packets import ASK, ASK_BYTES, ASK_FORM, RULES, RULES_FORM, VERSION
+from titan_overlay.overlay.udp import resolve
 
 TRIES = 3
 TRY_SECONDS = 0.5
@@ -34,7 +35,7 @@ async def ask_record(
     addresses = []
     for seed in seeds[:SEEDS_MAX]:
         try:
-            addresses.append(await resolve(seed.host, seed.port))
+            addresses.append(await resolve(seed.host, seed.port, (IPV4, IPV6)))
         except OSError:
             continue
     asking = [

@@ -1,18 +1,26 @@
 """Bodies of the overlay's own methods, and how contacts are packed.
 
-A contact takes 38 bytes (IPv4) or 50 (IPv6): id, address, port. Unpacking is remembered for the whole process: a node
-meets the same contacts in every reply, and thousands of simulated nodes share one object per contact.
+A contact takes 38 bytes (IPv4), 50 (IPv6) or 56 (both): id, then address and port of each. Unpacking is remembered for
+the whole process: a node meets the same contacts in every reply, and thousands of simulated nodes share one object per
+contact.
 """
 
-import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from ipaddress import ip_address
 
 import msgspec
 
 from titan_overlay.errors import BadMessage
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import (
+    Address,
+    Contact,
+    family,
+    of_addresses,
+    pack_address,
+    pack_addresses,
+    unpack_addresses,
+)
 from titan_overlay.identity.ids import ID_BYTES, NodeId
 
 MAX_BODY = 1200
@@ -21,7 +29,9 @@ MAX_BODY = 1200
 FIT = 1150
 """What the overlay's own replies keep to, so that a datagram stays below the 1,280 bytes every IPv6 path carries."""
 
-_V4, _V6 = ID_BYTES + 4 + 2, ID_BYTES + 16 + 2
+_V4, _V6, _BOTH = ID_BYTES + 6, ID_BYTES + 18, ID_BYTES + 6 + 18
+
+NOWHERE, PRIVATE, PUBLIC = range(3)
 
 
 class FindNode(msgspec.Struct, array_like=True):
@@ -66,76 +76,87 @@ class Stored(msgspec.Struct, array_like=True):
     """Closer ones that the sender seems not to know of."""
 
 
-def pack_address(address: tuple[str, int]) -> bytes:
-    """6 or 18 bytes for a literal address and a port. OSError: it is none."""
-    ip, port = address
-    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    return socket.inet_pton(family, ip) + port.to_bytes(2, "big")
-
-
-def unpack_address(packed: bytes) -> tuple[str, int]:
-    """What `pack_address` packed. ValueError: neither 6 nor 18 bytes."""
-    family = socket.AF_INET if len(packed) == 6 else socket.AF_INET6
-    return socket.inet_ntop(family, packed[:-2]), int.from_bytes(packed[-2:], "big")
-
-
 def pack(contact: Contact) -> bytes:
-    """38 or 50 bytes."""
-    return contact.id + pack_address(contact.address)
+    """38 bytes, 50, or 56 with an address of each family."""
+    return contact.id + pack_addresses(contact)
 
 
 @lru_cache(maxsize=65536)
 def unpack(packed: bytes) -> Contact:
     """The one `Contact` object for these bytes."""
-    return Contact(NodeId(packed[:ID_BYTES]), *unpack_address(packed[ID_BYTES:]))
+    return of_addresses(NodeId(packed[:ID_BYTES]), *unpack_addresses(packed[ID_BYTES:]))
 
 
-def contact(node: NodeId, ip: str, port: int) -> Contact:
-    """The shared `Contact` of this id and address (`ip` is a literal address)."""
-    return unpack(node + pack_address((ip, port)))
+def contact(node: NodeId, *addresses: Address) -> Contact:
+    """The shared `Contact` with this id and these literal addresses: one, or one of each family (IPv4 first)."""
+    return unpack(node + b"".join(map(pack_address, addresses)))
 
 
 def pack_all(contacts: Iterable[Contact]) -> bytes:
-    """Count of IPv4 contacts (1 byte), these, then the IPv6 ones. The order within a family is kept."""
-    four: list[bytes] = []
-    six: list[bytes] = []
+    """How many have IPv4 alone and IPv6 alone (a byte each), these, then those with both. Order within each is kept."""
+    packed: dict[int, list[bytes]] = {_V4: [], _V6: [], _BOTH: []}
     for one in contacts:
-        packed = pack(one)
-        (four if len(packed) == _V4 else six).append(packed)
-    return bytes((len(four),)) + b"".join(four) + b"".join(six)
+        each = pack(one)
+        packed[len(each)].append(each)
+    four, six, both = packed.values()
+    return bytes((len(four), len(six))) + b"".join(four + six + both)
 
 
-def unpack_all(data: bytes, *, from_public: bool = False) -> list[Contact]:
-    """The contacts in these bytes that can be addressed.
+def fitting(contacts: list[Contact], room: int) -> bytes:
+    """As many of them, from the first on, as fit in so many bytes, packed."""
+    packed = pack_all(contacts)
+    while contacts and len(packed) > room:
+        contacts = contacts[:-1]
+        packed = pack_all(contacts)
+    return packed
 
-    from_public: a peer with a public address may not send us into private networks.
+
+def unpack_all(data: bytes) -> list[Contact]:
+    """The contacts in these bytes.
 
     Raises:
         BadMessage: the lengths do not fit.
     """
     if not data:
         return []
-    end = 1 + data[0] * _V4
-    if end > len(data) or (len(data) - end) % _V6:
+    if len(data) < 2:
         raise BadMessage("these contacts are cut short")
-    found = [unpack(data[i : i + _V4]) for i in range(1, end, _V4)]
-    found += [unpack(data[i : i + _V6]) for i in range(end, len(data), _V6)]
-    return [c for c in found if c.port and _usable(c.ip, from_public)]
+    found: list[Contact] = []
+    at = 2
+    for count, size in ((data[0], _V4), (data[1], _V6), (None, _BOTH)):
+        end = len(data) if count is None else at + count * size
+        if end > len(data) or (end - at) % size:
+            raise BadMessage("these contacts are cut short")
+        found += [unpack(data[i : i + size]) for i in range(at, end, size)]
+        at = end
+    return found
+
+
+def believable(told: Iterable[Contact], families: Collection[int], *, by: str) -> list[Contact]:
+    """What is worth trying of the contacts that a peer with the address `by` tells of.
+
+    What this node cannot dial is left out, and a peer with a public address may not send it into private networks.
+    """
+    least = PUBLIC if is_public(by) else PRIVATE
+    found: list[Contact] = []
+    for one in told:
+        usable = [each for each in one.addresses if each[1] and family(each[0]) in families and reach(each[0]) >= least]
+        if len(usable) == len(one.addresses):
+            found.append(one)
+        elif usable:
+            found.append(contact(one.id, *usable))
+    return found
 
 
 def is_public(ip: str) -> bool:
     """Whether this literal address is one of the public internet."""
-    return _reach(ip) == 2
-
-
-def _usable(ip: str, from_public: bool) -> bool:
-    return _reach(ip) >= (2 if from_public else 1)
+    return reach(ip) == PUBLIC
 
 
 @lru_cache(maxsize=65536)
-def _reach(ip: str) -> int:
-    """2: public, 1: private, 0: nobody's (multicast, unspecified, broadcast)."""
+def reach(ip: str) -> int:
+    """`PUBLIC`, `PRIVATE`, or `NOWHERE` (multicast, unspecified, broadcast)."""
     address = ip_address(ip)
     if address.is_multicast or address.is_unspecified or ip == "255.255.255.255":
-        return 0
-    return 2 if address.is_global else 1
+        return NOWHERE
+    return PUBLIC if address.is_global else PRIVATE

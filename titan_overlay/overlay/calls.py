@@ -86,6 +86,21 @@ class Await:
         pass
 
 
+class Unheard:
+    """A caller that does not mind how its call went."""
+
+    __slots__ = ()
+
+    def answered(self, call: Call, body: bytes) -> None:
+        pass
+
+    def failed(self, call: Call, error: TitanError) -> None:
+        pass
+
+    def late(self, call: Call) -> None:
+        pass
+
+
 def refusal(error: RemotableError) -> bytes:
     """The body that carries an error; its fields are left out where it would be too large."""
     wire = error.to_wire()

@@ -1,4 +1,7 @@
-"""The overlay's end of the network: a UDP socket, the sessions on it, the handshakes that lead to them.
+"""The overlay's end of the network: its UDP sockets, the sessions on them, the handshakes that lead to them.
+
+There is a socket for each family of addresses that this machine has, and one `Endpoint` on all of them: a session is
+with a peer, whichever way its datagrams come.
 
 Subclass of the stock `KademliaProtocol` / `RPCProtocol`, of which it keeps the place in asyncio and replaces all that
 trusts the sender. Everything happens within `datagram_received`, without tasks; one timer serves all deadlines.
@@ -15,9 +18,9 @@ from rpcudp.protocol import RPCProtocol
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import LinkError
 from titan_overlay.identity.conduct import Conduct, Offence
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import IPV4, IPV6, Address, Contact, family, format_address
 from titan_overlay.identity.ids import NodeId
-from titan_overlay.overlay.bodies import contact
+from titan_overlay.overlay.bodies import PRIVATE, PUBLIC, believable, contact, is_public, reach, unpack_all
 from titan_overlay.overlay.calls import Call, refused_by
 from titan_overlay.overlay.deadlines import Deadlines
 from titan_overlay.overlay.directory import Directory
@@ -54,12 +57,12 @@ MAX_UNREACHABLE = 512
 
 
 class Endpoint(KademliaProtocol):
-    """Sessions over one socket. What is said inside them is the subclass's: see the hooks.
+    """Sessions over one socket of each family. What is said inside them is the subclass's: see the hooks.
 
     Args:
         on_peer: a session was made with this contact, or its role or address has changed (now proven).
         on_silence: a call or handshake with this contact got no answer.
-        on_observed: this node's address, as a peer sees it.
+        on_observed: this node's address, as a peer sees it that may say so.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Endpoint(KademliaProtocol):
         *,
         on_peer: Callable[[Session], None],
         on_silence: Callable[[Contact], None],
-        on_observed: Callable[[tuple[str, int]], None],
+        on_observed: Callable[[Address], None],
     ) -> None:
         # The stock KademliaProtocol would build a table of 160 bits.
         RPCProtocol.__init__(self)
@@ -83,7 +86,8 @@ class Endpoint(KademliaProtocol):
         self.handshakes = handshakes
         self.traffic = Traffic()
         self.serving_flag = 0
-        self.transport: Any = None
+        self.transports: dict[int, Any] = {}
+        """The sockets, by family: what has none here can neither be heard of nor called."""
         self.closed = False
         self._me = me
         self._ambient = ambient
@@ -118,14 +122,14 @@ class Endpoint(KademliaProtocol):
         """A call's deadline has come."""
         raise NotImplementedError
 
-    def _reset(self, data: bytes, address: tuple[str, int]) -> None:
+    def _reset(self, data: bytes, address: Address) -> None:
         """A peer says that it has no such session."""
         raise NotImplementedError
 
     # ---- asyncio's side --------------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        self.transport = transport
+        self.transports[family(transport.get_extra_info("sockname")[0])] = transport
         if hasattr(transport, "max_size"):
             transport.max_size = RECEIVE_BUFFER_BYTES
 
@@ -188,11 +192,33 @@ class Endpoint(KademliaProtocol):
             session.serving = serving
             self._on_peer(session)
 
-    def _from_elsewhere(self, session: Session, address: tuple[str, int], size: int) -> None:
+    def heard_of(self, by: Contact, packed: bytes) -> list[Contact]:
+        """The contacts that a peer tells of, as far as this node can use them. BadMessage: these are none."""
+        return believable(unpack_all(packed), self.transports, by=by.ip)
+
+    def _from_elsewhere(self, session: Session, address: Address, size: int) -> None:
         if session.moved(address, size, self._ambient.token_bytes(8)):
             challenge = session.seal(CHALLENGE | self.serving_flag, 0, session.challenge)
             if session.may_send(address, len(challenge)):
                 self._send(challenge, address, HANDSHAKE)
+
+    def proven(self, session: Session, address: Address) -> None:
+        """The peer has echoed what was sent there: it has moved, or has an address of the other family as well."""
+        session.unproven = None
+        if family(address[0]) == family(session.address[0]):
+            session.address = address
+        else:
+            session.second = address
+        both = [each for each in (session.address, session.second) if each is not None]
+        session.contact = contact(session.contact.id, *sorted(both, key=lambda each: family(each[0])))
+        self._on_peer(session)
+
+    def claims(self, session: Session, address: Address, size: int) -> None:
+        """In a request of `size` bytes the peer says that it has this address as well: asked there, it must answer."""
+        least = PUBLIC if is_public(session.address[0]) else PRIVATE
+        if family(address[0]) in self.transports and address[1] and reach(address[0]) >= least:
+            session.unproven = None
+            self._from_elsewhere(session, address, size)
 
     def _fault(self, session: Session, why: Exception) -> None:
         """The peer sent garbage in its own session, which nobody else can have done."""
@@ -210,9 +236,11 @@ class Endpoint(KademliaProtocol):
         if session is not None:
             self._fault(session, why)
 
-    def _send(self, datagram: bytes, address: tuple[str, int], purpose: int) -> None:
+    def _send(self, datagram: bytes, address: Address, purpose: int) -> None:
         self.traffic.sent[purpose] += len(datagram) + UDP_HEADER_BYTES
-        self.transport.sendto(datagram, address)
+        transport = self.transports.get(IPV6 if ":" in address[0] else IPV4)
+        if transport is not None:
+            transport.sendto(datagram, address)
 
     def _on_due(self, what: Call | Opening, now: float) -> None:
         if isinstance(what, Opening):
@@ -222,7 +250,7 @@ class Endpoint(KademliaProtocol):
 
     # ---- handshakes ------------------------------------------------------------------------------------------
 
-    def _begin(self, address: tuple[str, int], expected: NodeId | None, now: float) -> Opening | None:
+    def _begin(self, address: Address, expected: NodeId | None, now: float) -> Opening | None:
         begun = self.handshakes.begin(address, expected, now)
         if begun is None:
             self.traffic.count("openings_refused")
@@ -234,7 +262,7 @@ class Endpoint(KademliaProtocol):
             self._deadlines.set(opening, now + TIMEOUT_SECONDS)
         return opening
 
-    def _handshake(self, data: bytes, address: tuple[str, int]) -> None:
+    def _handshake(self, data: bytes, address: Address) -> None:
         self.traffic.received[HANDSHAKE] += len(data) + UDP_HEADER_BYTES
         now = self._loop.time()
         step = self.handshakes.receive(data, address, now)
@@ -245,7 +273,8 @@ class Endpoint(KademliaProtocol):
         opening, session = step.opening, step.session
         if session is not None:
             self._unreachable.pop(session.contact, None)
-            if step.observed is not None:
+            if step.observed is not None and reach(step.observed[0]) == reach(address[0]):
+                # Who is on the public internet does not see private addresses, nor the other way about.
                 self._on_observed(step.observed)
             self._on_peer(session)
             if opening is not None:
@@ -266,7 +295,7 @@ class Endpoint(KademliaProtocol):
 
     def _give_up(self, opening: Opening, error: LinkError, now: float) -> None:
         if opening.expected is not None:
-            gone = contact(opening.expected, *opening.address)
+            gone = contact(opening.expected, opening.address)
             if len(self._unreachable) >= MAX_UNREACHABLE:
                 del self._unreachable[next(iter(self._unreachable))]
             self._unreachable[gone] = now + UNREACHABLE_SECONDS
@@ -295,7 +324,7 @@ class Endpoint(KademliaProtocol):
             if isinstance(call, Call):
                 call.caller.late(call)
 
-    async def open(self, address: tuple[str, int], expected: NodeId | None) -> Session:
+    async def open(self, address: Address, expected: NodeId | None) -> Session:
         """A session with who is at this address.
 
         Raises:
@@ -305,6 +334,8 @@ class Endpoint(KademliaProtocol):
         known = self.handshakes.by_peer.get(expected) if expected is not None else None
         if known is not None and known.address == address:
             return known
+        if family(address[0]) not in self.transports:
+            raise LinkError(f"this node has no IPv{family(address[0])}, and so cannot reach {format_address(address)}")
         opening = None if self.closed else self._begin(address, expected, self._loop.time())
         if opening is None or len(opening.waiting) >= MAX_WAITING:
             raise LinkError("too many handshakes under way")

@@ -49,10 +49,11 @@ from collections.abc import Callable
 from hmac import compare_digest
 
 from titan_overlay.errors import Forbidden
+from titan_overlay.identity.contacts import pack_address, unpack_address
 from titan_overlay.identity.ids import NodeId, PoolId, node_id
 from titan_overlay.identity.keys import SIGNATURE_BYTES, Ephemeral, SigningKey, verify
 from titan_overlay.identity.rights import Rights
-from titan_overlay.overlay.bodies import contact, pack_address, unpack_address
+from titan_overlay.overlay.bodies import contact
 from titan_overlay.overlay.openings import Opening, Step
 from titan_overlay.overlay.packets import (
     ASK,
@@ -225,7 +226,7 @@ class Handshakes(SessionTable):
             return Step("malformed")
         # Read before anything is over: what cannot be read opens nothing, and leaves nobody waiting.
         observed = unpack_address(seen[:seen_size])
-        peer = contact(node_id(public), *address)
+        peer = contact(node_id(public), address)
         secret = opening.ephemeral.agree(ephemeral)
         if secret is None:
             return self._failed(opening, NOT_ADMITTED, b"")
@@ -337,7 +338,7 @@ class Handshakes(SessionTable):
         resp = head + self.credentials + self.key.sign(b"titan/1/resp\0" + signed)
         forward, back = session_keys(secret, signed)
         session = Session(
-            contact(peer, *address),
+            contact(peer, address),
             send_id=send_id,
             send_key=back,
             receive_id=receive_id,

@@ -6,8 +6,7 @@ does; `docs/architecture.md` tells which of the stock's defects this cures.
 
 import asyncio
 import logging
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,27 +15,28 @@ from kademlia.network import Server
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, ConfigError, Forbidden, LinkError, TitanError
 from titan_overlay.identity.conduct import Conduct
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import Address, Contact, family, pack_address
 from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights, ask_for
 from titan_overlay.identity.statements import Advertisement, Tombstone
-from titan_overlay.overlay import bodies, packets, traffic
+from titan_overlay.overlay import packets, traffic, udp
 from titan_overlay.overlay.announcer import Announcer
 from titan_overlay.overlay.answers import CONTACTS_PER_REPLY, MAX_ITEMS, REGION, Answers
 from titan_overlay.overlay.bodies import FindHolders, FindNode, Holders
-from titan_overlay.overlay.calls import Handler, HandshakeRefused
+from titan_overlay.overlay.calls import Handler, HandshakeRefused, Unheard
 from titan_overlay.overlay.crawl import Crawl
 from titan_overlay.overlay.directory import MAX_PER_OBJECT, MAX_STATEMENTS, Directory
 from titan_overlay.overlay.evidence import Evidence
 from titan_overlay.overlay.handshake import Handshakes
 from titan_overlay.overlay.lookup import Lookup
-from titan_overlay.overlay.protocol import OverlayProtocol
+from titan_overlay.overlay.protocol import ALSO_AT, OverlayProtocol
 from titan_overlay.overlay.routing import REFRESH_SECONDS, RoutingTable
 from titan_overlay.overlay.sessions import SERVING, Session
 from titan_overlay.overlay.upkeep import Upkeep
+from titan_overlay.overlay.whereabouts import Whereabouts
 from titan_overlay.wire import codec
 
 log = logging.getLogger(__name__)
@@ -113,8 +113,7 @@ class Overlay(Server):
         """Where to join again when nobody that is known answers: the one node known was restarted, the net was away."""
         self._joining: asyncio.Task[bool] | None = None
         self._join_again_at = 0.0
-        self.observed: tuple[str, int] | None = None
-        """This node's address as the last peer saw it."""
+        self.whereabouts = Whereabouts(key.id)
         self._ambient = ambient
         self._answers = Answers(key.id, self.table, self.directory, ambient, copies, hints)
         self._handshakes = Handshakes(key, rights, ambient.token_bytes, ambient.wall)
@@ -124,8 +123,6 @@ class Overlay(Server):
             "find_holders": self._answers.find_holders,
             "store": self._answers.store,
         }
-        self._advertised: tuple[str, int] | None = None
-        self._bound: tuple[str, int] = ("", 0)
         self.protocol: OverlayProtocol
         self._upkeep: Upkeep
         self._announcer: Announcer
@@ -145,17 +142,26 @@ class Overlay(Server):
             on_observed=self._on_observed,
         )
 
-    async def listen(self, port: int, interface: str = "127.0.0.1") -> None:
-        """Opens the socket; port 0: any free one (see `contact`).
+    async def listen(self, port: int, *interfaces: str) -> None:
+        """Opens the sockets: one for each interface (loopback, if none is named), at most one of each family.
+
+        Args:
+            port: the same for all; 0: any that is free for all (see `contact`).
 
         Raises:
-            OSError: the port is taken or the interface is not ours.
+            OSError: the port is taken or an interface is not ours.
         """
-        loop = asyncio.get_running_loop()
-        self.transport, self.protocol = await loop.create_datagram_endpoint(
-            self._create_protocol, local_addr=(interface, port)
-        )
-        self._bound = self.transport.get_extra_info("sockname")[:2]
+        self.protocol = self._create_protocol()
+        self.whereabouts.bound.clear()
+        try:
+            for interface in interfaces or ("127.0.0.1",):
+                self.transport = await udp.open_udp(lambda: self.protocol, interface, port)
+                bound = self.transport.get_extra_info("sockname")[:2]
+                self.whereabouts.bound[family(bound[0])] = bound
+                port = bound[1]
+        except BaseException:
+            self._close_sockets()
+            raise
         for method, handler in self._handlers.items():
             self.protocol.serve(method, handler)
         self.set_serving(self.serving)
@@ -180,8 +186,13 @@ class Overlay(Server):
         self._upkeep.stop()
         if self._joining is not None:
             self._joining.cancel()
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
         self.protocol.close()
-        self.transport.close()
+        for transport in self.protocol.transports.values():
+            transport.close()
+        self.transport = None
 
     async def bootstrap(self, seeds: Sequence[JoinLine]) -> int:
         """Joins through any of these; learns the pool from the first if it is not known yet.
@@ -223,9 +234,9 @@ class Overlay(Server):
 
     async def _reach(self, seed: JoinLine) -> Contact | Exception:
         try:
-            address = await resolve(seed.host, seed.port)
+            address = await udp.resolve(seed.host, seed.port, self.whereabouts.families)
             expected = NodeId(seed.node) if seed.node else None
-            if expected == self.key.id or address == self.contact.address:
+            if expected == self.key.id or address in self.contact.addresses:
                 return LinkError("a node does not join through itself")
             return (await self.protocol.open(address, expected)).contact
         except (LinkError, OSError) as why:
@@ -258,15 +269,35 @@ class Overlay(Server):
 
     @property
     def contact(self) -> Contact:
-        """This node, at the address where others reach it as far as is known."""
-        ip, port = self._advertised or self._bound
-        if ip in ("", "0.0.0.0", "::"):  # noqa: S104 - bound to all: a peer says which one it sees
-            ip = self.observed[0] if self.observed else "127.0.0.1"
-        return Contact(self.key.id, ip, port)
+        """This node, where others reach it as far as is known."""
+        return self.whereabouts.contact
 
     def set_address(self, ip: str, port: int) -> None:
         """The address to advertise, where it is another than the one bound."""
-        self._advertised = (ip, port)
+        self.whereabouts.advertised[family(ip)] = (ip, port)
+
+    def set_dialable(self, families: Collection[int]) -> None:
+        """In which families this node can be reached, beyond the first that it has: others are told."""
+        self.whereabouts.dialable = frozenset(families)
+        for session in list(self._handshakes.by_peer.values()):
+            session.mentioned = False
+            self._mention(session)
+        if self.on_moved is not None:
+            self.on_moved()
+
+    def _mention(self, session: Session) -> None:
+        other = self.contact.other
+        if other is not None and self.serving and session.serving and not session.mentioned:
+            session.mentioned = True
+            self.protocol.start(Unheard(), session.contact, ALSO_AT, pack_address(other), purpose=traffic.ROUTING)
+
+    async def prove(self, to: Contact, address: Address) -> None:
+        """Lets a peer know, and check, that this node is at an address of its other family too.
+
+        Raises:
+            LinkError: it does not answer.
+        """
+        await self.protocol.call(to, ALSO_AT, pack_address(address), purpose=traffic.ROUTING)
 
     def set_serving(self, serving: bool) -> None:
         """Whether this node can be reached by anyone, and so takes part in routing tables. Peers notice."""
@@ -319,7 +350,7 @@ class Overlay(Server):
     ) -> Lookup:
         lookup = Lookup(target, self.key.id, alpha=self.alpha, wanted=wanted)
         body = codec.encode(FindNode(bytes(target), min(per_reply, REGION)))
-        crawl = Crawl(self.protocol, lookup, "find_node", body, purpose, _contacts_in)
+        crawl = Crawl(self.protocol, lookup, "find_node", body, purpose, self.protocol.heard_of)
         await crawl.run([*self.table.closest(target, max(wanted, CONTACTS_PER_REPLY)), *seeds])
         self.table.touch(target, asyncio.get_running_loop().time())
         return lookup
@@ -365,7 +396,7 @@ class Overlay(Server):
                 pages.append((contact, len(holders.raws)))
             if evidence.conclusive and not everything:
                 lookup.finish()
-            return bodies.unpack_all(holders.contacts, from_public=bodies.is_public(contact.ip))
+            return self.protocol.heard_of(contact, holders.contacts)
 
         body = codec.encode(FindHolders(object_id, 0, CONTACTS_PER_REPLY))
         crawl = Crawl(self.protocol, lookup, "find_holders", body, traffic.LOOKUP, on_reply)
@@ -452,6 +483,7 @@ class Overlay(Server):
     def _on_peer(self, session: Session) -> None:
         if session.serving:
             session.kept = self.table.add(session.contact, asyncio.get_running_loop().time())
+            self._mention(session)
         else:
             self.table.remove(session.contact.id)
             session.kept = False
@@ -462,10 +494,10 @@ class Overlay(Server):
             if session is not None:
                 session.kept = False
 
-    def _on_observed(self, address: tuple[str, int]) -> None:
-        before = self.contact.address
-        self.observed = address
-        if self.contact.address != before and self.on_moved is not None:
+    def _on_observed(self, address: Address) -> None:
+        before = self.contact.addresses
+        self.whereabouts.observed[family(address[0])] = address
+        if self.contact.addresses != before and self.on_moved is not None:
             self.on_moved()
 
     # ---- what the stock server offers and this one does not ----------------------------------------------------
@@ -481,26 +513,3 @@ class Overlay(Server):
     def save_state(self, fname: Any) -> None:
         """Not offered: it pickles. The node keeps its known peers in its database."""
         raise NotImplementedError("known peers are kept by the node's database")
-
-
-def _contacts_in(contact: Contact, body: bytes) -> list[Contact]:
-    return bodies.unpack_all(body, from_public=bodies.is_public(contact.ip))
-
-
-async def resolve(host: str, port: int) -> tuple[str, int]:
-    """A literal address for a host name. OSError: there is none."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            socket.inet_pton(family, host)
-            return host, port
-        except OSError:
-            pass
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    except UnicodeError:  # what no name can look like, such as a..b
-        raise OSError(f"{host!r} is no host name") from None
-    if not found:
-        raise OSError(f"no address for {host}")
-    four = [info for info in found if info[0] == socket.AF_INET]
-    address: Any = (four or found)[0][4]
-    return str(address[0]), int(address[1])

@@ -5,8 +5,8 @@ import logging
 from typing import Any
 
 from titan_overlay.errors import BadMessage, LinkError, RemotableError, RemoteError, WireError, from_wire
-from titan_overlay.identity.contacts import Contact
-from titan_overlay.overlay.bodies import MAX_BODY, contact
+from titan_overlay.identity.contacts import PACKED_BYTES, Address, Contact, unpack_address
+from titan_overlay.overlay.bodies import MAX_BODY
 from titan_overlay.overlay.calls import Await, Call, Caller, Handler, refusal
 from titan_overlay.overlay.endpoint import HANDSHAKE_SECONDS, MAX_WAITING, Endpoint
 from titan_overlay.overlay.sessions import (
@@ -26,6 +26,8 @@ from titan_overlay.wire import codec
 
 log = logging.getLogger(__name__)
 
+ALSO_AT = "also_at"
+"""Method: "I have this address, of the other family, as well". It counts once it has echoed a challenge."""
 NEVER = float("inf")
 MAX_OUTSTANDING = 4096
 
@@ -38,6 +40,7 @@ class OverlayProtocol(Endpoint):
         self._handlers: dict[bytes, Handler] = {}
         self._calls: dict[int, Call] = {}
         self._last_id = 0
+        self.serve(ALSO_AT, self._also_at)
 
     # ---- inside a session ------------------------------------------------------------------------------------
 
@@ -45,7 +48,7 @@ class OverlayProtocol(Endpoint):
         if session.watched or bool(flags & SERVING) != session.serving:
             self._noticed(session, flags)
         session.heard = now = self._loop.time()
-        if addr[:2] != session.address:
+        if addr[:2] != session.address and addr[:2] != session.second:
             self._from_elsewhere(session, addr[:2], len(data))
         purpose = flags >> PURPOSE_SHIFT
         self.traffic.received[purpose] += len(data) + UDP_HEADER_BYTES
@@ -68,12 +71,9 @@ class OverlayProtocol(Endpoint):
         elif what == CHALLENGE:
             self._send(session.seal(PROOF | self.serving_flag, 0, data[14:-TAG_BYTES]), addr[:2], HANDSHAKE)
         elif what == PROOF and addr[:2] == session.unproven and data[14:-TAG_BYTES] == session.challenge:
-            session.address = addr[:2]
-            session.contact = contact(session.contact.id, *session.address)
-            session.unproven = None
-            self._on_peer(session)
+            self.proven(session, addr[:2])
 
-    def _serve(self, session: Session, purpose: int, call_id: int, data: bytes, address: tuple[str, int]) -> None:
+    def _serve(self, session: Session, purpose: int, call_id: int, data: bytes, address: Address) -> None:
         end = 15 + data[14] if len(data) > MIN_BYTES else 0
         handler = self._handlers.get(data[15:end])
         flags = self.serving_flag | purpose << PURPOSE_SHIFT
@@ -92,6 +92,12 @@ class OverlayProtocol(Endpoint):
             reply = session.seal(REFUSAL | flags, call_id, refusal(remote))
         if session.may_send(address, len(reply)):
             self._send(reply, address, purpose)
+
+    def _also_at(self, peer: Contact, body: bytes) -> bytes:
+        session = self.handshakes.by_peer.get(peer.id)
+        if session is not None and len(body) in PACKED_BYTES.values():
+            self.claims(session, unpack_address(body), MIN_BYTES + len(body))
+        return b""
 
     def _refused(self, session: Session, call_id: int, body: bytes) -> None:
         call = self._calls.get(call_id)
@@ -152,7 +158,7 @@ class OverlayProtocol(Endpoint):
             self.traffic.calls[purpose] += 1
             self._transmit(call, session, now)
             if session.worn(now):
-                self._begin(to.address, to.id, now)
+                self._begin(session.address, to.id, now)
 
     def _later(self, call: Call, why: str) -> None:
         self._loop.call_soon(call.caller.failed, call, LinkError(why))
@@ -204,7 +210,11 @@ class OverlayProtocol(Endpoint):
         if self._unreachable.get(call.contact, 0.0) > now:
             self._later(call, f"{call.contact} did not answer a moment ago")
             return
-        opening = self._begin(call.contact.address, call.contact.id, now)
+        way = call.contact.within(self.transports)
+        if way is None:
+            self._later(call, f"{call.contact} has no address of a family that this node has")
+            return
+        opening = self._begin(way.address, call.contact.id, now)
         if opening is None or len(opening.waiting) >= MAX_WAITING:
             self._later(call, f"too many handshakes under way; {call.contact} was not asked")
             return
@@ -227,7 +237,7 @@ class OverlayProtocol(Endpoint):
         for call in calls:
             call.caller.failed(call, error)
 
-    def _reset(self, data: bytes, address: tuple[str, int]) -> None:
+    def _reset(self, data: bytes, address: Address) -> None:
         """The peer says it has lost the session: shake hands anew; the old session stays until then."""
         self.traffic.received[HANDSHAKE] += len(data) + UDP_HEADER_BYTES
         call = self._calls.get(int.from_bytes(data[5:], "big"))

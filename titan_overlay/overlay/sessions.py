@@ -12,7 +12,7 @@ import struct
 from hashlib import blake2b
 from hmac import compare_digest
 
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import Address, Contact
 
 DATA = 0x10
 """First byte of a datagram inside a session; those of the handshake are in `handshake.py`."""
@@ -53,9 +53,11 @@ class Session:
         "heard",
         "highest",
         "kept",
+        "mentioned",
         "receive_id",
         "receive_key",
         "round_trip",
+        "second",
         "send_id",
         "send_key",
         "sent",
@@ -80,7 +82,9 @@ class Session:
         now: float,
     ) -> None:
         self.contact = contact
-        self.address: tuple[str, int] = (contact.ip, contact.port)
+        self.address: Address = (contact.ip, contact.port)
+        self.second: Address | None = None
+        """Its address of the other family, proven likewise; datagrams from there are answered there."""
         self.send_id, self.send_key = send_id, send_key
         self.receive_id, self.receive_key = receive_id, receive_key
         self.serving, self.credentials = serving, credentials
@@ -96,7 +100,9 @@ class Session:
         """The next datagram is news: it is the first, or the peer was silent."""
         self.kept = False
         """Whether the peer is in the routing table: such sessions are the last to be given up."""
-        self.unproven: tuple[str, int] | None = None
+        self.mentioned = False
+        """Whether the peer has been told of this node's other address."""
+        self.unproven: Address | None = None
         """An address that datagrams of this session came from, but that has not echoed `challenge` yet."""
         self.challenge = b""
         self.allowance = 0
@@ -141,7 +147,7 @@ class Session:
         """Whether it is time for new keys."""
         return now - self.born > REKEY_SECONDS or self.sent > REKEY_DATAGRAMS
 
-    def moved(self, address: tuple[str, int], size: int, challenge: bytes) -> bool:
+    def moved(self, address: Address, size: int, challenge: bytes) -> bool:
         """A valid datagram of `size` bytes came from elsewhere. Returns whether to send `self.challenge` there."""
         fresh = self.unproven != address
         if fresh:
@@ -149,9 +155,9 @@ class Session:
         self.allowance += size
         return fresh
 
-    def may_send(self, address: tuple[str, int], size: int) -> bool:
+    def may_send(self, address: Address, size: int) -> bool:
         """Whether `size` bytes may go there; spends the allowance of an unproven address."""
-        if address == self.address:
+        if address == self.address or address == self.second:
             return True
         if address != self.unproven or size > self.allowance:
             return False

@@ -237,7 +237,8 @@ class SimulatedPool:
         )
         contact = self.random.choice(self.live()) if through is None else self._of(through)
         with self.network.on_host(host.ip):
-            await self._clients.enter_async_context(opened(member, lambda: [self._line(contact)], JOIN_PATIENCE))
+            joined = opened(member, lambda: [self._line(contact)], JOIN_PATIENCE, [host.ip])
+            await self._clients.enter_async_context(joined)
         return PoolThere(member, self.network, host.ip)
 
     async def publish(self, source: Any, name: str, *, policy: Policy | None = None) -> Receipt:
@@ -392,7 +393,7 @@ class SimulatedPool:
             seeds = [self._line(each) for each in self._contacts(there)]
         config = replace(
             there.machine.config,
-            listen=f"{there.ip}:{PORT}",
+            listen=(f"{there.ip}:{PORT}",),
             trust=(*there.machine.config.trust, self.user.public.hex()),
         )
         incarnation = f"{self.seed}/node/{there.number}/{self.now:.6f}"

@@ -10,12 +10,13 @@ import msgspec
 
 from titan_overlay.errors import BadMessage, LinkError, RemotableError
 from titan_overlay.identity import names
-from titan_overlay.identity.contacts import Contact, is_dialable
+from titan_overlay.identity.contacts import Contact, format_address, is_dialable, of_addresses
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.finding.router import Router
 from titan_overlay.pool.orders import Census, Neighbours, NodeInfo
+from titan_overlay.values import parse_address
 from titan_overlay.wire import codec
 
 CONCURRENCY = 32
@@ -119,17 +120,17 @@ async def take(overlay: Overlay, links: Links, where: Sequence[str], timeout: fl
 
 
 def format_contact(contact: Contact) -> str:
-    """`id@ip:port`."""
-    return f"{contact.id.hex()}@{contact.ip}:{contact.port}"
+    """`id@ip:port`, with an address of each family `id@ip:port@[ip]:port`."""
+    return "@".join((contact.id.hex(), *map(format_address, contact.addresses)))
 
 
 def parse_contact(text: str) -> Contact | None:
-    """The contact in `id@ip:port`, or None: a peer may send anything."""
+    """What `format_contact` wrote, or None: a peer may send anything."""
+    node, *written = text.split("@")
     try:
-        node, _, address = text.partition("@")
-        ip, _, port = address.rpartition(":")
-        if len(node) != 64 or not is_dialable(ip, int(port)):
+        addresses = [parse_address(each, 0) for each in written]
+        if len(node) != 64 or not addresses or not all(is_dialable(*each) for each in addresses):
             return None
-        return Contact(NodeId(bytes.fromhex(node)), ip, int(port))
-    except (ValueError, RemotableError):
+        return of_addresses(NodeId(bytes.fromhex(node)), *addresses)
+    except (ValueError, OSError):
         return None

@@ -45,7 +45,7 @@ _EMPTY = codec.encode({})
 
 def contact_of(advertisement: Signed[Advertisement]) -> Contact:
     """Where the holder that signed this can be reached."""
-    return Contact(advertisement.signer, advertisement.value.host, advertisement.value.port)
+    return advertisement.value.contact(advertisement.signer)
 
 
 class Place:

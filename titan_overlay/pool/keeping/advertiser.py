@@ -13,6 +13,7 @@ from typing import Protocol
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import LinkError, RemotableError
 from titan_overlay.identity import records
+from titan_overlay.identity.contacts import Contact, pack_address
 from titan_overlay.identity.ids import ID_BITS, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
@@ -81,7 +82,7 @@ class Advertiser:
 
     Args:
         key: of this node, the holder.
-        address: where it can be reached now, (ip, port); asked at each signing.
+        contact: where it can be reached now; asked at each signing.
         interval: seconds between two advertisements of one object, +/- 10 %.
         remember: called with (object id, sequence) after each signing; what it keeps comes back as `sequence` of
             `add` after a restart, so that sequence numbers grow even when the wall clock went back.
@@ -94,7 +95,7 @@ class Advertiser:
         pool: PoolId,
         ambient: Ambient,
         *,
-        address: Callable[[], tuple[str, int]],
+        contact: Callable[[], Contact],
         interval: float = 600.0,
         remember: Callable[[ObjectId, int], None] = lambda object_id, sequence: None,
     ) -> None:
@@ -102,7 +103,7 @@ class Advertiser:
         self._key = key
         self._pool = pool
         self._ambient = ambient
-        self._address = address
+        self._contact = contact
         self.interval = interval
         self._remember = remember
         self._held: dict[ObjectId, Held] = {}
@@ -342,17 +343,18 @@ class Advertiser:
     def _statement(self, object_id: ObjectId, held: Held, life: float, *, withdrawn: bool) -> Signed[Advertisement]:
         wall = self._ambient.wall()
         held.sequence = max(held.sequence + 1, int(wall * 1000))
-        host, port = self._address()
+        here = self._contact()
         statement = Advertisement(
             object_id=object_id,
-            host=host,
-            port=port,
+            host=here.ip,
+            port=here.port,
             sequence=held.sequence,
             expires=wall + life,
             version=held.version,
             withdrawn=withdrawn,
             passing=held.passing,
             grant=b"" if withdrawn else held.grant,
+            other=pack_address(here.other) if here.other else b"",
         )
         if not withdrawn:
             self._remember(object_id, held.sequence)

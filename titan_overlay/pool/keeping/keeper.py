@@ -89,7 +89,7 @@ class Keeper:
             me,
             rights.pool,
             ambient,
-            address=lambda: overlay.contact.address,
+            contact=lambda: overlay.contact,
             interval=config.advertise_interval,
             remember=self._remember,
         )

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from titan_overlay.identity.contacts import Contact, is_dialable, of_addresses, unpack_addresses
+from titan_overlay.identity.ids import NodeId
 from titan_overlay.pool.keeping.proofs import PROOF_BYTES
 from titan_overlay.pool.keeping.roster import SHORT_BYTES
 
@@ -44,9 +46,17 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     """One holder in a list."""
 
     id: bytes
-    host: str
-    port: int
+    addresses: bytes
+    """Packed (`identity.contacts`): 6, 18 or 24 bytes; none of one that was lost."""
     state: int = COUNTS
+
+    def contact(self) -> Contact | None:
+        """Where it can be reached, if that is an address."""
+        try:
+            addresses = unpack_addresses(self.addresses)
+        except ValueError:
+            return None
+        return of_addresses(NodeId(self.id), *addresses) if all(is_dialable(*each) for each in addresses) else None
 
 
 class Listing(msgspec.Struct, frozen=True, array_like=True):

@@ -15,7 +15,7 @@ from math import inf
 import msgspec
 
 from titan_overlay.errors import BadMessage
-from titan_overlay.identity.contacts import Contact, is_dialable
+from titan_overlay.identity.contacts import Contact, pack_addresses
 from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
@@ -331,10 +331,10 @@ class Conversation:
         for node, partner in replica.partners.items():
             if node != to and partner.standing is not Standing.CLAIMED:
                 state = ARRIVES if partner.standing is Standing.ARRIVING else COUNTS
-                members.append(Member(node, partner.peer.contact.ip, partner.peer.contact.port, state))
+                members.append(Member(node, pack_addresses(partner.peer.contact), state))
         for node, at in replica.lost.items():
             if node != to and now - at < LOST_TOLD_SECONDS:
-                members.append(Member(node, "", 0, LOST))
+                members.append(Member(node, b"", LOST))
         start = int(now) % len(members) if len(members) > MEMBERS_MAX else 0
         chosen = (members[start:] + members[:start])[:MEMBERS_MAX]
         while len(codec.encode(Listing(index, tuple(chosen)))) > room:
@@ -355,11 +355,11 @@ class Conversation:
                     # Our first miss is theirs.
                     partner.peer.misses = max(partner.peer.misses, 1)
                     self.effects.append(AskSoon(node))
-            elif partner is None and is_dialable(member.host, member.port):
+            elif partner is None and (contact := member.contact()) is not None:
                 gone = replica.lost.get(node)
                 if gone is not None and now - gone < self.roster.pace.probe_interval:
                     continue  # we know better
-                if self.roster.claim(replica, Contact(node, member.host, member.port)) is not None:
+                if self.roster.claim(replica, contact) is not None:
                     self.effects += (Changed(replica.object_id), AskSoon(node))
 
 

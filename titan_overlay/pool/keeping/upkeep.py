@@ -390,7 +390,7 @@ class Upkeep:
             gone = replica.lost.get(each.signer)
             if gone is not None and value.sequence / 1000 <= wall - (now - gone):
                 continue  # it was made before that holder went
-            peer = self._roster.claim(replica, Contact(each.signer, value.host, value.port))
+            peer = self._roster.claim(replica, value.contact(each.signer))
             if peer is not None:
                 self.ask_soon(peer)
             if each.signer in replica.partners:
@@ -429,7 +429,7 @@ class Upkeep:
             return len(result.accepted)
         for each in result.accepted:
             self.figures.copies_made += 1
-            peer = self._roster.expect(replica, Contact(each.signer, each.value.host, each.value.port), now + patience)
+            peer = self._roster.expect(replica, each.value.contact(each.signer), now + patience)
             if peer is not None:
                 self._entitlement.note(replica, each, now)
                 self.ask_soon(peer)
