@@ -41,7 +41,7 @@ from titan_overlay.pool.keeping.damage import forget_damaged
 from titan_overlay.pool.keeping.keeper import Keeper
 from titan_overlay.pool.keeping.passing import Passing
 from titan_overlay.pool.orders import PINS_MAX, Accepted, Holding, News, NodeInfo, Pins, Recruit, Rules, StepDown
-from titan_overlay.reachability import Reachability
+from titan_overlay.reachability import Dialler, Reachability
 from titan_overlay.rules import recall, remember
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.disk import Disk
@@ -94,7 +94,8 @@ class Node(Member):
         self.blobs = Blobs(disk, config.max_bytes)
         self._disk = disk
         self._log: Log
-        self.reason = "" if founder else "has not been dialled back yet"
+        self._unfit = ""
+        """Why the pool's rules do not let this node serve, or empty."""
         self.labels = {"node": key.id.hex(), **config.labels}
         self._stopping = asyncio.Event()
         self._cpu_seconds = cpu_seconds
@@ -103,6 +104,11 @@ class Node(Member):
         self.keeper: Keeper
         self.admission: Admission
         self.pool: Pool
+
+    @property
+    def reason(self) -> str:
+        """Why this node does not serve, or empty."""
+        return self._unfit or ("" if self.founder else self._reachability.reason)
 
     # ---- start -----------------------------------------------------------------------------------------------
 
@@ -140,6 +146,7 @@ class Node(Member):
             await self.links.listen(interface, self._port)
         await self.gossip.compare()
         self._reachability = Reachability(self.overlay, self.links)
+        self._dialler = Dialler(self.overlay, self.links)
         self._furnish()
         self._check_puzzle()
         if not self.founder:
@@ -263,12 +270,13 @@ class Node(Member):
 
     async def _become_dialable(self) -> None:
         """Asks peers to dial this node; only one that can be dialled serves."""
-        if await self._reachability.ask():
+        await self._reachability.ask()
+        if self._reachability.reason:
+            log.warning("client only: %s", self._reachability.reason)
+        else:
             await self._serve()
-            return
-        self.reason = self._reachability.reason
-        log.warning("client only: %s", self.reason)
-        self.spawn(self._keep_asking(), "asking to be dialled back")
+        if not self._reachability.settled:
+            self.spawn(self._keep_asking(), "asking to be dialled back")
 
     def _check_puzzle(self) -> None:
         """ConfigError: the pool asks for more work than this node's key has cost, so it would serve nobody."""
@@ -277,14 +285,14 @@ class Node(Member):
 
     async def _serve(self) -> None:
         """From here on a full member: those near learn it from the look-up."""
-        self.reason = ""
         self.overlay.set_serving(True)
         await self.overlay.find_nodes(self.key.id)
 
     async def _keep_asking(self) -> None:
-        await self._reachability.keep_asking()
-        await self._serve()
-        log.info("others can dial this node now: it serves")
+        async for dialable in self._reachability.ask_again():
+            if dialable and not self.overlay.serving and not self._unfit:
+                log.info("others can dial this node now: it serves")
+                await self._serve()
 
     async def _restore(self) -> None:
         for row in self.database.replicas():
@@ -423,9 +431,8 @@ class Node(Member):
         await self.keeper.let_go(object_id)
         return True
 
-    async def dial_back(self, agent: NodeId, port: int) -> bool:
-        peer = self.links.peer_of(agent)
-        return peer is not None and await self.links.can_dial(Contact(agent, peer.ip, port))
+    async def dial_back(self, agent: NodeId, address: str) -> bool:
+        return await self._dialler.dial(agent, address)
 
     def rules(self, question: Rules) -> News:
         return self.gossip.answer(question)
@@ -449,7 +456,7 @@ class Node(Member):
         try:
             self._check_puzzle()
         except ConfigError as why:
-            self.reason = str(why)
+            self._unfit = str(why)
             self.overlay.set_serving(False)
             log.warning("client only: %s", why)
 

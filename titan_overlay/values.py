@@ -135,9 +135,7 @@ def sockets(listen: Sequence[str]) -> tuple[list[str], int]:
     if len({port for _, port in parsed}) > 1:
         raise ValueError(f"{', '.join(listen)}: all addresses of a node have the same port")
     if len({":" in host for host in hosts}) < len(hosts):
-        raise ValueError(
-            f"{', '.join(listen)}: a node has one address of IPv4 and one of IPv6; 0.0.0.0 and [::] are all"
-        )
+        raise ValueError(f"{', '.join(listen)}: a node has one address of each family (0.0.0.0 and [::] are all)")
     return hosts, parsed[0][1]
 
 

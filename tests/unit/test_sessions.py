@@ -61,7 +61,7 @@ def counter_of(datagram: bytes) -> int:
 
 def test_a_handshake_gives_both_sides_the_same_keys_crosswise() -> None:
     ours, theirs, _ = shake(party(LOW), party(HIGH))
-    assert (ours.contact, theirs.contact) == (contact(HIGH.id, B), contact(LOW.id, A))
+    assert (ours.contact, theirs.contact) == (contact(HIGH.id, *B), contact(LOW.id, *A))
     assert ours.send_key == theirs.receive_key != ours.receive_key == theirs.send_key
     assert ours.serving and theirs.serving
     datagram = ours.seal(0, 1, b"hi")

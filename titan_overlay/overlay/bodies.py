@@ -87,9 +87,14 @@ def unpack(packed: bytes) -> Contact:
     return of_addresses(NodeId(packed[:ID_BYTES]), *unpack_addresses(packed[ID_BYTES:]))
 
 
-def contact(node: NodeId, *addresses: Address) -> Contact:
-    """The shared `Contact` with this id and these literal addresses: one, or one of each family (IPv4 first)."""
-    return unpack(node + b"".join(map(pack_address, addresses)))
+def contact(node: NodeId, ip: str, port: int) -> Contact:
+    """The shared `Contact` of this id and address (`ip` is a literal address)."""
+    return unpack(node + pack_address((ip, port)))
+
+
+def contact_at(node: NodeId, addresses: Iterable[Address]) -> Contact:
+    """The shared `Contact` of this id with an address of one family, or one of each."""
+    return unpack(node + pack_addresses(of_addresses(node, *addresses)))
 
 
 def pack_all(contacts: Iterable[Contact]) -> bytes:
@@ -144,7 +149,7 @@ def believable(told: Iterable[Contact], families: Collection[int], *, by: str) -
         if len(usable) == len(one.addresses):
             found.append(one)
         elif usable:
-            found.append(contact(one.id, *usable))
+            found.append(contact_at(one.id, usable))
     return found
 
 
@@ -155,8 +160,9 @@ def is_public(ip: str) -> bool:
 
 @lru_cache(maxsize=65536)
 def reach(ip: str) -> int:
-    """`PUBLIC`, `PRIVATE`, or `NOWHERE` (multicast, unspecified, broadcast)."""
+    """`PUBLIC`, `PRIVATE`, or `NOWHERE` (multicast, unspecified, broadcast, IPv4 dressed as IPv6)."""
     address = ip_address(ip)
-    if address.is_multicast or address.is_unspecified or ip == "255.255.255.255":
+    mapped = getattr(address, "ipv4_mapped", None)
+    if address.is_multicast or address.is_unspecified or ip == "255.255.255.255" or mapped is not None:
         return NOWHERE
     return PUBLIC if address.is_global else PRIVATE

@@ -20,7 +20,7 @@ from titan_overlay.errors import LinkError
 from titan_overlay.identity.conduct import Conduct, Offence
 from titan_overlay.identity.contacts import IPV4, IPV6, Address, Contact, family, format_address
 from titan_overlay.identity.ids import NodeId
-from titan_overlay.overlay.bodies import PRIVATE, PUBLIC, believable, contact, is_public, reach, unpack_all
+from titan_overlay.overlay.bodies import PRIVATE, PUBLIC, believable, contact, contact_at, is_public, reach, unpack_all
 from titan_overlay.overlay.calls import Call, refused_by
 from titan_overlay.overlay.deadlines import Deadlines
 from titan_overlay.overlay.directory import Directory
@@ -210,7 +210,7 @@ class Endpoint(KademliaProtocol):
         else:
             session.second = address
         both = [each for each in (session.address, session.second) if each is not None]
-        session.contact = contact(session.contact.id, *sorted(both, key=lambda each: family(each[0])))
+        session.contact = contact_at(session.contact.id, both)
         self._on_peer(session)
 
     def claims(self, session: Session, address: Address, size: int) -> None:
@@ -295,7 +295,7 @@ class Endpoint(KademliaProtocol):
 
     def _give_up(self, opening: Opening, error: LinkError, now: float) -> None:
         if opening.expected is not None:
-            gone = contact(opening.expected, opening.address)
+            gone = contact(opening.expected, *opening.address)
             if len(self._unreachable) >= MAX_UNREACHABLE:
                 del self._unreachable[next(iter(self._unreachable))]
             self._unreachable[gone] = now + UNREACHABLE_SECONDS

@@ -338,7 +338,7 @@ class Handshakes(SessionTable):
         resp = head + self.credentials + self.key.sign(b"titan/1/resp\0" + signed)
         forward, back = session_keys(secret, signed)
         session = Session(
-            contact(peer, address),
+            contact(peer, *address),
             send_id=send_id,
             send_key=back,
             receive_id=receive_id,

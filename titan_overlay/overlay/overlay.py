@@ -287,9 +287,14 @@ class Overlay(Server):
 
     def _mention(self, session: Session) -> None:
         other = self.contact.other
-        if other is not None and self.serving and session.serving and not session.mentioned:
+        if other is not None and self.serving and not session.mentioned:
             session.mentioned = True
             self.protocol.start(Unheard(), session.contact, ALSO_AT, pack_address(other), purpose=traffic.ROUTING)
+
+    def proven(self, node: NodeId) -> list[str]:
+        """The IP addresses at which a peer has shown, in its session, that it can be reached."""
+        session = self._handshakes.by_peer.get(node)
+        return [] if session is None else [ip for ip, _ in session.contact.addresses]
 
     async def prove(self, to: Contact, address: Address) -> None:
         """Lets a peer know, and check, that this node is at an address of its other family too.
@@ -481,9 +486,9 @@ class Overlay(Server):
     # ---- what the protocol notices ---------------------------------------------------------------------------
 
     def _on_peer(self, session: Session) -> None:
+        self._mention(session)
         if session.serving:
             session.kept = self.table.add(session.contact, asyncio.get_running_loop().time())
-            self._mention(session)
         else:
             self.table.remove(session.contact.id)
             session.kept = False

@@ -145,9 +145,10 @@ class Neighbours(Message[list[str]], frozen=True, namespace="titan"):
 
 
 class DialBack(Message[bool], frozen=True, namespace="titan"):
-    """Can you reach me? Only the address that this request came from is dialled."""
+    """Can you reach me? Only an address that the asker has proven to be its own is dialled."""
 
-    port: int
+    address: str
+    """As `host:port` or `[host]:port`."""
 
 
 class News(msgspec.Struct, frozen=True):

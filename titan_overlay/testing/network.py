@@ -68,6 +68,7 @@ class MemoryNetwork:
         self.observers: list[Callable[[Event], object]] = []
         self.names: dict[str, str] = {}
         self.hosts: dict[str, Host] = {}
+        self._twins: dict[str, str] = {}
         self.delivered = self.dropped = 0
         self._trace: hashlib.blake2b | None = hashlib.blake2b(digest_size=16) if trace else None
         self._pending: list[bytes] = []
@@ -113,6 +114,15 @@ class MemoryNetwork:
         found.loss = found.loss if loss is None else loss
         return found
 
+    def pair(self, ip: str, other: str) -> None:
+        """One machine with two addresses, one of each family: code on `ip` may use `other` as well."""
+        self.host(other)
+        self._twins[ip], self._twins[other] = other, ip
+
+    def _addresses(self, ip: str) -> list[str]:
+        twin = self._twins.get(ip)
+        return [ip] if twin is None else [ip, twin]
+
     def _free_ip(self) -> str:
         number = len(self.hosts) + 1
         while True:
@@ -155,7 +165,7 @@ class MemoryNetwork:
         name = self.resolve(name) if name else None
         if name is None or name in _LOCAL:
             host = self.host(here or "127.0.0.1")
-        elif here is not None and name != here:
+        elif here is not None and name not in self._addresses(here):
             raise OSError(errno.EADDRNOTAVAIL, f"this code runs on host {here}, which has no address {name}")
         else:
             host = self.host(name)
@@ -178,7 +188,10 @@ class MemoryNetwork:
         With `reset`, only the process dies: the machine stays up, peers see a reset and new connections are refused.
         Code that runs there is not stopped (cancel its tasks), but its closed sockets say nothing any more.
         """
-        host = self.host(ip)
+        for each in self._addresses(ip):
+            self._kill(self.host(each), reset)
+
+    def _kill(self, host: Host, reset: bool) -> None:
         host.is_up = reset
         for endpoint in list(host.endpoints.values()):
             endpoint.vanish()
@@ -189,7 +202,8 @@ class MemoryNetwork:
 
     def revive(self, ip: str) -> None:
         """Power is back. The host has no sockets; peers that still send on old connections are told so by a reset."""
-        self.host(ip).is_up = True
+        for each in self._addresses(ip):
+            self.host(each).is_up = True
 
     def reset(self, ip: str) -> None:
         """Every connection of the host breaks with a reset at both ends."""
@@ -375,14 +389,23 @@ class MemoryNetwork:
             await server.start_serving()
         return server
 
+    def _facing(self, source: Host, there: str) -> Host:
+        """The address of a machine that packets to `there` leave by. OSError: it has none of that family."""
+        if (":" in source.ip) == (":" in there) or there in _LOCAL or there not in self.hosts:
+            return source
+        if source.ip not in self._twins:
+            raise OSError(errno.ENETUNREACH, f"host {source.ip} has no address to reach {there} from")
+        return self.hosts[self._twins[source.ip]]
+
     async def create_connection(
         self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, **options: Any
     ) -> tuple[StreamTransport, Any]:
         """As `loop.create_connection`. OSError: ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH."""
         _refuse_options(options)
         name, local_port = (options.get("local_addr") or (None, 0))[:2]
-        source = self.local(name)
-        destination = self.remote(self.resolve(host or "localhost"), source)
+        there = self.resolve(host or "localhost")
+        source = self._facing(self.local(name), there)
+        destination = self.remote(there, source)
         return await connect(self, source, local_port, destination, (str(host), int(port)), protocol_factory)
 
 

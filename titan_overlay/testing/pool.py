@@ -24,6 +24,7 @@ from titan_overlay.client import Pool, Receipt
 from titan_overlay.config import NodeConfig
 from titan_overlay.connect import opened
 from titan_overlay.identity import grants, names, records
+from titan_overlay.identity.contacts import IPV4, IPV6, family, format_address
 from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import ObjectId, PoolId, solves_puzzle
 from titan_overlay.identity.keys import SigningKey
@@ -59,6 +60,7 @@ class Machine:
     upload, download: bytes per second, or None for no limit.
     loss: probability of losing a packet to or from here.
     ip, key: address of the machine and key of its node, where they matter; None: the next free one, one of the seed.
+    ip6: another address of the machine, of IPv6.
     prepare: called with each node made here, before it starts: the place to make a liar of it.
     """
 
@@ -67,6 +69,7 @@ class Machine:
     download: float | None = None
     loss: float = 0.0
     ip: str | None = None
+    ip6: str | None = None
     key: SigningKey | None = None
     prepare: Callable[[Node], object] = lambda node: None
 
@@ -366,8 +369,9 @@ class SimulatedPool:
         others = self.live()
         return self.random.sample(others, min(2, len(others)))
 
-    def _line(self, there: SimulatedNode) -> JoinLine:
-        return JoinLine(there.ip, PORT, self.id, there.key.id)
+    def _line(self, there: SimulatedNode, wanted: int = IPV4) -> JoinLine:
+        ip = there.machine.ip6 if wanted == IPV6 and there.machine.ip6 else there.ip
+        return JoinLine(ip, PORT, self.id, there.key.id)
 
     def key_of(self, number: int) -> SigningKey:
         """The key of the node with that number, whether it is there already or not, unless its machine has its own.
@@ -382,6 +386,8 @@ class SimulatedPool:
         number = len(self.nodes)
         machine = machine or self._machine(number)
         host = self.network.host(machine.ip, upload=machine.upload, download=machine.download, loss=machine.loss)
+        if machine.ip6 is not None:
+            self.network.pair(host.ip, machine.ip6)
         key = machine.key or self.key_of(number)
         there = SimulatedNode(number, host, key, machine, self._database(number))
         there.grants.append(self.grant(there.key))
@@ -390,10 +396,10 @@ class SimulatedPool:
 
     async def _start(self, there: SimulatedNode, seeds: Sequence[JoinLine] | None = None) -> None:
         if seeds is None:
-            seeds = [self._line(each) for each in self._contacts(there)]
+            seeds = [self._line(each, family(there.ip)) for each in self._contacts(there)]
         config = replace(
             there.machine.config,
-            listen=(f"{there.ip}:{PORT}",),
+            listen=tuple(format_address((ip, PORT)) for ip in (there.ip, there.machine.ip6) if ip),
             trust=(*there.machine.config.trust, self.user.public.hex()),
         )
         incarnation = f"{self.seed}/node/{there.number}/{self.now:.6f}"

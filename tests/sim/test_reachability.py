@@ -1,0 +1,183 @@
+"""Who serves: the rules of dial-backs, on addresses that look public and on private ones."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from titan_overlay.config import NodeConfig
+from titan_overlay.errors import Overloaded
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import NodeId
+from titan_overlay.node import Node
+from titan_overlay.reachability import DIALS_BURST, enough, witnesses
+from titan_overlay.testing import Event, Machine, SimulatedNode, SimulatedPool
+
+HOUSES = [f"5.9.{number}.1" for number in range(5)]
+"""Public addresses, each in a subnet of its own."""
+
+
+def run(
+    ips: Sequence[str], scenario: Callable[[SimulatedPool], Any], *, liars: Sequence[int] = (), seed: int = 1
+) -> None:
+    """A pool of machines with these addresses. Liars dial nobody, and say so."""
+
+    def machine(number: int) -> Machine:
+        return Machine(ip=ips[number], prepare=_refuse if number in liars else lambda node: None)
+
+    SimulatedPool.run(scenario, nodes=len(ips), seed=seed, machine=machine)
+
+
+def _refuse(node: Node) -> None:
+    async def never(agent: NodeId, address: str) -> bool:
+        return False
+
+    node.dial_back = never  # type: ignore[method-assign]
+
+
+async def join(sim: SimulatedPool, ip: str, **settings: Any) -> SimulatedNode:
+    return await sim.add_node(Machine(ip=ip, config=replace(NodeConfig(), **settings)))
+
+
+def reason(node: SimulatedNode) -> str:
+    info = node.running.info()
+    assert info.serving == (not info.reason)
+    return info.reason
+
+
+# ---- who serves ------------------------------------------------------------------------------------------------
+
+
+def test_a_public_node_that_three_subnets_have_dialled_serves() -> None:
+    async def scenario(sim: SimulatedPool) -> None:
+        assert [reason(node) for node in sim.nodes] == [""] * 5
+        assert reason(await join(sim, "5.10.0.1")) == ""
+
+    run(HOUSES, scenario)
+
+
+def test_two_subnets_are_not_enough_where_there_are_more() -> None:
+    async def scenario(sim: SimulatedPool) -> None:
+        newcomer = await join(sim, "5.10.0.1")
+        assert reason(newcomer).startswith(
+            "only 2 of 5 peers asked could dial 5.10.0.1:4747 (TCP); open that port, or "
+        )
+        assert newcomer.key.id not in sim.nodes[0].running.overlay.table
+
+    run(HOUSES, scenario, liars=[2, 3, 4])
+
+
+def test_many_peers_of_one_subnet_are_one_voice() -> None:
+    async def scenario(sim: SimulatedPool) -> None:
+        assert reason(await join(sim, "5.10.0.1")).startswith("only 1 of 3 peers asked")
+
+    run(["5.9.0.1", "5.9.0.2", "5.9.0.3", "5.9.0.4", "5.9.1.1", "5.9.2.1"], scenario, liars=[4, 5])
+
+
+def test_a_private_address_needs_one_that_dials_it() -> None:
+    async def scenario(sim: SimulatedPool) -> None:
+        assert reason(await join(sim, "10.0.9.1")) == ""
+
+    run(["10.0.0.1", "10.0.0.2", "10.0.0.3"], scenario, liars=[1, 2])
+
+
+def test_what_peers_at_private_addresses_say_of_a_public_one_counts_for_nothing() -> None:
+    async def scenario(sim: SimulatedPool) -> None:
+        newcomer = await join(sim, "5.10.0.1")
+        assert reason(newcomer).startswith(
+            "nobody could be asked to dial 5.10.0.1:4747: no peer known has a public IPv4"
+        )
+
+    run(["10.0.0.1", "10.0.0.2", "10.0.0.3"], scenario)
+
+
+def test_what_peers_at_public_addresses_say_of_a_private_one_counts_for_nothing() -> None:
+    async def scenario(sim: SimulatedPool) -> None:
+        newcomer = await join(sim, "10.0.0.9")
+        assert reason(newcomer).startswith(
+            "nobody could be asked to dial 10.0.0.9:4747: no peer known has a private IPv4"
+        )
+        assert newcomer.running.overlay.whereabouts.observed == {}, "nor do they say how a private node looks"
+
+    run(HOUSES, scenario)
+
+
+def test_a_node_that_cannot_be_dialled_serves_once_it_can() -> None:
+    async def scenario(sim: SimulatedPool) -> None:
+        for node in sim.nodes[1:]:
+            honest = node.running.dial_back
+            _refuse(node.running)
+            node.running._honest = honest  # type: ignore[attr-defined]
+        newcomer = await join(sim, "5.10.0.1")
+        assert reason(newcomer)
+        for node in sim.nodes[1:5]:
+            node.running.dial_back = node.running._honest  # type: ignore[attr-defined, method-assign]
+        await sim.settle(lambda: newcomer.running.overlay.serving, within=900)
+        assert reason(newcomer) == ""
+
+    run(HOUSES, scenario)
+
+
+# ---- who dials -------------------------------------------------------------------------------------------------
+
+
+def test_only_an_address_that_the_asker_has_proven_is_dialled() -> None:
+    packets: list[Event] = []
+
+    async def scenario(sim: SimulatedPool) -> None:
+        asker, asked = sim.nodes[1], sim.nodes[0].running
+        sim.network.host("5.99.0.1")
+        sim.network.observers.append(packets.append)
+        for address in ("5.99.0.1:4747", f"{sim.nodes[2].ip}:4747", "127.0.0.1:4747", "localhost:1", "5.9.1.1:0", "?"):
+            assert not await asked.dial_back(asker.key.id, address)
+        assert not [each for each in packets if each.stream]
+        assert await asked.dial_back(asker.key.id, f"{asker.ip}:4747")
+
+    run(HOUSES, scenario)
+
+
+def test_one_subnet_has_only_so_much_dialled() -> None:
+    async def scenario(sim: SimulatedPool) -> None:
+        asker, asked = sim.nodes[1], sim.nodes[0].running
+        await sim.settle(seconds=DIALS_BURST * 30.0)
+        for port in range(1, DIALS_BURST + 1):
+            assert not await asked.dial_back(asker.key.id, f"{asker.ip}:{port}")
+        with pytest.raises(Overloaded, match="enough dialled") as refused:
+            await asked.dial_back(asker.key.id, f"{asker.ip}:4747")
+        assert 0 < refused.value.retry_after <= 30
+        other = sim.nodes[2]
+        assert await asked.dial_back(other.key.id, f"{other.ip}:4747"), "another subnet has a budget of its own"
+
+    run(HOUSES, scenario)
+
+
+# ---- the rules, bare -------------------------------------------------------------------------------------------
+
+
+def peer(number: int, ip: str) -> Contact:
+    return Contact(NodeId(number.to_bytes(32, "big")), ip, 4747)
+
+
+def test_one_witness_a_subnet_and_only_those_that_can_know() -> None:
+    peers = [peer(1, "5.9.1.1"), peer(2, "5.9.1.2"), peer(3, "10.0.0.1"), peer(4, "5.9.2.1"), peer(5, "2a01:4f8::1")]
+    assert [each.id[-1] for each in witnesses(peers, ("5.10.0.1", 4747)).values()] == [1, 4]
+    assert [each.id[-1] for each in witnesses(peers, ("10.0.0.2", 4747)).values()] == [3]
+    assert [each.id[-1] for each in witnesses(peers, ("2a01:4f9::1", 4747)).values()] == [5]
+
+
+@pytest.mark.parametrize(
+    ("ip", "asked", "reached", "serves"),
+    [
+        ("5.9.1.1", 6, 3, True),
+        ("5.9.1.1", 6, 2, False),
+        ("5.9.1.1", 2, 2, True),
+        ("5.9.1.1", 2, 1, False),
+        ("5.9.1.1", 1, 1, True),
+        ("10.0.0.1", 3, 1, True),
+        ("10.0.0.1", 3, 0, False),
+        ("5.9.1.1", 0, 0, False),
+    ],
+)
+def test_how_many_must_have_dialled(ip: str, asked: int, reached: int, serves: bool) -> None:
+    assert enough((ip, 4747), asked, reached) == serves
