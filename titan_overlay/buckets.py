@@ -23,22 +23,15 @@ class Bucket:
 
         More than `burst` is taken where the bucket is full, and owed.
         """
-        self._fill(now)
-        missing = min(amount, self._burst) - self._tokens
-        if missing > 0:
-            return missing / self._rate
-        self._tokens -= amount
-        return 0.0
-
-    def owe(self, amount: float, now: float) -> float:
-        """Takes it, whether it is there or not: what was used before it could be measured. Seconds until it is paid."""
-        self._fill(now)
-        self._tokens -= amount
-        return max(0.0, -self._tokens / self._rate)
-
-    def _fill(self, now: float) -> None:
-        self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
+        tokens = self._tokens + (now - self._filled) * self._rate
         self._filled = now
+        if tokens > self._burst:
+            tokens = self._burst
+        if tokens >= amount or tokens == self._burst:
+            self._tokens = tokens - amount
+            return 0.0
+        self._tokens = tokens
+        return (min(amount, self._burst) - tokens) / self._rate
 
 
 class Buckets(Generic[Key]):

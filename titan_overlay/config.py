@@ -134,7 +134,16 @@ class NodeConfig:
     """Largest message, reply or item of a stream for objects here; a larger one is refused with an error."""
 
     links_max: Annotated[int, whole_in(1, 100_000)] = 1024
-    """Links that others have opened to this node; above it the one idle for longest is closed."""
+    """Links that others have opened to this node; above it the subnet that has most gives its longest unused one up."""
+
+    half_open_max: Annotated[int, whole_in(1, 100_000)] = 64
+    """Of these, links that have not said yet who they are: each has 5 s for TLS, and 5 s for its first frame."""
+
+    arrivals_per_second: Annotated[float, number_in(0.1, 100_000)] = 5.0
+    """Links that one subnet (a /24, a /48) may open a second, 64 at once; others wait at its own cost."""
+
+    messages_per_peer: Annotated[float, number_in(1, 1_000_000)] = 2000.0
+    """Messages a second of one peer on another machine, twice as many at once; each 16 KiB of a message count as one."""
 
     requests_per_peer_max: Annotated[int, whole_in(1, 65_536)] = 1024
     """Requests on one peer's link that are in work at once; above it that peer gets `Overloaded`."""

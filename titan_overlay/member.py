@@ -133,7 +133,13 @@ class Member:
             secure=self._secure,
             serving=not self.client,
             families=self.overlay.whereabouts.families,
-            limits=Limits(inbound_links=self.config.links_max, requests_per_peer=self.config.requests_per_peer_max),
+            limits=Limits(
+                inbound_links=self.config.links_max,
+                half_open=self.config.half_open_max,
+                arrivals_per_second=self.config.arrivals_per_second,
+                messages_per_second=self.config.messages_per_peer,
+                requests_per_peer=self.config.requests_per_peer_max,
+            ),
             admit=self._reason_to_refuse,
             on_breach=self._on_breach,
         )

@@ -23,6 +23,7 @@ from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Descriptor, check_descriptor
+from titan_overlay.identity.subnets import is_loopback
 from titan_overlay.links.links import Peer
 from titan_overlay.links.shared import Reply
 from titan_overlay.member import Member
@@ -33,7 +34,7 @@ from titan_overlay.mutable.runner import Members
 from titan_overlay.node_object import NodeObject
 from titan_overlay.overlay import udp
 from titan_overlay.pool.context import Sender
-from titan_overlay.pool.hosting.budget import Cpu, Upload, is_loopback
+from titan_overlay.pool.hosting.budget import Cpu, Upload
 from titan_overlay.pool.hosting.bundles import BundleLoader, runner_of
 from titan_overlay.pool.hosting.runner import ServiceRunner
 from titan_overlay.pool.keeping.admission import Admission

@@ -19,11 +19,10 @@ from titan_overlay.buckets import Buckets
 from titan_overlay.errors import LinkError, Overloaded, TitanError
 from titan_overlay.identity.contacts import Address, Contact, family, format_address
 from titan_overlay.identity.ids import NodeId
-from titan_overlay.identity.subnets import subnet
+from titan_overlay.identity.subnets import is_loopback, subnet
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.bodies import is_public
 from titan_overlay.overlay.overlay import Overlay
-from titan_overlay.pool.hosting.budget import is_loopback
 from titan_overlay.pool.message import decode_reply, encode_message
 from titan_overlay.pool.orders import DialBack
 from titan_overlay.values import parse_address

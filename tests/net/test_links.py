@@ -540,7 +540,7 @@ async def test_an_id_that_is_not_admitted_is_refused_and_told_why() -> None:
         with pytest.raises(LinkError, match="does not solve the puzzle"):
             await two.ask()
         assert two.b.counters.links_refused == 1
-        assert two.b._half_open == two.b._inbound_links == 0
+        assert two.b.gate.half_open == two.b.gate.inside == 0
 
 
 async def test_nobody_at_the_address_is_a_link_error() -> None:
@@ -701,7 +701,7 @@ async def test_half_open_links_are_limited_in_number_and_in_time() -> None:
         async with asyncio.timeout(10):
             await lost[0]
             await lost[1]
-        await until(lambda: two.b._half_open == 0)
+        await until(lambda: two.b.gate.half_open == 0)
         assert await two.ask() == "hello"
 
 

@@ -134,7 +134,7 @@ async def test_a_first_frame_that_is_no_good_hello_ends_the_link(first: Any) -> 
             await raw.lost
         assert raw.last_error().id == 0
         assert two.b.peers() == []
-        assert two.b._half_open == 0
+        assert two.b.gate.half_open == 0
 
 
 @pytest.mark.loops("real", "virtual")
@@ -269,7 +269,7 @@ async def test_random_bytes_leave_a_node_serving() -> None:
             await asyncio.sleep(0)
             raw.transport.close()
         assert await two.ask() == "hello"
-        await until(lambda: two.b._half_open == 0 and len(two.b.peers()) == 1)
+        await until(lambda: two.b.gate.half_open == 0 and len(two.b.peers()) == 1)
 
 
 # --- TLS ------------------------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ async def test_random_bytes_instead_of_tls_leave_a_node_serving() -> None:
             await asyncio.sleep(0)
             raw.close()
         assert await two.ask() == "hello"
-        await until(lambda: two.b._half_open == 0)
+        await until(lambda: two.b.gate.half_open == 0)
 
 
 def stranger(certificate: bool = True) -> ssl.SSLContext:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from titan_overlay.cli.daemon import running_children_seconds
-from titan_overlay.pool.hosting.budget import SMALL_BYTES, Cpu, Upload, is_loopback
+from titan_overlay.identity.subnets import is_loopback
+from titan_overlay.pool.hosting.budget import SMALL_BYTES, Cpu, Upload
 
 
 def test_cpu_within_the_budget_is_fine() -> None:

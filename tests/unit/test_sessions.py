@@ -96,7 +96,8 @@ def test_a_cookie_holds_for_its_address_and_half_a_minute(address: tuple[str, in
     assert (step.event, step.session, step.reply) == (event, None, b"")
 
 
-def test_no_bit_of_the_signed_messages_can_be_changed() -> None:
+def test_no_bit_of_the_signed_messages_can_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake, "ARRIVALS_AT_ONCE", 1000)
     one, other = party(LOW), party(HIGH)
     opening, _ = one.begin(B, other.key.id, 100.0)
     init = one.receive(other.receive(opening.datagram, A, 100.0).reply, B, 100.0).reply
@@ -288,6 +289,7 @@ def test_timeouts_follow_the_round_trips_within_bounds() -> None:
 
 def test_every_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessiontable, "MAX_SESSIONS", 64)
+    monkeypatch.setattr(handshake, "ARRIVALS_AT_ONCE", 1000)
     responder = party(HIGH)
     for number in range(200):
         one = party(SigningKey(sha256(b"many %d" % number).digest()))
@@ -299,6 +301,21 @@ def test_every_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     opener = party(LOW)
     begun = [opener.begin((f"10.1.{n // 250}.{n % 250}", 1), None, 0.0) for n in range(400)]
     assert begun.count(None) == 400 - handshake.MAX_OPENINGS
+
+
+def test_a_subnet_opens_only_so_many_sessions_and_leaves_others_theirs() -> None:
+    responder = party(HIGH)
+
+    def arrive(number: int, address: tuple[str, int], now: float) -> str:
+        one = party(SigningKey(sha256(b"crowd %d" % number).digest()))
+        opening, _ = one.begin(B, None, now)
+        init = one.receive(responder.receive(opening.datagram, address, now).reply, B, now).reply
+        return responder.receive(init, address, now).event
+
+    crowd = [arrive(number, (f"5.9.1.{number % 250}", 1000 + number), 100.0) for number in range(100)]
+    assert crowd.count("hasty") == 100 - handshake.ARRIVALS_AT_ONCE
+    assert arrive(200, ("5.9.2.1", 1), 100.0) == ""
+    assert arrive(201, ("5.9.1.1", 1), 110.0) == "", "it may again after a while"
 
 
 def test_sessions_of_the_table_outlive_those_of_strangers() -> None:

@@ -23,3 +23,12 @@ def subnet(ip: str, port: int) -> str:
     if not address.is_global:
         return str(address)
     return str(ip_network((address, 24 if address.version == 4 else 48), strict=False))
+
+
+@lru_cache(maxsize=1024)
+def is_loopback(ip: str) -> bool:
+    """Whether an address is this machine's own."""
+    try:
+        return ip_address(ip.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

@@ -68,6 +68,8 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_public",
         "_reader",
+        "_seen_partial",
+        "_seen_sizes",
         "_time",
         "_timer",
         "_tls",
@@ -104,6 +106,9 @@ class Connection(asyncio.Protocol):
         self._public = b""
         """The peer's key as TLS proved it."""
         self._reader = FrameReader()
+        self._seen_partial: object = None
+        self._seen_sizes = (0, 0)
+        """What `stuck` saw last: the frame that was begun; its size, and what was unsent."""
         self._out = bytearray()
         self._flushed_id = 0
         """Requests below this id have been handed to the transport."""
@@ -114,8 +119,8 @@ class Connection(asyncio.Protocol):
 
     # --- hooks ------------------------------------------------------------------------------------------------
 
-    def _accepting(self) -> str | None:
-        """An inbound connection came in; the reason to refuse it, if any."""
+    def _accepting(self) -> str:
+        """An inbound connection came in; the reason to refuse it, or empty."""
         raise NotImplementedError
 
     def _frames(self, data: bytes) -> None:
@@ -139,7 +144,7 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         if not self.dialed:
             refusal = self._accepting()
-            if refusal is not None:
+            if refusal:
                 self.fail(refusal, abort=True)
                 return
         self._timer = self.shared.loop.call_later(self.shared.limits.handshake, self._too_slow)
@@ -356,6 +361,28 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
         if self._paused and self._transport.get_write_buffer_size() > self.shared.limits.unsent_bytes:
             self.fail("the peer does not read what it asks for", abort=True)
+
+    @property
+    def half_received(self) -> int:
+        """Bytes of a frame that is not complete yet."""
+        return self._reader.pending_bytes
+
+    def stuck(self, least: float) -> str:
+        """Why the peer is too slow to be served, or empty. Asked again and again, at equal intervals.
+
+        Args:
+            least: bytes by which, since the last time, a frame that was begun must have grown, and what it does not
+                read must have shrunk.
+        """
+        partial, received = self._reader.partial, self._reader.pending_bytes
+        unsent = self._transport.get_write_buffer_size() if self._paused else 0
+        before, (was_received, was_unsent) = self._seen_partial, self._seen_sizes
+        self._seen_partial, self._seen_sizes = partial, (received, unsent)
+        if partial is not None and partial is before and received - was_received < least:
+            return "the peer sends a frame too slowly"
+        if unsent and was_unsent and was_unsent - unsent < least:
+            return "the peer reads too slowly"
+        return ""
 
     @property
     def congested(self) -> bool:

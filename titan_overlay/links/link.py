@@ -20,6 +20,7 @@ from titan_overlay.errors import (
 from titan_overlay.identity.credentials import LINK_BYTES
 from titan_overlay.identity.ids import ID_BYTES, NodeId, node_id
 from titan_overlay.identity.keys import KEY_BYTES
+from titan_overlay.identity.subnets import subnet
 from titan_overlay.links.connection import HELLO, OPEN, State
 from titan_overlay.links.inbound import MAX_CREDIT, Inbound, unexpected
 from titan_overlay.links.requests import MAX_TIMEOUT_MS, TOO_DEEP, Requests, request_id
@@ -46,8 +47,8 @@ class Owner(Protocol):
     shared: Shared
     runner: Runner
 
-    def connected(self, link: "Link") -> str | None:
-        """An inbound connection came in; the reason to refuse it, if any."""
+    def connected(self, link: "Link") -> str:
+        """An inbound connection came in; the reason to refuse it, or empty."""
 
     def admitted(self, link: "Link", peer: Peer) -> Known:
         """The peer is who it should be; what is known of it.
@@ -66,19 +67,22 @@ class Owner(Protocol):
 class Link(Requests):
     """See the module. What is asked over it is in `Requests`; here is who is at the other end, and what it asks."""
 
-    __slots__ = ("_inbound", "_inbound_bytes", "_owner", "opened", "peer")
+    __slots__ = ("_inbound", "_inbound_bytes", "_owner", "opened", "peer", "subnet")
 
     def __init__(self, owner: Owner, tls: Tls | None, expected: NodeId | None) -> None:
         super().__init__(owner.shared, tls, expected)
         self._owner = owner
         self.peer: Peer | None = None
+        self.subnet = ""
+        """Of an inbound link: where it comes from."""
         self.opened: asyncio.Future[Link] = self.shared.loop.create_future()
         self._inbound: dict[int, Inbound] = {}
         self._inbound_bytes = 0
 
     # --- life -------------------------------------------------------------------------------------------------
 
-    def _accepting(self) -> str | None:
+    def _accepting(self) -> str:
+        self.subnet = subnet(*self._address())
         return self._owner.connected(self)
 
     def _greet(self) -> None:
@@ -118,6 +122,11 @@ class Link(Requests):
         """Ask whether the peer lives; anything it sends is an answer."""
         self.probed = True
         self._write(_PING, 0, None)
+
+    @property
+    def known_peer(self) -> bool:
+        """The peer has said who it is."""
+        return self.peer is not None
 
     @property
     def quiet(self) -> bool:
@@ -211,9 +220,16 @@ class Link(Requests):
             send.timeout_ms = MAX_TIMEOUT_MS
         size = len(payload)
         limits = shared.limits
+        wait = self.known.messages.take(1 + size // limits.message_bytes, self.heard)
+        if wait:
+            shared.counters.overloaded += 1
+            why = f"one peer may send {limits.messages_per_second:g} messages a second here (messages_per_peer)"
+            self.write_error(id, Overloaded(why, retry_after=wait))
+            return
         if len(inbound) >= limits.requests_per_peer or self._inbound_bytes + size > limits.request_bytes_per_peer:
             shared.counters.overloaded += 1
-            self.write_error(id, Overloaded(f"{len(inbound)} requests of yours are under way here", retry_after=0.1))
+            why = f"{len(inbound)} requests of yours are under way here, as many as may be (requests_per_peer_max)"
+            self.write_error(id, Overloaded(why, retry_after=0.1))
             return
         shared.counters.requests_received += 1
         self.used = self.heard

@@ -6,20 +6,26 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
 from titan_overlay.ambient import Ambient
+from titan_overlay.buckets import Bucket
 from titan_overlay.errors import DeadlineExceeded, Forbidden, LinkError
 from titan_overlay.identity.contacts import IPV4, IPV6, Address, Contact, family, format_address
 from titan_overlay.identity.ids import NodeId, PoolId
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.subnets import is_loopback
 from titan_overlay.links.connection import OPEN
+from titan_overlay.links.gate import Gate
 from titan_overlay.links.link import Link
 from titan_overlay.links.runner import Runner
 from titan_overlay.links.shared import PROTOCOL_VERSION, Counters, Handler, Known, Limits, Peer, Shared
+from titan_overlay.links.sweep import sweep
 from titan_overlay.links.tls import Tls, TlsContexts
 from titan_overlay.wire.messages import Hello
 
 __all__ = ["Counters", "Handler", "Limits", "Links", "Peer"]
 
 _MAX_KNOWN = 4096
+NO_LIMIT = 1e12
+"""Messages a second."""
 
 
 class _NoConnectionError(Exception):
@@ -75,8 +81,7 @@ class Links:
         """All that are not closed, oldest first."""
         self._dials: dict[NodeId, asyncio.Task[Link]] = {}
         self._known: OrderedDict[NodeId, Known] = OrderedDict()
-        self._half_open = 0
-        self._inbound_links = 0
+        self.gate = Gate(self.limits, self.counters)
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -294,43 +299,20 @@ class Links:
 
     # --- what links ask of their owner ------------------------------------------------------------------------
 
-    def connected(self, link: Link) -> str | None:
-        limits = self.limits
-        refusal = None
-        if self._closed:
-            refusal = "this node is closing"
-        elif self._inbound_links >= limits.inbound_links and not self._make_room():
-            refusal = "too many links"
-        if refusal is None and self._half_open >= limits.half_open:
-            # Refusing newcomers would let somebody who connects and says nothing lock everybody else out.
-            self.counters.links_refused += 1
-            silent = next(each for each in self._links if not each.dialed and each.peer is None)
-            silent.fail("too many half-open links; it was the oldest", abort=True)
-        # Counted even when refused: `closed` takes it off again.
-        self._half_open += 1
-        self._inbound_links += 1
+    def connected(self, link: Link) -> str:
+        refusal = "this node is closing" if self._closed else self.gate.arrived(link, self._loop.time())
         self._links[link] = None
-        if refusal is not None:
-            self.counters.links_refused += 1
         self._sweep_later()
         return refusal
 
-    def _make_room(self) -> bool:
-        """End the inbound link that has been without use for longest."""
-        quiet = [link for link in self._links if not link.dialed and link.state is OPEN and link.quiet]
-        if not quiet:
-            return False
-        min(quiet, key=lambda link: link.used).fail("this node has too many links; it was the longest unused")
-        return True
-
     def admitted(self, link: Link, peer: Peer) -> Known:
-        known = self._remember(peer.id)
+        known = self._remember(peer)
         reason = self._admit(peer) if link.dialed else self._reason_to_refuse(peer, known)
         if reason is not None:
             self.counters.links_refused += 1
             raise Forbidden(reason)
         if not link.dialed:
-            self._half_open -= 1
+            self.gate.admitted(link)
             self.counters.links_accepted += 1
         mine = [other for other in self._links if other.peer is not None and other.peer.id == peer.id]
         if len(mine) >= self.limits.links_per_peer:
@@ -347,10 +329,12 @@ class Links:
             return "the peer broke the protocol too often; it may try again in a minute"
         return self._admit(peer)
 
-    def _remember(self, id: NodeId) -> Known:
-        known = self._known.get(id)
+    def _remember(self, peer: Peer) -> Known:
+        id, known = peer.id, self._known.get(peer.id)
         if known is None:
-            known = self._known[id] = Known()
+            # What programs of this machine ask for is its user's own business.
+            rate = NO_LIMIT if is_loopback(peer.ip) else self.limits.messages_per_second
+            known = self._known[id] = Known(Bucket(rate, 2 * rate, self._loop.time()))
             if len(self._known) > _MAX_KNOWN:
                 self._known.popitem(last=False)
         else:
@@ -373,10 +357,7 @@ class Links:
 
     def closed(self, link: Link, *, broken: bool) -> None:
         self._links.pop(link, None)
-        if not link.dialed:
-            self._inbound_links -= 1
-            if link.peer is None:
-                self._half_open -= 1
+        self.gate.gone(link)
         self._replace(link)
         if broken and link.peer is not None:
             known = link.known
@@ -406,20 +387,7 @@ class Links:
 
     def _sweep(self) -> None:
         self._sweeper = None
-        limits, now = self.limits, self._loop.time()
-        for link in list(self._links):
-            if link.state is not OPEN:
-                continue
-            if link.leaving_since is not None:
-                if link.quiet:
-                    link.fail("it was no longer used")
-            elif (link.in_flight or link.probed) and now - link.heard > limits.probe:
-                if link.probed:
-                    link.fail("the peer has fallen silent", abort=True)
-                else:
-                    link.ping()
-            elif link.quiet and now - max(link.used, link.heard) > limits.idle:
-                link.leave()
+        sweep(list(self._links), self.limits, self._loop.time())
         self._sweep_later()
 
     # --- what is known ----------------------------------------------------------------------------------------

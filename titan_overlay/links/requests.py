@@ -35,7 +35,8 @@ class Requests(Connection):
 
     def __init__(self, shared: Shared, tls: Tls | None, expected: NodeId | None) -> None:
         super().__init__(shared, tls, expected)
-        self.known = Known()
+        self.known: Known
+        """Set when the peer has said who it is."""
         self.used = self.heard
         """When the last request began, in either direction."""
         self._calls: dict[int, asyncio.Future[bytes]] = {}

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from titan_overlay.buckets import Bucket
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.links.deadlines import Deadlines
 from titan_overlay.wire.messages import Hello, Send
@@ -37,12 +38,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     inbound_links: int = 1024
     links_per_peer: int = 16
     """Two that dial each other at once get two links, and several programs may share one user's key."""
+    arrivals_per_second: float = 5.0
+    arrivals_at_once: int = 64
+    """Inbound connections of one subnet: each costs a TLS handshake."""
     requests_per_peer: int = 1024
     """Requests of one link that wait or run here; the next gets `Overloaded`."""
     request_bytes_per_peer: int = 32 << 20
     """Their bodies together, likewise."""
+    messages_per_second: float = 2000.0
+    """Requests of one peer on another machine; twice as many at once. Above it `Overloaded`."""
+    message_bytes: int = 16 << 10
+    """A request of more counts as several."""
     unsent_bytes: int = 16 << 20
     """A peer that asks on and does not read what it asked for is cut off."""
+    progress: float = 4096.0
+    """Bytes a second by which a frame that has begun must grow, and what waits to be read by the peer must shrink."""
+    half_sent_bytes: int = 64 << 20
+    """Frames that have begun and are not complete, over all links; above it the largest is given up."""
     idle: float = 300.0
     """A link without requests for this long says goodbye."""
     probe: float = 5.0
@@ -96,9 +108,11 @@ class Counters:
 class Known:
     """What is remembered of a peer across its links."""
 
-    __slots__ = ("latency", "shunned_until", "strikes")
+    __slots__ = ("latency", "messages", "shunned_until", "strikes")
 
-    def __init__(self) -> None:
+    def __init__(self, messages: Bucket) -> None:
+        self.messages = messages
+        """What it may still ask for."""
         self.latency: float | None = None
         self.strikes = 0
         self.shunned_until = 0.0

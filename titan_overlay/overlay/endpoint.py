@@ -216,7 +216,8 @@ class Endpoint(KademliaProtocol):
     def claims(self, session: Session, address: Address, size: int) -> None:
         """In a request of `size` bytes the peer says that it has this address as well: asked there, it must answer."""
         least = PUBLIC if is_public(session.address[0]) else PRIVATE
-        if family(address[0]) in self.transports and address[1] and reach(address[0]) >= least:
+        other = family(address[0]) != family(session.address[0]) and family(address[0]) in self.transports
+        if other and address[1] and reach(address[0]) >= least:
             session.unproven = None
             self._from_elsewhere(session, address, size)
 

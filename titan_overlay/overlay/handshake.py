@@ -48,11 +48,13 @@ import struct
 from collections.abc import Callable
 from hmac import compare_digest
 
+from titan_overlay.buckets import Buckets
 from titan_overlay.errors import Forbidden
 from titan_overlay.identity.contacts import pack_address, unpack_address
 from titan_overlay.identity.ids import NodeId, PoolId, node_id
 from titan_overlay.identity.keys import SIGNATURE_BYTES, Ephemeral, SigningKey, verify
 from titan_overlay.identity.rights import Rights
+from titan_overlay.identity.subnets import subnet
 from titan_overlay.overlay.bodies import contact
 from titan_overlay.overlay.openings import Opening, Step
 from titan_overlay.overlay.packets import (
@@ -97,6 +99,8 @@ from titan_overlay.overlay.sessions import Session
 from titan_overlay.overlay.sessiontable import SessionTable
 
 MAX_OPENINGS = 256
+ARRIVALS_PER_SECOND, ARRIVALS_AT_ONCE = 5.0, 64
+"""Sessions that one subnet may open: each costs two signatures, and a place that others could have."""
 
 
 class Handshakes(SessionTable):
@@ -121,6 +125,7 @@ class Handshakes(SessionTable):
         """By nonce."""
         self._opening_to: dict[tuple[tuple[str, int], bytes | None], Opening] = {}
         self._epochs: tuple[Epoch, ...] = ()
+        self._arrivals: Buckets[str] = Buckets(ARRIVALS_PER_SECOND, ARRIVALS_AT_ONCE)
 
     @property
     def pool(self) -> PoolId | None:
@@ -309,6 +314,8 @@ class Handshakes(SessionTable):
             return Step(reply=repeated)
         if self.is_shunned(peer, now) or peer == self.key.id:
             return Step("shunned")
+        if self._arrivals.take(subnet(*address), 1, now):
+            return Step("hasty")
         if role == SERVING and not self.rights.may_serve(peer):
             return Step("not_admitted", reply=self._refusal(nonce, UNSOLVED))
         own = self._opening_with(peer, address)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
-from titan_overlay.errors import BadMessage, LinkError, RemotableError, RemoteError, WireError, from_wire
+from titan_overlay.errors import BadMessage, LinkError, Overloaded, RemotableError, RemoteError, WireError, from_wire
 from titan_overlay.identity.contacts import PACKED_BYTES, Address, Contact, unpack_address
 from titan_overlay.overlay.bodies import MAX_BODY
 from titan_overlay.overlay.calls import Await, Call, Caller, Handler, refusal
@@ -17,6 +17,7 @@ from titan_overlay.overlay.sessions import (
     REFUSAL,
     REPLY,
     REQUEST,
+    REQUESTS_PER_SECOND,
     SERVING,
     TAG_BYTES,
     Session,
@@ -78,6 +79,10 @@ class OverlayProtocol(Endpoint):
         handler = self._handlers.get(data[15:end])
         flags = self.serving_flag | purpose << PURPOSE_SHIFT
         try:
+            wait = session.requests.take(1, session.heard)
+            if wait:
+                self.traffic.count("overloaded")
+                raise Overloaded(f"one peer may ask {REQUESTS_PER_SECOND:g} times a second here", retry_after=wait)
             if handler is None:
                 raise BadMessage(f"no method {data[15:end]!r} here")
             reply = session.seal(REPLY | flags, call_id, handler(session.contact, data[end:-TAG_BYTES]))

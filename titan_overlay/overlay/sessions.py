@@ -12,7 +12,9 @@ import struct
 from hashlib import blake2b
 from hmac import compare_digest
 
+from titan_overlay.buckets import Bucket
 from titan_overlay.identity.contacts import Address, Contact
+from titan_overlay.identity.subnets import is_loopback
 
 DATA = 0x10
 """First byte of a datagram inside a session; those of the handshake are in `handshake.py`."""
@@ -27,6 +29,10 @@ SERVING = 0x08
 """Flag: the sender takes part in routing tables."""
 PURPOSE_SHIFT = 4
 """The high four bits of the flags: which account the traffic belongs to (see `traffic.py`)."""
+
+REQUESTS_PER_SECOND = 500.0
+"""Of one peer on another machine; four times as many at once. Above it, it is refused."""
+NO_LIMIT = 1e12
 
 WINDOW_BITS = 64
 REKEY_SECONDS = 12 * 3600.0
@@ -56,6 +62,7 @@ class Session:
         "mentioned",
         "receive_id",
         "receive_key",
+        "requests",
         "round_trip",
         "second",
         "send_id",
@@ -89,6 +96,9 @@ class Session:
         self.receive_id, self.receive_key = receive_id, receive_key
         self.serving, self.credentials = serving, credentials
         self.born = self.heard = now
+        rate = NO_LIMIT if is_loopback(contact.ip) else REQUESTS_PER_SECOND
+        self.requests = Bucket(rate, 4 * rate, now)
+        """What the peer may still ask for."""
         self.sent = 0
         self.highest = 0
         self.window = 0

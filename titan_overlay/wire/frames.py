@@ -110,6 +110,11 @@ class FrameReader:
         """Bytes of the frame that is not complete yet."""
         return self._have
 
+    @property
+    def partial(self) -> object:
+        """The frame that is not complete yet: the same thing until it is, then another. None: there is none."""
+        return self._parts[0] if self._parts else None
+
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that these bytes complete, in order, each cut (and expanded) when it is asked for.
 

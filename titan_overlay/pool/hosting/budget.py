@@ -3,8 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Generator
-from functools import lru_cache
-from ipaddress import ip_address
 from typing import Any
 
 Reply = bytes | AsyncIterator[bytes]
@@ -89,15 +87,6 @@ class Upload:
             if wait > 0:
                 await asyncio.sleep(wait)
             yield item
-
-
-@lru_cache(maxsize=1024)
-def is_loopback(ip: str) -> bool:
-    """Whether an address is this machine's own: what goes there costs no upload."""
-    try:
-        return ip_address(ip.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
 
 
 class _Paced(Coroutine[Any, Any, Reply]):
