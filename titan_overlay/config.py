@@ -82,7 +82,10 @@ class NodeConfig:
     """Room on disk for the replicas, cache and bundles of others. At the limit the node holds no more."""
 
     max_cpu: Annotated[float, number_in(0.01, 4096)] = 0.5
-    """CPU-seconds a second, worker processes included, measured over 10 s; above it new messages get `Overloaded`."""
+    """CPU-seconds a second, worker processes included, measured over 10 s; above it who used most gets `Overloaded`."""
+
+    worker_bytes: Annotated[int, bytes_in(64 * MIB, 2**62)] = GIB
+    """Address space of the worker process of one object; a handler that asks for more gets MemoryError."""
 
     max_upload: Annotated[int, parse_rate] = 1_000_000
     """Bytes per second that this node sends, over all links."""
@@ -143,7 +146,7 @@ class NodeConfig:
     """Links that one subnet (a /24, a /48) may open a second, 64 at once; others wait at its own cost."""
 
     messages_per_peer: Annotated[float, number_in(1, 1_000_000)] = 2000.0
-    """Messages a second of one peer on another machine, twice as many at once; each 16 KiB of a message count as one."""
+    """Messages a second of one peer on another machine, twice as many at once. Each 16 KiB of one count as one."""
 
     requests_per_peer_max: Annotated[int, whole_in(1, 65_536)] = 1024
     """Requests on one peer's link that are in work at once; above it that peer gets `Overloaded`."""

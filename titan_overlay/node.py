@@ -236,7 +236,7 @@ class Node(Member):
             blobs=self.blobs,
             bundles=BundleLoader(trusted, self.overlay.pool),
             makers={
-                "service": lambda code, descriptor, object_id, sources: runner_of(*code),
+                "service": lambda code, *_: runner_of(*code, worker_bytes=self.config.worker_bytes),
                 "mutable": self.groups.runner,
             },
             grants=self.grants,
@@ -321,7 +321,7 @@ class Node(Member):
         budget = Cpu(self.config.max_cpu)
         loop = asyncio.get_running_loop()
         while True:
-            self.host.busy = budget.sample(loop.time(), cpu_seconds())
+            self.host.judge(budget.sample(loop.time(), cpu_seconds()), 1.0)
             await asyncio.sleep(1.0)
 
     # ---- stop ------------------------------------------------------------------------------------------------

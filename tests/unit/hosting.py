@@ -29,6 +29,7 @@ KEY = SigningKey(bytes(32))
 POOL = PoolId(KEY.public)
 AMBIENT = Ambient(lambda: 1e9, Random(1), lambda n: b"\xab" * n)
 ALICE = Sender(KEY.id, KEY.public)
+BOB = Sender(SigningKey(b"b" * 32).id, SigningKey(b"b" * 32).public)
 
 
 def descriptor_of(name: str, **policy: Any) -> Signed[Descriptor]:
@@ -43,10 +44,10 @@ class Bench:
         self.object_id = names.object_id(POOL, "it")
         self.host.add(descriptor_of("it"), ServiceRunner(instance))
 
-    def begin(self, message: Any, timeout: float = 10.0, **options: Any) -> Any:
+    def begin(self, message: Any, timeout: float = 10.0, sender: Sender = ALICE, **options: Any) -> Any:
         type_name, body = encode_message(message)
         deadline = asyncio.get_running_loop().time() + timeout
-        return self.host.begin(ALICE, self.object_id, type_name, body, deadline=deadline, **options)
+        return self.host.begin(sender, self.object_id, type_name, body, deadline=deadline, **options)
 
     async def ask(self, message: Any, timeout: float = 10.0, **options: Any) -> Any:
         begun = self.begin(message, timeout, **options)

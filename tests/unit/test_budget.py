@@ -11,7 +11,7 @@ import pytest
 
 from titan_overlay.cli.daemon import running_children_seconds
 from titan_overlay.identity.subnets import is_loopback
-from titan_overlay.pool.hosting.budget import SMALL_BYTES, Cpu, Upload
+from titan_overlay.pool.hosting.budget import SMALL_BYTES, Cpu, Shares, Upload
 
 
 def test_cpu_within_the_budget_is_fine() -> None:
@@ -83,3 +83,56 @@ async def test_a_paced_answer_that_is_called_off_before_it_began_leaves_nothing_
     begun = Upload(1000).pace(answer())
     assert not isinstance(begun, bytes)
     begun.close()  # a coroutine that is never awaited would be a warning, and so a failure
+
+
+# ---- shares ----------------------------------------------------------------------------------------------------
+
+ALICE, BOB, CAROL, DAVE = (bytes([number]) for number in range(4))
+X, Y = b"x", b"y"
+
+
+def spent(*uses: tuple[bytes, bytes, float]) -> Shares:
+    shares = Shares()
+    for object_id, sender, seconds in uses:
+        shares.spend(object_id, sender, seconds)
+    return shares
+
+
+def test_nobody_is_refused_while_there_is_budget() -> None:
+    shares = spent((X, ALICE, 100.0))
+    shares.judge(False, 1.0)
+    assert not shares.refuses(X, ALICE)
+
+
+def test_who_used_most_is_refused_first_and_the_others_of_the_same_object_are_not() -> None:
+    shares = spent((X, ALICE, 5.0), (X, BOB, 0.1), (Y, CAROL, 0.1))
+    shares.judge(True, 1.0)
+    assert shares.refuses(X, ALICE) and shares.refuses(Y, ALICE)
+    assert not shares.refuses(X, BOB) and not shares.refuses(Y, CAROL)
+    assert not shares.refuses(X, DAVE), "whoever comes now has used nothing"
+
+
+def test_then_objects_that_used_most_and_in_the_end_everybody() -> None:
+    shares = Shares(window=10.0)
+    for second in range(1, 31):
+        for number in range(100):
+            shares.spend(X if number else Y, b"%d" % number, 0.01)
+        shares.judge(True, 1.0)
+        assert shares.refuses(X, DAVE) == (second > 10)
+        assert shares.refuses(Y, DAVE) == (second > 20)
+
+
+def test_where_nobody_is_to_blame_all_are_refused() -> None:
+    shares = Shares()
+    shares.judge(True, 1.0)
+    assert shares.refuses(X, ALICE)
+
+
+def test_what_was_used_is_forgotten_and_what_is_remembered_is_bounded() -> None:
+    shares = spent((X, ALICE, 5.0))
+    for _ in range(200):
+        shares.judge(False, 1.0)
+    assert not shares._senders and not shares._objects
+    for number in range(10_000):
+        shares.spend(X, b"%d" % number, 1.0)
+    assert len(shares._senders) == 4096

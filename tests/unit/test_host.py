@@ -146,7 +146,7 @@ async def test_a_sender_without_the_right_to_call() -> None:
 
 async def test_a_host_whose_budget_is_used_up_takes_no_messages_for_services() -> None:
     bench = Bench(Many())
-    bench.host.busy = "the CPU budget of the operator is used up"
+    bench.host.judge("the CPU budget of the operator is used up", 1.0)
     with pytest.raises(Overloaded, match="CPU budget"):
         bench.begin("x")
     assert codec.decode(bench.begin(Ping()), Pong)

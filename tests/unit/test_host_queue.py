@@ -7,6 +7,7 @@ import pytest
 
 from tests.unit.hosting import (
     ALICE,
+    BOB,
     Bench,
     Many,
     Serial,
@@ -53,6 +54,21 @@ async def test_a_full_mailbox_refuses_and_says_when_to_come_back() -> None:
     assert (stats.running, stats.waiting, stats.refused) == (1, 2, 1)
     serial.gate.set()
     assert await asyncio.gather(*waiting) == ["0", "1", "2"]
+
+
+async def test_a_sender_that_fills_the_mailbox_gives_a_place_to_another() -> None:
+    serial = Serial()
+    bench = Bench(serial)
+    first, second, third = (asyncio.ensure_future(bench.ask(f"{n}".encode())) for n in range(3))
+    await until(lambda: serial.begun and bench.host.get(bench.object_id).calls.mailbox.waiting == 2)
+    other = asyncio.ensure_future(bench.ask(b"other", sender=BOB))
+    with pytest.raises(Overloaded, match="mailbox_size"):
+        await third
+    with pytest.raises(Overloaded):
+        bench.begin(b"once more", sender=BOB)
+    serial.gate.set()
+    assert await asyncio.gather(first, second, other) == ["0", "1", "other"]
+    assert (await bench.stats()).refused == 2
 
 
 async def test_a_message_whose_time_runs_out_while_it_waits_is_never_handled() -> None:

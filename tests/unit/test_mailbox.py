@@ -37,6 +37,21 @@ def test_the_advice_is_neither_at_once_nor_never(mean: float, after: float) -> N
     assert refusal.value.retry_after == after
 
 
+def test_the_sender_with_most_waiting_gives_a_place_to_others_until_all_have_as_many() -> None:
+    turned_away: list[str] = []
+    box: Mailbox[str] = Mailbox(size=4, concurrency=1, turn_away=lambda item, why: turned_away.append(item))
+    for item in ("runs", "a1", "a2", "a3", "a4"):
+        box.arrive(item, "alice")
+    assert not box.arrive("b1", "bob")
+    assert not box.arrive("b2", "bob")
+    assert turned_away == ["a4", "a3"], "the newest go first"
+    for sender in ("alice", "bob"):
+        with pytest.raises(Overloaded):
+            box.arrive("more", sender)
+    assert not box.arrive("c1", "carol")
+    assert [box.leave() for _ in range(4)] == ["a1", "b1", "b2", "c1"]
+
+
 def test_one_who_gives_up_waiting_makes_room() -> None:
     box: Mailbox[str] = Mailbox(size=1, concurrency=1)
     box.arrive("runs")

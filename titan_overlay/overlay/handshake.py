@@ -231,7 +231,7 @@ class Handshakes(SessionTable):
             return Step("malformed")
         # Read before anything is over: what cannot be read opens nothing, and leaves nobody waiting.
         observed = unpack_address(seen[:seen_size])
-        peer = contact(node_id(public), address)
+        peer = contact(node_id(public), *address)
         secret = opening.ephemeral.agree(ephemeral)
         if secret is None:
             return self._failed(opening, NOT_ADMITTED, b"")

@@ -48,7 +48,7 @@ class Forge(Attack):
         invented = []
         for turn in range(min(INVENTED, count)):
             node = NodeId(target[:-2] + bytes((turn,)) + self.liar.random.randbytes(1))
-            invented.append(bodies.contact(node, (f"203.0.{self.liar.random.randrange(256)}.{turn + 1}", 4747)))
+            invented.append(bodies.contact(node, f"203.0.{self.liar.random.randrange(256)}.{turn + 1}", 4747))
         return [*invented, *self.gang.nearest(target, count - len(invented), asker.id)]
 
     def _records(self, known: Known) -> list[bytes]:

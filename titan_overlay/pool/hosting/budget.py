@@ -1,4 +1,4 @@
-"""What a volunteer's machine gives: limits on CPU time and on bytes sent."""
+"""What a volunteer's machine gives: limits on CPU time and on bytes sent, and who is turned away at the limit."""
 
 import asyncio
 from collections import deque
@@ -9,6 +9,58 @@ Reply = bytes | AsyncIterator[bytes]
 
 SMALL_BYTES = 4096
 """Answers up to this size are charged but never wait: they are what keeps the pool together."""
+
+
+USERS_MAX = 4096
+FORGOTTEN_SECONDS = 1e-4
+"""Less CPU time than that is nobody's fault."""
+
+
+class Shares:
+    """Who uses the CPU: the time of handlers by sender and by object, over about `window` seconds.
+
+    When the budget is used up, those who used at least as much as the average are refused: first senders; when that has
+    not helped for `window` seconds, the messages to such objects as well; then everybody's.
+    """
+
+    def __init__(self, window: float = 10.0) -> None:
+        self._window = window
+        self._senders: dict[bytes, float] = {}
+        self._objects: dict[bytes, float] = {}
+        self._busy_for = 0.0
+        self._hogs: frozenset[bytes] = frozenset()
+        self._everybody = False
+
+    def spend(self, object_id: bytes, sender: bytes, seconds: float) -> None:
+        """A handler of this object has kept the loop busy for this sender."""
+        for used, key in ((self._senders, sender), (self._objects, object_id)):
+            if key in used:
+                used[key] += seconds
+            elif len(used) < USERS_MAX:
+                used[key] = seconds
+
+    def judge(self, busy: bool, seconds: float) -> None:
+        """To be called every second or so: whether the budget is used up, and the time since the last call."""
+        self._busy_for = self._busy_for + seconds if busy else 0.0
+        objects = _most(self._objects) if self._busy_for > self._window else []
+        self._hogs = frozenset([*_most(self._senders), *objects]) if busy else frozenset()
+        self._everybody = busy and (not self._hogs or self._busy_for > 2 * self._window)
+        fade = max(0.0, 1 - seconds / self._window)
+        self._senders, self._objects = _faded(self._senders, fade), _faded(self._objects, fade)
+
+    def refuses(self, object_id: bytes, sender: bytes) -> bool:
+        """Whether a message is one of those that made the budget run out."""
+        return self._everybody or sender in self._hogs or object_id in self._hogs
+
+
+def _most(used: dict[bytes, float]) -> list[bytes]:
+    """Those who used at least as much as the average."""
+    average = sum(used.values()) / len(used) if used else 0.0
+    return [key for key, seconds in used.items() if seconds >= 0.999 * average]  # those who are equal are no less
+
+
+def _faded(used: dict[bytes, float], share: float) -> dict[bytes, float]:
+    return {key: seconds * share for key, seconds in used.items() if seconds * share > FORGOTTEN_SECONDS}
 
 
 class Cpu:

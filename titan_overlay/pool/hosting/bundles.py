@@ -26,6 +26,7 @@ from titan_overlay.pool.hosting.packing import (
 from titan_overlay.pool.hosting.runner import Body, Runner, ServiceRunner
 from titan_overlay.pool.hosting.workers import ProcessRunner
 from titan_overlay.pool.questions import MessageSchema
+from titan_overlay.values import GIB
 
 __all__ = ["BUNDLE_BYTES_MAX", "BundleLoader", "Code", "Source", "bundle_id", "load", "pack", "runner_of", "sign"]
 
@@ -39,14 +40,17 @@ class Code(NamedTuple):
     origin: Origin
 
 
-def runner_of(cls: type, origin: Origin) -> Runner:
+def runner_of(cls: type, origin: Origin, *, worker_bytes: int = GIB) -> Runner:
     """A new service of this class, run the way the class asks for.
+
+    Args:
+        worker_bytes: address space of a worker process, where it asks for one.
 
     Raises:
         RemoteError: its constructor raised.
     """
     if service_type(cls).isolation == "process":
-        return ProcessRunner(cls, origin)
+        return ProcessRunner(cls, origin, memory_bytes=worker_bytes)
     try:
         instance = cls()
     except Exception as why:

@@ -5,14 +5,17 @@ ignores its cancellation; its place in the mailbox stays taken until it really e
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, DeadlineExceeded, Overloaded, RemotableError, RemoteError, Unavailable
+from titan_overlay.identity.ids import NodeId
 from titan_overlay.pool.context import Context
 from titan_overlay.pool.hosting.mailbox import Counters, Mailbox
+from titan_overlay.pool.hosting.measured import measured
 
 Reply = bytes | AsyncIterator[bytes]
 Begun = bytes | Awaitable[Reply] | AsyncIterator[bytes]
@@ -26,9 +29,19 @@ _LOG = logging.getLogger("titan_overlay.object")
 class Calls:
     """The calls of one object at this holder."""
 
-    def __init__(self, name: str, size: int, concurrency: int, reply_bytes: int, ambient: Ambient) -> None:
+    def __init__(
+        self,
+        name: str,
+        size: int,
+        concurrency: int,
+        reply_bytes: int,
+        ambient: Ambient,
+        spend: Callable[[NodeId, float], None] = lambda sender, seconds: None,
+    ) -> None:
         self.name = name
-        self.mailbox: Mailbox[_Call | _Stream] = Mailbox(size, concurrency)
+        self.spend = spend
+        """Told of the time that handlers kept the loop busy, and for whom."""
+        self.mailbox: Mailbox[_Call | _Stream] = Mailbox(size, concurrency, self._turn_away)
         self.counters = Counters()
         self.reply_bytes = reply_bytes
         self._ambient = ambient
@@ -43,7 +56,7 @@ class Calls:
         call = _Call(self, begin, type, context)
         self._active.add(call)
         try:
-            turn = self.mailbox.arrive(call, self.counters.mean_seconds)
+            turn = self.mailbox.arrive(call, context.sender.id, self.counters.mean_seconds)
         except Overloaded:
             self.counters.refused += 1
             call.reply.cancel()
@@ -51,6 +64,10 @@ class Calls:
         if turn:
             call.begin()
         return call.reply
+
+    def _turn_away(self, call: "_Call | _Stream", why: Overloaded) -> None:
+        """One that waited gives its place to another sender's."""
+        call.turned_away(why)
 
     def stream(self, items: AsyncIterator[bytes], type: str, context: Context) -> AsyncIterator[bytes]:
         """The same for a stream: it takes its place in the mailbox when its first item is asked for."""
@@ -142,7 +159,7 @@ class _Call:
         begun: Begun | None = None
         try:
             begun = self._begin()
-            return await begun if isinstance(begun, Awaitable) else begun
+            return await self._measured(begun) if isinstance(begun, Awaitable) else begun
         except BaseException as why:  # SystemExit in a handler must not stop the node
             task = asyncio.current_task()
             if isinstance(why, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -150,6 +167,15 @@ class _Call:
             if isinstance(why, RemotableError) and begun is not None:
                 why.maybe_executed = True  # whatever it says: the handler had begun to work
             return why
+
+    def _measured(self, work: Awaitable[Reply]) -> Awaitable[Reply]:
+        return measured(work, self._loop.time, functools.partial(self._calls.spend, self._context.sender.id))
+
+    def turned_away(self, why: Overloaded) -> None:
+        """It was still waiting."""
+        self._calls.counters.refused += 1
+        if not self.reply.done():
+            self.reply.set_exception(why)
 
     def _ended(self, task: "asyncio.Task[Reply | BaseException]") -> None:
         """The handler has ended, in time or not: its place is free."""
@@ -259,7 +285,8 @@ class _Stream:
             async with asyncio.timeout_at(self._context.deadline) as self._timeout:
                 if self._state == "new":
                     await self._arrive()
-                item = await self._items.__anext__()
+                spend = functools.partial(self._calls.spend, self._context.sender.id)
+                item = await measured(self._items.__anext__(), self._loop.time, spend)
             limit = self._calls.reply_bytes
             if len(item) > limit:
                 raise BadMessage(f"one item of {self._calls.name!r} has {len(item)} bytes, {limit} is the limit")
@@ -283,11 +310,16 @@ class _Stream:
         self._timer = self._loop.call_at(self._context.deadline, self._expire)
         self._state = "waiting"
         self._calls.began(self)
-        if self._calls.mailbox.arrive(self, self._calls.counters.mean_seconds):
+        if self._calls.mailbox.arrive(self, self._context.sender.id, self._calls.counters.mean_seconds):
             self._state = "running"
         else:
             self._turn = self._loop.create_future()
             await self._turn
+
+    def turned_away(self, why: Overloaded) -> None:
+        """It was still waiting."""
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_exception(why)
 
     def _failure(self, why: BaseException) -> RemotableError:
         """Counts what broke the stream. What the consumer learns of it."""

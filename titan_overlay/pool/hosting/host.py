@@ -10,6 +10,7 @@ A *runner* is what stands behind an object: a service's instance (`ServiceRunner
 
 import asyncio
 import contextvars
+import functools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -31,6 +32,7 @@ from titan_overlay.identity.names import object_id as object_id_of
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.pool.context import Context, Outbound, Sender
+from titan_overlay.pool.hosting.budget import Shares
 from titan_overlay.pool.hosting.calls import Calls, Reply
 from titan_overlay.pool.hosting.runner import Body, Runner, ServiceRunner
 from titan_overlay.pool.message import Message
@@ -118,7 +120,8 @@ class Host:
     ) -> None:
         self.limits = limits or Limits()
         self.busy: str = ""
-        """Why services take no messages just now (a budget is used up), or empty."""
+        """Why services take fewer messages just now (a budget is used up), or empty."""
+        self.shares = Shares()
         self._ambient = ambient
         self.pool = pool
         self.holder = holder
@@ -173,6 +176,7 @@ class Host:
             runner.concurrency or limits.concurrency,
             limits.message_bytes,
             self._ambient,
+            functools.partial(self.shares.spend, object_id_of(self.pool, descriptor.value.name)),
         )
         return Resident(descriptor, runner, calls, self._ambient.wall(), limits.message_bytes)
 
@@ -197,6 +201,11 @@ class Host:
 
     def ids(self) -> tuple[ObjectId, ...]:
         return tuple(ObjectId(object_id) for object_id in self._residents)
+
+    def judge(self, busy: str, seconds: float) -> None:
+        """Told every second or so why services should take fewer messages just now (a budget is used up), or ""."""
+        self.busy = busy
+        self.shares.judge(bool(busy), seconds)
 
     def counters(self) -> dict[str, float]:
         """Sums over the objects held now, without the node itself: messages answered, errors, refusals."""
@@ -275,6 +284,9 @@ class Host:
         if self._authorize is not None:  # what an object is, anybody may ask
             self._authorize(sender, resident.descriptor)
         self._check(resident, body, deadline, now, chain)
+        if self.busy and resident.descriptor.value.kind == "service" and self.shares.refuses(object_id, sender.id):
+            resident.calls.counters.refused += 1
+            raise Overloaded(f"this node takes no such messages for services just now: {self.busy}", retry_after=1.0)
         calls = resident.calls
         context = Context(sender, resident.name, bytes(object_id), deadline, now, self._outbound, chain, stream)
         if not calls.mailbox.free and object_id in chain:
@@ -286,8 +298,12 @@ class Host:
                 reply = contextvars.copy_context().run(runner.call, type, body, context)
                 assert isinstance(reply, bytes), f"{runner} calls {type} plain, and it is not"
             except BaseException as why:
-                raise calls.failed(why, type, context, loop.time()) from None
-            return calls.settle(reply, type, context, loop.time())
+                ended = loop.time()
+                calls.spend(sender.id, ended - now)
+                raise calls.failed(why, type, context, ended) from None
+            ended = loop.time()
+            calls.spend(sender.id, ended - now)
+            return calls.settle(reply, type, context, ended)
         if type in runner.streams:
             if not stream:
                 raise BadMessage(f"{resident.name!r} answers {type} with a stream of replies; use stream, not send")
@@ -307,9 +323,6 @@ class Host:
             raise DeadlineExceeded(f"the time for {resident.name!r} had run out when the message arrived")
         if len(chain) > self.limits.chain:
             raise ReentrantCall(f"{len(chain)} objects wait for one another; does this chain of calls go in circles?")
-        if self.busy and resident.descriptor.value.kind == "service":
-            resident.calls.counters.refused += 1
-            raise Overloaded(f"this node takes no messages for services just now: {self.busy}")
 
     def _no_handler(self, resident: Resident, type: str) -> BadMessage:
         takes = ", ".join(sorted(resident.runner.types)) or "nothing of its own"

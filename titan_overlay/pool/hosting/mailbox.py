@@ -2,11 +2,16 @@
 
 arrive -> running < concurrency and nobody waits?  run
           waiting < size?                          wait, first come first served
+          somebody else has two more waiting?      wait, and the newest of who has most gets Overloaded
           else                                     Overloaded(retry_after)
 leave  -> the next who waits runs
+
+So one sender may fill the queue while nobody else comes, and cannot keep others out (longest queue drop: Suter et al.,
+"Buffer management schemes for supporting TCP in gigabit routers with per-flow queueing", 1999).
 """
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from titan_overlay.errors import Overloaded
@@ -44,16 +49,21 @@ class Mailbox(Generic[T]):
     Args:
         size: how many may wait; one more is refused.
         concurrency: how many are handled at once; 1: strictly one after the other.
+        turn_away: told of one that waited and gives its place to another sender's.
     """
 
-    __slots__ = ("_waiting", "concurrency", "running", "size")
+    __slots__ = ("_turn_away", "_waiting", "concurrency", "running", "size")
 
-    def __init__(self, size: int, concurrency: int) -> None:
+    def __init__(
+        self, size: int, concurrency: int, turn_away: Callable[[T, Overloaded], None] = lambda item, why: None
+    ) -> None:
         self.size = size
         self.concurrency = concurrency
         self.running = 0
         """Never above `concurrency`."""
-        self._waiting: deque[T] = deque()
+        self._turn_away = turn_away
+        self._waiting: deque[tuple[T, Hashable]] = deque()
+        """With their senders."""
 
     @property
     def waiting(self) -> int:
@@ -64,7 +74,7 @@ class Mailbox(Generic[T]):
         """Whether one more would be handled at once."""
         return self.running < self.concurrency and not self._waiting
 
-    def arrive(self, item: T, mean_seconds: float = 0.0) -> bool:
+    def arrive(self, item: T, sender: Hashable = None, mean_seconds: float = 0.0) -> bool:
         """True: it runs now, and `leave` must follow. False: it waits, and `leave` of another will return it.
 
         Args:
@@ -78,22 +88,35 @@ class Mailbox(Generic[T]):
             return True
         if len(self._waiting) >= self.size:
             wait = mean_seconds * (len(self._waiting) + 1) / self.concurrency
-            raise Overloaded(
-                f"{len(self._waiting)} messages wait already; try again later",
+            why = Overloaded(
+                f"{len(self._waiting)} messages wait already, as many as may (mailbox_size); try again later",
                 retry_after=min(max(wait, RETRY_SECONDS_MIN), RETRY_SECONDS_MAX),
             )
-        self._waiting.append(item)
+            self._make_room(sender, why)
+        self._waiting.append((item, sender))
         return False
+
+    def _make_room(self, sender: Hashable, why: Overloaded) -> None:
+        counts = Counter(each for _, each in self._waiting)
+        greediest, most = counts.most_common(1)[0]
+        if most < counts[sender] + 2:
+            raise why
+        newest = max(index for index, (_, each) in enumerate(self._waiting) if each == greediest)
+        item, _ = self._waiting[newest]
+        del self._waiting[newest]
+        self._turn_away(item, why)
 
     def leave(self) -> T | None:
         """One is done. The next, which runs from now on, or None."""
         self.running -= 1
         if self._waiting:
             self.running += 1
-            return self._waiting.popleft()
+            return self._waiting.popleft()[0]
         return None
 
     def withdraw(self, item: T) -> None:
         """One that waits no longer wants to be handled."""
-        if item in self._waiting:
-            self._waiting.remove(item)
+        for index, (each, _) in enumerate(self._waiting):
+            if each is item:
+                del self._waiting[index]
+                return
