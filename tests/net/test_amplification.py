@@ -10,6 +10,7 @@ import pytest
 
 from tests.net.test_overlay import POOL, founder, key_of, line_to
 from titan_overlay.identity.contacts import IPV4, pack_address
+from titan_overlay.identity.rights import Rights
 from titan_overlay.overlay import packets
 from titan_overlay.overlay.bodies import FindNode
 from titan_overlay.overlay.endpoint import RESET, RESET_BYTES
@@ -58,14 +59,16 @@ class Stranger:
 
 
 def stranger_party(name: bytes) -> Handshakes:
-    return Handshakes(key_of(int(sha256(name).hexdigest()[:6], 16)), POOL, random.Random(name).randbytes)
+    return Handshakes(
+        key_of(int(sha256(name).hexdigest()[:6], 16)), Rights(POOL), random.Random(name).randbytes, lambda: 1e9
+    )
 
 
 def state_of(node: Overlay) -> list[object]:
     """Sizes of everything that a datagram could make grow."""
     protocol, shakes = node.protocol, node.protocol.handshakes
     return [
-        {name: len(table) for name, table in vars(shakes).items() if isinstance(table, dict)},
+        {name: len(table) for name, table in vars(shakes).items() if isinstance(table, dict | set | list)},
         {name: len(table) for name, table in vars(protocol).items() if isinstance(table, dict)},
         len(shakes._arrivals._buckets),
         len(node.table),
@@ -86,7 +89,7 @@ def first_datagrams() -> dict[str, bytes]:
     party = stranger_party(b"one")
     opening, _ = party.begin(("127.0.0.1", 1), None, 0.0)
     hello = opening.datagram
-    stale = Handshakes(key_of(77), POOL, random.Random(1).randbytes)
+    stale = stranger_party(b"another node")
     cookie = stale.receive(hello, ("127.0.0.1", 9), 0.0).reply
     init = party.receive(cookie, ("127.0.0.1", 1), 0.0).reply
     sealed = HEAD.pack(DATA, b"none", 7, 0, 1) + b"\x04ping" + bytes(16)
@@ -106,6 +109,8 @@ def first_datagrams() -> dict[str, bytes]:
         "challenge in no session": HEAD.pack(DATA, b"none", 7, CHALLENGE, 0) + bytes(24),
         "proof in no session": HEAD.pack(DATA, b"none", 7, PROOF, 0) + bytes(24),
         "reset": bytes((RESET,)) + bytes(RESET_BYTES - 1),
+        "asking for the rules": packets.ASK_FORM.pack(packets.ASK, packets.VERSION, bytes(8)).ljust(packets.ASK_BYTES),
+        "rules": packets.RULES_FORM.pack(packets.RULES, bytes(8)) + bytes(400),
         "one byte": b"\x01",
         "garbage": random.Random(2).randbytes(1200),
     }

@@ -18,6 +18,7 @@ from titan_overlay.config import NodeConfig
 from titan_overlay.errors import ConfigError, LinkError
 from titan_overlay.identity.contacts import IPV4, IPV6, Contact, family, of_addresses
 from titan_overlay.identity.grants import JoinLine
+from titan_overlay.identity.rights import Rights
 from titan_overlay.overlay import udp
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.wire import codec
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.skipif(udp.here(["::"]) == [], reason="this machine has
 
 
 async def overlay_on(number: int, *interfaces: str) -> Overlay:
-    overlay = Overlay(key_of(number), POOL, Ambient.system())
+    overlay = Overlay(key_of(number), Rights(POOL), Ambient.system())
     overlay.set_serving(True)
     await overlay.listen(0, *interfaces)
     overlay.set_dialable(overlay.whereabouts.families)
@@ -107,7 +108,7 @@ def test_an_address_of_all_interfaces_leaves_the_other_family_its_port() -> None
 
     async def both() -> None:
         for _ in range(8):  # until a port is free in both families
-            overlay = Overlay(key_of(0), POOL, Ambient.system())
+            overlay = Overlay(key_of(0), Rights(POOL), Ambient.system())
             try:
                 await overlay.listen(0, "0.0.0.0", "::")
             except OSError:

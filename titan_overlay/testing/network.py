@@ -163,7 +163,9 @@ class MemoryNetwork:
         """The host that a local address means to the running code. OSError: EADDRNOTAVAIL, ENETDOWN."""
         here = self._here.get()
         name = self.resolve(name) if name else None
-        if name is None or name in _LOCAL:
+        if here is not None and name in ("0.0.0.0", "::"):  # noqa: S104 - names, nothing is bound
+            host = self._facing(self.host(here), name)
+        elif name is None or name in _LOCAL:
             host = self.host(here or "127.0.0.1")
         elif here is not None and name not in self._addresses(here):
             raise OSError(errno.EADDRNOTAVAIL, f"this code runs on host {here}, which has no address {name}")
@@ -391,7 +393,7 @@ class MemoryNetwork:
 
     def _facing(self, source: Host, there: str) -> Host:
         """The address of a machine that packets to `there` leave by. OSError: it has none of that family."""
-        if (":" in source.ip) == (":" in there) or there in _LOCAL or there not in self.hosts:
+        if (":" in source.ip) == (":" in there):
             return source
         if source.ip not in self._twins:
             raise OSError(errno.ENETUNREACH, f"host {source.ip} has no address to reach {there} from")
@@ -404,7 +406,9 @@ class MemoryNetwork:
         _refuse_options(options)
         name, local_port = (options.get("local_addr") or (None, 0))[:2]
         there = self.resolve(host or "localhost")
-        source = self._facing(self.local(name), there)
+        source = self.local(name)
+        if there not in _LOCAL:
+            source = self._facing(source, there)
         destination = self.remote(there, source)
         return await connect(self, source, local_port, destination, (str(host), int(port)), protocol_factory)
 
