@@ -395,9 +395,11 @@ class Node(Member):
 
     # ---- what the node object asks -----------------------------------------------------------------------------
 
-    async def take(self, order: Recruit) -> Accepted:
+    async def take(self, order: Recruit, sender: Sender) -> Accepted:
         peer = self.links.peer_of(NodeId(order.source))
-        contact = Contact(peer.id, peer.ip, peer.port) if peer else Contact(self.key.id, "", 0)
+        # Nobody answers for another: neither with a place of its share, nor with its line.
+        asker = peer if peer is not None and self._sender(peer).id == sender.id else None
+        contact = Contact(asker.id, asker.ip, asker.port) if asker else Contact(self.key.id, "", 0)
         return await self.admission.recruit(order, contact, self.keeper.hold)
 
     def may_host(self, descriptor: bytes) -> bytes:

@@ -36,7 +36,7 @@ NEIGHBOURS_MAX = 128
 class NodeActions(Protocol):
     """What the node object needs of the node around it."""
 
-    async def take(self, order: Recruit) -> Accepted: ...
+    async def take(self, order: Recruit, sender: Sender) -> Accepted: ...
     def may_host(self, descriptor: bytes) -> bytes: ...
     async def bury(self, tombstone: bytes) -> str: ...
     def pins(self, order: Pins) -> list[bytes]: ...
@@ -60,9 +60,9 @@ class NodeObject:
     def __init__(self, node: NodeActions) -> None:
         self._node = node
 
-    async def recruit(self, order: Recruit) -> Accepted:
+    async def recruit(self, order: Recruit, ctx: Context) -> Accepted:
         """Take a replica."""
-        return await self._node.take(order)
+        return await self._node.take(order, ctx.sender)
 
     async def may_host(self, order: MayHost) -> bytes:
         """Whether it would take a replica, and with which key it would vote."""

@@ -37,6 +37,7 @@ from titan_overlay.identity.statements import (
     needs_host_grant,
     newer,
 )
+from titan_overlay.identity.subnets import subnet
 from titan_overlay.links.links import Links
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.finding.places import contact_of
@@ -45,6 +46,7 @@ from titan_overlay.pool.hosting.host import Host, Runner
 from titan_overlay.pool.keeping.disk_health import DiskHealth
 from titan_overlay.pool.keeping.graves import Graves
 from titan_overlay.pool.keeping.lifecycle import Pace
+from titan_overlay.pool.keeping.slots import Slots
 from titan_overlay.pool.keeping.supplies import Maker, Supplies
 from titan_overlay.pool.orders import Accepted, Recruit
 from titan_overlay.pool.pins import keep_until, later, pins_at
@@ -56,8 +58,6 @@ log = logging.getLogger("titan")
 OBJECTS_MAX = 20_000
 PINS_KEPT = 64
 """Publishers whose wish to keep the same data is remembered: strangers may all ask, and each costs a row."""
-TAKING_MAX = 8
-"""Replicas taken in at the same time."""
 
 Taken = Callable[[Signed[Descriptor], Sequence[Signed[Advertisement]], ReplicaRow], Awaitable[Accepted]]
 """What the keeper does once a replica is in: looks after it, and advertises it."""
@@ -96,7 +96,7 @@ class Admission:
         self._grants = grants
         self._labels = labels
         self._taking: dict[ObjectId, asyncio.Lock] = {}
-        self._slots = asyncio.Semaphore(TAKING_MAX)
+        self._slots = Slots()
         self._cached: dict[ObjectId, int] = {}
         """Bytes of what is held in passing only."""
         self._buried = Graves(database.tombstones(), database.drop_tombstone)
@@ -169,6 +169,9 @@ class Admission:
     async def recruit(self, order: Recruit, sender: Contact, taken: Taken) -> Accepted:
         """Takes a replica that somebody asks this node to hold.
 
+        Args:
+            sender: who asks, to be asked back for content and code; without an address where that is not known.
+
         Raises:
             RemotableError: why not.
         """
@@ -185,7 +188,7 @@ class Admission:
             self._rights.check_publish(descriptor.public, value.name, value.grant, now)
         lock = self._taking.setdefault(object_id, asyncio.Lock())
         try:
-            async with lock, self._slots:
+            async with lock, self._slots.taken(subnet(sender.ip, sender.port)):
                 self.check(descriptor, object_id)
                 self.disk.check()
                 accepted = await self._take(descriptor, object_id, holders, sender, taken, passing=order.passing)
