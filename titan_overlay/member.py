@@ -155,7 +155,13 @@ class Member:
             places_max=self.config.holder_cache_entries,
         )
         self.router.callers["mutable"] = GroupCaller(
-            self.router.places, self.links, self.host, self.me, self.router.any_holder, self.ambient
+            self.router.places,
+            self.links,
+            self.host,
+            self.user,
+            self.overlay.pool,
+            self.router.any_holder,
+            self.ambient,
         )
         self.recruiter = Recruiter(self.overlay, self.links, self.ambient, self.conduct)
         self.gossip = Gossip(self.overlay, self.links, self.rights, self.ambient, self.spawn)

@@ -7,7 +7,7 @@ request is simply sent again, to whoever leads now, until the deadline.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from titan_overlay.ambient import Ambient
@@ -23,9 +23,11 @@ from titan_overlay.errors import (
     from_wire,
 )
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
+from titan_overlay.identity.keys import SigningKey
 from titan_overlay.links.links import Links
-from titan_overlay.mutable import talk
+from titan_overlay.mutable import proofs, talk
+from titan_overlay.mutable.crowd import Crowds
 from titan_overlay.mutable.requests import OPEN, Reply, Request
 from titan_overlay.mutable.sessions import REPLIES_MAX
 from titan_overlay.pool.context import Sender
@@ -75,14 +77,29 @@ class _Session:
         return min(self._outstanding, default=self._next)
 
 
+Order = Callable[[Place, Message, int, int, int], Awaitable[bytes]]
+"""Has a request ordered, under a session, a sequence and what is settled."""
+
+
 class GroupCaller:
     """The caller of mutable objects."""
 
     any_copy = False
 
     def __init__(
-        self, places: Places, links: Links, host: Host, me: Sender, any_holder: AnyHolder, ambient: Ambient
+        self,
+        places: Places,
+        links: Links,
+        host: Host,
+        key: SigningKey,
+        pool: PoolId,
+        any_holder: AnyHolder,
+        ambient: Ambient,
     ) -> None:
+        self._key = key
+        self._pool = pool
+        me = Sender(key.id, key.public)
+        self._crowds = Crowds(places, links, host, me, pool, ambient)
         self._places = places
         self._links = links
         self._host = host
@@ -101,6 +118,8 @@ class GroupCaller:
         """
         if request.type in HARMLESS:
             return await self._any_holder(place, request)
+        if place.descriptor.value.policy.byzantine:
+            return await self._call_byzantine(place, request)
         if request.read or request.type in place.descriptor.value.idempotent:
             return await self._read(place, request)
         if request.origin is not None:
@@ -108,34 +127,50 @@ class GroupCaller:
             return _value(await self._ask(place, request, talk.FORWARD, codec.encode(forward), _reply))
         if request.once:
             return await self._order(place, request, 0, 0, 0)
-        session = await self._session(place, request)
+        return await self._in_session(place, request, self._order)
+
+    async def _call_byzantine(self, place: Place, request: Message) -> bytes:
+        """Reads are put in order too; replies are believed when more members give the same than can lie."""
+        if request.origin is not None:
+            raise BadMessage(f"{request.origin[0].hex()[:12]} cannot send later to {place.descriptor.value.name!r} yet")
+        if request.once:
+            return await self._order_signed(place, request, 0, 0, 0)
+        return await self._in_session(place, request, self._order_signed)
+
+    async def _in_session(self, place: Place, request: Message, order: Order) -> bytes:
+        session = await self._session(place, request, order)
         sequence = await session.begin()
         try:
-            return await self._order(place, request, session.number, sequence, session.settled)
+            return await order(place, request, session.number, sequence, session.settled)
         except Unavailable:
             self._sessions.pop(request.object_id, None)  # it may be what was forgotten
             raise
         finally:
             session.end(sequence)
 
-    async def _session(self, place: Place, request: Message) -> _Session:
+    async def _session(self, place: Place, request: Message, order: Order) -> _Session:
         """This program's session with the object: opened once, shared by all who wait."""
         known = self._sessions.get(request.object_id)
         if known is None or (known.done() and (known.cancelled() or known.exception() is not None)):
-            known = self._loop.create_task(self._open(place, request))
+            known = self._loop.create_task(self._open(place, request, order))
             known.add_done_callback(lambda done: done.cancelled() or done.exception())  # each who waits sees it
             self._sessions[request.object_id] = known
             while len(self._sessions) > SESSIONS_MAX:
                 self._sessions.popitem(last=False)
         return await asyncio.shield(known)
 
-    async def _open(self, place: Place, request: Message) -> _Session:
-        opening = Message(request.object_id, OPEN, b"", request.deadline, request.chain)
-        return _Session(codec.decode(await self._order(place, opening, 0, 0, 0), int))
+    async def _open(self, place: Place, request: Message, order: Order) -> _Session:
+        opening = Message(request.object_id, OPEN, self._ambient.token_bytes(8), request.deadline, request.chain)
+        return _Session(codec.decode(await order(place, opening, 0, 0, 0), int))
 
     async def _order(self, place: Place, request: Message, session: int, sequence: int, settled: int) -> bytes:
         ordered = Request(self._me.public, session, sequence, settled, request.once, request.type, request.body)
         return _value(await self._ask(place, request, talk.SUBMIT, codec.encode(ordered), _reply))
+
+    async def _order_signed(self, place: Place, request: Message, session: int, sequence: int, settled: int) -> bytes:
+        asked = Request(b"", session, sequence, settled, request.once, request.type, request.body)
+        signed = codec.encode(proofs.sign(asked, self._key, self._pool, request.object_id))
+        return _value(await self._crowds.ask(place, request, signed))
 
     async def _read(self, place: Place, request: Message) -> bytes:
         question = talk.Read(request.type, request.body, stale_ok=request.read == "stale")

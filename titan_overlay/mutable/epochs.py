@@ -87,7 +87,9 @@ def check_confirmation(confirmation: Confirmation, old: Configuration, pool: Poo
         BadMessage: it is no member, it signed something else, or what it signed does not follow.
     """
     start = codec.decode(confirmation.start, Start)
-    _check_follows(start, old)
+    if start.previous != configuration_hash(old):
+        raise BadMessage(f"this does not follow epoch {old.epoch}")
+    check_follows(start.configuration, old)
     if confirmation.member not in old.members:
         raise BadMessage("the signer is no member of the epoch that ends")
     key = old.keys[old.members.index(confirmation.member)]
@@ -96,9 +98,9 @@ def check_confirmation(confirmation: Confirmation, old: Configuration, pool: Poo
     return start
 
 
-def _check_follows(start: Start, old: Configuration) -> None:
-    new = start.configuration
-    if start.previous != configuration_hash(old) or new.epoch != old.epoch + 1:
+def check_follows(new: Configuration, old: Configuration) -> None:
+    """Raises BadMessage: that cannot be the next configuration."""
+    if new.epoch != old.epoch + 1:
         raise BadMessage(f"this is not what follows epoch {old.epoch}")
     check_configuration(new)
     if len(new.members) != len(old.members) or len(set(new.members) - set(old.members)) > 1:

@@ -34,6 +34,7 @@ from titan_overlay.mutable.engine import (
     ReadAsked,
     Ready,
     Received,
+    RequestsWait,
     Send,
     SnapshotInstalled,
     SnapshotTaken,
@@ -41,9 +42,11 @@ from titan_overlay.mutable.engine import (
     TransferAsked,
 )
 from titan_overlay.mutable.epochs import Chain, Charter, Confirmation
+from titan_overlay.mutable.expected import Expected
 from titan_overlay.mutable.feed import Feed
 from titan_overlay.mutable.machine import Machine
 from titan_overlay.mutable.outbox import Outbox
+from titan_overlay.mutable.proofs import Proofs
 from titan_overlay.mutable.requests import Batch, Reply, Request
 from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.states import States
@@ -135,6 +138,11 @@ class Group:
         self.loop = asyncio.get_running_loop()
         self.ambient = ambient
         self.waiting = Waiting(machine.name)
+        self.proofs = Proofs(charter) if charter.byzantine else None
+        """Checks who asked, where members are not believed."""
+        self._expected = Expected(machine.name)
+        self._oldest: object = None
+        self._led = False
         self.succession = Succession(self, key, charter, head.chain)
         self.states = States(self, snapshots, head.checkpoint)
         self._outbox = Outbox(self, deliver)
@@ -161,7 +169,10 @@ class Group:
 
     def begin_epoch(self, configuration: Configuration, checkpoint: Checkpoint) -> None:
         """A new engine and a new log, from a state that is on disk."""
-        self.waiting.send_away(NotHere(f"the members of {self.machine.name!r} have just changed", maybe_executed=True))
+        changed = NotHere(f"the members of {self.machine.name!r} have just changed", maybe_executed=True)
+        self.waiting.send_away(changed)
+        self._expected.close(changed)
+        self._oldest, self._led = None, False
         self.trouble = self.succession.reason_to_retire(configuration)
         if self.me not in configuration.members:
             configuration = msgspec.structs.replace(configuration, learners=(self.me,))
@@ -192,6 +203,7 @@ class Group:
         self._stop_timers()
         self.succession.close()
         self.waiting.close(self.absent())
+        self._expected.close(self.absent())
         self.feed.close()
 
     def replaced(self, epoch: int) -> None:
@@ -237,7 +249,11 @@ class Group:
         """
         if self.trouble:
             raise self.absent()
-        future = self.waiting.add(request)
+        if self.proofs is not None:
+            self.proofs.check(request)
+            future = self._expected.add(request)
+        else:
+            future = self.waiting.add(request)
         self._flush_soon()
         return future
 
@@ -272,12 +288,22 @@ class Group:
             return
         for batch in self.waiting.batches():
             self.propose(batch)
+        if self.leads:
+            for batch in self._expected.batches():
+                self.propose(batch)
+        self._tell_oldest()
         reads = self.waiting.take_reads()
         if reads:
             self._refs += 1
             self.waiting.asked(self._refs, reads)
             self.loop.call_later(READ_AGAIN_SECONDS, self._read_again, self._refs)
             self.step(ReadAsked(self._refs))
+
+    def _tell_oldest(self) -> None:
+        """A leader is measured by the request that has waited longest."""
+        if self._expected.oldest != self._oldest:
+            self._oldest = self._expected.oldest
+            self.step(RequestsWait(self._oldest is not None))
 
     def _read_again(self, ref: int) -> None:
         if self.waiting.ask_again(ref):
@@ -286,7 +312,8 @@ class Group:
     def propose(self, batch: Together) -> None:
         """Hands requests to the engine, stamped with what all members must agree on."""
         self._refs += 1
-        self.waiting.proposed(self._refs, batch)
+        if batch.waiting:
+            self.waiting.proposed(self._refs, batch)
         stamped = Batch(self.ambient.wall(), self.ambient.token_bytes(16), tuple(batch.requests))
         self.step(Proposed(codec.encode(stamped), self._refs))
 
@@ -342,6 +369,11 @@ class Group:
     def step(self, event: Event) -> None:
         """One event for the engine, and what follows from it."""
         self._do(self.engine.step(event, self.loop.time()))
+        if self.leads != self._led:
+            self._led = not self._led
+            if self._led:
+                self._expected.all_anew()
+                self._flush_soon()
 
     def _do(self, ready: Ready) -> None:
         self._send(ready.send_now)
@@ -359,6 +391,8 @@ class Group:
             self.waiting.accepted(accepted.ref, accepted.index, accepted.term)
         for entry in ready.committed:
             self._execute(entry)
+            if entry.index in ready.checkpoints:
+                self.states.agree(entry)
         for each in ready.reads:
             self.waiting.readable(each.ref, each.index, self.machine.height)
         if ready.fetch is not None:
@@ -419,6 +453,9 @@ class Group:
         done = self.machine.execute(entry)
         self.feed.add(done.changes)
         self.waiting.executed(entry, done.replies, self.elsewhere)
+        if len(self._expected):
+            self._expected.executed(done.requests, done.replies)
+            self._tell_oldest()
         self.waiting.reached(self.machine.height)
         self._outbox.drain()
         self._set_wake()

@@ -71,8 +71,9 @@ class Change(msgspec.Struct, frozen=True, array_like=True):
 class Executed(msgspec.Struct):
     """What one entry came to."""
 
+    requests: tuple[Request, ...]
     replies: list[Reply]
-    """One for each request of the batch, in its order."""
+    """One for each request, in their order."""
     changes: list[Change]
 
 
@@ -126,7 +127,7 @@ class Machine:
         """Executes the next entry. Never raises for what is in it: replies may be errors."""
         assert entry.index > self.height, "entries come in order, each once"
         self.height = entry.index
-        done = Executed([], [])
+        done = Executed((), [], [])
         if entry.kind is not EntryKind.COMMANDS:
             return done
         try:
@@ -134,6 +135,7 @@ class Machine:
         except BadMessage:
             return done  # all members see the same bytes, and skip them alike
         self.now = max(self.now, batch.now)
+        done.requests = batch.requests
         place = 0
         while self.timers and self.timers[0].at <= self.now:
             due = self.timers.pop(0)

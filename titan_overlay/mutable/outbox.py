@@ -51,7 +51,6 @@ class Outbox:
                     continue
                 arrived = Batch()
                 arrived.requests.append(Request(group.me, 0, 0, 0, "", DELIVERED, codec.encode(number)))
-                arrived.waiting.append(group.loop.create_future())
                 group.propose(arrived)
                 return
         finally:

@@ -11,21 +11,26 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, Forbidden, LinkError, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
-from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.keys import SigningKey, verify
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.mutable import talk
+from titan_overlay.mutable.bft import Bft
+from titan_overlay.mutable.bft_committee import Committee
+from titan_overlay.mutable.bft_messages import decode_message as decode_bft_message
+from titan_overlay.mutable.bft_messages import decode_record as decode_bft_record
 from titan_overlay.mutable.declare import MutableType, mutable_type
-from titan_overlay.mutable.engine import GENESIS, Checkpoint, Configuration, Engine
-from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, voting_key
+from titan_overlay.mutable.engine import GENESIS, Checkpoint, Configuration, Engine, EntryKind
+from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, check_follows, voting_key
 from titan_overlay.mutable.founding import Founders
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.groups import GroupPeers, PeerLinks, Vigil
 from titan_overlay.mutable.log import Log
 from titan_overlay.mutable.machine import Machine
+from titan_overlay.mutable.proofs import Proofs
 from titan_overlay.mutable.raft import Raft
 from titan_overlay.mutable.raft_messages import decode_message, decode_record
-from titan_overlay.mutable.repair import Repair
+from titan_overlay.mutable.repair import SUSPECT_SECONDS, Repair, Silence
 from titan_overlay.mutable.requests import DELIVERED, OPEN, Request
 from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.pool.context import Context
@@ -150,7 +155,7 @@ class Members:
             head,
             machine,
             ambient=self.ambient,
-            maker=RaftMaker(self.me, self.ambient),
+            maker=self._maker(charter, object_id),
             logs=GroupLogs(self._log, object_id),
             peers=GroupPeers(self.peers, object_id),
             snapshots=snapshots,
@@ -168,6 +173,11 @@ class Members:
         )
         group.spawn(repair.run())
         return group
+
+    def _maker(self, charter: Charter, object_id: ObjectId) -> "RaftMaker | BftMaker":
+        if charter.byzantine:
+            return BftMaker(self.me, self.voting_key(object_id), charter, self.ambient, self.vigil)
+        return RaftMaker(self.me, self.ambient)
 
     async def _chain(self, charter: Charter, sources: Sequence[Contact]) -> Chain:
         """Who the members are, from whoever asked this node to be one, or from one of them."""
@@ -203,6 +213,47 @@ class RaftMaker:
 
     def decode(self, raw: msgspec.Raw) -> Any:
         return decode_message(memoryview(raw))
+
+
+class BftMaker:
+    """Makes byzantine engines."""
+
+    def __init__(self, me: bytes, key: SigningKey, charter: Charter, ambient: Ambient, silence: Silence) -> None:
+        self._silence = silence
+        self._configuration: Configuration
+        self._me = me
+        self._key = key
+        self._charter = charter
+        self._ambient = ambient
+        self._proofs = Proofs(charter)
+
+    def engine(self, configuration: Configuration, checkpoint: Checkpoint, records: Iterable[bytes]) -> Engine:
+        keys = dict(zip(configuration.members, configuration.keys, strict=True))
+
+        def verify_member(member: bytes, signature: bytes, statement: bytes) -> bool:
+            return member in keys and verify(keys[member], signature, statement)
+
+        committee = Committee(
+            self._me, configuration, self._charter.pool, self._charter.object_id, self._key.sign, verify_member
+        )
+        decoded = [decode_bft_record(raw) for raw in records]
+        self._configuration = configuration
+        return Bft(committee, checkpoint, decoded, self._valid)
+
+    def _valid(self, kind: EntryKind, data: bytes) -> bool:
+        """What this member votes for: requests of their senders, and successors of members that it misses itself."""
+        if kind is EntryKind.COMMANDS:
+            return self._proofs.holds(data, self._ambient.wall())
+        try:
+            new = codec.decode(data, Configuration)
+            check_follows(new, self._configuration)
+        except BadMessage:
+            return False
+        gone = set(self._configuration.members) - set(new.members)
+        return all(self._silence.silent_for(each) >= SUSPECT_SECONDS / 2 for each in gone)
+
+    def decode(self, raw: msgspec.Raw) -> Any:
+        return decode_bft_message(memoryview(raw))
 
 
 class GroupRunner(Runner):
@@ -268,8 +319,9 @@ class GroupRunner(Runner):
     async def _submit(self, request: Request, context: Context) -> bytes:
         if request.type == DELIVERED or (request.type != OPEN and not (request.session or request.once)):
             raise BadMessage("a request to a mutable object has a session or a key of its own")
-        # Who asks is what the link has proven, whatever the request says.
-        return codec.encode(await self.group.submit(msgspec.structs.replace(request, sender=context.sender.public)))
+        if self.group.proofs is None:  # who asks is what the link has proven, whatever the request says
+            request = msgspec.structs.replace(request, sender=context.sender.public)
+        return codec.encode(await self.group.submit(request))
 
     async def _forwarded(self, forward: talk.Forward, context: Context) -> bytes:
         if not await self._members.may_speak(ObjectId(forward.origin), context.sender.id):

@@ -1,0 +1,81 @@
+"""Mutable objects whose members may lie."""
+
+import pytest
+
+import titan_overlay as titan
+from tests.sim.bank import Bank, Deposit, Withdraw
+from tests.sim.test_mutable import balance, group, leader_of
+from titan_overlay.mutable.machine import Executed
+from titan_overlay.mutable.requests import Reply
+from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
+from titan_overlay.wire import codec
+
+pytestmark = pytest.mark.loops("virtual")
+
+LIARS = titan.Policy(faults=1, byzantine=True)
+
+
+def lie(node: SimulatedNode, name: str) -> None:
+    """From now on it says that everybody is rich."""
+    machine = group(node, name).machine
+    execute = machine.execute
+
+    def lying(entry: object) -> Executed:
+        done = execute(entry)  # type: ignore[arg-type]
+        done.replies = [Reply(codec.encode(10**9)) for _ in done.replies]
+        return done
+
+    machine.execute = lying  # type: ignore[method-assign]
+
+
+async def test_a_group_of_four_orders_and_executes_once() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        receipt = await pool.publish(Bank, "bank/main", policy=LIARS)
+        assert len(receipt.holders) == 4
+        assert await pool.send("bank/main", Withdraw("rent", 300)) == 700
+        assert await pool.send("bank/main", Withdraw("rent", 100), once="rent-11") == 600
+        assert await pool.send("bank/main", Withdraw("rent", 100), once="rent-11") == 600
+        assert await (await sim.client()).read("bank/main", "rent") == 600
+        with pytest.raises(titan.RemoteError, match="no money"):
+            await pool.send("bank/main", Withdraw("rent", 3000))
+        await sim.settle(seconds=5)
+        assert {balance(node, "bank/main") for node in sim.holders("bank/main")} == {600}
+
+
+async def test_the_word_of_one_liar_is_not_believed() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=LIARS)
+        lie(sim.holders("bank/main")[0], "bank/main")
+        for turn in range(1, 6):
+            assert await pool.send("bank/main", Deposit("rent", 1)) == 1000 + turn
+
+
+async def test_a_leader_that_dies_stalls_nobody_for_long_and_is_replaced() -> None:
+    async with SimulatedPool(9) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=LIARS)
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
+        sim.kill(leader_of(sim, "bank/main"))
+        for turn in range(2, 6):
+            assert await pool.send("bank/main", Deposit("rent", 1), timeout=30) == 1000 + turn
+        await sim.settle(seconds=60)
+        members = sim.holders("bank/main")
+        assert len(members) == 4
+        assert {balance(node, "bank/main") for node in members} == {1005}
+        assert await pool.send("bank/main", Deposit("rent", 1), timeout=30) == 1006
+
+
+async def test_all_members_lose_power_and_nothing_acknowledged_is_lost() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=LIARS)
+        for turn in range(1, 6):
+            assert await pool.send("bank/main", Deposit("rent", 1)) == 1000 + turn
+        members = sim.holders("bank/main")
+        for node in members:
+            sim.kill(node)
+        for node in members:
+            await sim.restart(node)
+        assert await pool.send("bank/main", Deposit("rent", 1), timeout=60) == 1006
