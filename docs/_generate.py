@@ -4,6 +4,8 @@ A page asks for them with a comment on a line of its own:
 
     <!-- generate:files titan_overlay/overlay -->      the modules of a package, with what each is for
     <!-- generate:commands -->                         every command line, with its options
+    <!-- generate:conduct -->                          what counts how much against a peer
+    <!-- generate:votes -->                            how often colluding liars win a vote
 
 So these pages cannot fall behind the code. `mkdocs.yml` names this file under `hooks`.
 """
@@ -12,6 +14,7 @@ import ast
 import importlib
 import re
 from collections.abc import Iterator
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,31 @@ def commands(_: str) -> str:
     for name, module in COMMANDS:
         parts += _described(_command_of(module), name, 2)
     return "\n\n".join(parts)
+
+
+def conduct(_: str) -> str:
+    """A table of what is remembered of peers, gravest first."""
+    from titan_overlay.identity.conduct import Offence
+
+    gravest = sorted(Offence, key=lambda each: (not each.proven, -each.weight))
+    rows = [f"| {each.text} | {each.weight:g} | {'proven' if each.proven else 'may be bad luck'} |" for each in gravest]
+    return "\n".join(["| what | counts | |", "|---|---|---|", *rows])
+
+
+VOTES = (3, 5, 7, 9)
+LIARS = (0.1, 0.2, 0.3, 0.4)
+
+
+def votes(_: str) -> str:
+    """A table: the chance that most of v holders, drawn at random, are among a share of liars (binomial tail)."""
+    rows = ["| votes | " + " | ".join(f"{share:.0%} liars" for share in LIARS) + " |", "|---" * (1 + len(LIARS)) + "|"]
+    for count in VOTES:
+        wins = [
+            sum(comb(count, n) * share**n * (1 - share) ** (count - n) for n in range(count // 2 + 1, count + 1))
+            for share in LIARS
+        ]
+        rows.append(f"| {count} | " + " | ".join(f"{chance:.2%}" for chance in wins) + " |")
+    return "\n".join(rows)
 
 
 def _command_of(module: str) -> Any:
@@ -109,4 +137,4 @@ def _cell(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", "\\|")
 
 
-GENERATORS = {"files": files, "commands": commands}
+GENERATORS = {"files": files, "commands": commands, "conduct": conduct, "votes": votes}
