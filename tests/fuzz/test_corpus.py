@@ -84,9 +84,11 @@ def _is_decoder(function: ast.expr) -> bool:
 
 
 def _decodes(call: ast.Call) -> bool:
-    """`codec.decode(data, Kind)`, `handler.decoder.decode(body)`; not `text.decode("ascii")`."""
+    """`handler.decoder.decode(body)`; neither `text.decode("ascii")` nor `codec.decode(data, Kind)`."""
     if not isinstance(call.func, ast.Attribute) or call.func.attr != "decode" or not call.args:
         return False
+    if ast.unparse(call.func.value) == "codec":
+        return False  # total for every type, and `bodies` has every Struct there is, whoever adds one
     return not (isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str))
 
 
@@ -129,36 +131,17 @@ def test_every_place_that_decodes_is_reached_by_a_target() -> None:
     assert NOT_FUZZED.keys() <= _places(), "no longer there"
 
 
-ONE_STRUCT = "one value of one type, by `codec.decode`: `bodies` has every Struct, `anything` the rest"
 OWN = "what this program, its user or its own node wrote"
 
 NOT_FUZZED = {
-    "titan_overlay/cli/messages.py:_print_answer": ONE_STRUCT,
-    "titan_overlay/cli/messages.py:_print_reply": ONE_STRUCT,
-    "titan_overlay/cli/pool.py:change": ONE_STRUCT,
+    "titan_overlay/cli/conduct.py:seen_of": OWN,
+    "titan_overlay/cli/pool.py:change": OWN,
     "titan_overlay/cli/revoking.py:_is_gone": OWN,
     "titan_overlay/cli/trust.py:_import_grant": OWN,
-    "titan_overlay/cli/trust.py:_invitation": OWN,
     "titan_overlay/client.py:Pool._key_for": OWN,
-    "titan_overlay/client.py:Pool.ask_raw": OWN,
-    "titan_overlay/client.py:Pool.stream_raw": OWN,
-    "titan_overlay/client.py:Pool.watch": ONE_STRUCT,
-    "titan_overlay/deleting.py:_bury": ONE_STRUCT,
     "titan_overlay/deleting.py:delete": OWN,
-    "titan_overlay/moving.py:_without_one": ONE_STRUCT,
-    "titan_overlay/mutable/caller.py:GroupCaller._open": ONE_STRUCT,
-    "titan_overlay/mutable/caller.py:GroupCaller.stream": ONE_STRUCT,
-    "titan_overlay/mutable/caller.py:_answer": ONE_STRUCT,
-    "titan_overlay/mutable/caller.py:_reply": ONE_STRUCT,
-    "titan_overlay/mutable/caller.py:_value": ONE_STRUCT,
-    "titan_overlay/mutable/group.py:Group._fetch_from": ONE_STRUCT,
     "titan_overlay/mutable/group.py:Group.receive": "messages of an engine: `raft_message`, `bft_message`",
-    "titan_overlay/mutable/runner.py:GroupRunner.call": ONE_STRUCT,
     "titan_overlay/node.py:Node._furnish": OWN,
-    "titan_overlay/pool/finding/census.py:ask": ONE_STRUCT,
-    "titan_overlay/pool/hosting/worker_main.py:Worker._read": OWN,
-    "titan_overlay/pool/keeping/supplies.py:Supplies._fetch_bundle": "bytes, compared with their hash; then `bundle`",
-    "titan_overlay/rules.py:Gossip._pull": ONE_STRUCT + "; then `record`",
 }
 
 

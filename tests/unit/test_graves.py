@@ -14,8 +14,8 @@ def ids(count: int) -> list[ObjectId]:
 def test_whoever_publishes_and_deletes_without_end_fills_no_memory() -> None:
     forgotten: list[ObjectId] = []
     graves = Graves((), forgotten.append, most=80)
-    for number, each in enumerate(ids(1000)):
-        graves.put(each, b"raw", float(number))
+    for number, buried in enumerate(ids(1000)):
+        graves.put(buried, b"raw", float(number))
         assert len(graves) <= 80
     assert forgotten == ids(len(forgotten)), "those that end first go first"
     assert len(forgotten) == 1000 - len(graves)
