@@ -6,6 +6,7 @@ A page asks for them with a comment on a line of its own:
     <!-- generate:commands -->                         every command line, with its options
     <!-- generate:conduct -->                          what counts how much against a peer
     <!-- generate:votes -->                            how often colluding liars win a vote
+    <!-- generate:groups -->                           how often a group drawn at random has too many liars
 
 So these pages cannot fall behind the code. `mkdocs.yml` names this file under `hooks`.
 """
@@ -137,4 +138,24 @@ def _cell(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", "\\|")
 
 
-GENERATORS = {"files": files, "commands": commands, "conduct": conduct, "votes": votes}
+SHARES = (0.1, 0.2, 0.3)
+GROUPS = (4, 7, 10, 13)
+
+
+def groups(_: str) -> str:
+    """How often a group of n = 3t + 1, and a vote of n, drawn at random among many nodes, has too many liars."""
+    rows = ["| members | liars it survives | " + " | ".join(f"{share:.0%} liars" for share in SHARES) + " |"]
+    rows.append("|---|---|" + "---|" * len(SHARES))
+    for members in GROUPS:
+        survives = (members - 1) // 3
+        chances = (more_than(survives, members, share) for share in SHARES)
+        rows.append(f"| {members} | {survives} | " + " | ".join(f"{chance:.1%}" for chance in chances) + " |")
+    return "\n".join(rows)
+
+
+def more_than(count: int, drawn: int, share: float) -> float:
+    """The chance that of `drawn`, each a liar with this chance, more than `count` are (binomial)."""
+    return sum(comb(drawn, k) * share**k * (1 - share) ** (drawn - k) for k in range(count + 1, drawn + 1))
+
+
+GENERATORS = {"files": files, "commands": commands, "conduct": conduct, "votes": votes, "groups": groups}
