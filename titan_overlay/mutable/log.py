@@ -261,8 +261,10 @@ class Log:
             await self._save_identity(msgspec.structs.replace(self._identity, last=number))
         path = self._path(self._identity.last)
         raw = encode_batch(self._identity, self._sequence, writes)
-        await self._disk.write(path, raw, self._offset)
-        await self._sync(path)
+        if self.settings.fsync:
+            await self._disk.write_through(path, raw, self._offset)
+        else:
+            await self._disk.write(path, raw, self._offset)
         self._offset += len(raw)
         self._sequence += 1
         self._contents.note(self._identity.last, writes)

@@ -52,6 +52,10 @@ class Disk(Protocol):
         """Returns when what was written to the file is durable, its name included."""
         ...
 
+    async def write_through(self, path: str, data: bytes, offset: int) -> None:
+        """`write`, and then `sync`, in one go: what a log does all the time."""
+        ...
+
     async def replace(self, src: str, dst: str) -> None:
         """Renames `src`; a file `dst` is replaced."""
         ...
@@ -121,6 +125,9 @@ class RealDisk:
     async def sync(self, path: str) -> None:
         await self._write(path, lambda: self._sync(path))
 
+    async def write_through(self, path: str, data: bytes, offset: int) -> None:
+        await self._write(path, lambda: self._write_through(path, data, offset))
+
     async def replace(self, src: str, dst: str) -> None:
         await self._write(src, lambda: self._replace(src, dst))
 
@@ -171,6 +178,10 @@ class RealDisk:
         if path in self._fresh:
             self._sync_directories(path)
             self._fresh.discard(path)
+
+    def _write_through(self, path: str, data: bytes, offset: int) -> None:
+        _write(self._open(path), data, offset)
+        self._sync(path)
 
     def _sync_directories(self, path: str) -> None:
         # A directory may be new as well, so its name in the one above it is made durable too.

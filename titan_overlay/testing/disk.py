@@ -213,6 +213,11 @@ class MemoryDisk:
         file.settle(changes)
         self._settle_names(lines)
 
+    async def write_through(self, path: str, data: bytes, offset: int) -> None:
+        """`write`, then `sync`; the power may go between the two."""
+        await self.write(path, data, offset)
+        await self.sync(path)
+
     async def replace(self, src: str, dst: str) -> None:
         """Renames `src`; a file `dst` is replaced. Durable as a name, but the bytes are `sync`'s business."""
         file = self._existing("replace", src)
