@@ -15,8 +15,10 @@ from titan_overlay.mutable.raft_follower import Follower
 from titan_overlay.mutable.raft_leader import Leader
 from titan_overlay.mutable.raft_messages import AppendEntries, HardState, ReadIndexReply
 from titan_simulations.consensus.engines import RAFT
+from titan_simulations.consensus.runs import replay
 from titan_simulations.consensus.seat import Seat
-from titan_simulations.consensus.world import Outcome, World
+from titan_simulations.consensus.store import Action, Request, Store, apply
+from titan_simulations.consensus.world import ConsensusConfig, Outcome, World
 
 SEEDS = 30
 
@@ -76,6 +78,14 @@ def vote_without_persisting(self: Raft, term: int, vote: bytes | None) -> None:
     self.out.persist.append(HardState(term, None))
 
 
+def execute_again(self: Store, request: Request) -> int | None:
+    """No sessions: what comes twice is done twice."""
+    self.values[request.key], reply = apply(self.values.get(request.key, 0), (request.action, request.value))
+    if request.action is not Action.READ:
+        self.done.append((request.client, request.sequence))
+    return reply
+
+
 def outcome_of(seed: int) -> Outcome:
     return World(RAFT, seed).run()
 
@@ -90,13 +100,16 @@ def outcome_of(seed: int) -> Outcome:
         (Follower, "on_append", truncate_always),
         (Seat, "_obey", acknowledge_before_fsync),
         (Leader, "advance_commit", count_own_log_before_fsync),
+        (Store, "execute", execute_again),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_the_simulation_catches_it(owner, method, mutant, monkeypatch):
+def test_the_simulation_catches_it(owner, method, mutant, monkeypatch, tmp_path):
     monkeypatch.setattr(owner, method, mutant)
     caught = next((seed for seed in range(SEEDS) if outcome_of(seed).violations), None)
     assert caught is not None, f"{mutant.__name__} went unnoticed in {SEEDS} seeds"
+    told = replay("raft", caught, ConsensusConfig(), tmp_path)
+    assert any(line.startswith("VIOLATION") for line in told), "the seed tells another story the second time"
 
 
 @pytest.mark.parametrize(
