@@ -26,6 +26,9 @@ from titan_simulations.world import Published, Report
 
 SHIPPED = "shipped"
 """Paths as the defaults of a node say."""
+ALL = "all"
+"""As many paths as there are contacts to begin from."""
+PATHS_MAX = 64
 
 
 class AdversaryConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +163,8 @@ class Adversary:
         before, began = cpu_seconds(), world.sim.now
         traffic = self._traffic()
         measured = Measured(paths=paths, data=Sends(), services=Sends(), voted={v: Sends() for v in self.voted})
-        self._set_paths(paths)
+        if paths != SHIPPED:
+            world.set_paths(PATHS_MAX if paths == ALL else int(paths))
         turnover = Turnover(world, lambda node: lifetimes.parse(config.session), config.seconds)
         if config.session:
             turnover.begin()
@@ -186,9 +190,6 @@ class Adversary:
         measured.simulated_seconds = world.sim.now
         measured.cpu_seconds = cpu_seconds() - before
         return measured
-
-    def _set_paths(self, paths: str) -> None:
-        assert paths == SHIPPED
 
     async def _spread(self, work: Sequence[Callable[[], Awaitable[None]]]) -> None:
         """Begins each at a time of its own, drawn evenly, in any order; returns when all are done."""

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from titan_overlay.errors import ConfigError
 from titan_simulations import attacks, lifetimes, points, results, runner
-from titan_simulations.adversary import SHIPPED, AdversaryConfig
+from titan_simulations.adversary import ALL, PATHS_MAX, SHIPPED, AdversaryConfig
 from titan_simulations.churn import ChurnConfig
 from titan_simulations.classes import Population
 from titan_simulations.consensus.engines import KINDS
@@ -40,7 +40,6 @@ Seed = Annotated[int, typer.Option(help="Decides everything that chance decides.
 Fake = Annotated[bool, typer.Option("--fake-crypto", help="Hashes for signatures: faster; the result says so.")]
 Loss = Annotated[float, typer.Option(min=0, max=0.5, help="Probability of losing a packet.")]
 
-PATHS_MAX = 64
 CHURN_SECONDS = 1800.0
 """Of an adversary with churn."""
 
@@ -354,8 +353,8 @@ def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
 
 
 def _path_setting(text: str) -> str:
-    if text not in (SHIPPED, "all") and not (text.isdecimal() and 1 <= int(text) <= PATHS_MAX):
-        raise typer.BadParameter(f"--paths is {SHIPPED}, all, or a number from 1 to {PATHS_MAX}, not {text!r}")
+    if text not in (SHIPPED, ALL) and not (text.isdecimal() and 1 <= int(text) <= PATHS_MAX):
+        raise typer.BadParameter(f"--paths is {SHIPPED}, {ALL}, or a number from 1 to {PATHS_MAX}, not {text!r}")
     return text
 
 

@@ -188,6 +188,24 @@ def _votes(points: Sequence[dict[str, Any]], path: Path) -> Path:
     return _save(figure, axes, path)
 
 
+def skademlia(points: Sequence[dict[str, Any]], out: Path) -> Path:
+    """Success of look-ups for a node: as S/Kademlia looks up, its closed form (dotted), and as a node does."""
+    figure, axes = _axes("share of liars", "look-ups that find the node")
+    kinds = dict.fromkeys((point["kind"], point["paths"]) for point in points)
+    for (kind, paths), colour in zip(kinds, cycle(COLOURS), strict=False):
+        own = [point for point in points if (point["kind"], point["paths"]) == (kind, paths)]
+        shares = [point["share_malicious"] for point in own]
+        label = "as Titan looks up" if kind == "ours" else f"S/Kademlia, d = {paths}"
+        found = [_share(point["lookups_right"], point["lookups"]) for point in own]
+        axes.plot(
+            shares, found, "o" if own[0]["expected"] is not None else "o-", color=colour, markersize=4, label=label
+        )
+        if own[0]["expected"] is not None:
+            axes.plot(shares, [point["expected"] for point in own], ":", color=colour)
+    axes.set_ylim(-0.02, 1.02)
+    return _save(figure, axes, out / "skademlia.png")
+
+
 def _share(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 

@@ -70,7 +70,8 @@ class World:
         self.objects: list[Published] = []
         self._numbers = itertools.count()
         """Of what is published, in order: makes the names of services."""
-        self._plain = Machine(config=NodeConfig())
+        self.machine = Machine(config=NodeConfig())
+        """Of every node that has no class."""
         self.sim = SimulatedPool(
             nodes,
             seed=seed,
@@ -86,7 +87,7 @@ class World:
 
     def _machine(self, number: int) -> Machine:
         if self._classes is None:
-            return self._plain
+            return self.machine
         drawn = self.class_of.setdefault(number, self._classes(self.random))
         return self.machine_of(drawn)
 

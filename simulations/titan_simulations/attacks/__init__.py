@@ -9,8 +9,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from titan_overlay.errors import ConfigError
-from titan_simulations.attacks.attack import Attack
+from titan_simulations.attacks.attack import Answer, Attack, Honest, HonestAnswer, Place
 from titan_simulations.attacks.mixed import Mixed
+
+__all__ = ["Answer", "Attack", "Honest", "HonestAnswer", "Place", "find", "names"]
 
 GROUP = "titan_simulations.attacks"
 

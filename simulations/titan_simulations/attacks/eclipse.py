@@ -31,12 +31,12 @@ class Eclipse(Attack):
     def find_node(self, asker: Contact, request: FindNode, honest: Honest) -> bytes | None:
         if ObjectId(request.target) not in self.gang.aimed:
             return honest()
-        return bodies.pack_all(self.gang.nearest(request.target, request.count, asker.id))
+        return bodies.pack_all(self.gang.decoys(asker, request.target, request.count))
 
     def find_holders(self, asker: Contact, request: FindHolders, honest: Honest) -> bytes | None:
         if ObjectId(request.object_id) not in self.gang.aimed:
             return honest()
-        near = self.gang.nearest(request.object_id, request.count, asker.id)
+        near = self.gang.decoys(asker, request.object_id, request.count)
         return codec.encode(Holders(bodies.pack_all(near), 0, [], []))
 
     def store(self, asker: Contact, request: Store, honest: Honest) -> bytes | None:

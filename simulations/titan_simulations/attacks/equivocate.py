@@ -24,13 +24,13 @@ class Equivocate(Attack):
     def find_node(self, asker: Contact, request: FindNode, honest: Honest) -> bytes | None:
         if not self._is_fooled(asker.id):
             return honest()
-        return bodies.pack_all(self.gang.nearest(request.target, request.count, asker.id))
+        return bodies.pack_all(self.gang.decoys(asker, request.target, request.count))
 
     def find_holders(self, asker: Contact, request: FindHolders, honest: Honest) -> bytes | None:
         known = self.gang.objects.get(ObjectId(request.object_id))
         if known is None or not self._is_fooled(asker.id):
             return honest()
-        contacts = bodies.pack_all(self.gang.nearest(request.object_id, request.count, asker.id))
+        contacts = bodies.pack_all(self.gang.decoys(asker, request.object_id, request.count))
         raws = self._statements(known, asker)
         while sum(len(raw) + 3 for raw in raws) > FIT - 24 - len(contacts):
             raws.pop()

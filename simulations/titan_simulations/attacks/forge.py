@@ -49,7 +49,7 @@ class Forge(Attack):
         for turn in range(min(INVENTED, count)):
             node = NodeId(target[:-2] + bytes((turn,)) + self.liar.random.randbytes(1))
             invented.append(bodies.contact(node, f"203.0.{self.liar.random.randrange(256)}.{turn + 1}", 4747))
-        return [*invented, *self.gang.nearest(target, count - len(invented), asker.id)]
+        return [*invented, *self.gang.decoys(asker, target, count - len(invented))]
 
     def _records(self, known: Known) -> list[bytes]:
         """False holders, of whom each says so with a genuine signature; then what does not hold at all."""

@@ -19,7 +19,6 @@ from titan_overlay.identity.statements import Advertisement
 from titan_overlay.links.links import Peer
 from titan_overlay.links.shared import Reply
 from titan_overlay.node import Node
-from titan_overlay.overlay.answers import REGION
 from titan_overlay.overlay.bodies import FindHolders, FindNode, Store
 from titan_overlay.overlay.calls import Handler
 from titan_overlay.pool.hosting.data import Fetch, Manifest, Read
@@ -34,6 +33,10 @@ CLAIM_SECONDS = 1200.0
 """How long a false advertisement lives."""
 REMEMBERED_MAX = 4096
 """Ids whose nearest members are remembered."""
+DECOYS = 128
+"""Members that are named to one asker before the first are named again."""
+LOOKUP_SECONDS = 10.0
+"""Questions of one asker about one id in this time belong to one look-up."""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -69,6 +72,8 @@ class Gang:
         self.objects: dict[ObjectId, Known] = {}
         """What has been published."""
         self._near: dict[bytes, list[Contact]] = {}
+        self._named: dict[tuple[bytes, bytes], tuple[float, int]] = {}
+        """By asker and target: since when, and how many."""
         self._hushed: set[tuple[str, str]] = set()
 
     def joined(self, liar: "Liar") -> None:
@@ -81,16 +86,31 @@ class Gang:
         self.members.pop(liar.node.key.id, None)
         self._near.clear()
 
-    def nearest(self, target: bytes, count: int, but: bytes = b"") -> list[Contact]:
-        """The (at most 20) members closest to an id, closest first, without the one that asks."""
+    def nearest(self, target: bytes, count: int) -> list[Contact]:
+        """The (at most `DECOYS`) members closest to an id, closest first."""
         near = self._near.get(target)
         if near is None:
             if len(self._near) >= REMEMBERED_MAX:
                 self._near.clear()
             wanted = int.from_bytes(target, "big")
             contacts = [liar.contact for liar in self.members.values()]
-            near = self._near[target] = sorted(contacts, key=lambda each: each.long_id ^ wanted)[: REGION + 1]
-        return [each for each in near if each.id != but][:count]
+            near = self._near[target] = sorted(contacts, key=lambda each: each.long_id ^ wanted)[:DECOYS]
+        return near[:count]
+
+    def decoys(self, asker: Contact, target: bytes, count: int) -> list[Contact]:
+        """Members to name to one asker: each time those closest to the target that it has not been named yet.
+
+        So each path of a look-up that meets a liar meets fresh ones, as many as there are.
+        """
+        now = asyncio.get_running_loop().time()
+        since, first = self._named.get((asker.id, target), (now, 0))
+        near = [each for each in self.nearest(target, DECOYS) if each.id != asker.id]
+        if now - since > LOOKUP_SECONDS or first >= len(near):
+            since, first = now, 0
+        if len(self._named) >= REMEMBERED_MAX:
+            self._named.clear()
+        self._named[asker.id, target] = (since, first + count)
+        return near[first : first + count]
 
     def any_object(self) -> Known | None:
         """One of the objects, or None while there are none."""

@@ -13,8 +13,8 @@ class Misroute(Attack):
     name = "misroute"
 
     def find_node(self, asker: Contact, request: FindNode, honest: Honest) -> bytes | None:
-        return bodies.pack_all(self.gang.nearest(request.target, request.count, asker.id))
+        return bodies.pack_all(self.gang.decoys(asker, request.target, request.count))
 
     def find_holders(self, asker: Contact, request: FindHolders, honest: Honest) -> bytes | None:
-        near = self.gang.nearest(request.object_id, request.count, asker.id)
+        near = self.gang.decoys(asker, request.object_id, request.count)
         return codec.encode(Holders(bodies.pack_all(near), 0, [], []))
