@@ -5,6 +5,8 @@
     titan-sim lookups --out out/lookups
     titan-sim copies --out out/copies
     titan-sim scale --out out/scale
+    titan-sim adversary ... --out out/adversary       (and more, each into a directory whose name begins so)
+    titan-sim skademlia --out out/skademlia
     python -m benchmarks.simulations --results out
 
 What is missing in the directory is left as it stands in the page.
@@ -17,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import adversary, report
 
 FIGURES = report.ROOT / "docs" / "figures"
 Result = dict[str, Any]
@@ -150,6 +152,12 @@ def main() -> None:
     if swept is not None:
         report.write_table("copies", copies(swept))
         take_figures(where / "copies", "")
+    for marker, table in adversary.tables(where).items():
+        pictures = adversary.pictures(where, marker)
+        for picture in pictures:
+            shutil.copyfile(picture, FIGURES / f"adversary_{picture.name}")
+        below = [f"![{marker}](figures/adversary_{picture.name})" for picture in pictures]
+        report.write_table(marker, "\n\n".join([table, *below]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,154 @@
+"""Tables of what `titan-sim adversary` and `titan-sim skademlia` measured: the worst of all seeds, targets beside."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+Point = dict[str, Any]
+Result = dict[str, Any]
+
+TARGETS = {0.2: 0.999, 0.5: 0.99}
+"""Share of liars -> share of look-ups that find an honest holder, and of messages to data that are answered rightly."""
+TARGET_CHURN = 0.995
+TARGET_RPCS = 40
+TARGET_HIDDEN = 0.01
+
+
+def tables(where: Path) -> dict[str, str]:
+    """By marker, from every `adversary*/result.json` and `skademlia/result.json` below a directory."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(where.glob("adversary*/result.json"))]
+    points = [point for result in results for point in result["points"] if point["paths"] == "shipped"]
+    still = [point for point in points if not point["session"]]
+    moving = [point for point in points if point["session"]]
+    found: dict[str, str] = {}
+    if any(point["share_malicious"] for point in still):
+        found["adversary"] = _attacks(still, TARGETS) + _run_by(results)
+        found["votes"] = _votes(still)
+    if moving:
+        found["adversary-churn"] = _attacks(moving, {0.2: TARGET_CHURN})
+    if any(point["objects_aimed_at"] and point["attack"] == "eclipse" for point in still):
+        found["eclipse"] = _eclipse([point for point in still if point["attack"] == "eclipse"])
+    check = where / "skademlia" / "result.json"
+    if check.exists():
+        found["skademlia"] = _skademlia(json.loads(check.read_text(encoding="utf-8")))
+    return found
+
+
+def _attacks(points: Sequence[Point], targets: dict[float, float]) -> str:
+    lines = [
+        "| liars | attack | seeds | look-ups right | RPCs, median (95 %) | data right | wrong | unavailable |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    shares = sorted({point["share_malicious"] for point in points})
+    for share in shares:
+        if share in targets:
+            goal = f"≥ {targets[share]:.1%}"
+            lines.append(f"| {share:.0%} | *target* | | *{goal}* | *≤ {TARGET_RPCS}* | *{goal}* | *0* | |")
+        for attack in dict.fromkeys(point["attack"] for point in points):
+            own = [point for point in points if (point["attack"], point["share_malicious"]) == (attack, share)]
+            if own:
+                lines.append(
+                    f"| {share:.0%} | {attack} | {len(own)} | {_worst(own, 'lookups_right', 'lookups')} "
+                    f"| {_most(own, 'rpcs_per_lookup_median')} ({_most(own, 'rpcs_per_lookup_p95')}) "
+                    f"| {_worst(own, 'right', 'sends')} | {sum(point['wrong'] for point in own)} "
+                    f"| {sum(point['unavailable'] for point in own)} |"
+                )
+    return "\n".join(lines)
+
+
+def _votes(points: Sequence[Point]) -> str:
+    """Wrong answers beside what chance gives; all seeds of a point together."""
+    lines = [
+        "| liars | attack | votes | liars among hosts | wrong | binomial bound | bound of these hosts | unavailable |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    kinds = dict.fromkeys((point["share_malicious"], point["attack"]) for point in points)
+    for share, attack in sorted(kinds):
+        own = [point for point in points if (point["share_malicious"], point["attack"]) == (share, attack)]
+        for turn, first in enumerate(own[0]["voted"]):
+            voted = [point["voted"][turn] for point in own]
+            sends = sum(each["sends"] for each in voted)
+            if not sends or not share:
+                continue
+            lines.append(
+                f"| {share:.0%} | {attack} | {first['votes']} | {_mean(voted, 'liars_among_hosts')} "
+                f"| {sum(each['wrong'] for each in voted) / sends:.2%} of {sends:,} "
+                f"| {_mean(voted, 'binomial_bound', 2)} | {_mean(voted, 'bound_of_these_hosts', 2)} "
+                f"| {sum(each['unavailable'] for each in voted) / sends:.2%} |"
+            )
+    return "\n".join(lines)
+
+
+def _eclipse(points: Sequence[Point]) -> str:
+    """How often an object is hidden whose 20 closest ids are the attacker's, and what these ids cost."""
+    lines = [
+        "| liars | objects | CPU time per object | look-ups that miss it | target | held by liars alone | data right |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for share in sorted({point["share_malicious"] for point in points}):
+        own = [point for point in points if point["share_malicious"] == share and point["objects_aimed_at"]]
+        if own:
+            hidden = [_hidden(point) for point in own]
+            cost = max(point["grinding_cpu_seconds_per_object"] for point in own)
+            lines.append(
+                f"| {share:.0%} | {sum(point['objects_aimed_at'] for point in own)} | {cost:.1f} s "
+                f"| {max(hidden):.2%} | < {TARGET_HIDDEN:.0%} "
+                f"| {sum(point['lookups_without_honest_holder'] for point in own)} look-ups "
+                f"| {_worst(own, 'right', 'sends')} |"
+            )
+    return "\n".join(lines)
+
+
+def _hidden(point: Point) -> float:
+    """Of all look-ups of objects aimed at: an object that liars alone hold is as hidden as can be."""
+    asked = point["lookups"] + point["lookups_without_honest_holder"]
+    return 1 - point["lookups_right"] / asked if asked else 0.0
+
+
+def _skademlia(result: Result) -> str:
+    paths = list(dict.fromkeys(point["paths"] for point in result["points"] if point["kind"] != "ours"))
+    lines = [
+        "| liars | " + " | ".join(f"d = {each}, closed form" for each in paths) + " | as a node looks up, RPCs |",
+        "|---:|" + "---:|" * (len(paths) + 1),
+    ]
+    for share in dict.fromkeys(point["share_malicious"] for point in result["points"]):
+        row = [point for point in result["points"] if point["share_malicious"] == share]
+        cells = [f"{_worst([each], 'lookups_right', 'lookups')}, {each['expected']:.1%}" for each in row[:-1]]
+        ours = f"{_worst(row[-1:], 'lookups_right', 'lookups')}, {row[-1]['rpcs_per_lookup_mean']:.1f}"
+        lines.append(f"| {share:.0%} | {' | '.join(cells)} | {ours} |")
+    return "\n".join([*lines, "", f"`{result['command']}`"])
+
+
+def _worst(points: Sequence[Point], part: str, whole: str) -> str:
+    shares = [point[part] / point[whole] for point in points if point[whole]]
+    return f"{min(shares):.2%}" if shares else "–"
+
+
+def _most(points: Sequence[Point], key: str) -> str:
+    values = [point[key] for point in points if point[key] is not None]
+    return f"{max(values):.0f}" if values else "–"
+
+
+def _mean(points: Sequence[Point], key: str, digits: int = 1) -> str:
+    return f"{sum(point[key] for point in points) / len(points):.{digits}%}"
+
+
+def _run_by(results: Sequence[Result]) -> str:
+    """Commands and cryptography."""
+    configs = [config for result in results for config in _listed(result["config"])]
+    crypto = "fake" if any(config["fake_crypto"] for config in configs) else "real"
+    commands = "; ".join(f"`{result['command']}`" for result in results)
+    return f"\n\nThe worst of the seeds; wrong and unavailable are sums. {commands} ({crypto} signatures)"
+
+
+def _listed(config: Any) -> list[Any]:
+    return config if isinstance(config, list) else [config]
+
+
+def pictures(where: Path, marker: str) -> list[Path]:
+    """The figures that belong below a table."""
+    if marker == "skademlia":
+        return sorted((where / "skademlia").glob("skademlia.png"))
+    kinds = {"adversary": ("lookups", "data", "requests"), "votes": ("votes",)}.get(marker, ())
+    return [path for kind in kinds for path in sorted((where / "adversary").glob(f"all_{kind}.png"))]
