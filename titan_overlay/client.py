@@ -19,11 +19,14 @@ from titan_overlay.deleting import Outcome
 from titan_overlay.errors import (
     BadMessage,
     DeadlineExceeded,
+    LinkError,
+    NotHere,
+    RemotableError,
     TitanError,
 )
 from titan_overlay.identity import names
-from titan_overlay.identity.contacts import format_address
-from titan_overlay.identity.ids import fingerprint
+from titan_overlay.identity.contacts import Contact, format_address
+from titan_overlay.identity.ids import ObjectId, fingerprint
 from titan_overlay.identity.statements import Policy
 from titan_overlay.member import Member
 from titan_overlay.mutable import founding, talk
@@ -40,6 +43,7 @@ from titan_overlay.pool.keeping.publisher import Publisher
 from titan_overlay.pool.keeping.publisher import Receipt as Receipt
 from titan_overlay.pool.message import Message, decode_reply, encode_message
 from titan_overlay.pool.orders import NodeInfo
+from titan_overlay.pool.questions import Ping
 from titan_overlay.reading import Progress, Reader
 from titan_overlay.storage.files import FileSink, MemorySink
 from titan_overlay.storage.sealed import KeyFor, SealedSource, UnsealedFile, UnsealedMemory, key_of
@@ -51,6 +55,8 @@ V = TypeVar("V")
 Builtin = str | bytes | int | float | bool | list[Any] | dict[str, Any]
 
 STREAM_TIMEOUT = 60.0
+ANSWER_SECONDS = 2.0
+"""What `locate` waits for holders to answer."""
 WATCH_SECONDS = 3600.0
 MULTICAST_AT_ONCE = 64
 
@@ -63,6 +69,8 @@ class Located(msgspec.Struct, frozen=True):
     version: int
     passing: bool
     """A passing cache, not a counted copy."""
+    answers: bool
+    """Whether it answered for the object just now; one that has gone is advertised for a while yet."""
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -378,12 +386,29 @@ class Pool:
     # ---- where, what, away -----------------------------------------------------------------------------------
 
     async def locate(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> list[Located]:
-        """All holders that the directory knows of."""
+        """All holders that the directory knows of, and whether each of them answers."""
         place = await find(self._router, name, timeout)
+        object_id = self._router.object_id(name)
+        until = asyncio.get_running_loop().time() + min(timeout, ANSWER_SECONDS)
+        holders = sorted(place.holders, key=lambda each: each.signer)
+        contacts = [contact_of(each) for each in holders]
+        answers = await asyncio.gather(*(self._answers(contact, object_id, until) for contact in contacts))
         return [
-            Located(each.signer.hex(), format_address(contact_of(each).address), each.value.version, each.value.passing)
-            for each in sorted(place.holders, key=lambda each: each.signer)
+            Located(each.signer.hex(), format_address(contact.address), each.value.version, each.value.passing, alive)
+            for each, contact, alive in zip(holders, contacts, answers, strict=True)
         ]
+
+    async def _answers(self, holder: Contact, object_id: ObjectId, until: float) -> bool:
+        member = self._member
+        if holder.id == member.key.id:
+            return member.host.get(object_id) is not None
+        try:
+            await member.links.request(holder, object_id, Ping.wire_type, codec.encode(Ping()), deadline=until)
+        except (LinkError, NotHere, DeadlineExceeded):
+            return False
+        except RemotableError:  # busy, or not for us: it is there
+            return True
+        return True
 
     async def describe(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> Description | NodeInfo:
         """What the object is; for `node:<id>` what the node says of itself."""

@@ -295,3 +295,14 @@ async def test_the_pins_of_strangers_are_bounded(monkeypatch: pytest.MonkeyPatch
             await (await sim.client(user=SigningKey(b"z" * 32))).put(b"wanted by many")
         again = await sim.client(user=SigningKey(bytes([1]) * 32))
         assert await again.put(b"wanted by many"), "who pins it already may renew"
+
+
+async def test_locate_says_which_of_the_advertised_holders_do_not_answer() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Calculator, "calc")
+        assert all(each.answers for each in await pool.locate("calc"))
+        dead = sim.kill(sim.holders("calc")[0])
+        found = {each.node: each.answers for each in await pool.locate("calc")}
+        assert found.pop(dead.key.id.hex()) is False
+        assert found and all(found.values())

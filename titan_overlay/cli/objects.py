@@ -11,7 +11,7 @@ from titan_overlay.cli.face import Face, command
 from titan_overlay.cli.nodes import node_name
 
 if TYPE_CHECKING:
-    from titan_overlay.client import Pool, Receipt
+    from titan_overlay.client import Located, Pool, Receipt
     from titan_overlay.identity.statements import Policy
     from titan_overlay.pool.orders import Holding, NodeInfo
 
@@ -148,9 +148,15 @@ async def locate(
         held,
         lambda: output.table(
             ("node", "address", ">version", ""),
-            [(each.node, each.address, each.version, "passing cache" if each.passing else "") for each in held],
+            [(each.node, each.address, each.version, _standing(each)) for each in held],
         ),
     )
+
+
+def _standing(holder: "Located") -> str:
+    if not holder.answers:
+        return "does not answer"
+    return "passing cache" if holder.passing else ""
 
 
 async def describe(
