@@ -98,8 +98,9 @@ async def simulate(options: argparse.Namespace) -> dict[str, Any]:
     result["rss_bytes_per_node"] = (_rss() - options.rss_before) // options.nodes
     result["table_mean"] = statistics.mean(len(node.table) for node in world.nodes)
     result["sessions_mean"] = statistics.mean(len(node._handshakes.sessions) for node in world.nodes)
-    sizes = [node.estimated_size() for node in world.nodes]
-    result["estimated_size_median"] = statistics.median(sizes)
+    sizes = sorted(node.estimated_size() for node in world.nodes)
+    for share in (5, 50, 95):
+        result[f"estimated_size_p{share}"] = sizes[len(sizes) * share // 100]
 
     objects = [ObjectId(sha256(b"object %d" % number).digest()) for number in range(options.objects)]
     held: dict[int, list[ObjectId]] = {}
@@ -155,8 +156,9 @@ async def simulate(options: argparse.Namespace) -> dict[str, Any]:
     quiet = {name: world.total(name) for name in names}
     cpu = time.process_time()
     await asyncio.sleep(options.quiet)
-    result["quiet_cpu_seconds_per_minute"] = (time.process_time() - cpu) / options.quiet * 60
-    for name in names:
+    if options.quiet:
+        result["quiet_cpu_seconds_per_minute"] = (time.process_time() - cpu) / options.quiet * 60
+    for name in names if options.quiet else ():
         result[f"quiet_{name}_per_node_second"] = (world.total(name) - quiet[name]) / options.nodes / options.quiet
     result["events"] = {
         k: sum(node.counters.get(k, 0) for node in world.nodes)

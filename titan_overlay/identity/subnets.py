@@ -32,3 +32,9 @@ def is_loopback(ip: str) -> bool:
         return ip_address(ip.partition("%")[0]).is_loopback
     except ValueError:
         return False
+
+
+def public_subnet(ip: str) -> str:
+    """The same of a public address; empty for private and local ones, which have no owner that could have many."""
+    found = subnet(ip, 0)
+    return found if "/" in found else ""

@@ -1,7 +1,7 @@
-"""Brings statements to the nodes closest to the objects they are about. In key order, in batches, from memory.
+"""Brings statements to the regions of the objects that they are about. In key order, in batches, from memory.
 
-A receiver that knows more nodes closer to an object than the sender does says so, and names them; one that is silent is
-replaced. So regions stay right from sweep to sweep without lookups.
+A receiver that knows of more nodes in a region than the sender does names the latest of them; one that is silent is
+forgotten. So regions stay right from sweep to sweep without lookups.
 """
 
 import asyncio
@@ -13,59 +13,72 @@ from titan_overlay.identity.ids import NodeId, ObjectId, distance
 from titan_overlay.overlay import traffic
 from titan_overlay.overlay.bodies import FIT, Store, Stored
 from titan_overlay.overlay.protocol import OverlayProtocol
-from titan_overlay.overlay.regions import Regions
+from titan_overlay.overlay.regions import REGION_MIN, Region, Regions
 from titan_overlay.wire import codec
 
-PASSES = 4
-"""A first one, and more for what changed since the last sweep: each finds substitutes for those that were silent."""
-IN_FLIGHT = 16
+PASSES = 3
+"""A first one, and more for those whom the receivers name."""
+IN_FLIGHT = 24
 ITEM_BYTES = 8
 """What an item of a batch costs beside its raw bytes."""
+NEWCOMERS_PER_REPLY = 2
+NEWCOMERS_PER_SWEEP = 8
+"""Nodes of one region that are taken on the word of others in one sweep: liars name nodes that do not exist."""
+GRACE_SECONDS = 1.0
+"""How long nodes that have never proven themselves are waited for when all others have answered."""
 
 
 class _Item:
     """One statement on its way."""
 
-    __slots__ = ("object_id", "open", "raw", "took", "tried")
+    __slots__ = ("named", "object_id", "open", "raw", "region", "took", "tried")
 
-    def __init__(self, object_id: ObjectId, raw: bytes) -> None:
+    def __init__(self, object_id: ObjectId, raw: bytes, region: Region) -> None:
         self.object_id = object_id
         self.raw = raw
+        self.region = region
         self.tried: set[bytes] = set()
         self.took = 0
+        self.named = 0
+        """Nodes that others have named."""
         self.open = True
-        """Its region changed: look again whom to tell."""
+        """There is somebody who has not been told."""
+
+
+_Batch = list[tuple[int, _Item]]
+"""For one node: its items, and how many nodes of each one's region are known."""
 
 
 class Announcer:
-    """Stores at the `copies` nodes closest to each object.
+    """Stores at the nodes of each object's region.
 
     Args:
-        find: the nodes closest to an id by a lookup, and whether these are all nodes there are.
-        keep: puts into this node's own directory; None while it does not serve.
+        region: the region of an object. read: its nodes, by a lookup.
+        keep: puts into this node's own directory. serving: whether others can find this node.
     """
 
     def __init__(
         self,
         me: NodeId,
-        copies: int,
         protocol: OverlayProtocol,
-        find: Callable[[ObjectId], Awaitable[tuple[list[Contact], bool]]],
+        region: Callable[[ObjectId], Region],
+        read: Callable[[ObjectId, Region], Awaitable[list[Contact]]],
         keep: Callable[[bytes], bool],
         serving: Callable[[], bool],
     ) -> None:
         self._me = me
-        self._copies = copies
         self._protocol = protocol
-        self._find = find
+        self._region = region
+        self._read = read
         self._keep = keep
         self._serving = serving
-        self._regions = Regions(copies)
+        self._regions = Regions()
+        self._telling: dict[asyncio.Task[None], None] = {}
         self._loop = asyncio.get_running_loop()
 
     async def announce(self, statements: Sequence[tuple[ObjectId, bytes]]) -> list[int]:
         """For each statement, how many nodes took it."""
-        items = [_Item(object_id, raw) for object_id, raw in statements]
+        items = [_Item(object_id, raw, self._region(object_id)) for object_id, raw in statements]
         ordered = sorted(items, key=lambda item: item.object_id)
         for _ in range(PASSES):
             batches = await self._plan([item for item in ordered if item.open])
@@ -74,78 +87,87 @@ class Announcer:
             await self._deliver(batches)
         return [item.took for item in items]
 
-    async def _plan(self, items: Iterable[_Item]) -> dict[Contact, list[tuple[int, _Item]]]:
-        """Whom to tell what: for each node its items and its rank in the region of each."""
-        batches: dict[Contact, list[tuple[int, _Item]]] = {}
+    async def _plan(self, items: Iterable[_Item]) -> dict[Contact, _Batch]:
+        """Whom to tell what."""
+        batches: dict[Contact, _Batch] = {}
         for item in items:
             item.open = False
-            near = await self._region(item.object_id)
-            if self._serving():
-                mine = distance(self._me, item.object_id)
-                closer = sum(1 for contact in near if distance(contact.id, item.object_id) < mine)
-                if closer < self._copies:
-                    near = near[: self._copies - 1]
-                    if self._me not in item.tried:
-                        item.tried.add(self._me)
-                        item.took += self._keep(item.raw)
-            else:
-                closer = self._copies
-            for rank, contact in enumerate(near):
+            members = self._regions.members(item.object_id, item.region, self._loop.time())
+            if members is None:
+                members = await self._read(item.object_id, item.region)
+                self._regions.learn(item.object_id, item.region, members, self._loop.time())
+            mine = self._is_mine(item, members)
+            if mine and self._me not in item.tried:
+                item.tried.add(self._me)
+                item.took += self._keep(item.raw)
+            for contact in members:
                 if contact.id not in item.tried:
                     item.tried.add(contact.id)
-                    batches.setdefault(contact, []).append((rank + (rank >= closer), item))
+                    batches.setdefault(contact, []).append((len(members) + mine, item))
         return batches
 
-    async def _region(self, object_id: ObjectId) -> list[Contact]:
-        known = self._regions.closest(object_id, self._loop.time())
-        if known is None:
-            found, everyone = await self._find(object_id)
-            self._regions.learn(object_id, found, self._loop.time(), everyone=everyone)
-            known = found[: self._copies]
-        return known
+    def _is_mine(self, item: _Item, members: Sequence[Contact]) -> bool:
+        """Whether this node is one of those to tell."""
+        if not self._serving():
+            return False
+        mine = distance(self._me, item.object_id)
+        return mine < item.region.width or sum(distance(c.id, item.object_id) < mine for c in members) < REGION_MIN
 
-    async def _deliver(self, batches: dict[Contact, list[tuple[int, _Item]]]) -> None:
+    async def _deliver(self, batches: dict[Contact, _Batch]) -> None:
+        """To those that are known to be there; the others may answer meanwhile."""
         free = asyncio.Semaphore(IN_FLIGHT)
 
-        async def one(contact: Contact, batch: list[tuple[int, _Item]]) -> None:
+        async def tell(contact: Contact, batch: _Batch) -> None:
             async with free:
-                await self._store(contact, batch)
+                for part in _datagrams(batch):
+                    await self._store(contact, part)
 
-        await asyncio.gather(*(one(contact, part) for contact, whole in batches.items() for part in _datagrams(whole)))
+        known = self._protocol.handshakes.by_peer
+        ordered = sorted(batches, key=lambda contact: contact.id not in known)
+        tasks = [self._loop.create_task(tell(contact, batches[contact])) for contact in ordered]
+        proven = tasks[: sum(contact.id in known for contact in ordered)]
+        self._telling.update(dict.fromkeys(tasks))
+        for task in tasks:
+            task.add_done_callback(self._telling.pop)
+        if proven:
+            await asyncio.wait(proven)
+        if len(proven) < len(tasks):
+            await asyncio.wait(tasks, timeout=GRACE_SECONDS if proven else None)
 
-    async def _store(self, contact: Contact, batch: list[tuple[int, _Item]]) -> None:
-        body = codec.encode(Store([item.raw for _, item in batch], [rank for rank, _ in batch]))
+    async def _store(self, contact: Contact, batch: _Batch) -> None:
+        items = [item for _, item in batch]
+        body = codec.encode(Store([item.raw for item in items], items[0].region.bits, [count for count, _ in batch]))
         try:
             reply = await self._protocol.call(contact, "store", body, purpose=traffic.ADVERTISE)
             stored = codec.decode(reply, Stored)
-            closer = self._protocol.heard_of(contact, stored.contacts)
+            named = self._protocol.heard_of(contact, stored.contacts)
         except TitanError as why:
             if isinstance(why, BadMessage):
                 self._protocol.blame(contact.id, why)
-            self._regions.remove(contact)
-            for _, item in batch:
-                item.open = True
+            if self._regions.remove(contact):
+                for item in items:
+                    item.open = True
             return
-        for (_, item), taken in zip(batch, stored.taken, strict=False):
+        for item, taken in zip(items, stored.taken, strict=False):
             item.took += taken
-        for _, item in batch:
-            mine = distance(contact.id, item.object_id)
-            for other in closer:
-                # A neighbour can vouch for those that are closer than itself; it does not know its own rivals.
-                if other.id not in item.tried and other.id != self._me and distance(other.id, item.object_id) < mine:
-                    self._regions.add(item.object_id, other)
+        for item in items:
+            for other in [c for c in named if c.long_id in item.region and c.id != self._me][:NEWCOMERS_PER_REPLY]:
+                if item.named == NEWCOMERS_PER_SWEEP or other.id in item.tried:
+                    continue
+                if self._regions.add(item.object_id, item.region, other):
+                    item.named += 1
                     item.open = True
 
 
-def _datagrams(batch: list[tuple[int, _Item]]) -> list[list[tuple[int, _Item]]]:
+def _datagrams(batch: _Batch) -> list[_Batch]:
     """Parts that fit in a datagram each."""
-    parts: list[list[tuple[int, _Item]]] = []
+    parts: list[_Batch] = []
     room = 0
-    for rank, item in batch:
+    for count, item in batch:
         size = len(item.raw) + ITEM_BYTES
         if not parts or size > room:
             parts.append([])
             room = FIT
-        parts[-1].append((rank, item))
+        parts[-1].append((count, item))
         room -= size
     return parts

@@ -5,17 +5,17 @@ from collections.abc import Callable, Sequence
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId
+from titan_overlay.identity.ids import ID_BITS, ID_BYTES, NodeId, ObjectId
 from titan_overlay.overlay import bodies
 from titan_overlay.overlay.bodies import FIT, FindHolders, FindNode, Holders, Store, Stored
 from titan_overlay.overlay.directory import Directory
+from titan_overlay.overlay.regions import Region
 from titan_overlay.overlay.routing import RoutingTable
 from titan_overlay.wire import codec
 
 CONTACTS_PER_REPLY = 8
-"""In answers to `find_holders` and for refreshes; a whole region is asked for with `REGION`."""
-REGION = 20
-CLOSER_PER_REPLY = 8
+"""Nobody takes more from one reply (`lookup.ACCEPTED`)."""
+NEWCOMERS_PER_REPLY = 4
 MAX_ITEMS = 64
 """Statements in one `store`."""
 
@@ -32,7 +32,6 @@ class Answers:
         table: RoutingTable,
         directory: Directory,
         ambient: Ambient,
-        copies: int,
         hints: Callable[[ObjectId], Sequence[bytes]],
     ) -> None:
         self.serving = False
@@ -40,7 +39,6 @@ class Answers:
         self._table = table
         self._directory = directory
         self._ambient = ambient
-        self._copies = copies
         self._hints = hints
 
     def find_node(self, contact: Contact, body: bytes) -> bytes:
@@ -48,45 +46,50 @@ class Answers:
         request = codec.decode(body, FindNode)
         if len(request.target) != ID_BYTES:
             raise BadMessage("a target has 32 bytes")
-        count = min(max(request.count, 0), REGION)
+        count = min(max(request.count, 0), CONTACTS_PER_REPLY)
         return bodies.fitting(self._table.closest(request.target, count, contact.id), FIT)
 
     def find_holders(self, contact: Contact, body: bytes) -> bytes:
         """What the directory keeps and what this node can vouch for, and the closest contacts."""
         request = codec.decode(body, FindHolders)
-        if len(request.object_id) != ID_BYTES or request.skip < 0:
-            raise BadMessage("an object id has 32 bytes")
+        if len(request.object_id) != ID_BYTES or len(request.aim) not in (0, ID_BYTES) or request.skip < 0:
+            raise BadMessage("an id has 32 bytes")
         known = self._directory.get(request.object_id, self._ambient.wall(), contact.id)
         raws = [*known.advertisements]
         raws += [raw for raw in self._hints(ObjectId(request.object_id)) if raw not in raws]
         count = min(max(request.count, 0), CONTACTS_PER_REPLY)
-        near = self._table.closest(request.object_id, count, contact.id) if count else []
+        near = self._table.closest(request.aim or request.object_id, count, contact.id) if count else []
         return _fit(raws, request.skip, known.tombstones, near)
 
     def store(self, contact: Contact, body: bytes) -> bytes:
-        """Keeps what verifies; names nodes that are closer and that the sender seems not to know."""
+        """Keeps what verifies; names nodes of the same regions that the sender seems not to know."""
         request = codec.decode(body, Store)
-        if len(request.raws) != len(request.ranks) or len(request.raws) > MAX_ITEMS:
-            raise BadMessage("a store has a rank for each statement")
+        if len(request.raws) != len(request.members) or len(request.raws) > MAX_ITEMS:
+            raise BadMessage("a store says for each statement how many know of it")
+        if not 0 <= request.bits <= ID_BITS:
+            raise BadMessage("a region has 0 to 256 bits")
         taken: list[bool] = []
-        closer: dict[NodeId, Contact] = {}
+        told: dict[Region, int] = {}
         now = self._ambient.wall()
-        for raw, rank in zip(request.raws, request.ranks, strict=True):
+        for raw, members in zip(request.raws, request.members, strict=True):
             try:
-                object_id = self._directory.put(raw, now, sender=contact.id) if self.serving else None
+                object_id = self._directory.put(raw, now, sender=contact) if self.serving else None
             except Forbidden:
                 object_id = None
             taken.append(object_id is not None)
-            if object_id is not None and len(closer) < CLOSER_PER_REPLY:
-                closer.update(self._closer(object_id, rank, contact.id))
-        return codec.encode(Stored(taken, bodies.pack_all(list(closer.values())[:CLOSER_PER_REPLY])))
+            if object_id is not None:
+                told[Region.around(object_id, request.bits)] = members
+        return codec.encode(Stored(taken, bodies.pack_all(self._newcomers(told, contact))))
 
-    def _closer(self, object_id: ObjectId, rank: int, sender: bytes) -> dict[NodeId, Contact]:
-        """Nodes closer to the object than this one, if there are more than the sender has counted."""
-        mine = int.from_bytes(self._me, "big") ^ int.from_bytes(object_id, "big")
-        wanted = int.from_bytes(object_id, "big")
-        near = [c for c in self._table.closest(object_id, self._copies, sender) if c.long_id ^ wanted < mine]
-        return {c.id: c for c in near} if len(near) > rank else {}
+    def _newcomers(self, told: dict[Region, int], sender: Contact) -> list[Contact]:
+        """The latest contacts in these regions, where this node knows more of them than the sender."""
+        found: list[Contact] = []
+        for region, members in told.items():
+            inside = self._table.within(region.low, region.width, exclude=sender.id)
+            me = int.from_bytes(self._me, "big") in region
+            if len(inside) + me > members:
+                found += inside[-NEWCOMERS_PER_REPLY:]
+        return found[:CONTACTS_PER_REPLY]
 
 
 def _fit(raws: list[bytes], skip: int, tombstones: list[bytes], near: list[Contact]) -> bytes:

@@ -48,6 +48,8 @@ class FindHolders(msgspec.Struct, array_like=True):
     skip: int
     count: int
     """At most so many contacts."""
+    aim: bytes = b""
+    """Contacts close to this id; empty: close to the object."""
 
 
 class Holders(msgspec.Struct, array_like=True):
@@ -64,8 +66,10 @@ class Store(msgspec.Struct, array_like=True):
     """Signed statements to keep."""
 
     raws: list[bytes]
-    ranks: list[int]
-    """For each: how many nodes closer to the object than the receiver the sender knows of."""
+    bits: int
+    """All are told to the nodes that share so many leading bits with the object (`regions.Region`)."""
+    members: list[int]
+    """For each: how many nodes of its region the sender knows of, the receiver among them."""
 
 
 class Stored(msgspec.Struct, array_like=True):
@@ -73,7 +77,7 @@ class Stored(msgspec.Struct, array_like=True):
 
     taken: list[bool]
     contacts: bytes
-    """Closer ones that the sender seems not to know of."""
+    """Others of these regions that the sender seems not to know of, the latest come first."""
 
 
 def pack(contact: Contact) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from titan_overlay.errors import BadMessage, LinkError, TitanError
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.overlay.calls import Call
-from titan_overlay.overlay.lookup import Lookup
+from titan_overlay.overlay.lookup import Lookup, Question
 from titan_overlay.overlay.protocol import OverlayProtocol
 
 
@@ -14,7 +14,9 @@ class Crawl:
     """One lookup under way.
 
     Args:
-        on_reply: (who answered, body) -> contacts in it; may call `lookup.finish()`. Raises BadMessage for garbage.
+        ask: the body of the request for contacts close to an id.
+        on_reply: (who was asked, body) -> contacts in it, and whether it told something of what is looked for; may call
+            `lookup.finish()`. Raises BadMessage for garbage.
     """
 
     def __init__(
@@ -22,23 +24,23 @@ class Crawl:
         protocol: OverlayProtocol,
         lookup: Lookup,
         method: str,
-        body: bytes,
+        ask: Callable[[bytes], bytes],
         purpose: int,
-        on_reply: Callable[[Contact, bytes], Iterable[Contact]],
+        on_reply: Callable[[Contact, bytes], tuple[Iterable[Contact], bool]],
     ) -> None:
         self.lookup = lookup
         self.asked = 0
         """Contacts that answered."""
         self._protocol = protocol
         self._method = method
-        self._body = body
+        self._body = ask
         self._purpose = purpose
         self._on_reply = on_reply
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def run(self, seeds: Iterable[Contact], deadline: float | None = None) -> None:
-        """From these contacts until the lookup is finished, or until `deadline` (loop time)."""
-        self._ask(self.lookup.start(seeds))
+    async def run(self, deadline: float | None = None) -> None:
+        """Until the lookup is finished, or until `deadline` (loop time)."""
+        self._ask(self.lookup.start())
         if self._done.done():
             return
         timer = None
@@ -51,9 +53,9 @@ class Crawl:
             if timer is not None:
                 timer.cancel()
 
-    def _ask(self, contacts: list[Contact]) -> None:
-        for contact in contacts:
-            self._protocol.start(self, contact, self._method, self._body, purpose=self._purpose)
+    def _ask(self, questions: list[Question]) -> None:
+        for contact, aim in questions:
+            self._protocol.start(self, contact, self._method, self._body(aim), purpose=self._purpose)
         if self.lookup.finished:
             self._stop()
 
@@ -67,22 +69,23 @@ class Crawl:
         if self._done.done():
             return
         try:
-            contacts = self._on_reply(call.contact, body)
+            contacts, told = self._on_reply(call.contact, body)
         except BadMessage as why:
             self._protocol.blame(call.contact.id, why)
-            self._ask(self.lookup.failed(call.contact.id))
+            self._ask(self.lookup.failed(call.contact))
             return
         self.asked += 1
-        self._ask(self.lookup.reply(call.contact.id, contacts))
+        proven = call.session.contact if call.session is not None else None
+        self._ask(self.lookup.reply(call.contact, contacts, told=told, proven=proven))
 
     def failed(self, call: Call, error: TitanError) -> None:
         if self._done.done():
             return
         if isinstance(error, LinkError):
-            self._ask(self.lookup.failed(call.contact.id))
+            self._ask(self.lookup.failed(call.contact))
         else:  # it is there, but will not say
-            self._ask(self.lookup.reply(call.contact.id, ()))
+            self._ask(self.lookup.reply(call.contact, ()))
 
     def late(self, call: Call) -> None:
         if not self._done.done():
-            self._ask(self.lookup.late(call.contact.id))
+            self._ask(self.lookup.late(call.contact))

@@ -5,32 +5,42 @@ it expires, and a tombstone ends all advertisements of the versions that it cove
 what is there stays (long-renewed holders before new ones) and the newcomer is refused.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity import names, records
+from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement, Tombstone, check_descriptor, check_may_delete
+from titan_overlay.identity.subnets import public_subnet
 
 MAX_ADVERTISEMENT_SECONDS = 86400.0
 MAX_TOMBSTONE_SECONDS = 400 * 86400.0
 MAX_PER_OBJECT = 64
 MAX_TOMBSTONES_PER_OBJECT = 8
 MAX_PER_HOLDER = 20_000
+MAX_PER_SUBNET = 40_000
+MAX_PER_OBJECT_AND_SUBNET = 8
+"""Holders of one object in one public subnet: whoever has many ids has not as many subnets."""
 MAX_STATEMENTS = 100_000
 EXPIRE_SECONDS = 10.0
 """When full, a search for expired statements is made at most that often."""
 
 
+_Key = TypeVar("_Key", NodeId, str)
+
+
 class _Kept:
     """One statement. Tuples of these would do, but many nodes keep many."""
 
-    __slots__ = ("expires", "passing", "raw", "sequence", "version", "withdrawn")
+    __slots__ = ("expires", "passing", "raw", "sequence", "subnet", "version", "withdrawn")
 
-    def __init__(self, raw: bytes, value: Advertisement) -> None:
+    def __init__(self, raw: bytes, value: Advertisement, subnet: str) -> None:
         self.raw = raw
+        self.subnet = subnet
+        """From which it was sent: proven, unlike the address in it."""
         self.sequence = value.sequence
         self.expires = value.expires
         self.version = value.version
@@ -86,6 +96,7 @@ class Directory:
         self._max_per_object = max_per_object
         self._shelves: dict[ObjectId, _Shelf] = {}
         self._by_holder: dict[NodeId, int] = {}
+        self._by_subnet: dict[str, int] = {}
         self._size = 0
         self._expired_at = 0.0
 
@@ -95,12 +106,12 @@ class Directory:
     def __bool__(self) -> bool:
         return True  # the stock server replaces storage that is "false"
 
-    def put(self, raw: bytes, now: float, *, sender: bytes | None = None) -> ObjectId | None:
+    def put(self, raw: bytes, now: float, *, sender: Contact | None = None) -> ObjectId | None:
         """Keeps a statement, if it is valid, news, and there is room.
 
         Args:
             now: unix seconds.
-            sender: id that proved itself; an advertisement is taken from its holder only. None: our own.
+            sender: who sent it, proven; an advertisement is taken from its holder only. None: nobody knows.
 
         Returns:
             The object's id if the statement is kept now or was already; None if it was not taken.
@@ -117,10 +128,11 @@ class Directory:
             return self._put_tombstone(raw, now)
         return self._put_advertisement(signed, now, sender)
 
-    def _put_advertisement(self, signed: Signed[Advertisement], now: float, sender: bytes | None) -> ObjectId | None:
+    def _put_advertisement(self, signed: Signed[Advertisement], now: float, sender: Contact | None) -> ObjectId | None:
         value = signed.value
-        if (sender is not None and signed.signer != sender) or not self._rights.may_serve(signed.signer):
+        if (sender is not None and signed.signer != sender.id) or not self._rights.may_serve(signed.signer):
             return None
+        net = public_subnet(sender.ip) if sender is not None else ""
         if not now < value.expires <= now + MAX_ADVERTISEMENT_SECONDS:
             return None
         object_id = ObjectId(value.object_id)
@@ -130,14 +142,15 @@ class Directory:
         known = shelf.holders.get(signed.signer) if shelf is not None else None
         if known is not None and known.sequence >= value.sequence:
             return object_id if known.raw == signed.raw else None
-        if known is None and not self._room(shelf, signed.signer, value, now):
+        if known is None and not self._room(shelf, signed.signer, net, value, now):
             return None
         if shelf is None:
             shelf = self._shelves.setdefault(object_id, _Shelf())
         if known is None:
             self._size += 1
-            self._by_holder[signed.signer] = self._by_holder.get(signed.signer, 0) + 1
-        shelf.holders[signed.signer] = _Kept(signed.raw, value)
+            _count(self._by_holder, signed.signer, 1)
+            _count(self._by_subnet, net, 1)
+        shelf.holders[signed.signer] = _Kept(signed.raw, value, net if known is None else known.subnet)
         return object_id
 
     def _put_tombstone(self, raw: bytes, now: float) -> ObjectId | None:
@@ -169,10 +182,12 @@ class Directory:
         """Versions up to which the object is deleted."""
         return [grave.version for grave in shelf.graves.values() if grave.expires > now and not grave.of_data]
 
-    def _room(self, shelf: _Shelf | None, holder: NodeId, value: Advertisement, now: float) -> bool:
+    def _room(self, shelf: _Shelf | None, holder: NodeId, net: str, value: Advertisement, now: float) -> bool:
         if value.withdrawn and shelf is None:
             return False  # takes back what nobody here has heard of
         if self._by_holder.get(holder, 0) >= MAX_PER_HOLDER:
+            return False
+        if net and not self._subnet_has_room(shelf, net):
             return False
         if self._full(now):
             return False
@@ -183,6 +198,11 @@ class Directory:
                 return False
             self._remove(shelf, least)
         return True
+
+    def _subnet_has_room(self, shelf: _Shelf | None, net: str) -> bool:
+        if self._by_subnet.get(net, 0) >= MAX_PER_SUBNET:
+            return False
+        return shelf is None or sum(k.subnet == net for k in shelf.holders.values()) < MAX_PER_OBJECT_AND_SUBNET
 
     def _full(self, now: float) -> bool:
         if self._size >= self._max and now - self._expired_at >= EXPIRE_SECONDS:
@@ -234,13 +254,18 @@ class Directory:
                     self._size -= 1
 
     def _remove(self, shelf: _Shelf, holder: NodeId) -> None:
-        del shelf.holders[holder]
+        kept = shelf.holders.pop(holder)
         self._size -= 1
-        left = self._by_holder[holder] - 1
-        if left:
-            self._by_holder[holder] = left
-        else:
-            del self._by_holder[holder]
+        _count(self._by_holder, holder, -1)
+        _count(self._by_subnet, kept.subnet, -1)
+
+
+def _count(counts: dict[_Key, int], key: _Key, change: int) -> None:
+    left = counts.get(key, 0) + change
+    if left:
+        counts[key] = left
+    else:
+        del counts[key]
 
 
 def proven(tombstone: Signed[Tombstone], rights: Rights, now: float) -> tuple[str, NodeId]:

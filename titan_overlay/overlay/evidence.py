@@ -1,6 +1,6 @@
 """Evidence: the verified statements about one object, united from many answers. No I/O."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity import names, records
@@ -17,52 +17,73 @@ class Evidence:
     """What does not verify does not exist.
 
     Args:
-        now: unix seconds; what has expired by then is no evidence.
+        now: unix seconds; what has expired by then is no evidence. avoid: holders that are known to be no good.
+        Anybody can truthfully sign "I hold this" and then answer rubbish: what
+            these say is kept, but proves nothing.
     """
 
-    def __init__(self, object_id: ObjectId, rights: Rights, now: float) -> None:
+    def __init__(self, object_id: ObjectId, rights: Rights, now: float, avoid: Collection[NodeId] = ()) -> None:
         self.tombstone: Signed[Tombstone] | None = None
         self.rejected = 0
         self._object_id = object_id
         self._rights = rights
         self._now = now
+        self._avoid = avoid
         self._latest: dict[NodeId, Signed[Advertisement]] = {}
-        self._seen: set[bytes] = set()
+        self._seen: dict[bytes, bool] = {}
+        """Advertisements as received; whether each is worth something: valid, live, of a holder that may be good."""
         self._deleted = False
 
     @property
     def conclusive(self) -> bool:
         """A live holder is known, or the object is known to be deleted (of data only pins are deleted)."""
-        return self._deleted or any(not each.value.withdrawn for each in self._latest.values())
+        return self._deleted or any(self._is_good(each) for each in self._latest.values())
+
+    @property
+    def size(self) -> int:
+        """How many holders are known, good or not."""
+        return len(self._latest)
 
     def advertisements(self) -> tuple[Signed[Advertisement], ...]:
         """Live ones, the latest of each holder, counted holders first."""
         live = [each for each in self._latest.values() if not each.value.withdrawn]
         return tuple(sorted(live, key=lambda each: each.value.passing))
 
-    def add(self, advertisements: Iterable[bytes], tombstones: Iterable[bytes]) -> None:
-        """Statements as received; what is false, expired or of another object is left out."""
-        for raw in tombstones:
-            self._bury(raw)
-        for raw in advertisements:
-            if raw in self._seen or len(self._seen) >= 4 * MAX_HOLDERS:
-                continue
-            self._seen.add(raw)
-            try:
-                signed = records.check(raw, Advertisement, self._rights.pool)
-            except BadMessage:
-                self.rejected += 1
-                continue
-            value = signed.value
-            stands = value.object_id == self._object_id and value.expires > self._now
-            if not stands or not self._rights.may_serve(signed.signer) or len(self._latest) >= MAX_HOLDERS:
-                self.rejected += 1
-                continue
-            known = self._latest.get(signed.signer)
-            if known is None or known.value.sequence < value.sequence:
-                self._latest[signed.signer] = signed
+    def add(self, advertisements: Iterable[bytes], tombstones: Iterable[bytes]) -> bool:
+        """Statements as received; what is false, expired or of another object is left out.
 
-    def _bury(self, raw: bytes) -> None:
+        Returns:
+            Whether there was something of worth among them, heard before or not.
+        """
+        told = False
+        for raw in tombstones:
+            told |= self._bury(raw)
+        for raw in advertisements:
+            if raw not in self._seen and len(self._seen) < 4 * MAX_HOLDERS:
+                self._seen[raw] = self._take(raw)
+            told |= self._seen.get(raw, False)
+        return told
+
+    def _take(self, raw: bytes) -> bool:
+        try:
+            signed = records.check(raw, Advertisement, self._rights.pool)
+        except BadMessage:
+            self.rejected += 1
+            return False
+        value = signed.value
+        stands = value.object_id == self._object_id and value.expires > self._now
+        if not stands or not self._rights.may_serve(signed.signer) or len(self._latest) >= MAX_HOLDERS:
+            self.rejected += 1
+            return False
+        known = self._latest.get(signed.signer)
+        if known is None or known.value.sequence < value.sequence:
+            self._latest[signed.signer] = signed
+        return self._is_good(signed)
+
+    def _is_good(self, signed: Signed[Advertisement]) -> bool:
+        return not signed.value.withdrawn and signed.signer not in self._avoid
+
+    def _bury(self, raw: bytes) -> bool:
         try:
             signed = records.check(raw, Tombstone, self._rights.pool)
             name, _ = proven(signed, self._rights, self._now)
@@ -70,8 +91,9 @@ class Evidence:
                 raise BadMessage("of another object, or expired")
         except (BadMessage, Forbidden):
             self.rejected += 1
-            return
+            return False
         if self.tombstone is None or self.tombstone.value.version < signed.value.version:
             self.tombstone = signed
         if names.space(name) is not names.Space.CONTENT:
             self._deleted = True
+        return True

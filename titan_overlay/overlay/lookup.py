@@ -1,171 +1,387 @@
-"""The iterative lookup (Maymounkov and Mazieres, Kademlia, section 2.3), asynchronous. No I/O.
+"""The iterative lookup over disjoint paths. No I/O.
 
-Events in: `start`, `reply`, `late`, `failed`. Each returns the contacts to ask next. At most `alpha` questions are in
-flight; one that is late no longer counts as such, so that a slow or dead contact costs a spare question and never a
-round; its answer is still welcome. The lookup is over when the `wanted` closest contacts that are not dead have
-answered, or when somebody calls `finish` (holders were found).
+Theory of operation
+-------------------
 
-A seam for disjoint paths: several `Lookup`s that share one `taken` set never ask the same contact (S/Kademlia, 4.4).
+A lookup is a bundle of *paths* (S/Kademlia, Baumgart and Mies 2007, section 4.4). Each is a walk of its own in the
+manner of Kademlia (Maymounkov and Mazieres 2002, section 2.3): it begins at contacts of this node's table and follows
+only contacts that were heard of on that path, so that a liar misleads no path but its own. Nobody is asked twice,
+over all paths together, and of one reply at most `ACCEPTED` contacts count.
+
+**Every path has an aim.** The first walks to the target, each further one to a point of its own near the target, and
+the contacts closest to that point are what it asks for. What is said about an object is kept by all nodes of its
+region, so ids that were ground next to the object stand in the way of one path at most.
+
+**Few paths first.** `first` of them begin. One more begins for every question that was asked *in vain* (a contact
+does not prove its id by answering; or it lies where the object must be known, nearer than `expects`, and tells
+nothing), and for every `PATIENCE` questions in any case. Where nothing goes wrong, nothing is spent; where all is
+lies, the whole budget is.
+
+**Who misleads loses his say.** Each contact remembers who named it. To ask a contact is a strike against those who
+named it, until it answers and not in vain. Contacts whose names come from those with the fewest strikes are asked
+first; nobody is asked on the word of someone with `STRIKES`. So a liar that invents contacts costs a lookup few
+questions.
+
+**The union.** When no path has anybody left to ask, or the budget comes to its end, the closest contacts that were
+heard of on any path, and all that are nearer than `within`, are asked too.
+
+At most `alpha` questions are in flight, and one more for each path beyond `alpha`. A question that is late no longer
+counts as such: a slow or dead contact costs a spare question and never a round; its answer is still welcome.
+
+    state of a contact      event                          next
+    new                     its turn, on some path         asked
+    asked                   no answer in the usual time    late
+    asked, late             an answer, in its session      answered: it has proven its id
+    asked, late             no answer at all               failed
 """
 
-from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from titan_overlay.identity.contacts import Contact
 
 _NEW, _ASKED, _LATE, _ANSWERED, _FAILED = range(5)
 
-MAX_QUESTIONS = 128
-"""However many contacts liars invent, a lookup asks no more than this."""
+PATHS = 12
+BUDGET = 40
+"""Questions of one lookup, whatever is answered."""
+ACCEPTED = 8
+"""Contacts taken from one reply."""
+STARTS = 8
+"""Contacts of the own table that few paths begin from, dealt out among them; many paths begin from one each."""
+STRIKES = 3
+PATIENCE = 8
+UNION = 8
+"""The closest contacts that have answered when a lookup ends, whichever path they were heard of on."""
 
 
-class _Candidate:
-    __slots__ = ("contact", "depth", "distance", "state")
+class Question(NamedTuple):
+    """Whom to ask, and for contacts close to what."""
+
+    contact: Contact
+    aim: bytes
+
+
+class _Node:
+    """A contact heard of. The same id at another address is another one, until one of them has proven itself."""
+
+    __slots__ = ("contact", "depth", "distance", "path", "referrers", "state", "strikes")
 
     def __init__(self, contact: Contact, distance: int, depth: int) -> None:
         self.contact = contact
         self.distance = distance
         self.depth = depth
+        self.path: _Path | None = None
+        """On which it was asked."""
+        self.referrers: list[_Node] = []
+        """Who named it before it was asked; nobody: this node's own table."""
+        self.strikes = 0
         self.state = _NEW
 
-    def __lt__(self, other: "_Candidate") -> bool:
-        return self.distance < other.distance
+
+def _fewest_strikes(referrers: list[_Node]) -> int:
+    return min((each.strikes for each in referrers), default=0)
+
+
+class _Path:
+    """One walk towards `aim`."""
+
+    __slots__ = ("_leads", "_long_aim", "aim", "questions")
+
+    def __init__(self, aim: bytes) -> None:
+        self.aim = aim
+        self.questions = 0
+        self._long_aim = int.from_bytes(aim, "big")
+        self._leads: dict[Contact, tuple[int, _Node, list[_Node]]] = {}
+        """Distance from the aim, the contact, and who named it on this path."""
+
+    def learn(self, node: _Node, referrer: _Node | None) -> None:
+        """Somebody on this path named this contact; None: it begins here."""
+        lead = self._leads.get(node.contact)
+        if lead is None:
+            lead = self._leads[node.contact] = (node.contact.long_id ^ self._long_aim, node, [])
+        if referrer is not None:
+            lead[2].append(referrer)
+
+    def offer(self, wanted: int, proven: dict[bytes, Contact]) -> _Node | None:
+        """Whom to ask next. None: its `wanted` closest have been asked, or there are no more."""
+        order = sorted(
+            (_fewest_strikes(named_by), distance, serial, node)
+            for serial, (distance, node, named_by) in enumerate(self._leads.values())
+            if node.state != _FAILED and node.state != _LATE
+        )
+        for strikes, _, _, node in order:
+            if node.state == _NEW:
+                if strikes < STRIKES and node.contact.id not in proven:
+                    return node
+            elif node.path is self:
+                wanted -= 1
+                if not wanted:
+                    return None
+        return None
 
 
 class Lookup:
-    """One walk towards `target`.
+    """One lookup of `target`.
 
     Args:
         me: this node's id, never asked.
+        seeds: (id, count) -> the closest contacts of this node's table, closest first.
+        aim: draws the point that the next path walks to; None: all walk to the target.
         alpha: questions in flight.
-        wanted: how many of the closest must have answered.
+        paths: at most so many. first: so many begin at once.
+        wanted: how many contacts must have answered on each path; union: of the closest, whatever the path.
+        expects, within: distances from the target, see above.
+        budget: questions, at most.
         patient: waits for late answers when nothing else is left to ask (one of them may be the only one that knows).
-        taken: ids that other paths of the same lookup have asked.
     """
 
     __slots__ = (
+        "_aim",
         "_alpha",
-        "_candidates",
+        "_budget",
+        "_expects",
+        "_first",
         "_flying",
-        "_known",
+        "_limit",
+        "_long_target",
         "_me",
+        "_nodes",
+        "_paths",
         "_patient",
+        "_proven",
+        "_seeds",
+        "_started",
         "_target",
+        "_told",
+        "_union",
+        "_united",
+        "_vain",
         "_wanted",
+        "_within",
         "finished",
         "questions",
-        "taken",
     )
 
     def __init__(
         self,
         target: bytes,
         me: bytes,
+        seeds: Callable[[bytes, int], Sequence[Contact]],
         *,
         alpha: int,
-        wanted: int,
+        paths: int = PATHS,
+        first: int = 1,
+        wanted: int = 3,
+        union: int = UNION,
+        aim: Callable[[], bytes] | None = None,
+        expects: int = 0,
+        within: int = 0,
+        budget: int = BUDGET,
         patient: bool = False,
-        taken: set[bytes] | None = None,
     ) -> None:
-        self._target = int.from_bytes(target, "big")
+        self._target = target
+        self._long_target = int.from_bytes(target, "big")
         self._me = me
+        self._seeds = seeds
         self._alpha = alpha
+        self._limit = paths
+        self._first = min(first, paths)
         self._wanted = wanted
+        self._union = union
+        self._aim = aim
+        self._expects = expects
+        self._within = within
+        self._budget = budget
         self._patient = patient
-        self._candidates: list[_Candidate] = []
-        """Closest first; the failed ones are removed."""
-        self._known: dict[bytes, _Candidate] = {}
+        self._nodes: dict[Contact, _Node] = {}
+        self._proven: dict[bytes, Contact] = {}
+        """By id: who has answered, at the address where it did."""
+        self._paths: list[_Path] = []
+        self._united = _Path(target)
+        """Of the union: what it hears goes to no path."""
+        self._started: set[Contact] = set()
         self._flying = 0
+        self._vain = 0
+        self._told = False
         self.questions = 0
         self.finished = False
-        self.taken: set[bytes] = set() if taken is None else taken
 
-    def start(self, contacts: Iterable[Contact]) -> list[Contact]:
-        """Begins from these."""
-        self._learn(contacts, 1)
+    @property
+    def paths(self) -> int:
+        """How many have begun."""
+        return len(self._paths)
+
+    # ---- events ----------------------------------------------------------------------------------------------
+
+    def start(self) -> list[Question]:
+        """Begins."""
+        while len(self._paths) < self._first and self._begin():
+            pass
         return self._next()
 
-    def reply(self, node: bytes, contacts: Iterable[Contact]) -> list[Contact]:
-        """It answered with these contacts."""
-        self._settle(node, _ANSWERED)
-        self._learn(contacts, self.depth(node) + 1)
+    def reply(
+        self, asked: Contact, contacts: Iterable[Contact], *, told: bool = False, proven: Contact | None = None
+    ) -> list[Question]:
+        """It answered with these contacts.
+
+        told: and with something of what is looked for.
+        proven: where it is in truth, if not where it was said to be.
+        """
+        node = self._settle(asked, _ANSWERED)
+        if node is None or node.path is None:
+            return self._next()
+        self._proven[asked.id] = proven or asked
+        self._told |= told
+        if node.distance < self._expects and not told:
+            self._vain += 1
+            node.strikes = STRIKES
+        else:
+            for referrer in node.referrers:
+                referrer.strikes -= 1
+        for contact in list(contacts)[:ACCEPTED]:
+            self._learn(node.path, contact, node)
         return self._next()
 
-    def late(self, node: bytes) -> list[Contact]:
+    def late(self, asked: Contact) -> list[Question]:
         """No answer within the usual time; it may still come."""
-        candidate = self._known.get(node)
-        if candidate is not None and candidate.state == _ASKED:
-            candidate.state = _LATE
+        if self._state(asked) == _ASKED:
+            self._vain += 1
             self._flying -= 1
+            self._nodes[asked].state = _LATE
         return self._next()
 
-    def failed(self, node: bytes) -> list[Contact]:
+    def failed(self, asked: Contact) -> list[Question]:
         """No answer at all."""
-        candidate = self._settle(node, _FAILED)
-        if candidate is not None:
-            self._candidates.remove(candidate)
+        if self._state(asked) == _ASKED:
+            self._vain += 1
+        self._settle(asked, _FAILED)
         return self._next()
 
     def finish(self) -> None:
         """What was looked for has been found."""
         self.finished = True
 
+    # ---- what came of it -------------------------------------------------------------------------------------
+
     def answered(self, count: int) -> list[Contact]:
-        """The closest contacts that have answered, closest first."""
-        return [c.contact for c in self._candidates if c.state == _ANSWERED][:count]
+        """The closest contacts that have answered, closest first, whatever path they were heard of on."""
+        return sorted(self._proven.values(), key=lambda contact: contact.long_id ^ self._long_target)[:count]
 
-    def known(self, count: int) -> list[Contact]:
-        """The closest contacts heard of, closest first, but those that failed or are late."""
-        return [c.contact for c in self._candidates if c.state in (_ANSWERED, _NEW)][:count]
+    def heard(self, within: int) -> list[Contact]:
+        """All contacts nearer to the target than this that may be there, closest first: those that were asked and did
+        not answer (yet) are left out.
+        """
+        near = {
+            self._proven.get(node.contact.id, node.contact): node.distance
+            for node in self._nodes.values()
+            if node.distance < within and (node.state == _NEW or node.state == _ANSWERED)
+        }
+        return sorted(near, key=near.__getitem__)
 
-    def depth(self, node: bytes) -> int:
+    def depth(self, asked: Contact) -> int:
         """Requests, one after the other, on the way to this node: 1 for those it began from; 0: never heard of."""
-        candidate = self._known.get(node)
-        return 0 if candidate is None else candidate.depth
+        node = self._nodes.get(asked)
+        return 0 if node is None else node.depth
 
-    def _settle(self, node: bytes, state: int) -> _Candidate | None:
-        candidate = self._known.get(node)
-        if candidate is None or candidate.state in (_ANSWERED, _FAILED):
+    # ---- bookkeeping -----------------------------------------------------------------------------------------
+
+    def _begin(self) -> bool:
+        """One more path, from start contacts that no other has. False: there are none left, or paths enough."""
+        if len(self._paths) >= self._limit:
+            return False
+        aim = self._target if self._aim is None or not self._paths else self._aim()
+        share = max(1, STARTS // self._limit)
+        near = self._seeds(aim, share + STARTS + len(self._nodes))
+        fresh = [c for c in near if c not in self._started and c.id not in self._proven and self._state(c) == _NEW]
+        if not fresh:
+            return False
+        path = _Path(aim)
+        self._paths.append(path)
+        self._started.update(fresh[:share])
+        for contact in fresh[:share]:
+            self._learn(path, contact, None)
+        return True
+
+    def _state(self, contact: Contact) -> int:
+        node = self._nodes.get(contact)
+        return _NEW if node is None else node.state
+
+    def _learn(self, path: _Path, contact: Contact, referrer: _Node | None) -> None:
+        if contact.id == self._me:
+            return
+        node = self._nodes.get(contact)
+        if node is None:
+            depth = 1 if referrer is None else referrer.depth + 1
+            node = self._nodes[contact] = _Node(contact, contact.long_id ^ self._long_target, depth)
+        if referrer is not None and node.state == _NEW:
+            node.referrers.append(referrer)
+        path.learn(node, referrer)
+
+    def _settle(self, asked: Contact, state: int) -> _Node | None:
+        node = self._nodes.get(asked)
+        if node is None or node.state not in (_ASKED, _LATE):
             return None
-        if candidate.state == _ASKED:
+        if node.state == _ASKED:
             self._flying -= 1
-        candidate.state = state
-        return candidate
+        node.state = state
+        return node
 
-    def _learn(self, contacts: Iterable[Contact], depth: int) -> None:
-        for contact in contacts:
-            if contact.id in self._known or contact.id == self._me:
-                continue
-            candidate = _Candidate(contact, contact.long_id ^ self._target, depth)
-            self._known[contact.id] = candidate
-            insort(self._candidates, candidate)
+    # ---- whom to ask -----------------------------------------------------------------------------------------
 
-    def _next(self) -> list[Contact]:
-        if self.finished:
-            return []
-        chosen: list[Contact] = []
-        waiting = late = False
-        seen = 0
-        for candidate in self._candidates:
-            if seen == self._wanted:
+    def _next(self) -> list[Question]:
+        questions: list[Question] = []
+        while not self.finished and self.questions < self._budget:
+            if self._flying >= max(self._alpha, len(self._paths)):
                 break
-            if candidate.state == _LATE:
-                late = True  # the one behind it is asked in its place
-                continue
-            seen += 1
-            if candidate.state == _NEW:
-                if self._flying >= self._alpha:
-                    waiting = True
-                    break
-                if candidate.contact.id in self.taken or self.questions >= MAX_QUESTIONS:
-                    continue
-                self.taken.add(candidate.contact.id)
-                candidate.state = _ASKED
-                self._flying += 1
-                self.questions += 1
-                chosen.append(candidate.contact)
-                waiting = True
-            elif candidate.state == _ASKED:
-                waiting = True
-        self.finished = not waiting and not (late and self._patient)
+            question = self._choose()
+            if question is None:
+                break
+            questions.append(question)
+        if not self._flying and not (self._patient and self._is_awaited()):
+            self.finished = True
+        return questions
+
+    def _is_awaited(self) -> bool:
+        return any(node.state == _LATE for node in self._nodes.values())
+
+    def _choose(self) -> Question | None:
+        while len(self._paths) < self._first + self._vain + self.questions // PATIENCE and self._begin():
+            pass
+        while self.questions < self._budget - self._union:
+            for path in sorted(self._paths, key=lambda each: each.questions):
+                node = path.offer(self._wanted, self._proven)
+                if node is not None:
+                    return self._ask(node, path)
+            if self._flying or self._told or not self._expects or not self._begin():
+                break
+        if self._flying and not self._united.questions:
+            return None  # what is on its way may lead on
+        node = self._outstanding()
+        return None if node is None else self._ask(node, self._united)
+
+    def _ask(self, node: _Node, path: _Path) -> Question:
+        node.state = _ASKED
+        node.path = path
+        for referrer in node.referrers:
+            referrer.strikes += 1
+        path.questions += 1
+        self.questions += 1
+        self._flying += 1
+        return Question(node.contact, path.aim)
+
+    def _outstanding(self) -> _Node | None:
+        """Of the closest, and of all within: one that was not asked; whose word has failed least comes first."""
+        best: tuple[int, int] | None = None
+        chosen = None
+        closest = 0
+        for node in sorted(self._nodes.values(), key=lambda each: each.distance):
+            if closest >= self._union and node.distance >= self._within:
+                break
+            if node.state == _ANSWERED:
+                closest += 1
+            elif node.state == _NEW and node.contact.id not in self._proven:
+                key = (_fewest_strikes(node.referrers), node.distance)
+                if best is None or key < best:
+                    best, chosen = key, node
         return chosen

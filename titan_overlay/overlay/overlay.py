@@ -5,63 +5,38 @@ does; `docs/architecture.md` tells which of the stock's defects this cures.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from kademlia.network import Server
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import BadMessage, ConfigError, Forbidden, LinkError, TitanError
+from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity.conduct import Conduct
 from titan_overlay.identity.contacts import Address, Contact, family, pack_address
 from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights, ask_for
-from titan_overlay.identity.statements import Advertisement, Tombstone
 from titan_overlay.overlay import packets, traffic, udp
 from titan_overlay.overlay.announcer import Announcer
-from titan_overlay.overlay.answers import CONTACTS_PER_REPLY, MAX_ITEMS, REGION, Answers
-from titan_overlay.overlay.bodies import FindHolders, FindNode, Holders
+from titan_overlay.overlay.answers import Answers
 from titan_overlay.overlay.calls import Handler, HandshakeRefused, Unheard
-from titan_overlay.overlay.crawl import Crawl
+from titan_overlay.overlay.density import Density
 from titan_overlay.overlay.directory import MAX_PER_OBJECT, MAX_STATEMENTS, Directory
-from titan_overlay.overlay.evidence import Evidence
+from titan_overlay.overlay.finder import Finder
 from titan_overlay.overlay.handshake import Handshakes
-from titan_overlay.overlay.lookup import Lookup
+from titan_overlay.overlay.joining import Joining
+from titan_overlay.overlay.lookup import BUDGET, PATHS
 from titan_overlay.overlay.protocol import ALSO_AT, OverlayProtocol
+from titan_overlay.overlay.regions import COPIES
 from titan_overlay.overlay.routing import REFRESH_SECONDS, RoutingTable
+from titan_overlay.overlay.search import Found
 from titan_overlay.overlay.sessions import SERVING, Session
 from titan_overlay.overlay.upkeep import Upkeep
 from titan_overlay.overlay.whereabouts import Whereabouts
-from titan_overlay.wire import codec
 
-log = logging.getLogger(__name__)
-
-MAX_SEEDS = 64
-SEEDS_AT_ONCE = 4
-SEEDS_ENOUGH = 8
-JOIN_AGAIN_SECONDS = 2.0
-"""Pause between two tries to join again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a lookup of holders brought."""
-
-    advertisements: tuple[Signed[Advertisement], ...]
-    """Verified, live, one per holder (its latest); counted holders before passing caches."""
-    tombstone: Signed[Tombstone] | None
-    """A proof that the object (of data: some publisher's pin) was deleted, highest version."""
-    asked: int
-    """Nodes that answered."""
-    rpcs: int
-    """Requests that were sent."""
-    hops: int = 0
-    """Requests one after the other up to the first node that knew a holder; 0: known here, or nobody did."""
+__all__ = ["Found", "Overlay"]
 
 
 class Overlay(Server):
@@ -70,7 +45,9 @@ class Overlay(Server):
     Args:
         key: the node's key; its id is the place in the overlay.
         rights: of the pool; which one that is may be learned from the first contact (trust on first use).
-        k: contacts a bucket. alpha: questions in flight. copies: nodes that keep each statement.
+        k: contacts a bucket. alpha: questions in flight.
+        copies: nodes that are to keep each statement: as many are expected in the region of an object.
+        paths: disjoint paths of a lookup, at most. budget: questions of one lookup, at most.
         refresh_seconds: a bucket without a lookup for so long is refreshed.
         statements_max: that are kept for others; statements_per_object_max: of them, about one object.
         client: holds sessions but never enters routing tables.
@@ -87,7 +64,9 @@ class Overlay(Server):
         *,
         k: int = 20,
         alpha: int = 3,
-        copies: int = 8,
+        copies: int = COPIES,
+        paths: int = PATHS,
+        budget: int = BUDGET,
         refresh_seconds: float = REFRESH_SECONDS,
         statements_max: int = MAX_STATEMENTS,
         statements_per_object_max: int = MAX_PER_OBJECT,
@@ -102,20 +81,19 @@ class Overlay(Server):
         self.key = key
         self.user = user or key.public
         self.rights = rights
-        self.copies = copies
         self.conduct = conduct or Conduct()
         self.client = client
         self.serving = False
         self.table = RoutingTable(key.id, k, refresh_seconds)
+        self.density = Density(self.table)
+        self._search = {"alpha": alpha, "copies": copies, "paths": paths, "budget": budget}
         self.on_moved: Callable[[], None] | None = None
         """Told when others see this node at another address than before."""
         self.find_seeds: Callable[[], Sequence[JoinLine]] = lambda: ()
         """Where to join again when nobody that is known answers: the one node known was restarted, the net was away."""
-        self._joining: asyncio.Task[bool] | None = None
-        self._join_again_at = 0.0
         self.whereabouts = Whereabouts(key.id)
         self._ambient = ambient
-        self._answers = Answers(key.id, self.table, self.directory, ambient, copies, hints)
+        self._answers = Answers(key.id, self.table, self.directory, ambient, hints)
         self._handshakes = Handshakes(key, rights, ambient.token_bytes, ambient.wall)
         self._handlers: dict[str, Handler] = {
             "ping": lambda contact, body: b"",
@@ -126,6 +104,8 @@ class Overlay(Server):
         self.protocol: OverlayProtocol
         self._upkeep: Upkeep
         self._announcer: Announcer
+        self._finder: Finder
+        self._joining: Joining
 
     # ---- life-cycle ------------------------------------------------------------------------------------------
 
@@ -165,8 +145,31 @@ class Overlay(Server):
         for method, handler in self._handlers.items():
             self.protocol.serve(method, handler)
         self.set_serving(self.serving)
+        self._finder = Finder(
+            self.key.id,
+            self.rights,
+            self.protocol,
+            self.table,
+            self.directory,
+            self.density,
+            self._ambient,
+            **self._search,
+        )
+        self._joining = Joining(
+            self.protocol,
+            self.rights,
+            self.whereabouts,
+            settle=self._settle,
+            find_seeds=lambda: self.find_seeds(),
+            explain=self._explain,
+        )
         self._announcer = Announcer(
-            self.key.id, self.copies, self.protocol, self._find_region, self._keep, lambda: self.serving
+            self.key.id,
+            self.protocol,
+            self._finder.region_of,
+            self._finder.read_region,
+            self._keep,
+            lambda: self.serving,
         )
         self._upkeep = Upkeep(
             self.protocol,
@@ -174,8 +177,9 @@ class Overlay(Server):
             self._handshakes,
             self.directory,
             self._ambient,
-            self._refresh,
-            self._join_again,
+            self.density,
+            self._finder.refresh,
+            self._joining.join_again,
         )
         self._upkeep.start()
 
@@ -184,8 +188,7 @@ class Overlay(Server):
         if self.transport is None:
             return
         self._upkeep.stop()
-        if self._joining is not None:
-            self._joining.cancel()
+        self._joining.stop()
         self._close_sockets()
 
     def _close_sockets(self) -> None:
@@ -203,64 +206,17 @@ class Overlay(Server):
         Raises:
             ConfigError: none was reached, and one belongs to another pool or is another node than its line says.
         """
-        pools = {seed.pool for seed in seeds if seed.pool} | ({self.rights.known_pool} - {None})
-        if len(pools) > 1:
-            names = ", ".join(sorted(pool.hex()[:12] for pool in pools if pool))
-            raise ConfigError(f"these join lines are of different pools ({names}); a node is in one pool")
-        if pools:
-            self.rights.found(PoolId(next(iter(pools)) or b""))
-        reached: list[Contact] = []
-        refusals: list[HandshakeRefused] = []
-        waiting = list(seeds[:MAX_SEEDS])
-        while waiting and len(reached) < SEEDS_ENOUGH:
-            now, waiting = waiting[:SEEDS_AT_ONCE], waiting[SEEDS_AT_ONCE:]
-            for outcome in await asyncio.gather(*(self._reach(seed) for seed in now)):
-                if isinstance(outcome, Contact):
-                    reached.append(outcome)
-                elif isinstance(outcome, HandshakeRefused):
-                    refusals.append(outcome)
-        if not reached:
-            if refusals:
-                raise ConfigError(f"cannot join: {self._explain(refusals[0])}")
-            return 0
-        await self._crawl_nodes(self.key.id, self.ksize, traffic.ROUTING, self.ksize, seeds=reached)
-        self._upkeep.fill()
-        return len(reached)
+        return await self._joining.join(seeds)
 
     def _explain(self, refusal: HandshakeRefused) -> str:
         if refusal.reason != packets.NOT_ADMITTED:
             return str(refusal)
         return f"{refusal}; use an invitation, or {ask_for(self.user, Right.JOIN | Right.CALL)}"
 
-    async def _reach(self, seed: JoinLine) -> Contact | Exception:
-        try:
-            address = await udp.resolve(seed.host, seed.port, self.whereabouts.families)
-            expected = NodeId(seed.node) if seed.node else None
-            if expected == self.key.id or address in self.contact.addresses:
-                return LinkError("a node does not join through itself")
-            return (await self.protocol.open(address, expected)).contact
-        except (LinkError, OSError) as why:
-            log.info("seed %s:%d: %s", seed.host, seed.port, why)
-            return why
-
-    async def _join_again(self) -> bool:
-        """Nobody answers: joins through the seeds anew. False: none answers either, or that was tried just now."""
-        if self._joining is None or self._joining.done():
-            loop = asyncio.get_running_loop()
-            if loop.time() < self._join_again_at:
-                return False
-            self._joining = loop.create_task(self._bootstrap_again())
-        return await asyncio.shield(self._joining)
-
-    async def _bootstrap_again(self) -> bool:
-        try:
-            seeds = self.find_seeds()
-            if seeds and await self.bootstrap(seeds):
-                return True
-        except TitanError as why:
-            log.info("cannot join again: %s", why)
-        self._join_again_at = asyncio.get_running_loop().time() + JOIN_AGAIN_SECONDS
-        return False
+    async def _settle(self, reached: Sequence[Contact]) -> None:
+        """Becomes known to the neighbours, and fills the table."""
+        await self._finder.nodes(self.key.id, self.ksize, traffic.ROUTING, beside=reached)
+        self._upkeep.fill()
 
     @property
     def pool(self) -> PoolId:
@@ -318,8 +274,8 @@ class Overlay(Server):
         return self.protocol.traffic.report()
 
     def estimated_size(self) -> float:
-        """Nodes in the overlay, estimated from the own neighbourhood."""
-        return self.table.estimated_size()
+        """Nodes in the overlay, estimated from the own neighbourhood and from lookups of random ids."""
+        return self.density.nodes()
 
     def show(self, credentials: bytes) -> None:
         """What this node shows in handshakes from now on."""
@@ -343,98 +299,36 @@ class Overlay(Server):
 
     async def find_nodes(self, target: bytes, count: int = 20) -> list[Contact]:
         """The nodes closest to `target`, closest first, each of which has just answered. Never this one."""
-        lookup = await self._crawl_nodes(target, count, traffic.LOOKUP, max(count, CONTACTS_PER_REPLY))
-        near = lookup.answered(count)
-        if not near and await self._join_again():
-            lookup = await self._crawl_nodes(target, count, traffic.LOOKUP, max(count, CONTACTS_PER_REPLY))
-            near = lookup.answered(count)
+        near = await self._finder.nodes(target, count)
+        if not near and await self._joining.join_again():
+            near = await self._finder.nodes(target, count)
         return near
 
-    async def _crawl_nodes(
-        self, target: bytes, wanted: int, purpose: int, per_reply: int, seeds: Sequence[Contact] = ()
-    ) -> Lookup:
-        lookup = Lookup(target, self.key.id, alpha=self.alpha, wanted=wanted)
-        body = codec.encode(FindNode(bytes(target), min(per_reply, REGION)))
-        crawl = Crawl(self.protocol, lookup, "find_node", body, purpose, self.protocol.heard_of)
-        await crawl.run([*self.table.closest(target, max(wanted, CONTACTS_PER_REPLY)), *seeds])
-        self.table.touch(target, asyncio.get_running_loop().time())
-        return lookup
-
-    async def _refresh(self, target: bytes) -> None:
-        await self._crawl_nodes(target, CONTACTS_PER_REPLY, traffic.ROUTING, CONTACTS_PER_REPLY)
-
-    async def _find_region(self, object_id: ObjectId) -> tuple[list[Contact], bool]:
-        lookup = await self._crawl_nodes(object_id, self.copies, traffic.ADVERTISE, REGION)
-        near = lookup.known(REGION)
-        return near, len(near) < REGION
-
     async def find_holders(
-        self, object_id: ObjectId, *, deadline: float | None = None, everything: bool = False
+        self,
+        object_id: ObjectId,
+        *,
+        deadline: float | None = None,
+        everything: bool = False,
+        avoid: Collection[NodeId] = (),
     ) -> Found:
         """Who holds this object, by verified statements only.
 
         Ends with the first node that knows a holder or a proof of deletion; with `everything` it asks the whole region
         and unites what the nodes say. Ends at `deadline` (loop time) with what it has.
+
+        avoid: holders that are no good, because they do not answer or answer rubbish. What they say of themselves is in
+            the result, but ends nothing.
         """
-        found = await self._find_holders(object_id, deadline, everything)
-        if not found.asked and not found.advertisements and await self._join_again():
-            found = await self._find_holders(object_id, deadline, everything)
+        found = await self._finder.holders(object_id, deadline, everything, avoid)
+        if not found.asked and not found.advertisements and await self._joining.join_again():
+            found = await self._finder.holders(object_id, deadline, everything, avoid)
         return found
-
-    async def _find_holders(self, object_id: ObjectId, deadline: float | None, everything: bool) -> Found:
-        evidence = Evidence(object_id, self.rights, self._ambient.wall())
-        own = self.directory.get(object_id, self._ambient.wall())
-        evidence.add(own.advertisements, own.tombstones)
-        if evidence.conclusive and not everything:
-            return Found(evidence.advertisements(), evidence.tombstone, 0, 0)
-        lookup = Lookup(object_id, self.key.id, alpha=self.alpha, wanted=self.copies, patient=True)
-        pages: list[tuple[Contact, int]] = []
-        hops = 0
-
-        def on_reply(contact: Contact, body: bytes) -> list[Contact]:
-            nonlocal hops
-            holders = codec.decode(body, Holders)
-            evidence.add(holders.raws, holders.tombstones)
-            if not hops and evidence.conclusive:
-                hops = lookup.depth(contact.id)
-            if everything and 0 < len(holders.raws) < holders.total:
-                pages.append((contact, len(holders.raws)))
-            if evidence.conclusive and not everything:
-                lookup.finish()
-            return self.protocol.heard_of(contact, holders.contacts)
-
-        body = codec.encode(FindHolders(object_id, 0, CONTACTS_PER_REPLY))
-        crawl = Crawl(self.protocol, lookup, "find_holders", body, traffic.LOOKUP, on_reply)
-        await crawl.run(self.table.closest(object_id, CONTACTS_PER_REPLY), deadline)
-        rpcs = lookup.questions
-        for contact, skip in pages:
-            rpcs += await self._read_on(contact, object_id, skip, evidence, deadline)
-        return Found(evidence.advertisements(), evidence.tombstone, crawl.asked, rpcs, hops)
-
-    async def _read_on(
-        self, contact: Contact, object_id: ObjectId, skip: int, evidence: Evidence, deadline: float | None
-    ) -> int:
-        """The further pages of one node's directory. Returns the number of requests."""
-        loop = asyncio.get_running_loop()
-        rpcs = 0
-        while rpcs < MAX_ITEMS and (deadline is None or loop.time() < deadline):
-            rpcs += 1
-            try:
-                body = codec.encode(FindHolders(object_id, skip, 0))
-                reply = await self.protocol.call(contact, "find_holders", body, purpose=traffic.LOOKUP)
-                holders = codec.decode(reply, Holders)
-            except (LinkError, BadMessage):
-                break
-            evidence.add(holders.raws, holders.tombstones)
-            skip += len(holders.raws)
-            if not holders.raws or skip >= holders.total:
-                break
-        return rpcs
 
     # ---- announcing ------------------------------------------------------------------------------------------
 
     async def announce(self, object_id: ObjectId, raws: Sequence[bytes]) -> int:
-        """Brings statements about one object to the `copies` nodes closest to it.
+        """Brings statements about one object to the nodes of its region, the 8 closest at least.
 
         Returns:
             How many took them (this node counts too, if it is one of those).
@@ -452,7 +346,7 @@ class Overlay(Server):
 
     def _keep(self, raw: bytes) -> bool:
         try:
-            return self.directory.put(raw, self._ambient.wall(), sender=self.key.id) is not None
+            return self.directory.put(raw, self._ambient.wall(), sender=self.contact) is not None
         except (BadMessage, Forbidden):
             return False
 

@@ -1,111 +1,107 @@
-"""Regions: which nodes are closest to an object, remembered from one sweep of advertising to the next. No I/O.
+"""Regions: the nodes that keep what is said about an object. No I/O.
 
-A lookup for T that ended knows all nodes within some distance d of T, hence all nodes of the largest subtree around T
-that is no wider than d. Every object in that subtree whose `copies` closest nodes lie in it needs no lookup of its own:
-so a sweep costs about one lookup for each dozen *nodes*, however many objects there are.
+The region of an id are all ids that share its first bits: a subtree, and a ball of the XOR metric. How many bits
+follows from the density of nodes (`density.py`), so that about `directory_copies` nodes lie in it, wherever it is and
+whoever crowds into it. All objects in one subtree have the same region; so a sweep of advertising costs about one
+lookup for each dozen *nodes*, however many objects there are, and answers to stores keep the regions true in between.
 """
 
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import ID_BITS
+from titan_overlay.identity.ids import ID_BITS, ID_BYTES
 
+COPIES = 16
+"""Nodes expected in a region: where every second one lies, an honest one is in it in all but 4 of 1,000 cases."""
 MAX_REGIONS = 4096
 REGION_SECONDS = 3600.0
 """After that a region is looked up anew; until then answers to stores keep it up to date."""
-MAX_CONTACTS = 40
+REGION_MIN = 8
+"""Statements go to that many of the closest nodes, also where the region holds fewer."""
+REGION_MAX = 64
+"""Nodes of one region that are told: well above what chance brings, so that ground ids push nobody out."""
 
 
-class _Region:
-    __slots__ = ("contacts", "expires", "high", "low")
+class Region(NamedTuple):
+    """All ids that share their first `bits` bits with an id."""
 
-    def __init__(self, low: int, high: int, contacts: dict[bytes, Contact], expires: float) -> None:
-        self.low = low
-        self.high = high
+    low: int
+    bits: int
+
+    @classmethod
+    def around(cls, target: bytes, bits: int) -> "Region":
+        """The one that this id lies in."""
+        return cls(int.from_bytes(target, "big") >> (ID_BITS - bits) << (ID_BITS - bits), bits)
+
+    @property
+    def width(self) -> int:
+        """Ids in it. Whoever is nearer than that to any of them lies in it too."""
+        return 1 << (ID_BITS - self.bits)
+
+    def __contains__(self, long_id: object) -> bool:
+        return isinstance(long_id, int) and self.low <= long_id < self.low + self.width
+
+    def point(self, fraction: float) -> bytes:
+        """The id that lies so far (0 <= fraction < 1) into it."""
+        return (self.low + (int(fraction * (1 << 52)) * self.width >> 52)).to_bytes(ID_BYTES, "big")
+
+
+class _Known:
+    __slots__ = ("contacts", "expires")
+
+    def __init__(self, contacts: dict[bytes, Contact], expires: float) -> None:
         self.contacts = contacts
         self.expires = expires
 
-    def __lt__(self, other: "_Region") -> bool:
-        return self.low < other.low
-
 
 class Regions:
-    """Subtrees of the id space whose nodes are all known.
+    """Whom to tell, remembered from one sweep to the next."""
 
-    Args:
-        copies: how many of the closest nodes an object's statements go to.
-    """
-
-    def __init__(self, copies: int) -> None:
-        self._copies = copies
-        self._regions: list[_Region] = []
-        """By lowest id. They do not overlap."""
+    def __init__(self) -> None:
+        self._regions: dict[Region, _Known] = {}
+        """Where a region holds too few, what is known of one object is kept under the object's id alone."""
 
     def __len__(self) -> int:
         return len(self._regions)
 
-    def learn(self, target: bytes, closest: Sequence[Contact], now: float, *, everyone: bool = False) -> None:
-        """A lookup for `target` found these, closest first, and none closer than the last is missing.
-
-        everyone: there are no others in the whole overlay.
-        """
-        wanted = int.from_bytes(target, "big")
-        if everyone:
-            width_bits = ID_BITS
-        elif closest:
-            width_bits = (closest[-1].long_id ^ wanted).bit_length() - 1
-        else:
-            return
-        width = 1 << max(width_bits, 0)
-        low = wanted & ~(width - 1)
-        inside: dict[bytes, Contact] = {c.id: c for c in closest if low <= c.long_id < low + width}
-        if len(inside) < self._copies and not everyone:
-            # Too few in the subtree to answer for its other objects: what is known of this one still holds.
-            low, width, inside = wanted, 1, {c.id: c for c in closest[: self._copies]}
-        # Subtrees are nested or apart: what the new one covers lies side by side.
-        first = bisect_left(self._regions, low, key=lambda region: region.low)
-        last = bisect_left(self._regions, low + width, key=lambda region: region.low)
-        del self._regions[first:last]
-        if first and self._regions[first - 1].high >= low:
-            del self._regions[first - 1]
+    def learn(self, target: bytes, region: Region, contacts: Iterable[Contact], now: float) -> None:
+        """A lookup found these: all in the region of `target`, and the closest to it."""
+        known: dict[bytes, Contact] = {contact.id: contact for contact in contacts}
+        inside = {node: contact for node, contact in known.items() if contact.long_id in region}
+        key = region if region.bits == 0 or len(inside) >= REGION_MIN else Region.around(target, ID_BITS)
+        self._regions.pop(key, None)
         if len(self._regions) >= MAX_REGIONS:
-            del self._regions[min(range(len(self._regions)), key=lambda i: self._regions[i].expires)]
-        insort(self._regions, _Region(low, low + width - 1, inside, now + REGION_SECONDS))
+            del self._regions[next(iter(self._regions))]
+        self._regions[key] = _Known(inside if key is region else known, now + REGION_SECONDS)
 
-    def closest(self, object_id: bytes, now: float) -> list[Contact] | None:
-        """The `copies` nodes closest to this id, closest first, if they are known without a lookup."""
-        region = self._covering(object_id)
-        if region is None:
-            return None
-        if region.expires <= now:
-            self._regions.remove(region)
-            return None
-        wanted = int.from_bytes(object_id, "big")
-        return sorted(region.contacts.values(), key=lambda c: c.long_id ^ wanted)[: self._copies]
+    def members(self, target: bytes, region: Region, now: float) -> list[Contact] | None:
+        """Whom to tell of an object with this id, if that is known without a lookup."""
+        for key in (region, Region.around(target, ID_BITS)):
+            known = self._regions.get(key)
+            if known is not None and known.expires > now:
+                return list(known.contacts.values())
+        return None
 
-    def add(self, object_id: bytes, contact: Contact) -> None:
-        """Somebody says that this one is close to the object too."""
-        region = self._covering(object_id)
-        if region is None or contact.id in region.contacts:
-            return
-        if region.low == region.high or region.low <= contact.long_id <= region.high:
-            region.contacts[contact.id] = contact
-            if len(region.contacts) > MAX_CONTACTS:
-                self._regions.remove(region)  # the overlay has grown: the next sweep finds narrower ones
+    def add(self, target: bytes, region: Region, contact: Contact) -> bool:
+        """Somebody says that this one belongs there too. False: that is known, or there is no room for it."""
+        for key in (region, Region.around(target, ID_BITS)):
+            known = self._regions.get(key)
+            if known is not None:
+                if contact.id in known.contacts or len(known.contacts) >= REGION_MAX:
+                    return False
+                known.contacts[contact.id] = contact
+                return True
+        return False
 
-    def remove(self, contact: Contact) -> None:
-        """It does not answer. A region that has become too small is forgotten."""
-        for region in list(self._regions):
-            known = region.contacts.get(contact.id)
-            if known is not None and known.address == contact.address:
-                del region.contacts[contact.id]
-                if len(region.contacts) < self._copies:
-                    self._regions.remove(region)
-
-    def _covering(self, object_id: bytes) -> _Region | None:
-        wanted = int.from_bytes(object_id, "big")
-        index = bisect_right(self._regions, wanted, key=lambda region: region.low) - 1
-        if index < 0 or self._regions[index].high < wanted:
-            return None
-        return self._regions[index]
+    def remove(self, contact: Contact) -> bool:
+        """It does not answer. Returns whether a region was forgotten for that: too few are left."""
+        forgotten = False
+        for key, known in list(self._regions.items()):
+            held = known.contacts.get(contact.id)
+            if held is not None and held.address == contact.address:
+                del known.contacts[contact.id]
+                if len(known.contacts) < REGION_MIN and key.bits:
+                    del self._regions[key]
+                    forgotten = True
+        return forgotten

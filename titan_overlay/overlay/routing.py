@@ -2,7 +2,9 @@
 
 The table of Kademlia (Maymounkov and Mazieres, sections 2.2 and 2.4) over 256 bits: bucket i holds contacts that share
 exactly i leading bits with this node, the last bucket all that share more. Old contacts are preferred: who has been up
-for long will be (section 2.3), so a contact is looked at the less often the older it is.
+for long will be (section 2.3), so a contact is looked at the less often the older it is. A newcomer never displaces
+anybody, not even among those that wait for a place: whoever floods a table with fresh ids finds it full. Of one public
+subnet there are few contacts in a bucket and in the table, and they enter one after the other (`subnets.py`).
 
 Where this differs from the stock table: selection of the closest contacts is exact; a contact leaves only after it was
 silent `SILENCES` times, with pauses between; a replacement enters only after it answered; nothing here starts
@@ -18,6 +20,7 @@ from kademlia.routing import RoutingTable as StockTable
 from titan_overlay.ambient import Random
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ID_BITS, ID_BYTES, NodeId
+from titan_overlay.overlay.subnets import Subnets
 
 SILENCES = 2
 """Failed calls (each with a retransmission) after which a contact leaves."""
@@ -64,11 +67,16 @@ class Bucket(KBucket):
         return [entry.contact for entry in self.nodes.values()]
 
     def remember(self, contact: Contact) -> None:
-        """A live contact for which there is no room now; the latest seen replace the earliest."""
-        self.replacement_nodes.pop(contact.id, None)
-        self.replacement_nodes[contact.id] = contact
-        if len(self.replacement_nodes) > self.max_replacement_nodes:
-            del self.replacement_nodes[next(iter(self.replacement_nodes))]
+        """A live contact for which there is no place now. It waits, if there is room; those before it stay."""
+        waiting = self.replacement_nodes
+        has_room = contact.id in waiting or len(waiting) < self.max_replacement_nodes
+        if has_room and Subnets.fits(contact, waiting.values()):
+            waiting[contact.id] = contact
+
+    def room(self, contact: Contact) -> int:
+        """Places that are free and that nobody waits for longer than this contact."""
+        free = int(self.ksize) - len(self.nodes)
+        return free if contact.id in self.replacement_nodes else free - len(self.replacement_nodes)
 
 
 class RoutingTable(StockTable):
@@ -92,6 +100,7 @@ class RoutingTable(StockTable):
 
     def flush(self) -> None:
         """Forgets all contacts."""
+        self._subnets = Subnets()
         self.buckets = [Bucket(0, 2**ID_BITS - 1, self.ksize)]
         self._size = 0
 
@@ -134,19 +143,33 @@ class RoutingTable(StockTable):
         bucket = self.buckets[self._index(contact.long_id)]
         entry = bucket.nodes.get(contact.id)
         if entry is not None:
-            entry.contact = contact
-            entry.silences = 0
-            return True
+            return self._update(bucket, entry, contact, now)
         while len(bucket) >= self.ksize and bucket is self.buckets[-1] and len(self.buckets) < ID_BITS:
             self._split()
             bucket = self.buckets[self._index(contact.long_id)]
-        if len(bucket) >= self.ksize:
+        if not self._subnets.has_room(contact, bucket.get_nodes()):
+            return False
+        if bucket.room(contact) <= 0 or self._subnets.must_wait(contact, now):
             bucket.remember(contact)
             return False
         self._look_at = min(self._look_at, now + CHECK_SECONDS_MIN)
         bucket.replacement_nodes.pop(contact.id, None)
         bucket.nodes[contact.id] = Entry(contact, now)
+        self._subnets.enter(contact, now)
         self._size += 1
+        return True
+
+    def _update(self, bucket: Bucket, entry: Entry, contact: Contact, now: float) -> bool:
+        """A contact of the table has proven itself again, perhaps at another address."""
+        if entry.contact.address != contact.address:
+            self._subnets.leave(entry.contact)
+            if not self._subnets.has_room(contact, (c for c in bucket.get_nodes() if c.id != contact.id)):
+                del bucket.nodes[contact.id]
+                self._size -= 1
+                return False
+            self._subnets.enter(contact, now)
+        entry.contact = contact
+        entry.silences = 0
         return True
 
     def _split(self) -> None:
@@ -171,7 +194,8 @@ class RoutingTable(StockTable):
         Only id and address together count: a silent old address says nothing against the peer at its new one.
         """
         bucket = self._bucket(contact.id)
-        bucket.replacement_nodes.pop(contact.id, None)
+        if bucket.replacement_nodes.get(contact.id) == contact:
+            del bucket.replacement_nodes[contact.id]
         entry = bucket.nodes.get(contact.id)
         if entry is None or entry.contact.address != contact.address:
             return False
@@ -195,7 +219,9 @@ class RoutingTable(StockTable):
         """It leaves, whatever is known of it."""
         bucket = self._bucket(node)
         bucket.replacement_nodes.pop(node, None)
-        if bucket.nodes.pop(node, None) is not None:
+        entry = bucket.nodes.pop(node, None)
+        if entry is not None:
+            self._subnets.leave(entry.contact)
             self._size -= 1
             if bucket.replacement_nodes:
                 self._look_at = 0.0
@@ -237,16 +263,20 @@ class RoutingTable(StockTable):
         """The stock name of `closest`."""
         return self.closest(node.id, k or self.ksize, exclude.id if exclude is not None else b"")
 
-    def closer(self, target: bytes, than: bytes) -> int:
-        """How many contacts are closer to `target` than `than` is."""
-        wanted = int.from_bytes(target, "big")
-        limit = int.from_bytes(than, "big") ^ wanted
-        return sum(
-            1
-            for bucket in self.buckets
+    def within(self, low: int, width: int, exclude: bytes = b"") -> list[Contact]:
+        """All contacts with ids in this subtree (`low` a multiple of `width`, a power of two), the latest last."""
+        first = last = self._index(low)
+        if self._me // width == low // width:
+            last = len(self.buckets) - 1
+            first = min(last, ID_BITS + 1 - width.bit_length())
+        entries = [
+            entry
+            for bucket in self.buckets[first : last + 1]
             for entry in bucket.nodes.values()
-            if entry.long_id ^ wanted < limit and not entry.silences
-        )
+            if low <= entry.long_id < low + width and not entry.silences and entry.contact.id != exclude
+        ]
+        entries.sort(key=_since)
+        return [entry.contact for entry in entries]
 
     def estimated_size(self) -> float:
         """Nodes in the overlay, from how densely they lie around this one (this one included).
@@ -282,7 +312,7 @@ class RoutingTable(StockTable):
                     self._look_at = when
             room = self.ksize - len(bucket)
             if room > 0 and bucket.replacement_nodes:
-                found += list(bucket.replacement_nodes.values())[-room:]
+                found += list(bucket.replacement_nodes.values())[:room]
             if len(found) >= limit:
                 self._look_at = now
                 break
@@ -313,3 +343,7 @@ def _check_at(entry: Entry, heard: float) -> float:
 
 def _distance(pair: tuple[int, Contact]) -> int:
     return pair[0]
+
+
+def _since(entry: Entry) -> float:
+    return entry.since

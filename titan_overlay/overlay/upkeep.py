@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Callable
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import TitanError
+from titan_overlay.identity.ids import ID_BYTES
 from titan_overlay.overlay.calls import Call
+from titan_overlay.overlay.density import Density
 from titan_overlay.overlay.directory import Directory
 from titan_overlay.overlay.handshake import Handshakes
 from titan_overlay.overlay.protocol import OverlayProtocol
@@ -22,7 +24,7 @@ class Upkeep:
     """The clockwork of one overlay.
 
     Args:
-        refresh: looks up an id so that its bucket fills with live contacts.
+        refresh: looks up a random id, so that its bucket fills with live contacts and the density of nodes is seen.
         join_again: for when no contact is left.
     """
 
@@ -33,6 +35,7 @@ class Upkeep:
         handshakes: Handshakes,
         directory: Directory,
         ambient: Ambient,
+        density: Density,
         refresh: Callable[[bytes], Awaitable[object]],
         join_again: Callable[[], Awaitable[object]],
     ) -> None:
@@ -41,6 +44,7 @@ class Upkeep:
         self._handshakes = handshakes
         self._directory = directory
         self._ambient = ambient
+        self._density = density
         self._refresh = refresh
         self._join_again = join_again
         self._loop = asyncio.get_running_loop()
@@ -61,12 +65,18 @@ class Upkeep:
             self._refreshing.cancel()
 
     def fill(self) -> None:
-        """Refreshes now what a new node's table lacks, instead of at the next ticks."""
+        """Looks now for what a new node lacks, instead of at the next ticks."""
         if self._refreshing is not None and not self._refreshing.done():
             return
-        target = self._table.stale(self._loop.time(), self._ambient.random)
+        target = self._worth_a_look()
         if target is not None:
             self._refreshing = self._loop.create_task(self._refresh_stale(target))
+
+    def _worth_a_look(self) -> bytes | None:
+        """A random id of a stale bucket, or of anywhere while the density of nodes is in doubt."""
+        now, random = self._loop.time(), self._ambient.random
+        target = self._table.stale(now, random)
+        return random.randbytes(ID_BYTES) if target is None and self._density.is_doubtful(now) else target
 
     def _tick(self) -> None:
         self.start()
@@ -90,7 +100,7 @@ class Upkeep:
     async def _refresh_stale(self, target: bytes | None) -> None:
         while target is not None:
             await self._refresh(target)
-            target = self._table.stale(self._loop.time(), self._ambient.random)
+            target = self._worth_a_look()
 
     async def _rejoin(self) -> None:
         await self._join_again()

@@ -79,7 +79,7 @@ class Flood(Attack):
     async def _store(self, known: Known) -> None:
         victim = self._victim(known.object_id)
         if victim is not None:
-            await self.liar.node.overlay.call(victim, "store", codec.encode(Store([self.liar.claim(known)], [0])))
+            await self.liar.node.overlay.call(victim, "store", codec.encode(Store([self.liar.claim(known)], 0, [1])))
 
     async def _send(self, known: Known) -> None:
         victim = self._victim(known.object_id)

@@ -1,0 +1,120 @@
+"""How densely nodes lie in the id space: estimated, and tested. No I/O.
+
+Ids of honest nodes are hashes, so they lie in the space like the points of a Poisson process, equally dense
+everywhere. What is measured in one place holds in all others. It is never measured around the id in question: whoever
+wants to hide an object grinds ids next to it, and would shrink the region that is meant to outlast that.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from math import exp, lgamma, log
+from statistics import median
+from typing import NamedTuple
+
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import ID_BITS
+from titan_overlay.overlay.routing import RoutingTable
+
+SPACE = 1 << ID_BITS
+
+SAMPLES = 8
+FRESH_SECONDS = 120.0
+"""Samples younger than this are not drawn anew, however little they fit."""
+DOUBT = 1.5
+"""The own neighbourhood and the samples may differ by this factor before more samples are drawn."""
+SAMPLE_CLOSEST = 8
+"""Closest nodes that a sample is drawn from."""
+
+
+class Density:
+    """The number of nodes, as seen from the own neighbourhood and from lookups of random ids.
+
+    The median of one's own view and of the last `SAMPLES` others: ids that crowd around this node spoil one of them,
+    and so does a lookup that ran into liars.
+    """
+
+    def __init__(self, table: RoutingTable) -> None:
+        self._table = table
+        self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)
+        """When, and how many nodes."""
+
+    def observe(self, target: bytes, closest: Sequence[Contact], now: float) -> None:
+        """A lookup of this random id ended: these are the closest that answered, closest first."""
+        self._samples.append((now, nodes_from(target, closest[:SAMPLE_CLOSEST])))
+
+    def nodes(self) -> float:
+        """Nodes in the overlay, this one included; 1 at least."""
+        return max(1.0, median([self._table.estimated_size(), *(nodes for _, nodes in self._samples)]))
+
+    def region_bits(self, wanted: int) -> int:
+        """How many leading bits an id shares with about `wanted` others (within a factor of the square root of two)."""
+        return max(0, round(log(self.nodes() / wanted, 2)))
+
+    def is_doubtful(self, now: float) -> bool:
+        """Whether to look one more random id up: there are few samples, or old ones that do not fit any more."""
+        if len(self._samples) < SAMPLES:
+            return True
+        own = self._table.estimated_size()
+        sampled = median(nodes for _, nodes in self._samples)
+        apart = max(own, sampled) / max(1.0, min(own, sampled))
+        return apart > DOUBT and now - self._samples[0][0] > FRESH_SECONDS
+
+
+def nodes_from(target: bytes, closest: Sequence[Contact]) -> float:
+    """Nodes in the whole space, from the distances of the closest to one point of it.
+
+    The k-th of n is at about k / n of the space; (k - 1) / distance is the estimate without bias.
+    """
+    if len(closest) < SAMPLE_CLOSEST:
+        return float(len(closest) + 1)
+    farthest: int = closest[-1].long_id ^ int.from_bytes(target, "big")
+    return (len(closest) - 1) * (SPACE / max(1, farthest))
+
+
+class Crowd(NamedTuple):
+    """The least probable gathering of nodes around an id."""
+
+    probability: float
+    """Of so many nodes so close to one id, anywhere among `closest`, by chance alone."""
+    gathered: int
+    """Nodes in it."""
+    expected: float
+    """How many are to be expected there."""
+
+
+def crowd(target: bytes, closest: Sequence[Contact], nodes: float) -> Crowd:
+    """Tests whether ids were ground next to `target`.
+
+    The number of nodes within a distance is Poisson with the mean nodes x distance / space. Every prefix of `closest`
+    (closest first) is tested; as that is many tests, the smallest probability is multiplied by their number
+    (Bonferroni).
+    """
+    wanted = int.from_bytes(target, "big")
+    least = Crowd(1.0, 0, 0.0)
+    for count, contact in enumerate(closest, 1):
+        expected = nodes * ((contact.long_id ^ wanted) + 1) / SPACE
+        probability = min(1.0, len(closest) * poisson_tail(count, expected))
+        if probability < least.probability:
+            least = Crowd(probability, count, expected)
+    return least
+
+
+def poisson_tail(count: int, mean: float) -> float:
+    """The probability of `count` or more, where `mean` are expected."""
+    if count <= 0:
+        return 1.0
+    if mean >= count:  # the sum from zero is the small part
+        term = total = exp(-mean) if mean < 700 else 0.0
+        for i in range(1, count):
+            term *= mean / i
+            total += term
+        return max(0.0, 1.0 - total)
+    if mean <= 0:
+        return 0.0
+    term = exp(count * log(mean) - mean - lgamma(count + 1))
+    total, i = term, count
+    while term > total * 1e-12:
+        i += 1
+        term *= mean / i
+        total += term
+    return min(1.0, total)

@@ -1,0 +1,179 @@
+"""Finding: nodes near an id, all nodes of a region, the holders of an object. Chooses how each is looked up."""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from titan_overlay.ambient import Ambient
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.identity.rights import Rights
+from titan_overlay.overlay import traffic
+from titan_overlay.overlay.answers import CONTACTS_PER_REPLY
+from titan_overlay.overlay.bodies import FindNode
+from titan_overlay.overlay.crawl import Crawl
+from titan_overlay.overlay.density import SAMPLE_CLOSEST, Density
+from titan_overlay.overlay.directory import Directory
+from titan_overlay.overlay.evidence import Evidence
+from titan_overlay.overlay.lookup import BUDGET, PATHS, Lookup
+from titan_overlay.overlay.protocol import OverlayProtocol
+from titan_overlay.overlay.regions import REGION_MAX, REGION_MIN, Region
+from titan_overlay.overlay.routing import RoutingTable
+from titan_overlay.overlay.search import PAGES, Found, HolderSearch
+from titan_overlay.wire import codec
+
+WALKED = 24
+"""Contacts that answer on all paths together, about, before a lookup turns to the union."""
+WALKED_MIN = 3
+REGION_PATHS = 8
+REGION_WANTED = 2
+"""A region is read on so many paths, each to so many answers: enough to hear of everybody in it."""
+REGION_SECONDS_MAX = 6.0
+
+
+class Finder:
+    """Runs lookups for one node.
+
+    Args:
+        alpha: questions in flight. paths: disjoint paths of a lookup at most. budget: its questions at most.
+        copies: nodes expected in an object's region.
+    """
+
+    def __init__(
+        self,
+        me: NodeId,
+        rights: Rights,
+        protocol: OverlayProtocol,
+        table: RoutingTable,
+        directory: Directory,
+        density: Density,
+        ambient: Ambient,
+        *,
+        alpha: int,
+        copies: int,
+        paths: int = PATHS,
+        budget: int = BUDGET,
+    ) -> None:
+        self._me = me
+        self._rights = rights
+        self._protocol = protocol
+        self._table = table
+        self._directory = directory
+        self._density = density
+        self._ambient = ambient
+        self._alpha = alpha
+        self._copies = copies
+        self._paths = paths
+        self._budget = budget
+        self._loop = asyncio.get_running_loop()
+
+    # ---- nodes -----------------------------------------------------------------------------------------------
+
+    async def nodes(
+        self, target: bytes, count: int, purpose: int = traffic.LOOKUP, *, beside: Sequence[Contact] = ()
+    ) -> list[Contact]:
+        """The `count` closest nodes, closest first, each of which has just answered.
+
+        beside: contacts to begin from beside those in the table.
+        """
+        region = Region.around(target, self._density.region_bits(2 * count))
+        lookup = Lookup(
+            target,
+            self._me,
+            lambda aim, count: [*self._table.closest(aim, count), *beside],
+            alpha=self._alpha,
+            paths=self._paths,
+            first=self._alpha,
+            wanted=max(WALKED_MIN, -(-count // self._paths)),
+            union=count,
+            aim=self._points(region) if count > CONTACTS_PER_REPLY else None,
+            budget=max(self._budget, 2 * count),
+        )
+        await self._crawl_nodes(lookup, purpose)
+        self._table.touch(target, self._loop.time())
+        return lookup.answered(count)
+
+    async def refresh(self, target: bytes) -> None:
+        """Walks to a random id: its bucket fills with live contacts, and the density of nodes shows."""
+        lookup = Lookup(
+            target,
+            self._me,
+            self._table.closest,
+            alpha=self._alpha,
+            paths=1,
+            wanted=SAMPLE_CLOSEST,
+            union=SAMPLE_CLOSEST,
+        )
+        await self._crawl_nodes(lookup, traffic.ROUTING)
+        self._table.touch(target, self._loop.time())
+        self._density.observe(target, lookup.answered(SAMPLE_CLOSEST), self._loop.time())
+
+    def region_of(self, object_id: ObjectId) -> Region:
+        """Where statements about this object are kept, as the density of nodes is seen from here."""
+        return Region.around(object_id, self._density.region_bits(self._copies))
+
+    async def read_region(self, object_id: ObjectId, region: Region) -> list[Contact]:
+        """All nodes of this region and the closest to the object; those that have not proven themselves come last."""
+        lookup = Lookup(
+            object_id,
+            self._me,
+            self._table.closest,
+            alpha=self._alpha,
+            paths=self._paths,
+            first=REGION_PATHS,
+            wanted=REGION_WANTED,
+            union=REGION_MIN,
+            aim=self._points(region),
+            budget=self._budget,
+        )
+        await self._crawl_nodes(lookup, traffic.ADVERTISE, self._loop.time() + REGION_SECONDS_MAX)
+        answered = lookup.answered(self._budget)
+        proven = {c.id: c for c in answered[:REGION_MIN]} | {c.id: c for c in answered if c.long_id in region}
+        others = [c for c in lookup.heard(region.width) if c.id not in proven]
+        room = max(0, REGION_MAX - len(proven))
+        if len(others) > room:  # far more than chance brings: any of them, for the closest may be the ground ones
+            others = self._ambient.random.sample(others, room)
+        return [*proven.values(), *others]
+
+    def _points(self, region: Region) -> Callable[[], bytes]:
+        return lambda: region.point(self._ambient.random.random())
+
+    async def _crawl_nodes(self, lookup: Lookup, purpose: int, deadline: float | None = None) -> None:
+        def ask(aim: bytes) -> bytes:
+            return codec.encode(FindNode(aim, CONTACTS_PER_REPLY))
+
+        await Crawl(self._protocol, lookup, "find_node", ask, purpose, self._contacts_in).run(deadline)
+
+    def _contacts_in(self, contact: Contact, body: bytes) -> tuple[Iterable[Contact], bool]:
+        return self._protocol.heard_of(contact, body), False
+
+    # ---- holders ---------------------------------------------------------------------------------------------
+
+    async def holders(
+        self, object_id: ObjectId, deadline: float | None, everything: bool, avoid: Collection[NodeId]
+    ) -> Found:
+        """See `Overlay.find_holders`."""
+        evidence = Evidence(object_id, self._rights, self._ambient.wall(), avoid)
+        own = self._directory.get(object_id, self._ambient.wall())
+        evidence.add(own.advertisements, own.tombstones)
+        if evidence.conclusive and not everything:
+            return Found(evidence.advertisements(), evidence.tombstone, 0, 0)
+        lookup = self._lookup_of_holders(object_id, self._budget - (PAGES if everything or avoid else 0))
+        search = HolderSearch(self._protocol, lookup, evidence, object_id, everything=everything)
+        return await search.run(deadline, self._budget)
+
+    def _lookup_of_holders(self, object_id: ObjectId, budget: int) -> Lookup:
+        region = self.region_of(object_id)
+        return Lookup(
+            object_id,
+            self._me,
+            self._table.closest,
+            alpha=self._alpha,
+            paths=self._paths,
+            first=self._alpha,
+            wanted=max(WALKED_MIN, -(-WALKED // self._paths)),
+            aim=self._points(region),
+            expects=region.width,
+            within=region.width,
+            budget=budget,
+            patient=True,
+        )

@@ -1,0 +1,105 @@
+"""One search for the holders of an object: asks along a lookup, weighs what is told, turns the page where need be."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from titan_overlay.errors import BadMessage, LinkError
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import ObjectId
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Advertisement, Tombstone
+from titan_overlay.overlay import traffic
+from titan_overlay.overlay.answers import CONTACTS_PER_REPLY
+from titan_overlay.overlay.bodies import FindHolders, Holders
+from titan_overlay.overlay.crawl import Crawl
+from titan_overlay.overlay.evidence import Evidence
+from titan_overlay.overlay.lookup import Lookup
+from titan_overlay.overlay.protocol import OverlayProtocol
+from titan_overlay.wire import codec
+
+PAGES = 10
+"""Of the budget, what is kept for directories that have more to tell than fits in one datagram."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a lookup of holders brought."""
+
+    advertisements: tuple[Signed[Advertisement], ...]
+    """Verified, live, one per holder (its latest); counted holders before passing caches."""
+    tombstone: Signed[Tombstone] | None
+    """A proof that the object (of data: some publisher's pin) was deleted, highest version."""
+    asked: int
+    """Nodes that answered."""
+    rpcs: int
+    """Requests that were sent."""
+    hops: int = 0
+    """Requests one after the other up to the first node that knew a holder; 0: known here, or nobody did."""
+    paths: int = 0
+    """Disjoint paths that were begun."""
+
+
+class HolderSearch:
+    """One search. Ends with the first conclusive answer, unless `everything` is wanted."""
+
+    def __init__(
+        self, protocol: OverlayProtocol, lookup: Lookup, evidence: Evidence, object_id: ObjectId, *, everything: bool
+    ) -> None:
+        self._protocol = protocol
+        self._lookup = lookup
+        self._evidence = evidence
+        self._object_id = object_id
+        self._everything = everything
+        self._hops = 0
+        self._more: list[tuple[Contact, int]] = []
+        """Who has more to tell, and how many statements were read already."""
+
+    async def run(self, deadline: float | None, budget: int) -> Found:
+        """At most `budget` requests, until `deadline` (loop time)."""
+        lookup, evidence = self._lookup, self._evidence
+        crawl = Crawl(self._protocol, lookup, "find_holders", self._request, traffic.LOOKUP, self._read)
+        await crawl.run(deadline)
+        rpcs = lookup.questions
+        for contact, skip in self._more:
+            if self._is_over:
+                break
+            rpcs += await self._read_on(contact, skip, budget - rpcs, deadline)
+        return Found(evidence.advertisements(), evidence.tombstone, crawl.asked, rpcs, self._hops, lookup.paths)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._evidence.conclusive and not self._everything
+
+    def _request(self, aim: bytes) -> bytes:
+        return codec.encode(FindHolders(self._object_id, 0, CONTACTS_PER_REPLY, aim))
+
+    def _read(self, contact: Contact, body: bytes) -> tuple[Iterable[Contact], bool]:
+        holders = codec.decode(body, Holders)
+        told = self._evidence.add(holders.raws, holders.tombstones)
+        if not self._hops and self._evidence.conclusive:
+            self._hops = self._lookup.depth(contact)
+        if 0 < len(holders.raws) < holders.total:
+            self._more.append((contact, len(holders.raws)))
+        if self._is_over:
+            self._lookup.finish()
+        return self._protocol.heard_of(contact, holders.contacts), told
+
+    async def _read_on(self, contact: Contact, skip: int, budget: int, deadline: float | None) -> int:
+        """The further pages of one node's directory, while they bring news. Returns the number of requests."""
+        loop = asyncio.get_running_loop()
+        rpcs = 0
+        while rpcs < budget and not self._is_over and (deadline is None or loop.time() < deadline):
+            known = self._evidence.size
+            rpcs += 1
+            try:
+                body = codec.encode(FindHolders(self._object_id, skip, 0))
+                reply = await self._protocol.call(contact, "find_holders", body, purpose=traffic.LOOKUP)
+                holders = codec.decode(reply, Holders)
+            except (LinkError, BadMessage):
+                break
+            self._evidence.add(holders.raws, holders.tombstones)
+            skip += len(holders.raws)
+            if not holders.raws or skip >= holders.total or self._evidence.size == known:
+                break
+        return rpcs
