@@ -5,35 +5,32 @@ This file wires the rooms together and starts and stops them; what they do is in
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Coroutine, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from titan_overlay import operator_objects
 from titan_overlay.ambient import Ambient
+from titan_overlay.answering import Answering
 from titan_overlay.client import Pool
 from titan_overlay.config import NodeConfig
-from titan_overlay.errors import ConfigError, Forbidden, StorageError
+from titan_overlay.errors import ConfigError, StorageError
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact, is_dialable
-from titan_overlay.identity.grants import JoinLine, Right
+from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.rights import Rights
-from titan_overlay.identity.statements import Descriptor, check_descriptor
+from titan_overlay.identity.statements import Descriptor
 from titan_overlay.identity.subnets import is_loopback
 from titan_overlay.links.links import Peer
 from titan_overlay.links.shared import Reply
-from titan_overlay.member import Member
 from titan_overlay.mutable.founding import Founders
 from titan_overlay.mutable.groups import PeerLinks
 from titan_overlay.mutable.log import Log
 from titan_overlay.mutable.runner import Members
 from titan_overlay.node_object import NodeObject
 from titan_overlay.overlay import udp
-from titan_overlay.pool.context import Sender
 from titan_overlay.pool.hosting.budget import Cpu, Upload
 from titan_overlay.pool.hosting.bundles import BundleLoader, runner_of
 from titan_overlay.pool.hosting.runner import ServiceRunner
@@ -41,14 +38,12 @@ from titan_overlay.pool.keeping.admission import Admission
 from titan_overlay.pool.keeping.damage import forget_damaged
 from titan_overlay.pool.keeping.keeper import Keeper
 from titan_overlay.pool.keeping.passing import Passing
-from titan_overlay.pool.orders import PINS_MAX, Accepted, Holding, News, NodeInfo, Pins, Recruit, Rules, StepDown
 from titan_overlay.reachability import Dialler, Reachability
 from titan_overlay.rules import recall, remember
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.disk import Disk
 from titan_overlay.storage.rows import Database, PeerRow
 from titan_overlay.values import parse_address, sockets
-from titan_overlay.version import VERSION
 from titan_overlay.wire.messages import Send
 
 log = logging.getLogger("titan")
@@ -62,7 +57,7 @@ BLOBS_KEPT = "blobs kept"
 """Setting: the database was once damaged, so contents that it does not name may be all that is left of something."""
 
 
-class Node(Member):
+class Node(Answering):
     """One running node.
 
     Args:
@@ -98,12 +93,10 @@ class Node(Member):
         self._unfit = ""
         """Why the pool's rules do not let this node serve, or empty."""
         self.labels = {"node": key.id.hex(), **config.labels}
-        self._stopping = asyncio.Event()
+        self.stopping = asyncio.Event()
         self._cpu_seconds = cpu_seconds
         self._upload = Upload(config.max_upload)
         rights.changed.append(lambda: remember(database, rights))
-        self.keeper: Keeper
-        self.admission: Admission
         self.pool: Pool
 
     @property
@@ -123,7 +116,7 @@ class Node(Member):
         Raises:
             OSError: the address cannot be used. ConfigError: the seed belongs to another pool.
         """
-        self._started = asyncio.get_running_loop().time()
+        self.started = asyncio.get_running_loop().time()
         await self.blobs.open()
         self._log = await Log.open(self._disk, self.key.id, self.ambient)
         await self._clear_away()
@@ -147,7 +140,7 @@ class Node(Member):
             await self.links.listen(interface, self._port)
         await self.gossip.compare()
         self._reachability = Reachability(self.overlay, self.links)
-        self._dialler = Dialler(self.overlay, self.links)
+        self.dialler = Dialler(self.overlay, self.links)
         self._furnish()
         self._check_puzzle()
         if not self.founder:
@@ -328,7 +321,7 @@ class Node(Member):
 
     async def stopped(self) -> None:
         """Waits until somebody who may has told the node to leave."""
-        await self._stopping.wait()
+        await self.stopping.wait()
 
     async def stop(self) -> None:
         """Hands over where copies would be missing, withdraws, closes. Bounded by `config.stop_timeout`."""
@@ -393,64 +386,7 @@ class Node(Member):
         deadline = asyncio.get_running_loop().time() + FORWARD_SECONDS
         await self.router.call(name, type, body, deadline=deadline, origin=(origin, number))
 
-    # ---- what the node object asks -----------------------------------------------------------------------------
-
-    async def take(self, order: Recruit, sender: Sender) -> Accepted:
-        peer = self.links.peer_of(NodeId(order.source))
-        # Nobody answers for another: neither with a place of its share, nor with its line.
-        asker = peer if peer is not None and self._sender(peer).id == sender.id else None
-        contact = Contact(asker.id, asker.ip, asker.port) if asker else Contact(self.key.id, "", 0)
-        return await self.admission.recruit(order, contact, self.keeper.hold)
-
-    def may_host(self, descriptor: bytes) -> bytes:
-        signed = check_descriptor(descriptor, None, self.rights)
-        object_id = names.object_id(self.overlay.pool, signed.value.name)
-        self.admission.check(signed, object_id)
-        return self.groups.voting_key(object_id).public if signed.value.kind == "mutable" else b""
-
-    async def bury(self, tombstone: bytes) -> str:
-        outcome, proven = await self.admission.bury(tombstone)
-        if outcome == "deleted":
-            await self.keeper.deleted(proven, self.admission.object_in(tombstone))
-        return "deleted" if outcome == "unpinned" else outcome
-
-    def pins(self, order: Pins) -> list[bytes]:
-        found = (
-            pin.raw
-            for pin in self.admission.pins(ObjectId(order.object_id))
-            if order.publisher in (b"", pin.public) and order.token_hash in (b"", pin.value.token_hash)
-        )
-        return list(islice(found, PINS_MAX))
-
-    async def step_down(self, order: StepDown, sender: Sender) -> bool:
-        object_id = ObjectId(order.object_id)
-        held = self.host.get(object_id)
-        if held is None:
-            return False
-        name, now = held.descriptor.value.name, self.ambient.wall()
-        by_right = self.rights.allows((order.grant,), sender.id, Right.ADMINISTER, name, now)
-        if sender.public != held.descriptor.public and not by_right:
-            raise Forbidden(f"only who published {name!r}, or has a grant to administer it, may move it")
-        await self.keeper.let_go(object_id)
-        return True
-
-    async def dial_back(self, agent: NodeId, address: str) -> bool:
-        return await self._dialler.dial(agent, address)
-
-    def rules(self, question: Rules) -> News:
-        return self.gossip.answer(question)
-
-    def learn(self, news: News) -> int:
-        return self.gossip.learn(news)
-
-    def hold_grant(self, raw: bytes) -> bool:
-        grantee = self.rights.check_grant(raw, self.ambient.wall())[-1].value.grantee
-        if grantee not in (self.key.id, self.owner.id):
-            return False
-        if raw not in self.grants:
-            self.grants.append(raw)
-            self.revise()
-        return True
+    # ---- the rules of the pool ---------------------------------------------------------------------------------
 
     def revise(self) -> None:
         super().revise()
@@ -463,41 +399,6 @@ class Node(Member):
             self.overlay.set_serving(False)
             log.warning("client only: %s", why)
 
-    def is_owner(self, public: bytes) -> bool:
-        return public in (self.owner.public, self.key.public)
-
-    def leave(self) -> None:
-        self._stopping.set()
-
-    def neighbours(self, count: int) -> list[Contact]:
-        return self.overlay.neighbours(self.key.id, count)
-
-    def info(self) -> NodeInfo:
-        contact = self.overlay.contact
-        cores = os.cpu_count() or 1
-        return NodeInfo(
-            id=self.key.id.hex(),
-            address=f"{contact.ip}:{contact.port}",
-            version=VERSION,
-            labels=dict(self.config.labels),
-            cores=cores,
-            memory_bytes=_memory_bytes(),
-            load=round(os.getloadavg()[0] / cores, 3),
-            uptime=asyncio.get_running_loop().time() - self._started,
-            objects=len(self.host.ids()) - 1,
-            used_bytes=self.blobs.used(),
-            max_bytes=self.config.max_bytes,
-            serving=self.overlay.serving,
-            hosting=not (self.config.no_host or self.admission.read_only),
-            peers=len(self.overlay.table),
-            pool_size=self.overlay.estimated_size(),
-            reason=self.reason or self.admission.read_only,
-            counters=self.host.counters(),
-        )
-
-    def holdings(self) -> list[Holding]:
-        return self.keeper.holdings()
-
 
 def unsolved(data: Path, bits: int) -> str:
     """What to tell the operator of a node whose key does not solve the pool's puzzle."""
@@ -506,7 +407,3 @@ def unsolved(data: Path, bits: int) -> str:
         f"{place} does not solve the pool's puzzle of {bits} bits, so no node lets this one serve; "
         f"stop it, and start it again with a new key (and node id): mv {place} {place}.old"
     )
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
