@@ -56,7 +56,12 @@ def test_many_schedules(n: int, seeds: range) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("mutant", "seed"),
-    [(mutants.CountsTVotes, 6), (mutants.NeedsNoTimeouts, 45), (mutants.VotesAfterTimeout, 8)],
+    [
+        (mutants.CountsTVotes, 1),
+        (mutants.OpensTwice, 45),
+        (mutants.NeedsNoTimeouts, 50),
+        (mutants.VotesTwice, 55),
+    ],
     ids=lambda each: each.__name__ if isinstance(each, type) else str(each),
 )
 def test_a_random_schedule_catches_some_mutants_too(mutant, seed: int) -> None:

@@ -5,8 +5,14 @@ from collections.abc import Callable
 from tests.unit.bft_cluster import QUICK, Cluster, name
 from tests.unit.bft_liars import Liar
 from titan_overlay.mutable import bft
+from titan_overlay.mutable.bft_messages import Phase, Vote, decode_message
 from titan_overlay.mutable.bft_pacemaker import BftSettings
 from titan_simulations.consensus.bft_liar import Knowledge
+
+
+def _is_second_vote(raw: bytes) -> bool:
+    message = decode_message(raw)
+    return isinstance(message, Vote) and message.phase is Phase.SECOND
 
 
 class Explorer:
@@ -28,6 +34,11 @@ class Explorer:
         self.loss = self.chance.choice([0.0, 0.02, 0.2])
         self.crashes = self.chance.choice([0.0, 0.0, 0.02])
         self.requests = 0
+        self.walls: set[tuple[bytes, bytes]] = set()
+        """Sender and receiver between which messages wait."""
+        self.spite = self.chance.choice([0.0, 0.0, 0.5, 0.95])
+        """Share of the second votes that are lost, but for one member: what it commits, nobody else knows."""
+        self.favoured = self.chance.choice(list(self.cluster.honest))
         self.actions: list[tuple[float, Callable[[], None]]] = [
             (40.0, self.deliver),
             (20.0, self.write),
@@ -38,6 +49,7 @@ class Explorer:
             (self.chance.choice([0.3, 2.0]), self.wait),
             (self.crashes * 10, self.crash),
             (1.0, self.restart),
+            (self.chance.choice([0.0, 0.5, 2.0]), self.wall),
             (2.0, self.serve),
             (0.2, self.compact),
             (self.chance.choice([0.0, 3.0, 8.0]) if self.liars else 0.0, self.lie),
@@ -53,15 +65,32 @@ class Explorer:
 
     def deliver(self) -> None:
         bag = self.cluster.bag
-        if bag:
+        for _ in range(3 if bag else 0):
             # Mostly the older ones: a bag in which everything stays for ever is a network that loses everything.
             position = min(self.chance.randrange(len(bag)), self.chance.randrange(len(bag)))
             sender, to, raw = bag[position]
-            if to in self.liars:
-                bag.pop(position)
-                self.liars[to].receive(sender, raw)
-            else:
-                self.cluster.deliver(position)
+            if (sender, to) not in self.walls:
+                break
+        else:
+            return
+        if to != self.favoured and self.chance.random() < self.spite and _is_second_vote(raw):
+            bag.pop(position)
+        elif to in self.liars:
+            bag.pop(position)
+            self.liars[to].receive(sender, raw)
+        else:
+            self.cluster.deliver(position)
+
+    def wall(self) -> None:
+        """Other walls than before: between any two, around one member, or none."""
+        self.favoured = self.chance.choice(list(self.cluster.honest))
+        members = self.cluster.configuration.members
+        share = self.chance.choice([0.0, 0.2, 0.6])
+        pairs = [(sender, to) for sender in members for to in members if sender != to]
+        self.walls = {pair for pair in pairs if self.chance.random() < share}
+        if self.chance.random() < 0.3:
+            alone = self.chance.choice(members)
+            self.walls |= {pair for pair in pairs if alone in pair}
 
     def duplicate(self) -> None:
         if self.cluster.bag:
@@ -123,6 +152,7 @@ class Explorer:
         for member in self.cluster.honest.values():
             if not member.up:
                 member.start()
+        self.walls.clear()
         self.cluster.submit(b"last")
         begun = max(member.engine.view for member in self.cluster.honest.values())
         while not all(b"last" in {entry.data for entry in member.order} for member in self.cluster.honest.values()):
