@@ -121,7 +121,7 @@ def _keep(table: OrderedDict[Any, Any], key: object, value: object) -> None:
 class LyingBft:
     """An `Engine` of a liar: each `TimerDue` is one lie, everything else is for its faces.
 
-    Nothing of it reaches the disk, and it executes nothing.
+    Nothing of it reaches the disk. It executes what its first face does.
 
     Args:
         old: the same member in another epoch, whose signatures are worth nothing in this.
@@ -188,6 +188,10 @@ class LyingBft:
         for send in [*ready.send_now, *ready.send_after_persist]:
             if self._side.get(send.to, face) == face:
                 self._out.send_now.append(send)
+        if face == 0:
+            self._out.committed += ready.committed
+            self._out.checkpoints += ready.checkpoints
+            self._out.fetch = ready.fetch or self._out.fetch
         if ready.persist:
             self._face(face, Persisted(ready.number))
 

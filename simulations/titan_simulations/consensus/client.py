@@ -56,7 +56,7 @@ class Client:
             key = random.randrange(config.keys)
         self._sequence += 1
         value = 0 if action is Action.READ else self.number * 100_000 + self._sequence
-        self._request = Request(self.number, self._sequence, action, key, value)
+        self._request = Request(self.number, self._sequence, action, key, value).proven()
         self._called = self.world.moment()
         self._tries = 0
         self._replies = {}
@@ -71,7 +71,7 @@ class Client:
             return
         members = self.world.truth.configuration.members
         apart = request.action is Action.READ and self.world.kind.reads_apart
-        if self.world.kind.everybody and self._tries > 1:
+        if self.world.kind.everybody:
             targets = list(members)
         elif self._leader is None or (apart and self.random.random() < 0.5):
             targets = [self.random.choice(members)]

@@ -82,7 +82,7 @@ class Machine:
         self.configuration: Configuration | None = None
         self.store = Store()
         self.executed = 0
-        self.asked: dict[tuple[int, int], None] = {}
+        self.asked: dict[tuple[int, int], Request] = {}
         """(client, sequence) of requests that wait here, the oldest first."""
         self.transfer = Transfer(self)
         self._saving = False

@@ -45,6 +45,7 @@ class Seat:
         self._reads: dict[int, Request] = {}
         self._ready_reads: list[tuple[int, Request]] = []
         self._oldest: tuple[int, int] | None = None
+        self._leads = False
         self._role = ""
 
     def begin(self) -> None:
@@ -60,7 +61,7 @@ class Seat:
     def ask(self, request: Request) -> None:
         """A client's request: a read of its own, or one that joins the next batch."""
         machine = self.machine
-        machine.asked.setdefault((request.client, request.sequence))
+        machine.asked.setdefault((request.client, request.sequence), request)
         if request.action is Action.READ and machine.kind.reads_apart:
             ref = self._next_ref()
             self._reads[ref] = request
@@ -77,6 +78,8 @@ class Seat:
 
     def _propose(self) -> None:
         batch, self._gathered = self._gathered, []
+        if not batch:
+            return
         ref = self._next_ref()
         self._proposed[ref] = batch
         self.step(Proposed(encode(batch), ref))
@@ -87,6 +90,14 @@ class Seat:
         if self.machine.kind.everybody and oldest != self._oldest:
             self._oldest = oldest
             self.step(RequestsWait(oldest is not None))
+
+    def _take_over(self) -> None:
+        """A new leader orders what the old one has left, where clients have asked everybody."""
+        leads = self.engine.leader == self.machine.id
+        if leads and not self._leads and self.machine.kind.everybody and self.machine.asked:
+            self._gathered = [*self.machine.asked.values()]
+            self.machine.after(GATHER_SECONDS, self._propose)
+        self._leads = leads
 
     def _next_ref(self) -> int:
         self._refs += 1
@@ -120,6 +131,7 @@ class Seat:
             machine.transfer.begin(machine.random.choice(ready.fetch.sources))
         if ready.committed and self.epoch == machine.epoch:
             machine.seats.pop(self.epoch - 1, None)  # this epoch works
+        self._take_over()
         self._due = ready.timer
         self._arm()
         if machine.world.transcript is not None:
