@@ -3,7 +3,7 @@
 import pytest
 
 from titan_overlay.identity import grants, records
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import Contact, pack_address
 from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
@@ -50,7 +50,7 @@ def holder(number: int, ip: str, by: SigningKey | None = None, parent: bytes = b
 
 
 def contact_of(advertisement: Signed[Advertisement]) -> Contact:
-    return Contact(advertisement.signer, advertisement.value.host, advertisement.value.port)
+    return advertisement.value.contact(advertisement.signer)
 
 
 def chosen(holders: list[Signed]) -> list[int]:
@@ -91,6 +91,20 @@ def test_in_a_private_network_each_address_counts() -> None:
     assert chosen([holder(n, f"10.0.0.{n % 2}", trader, to_trader) for n in range(1, 4)]) == [0, 1]
 
 
-def test_without_a_grant_that_holds_a_node_stands_for_itself_and_without_an_address_for_nobody() -> None:
-    holders = [holder(1, public(1), grant=b"\xc1"), holder(2, public(2)), holder(3, "evil.example")]
-    assert chosen(holders) == [0, 1]
+def test_a_holder_that_shares_any_of_its_addresses_with_another_counts_with_it() -> None:
+    def both(number: int, ip: str, ip6: str) -> Signed:
+        key = SigningKey(bytes([number]) * 32)
+        other = pack_address((ip6, 4747))
+        return records.sign(Advertisement(bytes(32), ip, 4747, 1, NOW + DAY, other=other), key, POOL)
+
+    holders = [
+        both(1, public(1), "2001:4860:1::1"),
+        both(2, public(2), "2001:4860:1::2"),
+        both(3, public(1), "2001:4860:3::1"),
+        both(4, public(4), "2001:4860:4::1"),
+    ]
+    assert chosen(holders) == [0, 3]
+
+
+def test_without_a_grant_that_holds_a_node_stands_for_itself() -> None:
+    assert chosen([holder(1, public(1), grant=b"\xc1"), holder(2, public(2))]) == [0, 1]

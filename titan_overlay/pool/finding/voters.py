@@ -30,13 +30,13 @@ def owner_of(holder: Signed[Advertisement], pool: PoolId) -> NodeId:
 def distinct(
     holders: Iterable[Signed[Advertisement]], pool: PoolId, contact_of: Callable[[Signed[Advertisement]], Contact]
 ) -> list[Signed[Advertisement]]:
-    """Of several that share an owner or a subnet the first; of those without a literal address, none."""
+    """Of several that share an owner or a subnet (by any of their addresses) the first."""
     seen: set[object] = {""}
     chosen = []
     for holder in holders:
-        contact = contact_of(holder)
-        place = subnet(contact.ip, contact.port)
-        marks: set[object] = {place, owner_of(holder, pool) if place and is_public(contact.ip) else holder.signer}
+        addresses = contact_of(holder).addresses
+        marks: set[object] = {subnet(*each) for each in addresses}
+        marks.add(owner_of(holder, pool) if any(is_public(ip) for ip, _ in addresses) else holder.signer)
         if not marks & seen:
             seen |= marks
             chosen.append(holder)
