@@ -1,6 +1,7 @@
 """Services that are voted on: the answer is what a strict majority of those asked agrees on, or a clear error."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 import titan_overlay as titan
 from tests.sim.lying import SILENCE, lie, to
 from tests.sim.voted import Careless, OddError, Streaming, Sums
+from titan_overlay.config import NodeConfig
 from titan_overlay.identity.conduct import Offence
-from titan_overlay.testing.pool import Machine, SimulatedNode, SimulatedPool
+from titan_overlay.testing.pool import PORT, Machine, SimulatedNode, SimulatedPool
 
 pytestmark = pytest.mark.loops("virtual")
 
@@ -139,9 +141,15 @@ async def test_numbers_that_are_close_agree_where_the_policy_says_so() -> None:
         assert answer.agreed >= 3
 
 
+def public(*addresses: str) -> Callable[[int], Machine]:
+    """Machines with these addresses, which they know themselves: so few peers could not tell them."""
+    return lambda number: Machine(ip=addresses[number], config=NodeConfig(advertise=(f"{addresses[number]}:{PORT}",)))
+
+
 async def test_holders_in_one_subnet_have_one_vote_together() -> None:
-    addresses = {number: f"81.2.69.{number}" for number in range(3, 14)}
-    async with SimulatedPool(14, machine=lambda number: Machine(ip=addresses.get(number))) as sim:
+    apart = [f"80.{number}.0.1" for number in range(3)]
+    together = [f"81.2.69.{number}" for number in range(1, 12)]
+    async with SimulatedPool(14, machine=public(*apart, *together)) as sim:
         with pytest.raises(titan.Unavailable, match=r"of 4 distinct owners and subnets, and its policy needs 5"):
             await sim.publish(Sums, "sums")
         with pytest.raises(titan.Unavailable, match=r"voted on by 5 holders .* and 4 are known"):
@@ -149,8 +157,8 @@ async def test_holders_in_one_subnet_have_one_vote_together() -> None:
 
 
 async def test_publishing_spreads_the_copies_over_subnets() -> None:
-    addresses = {number: f"81.2.{number % 8}.{number}" for number in range(3, 24)}
-    async with SimulatedPool(24, machine=lambda number: Machine(ip=addresses.get(number))) as sim:
+    addresses = [f"81.2.{number % 8}.{number + 1}" for number in range(24)]
+    async with SimulatedPool(24, machine=public(*addresses)) as sim:
         await sim.publish(Sums, "sums")
         assert (await (await sim.client()).ask("sums", [1, 2])).value == 3
 
