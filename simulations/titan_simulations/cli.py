@@ -132,6 +132,7 @@ def adversary(
     seconds: Annotated[float | None, typer.Option(min=1, help="Simulated time in which requests begin.")] = None,
     objects: Annotated[int | None, typer.Option(min=1, help="Data published.  [default: 100]")] = None,
     lookups: Annotated[int | None, typer.Option(min=1, help="In all; as many messages.  [default: 1000]")] = None,
+    votes: Annotated[str, typer.Option(help="Of the services that are voted on; 0: there are none.")] = "5,7",
     loss: Loss = 0.0,
     seed: Seed = 1,
     seeds: Seeds = "",
@@ -144,6 +145,7 @@ def adversary(
     preset = QUICK_ADVERSARY if quick else AdversaryConfig()
     try:
         shares = [float(each) for each in malicious.split(",")]
+        voters = tuple(int(each) for each in votes.split(",") if int(each))
         wanted = parse_seeds(seeds) if seeds else [seed]
         if churn:
             lifetimes.parse(churn)
@@ -166,6 +168,7 @@ def adversary(
         objects=objects or preset.objects,
         lookups=lookups or preset.lookups,
         sends=lookups or preset.sends,
+        votes=voters,
         loss=loss,
         seed=wanted[0],
         fake_crypto=fake_crypto,
