@@ -15,6 +15,7 @@ from typing import Any
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, Forbidden, LinkError, RemotableError, StorageError
 from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.revocations import MAX_LISTS
 from titan_overlay.identity.rights import Rights
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.overlay import Overlay
@@ -69,7 +70,7 @@ def _learn(rights: Rights, news: News, now: float) -> int:
             learned += rights.learn_record(news.record)
         except BadMessage as why:
             log.debug("not a pool record: %s", why)
-    for raw in news.lists:
+    for raw in news.lists[:MAX_LISTS]:  # whoever sends it, each costs a signature
         try:
             learned += rights.learn_list(raw, now)
         except (BadMessage, Forbidden) as why:

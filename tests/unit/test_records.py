@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from titan_overlay.errors import BadMessage, WireError
-from titan_overlay.identity import names, records
+from titan_overlay.identity import contacts, names, records
 from titan_overlay.identity.contacts import is_dialable
 from titan_overlay.identity.grants import Grant
 from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey, verify, verify_record
 from titan_overlay.identity.records import MAX_RECORD_BYTES, Record
+from titan_overlay.identity.revocations import RevocationList
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import (
     Advertisement,
@@ -361,3 +362,21 @@ def test_structs_on_the_wire_have_their_fields_in_the_order_of_the_protocol() ->
     assert fields(Advertisement)[:5] == ("object_id", "host", "port", "sequence", "expires")
     assert fields(Descriptor)[:5] == ("name", "kind", "type", "version", "created")
     assert fields(Grant) == ("grantee", "rights", "pattern", "issued", "expires", "depth", "trust", "parent")
+
+
+def test_what_is_remembered_of_strangers_records_is_small() -> None:
+    """A list of revocations may have 32 KiB; thousands of false ones, remembered, would fill the memory."""
+    verify_record.cache_clear()  # type: ignore[attr-defined]
+    for number in range(20):
+        for size in (500, 30_000):
+            body = number.to_bytes(4, "big") + bytes(size)
+            with pytest.raises(BadMessage):
+                records.check(codec.encode([KEY.public, bytes(64), body]), RevocationList, POOL)
+    assert verify_record.cache_info().currsize == 20  # type: ignore[attr-defined]
+
+
+def test_what_is_remembered_of_addresses_is_small() -> None:
+    contacts._is_unicast.cache_clear()
+    for number in range(20):
+        assert not is_dialable(f"{number}." * 100, 1)
+    assert contacts._is_unicast.cache_info().currsize == 0

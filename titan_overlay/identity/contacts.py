@@ -78,17 +78,21 @@ def family(ip: str) -> int:
     return IPV6 if ":" in ip else IPV4
 
 
-@lru_cache(maxsize=65536)
 def is_dialable(host: str, port: int) -> bool:
     """Whether one machine may be there: a literal address, as what a stranger says must be.
 
     A name would be looked up wherever its owner likes, and for a datagram while everything else waits.
     """
+    return 0 < port < 65536 and len(host) < 46 and _is_unicast(host)
+
+
+@lru_cache(maxsize=65536)
+def _is_unicast(host: str) -> bool:
     try:
         address = ip_address(host)
     except ValueError:
         return False
-    return 0 < port < 65536 and not (address.is_multicast or address.is_unspecified or "%" in host)
+    return not (address.is_multicast or address.is_unspecified or "%" in host)
 
 
 def pack_address(address: Address) -> bytes:
