@@ -389,11 +389,13 @@ def test_what_a_peer_says_cannot_steer_the_terminal() -> None:
 
 
 def test_what_a_peer_says_is_the_same_in_json_and_steers_nothing_there(capsys: pytest.CaptureFixture[str]) -> None:
-    from titan_overlay.cli.output import print_json
+    from titan_overlay.cli.output import print_json, print_rich
 
     said = {"a\x9b31m": "\u202e\U000e0001ä\x7f\n"}
     print_json(said)
     shown = capsys.readouterr().out
+    print_rich("deleted\x1b[2J")
+    assert capsys.readouterr().out == "deleted\ufffd[2J\n"
     assert json.loads(shown) == said
     assert shown == '{"a\\u009b31m":"\\u202e\\udb40\\udc01ä\\u007f\\n"}\n'
 

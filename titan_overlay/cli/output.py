@@ -29,7 +29,7 @@ def print_rich(what: Any) -> None:
     if what is None:
         return
     if isinstance(what, str):
-        sys.stdout.write(what + "\n")
+        sys.stdout.write(printable(what) + "\n")
         return
     from rich.console import Console
 
@@ -45,7 +45,7 @@ def print_rich(what: Any) -> None:
 def print_value(value: Any) -> None:
     """A reply: text as text, bytes as they are, anything else as JSON."""
     if isinstance(value, str):
-        print_rich(printable(value) if sys.stdout.isatty() else value)
+        sys.stdout.write((printable(value) if sys.stdout.isatty() else value) + "\n")
     elif isinstance(value, bytes):
         print_bytes(value)
     else:
