@@ -130,8 +130,6 @@ class Bft:
         self.committee = committee
         self.view = 1
         """Never falls, but by a restart: then it is at least as high as any in which this member has voted."""
-        self.leader: bytes | None = None
-        """Who proposes in this view, unless it was given up."""
         self.dropped = 0
         self.evidence: dict[bytes, Equivocation] = {}
         """One proof for each member that was caught."""
@@ -226,6 +224,12 @@ class Bft:
         out.timer = self._timer()
         return out
 
+    @property
+    def leader(self) -> bytes | None:
+        """Who proposes in this view, unless this member has given it up."""
+        over = self._gave_up >= self.view or self._order.stop is not None
+        return None if over else self.committee.leader(self.view)
+
     def image(self) -> list[Record]:
         """Records that restore this member by themselves."""
         voted: list[Record] = [self._voted] if self._voted else []
@@ -305,8 +309,6 @@ class Bft:
         else:
             self._asked = False
         self._observe(late)
-        over = self._gave_up >= self.view or order.stop is not None
-        self.leader = None if over else self.committee.leader(self.view)
 
     # ---- certificates and views --------------------------------------------------------------------------------
 

@@ -147,10 +147,6 @@ class LyingBft:
         """As its first face has it."""
         return self._faces[0].leader
 
-    @leader.setter
-    def leader(self, leader: bytes | None) -> None:
-        raise AttributeError(leader)
-
     def step(self, event: Event, now: float) -> Ready:
         """Takes one event in."""
         self._now = now

@@ -240,7 +240,12 @@ class Machine:
             self.world.truth.executed(self.name, self.executed, entry)
         self.executed = entry.index
         if entry.kind is EntryKind.COMMANDS:
-            for request in decode_requests(entry.data):
+            try:
+                requests = decode_requests(entry.data)
+            except msgspec.ValidationError:
+                requests = []
+                self.world.truth.invented(self.name, entry)
+            for request in requests:
                 self.answer(request, self.store.execute(request))
         elif entry.kind is EntryKind.RECONFIG:
             self._end_epoch(decode_configuration(entry.data))

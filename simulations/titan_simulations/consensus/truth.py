@@ -32,6 +32,10 @@ class Truth:
         if known[1:] != mark:
             self.violations.append(f"{who} executes another entry at height {entry.index} than {known[0]}")
 
+    def invented(self, who: str, entry: Entry) -> None:
+        """A machine finds in the order what no client can have asked for."""
+        self.violations.append(f"{who} is to execute what is no request, at height {entry.index}")
+
     def reached(self, who: str, checkpoint: Checkpoint) -> None:
         """A machine has this state, executed or fetched."""
         known = self._roots.setdefault(checkpoint.index, (who, checkpoint.root))
