@@ -235,3 +235,15 @@ def test_a_proof_of_deletion_is_conclusive_but_for_data() -> None:
     of_data = Evidence(ObjectId(digest), Rights(POOL), NOW)
     of_data.add([], [tombstone(OWNER, 1, name=names.content_name(digest), publisher=OWNER, kind="data")])
     assert not of_data.conclusive and of_data.tombstone is not None
+
+
+def test_of_two_advertisements_with_one_sequence_everybody_believes_the_same() -> None:
+    one, two = advertisement(version=1), advertisement(version=2)
+    wins = min(one, two, key=lambda raw: sha256(raw).digest())
+    for order in ((one, two), (two, one), (one, two, one), (two, one, two)):
+        directory, evidence = Directory(Rights(POOL)), Evidence(THING, Rights(POOL), NOW)
+        for raw in order:
+            directory.put(raw, NOW)
+            evidence.add([raw], [])
+        assert directory.get(THING, NOW).advertisements == [wins]
+        assert [each.raw for each in evidence.advertisements()] == [wins]

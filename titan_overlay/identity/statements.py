@@ -292,9 +292,15 @@ def _check_kind(value: Descriptor) -> None:
 
 
 def newer(a: Signed[Descriptor], b: Signed[Descriptor]) -> bool:
-    """Whether `a` replaces `b`: the higher version, then the smaller bytes."""
-    return (a.value.version, _inverted(a.raw)) > (b.value.version, _inverted(b.raw))
+    """Whether `a` replaces `b`: the higher version, then the smaller hash."""
+    return outranks(a.value.version, a.raw, b.value.version, b.raw)
 
 
-def _inverted(raw: bytes) -> bytes:
-    return bytes(255 - byte for byte in sha256(raw).digest())
+def outranks(number: int, raw: bytes, other_number: int, other_raw: bytes) -> bool:
+    """Whether of two statements by one key the first counts: the higher version or sequence, then the smaller hash.
+
+    So whoever signs two with one number is believed the same one by everybody.
+    """
+    if number != other_number:
+        return number > other_number
+    return sha256(raw).digest() < sha256(other_raw).digest()

@@ -13,7 +13,7 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights
-from titan_overlay.identity.statements import Advertisement, Tombstone, check_descriptor, check_may_delete
+from titan_overlay.identity.statements import Advertisement, Tombstone, check_descriptor, check_may_delete, outranks
 from titan_overlay.identity.subnets import public_subnet
 
 MAX_ADVERTISEMENT_SECONDS = 86400.0
@@ -140,7 +140,7 @@ class Directory:
         if shelf is not None and any(version >= value.version for version in self._ended(shelf, now)):
             return None
         known = shelf.holders.get(signed.signer) if shelf is not None else None
-        if known is not None and known.sequence >= value.sequence:
+        if known is not None and not outranks(value.sequence, signed.raw, known.sequence, known.raw):
             return object_id if known.raw == signed.raw else None
         if known is None and not self._room(shelf, signed.signer, net, value, now):
             return None

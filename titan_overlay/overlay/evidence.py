@@ -7,7 +7,7 @@ from titan_overlay.identity import names, records
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights
-from titan_overlay.identity.statements import Advertisement, Tombstone
+from titan_overlay.identity.statements import Advertisement, Tombstone, outranks
 from titan_overlay.overlay.directory import proven
 
 MAX_HOLDERS = 256
@@ -76,7 +76,7 @@ class Evidence:
             self.rejected += 1
             return False
         known = self._latest.get(signed.signer)
-        if known is None or known.value.sequence < value.sequence:
+        if known is None or outranks(value.sequence, raw, known.value.sequence, known.raw):
             self._latest[signed.signer] = signed
         return self._is_good(signed)
 

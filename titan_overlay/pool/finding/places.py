@@ -168,10 +168,10 @@ class Places:
     ) -> tuple[Found, list[Signed[Advertisement]]]:
         """Who says that it holds the object; the whole region is asked where nobody else knows."""
         what = _what(object_id, name)
-        found = await self._overlay.find_holders(object_id, deadline=deadline, everything=everything)
+        found = await self._overlay.find_holders(object_id, deadline=deadline, everything=everything, avoid=avoid)
         holders = self._living(found)
         if not holders and not everything:
-            found = await self._overlay.find_holders(object_id, deadline=deadline, everything=True)
+            found = await self._overlay.find_holders(object_id, deadline=deadline, everything=True, avoid=avoid)
             holders = self._living(found)
         if not holders and found.tombstone is not None:
             raise Gone(f"{what} was deleted")
