@@ -171,7 +171,9 @@ class Adversary:
         aimed = [each for each in self.data if each.object_id in world.gang.aimed] if self.attack.aims else self.data
         kinds = [(aimed, measured.data), (self.services, measured.services)]
         kinds += [(self.voted[votes], sends) for votes, sends in measured.voted.items()]
-        work: list[Callable[[], Awaitable[None]]] = [partial(self._look_up, aimed, measured)] * config.lookups
+        work: list[Callable[[], Awaitable[None]]] = []
+        if aimed:
+            work += [partial(self._look_up, aimed, measured)] * config.lookups
         for objects, sends in kinds:
             if objects:
                 work += [partial(self._send, objects, sends)] * config.sends
@@ -197,16 +199,13 @@ class Adversary:
         began = world.sim.now
         times = sorted(world.random.uniform(0, config.seconds) for _ in work)
         mixed = world.random.sample(work, len(work))
-        running: set[asyncio.Future[None]] = set()
+        running = []
         for number, (at, each) in enumerate(zip(times, mixed, strict=True)):
             await asyncio.sleep(began + at - world.sim.now)
-            task = asyncio.ensure_future(each())
-            running.add(task)
-            task.add_done_callback(running.discard)
+            running.append(asyncio.ensure_future(each()))
             if number % 200 == 0:
                 world.report(f"{number} of {len(work)} requests", world.sim.now)
-        while running:
-            await asyncio.wait(set(running))
+        await asyncio.gather(*running)
 
     def _asker(self, target: Published) -> SimulatedNode | None:
         """A user that does not hold the object."""
