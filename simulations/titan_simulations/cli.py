@@ -26,6 +26,7 @@ from titan_simulations.copies import CopiesConfig
 from titan_simulations.lookups import LookupsConfig
 from titan_simulations.results import Result
 from titan_simulations.scale import ScaleConfig
+from titan_simulations.skademlia import SKademliaConfig
 from titan_simulations.statistics import parse_seeds
 
 app = typer.Typer(
@@ -179,6 +180,30 @@ def adversary(
     else:
         result = _grid(grid, jobs, out)
     _show_points(result, out)
+
+
+@app.command("skademlia")
+def s_kademlia(
+    nodes: Annotated[int, typer.Option(min=100)] = 10_000,
+    k: Annotated[int, typer.Option(min=1, help="Contacts in a bucket.")] = 16,
+    lookups: Annotated[int, typer.Option(min=1, help="For each number of paths and share of liars.")] = 300,
+    seed: Seed = 1,
+    out: Out = Path("out/skademlia"),
+) -> None:
+    """A check of the simulator: S/Kademlia's look-ups (d = 1, 2, 4, 8), its closed form, and ours, on ideal tables."""
+    config = SKademliaConfig(nodes=nodes, k=k, lookups=lookups, seed=seed)
+    result = runner.skademlia_to(out, config, _command())
+    table = Table("liars", "paths", "found", "closed form", "RPCs, mean", title=f"S/Kademlia, seed {seed}")
+    for point in result["points"]:
+        form = point["expected"]
+        table.add_row(
+            f"{point['share_malicious']:.0%}",
+            f"d = {point['paths']}" if form is not None else "ours",
+            _percent(point["lookups_right"], point["lookups"]),
+            "-" if form is None else f"{form:.2%}",
+            f"{point['rpcs_per_lookup_mean']:.1f}",
+        )
+    Console().print(table)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from hashlib import sha256
 
 from titan_overlay.ambient import Random
 from titan_overlay.client import Pool
-from titan_overlay.errors import ConfigError, TitanError
+from titan_overlay.errors import TitanError
 from titan_overlay.identity import records
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.statements import Descriptor
@@ -116,8 +116,10 @@ class HostileWorld(World):
         return [each for each in self.live() if each.number not in self.attacks]
 
     def set_paths(self, paths: int) -> None:
-        """The look-ups of honest nodes go over at most so many disjoint paths from now on. Raises ConfigError."""
-        raise ConfigError(f"look-ups have one path as yet, not {paths}; leave --paths as it is")
+        """The look-ups of honest nodes, those to come too, go over at most so many disjoint paths from now on."""
+        self.machine = replace(self.machine, config=replace(self.machine.config, paths=paths))
+        for node in self.users():
+            node.running.overlay.set_paths(paths)
 
     # ---- coming and going ------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from titan_overlay.errors import ConfigError
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.testing import run as run_virtual
 from titan_overlay.testing.crypto import fake_crypto
-from titan_simulations import copies, lookups, points, results, scale, series
+from titan_simulations import copies, lookups, points, results, scale, series, skademlia
 from titan_simulations.adversary import Adversary, AdversaryConfig
 from titan_simulations.churn import Churn, ChurnConfig
 from titan_simulations.measure import cpu_seconds
@@ -127,6 +127,16 @@ def adversary_to(out: Path, config: AdversaryConfig, command: str) -> Result:
         _, result = adversary(config, command=command, report=bar)
     results.write(result, out / "result.json")
     figures.adversary(result["points"], out)
+    return result
+
+
+def skademlia_to(out: Path, config: skademlia.SKademliaConfig, command: str) -> Result:
+    """Runs S/Kademlia's look-ups and ours, and writes result.json and the figure into `out`."""
+    figures = drawing()
+    with Bar(f"S/Kademlia, seed {config.seed}", len(config.malicious)) as bar:
+        result = skademlia.run(config, bar, command)
+    results.write(result, out / "result.json")
+    figures.skademlia(result["points"], out)
     return result
 
 

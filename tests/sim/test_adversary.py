@@ -1,0 +1,205 @@
+"""titan-sim adversary: every attack does its harm where nothing stands in its way, and a point is what it says."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from titan_overlay.config import NodeConfig
+from titan_overlay.testing.pool import Machine
+from titan_simulations import cli, points, runner
+from titan_simulations.adversary import Adversary, AdversaryConfig
+from titan_simulations.results import Result
+from titan_simulations.world import Report
+
+SMALL = AdversaryConfig(
+    nodes=40, malicious=0.5, objects=8, services=6, votes=(), min_copies=4, lookups=60, sends=60, seconds=20.0,
+    settle_seconds=20.0, fake_crypto=True,
+)  # fmt: skip
+
+
+class Unprotected(Adversary):
+    """Honest nodes with small tables, whose look-ups go one way alone."""
+
+    def __init__(self, config: AdversaryConfig, report: Report) -> None:
+        super().__init__(config, report)
+        self.world.machine = Machine(config=NodeConfig(k=3, alpha=1, paths=1))
+
+
+@functools.cache
+def point(attack: str, malicious: float = 0.5, seed: int = 1) -> Result:
+    """What becomes of unprotected nodes."""
+    config = msgspec.structs.replace(SMALL, attack=attack, malicious=malicious, seed=seed)
+
+    async def main() -> Result:
+        run = Unprotected(config, lambda what, now: None)
+        measured = await run.run()
+        result: Result = points.adversary_result(run, measured, command="", seconds_per_key=1e-4)["points"][0]
+        return result
+
+    return runner.simulate(main(), seed=seed, fake=True)
+
+
+def honest() -> Result:
+    return point("drop", 0.0)
+
+
+def share(result: Result, part: str, whole: str) -> float:
+    return float(result[part] / result[whole])
+
+
+def test_without_liars_everything_is_found_and_right():
+    result = honest()
+    assert result["lookups_right"] == result["lookups"] == 60
+    for kind in (result, result["services"]):
+        assert kind["right"] == kind["sends"] == 60 and not kind["wrong"] and not kind["unavailable"]
+    assert result["failures"] == {"lookups": {}, "data": {}, "services": {}}
+    assert result["liars_among_holders"] == 0 and result["objects_unpublished"] == {}
+
+
+def test_drop_makes_askers_wait():
+    result = point("drop")
+    assert 0.25 < result["liars_among_holders"] < 0.75  # they hold their share
+    assert result["lookup_seconds_median"] > 2 * honest()["lookup_seconds_median"]
+    assert result["send_seconds_p95"] > 2 * honest()["send_seconds_p95"]
+
+
+@pytest.mark.parametrize("attack", ["misroute", "sybil"])
+def test_misrouted_look_ups_find_nobody(attack: str):
+    result = point(attack)
+    assert share(result, "lookups_right", "lookups") < 0.9
+    assert sum(result["failures"]["lookups"].values()) == result["lookups"] - result["lookups_right"]
+
+
+def test_forgers_answer_wrongly_and_waste_time():
+    result = point("forge")
+    assert share(result["services"], "wrong", "sends") > 0.2
+    assert result["wrong"] == 0  # data proves itself
+    assert result["lookup_seconds_median"] > 2 * honest()["lookup_seconds_median"]
+
+
+def test_an_object_whose_closest_ids_are_ground_is_hidden():
+    result = point("eclipse")
+    assert result["objects_aimed_at"] == 1 and result["attack_counts"]["keys_ground"] == 20
+    assert result["grinding_cpu_seconds_per_object"] == pytest.approx(result["attack_counts"]["keys_tried"] * 1e-4)
+    assert result["lookups_right"] < 0.5 * (result["lookups"] + result["lookups_without_honest_holder"])
+    assert result["services"]["right"] == result["services"]["sends"]  # it is aimed at one object alone
+
+
+def test_who_equivocates_gives_some_askers_wrong_answers():
+    result = point("equivocate")
+    assert 0.1 < share(result["services"], "wrong", "sends") < share(point("forge")["services"], "wrong", "sends")
+
+
+def test_a_flood_costs_the_honest_traffic():
+    result = point("flood")
+    assert result["attack_counts"]["deeds"] > 200
+    assert result["bytes_received_per_node_second"] > 2 * honest()["bytes_received_per_node_second"]
+
+
+def test_all_is_every_attack_at_once():
+    result = point("all")
+    assert result["services"]["wrong"] > 0 and result["wrong"] == 0
+    assert result["attack_counts"]["deeds"] > 0 and result["attack_counts"]["keys_ground"] > 0
+
+
+# --- runs -------------------------------------------------------------------------------------------------------
+
+TINY = msgspec.structs.replace(
+    SMALL, nodes=16, attack="all", objects=3, services=2, min_copies=3, lookups=10, sends=10, seconds=10.0, votes=(3,)
+)
+
+
+def trace() -> str:
+    return str(runner.adversary(TINY)[1]["trace_hash"])
+
+
+def test_the_same_seed_gives_the_same_trace_in_any_process():
+    here = trace()
+    there = subprocess.run(
+        [sys.executable, "-c", "from tests.sim.test_adversary import trace; print(trace())"],
+        env={**os.environ, "PYTHONHASHSEED": "99"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout.strip() == here
+
+
+def test_all_settings_of_paths_begin_from_the_same_pool():
+    _, result = runner.adversary(msgspec.structs.replace(TINY, paths=("shipped", "1", "shipped")))
+    first, one, again = result["points"]
+    assert [each["paths"] for each in result["points"]] == ["shipped", "1", "shipped"]
+    assert first["trace_hash"] == again["trace_hash"] != one["trace_hash"]
+    assert result["cpu_seconds"] >= sum(each["cpu_seconds_of_measuring"] for each in result["points"])
+
+
+def test_liars_come_and_go_like_others():
+    config = msgspec.structs.replace(TINY, session="exponential:60s", seconds=60.0, votes=())
+    run, result = runner.adversary(config)
+    assert result["points"][0]["departures"] > 3
+    live = [node.number for node in run.world.sim.nodes]
+    assert len(live) > 16
+    newcomers = [number for number in live if number >= 16]
+    assert any(map(run.world.is_liar, newcomers)) and not all(map(run.world.is_liar, newcomers))
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def invoke(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["titan-sim", *arguments])
+    outcome = CliRunner().invoke(cli.app, list(arguments))
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output
+
+
+def test_a_grid_is_one_result_with_all_points_and_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    output = invoke(
+        monkeypatch, "adversary", "--nodes", "10", "--malicious", "0,0.4", "--attack", "misroute", "--objects", "2",
+        "--lookups", "5", "--seconds", "5", "--quick", "--fake-crypto", "--jobs", "2", "--out", str(tmp_path),
+    )  # fmt: skip
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert [(each["attack"], each["share_malicious"]) for each in result["points"]] == [
+        ("misroute", 0),
+        ("misroute", 0.4),
+    ]
+    for each in result["points"]:
+        assert {"paths", "lookups", "lookups_right", "sends", "right", "wrong", "unavailable"} <= set(each)
+        assert each["rpcs_per_lookup_median"] is not None and len(each["voted"]) == 2
+    assert "misroute" in output and str(tmp_path) not in result["command"]
+    for name in ("lookups", "data", "requests", "votes"):
+        assert (tmp_path / f"misroute_{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--malicious", "1.5"], "share"),
+        (["--malicious", "half"], "half"),
+        (["--churn", "weibull:1h"], "weibull"),
+        (["--paths", "0"], "--paths"),
+        (["--seeds", "3-1"], "seeds"),
+    ],
+)
+def test_what_cannot_be_run_says_how_to_write_it(arguments: list[str], says: str, tmp_path: Path):
+    outcome = CliRunner().invoke(cli.app, ["adversary", *arguments, "--out", str(tmp_path)])
+    assert outcome.exit_code == 2
+    assert says in outcome.output and "Traceback" not in outcome.output
+
+
+def test_an_unknown_attack_is_one_line_that_lists_the_known():
+    called = subprocess.run(
+        [sys.executable, "-m", "titan_simulations.cli", "adversary", "--attack", "melt"], capture_output=True, text=True
+    )
+    assert called.returncode == 2
+    assert (
+        called.stderr.startswith("titan-sim: no attack 'melt'; there are drop, misroute")
+        and "Trace" not in called.stderr
+    )
