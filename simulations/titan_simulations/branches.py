@@ -5,6 +5,7 @@ each time: the process forks, the copy goes on with one setting, and only its re
 until they write, and run one after the other.
 """
 
+import asyncio
 import os
 import traceback
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ async def branched(work: Callable[[], Awaitable[T]], kind: type[T]) -> T:
     Raises:
         RuntimeError: it failed; its traceback is on standard error.
     """
+    loop = asyncio.get_running_loop()
     reader, writer = os.pipe()
     child = os.fork()
     if child:
@@ -31,6 +33,7 @@ async def branched(work: Callable[[], Awaitable[T]], kind: type[T]) -> T:
     status = 1
     try:
         os.close(reader)
+        asyncio._set_running_loop(loop)  # it counts as running in the process alone that it was started in
         _write(writer, msgspec.msgpack.encode(await work()))
         status = 0
     except BaseException:

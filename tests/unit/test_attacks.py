@@ -148,11 +148,12 @@ def test_the_wires_swallow_one_packet_for_each_answer_that_is_kept_back() -> Non
 # --- branches -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.loops("virtual")
 async def test_a_branch_goes_on_from_here_and_changes_nothing_here() -> None:
     seen = [1]
 
     async def work() -> list[int]:
-        await asyncio.sleep(0)
+        await asyncio.sleep(1.0)
         seen.append(2)
         return seen
 

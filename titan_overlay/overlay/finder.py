@@ -62,7 +62,7 @@ class Finder:
         self._ambient = ambient
         self._alpha = alpha
         self._copies = copies
-        self._paths = paths
+        self.paths = paths
         self._budget = budget
         self._loop = asyncio.get_running_loop()
 
@@ -81,9 +81,9 @@ class Finder:
             self._me,
             lambda aim, count: [*self._table.closest(aim, count), *beside],
             alpha=self._alpha,
-            paths=self._paths,
+            paths=self.paths,
             first=self._alpha,
-            wanted=max(WALKED_MIN, -(-count // self._paths)),
+            wanted=max(WALKED_MIN, -(-count // self.paths)),
             union=count,
             aim=self._points(region) if count > CONTACTS_PER_REPLY else None,
             budget=max(self._budget, 2 * count),
@@ -118,7 +118,7 @@ class Finder:
             self._me,
             self._table.closest,
             alpha=self._alpha,
-            paths=self._paths,
+            paths=self.paths,
             first=REGION_PATHS,
             wanted=REGION_WANTED,
             union=REGION_MIN,
@@ -168,9 +168,9 @@ class Finder:
             self._me,
             self._table.closest,
             alpha=self._alpha,
-            paths=self._paths,
+            paths=self.paths,
             first=self._alpha,
-            wanted=max(WALKED_MIN, -(-WALKED // self._paths)),
+            wanted=max(WALKED_MIN, -(-WALKED // self.paths)),
             aim=self._points(region),
             expects=region.width,
             within=region.width,

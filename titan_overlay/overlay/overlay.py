@@ -273,6 +273,10 @@ class Overlay(Server):
         """Bytes and calls by purpose, and odd events (`traffic.Traffic.report`)."""
         return self.protocol.traffic.report()
 
+    def set_paths(self, paths: int) -> None:
+        """At most so many disjoint paths for each lookup from now on."""
+        self._finder.paths = paths
+
     def estimated_size(self) -> float:
         """Nodes in the overlay, estimated from the own neighbourhood and from lookups of random ids."""
         return self.density.nodes()

@@ -36,7 +36,7 @@ class Eclipse(Attack):
     def find_holders(self, asker: Contact, request: FindHolders, honest: Honest) -> bytes | None:
         if ObjectId(request.object_id) not in self.gang.aimed:
             return honest()
-        near = self.gang.decoys(asker, request.object_id, request.count)
+        near = self.gang.decoys(asker, request.aim or request.object_id, request.count)
         return codec.encode(Holders(bodies.pack_all(near), 0, [], []))
 
     def store(self, asker: Contact, request: Store, honest: Honest) -> bytes | None:

@@ -30,7 +30,7 @@ class Equivocate(Attack):
         known = self.gang.objects.get(ObjectId(request.object_id))
         if known is None or not self._is_fooled(asker.id):
             return honest()
-        contacts = bodies.pack_all(self.gang.decoys(asker, request.object_id, request.count))
+        contacts = bodies.pack_all(self.gang.decoys(asker, request.aim or request.object_id, request.count))
         raws = self._statements(known, asker)
         while sum(len(raw) + 3 for raw in raws) > FIT - 24 - len(contacts):
             raws.pop()

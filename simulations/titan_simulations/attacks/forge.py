@@ -27,7 +27,7 @@ class Forge(Attack):
         return bodies.pack_all(self._contacts(request.target, request.count, asker))
 
     def find_holders(self, asker: Contact, request: FindHolders, honest: Honest) -> bytes | None:
-        contacts = bodies.pack_all(self._contacts(request.object_id, request.count, asker))
+        contacts = bodies.pack_all(self._contacts(request.aim or request.object_id, request.count, asker))
         known = self.gang.objects.get(ObjectId(request.object_id))
         raws = [] if known is None else self._records(known)
         room = FIT - 24 - len(contacts)

@@ -16,5 +16,5 @@ class Misroute(Attack):
         return bodies.pack_all(self.gang.decoys(asker, request.target, request.count))
 
     def find_holders(self, asker: Contact, request: FindHolders, honest: Honest) -> bytes | None:
-        near = self.gang.decoys(asker, request.object_id, request.count)
+        near = self.gang.decoys(asker, request.aim or request.object_id, request.count)
         return codec.encode(Holders(bodies.pack_all(near), 0, [], []))
