@@ -144,8 +144,8 @@ class Advertisement(Record, frozen=True, array_like=True, omit_defaults=True):
     def __post_init__(self) -> None:
         if not is_dialable(self.host, self.port):
             raise ValueError(f"an advertisement names an address and a port, not {self.host[:64]!r} and {self.port}")
-        if self.other and len(self.other) not in PACKED_BYTES.values():
-            raise ValueError("the other address has 6 or 18 bytes")
+        if self.other and not (len(self.other) in PACKED_BYTES.values() and is_dialable(*unpack_address(self.other))):
+            raise ValueError("the other address is none")
 
     def contact(self, holder: NodeId) -> Contact:
         """Where the holder that signed this can be reached."""

@@ -28,7 +28,7 @@ from titan_overlay.config import NodeConfig
 from titan_overlay.errors import BadMessage, LinkError, NotHere, Overloaded, RemotableError
 from titan_overlay.identity import records
 from titan_overlay.identity.conduct import Conduct
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import Contact, pack_addresses
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor
 from titan_overlay.overlay import bodies
@@ -77,9 +77,9 @@ def _probes() -> list[bytes]:
     _, _, asked = _asked(1)
     request = codec.decode(asked.body, Request)
     members = (
-        Member(peer(4).id, "10.0.0.5", 4747),
-        Member(peer(5).id, "not.an.address", 1),
-        Member(peer(2).id, "", 0, 2),
+        Member(peer(4).id, pack_addresses(peer(4))),
+        Member(peer(5).id, b"not an address"),
+        Member(peer(2).id, b"", 2),
     )
     listed = Request(request.epoch, request.nonce, request.entries[:20] + b"\2", (Listing(0, members),))
     return [asked.body, codec.encode(listed)]

@@ -141,7 +141,7 @@ async def _talk(data: bytes) -> None:
         await asyncio.gather(*asked, return_exceptions=True)
     finally:
         await links.close()
-    assert links._half_open == links._inbound_links == 0, "a link is gone and still counted"
+    assert links.gate.half_open == links.gate.inside == 0, "a link is gone and still counted"
 
 
 def _answered(task: Any) -> None:

@@ -62,7 +62,7 @@ INFO: NodeInfo = msgspec.structs.replace(sample(NodeInfo), labels={"region": "eu
 class _Actions:
     """The node around a node object: it does nothing."""
 
-    async def take(self, order: Recruit) -> Accepted:
+    async def take(self, order: Recruit, *_: Any) -> Accepted:
         check_descriptor(order.descriptor, None, RIGHTS)
         return Accepted(b"", 0)
 

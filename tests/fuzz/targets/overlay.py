@@ -26,7 +26,7 @@ from tests.fuzz.world import (
 )
 from titan_overlay.errors import BadMessage, Forbidden, LinkError, RemotableError, WireError
 from titan_overlay.identity import records
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import IPV4, IPV6, Contact, is_dialable, pack_address, unpack_address
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement, Tombstone
@@ -35,12 +35,15 @@ from titan_overlay.overlay.announcer import Announcer
 from titan_overlay.overlay.answers import Answers
 from titan_overlay.overlay.bodies import FindHolders, FindNode, Holders, Store, Stored
 from titan_overlay.overlay.calls import Call
+from titan_overlay.overlay.density import Density
 from titan_overlay.overlay.directory import Directory
 from titan_overlay.overlay.evidence import Evidence
+from titan_overlay.overlay.finder import Finder
 from titan_overlay.overlay.handshake import Handshakes
-from titan_overlay.overlay.lookup import Lookup
+from titan_overlay.overlay.lookup import Lookup, Question
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.overlay.packets import SERVING
+from titan_overlay.overlay.regions import Region
 from titan_overlay.overlay.routing import RoutingTable
 from titan_overlay.overlay.sessions import CHALLENGE, HEAD, REFUSAL, REPLY, REQUEST, Session
 from titan_overlay.wire import codec
@@ -64,14 +67,16 @@ def contacts(data: bytes) -> None:
     found = bodies.unpack_all(data)
     again = bodies.unpack_all(bodies.pack_all(found))
     assert again == found
-    assert all(0 < each.port < 65536 and len(bodies.pack(each)) in (38, 50) for each in found)
-    assert set(bodies.unpack_all(data, from_public=True)) <= set(found)
+    assert all(len(bodies.pack(each)) in (38, 50, 56) for each in found)
+    for by in ("8.8.8.8", "10.0.0.1"):
+        for each in bodies.believable(found, {IPV4, IPV6}, by=by):
+            assert all(is_dialable(*one) for one in each.addresses)
 
 
-@target(ValueError, seeds=lambda: [bodies.pack_address(HERE), bodies.pack_address(("::1", 1))])
+@target(ValueError, seeds=lambda: [pack_address(HERE), pack_address(("::1", 1))])
 def address(data: bytes) -> None:
     """An address as a peer sees it."""
-    assert bodies.pack_address(bodies.unpack_address(data)) == data
+    assert pack_address(unpack_address(data)) == data
 
 
 # --- handshake and sessions -----------------------------------------------------------------------------------
@@ -208,8 +213,11 @@ class _Wire:
         self.sent: list[tuple[bytes, tuple[str, int]]] = []
 
     def sendto(self, data: bytes, address: tuple[str, int]) -> None:
-        bodies.pack_address(address)  # a name would be looked up by the system, and the loop would stand still
+        pack_address(address)  # a name would be looked up by the system, and the loop would stand still
         self.sent.append((data, address))
+
+    def get_extra_info(self, name: str) -> Any:
+        return HERE
 
     def close(self) -> None:
         pass
@@ -218,6 +226,7 @@ class _Wire:
 async def _at_a_socket(data: bytes) -> None:
     draw = Drawn(data)
     overlay = Overlay(ME, Rights(POOL), ambient())
+    overlay.whereabouts.bound[IPV4] = HERE
     wire = _Wire()
     overlay.protocol = protocol = overlay._create_protocol()
     protocol.connection_made(wire)
@@ -264,7 +273,7 @@ class _Node:
         self.table = RoutingTable(ME.id, 20, 3600.0)
         for number in range(1, 5):
             self.table.add(peer(number), 0.0)
-        self.answers = Answers(ME.id, self.table, self.directory, ambient(), 8, lambda _: [advertisement(4).raw])
+        self.answers = Answers(ME.id, self.table, self.directory, ambient(), lambda _: [advertisement(4).raw])
         self.answers.serving = True
         self.directory.put(advertisement(1).raw, NOW)
         self.directory.put(tombstone(DATA_NAME).raw, NOW)
@@ -275,7 +284,7 @@ class _Node:
     seeds=lambda: [
         b"\0" + codec.encode(FindNode(bytes(32), 20)),
         b"\1" + codec.encode(FindHolders(object_id(), 0, 8)),
-        b"\2" + codec.encode(Store([advertisement(2).raw, tombstone().raw], [0, 1])),
+        b"\2" + codec.encode(Store([advertisement(2).raw, tombstone().raw], 4, [0, 1])),
     ],
 )
 def question(data: bytes) -> None:
@@ -292,7 +301,7 @@ def holders(data: bytes) -> None:
     said = codec.decode(data, Holders)
     known = Evidence(object_id(), RIGHTS, NOW)
     known.add(said.raws, said.tombstones)
-    bodies.unpack_all(said.contacts, from_public=True)
+    bodies.unpack_all(said.contacts)
     _believed(known)
 
 
@@ -302,6 +311,7 @@ class _Peers:
     def __init__(self, answers: list[bytes]) -> None:
         self._answers = answers
         self.blamed: list[NodeId] = []
+        self.handshakes = Handshakes(ME, Rights(POOL), ambient().random.randbytes, lambda: NOW)
 
     async def call(self, contact: Contact, method: str, body: bytes, **_: Any) -> bytes:
         await asyncio.sleep(0)
@@ -316,6 +326,9 @@ class _Peers:
             loop.call_soon(caller.answered, call, self._answers.pop(0))
         else:
             loop.call_soon(caller.failed, call, LinkError("nobody there"))
+
+    def heard_of(self, by: Contact, packed: bytes) -> list[Contact]:
+        return bodies.believable(bodies.unpack_all(packed), {IPV4}, by=by.ip)
 
     def blame(self, node: NodeId, *_: Any) -> None:
         self.blamed.append(node)
@@ -336,16 +349,18 @@ def found(data: bytes) -> None:
 
 async def _look_up(data: bytes) -> None:
     draw = Drawn(data)
-    overlay = Overlay(ME, Rights(POOL), ambient())
     kind = draw.below(3)
-    overlay.protocol = _Peers([draw.piece() for _ in range(12) if draw.more()])  # type: ignore[assignment]
+    peers: Any = _Peers([draw.piece() for _ in range(12) if draw.more()])
+    table = RoutingTable(ME.id, 20, 3600.0)
     for number in range(1, 5):
-        overlay.table.add(peer(number), 0.0)
+        table.add(peer(number), 0.0)
+    rights = Rights(POOL)
+    finder = Finder(ME.id, rights, peers, table, Directory(rights), Density(table), ambient(), alpha=3, copies=8)
     async with asyncio.timeout(600):
         if kind == 2:
-            assert len(await overlay.find_nodes(object_id())) <= 20
+            assert len(await finder.nodes(object_id(), 20)) <= 20
             return
-        seen = await overlay.find_holders(object_id(), everything=kind == 1)
+        seen = await finder.holders(object_id(), None, kind == 1, frozenset())
     for each in seen.advertisements:
         assert records.check(each.raw, Advertisement, POOL).value.object_id == object_id()
 
@@ -361,12 +376,13 @@ def receipts(data: bytes) -> None:
 
 
 async def _announce(peers: _Peers) -> None:
-    async def near(_: object) -> tuple[list[Contact], bool]:
-        return [peer(1), peer(2)], True
+    async def near(*_: object) -> list[Contact]:
+        return [peer(1), peer(2)]
 
-    announcer = Announcer(ME.id, 8, peers, near, lambda raw: True, lambda: True)  # type: ignore[arg-type]
+    region = Region.around(object_id(), 0)
+    announcer = Announcer(ME.id, peers, lambda _: region, near, lambda raw: True, lambda: True)  # type: ignore[arg-type]
     (took,) = await announcer.announce([(object_id(), advertisement(1).raw)])
-    assert 0 <= took <= 8
+    assert 0 <= took <= 64
 
 
 # --- statements -----------------------------------------------------------------------------------------------
@@ -408,7 +424,7 @@ def statements(data: bytes) -> None:
     now = NOW
     while draw.more():
         raw = _statement(draw)
-        sender = node(draw.below(8)) if draw.below(2) else None
+        sender = peer(draw.below(8)) if draw.below(2) else None
         try:
             kept.put(raw, now, sender=sender)
         except (BadMessage, Forbidden):
@@ -445,40 +461,48 @@ def _believed(known: Evidence) -> None:
         assert records.check(each.raw, Advertisement, POOL).signer == each.signer
         assert each.value.object_id == object_id() and each.value.expires > NOW and not each.value.withdrawn
         Contact(each.signer, each.value.host, each.value.port)
-        bodies.pack_address((each.value.host, each.value.port))
+        assert is_dialable(each.value.host, each.value.port)
     if known.tombstone is not None:
         directory.proven(known.tombstone, RIGHTS, NOW)
 
 
-@target(seeds=lambda: [bytes(range(64)), story(0, 1, 0, 2, 1, 0, 3, 2, 1, 2, 3, 0, 0)], limit=1024)
+@target(seeds=lambda: [bytes(range(64)), bytes(range(200, 0, -3)) * 4], limit=1024)
 def walk(data: bytes) -> None:
-    """A lookup among liars: each node asked at most once, never oneself, at most so many, and it ends."""
+    """A lookup among liars: each contact asked once at most over all paths, never oneself, within a budget; it ends."""
     draw = Drawn(data)
-    walked = Lookup(object_id(), ME.id, alpha=3, wanted=8, patient=bool(draw.below(2)))
-    asked: list[bytes] = []
-    flying: list[bytes] = []
+    begin = [_invented(draw) for _ in range(1 + draw.below(8))]
+    seen = Lookup(
+        object_id(),
+        ME.id,
+        lambda target, count: begin[:count],
+        alpha=3,
+        aim=lambda: draw.take(32).ljust(32, b"\0"),
+        expects=draw.below(2) << 254,
+        within=draw.below(2) << 250,
+        patient=bool(draw.below(2)),
+    )
+    asked: list[Contact] = []
+    flying: list[Contact] = []
 
-    def took(more: list[Contact]) -> None:
-        asked.extend(each.id for each in more)
-        flying.extend(each.id for each in more)
+    def took(more: list[Question]) -> None:
+        asked.extend(each.contact for each in more)
+        flying.extend(each.contact for each in more)
 
-    took(walked.start([_invented(draw) for _ in range(draw.below(8))]))
-    while not walked.finished and draw.more():
-        whom = flying[draw.below(len(flying))] if flying and draw.below(4) else _invented(draw).id
-        what = draw.below(3)
+    took(seen.start())
+    while not seen.finished and flying and draw.more():
+        whom = flying[draw.below(len(flying))]
+        what = draw.below(4)
         if what == 0:
-            took(walked.late(whom))
+            took(seen.late(whom))
             continue
-        flying[:] = [each for each in flying if each != whom]
+        flying.remove(whom)
         said = [_invented(draw) for _ in range(draw.below(20))]
-        took(walked.reply(whom, said) if what == 1 else walked.failed(whom))
-    for whom in list(flying):
-        took(walked.failed(whom))
-    while flying and not walked.finished:
-        took(walked.failed(flying.pop(0)))
-    assert walked.finished, "nobody is left to answer, and it waits"
-    assert len(set(asked)) == len(asked) == walked.questions <= lookup.MAX_QUESTIONS
-    assert ME.id not in asked
+        took(seen.failed(whom) if what == 1 else seen.reply(whom, said, told=what == 3))
+    while flying and not seen.finished:
+        took(seen.failed(flying.pop(0)))
+    assert seen.finished, "nobody is left to answer, and it waits"
+    assert len(set(asked)) == len(asked) == seen.questions <= lookup.BUDGET
+    assert all(each.id != ME.id for each in asked)
 
 
 def _invented(draw: Drawn) -> Contact:

@@ -46,8 +46,9 @@ def environment(data: bytes) -> None:
 def _sound(config: NodeConfig) -> None:
     assert 0 <= config.max_bytes <= values.UNLIMITED and 0 < config.max_cpu <= 4096
     assert math.isfinite(config.advertise_interval)
-    host, port = values.parse_address(config.listen)
-    assert host and 0 <= port < 65536
+    for each in config.listen:
+        host, port = values.parse_address(each)
+        assert host and 0 <= port < 65536
 
 
 @target(ValueError, UnicodeDecodeError, seeds=lambda: [b"2 GiB", b"1.5 MB/s", b"10 min", b"[::1]:4747", b"a=b", b"yes"])
