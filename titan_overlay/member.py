@@ -189,7 +189,8 @@ class Member:
         started = loop.time()
         pause, longest = JOIN_RETRY_SECONDS
         while True:
-            await self._learn_rules(seeds)
+            if not self.rights.raw_record:
+                await self.learn_rules(seeds)
             reached = await self.overlay.bootstrap(seeds)
             if reached:
                 return reached
@@ -200,12 +201,11 @@ class Member:
             await asyncio.sleep(pause * (0.8 + 0.4 * self.ambient.random.random()))
             pause = min(pause * 2, longest)
 
-    async def _learn_rules(self, seeds: Sequence[JoinLine]) -> None:
-        """The pool record, before the first handshake: what has to be shown there depends on it."""
-        if not self.rights.raw_record or not len(self.overlay.table):
-            raw = await ask_record(seeds, self.rights.known_pool, self.ambient.token_bytes)
-            if raw is not None:
-                self.rights.learn_record(raw)
+    async def learn_rules(self, seeds: Sequence[JoinLine]) -> None:
+        """Asks for the pool record, before any handshake: what has to be shown there depends on it."""
+        raw = await ask_record(seeds, self.rights.known_pool, self.ambient.token_bytes)
+        if raw is not None:
+            self.rights.learn_record(raw)
         if self.rights.known_pool is not None:
             self.show_credentials()
 
@@ -266,7 +266,7 @@ class Member:
         due = loop.time() + RENEW_SECONDS
         while True:
             if not len(self.overlay.table):
-                await self._learn_rules(self.overlay.find_seeds())  # perhaps they have changed meanwhile
+                await self.learn_rules(self.overlay.find_seeds())  # perhaps they have changed meanwhile
             await self.gossip.round()
             if loop.time() >= due:
                 due = loop.time() + RENEW_SECONDS

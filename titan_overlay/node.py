@@ -123,6 +123,8 @@ class Node(Answering):
         await self._open_all()
         known = self._known()
         self.overlay.find_seeds = lambda: [*self._known(), *seeds]
+        await self.learn_rules([*known, *seeds])  # they may have changed since the last run
+        self._check_puzzle()
         if self.founder:
             self.overlay.set_serving(True)
             self.overlay.set_dialable(self.overlay.whereabouts.families)
@@ -402,8 +404,9 @@ class Node(Answering):
 
 def unsolved(data: Path, bits: int) -> str:
     """What to tell the operator of a node whose key does not solve the pool's puzzle."""
-    place = data / "identity.key"
+    key, old = data / "identity.key", data / "old"
+    of_this_id = [key, *(place for place in [data / "log"] if place.exists())]
     return (
-        f"{place} does not solve the pool's puzzle of {bits} bits, so no node lets this one serve; "
-        f"stop it, and start it again with a new key (and node id): mv {place} {place}.old"
+        f"{key} does not solve the pool's puzzle of {bits} bits, so no node lets this one serve; stop it, and start it "
+        f"again with a new key (and node id): mkdir {old} && mv {' '.join(map(str, of_this_id))} {old}"
     )

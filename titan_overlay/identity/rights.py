@@ -126,9 +126,7 @@ class Rights:
         """
         links = grants.chain(raw, self.pool)
         if not grants.holds_at(links, now):
-            raise Forbidden(
-                "this grant has expired (or is not of today yet); ask for a new one: titan grant KEY RIGHTS"
-            )
+            raise Forbidden("this grant has expired; ask for a new one: titan grant KEY RIGHTS")
         if self.revocations.void(links):
             raise Forbidden("this grant was revoked; ask whoever gave it: titan grant KEY RIGHTS")
         return links

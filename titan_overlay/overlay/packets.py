@@ -31,7 +31,7 @@ REASONS = {
     WRONG_VERSION: "it speaks another version of the protocol",
     NOT_ADMITTED: "its pool is private, and this key has no grant to join it that holds",
     WRONG_NODE: "another node answers at that address",
-    UNSOLVED: "this node's key does not solve the pool's puzzle; move identity.key away, and it makes a new one",
+    UNSOLVED: "this node's key does not solve the pool's puzzle; start it again, to be told what helps",
     INTRUDER: "it has no grant to be in this private pool",
     CHEAP: "its key does not solve the pool's puzzle",
 }
