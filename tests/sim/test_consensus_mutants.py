@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.paper import test_raft_elections, test_raft_log, test_raft_reads
+from tests.paper.raft_explorer import explore
 from titan_overlay.mutable.engine import ReadReady
 from titan_overlay.mutable.raft import Raft
 from titan_overlay.mutable.raft_follower import Follower
@@ -148,3 +149,15 @@ def test_the_directed_test_catches_it(owner, method, mutant, directed, monkeypat
     monkeypatch.setattr(owner, method, mutant)
     with pytest.raises(AssertionError):
         directed()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("owner", "method", "mutant"),
+    [(Follower, "on_append", truncate_always), (Leader, "advance_commit", count_own_log_before_fsync)],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_random_walks_catch_it(owner, method, mutant, monkeypatch):
+    monkeypatch.setattr(owner, method, mutant)
+    with pytest.raises(AssertionError, match=r"leader completeness|election safety|state machine safety|log matching"):
+        explore(3, range(100), 3000)
