@@ -1,17 +1,10 @@
-"""Engines that leave one of the rules out (R1 to R6 in `titan_overlay/mutable/bft.py`). The tests must notice each."""
+"""Engines that leave one of the rules out (R1 to R6 in `titan_overlay/mutable/bft_safety.py`). The tests must notice
+each."""
 
 from titan_overlay.mutable.bft import Bft
 from titan_overlay.mutable.bft_committee import Committee
-from titan_overlay.mutable.bft_messages import (
-    Block,
-    Certificate,
-    GaveUp,
-    Message,
-    Proposal,
-    Record,
-    Timeout,
-    Vote,
-)
+from titan_overlay.mutable.bft_messages import Block, Certificate, GaveUp, Message, Proposal, Record, Timeout, Vote
+from titan_overlay.mutable.bft_safety import Safety
 from titan_overlay.mutable.engine import Event, Ready
 
 
@@ -23,35 +16,49 @@ class CountsTVotes(Bft):
         super().__init__(committee, *rest)  # type: ignore[arg-type]
 
 
-class VotesTwice(Bft):
+class Unsafe(Bft):
+    """Has other rules than it should."""
+
+    rules: type[Safety]
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self._safety.__class__ = self.rules
+
+
+class VotesTwice(Unsafe):
     """R1: votes for a second block of a rank."""
 
-    def _is_free(self, block: Block) -> bool:
-        return self._voted_rank <= block.rank
+    class rules(Safety):  # noqa: N801
+        def is_free(self, block: Block) -> bool:
+            return self.voted_rank <= block.rank
 
 
-class OpensTwice(Bft):
+class OpensTwice(Unsafe):
     """R2: votes for a second block that opens the same view, if only its rank is higher."""
 
-    def _is_free(self, block: Block) -> bool:
-        return self._voted_rank < block.rank
+    class rules(Safety):  # noqa: N801
+        def is_free(self, block: Block) -> bool:
+            return self.voted_rank < block.rank
 
 
-class AcceptsLowExtension(Bft):
+class AcceptsLowExtension(Unsafe):
     """R2: votes for a block that extends a certificate below those claimed in its timeouts."""
 
-    def _is_in_order(self, proposal: Proposal) -> bool:
-        block, timeouts = proposal.block, proposal.timeouts
-        if timeouts is None:
-            return super()._is_in_order(proposal)
-        return block.height == block.justify.height + 1 and self.committee.ends(timeouts)
+    class rules(Safety):  # noqa: N801
+        def is_in_order(self, proposal: Proposal) -> bool:
+            block, timeouts = proposal.block, proposal.timeouts
+            if timeouts is None:
+                return super().is_in_order(proposal)
+            return block.height == block.justify.height + 1 and self._committee.ends(timeouts)
 
 
-class NeedsNoTimeouts(Bft):
+class NeedsNoTimeouts(Unsafe):
     """R2, R3: votes for a block of a new view that shows no reason for a new view."""
 
-    def _is_in_order(self, proposal: Proposal) -> bool:
-        return proposal.block.height == proposal.block.justify.height + 1
+    class rules(Safety):  # noqa: N801
+        def is_in_order(self, proposal: Proposal) -> bool:
+            return proposal.block.height == proposal.block.justify.height + 1
 
 
 class ForgetsCertificates(Bft):
@@ -63,12 +70,12 @@ class ForgetsCertificates(Bft):
         return ready
 
 
-class VotesAfterTimeout(Bft):
+class VotesAfterTimeout(Unsafe):
     """R5: votes in a view that it has given up."""
 
-    @property
-    def _may_vote(self) -> bool:
-        return self.committee.votes and self._order.stop is None
+    class rules(Safety):  # noqa: N801
+        def may_vote(self, view: int) -> bool:
+            return self._committee.votes
 
 
 class ForgetsTimeouts(Bft):
@@ -78,10 +85,11 @@ class ForgetsTimeouts(Bft):
         super()._restore(tuple(record for record in records if not isinstance(record, GaveUp)))
 
 
-class SpeaksTooSoon(Bft):
+class SpeaksTooSoon(Unsafe):
     """R6: votes before the disk has what it voted for."""
 
-    def _say(self, said: Vote | Timeout, message: Message) -> None:
-        super()._say(said, message)
-        self._out.send_now += self._out.send_after_persist
-        self._out.send_after_persist = []
+    class rules(Safety):  # noqa: N801
+        def _say(self, said: Vote | Timeout, message: Message, out: Ready) -> None:
+            super()._say(said, message, out)
+            out.send_now += out.send_after_persist
+            out.send_after_persist = []

@@ -13,33 +13,7 @@ follows. Who is disappointed gives the view up: it signs a *timeout* that carrie
 for a view are a *timeout certificate*; with it the next leader begins the next view, on a certificate that is not below
 any of those Q.
 
-Why two blocks that conflict are never both committed
------------------------------------------------------
-What an honest member keeps to (each line is an `if` below, and a mutant in the tests that leaves it out):
-
-    R1  It gives a first vote to one block of a rank (view, height), and in a view only upwards.
-    R2  A block that opens view v comes with a timeout certificate for v - 1 and extends a certificate that is not below
-        the highest claimed in it; and it is the first that the member votes for in v. (View 1 opens on the epoch's
-        origin.)
-    R3  Any other block of view v extends a certificate of view v.
-    R4  It gives a second vote for b only with a certificate for b on its disk.
-    R5  Once it has given up view v, which is on its disk first, it votes in no view up to v. Its timeouts claim the
-        highest certificate that it has.
-    R6  What it has said is on its disk. After a restart it is bound by all of it.
-
-*In one view.* Two sets of Q share an honest member. So at most one block can get a certificate for each rank (R1), and
-at most one opening block of a view can (R2). By R3 every certified block of v descends from that opening block, through
-certified blocks of v, one at each height. So the certified blocks of a view are a chain.
-
-*Across views.* Let b be committed, in view v at height h. Claim: every certified block of rank (v, h) or above descends
-from b, or is b. By induction over rank; for view v it has just been said. Let c open view w > v and be certified. Its
-timeout certificate for w - 1 >= v and the second votes for b have an honest member in common. It did not vote after it
-had given up w - 1 (R5), so it voted first, and had the certificate of b by then (R4, R6). So it claimed (v, h) or
-above, and c extends a certificate at or above (v, h) (R2), of a lower view than w. By induction that descends from b.
-Blocks that follow c in w descend from c (R3).
-
-Second votes of Q commit; then no certificate that conflicts can exist, and without one nothing that conflicts commits.
-A certificate of the second phase counts as one of the first everywhere: an honest one among the Q has seen that.
+Why two blocks that conflict are never both committed stands in `bft_safety.py`, which has all that it rests on.
 
 Why it gets on
 --------------
@@ -50,7 +24,6 @@ one is honest. Votes need the whole chain of the parent (so that what commits ca
 whoever signed for it. A leader that orders other requests but not the one that waits longest is given up as well.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from titan_overlay.mutable.bft_committee import Committee
@@ -62,11 +35,9 @@ from titan_overlay.mutable.bft_messages import (
     CheckpointVote,
     Command,
     Equivocation,
-    GaveUp,
     Message,
     Phase,
     Proposal,
-    Rank,
     Record,
     Timeout,
     TimeoutCertificate,
@@ -75,6 +46,7 @@ from titan_overlay.mutable.bft_messages import (
 from titan_overlay.mutable.bft_order import Order
 from titan_overlay.mutable.bft_pacemaker import BftSettings, Pacemaker
 from titan_overlay.mutable.bft_queue import Queue
+from titan_overlay.mutable.bft_safety import Safety
 from titan_overlay.mutable.bft_tally import Timeouts, Votes
 from titan_overlay.mutable.engine import (
     Accepted,
@@ -134,30 +106,14 @@ class Bft:
         self.evidence: dict[bytes, Equivocation] = {}
         """One proof for each member that was caught."""
         self._valid = valid
-        # What must survive. In memory it may be ahead of the disk; `_said` and `_resigned` are not.
-        self._gave_up = 0
-        """No votes in views up to this one (R5)."""
-        self._voted: Proposal | None = None
-        self._voted_rank: Rank = (0, 0)
-        """No first vote for anything at or below this rank (R1)."""
-        self._voted_digest = b""
         self._order = Order(committee, settings, checkpoint)
-        """Has the lock: `high`."""
-        # What need not.
+        self._safety = Safety(committee)
         self._opening: TimeoutCertificate | None = None
         """What began this view, if this member has it."""
-        self._second_rank: Rank = (0, 0)
-        """Second votes were given up to here. To give one again is harmless: there is one certificate for a rank."""
         self._held: Proposal | None = None
         """Waits for its parent."""
         self._votes = {phase: Votes(committee, phase) for phase in Phase}
         self._timeouts = Timeouts(committee)
-        self._unsaid: deque[tuple[int, Vote | Timeout]] = deque()
-        """With the number of the Ready that makes them durable. This member's own votes count from then on."""
-        self._said: dict[Phase, Vote] = {}
-        """What is said again when it may have been lost."""
-        self._resigned: Timeout | None = None
-        """The same for a timeout."""
         self._queue = Queue(settings)
         self._asked = False
         """A request for blocks is under way."""
@@ -174,19 +130,11 @@ class Bft:
 
     def _restore(self, records: tuple[Record, ...]) -> None:
         self._order.restore(records)
+        self._safety.restore(records, self._order.high)
         for record in records:
-            match record:
-                case Proposal(block) if block.rank > self._voted_rank:
-                    self._voted, self._voted_rank, self._voted_digest = record, block.rank, block.digest()
-                case GaveUp(view):
-                    self._gave_up = max(self._gave_up, view)
-                case Equivocation():
-                    self.evidence[record.first.member] = record
-        self.view = max(1, self._voted_rank[0], self._order.high.view, self._gave_up)
-        if self._voted is not None:
-            self._unsaid.append((0, self.committee.vote(self._voted_rank, Phase.FIRST, self._voted_digest)))
-        if self._gave_up == self.view:
-            self._unsaid.append((0, self.committee.timeout(self.view, self._order.high)))
+            if isinstance(record, Equivocation):
+                self.evidence[record.first.member] = record
+        self.view = max(1, self._safety.voted_rank[0], self._order.high.view, self._safety.gave_up)
 
     # ---- the engine's face -------------------------------------------------------------------------------------
 
@@ -194,7 +142,8 @@ class Bft:
         """Takes one event in."""
         self._now = now
         self._out = out = Ready(self._out.number + 1)
-        self._speak(event.number if isinstance(event, Persisted) else 0)
+        for said in self._safety.said(event.number if isinstance(event, Persisted) else 0):
+            self._collect(said) if isinstance(said, Timeout) else self._count(said)
         match event:
             case Received(sender, message):
                 self.dropped += not self._received(sender, message)
@@ -227,18 +176,17 @@ class Bft:
     @property
     def leader(self) -> bytes | None:
         """Who proposes in this view, unless this member has given it up."""
-        over = self._gave_up >= self.view or self._order.stop is not None
+        over = self._safety.gave_up >= self.view or self._order.stop is not None
         return None if over else self.committee.leader(self.view)
 
     def image(self) -> list[Record]:
         """Records that restore this member by themselves."""
-        voted: list[Record] = [self._voted] if self._voted else []
-        return [*self._order.image(), *voted, GaveUp(self._gave_up), *self.evidence.values()]
+        return [*self._order.image(), *self._safety.image(), *self.evidence.values()]
 
     def status(self) -> Status:
         """How things stand."""
         order, committee = self._order, self.committee
-        role = "candidate" if self._gave_up >= self.view else "leader" if self._leads else "follower"
+        role = "candidate" if self._safety.gave_up >= self.view else "leader" if self._leads else "follower"
         committed = order.blocks.committed.index
         return Status(
             role=role if committee.votes else "learner",
@@ -298,7 +246,8 @@ class Bft:
         order.settle(out)
         if order.stop is not None:
             self._refuse_all()
-        self._vote_second()
+        if self._may_vote:
+            self._safety.vote_second(order.high, self.view, out)
         if self._held is not None:
             held, self._held = self._held, None
             self._consider(held, held.block.digest())
@@ -343,17 +292,17 @@ class Bft:
 
     @property
     def _may_vote(self) -> bool:
-        return self.committee.votes and self._gave_up < self.view and self._order.stop is None
+        return self._safety.may_vote(self.view) and self._order.stop is None
 
     # ---- proposing ---------------------------------------------------------------------------------------------
 
     def _enqueue(self, proposed: Proposed) -> None:
-        leader = self.committee.leader(max(self.view, self._gave_up + 1))
+        leader = self.committee.leader(max(self.view, self._safety.gave_up + 1))
         if leader != self.committee.me or not self._may_vote or not self._queue.offer(proposed):
             self._out.refused.append(Refused(proposed.ref, leader))
 
     def _refuse_all(self) -> None:
-        leader = self.committee.leader(max(self.view, self._gave_up + 1))
+        leader = self.committee.leader(max(self.view, self._safety.gave_up + 1))
         self._out.refused += [Refused(each.ref, leader) for each in self._queue.clear()]
 
     def _propose(self) -> None:
@@ -361,10 +310,11 @@ class Bft:
         order = self._order
         if not (self._leads and self._may_vote):
             return
-        opens = self._voted_rank[0] < self.view
+        voted = self._safety.voted_rank
+        opens = voted[0] < self.view
         if opens and not self._may_open:
             return
-        if not opens and not order.high.rank == self._voted_rank == (self.view, order.committed):
+        if not opens and not order.high.rank == voted == (self.view, order.committed):
             return
         path = order.blocks.path(order.high.block)
         if path is None or not order.in_window(order.high.height + 1):
@@ -394,37 +344,20 @@ class Bft:
             return True
         digest = block.digest()
         vote = Vote(*block.rank, Phase.FIRST, digest, leader, proposal.signature)
-        if not (self.committee.is_vote(vote) and self._believe(block.justify) and self._is_in_order(proposal)):
+        if not (self.committee.is_vote(vote) and self._believe(block.justify) and self._safety.is_in_order(proposal)):
             return False
         self._enter(block.view, proposal.timeouts)
         self._count(vote)
         self._consider(proposal, digest)
         return True
 
-    def _is_in_order(self, proposal: Proposal) -> bool:
-        """R2 and R3, as far as they are about the proposal alone."""
-        block, timeouts = proposal.block, proposal.timeouts
-        if block.height != block.justify.height + 1:
-            return False
-        if block.justify.view == block.view:
-            return timeouts is None
-        if block.view == 1:
-            return timeouts is None and block.justify == self.committee.origin
-        return (
-            timeouts is not None
-            and timeouts.view == block.view - 1
-            and block.justify.view < block.view
-            and block.justify.rank >= timeouts.high
-            and self.committee.ends(timeouts)
-        )
-
     def _consider(self, proposal: Proposal, digest: bytes) -> None:
         """Votes for a proposal that is in order, unless what this member has said forbids it."""
         block, order = proposal.block, self._order
         if block.view != self.view or not self._may_vote:
             return
-        if not self._is_free(block):
-            if digest == self._voted_digest:
+        if not self._safety.is_free(block):
+            if digest == self._safety.voted_digest:
                 self._say_again(self.committee.leader(block.view))
             return
         if order.blocks.path(block.justify.block) is None:
@@ -441,50 +374,12 @@ class Bft:
             return
         self._vote_first(block, digest, proposal.timeouts)
 
-    def _is_free(self, block: Block) -> bool:
-        """R1, and the end of R2: whether no vote that was given stands against one for this block."""
-        opens = block.justify.view < block.view
-        return self._voted_rank[0] < block.view if opens else self._voted_rank < block.rank
-
     def _may_be_ordered(self, command: Command) -> bool:
         return not command.data if command.kind is EntryKind.NOOP else self._valid(command.kind, command.data)
 
     def _vote_first(self, block: Block, digest: bytes, timeouts: TimeoutCertificate | None) -> None:
-        vote = self.committee.vote(block.rank, Phase.FIRST, digest)
-        record = Proposal(block, vote.signature, timeouts)
-        self._voted, self._voted_rank, self._voted_digest = record, block.rank, digest
         self._order.blocks.add(digest, block)
-        self._out.persist.append(record)
-        self._say(vote, record if self._leads else vote)
-
-    # ---- the second vote ---------------------------------------------------------------------------------------
-
-    def _vote_second(self) -> None:
-        """R4: the certificate is in `persist`, of this Ready or one before."""
-        high = self._order.high
-        if high.phase is Phase.SECOND or high.view != self.view or high.rank <= self._second_rank or not self._may_vote:
-            return
-        self._second_rank = high.rank
-        if not self._out.persist:
-            self._out.persist.append(high)  # after a restart: so that `Persisted` comes
-        vote = self.committee.vote(high.rank, Phase.SECOND, high.block)
-        self._say(vote, vote)
-
-    def _say(self, said: Vote | Timeout, message: Message) -> None:
-        """R6: to others, and for this member's own count, once it is durable."""
-        self._out.send_after_persist += [Send(member, message) for member in self.committee.others]
-        self._unsaid.append((self._out.number, said))
-
-    def _speak(self, durable: int) -> None:
-        """What this member has said by this Ready is durable (0: was when it started), and counts here too."""
-        while self._unsaid and self._unsaid[0][0] <= durable:
-            said = self._unsaid.popleft()[1]
-            if isinstance(said, Timeout):
-                self._resigned = said
-                self._collect(said)
-            else:
-                self._said[said.phase] = said
-                self._count(said)
+        self._safety.vote_first(block, digest, timeouts, self._out)
 
     def _count(self, vote: Vote) -> None:
         match self._votes[vote.phase].add(vote):
@@ -499,14 +394,12 @@ class Bft:
 
     def _give_up(self, view: int) -> None:
         """R5. Also a view that this member has not been in: others have."""
-        if not self.committee.votes or view <= self._gave_up or view < self.view or self._order.stop is not None:
+        over = view < self.view or view <= self._safety.gave_up or self._order.stop is not None
+        if over or not self.committee.votes:
             return
         self._enter(view, None)
-        self._gave_up = view
+        self._safety.give_up(view, self._order.high, self._out)
         self._refuse_all()
-        self._out.persist.append(GaveUp(view))
-        timeout = self.committee.timeout(view, self._order.high)
-        self._say(timeout, timeout)
 
     def _on_timeout(self, sender: bytes, timeout: Timeout) -> bool:
         if timeout.member != sender:
@@ -555,7 +448,8 @@ class Bft:
         order = self._order
         if order.stop is not None:
             return
-        proposed = self._voted_rank[0] == self.view and self._voted_rank[1] > order.committed
+        view, height = self._safety.voted_rank
+        proposed = view == self.view and height > order.committed
         # Whoever commits what this member has yet to fetch has a leader that does its work.
         on_leader = (proposed or order.high.height > order.committed) and order.goal.height <= order.committed
         self._pacemaker.observe(on_leader, late or not self.committee.votes, self._now)
@@ -589,14 +483,8 @@ class Bft:
         state = self._order.checkpoints.unsettled
         if state is not None:
             self._send(member, state)
-        if self._resigned is not None and self._resigned.view == self.view:
-            if self._resigned.high != self._order.high:
-                self._resigned = self.committee.timeout(self.view, self._order.high)
-            self._send(member, self._resigned)
-        for vote in self._said.values():
-            if vote.view == self.view and vote.height > self._order.committed:
-                proposal = self._voted if self._leads and vote.phase is Phase.FIRST else None
-                self._send(member, proposal or vote)
+        for message in self._safety.again(self.view, self._order.committed, self._order.high):
+            self._send(member, message)
 
     def _send(self, member: bytes, message: Message) -> None:
         self._out.send_now.append(Send(member, message))
