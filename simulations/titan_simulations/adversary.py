@@ -206,6 +206,7 @@ class Adversary:
             if number % 200 == 0:
                 world.report(f"{number} of {len(work)} requests", world.sim.now)
         await asyncio.gather(*running)
+        await asyncio.sleep(max(0.0, began + config.seconds - world.sim.now))
 
     def _asker(self, target: Published) -> SimulatedNode | None:
         """A user that does not hold the object."""

@@ -70,18 +70,19 @@ def test_drop_makes_askers_wait():
     assert result["send_seconds_p95"] > 2 * honest()["send_seconds_p95"]
 
 
-@pytest.mark.parametrize("attack", ["misroute", "sybil"])
-def test_misrouted_look_ups_find_nobody(attack: str):
-    result = point(attack)
-    assert share(result, "lookups_right", "lookups") < 0.9
-    assert sum(result["failures"]["lookups"].values()) == result["lookups"] - result["lookups_right"]
+@pytest.mark.slow
+def test_misrouted_publishers_hand_all_copies_to_liars():
+    result = point("misroute", 0.8)
+    assert result["lookups_without_honest_holder"] > 30  # of 60; by chance, four of ten objects
+    assert result["unavailable"] == result["failures"]["data"]["liars alone hold it"] > 0
 
 
 def test_forgers_answer_wrongly_and_waste_time():
-    result = point("forge")
-    assert share(result["services"], "wrong", "sends") > 0.2
+    _, whole = runner.adversary(msgspec.structs.replace(SMALL, attack="forge", malicious=0.25))
+    result = whole["points"][0]
+    assert share(result["services"], "wrong", "sends") > 0.1
     assert result["wrong"] == 0  # data proves itself
-    assert result["lookup_seconds_median"] > 2 * honest()["lookup_seconds_median"]
+    assert result["lookup_seconds_median"] > honest()["lookup_seconds_median"]
 
 
 def test_an_object_whose_closest_ids_are_ground_is_hidden():
@@ -92,20 +93,24 @@ def test_an_object_whose_closest_ids_are_ground_is_hidden():
     assert result["services"]["right"] == result["services"]["sends"]  # it is aimed at one object alone
 
 
+@pytest.mark.slow
 def test_who_equivocates_gives_some_askers_wrong_answers():
-    result = point("equivocate")
-    assert 0.1 < share(result["services"], "wrong", "sends") < share(point("forge")["services"], "wrong", "sends")
+    result = point("equivocate", 0.25)
+    assert 0.05 < share(result["services"], "wrong", "sends") < 0.25
+    assert result["wrong"] == 0
 
 
+@pytest.mark.slow
 def test_a_flood_costs_the_honest_traffic():
     result = point("flood")
     assert result["attack_counts"]["deeds"] > 200
     assert result["bytes_received_per_node_second"] > 2 * honest()["bytes_received_per_node_second"]
 
 
+@pytest.mark.slow
 def test_all_is_every_attack_at_once():
-    result = point("all")
-    assert result["services"]["wrong"] > 0 and result["wrong"] == 0
+    result = point("all", 0.4)
+    assert result["wrong"] == 0
     assert result["attack_counts"]["deeds"] > 0 and result["attack_counts"]["keys_ground"] > 0
 
 
@@ -140,6 +145,7 @@ def test_all_settings_of_paths_begin_from_the_same_pool():
     assert result["cpu_seconds"] >= sum(each["cpu_seconds_of_measuring"] for each in result["points"])
 
 
+@pytest.mark.slow
 def test_liars_come_and_go_like_others():
     config = msgspec.structs.replace(TINY, session="exponential:60s", seconds=60.0, votes=())
     run, result = runner.adversary(config)
@@ -160,6 +166,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
     return outcome.output
 
 
+@pytest.mark.slow
 def test_a_grid_is_one_result_with_all_points_and_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     output = invoke(
         monkeypatch, "adversary", "--nodes", "10", "--malicious", "0,0.4", "--attack", "misroute", "--objects", "2",
@@ -173,7 +180,7 @@ def test_a_grid_is_one_result_with_all_points_and_figures(monkeypatch: pytest.Mo
     for each in result["points"]:
         assert {"paths", "lookups", "lookups_right", "sends", "right", "wrong", "unavailable"} <= set(each)
         assert each["rpcs_per_lookup_median"] is not None and len(each["voted"]) == 2
-    assert "misroute" in output and str(tmp_path) not in result["command"]
+    assert "40%" in output and str(tmp_path) not in result["command"]
     for name in ("lookups", "data", "requests", "votes"):
         assert (tmp_path / f"misroute_{name}.png").read_bytes().startswith(b"\x89PNG")
 
