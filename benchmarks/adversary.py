@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from titan_overlay.identity.poolrecord import PUZZLE_BITS_DEFAULT
+
 Point = dict[str, Any]
 Result = dict[str, Any]
 
@@ -83,8 +85,9 @@ def _votes(points: Sequence[Point]) -> str:
 def _eclipse(points: Sequence[Point]) -> str:
     """How often an object is hidden whose 20 closest ids are the attacker's, and what these ids cost."""
     lines = [
-        "| liars | objects | CPU time per object | look-ups that miss it | target | held by liars alone | data right |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
+        f"| liars | objects | CPU time per object | with a puzzle of {PUZZLE_BITS_DEFAULT} bits | look-ups that miss it "
+        "| target | held by liars alone | data right |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for share in sorted({point["share_malicious"] for point in points}):
         own = [point for point in points if point["share_malicious"] == share and point["objects_aimed_at"]]
@@ -93,6 +96,7 @@ def _eclipse(points: Sequence[Point]) -> str:
             cost = max(point["grinding_cpu_seconds_per_object"] for point in own)
             lines.append(
                 f"| {share:.0%} | {sum(point['objects_aimed_at'] for point in own)} | {cost:.1f} s "
+                f"| {cost * 2**PUZZLE_BITS_DEFAULT:,.0f} s "
                 f"| {max(hidden):.2%} | < {TARGET_HIDDEN:.0%} "
                 f"| {sum(point['lookups_without_honest_holder'] for point in own)} look-ups "
                 f"| {_worst(own, 'right', 'sends')} |"
