@@ -85,8 +85,8 @@ def _votes(points: Sequence[Point]) -> str:
 def _eclipse(points: Sequence[Point]) -> str:
     """How often an object is hidden whose 20 closest ids are the attacker's, and what these ids cost."""
     lines = [
-        f"| liars | objects | CPU time per object | with a puzzle of {PUZZLE_BITS_DEFAULT} bits | look-ups that miss it "
-        "| target | held by liars alone | data right |",
+        f"| liars | objects | CPU time per object | with a puzzle of {PUZZLE_BITS_DEFAULT} bits "
+        "| look-ups that miss it | target | held by liars alone | data right |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for share in sorted({point["share_malicious"] for point in points}):

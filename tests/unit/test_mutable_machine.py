@@ -251,8 +251,8 @@ def test_reading_takes_no_place_in_the_order_and_needs_the_declaration() -> None
 
 def test_garbage_in_the_order_is_skipped_by_all() -> None:
     bank = machine()
-    assert bank.execute(Entry(1, 1, EntryKind.COMMANDS, b"\xc1garbage")) == Executed([], [])
-    assert bank.execute(Entry(2, 1, EntryKind.NOOP, b"")) == Executed([], [])
+    assert bank.execute(Entry(1, 1, EntryKind.COMMANDS, b"\xc1garbage")) == Executed((), [], [])
+    assert bank.execute(Entry(2, 1, EntryKind.NOOP, b"")) == Executed((), [], [])
     assert bank.height == 2
 
 
