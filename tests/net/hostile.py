@@ -11,6 +11,7 @@ from typing import Any
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import TitanError
+from titan_overlay.identity.contacts import IPV4
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.rights import Rights
@@ -46,8 +47,8 @@ class Wiretap:
 
     def __init__(self, overlay: Overlay) -> None:
         self.sent: list[bytes] = []
-        self._transport = overlay.protocol.transport
-        overlay.protocol.transport = self
+        self._transport = overlay.protocol.transports[IPV4]
+        overlay.protocol.transports[IPV4] = self
 
     def sendto(self, data: bytes, address: tuple[str, int]) -> None:
         self.sent.append(bytes(data))

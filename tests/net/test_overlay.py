@@ -126,12 +126,12 @@ async def test_what_one_announces_all_find_and_a_withdrawal_takes_it_back() -> N
     async with pool_of(12) as nodes:
         object_id = ObjectId(sha256(b"thing").digest())
         holder = nodes[3]
-        assert await holder.announce(object_id, [advertisement(holder.key, object_id)]) == 8
+        assert await holder.announce(object_id, [advertisement(holder.key, object_id)]) >= 8
         for node in nodes:
             found = await node.find_holders(object_id)
             assert [each.signer for each in found.advertisements] == [holder.key.id]
         gone = advertisement(holder.key, object_id, 2, withdrawn=True)
-        assert await holder.announce(object_id, [gone]) == 8
+        assert await holder.announce(object_id, [gone]) >= 8
         for node in nodes:
             assert (await node.find_holders(object_id)).advertisements == ()
 
