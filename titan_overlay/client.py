@@ -29,8 +29,7 @@ from titan_overlay.identity.contacts import Contact, format_address
 from titan_overlay.identity.ids import ObjectId, fingerprint
 from titan_overlay.identity.statements import Policy
 from titan_overlay.member import Member
-from titan_overlay.mutable import founding, talk
-from titan_overlay.mutable.epochs import configuration_hash, configured
+from titan_overlay.mutable import talk
 from titan_overlay.mutable.machine import Change
 from titan_overlay.patience import DEFAULT_TIMEOUT, find, within
 from titan_overlay.pool.finding import census
@@ -118,7 +117,6 @@ class Pool:
             places=member.router.places,
         )
         self._reader = Reader(member)
-        self._founders = founding.Founders(member.overlay, member.links, member.ambient)
 
     # ---- messages --------------------------------------------------------------------------------------------
 
@@ -284,13 +282,18 @@ class Pool:
         async with within(timeout, f"publishing {name!r}"):
             if packed.kind != "mutable":
                 return await self._publisher.publish(*describe(policy or packed.policy), packed.runner())
-            settled = founding.settled(policy or packed.policy)
-            draft, _ = describe(settled)
-            founders = await self._founders.find(draft, self._router.object_id(name), settled.min_copies)
-            genesis = configured(1, ((each.contact.id, each.key) for each in founders))
-            described = describe(settled, genesis=configuration_hash(genesis))
-            foundation = founding.Foundation(packed.runner(), genesis)
-            return await self._publisher.publish(*described, foundation, members=[each.contact for each in founders])
+            from titan_overlay.mutable import founding  # few programs found groups
+
+            member = self._member
+            founders = founding.Founders(member.overlay, member.links, member.ambient)
+            return await founding.found(
+                founders,
+                self._publisher,
+                describe,
+                policy or packed.policy,
+                self._router.object_id(name),
+                packed.runner(),
+            )
 
     async def put(
         self,

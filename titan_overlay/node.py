@@ -6,8 +6,9 @@ This file wires the rooms together and starts and stops them; what they do is in
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titan_overlay import operator_objects
 from titan_overlay.ambient import Ambient
@@ -25,10 +26,7 @@ from titan_overlay.identity.statements import Descriptor
 from titan_overlay.identity.subnets import is_loopback
 from titan_overlay.links.links import Peer
 from titan_overlay.links.shared import Reply
-from titan_overlay.mutable.founding import Founders
-from titan_overlay.mutable.groups import PeerLinks
 from titan_overlay.mutable.log import Log
-from titan_overlay.mutable.runner import Members
 from titan_overlay.node_object import NodeObject
 from titan_overlay.overlay import udp
 from titan_overlay.pool.hosting.budget import Cpu, Upload
@@ -45,6 +43,9 @@ from titan_overlay.storage.disk import Disk
 from titan_overlay.storage.rows import Database, PeerRow
 from titan_overlay.values import parse_address, sockets
 from titan_overlay.wire.messages import Send
+
+if TYPE_CHECKING:
+    from titan_overlay.mutable.runner import Members
 
 log = logging.getLogger("titan")
 
@@ -89,7 +90,7 @@ class Node(Answering):
         self.database = database
         self.blobs = Blobs(disk, config.max_bytes)
         self._disk = disk
-        self._log: Log
+        self.groups_log: Log
         self._unfit = ""
         """Why the pool's rules do not let this node serve, or empty."""
         self.labels = {"node": key.id.hex(), **config.labels}
@@ -118,7 +119,7 @@ class Node(Answering):
         """
         self.started = asyncio.get_running_loop().time()
         await self.blobs.open()
-        self._log = await Log.open(self._disk, self.key.id, self.ambient)
+        self.groups_log = await Log.open(self._disk, self.key.id, self.ambient)
         await self._clear_away()
         await self._open_all()
         known = self._known()
@@ -207,19 +208,6 @@ class Node(Answering):
     def _furnish(self) -> None:
         """Builds the rooms that hold replicas."""
         trusted = frozenset([self.owner.public, *(bytes.fromhex(text) for text in self.config.trust)])
-        self.groups = Members(
-            self.key.id,
-            self.overlay.pool,
-            self.ambient,
-            PeerLinks(self.links, self._locate),
-            self._disk,
-            self._log,
-            may_speak=self._is_member,
-            forward=self._forward,
-            founders=Founders(self.overlay, self.links, self.ambient),
-            recruiter=self.recruiter,
-            let_go=self._let_go,
-        )
         self.admission = Admission(
             rights=self.rights,
             me=self.me,
@@ -232,7 +220,7 @@ class Node(Answering):
             bundles=BundleLoader(trusted, self.overlay.pool),
             makers={
                 "service": lambda code, *_: runner_of(*code, worker_bytes=self.config.worker_bytes),
-                "mutable": self.groups.runner,
+                "mutable": lambda *replica: self.groups.runner(*replica),
             },
             grants=self.grants,
             labels=self.labels,
@@ -341,10 +329,10 @@ class Node(Answering):
         if hasattr(self, "keeper"):
             await self.keeper.close()
         await super().close()
-        if hasattr(self, "groups"):
+        if "groups" in vars(self):
             await self.groups.close()
-        if hasattr(self, "_log"):
-            await self._log.close()
+        if hasattr(self, "groups_log"):
+            await self.groups_log.close()
 
     async def _save_peers(self) -> None:
         while True:
@@ -371,6 +359,27 @@ class Node(Answering):
         return self.keeper.copies(object_id) or 1
 
     # ---- groups ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def groups(self) -> "Members":
+        """The mutable objects of which this node is a member. Until there is one, the engines need not be in memory."""
+        from titan_overlay.mutable.founding import Founders
+        from titan_overlay.mutable.groups import PeerLinks
+        from titan_overlay.mutable.runner import Members
+
+        return Members(
+            self.key.id,
+            self.overlay.pool,
+            self.ambient,
+            PeerLinks(self.links, self._locate),
+            self._disk,
+            self.groups_log,
+            may_speak=self._is_member,
+            forward=self._forward,
+            founders=Founders(self.overlay, self.links, self.ambient),
+            recruiter=self.recruiter,
+            let_go=self._let_go,
+        )
 
     async def _locate(self, node: NodeId) -> Contact:
         deadline = asyncio.get_running_loop().time() + LOCATE_SECONDS

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import msgspec
@@ -16,11 +16,12 @@ from titan_overlay.identity.statements import Descriptor, Policy
 from titan_overlay.links.links import Links
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Configuration
-from titan_overlay.mutable.epochs import Chain
+from titan_overlay.mutable.epochs import Chain, configuration_hash, configured
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.context import Context
 from titan_overlay.pool.hosting.calls import Begun
 from titan_overlay.pool.hosting.runner import Body, Runner
+from titan_overlay.pool.keeping.publisher import Publisher, Receipt
 from titan_overlay.pool.orders import MayHost
 from titan_overlay.pool.questions import MessageSchema
 from titan_overlay.wire import codec
@@ -131,3 +132,26 @@ class Foundation(Runner):
 
     def schema(self) -> dict[str, MessageSchema]:
         return self._offer.schema()
+
+
+Describe = Callable[..., tuple[Signed[Descriptor], str]]
+"""(policy, genesis=hash) -> the signed descriptor of what is being published, and the token that deletes it."""
+
+
+async def found(
+    founders: Founders, publisher: Publisher, describe: Describe, policy: Policy, object_id: ObjectId, offer: Runner
+) -> Receipt:
+    """Publishes a mutable object: chooses its first members, names them in the descriptor, and has them all take it.
+
+    Args:
+        offer: gives out the code.
+
+    Raises:
+        Unavailable: too few nodes may and would host it.
+    """
+    agreed = settled(policy)
+    draft, _ = describe(agreed)
+    chosen = await founders.find(draft, object_id, agreed.min_copies)
+    genesis = configured(1, ((each.contact.id, each.key) for each in chosen))
+    described = describe(agreed, genesis=configuration_hash(genesis))
+    return await publisher.publish(*described, Foundation(offer, genesis), members=[each.contact for each in chosen])
