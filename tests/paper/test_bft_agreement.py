@@ -16,6 +16,7 @@ from titan_overlay.mutable.bft_messages import Certificate, Equivocation, Phase,
 from titan_overlay.mutable.engine import (
     GENESIS,
     Accepted,
+    Checkpoint,
     Configuration,
     EntryKind,
     LearnersChanged,
@@ -24,6 +25,7 @@ from titan_overlay.mutable.engine import (
     ReadAsked,
     Received,
     Refused,
+    SnapshotInstalled,
     TimerDue,
 )
 
@@ -306,3 +308,28 @@ def test_a_learner_gets_the_order_and_has_no_vote() -> None:
     teacher.step(LearnersChanged((name(9),)), now)
     teacher.step(Received(name(9), learner._order.request()), now)
     assert teacher.status().peers[name(9)].acknowledged_index == 3, "whoever decides on members sees how far it is"
+
+
+def test_a_learner_without_a_state_of_the_epoch_asks_for_the_first() -> None:
+    """DESIGN 6: heights go on across epochs, so an engine may be behind before its first block."""
+    cluster = Cluster(epoch=2)
+    for member in cluster.honest.values():
+        member.engine = Bft(member.engine.committee, Checkpoint(100, 0), [], lambda *_: True)
+    engines, now = {me: member.engine for me, member in cluster.honest.items()}, 0.0
+    waiting = [(name(1), engines[name(1)].step(Proposed(b"a", 1), now))]
+    while waiting:
+        me, ready = waiting.pop(0)
+        for send in ready.send_now + ready.send_after_persist:
+            waiting.append((send.to, engines[send.to].step(Received(me, send.message), now)))
+        if ready.persist:
+            waiting.append((me, engines[me].step(Persisted(ready.number), now)))
+    assert {engine.status().committed for engine in engines.values()} == {101}
+    learner = Bft(cluster.committee(name(9)), GENESIS, [], lambda *_: True)
+    engines[name(0)].step(LearnersChanged((name(9),)), now)
+    (reply,) = engines[name(0)].step(Received(name(9), learner._order.request()), now).send_now
+    ready = learner.step(Received(name(0), reply.message), now)
+    assert not ready.committed and ready.fetch is not None
+    assert ready.fetch.checkpoint == Checkpoint(100, 0) and len(ready.fetch.sources) == 4
+    assert not learner.step(SnapshotInstalled(Checkpoint(99, 0, b"r")), now).committed
+    ready = learner.step(SnapshotInstalled(Checkpoint(100, 0, b"r")), now)
+    assert [(entry.index, entry.data) for entry in ready.committed] == [(101, b"a")]

@@ -112,6 +112,9 @@ class Order:
     def commit(self, out: Ready) -> bool:
         """Commits what is to be committed and here. False: nothing is."""
         path = self.blocks.path(self.goal.block) if self.goal.height > self.committed else None
+        if path and path[0][1].first > self.executed + 1:
+            self._fetch_origin(path[0][1].first - 1, out)
+            return False
         before = self.executed
         for digest, block in path or ():
             self.blocks.commit(digest)
@@ -200,16 +203,21 @@ class Order:
             self._begin_at(agreed)
 
     def installed(self, state: Checkpoint, out: Ready) -> bool:
-        """The shell has fetched a state. False: it is not the one that was asked for."""
-        wanted = self._wanted
-        if wanted is None or state != wanted.state:
+        """The shell has a state. False: it is neither the one that was asked for nor a later one that is stable."""
+        wanted, agreed = self._wanted, self.checkpoints.agreed
+        if wanted is None:
+            return False
+        if agreed is not None and state == agreed.state:
+            wanted = agreed
+        elif state != wanted.state and (wanted.height or state.index != wanted.state.index):
             return False
         self._wanted = None
         self.snapshot = state
         self.executed = state.index
         self.stop = None
-        out.persist.append(wanted)
-        self._begin_at(wanted)
+        if wanted.height:
+            out.persist.append(wanted)
+            self._begin_at(wanted)
         for block in self.blocks.decided():
             self._hand_over(block, out)  # only where the state that was here was not the agreed one
         return True
@@ -219,10 +227,19 @@ class Order:
         if self._wanted is not None:
             self._fetch(self._wanted, None, out)
 
+    def _fetch_origin(self, index: int, out: Ready) -> None:
+        """A member that has no state of this epoch begins with the one that the epoch began with. Its root is not known
+        here: the last epoch has certified it.
+        """
+        if self._wanted is None:
+            origin = self._committee.origin
+            self._fetch(StableCheckpoint(0, origin.block, Checkpoint(index, 0), ()), None, out)
+
     def _fetch(self, wanted: StableCheckpoint, first: bytes | None, out: Ready) -> None:
         signers = [each.member for each in wanted.signatures if each.member != self._committee.me]
+        sources = signers or self._committee.others
         self._wanted = wanted
-        out.fetch = Fetch(wanted.state, tuple(sorted(signers, key=lambda member: member != first)))
+        out.fetch = Fetch(wanted.state, tuple(sorted(sources, key=lambda member: member != first)))
 
     def _begin_at(self, checkpoint: StableCheckpoint) -> None:
         self.checkpoints.settle(checkpoint)

@@ -216,6 +216,7 @@ class Fetch(msgspec.Struct, frozen=True):
 
     Asked for again until it is there; one that is being fetched already is no news. A root, where there is one, is
     agreed: what is fetched is checked against it, so any source will do.
+    Where an epoch begins (term 0), its certificate has the root.
     """
 
     checkpoint: Checkpoint
