@@ -37,9 +37,10 @@ SEEKERS = 20
 
 
 class World:
-    """Overlay nodes, each on a host of its own."""
+    """Overlay nodes, each on a host of its own. `settings`: what is set for all of them."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, **settings: Any) -> None:
+        self.settings = settings
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         self.loop = loop
@@ -50,11 +51,12 @@ class World:
         self.nodes: list[Overlay] = []
         self.ambients: list[Ambient] = []
 
-    async def start(self) -> Overlay:
+    async def start(self, key: SigningKey | None = None) -> Overlay:
         """One more node, not joined yet."""
         number = len(self.nodes)
         ambient = Ambient.seeded(f"{self.seed}/{number}", self.loop)
-        node = Overlay(SigningKey(ambient.token_bytes(32)), Rights(self.pool), ambient)
+        key = SigningKey(ambient.token_bytes(32)) if key is None else key
+        node = Overlay(key, Rights(self.pool), ambient, **self.settings)
         node.set_serving(True)
         ip = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
         self.network.host(ip)

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 
 from titan_overlay.ambient import Ambient
+from titan_overlay.errors import BadMessage
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId
 from titan_overlay.identity.rights import Rights
 from titan_overlay.overlay import traffic
 from titan_overlay.overlay.answers import CONTACTS_PER_REPLY
@@ -24,6 +26,8 @@ from titan_overlay.wire import codec
 WALKED = 24
 """Contacts that answer on all paths together, about, before a lookup turns to the union."""
 WALKED_MIN = 3
+REFRESH_PATHS = 4
+REFRESH_WANTED = 2
 REGION_PATHS = 8
 REGION_WANTED = 2
 """A region is read on so many paths, each to so many answers: enough to hear of everybody in it."""
@@ -69,40 +73,53 @@ class Finder:
     # ---- nodes -----------------------------------------------------------------------------------------------
 
     async def nodes(
-        self, target: bytes, count: int, purpose: int = traffic.LOOKUP, *, beside: Sequence[Contact] = ()
+        self,
+        target: bytes,
+        count: int,
+        *,
+        first: int = 0,
+        beside: Sequence[Contact] = (),
+        purpose: int = traffic.LOOKUP,
     ) -> list[Contact]:
         """The `count` closest nodes, closest first, each of which has just answered.
 
-        beside: contacts to begin from beside those in the table.
+        first: paths that begin at once. beside: contacts to begin from, beside those in the table.
         """
         region = Region.around(target, self._density.region_bits(2 * count))
-        lookup = Lookup(
+        lookup = self._lookup(
             target,
-            self._me,
-            lambda aim, count: [*self._table.closest(aim, count), *beside],
-            alpha=self._alpha,
-            paths=self.paths,
-            first=self._alpha,
-            wanted=max(WALKED_MIN, -(-count // self.paths)),
+            self._points(region) if count > CONTACTS_PER_REPLY else lambda: target,
+            beside,
+            first=first or self._alpha,
+            wanted=WALKED_MIN,
             union=count,
-            aim=self._points(region) if count > CONTACTS_PER_REPLY else None,
-            budget=max(self._budget, 2 * count),
         )
         await self._crawl_nodes(lookup, purpose)
         self._table.touch(target, self._loop.time())
         return lookup.answered(count)
 
+    async def introductions(self, reached: Sequence[Contact], count: int) -> list[Contact]:
+        """Contacts from everywhere, for a node that knows nobody but these: what so many disjoint paths begin from."""
+        targets = [self._ambient.random.randbytes(ID_BYTES) for _ in range(count)]
+        calls = [
+            self._protocol.call(
+                reached[number % len(reached)],
+                "find_node",
+                codec.encode(FindNode(target, CONTACTS_PER_REPLY)),
+                purpose=traffic.ROUTING,
+            )
+            for number, target in enumerate(targets)
+        ]
+        named: list[Contact] = []
+        for number, reply in enumerate(await asyncio.gather(*calls, return_exceptions=True)):
+            if isinstance(reply, bytes):
+                with suppress(BadMessage):
+                    named += self._protocol.heard_of(reached[number % len(reached)], reply)
+        return list(dict.fromkeys(named))
+
     async def refresh(self, target: bytes) -> None:
         """Walks to a random id: its bucket fills with live contacts, and the density of nodes shows."""
-        lookup = Lookup(
-            target,
-            self._me,
-            self._table.closest,
-            alpha=self._alpha,
-            paths=1,
-            wanted=SAMPLE_CLOSEST,
-            union=SAMPLE_CLOSEST,
-        )
+        lookup = self._lookup(target, lambda: target, first=REFRESH_PATHS, wanted=REFRESH_WANTED, union=SAMPLE_CLOSEST)
         await self._crawl_nodes(lookup, traffic.ROUTING)
         self._table.touch(target, self._loop.time())
         self._density.observe(target, lookup.answered(SAMPLE_CLOSEST), self._loop.time())
@@ -113,17 +130,8 @@ class Finder:
 
     async def read_region(self, object_id: ObjectId, region: Region) -> list[Contact]:
         """All nodes of this region and the closest to the object; those that have not proven themselves come last."""
-        lookup = Lookup(
-            object_id,
-            self._me,
-            self._table.closest,
-            alpha=self._alpha,
-            paths=self.paths,
-            first=REGION_PATHS,
-            wanted=REGION_WANTED,
-            union=REGION_MIN,
-            aim=self._points(region),
-            budget=self._budget,
+        lookup = self._lookup(
+            object_id, self._points(region), first=REGION_PATHS, wanted=REGION_WANTED, union=REGION_MIN
         )
         await self._crawl_nodes(lookup, traffic.ADVERTISE, self._loop.time() + REGION_SECONDS_MAX)
         answered = lookup.answered(self._budget)
@@ -136,6 +144,30 @@ class Finder:
 
     def _points(self, region: Region) -> Callable[[], bytes]:
         return lambda: region.point(self._ambient.random.random())
+
+    def _lookup(
+        self,
+        target: bytes,
+        aim: Callable[[], bytes],
+        beside: Sequence[Contact] = (),
+        *,
+        budget: int = 0,
+        patient: bool = False,
+        **shape: int,
+    ) -> Lookup:
+        """A lookup of this node, from the contacts in its table and those `beside`."""
+        return Lookup(
+            target,
+            self._me,
+            lambda near, count: [*self._table.closest(near, count), *beside],
+            alpha=self._alpha,
+            paths=self.paths,
+            aim=aim,
+            origin=lambda: self._ambient.random.randbytes(ID_BYTES),
+            budget=budget or self._budget,
+            patient=patient,
+            **shape,
+        )
 
     async def _crawl_nodes(self, lookup: Lookup, purpose: int, deadline: float | None = None) -> None:
         def ask(aim: bytes) -> bytes:
@@ -157,23 +189,16 @@ class Finder:
         evidence.add(own.advertisements, own.tombstones)
         if evidence.conclusive and not everything:
             return Found(evidence.advertisements(), evidence.tombstone, 0, 0)
-        lookup = self._lookup_of_holders(object_id, self._budget - (PAGES if everything or avoid else 0))
-        search = HolderSearch(self._protocol, lookup, evidence, object_id, everything=everything)
-        return await search.run(deadline, self._budget)
-
-    def _lookup_of_holders(self, object_id: ObjectId, budget: int) -> Lookup:
         region = self.region_of(object_id)
-        return Lookup(
+        lookup = self._lookup(
             object_id,
-            self._me,
-            self._table.closest,
-            alpha=self._alpha,
-            paths=self.paths,
+            self._points(region),
             first=self._alpha,
             wanted=max(WALKED_MIN, -(-WALKED // self.paths)),
-            aim=self._points(region),
             expects=region.width,
             within=region.width,
-            budget=budget,
+            budget=self._budget - (PAGES if everything or avoid else 0),
             patient=True,
         )
+        search = HolderSearch(self._protocol, lookup, evidence, object_id, everything=everything)
+        return await search.run(deadline, self._budget)

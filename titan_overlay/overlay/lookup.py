@@ -8,6 +8,9 @@ manner of Kademlia (Maymounkov and Mazieres 2002, section 2.3): it begins at con
 only contacts that were heard of on that path, so that a liar misleads no path but its own. Nobody is asked twice,
 over all paths together, and of one reply at most `ACCEPTED` contacts count.
 
+**Paths begin in different places.** The first few begin at the contacts closest to their aim: the shortest way. Those
+that begin because there is trouble begin anywhere in the table: liars may have filled the part of it near the target.
+
 **Every path has an aim.** The first walks to the target, each further one to a point of its own near the target, and
 the contacts closest to that point are what it asks for. What is said about an object is kept by all nodes of its
 region, so ids that were ground next to the object stand in the way of one path at most.
@@ -49,6 +52,7 @@ ACCEPTED = 8
 """Contacts taken from one reply."""
 STARTS = 8
 """Contacts of the own table that few paths begin from, dealt out among them; many paths begin from one each."""
+
 STRIKES = 3
 PATIENCE = 8
 UNION = 8
@@ -125,15 +129,13 @@ class Lookup:
     """One lookup of `target`.
 
     Args:
-        me: this node's id, never asked.
-        seeds: (id, count) -> the closest contacts of this node's table, closest first.
-        aim: draws the point that the next path walks to; None: all walk to the target.
-        alpha: questions in flight.
-        paths: at most so many. first: so many begin at once.
-        wanted: how many contacts must have answered on each path; union: of the closest, whatever the path.
-        expects, within: distances from the target, see above.
-        budget: questions, at most.
-        patient: waits for late answers when nothing else is left to ask (one of them may be the only one that knows).
+        me: this node's id, never asked. seeds: (id, count) -> the closest contacts of this node's table, closest
+        first. aim: draws the point that the next path walks to; None: all walk to the target. origin: draws the id
+        near which each path beyond the first `alpha` begins; None: all begin near their aims. alpha:
+        questions in flight. paths: at most so many. first: so many begin at once. wanted: how many contacts must have
+        answered on each path; union: of the closest, whatever the path. expects, within: distances from the target,
+        see above. budget: questions, at most. patient: waits for late answers when nothing else is left to ask (one
+        of them may be the only one that knows).
     """
 
     __slots__ = (
@@ -147,6 +149,7 @@ class Lookup:
         "_long_target",
         "_me",
         "_nodes",
+        "_origin",
         "_paths",
         "_patient",
         "_proven",
@@ -175,6 +178,7 @@ class Lookup:
         wanted: int = 3,
         union: int = UNION,
         aim: Callable[[], bytes] | None = None,
+        origin: Callable[[], bytes] | None = None,
         expects: int = 0,
         within: int = 0,
         budget: int = BUDGET,
@@ -190,6 +194,7 @@ class Lookup:
         self._wanted = wanted
         self._union = union
         self._aim = aim
+        self._origin = origin
         self._expects = expects
         self._within = within
         self._budget = budget
@@ -292,7 +297,9 @@ class Lookup:
             return False
         aim = self._target if self._aim is None or not self._paths else self._aim()
         share = max(1, STARTS // self._limit)
-        near = self._seeds(aim, share + STARTS + len(self._nodes))
+        far = self._origin is not None and len(self._paths) >= self._alpha
+        start = self._origin() if self._origin is not None and far else aim
+        near = self._seeds(start, share + STARTS + len(self._nodes))
         fresh = [c for c in near if c not in self._started and c.id not in self._proven and self._state(c) == _NEW]
         if not fresh:
             return False

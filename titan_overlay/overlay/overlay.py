@@ -38,6 +38,9 @@ from titan_overlay.overlay.whereabouts import Whereabouts
 
 __all__ = ["Found", "Overlay"]
 
+JOIN_PATHS = 8
+"""Disjoint paths on which a node that joins looks for its neighbours: whom it finds now, it will ask for long."""
+
 
 class Overlay(Server):
     """One node's part in the overlay.
@@ -215,7 +218,8 @@ class Overlay(Server):
 
     async def _settle(self, reached: Sequence[Contact]) -> None:
         """Becomes known to the neighbours, and fills the table."""
-        await self._finder.nodes(self.key.id, self.ksize, traffic.ROUTING, beside=reached)
+        beside = [*reached, *await self._finder.introductions(reached, JOIN_PATHS)]
+        await self._finder.nodes(self.key.id, self.ksize, first=JOIN_PATHS, beside=beside, purpose=traffic.ROUTING)
         self._upkeep.fill()
 
     @property
