@@ -43,7 +43,7 @@ class AdversaryConfig(msgspec.Struct, frozen=True, kw_only=True):
     objects: int = 100
     """Data."""
     object_bytes: int = 300
-    services: int = 50
+    services: int = 30
     min_copies: int = 8
     votes: tuple[int, ...] = (5, 7)
     """For each, as many voted services as there are services, with two copies more than votes."""
@@ -52,7 +52,7 @@ class AdversaryConfig(msgspec.Struct, frozen=True, kw_only=True):
     """To data; as many to services, and to voted services of each kind."""
     seconds: float = 60.0
     """In which they begin, each at a time drawn evenly."""
-    settle_seconds: float = 60.0
+    settle_seconds: float = 30.0
     """Between publishing and measuring."""
     session: str = ""
     """Churn while it is measured, as `weibull:0.6:1h`; nothing: nobody comes or goes."""
