@@ -165,6 +165,13 @@ def test_every_further_path_walks_to_a_point_of_its_own() -> None:
     assert walk.start() == [(at(1), TARGET), (at(401), at(400).id), (at(801), at(800).id)]
 
 
+def test_paths_that_begin_in_trouble_begin_elsewhere() -> None:
+    far = at(1 << 255)
+    walk = paths(*[at(n) for n in (10, 20, 30, 40)], far, origin=lambda: far.id)
+    assert asked(walk.start()) == [at(10), at(20), at(30)]
+    assert asked(walk.failed(at(10))) == [far], "whoever filled the table near the target has not filled all of it"
+
+
 def test_a_question_in_vain_begins_another_path() -> None:
     walk = paths(*[at(n) for n in (10, 20, 30, 40, 50, 60)], expects=25)
     walk.start()

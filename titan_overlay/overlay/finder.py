@@ -28,7 +28,7 @@ WALKED = 24
 WALKED_MIN = 3
 REFRESH_PATHS = 4
 REFRESH_WANTED = 2
-REGION_PATHS = 8
+REGION_PATHS = PATHS
 REGION_WANTED = 2
 """A region is read on so many paths, each to so many answers: enough to hear of everybody in it."""
 REGION_SECONDS_MAX = 6.0
@@ -76,10 +76,10 @@ class Finder:
         self,
         target: bytes,
         count: int,
+        purpose: int = traffic.LOOKUP,
         *,
         first: int = 0,
         beside: Sequence[Contact] = (),
-        purpose: int = traffic.LOOKUP,
     ) -> list[Contact]:
         """The `count` closest nodes, closest first, each of which has just answered.
 
@@ -88,11 +88,12 @@ class Finder:
         region = Region.around(target, self._density.region_bits(2 * count))
         lookup = self._lookup(
             target,
-            self._points(region) if count > CONTACTS_PER_REPLY else lambda: target,
+            self._points(region) if count > CONTACTS_PER_REPLY else None,
             beside,
             first=first or self._alpha,
-            wanted=WALKED_MIN,
+            wanted=max(WALKED_MIN, -(-count // self.paths)),
             union=count,
+            budget=max(self._budget, 2 * count),
         )
         await self._crawl_nodes(lookup, purpose)
         self._table.touch(target, self._loop.time())
@@ -100,26 +101,28 @@ class Finder:
 
     async def introductions(self, reached: Sequence[Contact], count: int) -> list[Contact]:
         """Contacts from everywhere, for a node that knows nobody but these: what so many disjoint paths begin from."""
-        targets = [self._ambient.random.randbytes(ID_BYTES) for _ in range(count)]
-        calls = [
+        askers = [
             self._protocol.call(
                 reached[number % len(reached)],
                 "find_node",
-                codec.encode(FindNode(target, CONTACTS_PER_REPLY)),
+                codec.encode(FindNode(self._ambient.random.randbytes(ID_BYTES), CONTACTS_PER_REPLY)),
                 purpose=traffic.ROUTING,
             )
-            for number, target in enumerate(targets)
+            for number in range(count)
         ]
-        named: list[Contact] = []
-        for number, reply in enumerate(await asyncio.gather(*calls, return_exceptions=True)):
+        named: dict[Contact, None] = {}
+        for number, reply in enumerate(await asyncio.gather(*askers, return_exceptions=True)):
             if isinstance(reply, bytes):
                 with suppress(BadMessage):
-                    named += self._protocol.heard_of(reached[number % len(reached)], reply)
-        return list(dict.fromkeys(named))
+                    named |= dict.fromkeys(self._protocol.heard_of(reached[number % len(reached)], reply))
+        return list(named)
 
     async def refresh(self, target: bytes) -> None:
-        """Walks to a random id: its bucket fills with live contacts, and the density of nodes shows."""
-        lookup = self._lookup(target, lambda: target, first=REFRESH_PATHS, wanted=REFRESH_WANTED, union=SAMPLE_CLOSEST)
+        """Walks to a random id: its bucket fills with live contacts, and the density of nodes shows.
+
+        On several paths: what one liar names would fill the bucket for good.
+        """
+        lookup = self._lookup(target, None, first=REFRESH_PATHS, wanted=REFRESH_WANTED, union=SAMPLE_CLOSEST)
         await self._crawl_nodes(lookup, traffic.ROUTING)
         self._table.touch(target, self._loop.time())
         self._density.observe(target, lookup.answered(SAMPLE_CLOSEST), self._loop.time())
@@ -148,7 +151,7 @@ class Finder:
     def _lookup(
         self,
         target: bytes,
-        aim: Callable[[], bytes],
+        aim: Callable[[], bytes] | None,
         beside: Sequence[Contact] = (),
         *,
         budget: int = 0,

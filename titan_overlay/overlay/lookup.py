@@ -52,7 +52,6 @@ ACCEPTED = 8
 """Contacts taken from one reply."""
 STARTS = 8
 """Contacts of the own table that few paths begin from, dealt out among them; many paths begin from one each."""
-
 STRIKES = 3
 PATIENCE = 8
 UNION = 8
@@ -129,13 +128,16 @@ class Lookup:
     """One lookup of `target`.
 
     Args:
-        me: this node's id, never asked. seeds: (id, count) -> the closest contacts of this node's table, closest
-        first. aim: draws the point that the next path walks to; None: all walk to the target. origin: draws the id
-        near which each path beyond the first `alpha` begins; None: all begin near their aims. alpha:
-        questions in flight. paths: at most so many. first: so many begin at once. wanted: how many contacts must have
-        answered on each path; union: of the closest, whatever the path. expects, within: distances from the target,
-        see above. budget: questions, at most. patient: waits for late answers when nothing else is left to ask (one
-        of them may be the only one that knows).
+        me: this node's id, never asked.
+        seeds: (id, count) -> the closest contacts of this node's table, closest first.
+        aim: draws the point that the next path walks to; None: all walk to the target.
+        origin: draws the id near which each path beyond the first `alpha` begins; None: all begin near their aims.
+        alpha: questions in flight.
+        paths: at most so many. first: so many begin at once.
+        wanted: how many contacts must have answered on each path; union: of the closest, whatever the path.
+        expects, within: distances from the target, see above.
+        budget: questions, at most.
+        patient: waits for late answers when nothing else is left to ask (one of them may be the only one that knows).
     """
 
     __slots__ = (
@@ -297,10 +299,9 @@ class Lookup:
             return False
         aim = self._target if self._aim is None or not self._paths else self._aim()
         share = max(1, STARTS // self._limit)
-        far = self._origin is not None and len(self._paths) >= self._alpha
-        start = self._origin() if self._origin is not None and far else aim
+        start = aim if self._origin is None or len(self._paths) < self._alpha else self._origin()
         near = self._seeds(start, share + STARTS + len(self._nodes))
-        fresh = [c for c in near if c not in self._started and c.id not in self._proven and self._state(c) == _NEW]
+        fresh = [c for c in near if c not in self._started and self._is_askable(c)]
         if not fresh:
             return False
         path = _Path(aim)
@@ -309,6 +310,9 @@ class Lookup:
         for contact in fresh[:share]:
             self._learn(path, contact, None)
         return True
+
+    def _is_askable(self, contact: Contact) -> bool:
+        return self._state(contact) == _NEW and contact.id not in self._proven and contact.id != self._me
 
     def _state(self, contact: Contact) -> int:
         node = self._nodes.get(contact)
