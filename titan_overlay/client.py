@@ -31,6 +31,7 @@ from titan_overlay.identity.statements import Policy
 from titan_overlay.member import Member
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.machine import Change
+from titan_overlay.overlay.density import Crowd, crowd
 from titan_overlay.patience import DEFAULT_TIMEOUT, find, within
 from titan_overlay.pool.finding import census
 from titan_overlay.pool.finding.any_holder import Freshness
@@ -455,6 +456,11 @@ class Pool:
         """The live nodes nearest to the id of a name, nearest first, each as a name (`node:<id>`)."""
         found = await self._member.overlay.find_nodes(self._router.object_id(name), count)
         return [names.node_name(each.id) for each in found]
+
+    async def crowd(self, name: str) -> Crowd:
+        """How probable it is by chance that the nodes around the id of a name lie so close to it."""
+        overlay, object_id = self._member.overlay, self._router.object_id(name)
+        return crowd(object_id, await overlay.find_nodes(object_id, 20), overlay.estimated_size())
 
     @property
     def id(self) -> str:

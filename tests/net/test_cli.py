@@ -282,9 +282,9 @@ def test_top_shows_one_picture_and_counts_messages(pool: Village, greeter: str) 
 
 
 def test_the_doctor_finds_a_healthy_node_and_a_missing_one(pool: Village, tmp_path: Path) -> None:
-    checks = titan_json("doctor", "--data", "a", home=pool.home)
+    checks = titan_json("doctor", "some/name", "--data", "a", home=pool.home)
     assert {check["what"]: check["ok"] for check in checks if not check["ok"]} == {}
-    assert {"data directory", "disk", "grants", "node", "address", "peers", "clock"} <= {
+    assert {"data directory", "disk", "grants", "node", "address", "peers", "clock", "crowd"} <= {
         each["what"] for each in checks
     }
     sick = titan_json("doctor", "--data", "none", home=tmp_path, status=1)

@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -25,6 +25,12 @@ SPACE_SHARE = 1.1
 """Free room below this many times what the node may still store is a warning."""
 
 
+CROWD_PROBABILITY = 1e-6
+"""Nodes around an object that lie so close to it by chance this seldom were put there."""
+HELD_MAX = 8
+"""Objects held here around which it is looked."""
+
+
 class Check(NamedTuple):
     """One line of the report."""
 
@@ -40,11 +46,16 @@ def register(app: typer.Typer) -> None:
     command(app)(doctor)
 
 
-async def doctor(face: Face) -> None:
-    """Check the data directory, the node, its address, the clock and the grants."""
+async def doctor(
+    face: Face,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Objects to look around; default: those held here.")
+    ] = None,
+) -> None:
+    """Check the data directory, the node, its address, the clock, the grants, and who crowds around objects."""
     checks = [*_directory(face), *_settings(face), *_grants(face)]
     async with AsyncExitStack() as stack:
-        checks += [check async for check in _online(face, stack)]
+        checks += [check async for check in _online(face, stack, names or [])]
     face.show([check._asdict() for check in checks], lambda: _report(checks))
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
@@ -113,7 +124,7 @@ def _grants(face: Face) -> Iterator[Check]:
         yield Check("grants", True, f"{len(valid)} valid" if valid else "none; ~me/... and data need none")
 
 
-async def _online(face: Face, stack: AsyncExitStack) -> AsyncIterator[Check]:
+async def _online(face: Face, stack: AsyncExitStack, names: list[str]) -> AsyncIterator[Check]:
     from titan_overlay.errors import TitanError
     from titan_overlay.storage.directory import DataDirectory
 
@@ -133,6 +144,8 @@ async def _online(face: Face, stack: AsyncExitStack) -> AsyncIterator[Check]:
             yield check
     async for check in _clock(pool):
         yield check
+    for name in names or (await _held(pool, f"node:{line.node.hex()}") if line is not None else []):
+        yield await _crowd(pool, name)
 
 
 async def _node(pool: "Pool", name: str) -> AsyncIterator[Check]:
@@ -157,6 +170,33 @@ async def _node(pool: "Pool", name: str) -> AsyncIterator[Check]:
         not full,
         f"{output.size(info.used_bytes)} of {output.size(info.max_bytes)}",
         "titan-node --max-bytes SIZE" if full else "",
+    )
+
+
+async def _held(pool: "Pool", node: str) -> list[str]:
+    """Names of objects that this node holds."""
+    from titan_overlay.pool.orders import Holdings
+
+    answer = (await pool.multicast([node], Holdings()))[node]
+    return [each.name for each in answer[:HELD_MAX]] if isinstance(answer, list) else []
+
+
+async def _crowd(pool: "Pool", name: str) -> Check:
+    """Whether ids were ground next to an object, to hide it or to hold it."""
+    from titan_overlay.errors import TitanError
+
+    try:
+        probability, gathered, expected = await pool.crowd(name)
+    except TitanError as why:
+        return Check("crowd", False, f"cannot look around {name!r}: {why}", "titan locate NAME")
+    if probability >= CROWD_PROBABILITY:
+        return Check("crowd", True, f"the nodes around {name!r} lie as chance has it (p = {probability:.2g})")
+    return Check(
+        "crowd",
+        False,
+        f"{gathered} nodes crowd around {name!r} where {expected:.2g} are to be expected (p = {probability:.1g}): "
+        "somebody made keys to be there",
+        "it is still found, its statements are with the whole region; a higher min_copies helps, see docs/security.md",
     )
 
 

@@ -1,0 +1,36 @@
+"""What `titan doctor` says about the nodes around an object."""
+
+from typing import Any
+
+from titan_overlay.cli.doctor import _crowd
+from titan_overlay.errors import NotFound
+from titan_overlay.overlay.density import Crowd
+
+
+class Around:
+    """A pool in which this crowd is around every object."""
+
+    def __init__(self, found: Crowd | None) -> None:
+        self._found = found
+
+    async def crowd(self, name: str) -> Any:
+        if self._found is None:
+            raise NotFound("nobody answers")
+        return self._found
+
+
+async def test_nodes_that_lie_as_chance_has_it_are_no_finding() -> None:
+    check = await _crowd(Around(Crowd(0.02, 7, 3.1)), "calc")  # type: ignore[arg-type]
+    assert check.ok and "0.02" in check.text
+
+
+async def test_a_crowd_beyond_chance_is_told_with_its_probability_and_what_to_do() -> None:
+    check = await _crowd(Around(Crowd(3e-20, 20, 0.5)), "calc")  # type: ignore[arg-type]
+    assert not check.ok
+    assert "20 nodes" in check.text and "'calc'" in check.text and "3e-20" in check.text
+    assert "min_copies" in check.help
+
+
+async def test_a_look_around_that_fails_is_a_finding() -> None:
+    check = await _crowd(Around(None), "calc")  # type: ignore[arg-type]
+    assert not check.ok and "titan locate" in check.help
