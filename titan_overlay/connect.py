@@ -25,6 +25,7 @@ from titan_overlay.identity.invitations import redeemed
 from titan_overlay.identity.keys import KEY_BYTES, SigningKey
 from titan_overlay.identity.rights import Rights
 from titan_overlay.member import Member
+from titan_overlay.mutable.machine import Change
 from titan_overlay.overlay import udp
 from titan_overlay.patience import DEFAULT_TIMEOUT
 from titan_overlay.pool.finding.reference import Reference
@@ -228,12 +229,24 @@ class SyncPool:
     # ---- what `Pool` has, blocking -----------------------------------------------------------------------------
 
     @overload
-    def send(self, name: str, message: Message[R], *, timeout: float = ...) -> R: ...
+    def send(self, name: str, message: Message[R], *, timeout: float = ..., once: str = ...) -> R: ...
     @overload
-    def send(self, name: str, message: Builtin, *, timeout: float = ...) -> Any: ...
-    def send(self, name: str, message: Any, *, timeout: float = DEFAULT_TIMEOUT) -> Any:
+    def send(self, name: str, message: Builtin, *, timeout: float = ..., once: str = ...) -> Any: ...
+    def send(self, name: str, message: Any, *, timeout: float = DEFAULT_TIMEOUT, once: str = "") -> Any:
         """As `Pool.send`."""
-        return self._run(self._pool.send(name, message, timeout=timeout))
+        return self._run(self._pool.send(name, message, timeout=timeout, once=once))
+
+    @overload
+    def read(self, name: str, message: Message[R], *, stale_ok: bool = ..., timeout: float = ...) -> R: ...
+    @overload
+    def read(self, name: str, message: Builtin, *, stale_ok: bool = ..., timeout: float = ...) -> Any: ...
+    def read(self, name: str, message: Any, *, stale_ok: bool = False, timeout: float = DEFAULT_TIMEOUT) -> Any:
+        """As `Pool.read`."""
+        return self._run(self._pool.read(name, message, stale_ok=stale_ok, timeout=timeout))
+
+    def watch(self, name: str, *, start: int = 0) -> Iterator[Change]:
+        """As `Pool.watch`. Closing the iterator, or letting it go, ends it."""
+        return self._iterate(self._pool.watch(name, start=start))
 
     @overload
     def ask(self, name: str, message: Message[R], *, timeout: float = ...) -> Answer[R]: ...
@@ -249,7 +262,9 @@ class SyncPool:
     def stream(self, name: str, message: Builtin, *, timeout: float = ...) -> Iterator[Any]: ...
     def stream(self, name: str, message: Any, *, timeout: float = STREAM_TIMEOUT) -> Iterator[Any]:
         """As `Pool.stream`. Closing the iterator, or letting it go, ends the stream."""
-        items: AsyncGenerator[Any, None] = self._pool.stream(name, message, timeout=timeout)
+        return self._iterate(self._pool.stream(name, message, timeout=timeout))
+
+    def _iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         try:
             while True:
                 try:
@@ -275,6 +290,7 @@ class SyncPool:
     multicast = _blocking(Pool.multicast)
     census = _blocking(Pool.census)
     nearest = _blocking(Pool.nearest)
+    crowd = _blocking(Pool.crowd)
     send_raw = _blocking(Pool.send_raw)
     ask_raw = _blocking(Pool.ask_raw)
 

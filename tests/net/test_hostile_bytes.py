@@ -91,7 +91,7 @@ async def test_a_datagram_that_is_sent_again_is_carried_out_once(start: Start) -
     caller, tap = await wiretapped(here, 77)
     before = len(tap.sent)
     await caller.call(overlay.contact, "count", b"once")
-    [said] = tap.sent[before:]
+    [said] = [datagram for datagram in tap.sent[before:] if b"count" in datagram]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as eavesdropper:
         for _ in range(5):
             eavesdropper.sendto(said, overlay.contact.address)

@@ -271,7 +271,8 @@ class AnyHolder:
                     request.object_id, name=name, deadline=request.deadline, fresh=True, avoid=tries.asked
                 )
             except RemotableError as why:  # those who were asked before may still answer
-                tries.failure = why
+                if not isinstance(tries.failure, Overloaded):  # who is there, and busy, says more than who is not
+                    tries.failure = why
                 return
             for contact in tries.next_of(self.by_preference(place.holders)):
                 news = True

@@ -29,6 +29,9 @@ PLACE_SECONDS = 60.0
 """How long a place is believed before the directory is asked again."""
 DIAL_PATIENCE = 1.5
 """Seconds after which a holder that cannot be dialled is left aside for the next."""
+SHARED_SECONDS = 0.5
+"""So much longer than a look-up will take at most a caller may have time, and still shares it: a thousand messages that
+were sent one after the other make one look-up, not a thousand."""
 DESCRIBE_PATIENCE = 2.0
 """Seconds that one holder may take to say what the object is."""
 DESCRIBE_AT_ONCE = 3
@@ -112,7 +115,7 @@ class Places:
         fresh: bool = False,
         avoid: frozenset[NodeId] = frozenset(),
     ) -> Place:
-        """Where the object lives: remembered, or looked up (callers whose time is up no later share a look-up).
+        """Where the object lives: remembered, or looked up (callers whose time is up about then share a look-up).
 
         Args:
             fresh: the whole region is asked, whatever is remembered.
@@ -126,7 +129,7 @@ class Places:
             self._places.move_to_end(object_id)
             return known
         until, looking = self._looking.get(object_id, (0.0, None))
-        if looking is None or until < deadline:
+        if looking is None or until + SHARED_SECONDS < deadline:
             looking = asyncio.ensure_future(self._look_up(object_id, name, deadline, avoid, everything=fresh))
             self._looking[object_id] = deadline, looking
             looking.add_done_callback(lambda done: self._looked_up(object_id, done))
