@@ -409,8 +409,8 @@ async def test_the_next_transfer_asks_only_for_what_is_missing(tmp_path: Path) -
     told: list[int] = []
     await second.fetch([second.add()], FileSink(target), progress=lambda done, _: told.append(done))
     assert target.read_bytes() == DATA
-    assert told[0] == before[-1]
-    assert second.asked.total() == 1 + 10 - before[-1] // CHUNK_BYTES
+    assert told[0] >= before[-1]  # chunks whose write ended while the transfer was called off count too
+    assert second.asked.total() == 1 + 10 - told[0] // CHUNK_BYTES
 
 
 async def test_the_store_goes_on_after_a_restart_of_the_node() -> None:
