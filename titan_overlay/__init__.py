@@ -30,7 +30,7 @@ from titan_overlay.errors import (
 )
 from titan_overlay.identity.statements import Policy
 from titan_overlay.mutable.declare import mutable, readonly
-from titan_overlay.mutable.machine import Change
+from titan_overlay.mutable.talk import Change
 from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.hosting.object import idempotent, service
 from titan_overlay.pool.message import Message

@@ -30,7 +30,7 @@ from titan_overlay.identity.ids import ObjectId, fingerprint
 from titan_overlay.identity.statements import Policy
 from titan_overlay.member import Member
 from titan_overlay.mutable import talk
-from titan_overlay.mutable.machine import Change
+from titan_overlay.mutable.talk import Change
 from titan_overlay.overlay.density import Crowd, crowd
 from titan_overlay.patience import DEFAULT_TIMEOUT, find, within
 from titan_overlay.pool.finding import census

@@ -5,14 +5,10 @@ replaces the one of lower precedence whole: lists and tables are not merged. `re
 text in, settings and origins out); `load` only finds and reads the file for it.
 """
 
-import difflib
-import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
-
-import platformdirs
 
 from titan_overlay.errors import ConfigError
 from titan_overlay.values import (
@@ -45,6 +41,8 @@ _ENVIRONMENT_OTHERS: Final = frozenset({"TITAN_CONFIG"})
 
 def default_data_directory() -> Path:
     """Where the node of this user keeps its files, by the custom of the operating system."""
+    import platformdirs  # memory of nodes that are told their directory
+
     return platformdirs.user_data_path("titan-overlay", appauthor=False)
 
 
@@ -297,6 +295,8 @@ def load(
 
 
 def _toml(text: str, name: str) -> dict[str, Any]:
+    import tomllib  # here and in `_nearest`: memory of nodes that need neither
+
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
@@ -310,5 +310,7 @@ def _tables(key: str, value: object, origin: str) -> tuple[Mapping[str, Any], ..
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
+    import difflib
+
     matches = difflib.get_close_matches(key.replace("-", "_"), list(known), n=1, cutoff=0.75)
     return f"; did you mean {matches[0]!r}?" if matches else ""

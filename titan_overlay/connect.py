@@ -25,7 +25,7 @@ from titan_overlay.identity.invitations import redeemed
 from titan_overlay.identity.keys import KEY_BYTES, SigningKey
 from titan_overlay.identity.rights import Rights
 from titan_overlay.member import Member
-from titan_overlay.mutable.machine import Change
+from titan_overlay.mutable.talk import Change
 from titan_overlay.overlay import udp
 from titan_overlay.patience import DEFAULT_TIMEOUT
 from titan_overlay.pool.finding.reference import Reference

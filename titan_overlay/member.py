@@ -22,10 +22,9 @@ from titan_overlay.identity.statements import Descriptor, check_caller
 from titan_overlay.introduction import Introduction
 from titan_overlay.links.links import Limits, Links, Peer
 from titan_overlay.links.shared import Reply
-from titan_overlay.mutable.caller import GroupCaller
 from titan_overlay.overlay.asking import ask_record
 from titan_overlay.overlay.overlay import Overlay
-from titan_overlay.pool.finding.router import Router
+from titan_overlay.pool.finding.router import Caller, Router
 from titan_overlay.pool.hosting import host
 from titan_overlay.pool.hosting.host import Host, Sender
 from titan_overlay.pool.keeping.recruiter import Recruiter
@@ -154,20 +153,25 @@ class Member:
             self.me,
             self.ambient,
             self.conduct,
+            {"mutable": self._group_caller},
             places_max=self.config.holder_cache_entries,
-        )
-        self.router.callers["mutable"] = GroupCaller(
-            self.router.places,
-            self.links,
-            self.host,
-            self.user,
-            self.overlay.pool,
-            self.router.any_holder,
-            self.ambient,
         )
         self.recruiter = Recruiter(self.overlay, self.links, self.ambient, self.conduct)
         self.gossip = Gossip(self.overlay, self.links, self.rights, self.ambient, self.spawn)
         self.spawn(self._keep_to_the_rules(), "comparing the rules of the pool")
+
+    def _group_caller(self, router: Router) -> Caller:
+        from titan_overlay.mutable.caller import GroupCaller  # memory of the many nodes that never call one
+
+        return GroupCaller(
+            router.places,
+            self.links,
+            self.host,
+            self.user,
+            self.overlay.pool,
+            router.any_holder,
+            self.ambient,
+        )
 
     def _on_breach(self, peer: NodeId, why: str) -> None:
         self.conduct.blame(peer, Offence.BREACH, why, asyncio.get_running_loop().time())

@@ -30,6 +30,22 @@ async def test_a_name_that_nobody_published_is_not_found() -> None:
         assert caught.value.asked > 0
 
 
+async def test_a_service_is_never_asked_to_do_once_or_read_what_only_mutable_objects_can() -> None:
+    async with SimulatedPool(8) as sim:
+        await sim.publish(Calculator, "calc")
+        away = await sim.client()
+        holder = sim.pool(sim.holders("calc")[0])
+        for pool in (away, holder):
+            for _ in range(3):  # looked up, known, on the beaten path
+                with pytest.raises(titan.BadMessage, match="only mutable objects know once"):
+                    await pool.send("calc", Add(2, 3), once="rent-11")
+                with pytest.raises(titan.BadMessage, match="only mutable objects know once"):
+                    await pool.read("calc", Add(2, 3))
+                assert await pool.send("calc", Add(2, 3)) == 5
+        with pytest.raises(titan.BadMessage, match="is a node"):
+            await away.send(f"node:{sim.nodes[0].key.id.hex()}", titan.Ping(), once="rent-11")
+
+
 async def test_a_stream_of_replies_arrives_in_order() -> None:
     async with SimulatedPool(8) as sim:
         await sim.publish(Calculator, "calc")

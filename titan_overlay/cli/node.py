@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import errno
+import functools
 import logging
 import os
 import resource
@@ -62,6 +63,8 @@ def parser() -> argparse.ArgumentParser:
         "that others join with. Every setting can also come from TITAN_... variables or the settings file: "
         "titan config show --origin.",
         allow_abbrev=False,
+        # To ask for the terminal's width, argparse loads half a megabyte of modules, whether it shows help or not.
+        formatter_class=functools.partial(argparse.HelpFormatter, width=100),
     )
     made.add_argument("--version", action="version", version=f"titan-node {VERSION}")
     for flag, metavar, action, text in FLAGS:

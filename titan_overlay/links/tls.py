@@ -12,7 +12,6 @@ many frames share one record and one system call, and saves asyncio's 256 KiB re
 import contextlib
 import os
 import ssl
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -63,6 +62,8 @@ def _as_file(content: bytes, token_bytes: Callable[[int], bytes]) -> Iterator[st
         descriptor = os.memfd_create("titan-key", os.MFD_CLOEXEC)
         path = f"/proc/self/fd/{descriptor}"
     else:
+        import tempfile  # half a megabyte that nodes on Linux do without
+
         path = os.path.join(tempfile.gettempdir(), f"titan-{token_bytes(16).hex()}")
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

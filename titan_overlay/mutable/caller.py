@@ -84,8 +84,6 @@ Order = Callable[[Place, Message, int, int, int], Awaitable[bytes]]
 class GroupCaller:
     """The caller of mutable objects."""
 
-    any_copy = False
-
     def __init__(
         self,
         places: Places,

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
 from titan_overlay.errors import Conflict, NotHere
-from titan_overlay.mutable.machine import Change
+from titan_overlay.mutable.talk import Change
 
 KEPT_MAX = 4096
 """Changes that somebody who was away may still ask for."""

@@ -22,6 +22,7 @@ from titan_overlay.mutable.declare import MutableType
 from titan_overlay.mutable.engine import Entry, EntryKind
 from titan_overlay.mutable.requests import DELIVERED, OPEN, Batch, Reply, Request
 from titan_overlay.mutable.sessions import KeptSessions, Sessions
+from titan_overlay.mutable.talk import Change
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.hosting.handlers import Handler
 from titan_overlay.wire import codec
@@ -53,19 +54,6 @@ class Timer(msgspec.Struct, frozen=True, array_like=True, order=True):
     number: int
     type: str
     body: bytes
-
-
-class Change(msgspec.Struct, frozen=True, array_like=True):
-    """One executed request, as those who watch see it."""
-
-    number: int
-    """Counts up from 1 over the object's whole life."""
-    height: int
-    time: float
-    sender: bytes
-    type: str
-    body: bytes
-    reply: bytes
 
 
 class Executed(msgspec.Struct):

@@ -82,6 +82,19 @@ class StatePiece(msgspec.Struct, frozen=True, array_like=True, gc=False):
     data: bytes
 
 
+class Change(msgspec.Struct, frozen=True, array_like=True):
+    """One executed request, as those who watch see it."""
+
+    number: int
+    """Counts up from 1 over the object's whole life."""
+    height: int
+    time: float
+    sender: bytes
+    type: str
+    body: bytes
+    reply: bytes
+
+
 class Watch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Changes from this number on; 0: from now on."""
 

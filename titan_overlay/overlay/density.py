@@ -6,9 +6,8 @@ wants to hide an object grinds ids next to it, and would shrink the region that 
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import exp, lgamma, log
-from statistics import median
 from typing import NamedTuple
 
 from titan_overlay.identity.contacts import Contact
@@ -44,7 +43,7 @@ class Density:
 
     def nodes(self) -> float:
         """Nodes in the overlay, this one included; 1 at least."""
-        return max(1.0, median([self._table.estimated_size(), *(nodes for _, nodes in self._samples)]))
+        return max(1.0, _median([self._table.estimated_size(), *(nodes for _, nodes in self._samples)]))
 
     def region_bits(self, wanted: int) -> int:
         """How many leading bits an id shares with about `wanted` others (within a factor of the square root of two)."""
@@ -55,9 +54,16 @@ class Density:
         if len(self._samples) < SAMPLES:
             return True
         own = self._table.estimated_size()
-        sampled = median(nodes for _, nodes in self._samples)
+        sampled = _median(nodes for _, nodes in self._samples)
         apart = max(own, sampled) / max(1.0, min(own, sampled))
         return apart > DOUBT and now - self._samples[0][0] > FRESH_SECONDS
+
+
+def _median(values: Iterable[float]) -> float:
+    """As of `statistics`, whose imports would be the larger part of a megabyte in each node."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return (ordered[half] + ordered[~half]) / 2
 
 
 def nodes_from(target: bytes, closest: Sequence[Contact]) -> float:

@@ -129,8 +129,6 @@ class Tries:
 class AnyHolder:
     """The caller of data and services."""
 
-    any_copy = True
-
     def __init__(self, places: Places, links: Links, ambient: Ambient, witness: Witness) -> None:
         self._places = places
         self._links = links
@@ -211,10 +209,6 @@ class AnyHolder:
     async def __call__(self, place: Place, request: Request) -> bytes:
         """Try holders until one answers; look up anew once when none of those known did."""
         descriptor = place.descriptor.value
-        if request.once or request.read:
-            raise BadMessage(
-                f"{descriptor.name!r} is a {descriptor.kind}: only mutable objects know once, read and watch"
-            )
         tries = Tries(descriptor.name)
         call = self._hedged if is_idempotent(descriptor, request.type) else self._one_by_one
         answer = await call(place, request, tries)

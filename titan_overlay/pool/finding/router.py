@@ -7,11 +7,12 @@ name -> ObjectId -> held here?                deliver, without a socket
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Protocol
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import (
+    BadMessage,
     DeadlineExceeded,
     LinkError,
     NotFound,
@@ -36,9 +37,6 @@ from titan_overlay.pool.hosting.host import Host
 class Caller(Protocol):
     """How objects of one kind are called."""
 
-    any_copy: bool
-    """Whether any copy answers for all, one that is held here too."""
-
     async def __call__(self, place: Place, request: Request) -> bytes: ...
 
     def stream(self, place: Place, request: Request) -> AsyncIterator[bytes]: ...
@@ -55,9 +53,14 @@ class Router:
         me: Sender,
         ambient: Ambient,
         conduct: Conduct,
+        others: Mapping[str, Callable[["Router"], Caller]],
         *,
         places_max: int = PLACES_MAX,
     ) -> None:
+        """
+        Args:
+            others: by kind, what makes the caller of objects of which not just any copy may answer.
+        """
         self._overlay = overlay
         self._links = links
         self._host = host
@@ -66,7 +69,8 @@ class Router:
         self.places = Places(overlay, links, ambient, self.witness, places_max, self._own)
         self.any_holder = AnyHolder(self.places, links, ambient, self.witness)
         self.votes = Votes(self.places, self.any_holder, ambient, self.witness, overlay.pool)
-        self.callers: dict[str, Caller] = {"data": self.any_holder, "service": self.any_holder}
+        self._others = others
+        self._made: dict[str, Caller] = {}
 
     def _own(self, object_id: ObjectId) -> Signed[Descriptor] | None:
         here = self._host.get(object_id)
@@ -111,43 +115,50 @@ class Router:
 
     async def _call(self, name: str, request: Request) -> bytes:
         deadline = request.deadline
-        if self._answered_here(request.object_id):
+        if self._answered_here(request):
             return await self._deliver_here(request)
         known = self.places.known(request.object_id)
-        if known is not None and self._caller(known) is self.any_holder:
+        if known is not None and self._caller(known, request) is self.any_holder:
             answer = await self.any_holder.beaten_path(known, request)
             if answer is not None:
                 return answer
         try:
             async with asyncio.timeout_at(deadline):
                 if names.space(name) is names.Space.NODE:
+                    _refuse_order(request, name, "a node")
                     return await self._call_node(request)
                 place = await self.places.find(request.object_id, name=name, deadline=deadline)
-                return await self._caller(place)(place, request)
+                return await self._caller(place, request)(place, request)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"no answer from {name!r} in the time given; pass a longer timeout or see: titan locate {name}",
                 maybe_executed=True,
             ) from None
 
-    def _answered_here(self, object_id: ObjectId) -> bool:
+    def _answered_here(self, request: Request) -> bool:
         """Whether it is held here, and this copy may answer for all."""
-        here = self._host.get(object_id)
-        return here is not None and self.callers[here.descriptor.value.kind].any_copy
+        here = self._host.get(request.object_id)
+        if here is None or here.descriptor.value.kind in self._others:
+            return False
+        _refuse_order(request, here.descriptor.value.name, f"a {here.descriptor.value.kind}")
+        return True
 
-    def _caller(self, place: Place) -> Caller:
+    def _caller(self, place: Place, request: Request) -> Caller:
         """Who calls objects of this kind; services that are voted on are called in a way of their own."""
         descriptor = place.descriptor.value
-        if descriptor.kind == "service" and descriptor.policy.votes > 1:
-            return self.votes
-        return self.callers[descriptor.kind]
+        if descriptor.kind in self._others:
+            if descriptor.kind not in self._made:
+                self._made[descriptor.kind] = self._others[descriptor.kind](self)
+            return self._made[descriptor.kind]
+        _refuse_order(request, descriptor.name, f"a {descriptor.kind}")
+        return self.votes if descriptor.kind == "service" and descriptor.policy.votes > 1 else self.any_holder
 
     async def stream(
         self, name: str, type: str, body: bytes, *, deadline: float, chain: tuple[bytes, ...] = ()
     ) -> AsyncGenerator[bytes, None]:
         """The encoded items that the object answers with, in order. Another holder is tried until the first item."""
         request = Request(self.object_id(name), type, body, deadline, chain)
-        if self._answered_here(request.object_id):
+        if self._answered_here(request):
             answer = await self._host.deliver(
                 self._me, request.object_id, type, body, deadline=deadline, chain=chain, stream=True
             )
@@ -156,7 +167,7 @@ class Router:
             items = self.any_holder.stream_from([await self.node_contact(request.object_id, deadline)], name, request)
         else:
             place = await self.places.find(request.object_id, name=name, deadline=deadline)
-            items = self._caller(place).stream(place, request)
+            items = self._caller(place, request).stream(place, request)
         async for item in items:
             yield item
 
@@ -199,6 +210,11 @@ class Router:
             raise Unavailable(
                 f"node {contact.id.hex()[:12]} does not answer: {why}", maybe_executed=why.maybe_executed
             ) from None
+
+
+def _refuse_order(request: Request, name: str, what: str) -> None:
+    if request.once or request.read:
+        raise BadMessage(f"{name!r} is {what}: only mutable objects know once, read and watch")
 
 
 async def _items(answer: bytes | AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -45,8 +45,6 @@ Holder = Signed[Advertisement]
 class Votes:
     """The caller of services with `Policy(votes=...)`."""
 
-    any_copy = True
-
     def __init__(self, places: Places, any_holder: AnyHolder, ambient: Ambient, witness: Witness, pool: PoolId) -> None:
         self._places = places
         self._any_holder = any_holder

@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from titan_overlay.errors import BadMessage, ConfigError, Forbidden, RemoteError
+from titan_overlay.errors import BUNDLE_MODULES, BadMessage, ConfigError, Forbidden, RemoteError
 from titan_overlay.identity import records
 from titan_overlay.identity.ids import PoolId, fingerprint
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Record
-from titan_overlay.pool.hosting import importer
 from titan_overlay.pool.hosting.object import service_type
 from titan_overlay.wire import codec
 
@@ -167,6 +166,8 @@ def load(signed: bytes, trusted: Collection[bytes], pool: PoolId) -> type:
         Forbidden: signed by a key that is not trusted; nothing has run then.
         RemoteError: the code cannot be imported here; the text says why.
     """
+    from titan_overlay.pool.hosting import importer  # half a megabyte with what it imports, for nodes that run code
+
     packed = _verify(signed, trusted, pool)
     digest = bundle_id(signed)
     module, _, name = packed.entry.partition(":")
@@ -212,7 +213,7 @@ def _import_failure(entry: str, why: BaseException) -> RemoteError:
         own = entry.partition(":")[0].partition(".")[0]
         if why.name.partition(".")[0] == own:
             text = f"inside a bundle its own modules are imported relatively (from .x import y), not as {why.name!r}"
-        elif why.name.startswith(importer.ROOT):
+        elif why.name.startswith(BUNDLE_MODULES):
             text = f"module {why.name.split('.', 2)[-1]!r} is not in the bundle"
         else:
             text = f"module {why.name!r} is not installed here"
