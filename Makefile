@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 TEST_ARGS ?=
+# One process for each core; the tests of a file share their pools, so they stay together.
+PARALLEL ?= --numprocesses auto --dist loadfile
 FUZZ_SECONDS ?= 600
 FUZZ_ARGS ?=
 
@@ -32,10 +34,10 @@ $(STAMP): pyproject.toml scripts/check-python
 	@touch $@
 
 test: setup lint types layers
-	$(BIN)/python -m pytest -m "not slow" $(TEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(TEST_ARGS)
 
 test-all: setup lint types layers
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(TEST_ARGS)
 
 # Coverage-guided where atheris is installed (pip install '.[fuzz]'), else blind; the corpus is part of `make test`.
 fuzz: setup

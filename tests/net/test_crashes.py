@@ -24,9 +24,8 @@ ONE = titan.Policy(min_copies=1, max_copies=1, cache=False)
 CHUNK_BYTES = 256 << 10
 
 
-async def publish_until(node: NodeProcess, line: str, user: Path, deaths: "asyncio.Event") -> dict[str, bytes]:
-    """Puts data, one after the other, until the node is gone: what was acknowledged, by name."""
-    acknowledged: dict[str, bytes] = {}
+async def publish_until(line: str, user: Path, deaths: asyncio.Event, acknowledged: dict[str, bytes]) -> None:
+    """Puts data, one after the other, until the node is gone, and notes what was acknowledged, by name."""
     number = 0
     async with titan.connect(line, data=user) as pool:
         while True:
@@ -41,7 +40,7 @@ async def publish_until(node: NodeProcess, line: str, user: Path, deaths: "async
                         acknowledged[receipt.name] = b""
             except (TitanError, TimeoutError):
                 assert deaths.is_set(), "only the death of the node is a reason to fail"
-                return acknowledged
+                return
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -54,12 +53,14 @@ async def test_sigkill_at_any_instant_loses_nothing_that_was_acknowledged(
         node = start("a")
         line = node.join_line()
         dead = asyncio.Event()
-        work = asyncio.create_task(publish_until(node, line, tmp_path / "a", dead))
-        await asyncio.sleep(chance.uniform(0.2, 1.2))
+        work = asyncio.create_task(publish_until(line, tmp_path / "a", dead, acknowledged))
+        enough = len(acknowledged) + chance.randint(2, 6)
+        while len(acknowledged) < enough and not work.done():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(chance.uniform(0, 0.2))
         dead.set()
         node.process.kill()
-        acknowledged |= await work
-    assert len(acknowledged) > 4, "it was at work when it was killed"
+        await work
     again = start("a")
     async with titan.connect(again.join_line(), data=tmp_path / "a") as pool:
         for name, data in acknowledged.items():

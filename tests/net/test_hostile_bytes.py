@@ -170,15 +170,15 @@ async def test_a_flood_of_requests_is_refused_with_a_time_to_come_back_and_other
         ):
             flooded = (await flooding.publish(f"{AWKWARD}:Awkward", "flooded")).name
             quiet = (await other.publish(f"{AWKWARD}:Awkward", "quiet")).name
-            sent = [asyncio.create_task(flooding.send(flooded, 3600.0, timeout=4)) for _ in range(1500)]
-            async with asyncio.timeout(30):
-                while not any(task.done() for task in sent):
+            sent = [asyncio.create_task(flooding.send(flooded, 3600.0, timeout=90)) for _ in range(1500)]
+            async with asyncio.timeout(60):
+                while sum(task.done() for task in sent) <= 500:
                     await asyncio.sleep(0.01)
             for number in range(20):
                 assert await other.send(quiet, str(number)) == str(number)
                 assert (await other.send(f"node:{nodes.ids[0]}", titan.Ping())).holder == nodes.ids[0]
-            outcomes = await asyncio.gather(*sent, return_exceptions=True)
-        refused = [each for each in outcomes if isinstance(each, titan.Overloaded)]
-        assert len(refused) > 500
-        assert all(each.retry_after > 0 for each in refused)
-        assert all(isinstance(each, titan.Overloaded | titan.DeadlineExceeded) for each in outcomes)
+            refused = [task.exception() for task in sent if task.done()]
+            for task in sent:
+                task.cancel()
+            await asyncio.gather(*sent, return_exceptions=True)
+        assert all(isinstance(each, titan.Overloaded) and each.retry_after > 0 for each in refused)

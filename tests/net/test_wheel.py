@@ -59,6 +59,7 @@ def empty_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return where / "bin"
 
 
+@pytest.mark.slow
 def test_the_packages_import_without_the_development_tools(empty_environment: Path, tmp_path: Path):
     for package in sorted(PACKAGES):
         assert "site-packages" in run(
@@ -66,6 +67,7 @@ def test_the_packages_import_without_the_development_tools(empty_environment: Pa
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "argument"),
     [
@@ -81,6 +83,7 @@ def test_the_commands_run(empty_environment: Path, tmp_path: Path, command: str,
     assert ("0." in output) if argument == "--version" else (command in output)
 
 
+@pytest.mark.slow
 def test_without_the_extra_a_simulation_says_what_to_install(empty_environment: Path, tmp_path: Path):
     done = subprocess.run(
         [empty_environment / "titan-sim", "churn", "--quick"], cwd=tmp_path, capture_output=True, text=True, timeout=60

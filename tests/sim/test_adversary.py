@@ -77,6 +77,7 @@ def test_misrouted_publishers_hand_all_copies_to_liars():
     assert result["unavailable"] == result["failures"]["data"]["liars alone hold it"] > 0
 
 
+@pytest.mark.slow
 def test_forgers_answer_wrongly_and_waste_time():
     _, whole = runner.adversary(msgspec.structs.replace(SMALL, attack="forge", malicious=0.25))
     result = whole["points"][0]
@@ -85,6 +86,7 @@ def test_forgers_answer_wrongly_and_waste_time():
     assert result["lookup_seconds_median"] > honest()["lookup_seconds_median"]
 
 
+@pytest.mark.slow
 def test_an_object_whose_closest_ids_are_ground_is_hidden():
     result = point("eclipse")
     assert result["objects_aimed_at"] == 1 and result["attack_counts"]["keys_ground"] == 20

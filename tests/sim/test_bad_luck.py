@@ -17,6 +17,8 @@ from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
 
 pytestmark = pytest.mark.loops("virtual")
 
+SLOW = pytest.mark.slow
+
 HOUR = 3600.0
 ONE = titan.Policy(min_copies=1, max_copies=1, cache=False)
 
@@ -221,7 +223,7 @@ def jump(monkeypatch: pytest.MonkeyPatch) -> Jump:
     return offsets.__setitem__
 
 
-@pytest.mark.parametrize("hours", [6, -6, -400_000])
+@pytest.mark.parametrize("hours", [6, pytest.param(-6, marks=SLOW), pytest.param(-400_000, marks=SLOW)])
 async def test_one_clock_that_jumps_disturbs_nobody_and_heals_when_it_is_right_again(jump: Jump, hours: int) -> None:
     async with SimulatedPool(12) as sim:
         pool = await sim.client()
@@ -244,7 +246,7 @@ async def test_one_clock_that_jumps_disturbs_nobody_and_heals_when_it_is_right_a
         assert {each.node for each in found} == {each.key.id.hex() for each in sim.holders("calc")}
 
 
-@pytest.mark.parametrize("hours", [6, -6])
+@pytest.mark.parametrize("hours", [pytest.param(6, marks=SLOW), -6])
 async def test_all_clocks_that_jump_together_lose_nothing(jump: Jump, hours: int) -> None:
     async with SimulatedPool(12) as sim:
         pool = await sim.client()

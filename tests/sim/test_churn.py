@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from titan_simulations import cli, runner
 from titan_simulations.churn import ChurnConfig
+from titan_simulations.copies import CopiesConfig
 
 SMALL = ChurnConfig(
     nodes=24,
@@ -72,7 +73,7 @@ def test_services_are_kept_alive_too():
 
 
 def trace() -> str:
-    return str(runner.churn(SMALL)[1]["trace_hash"])
+    return str(runner.churn(msgspec.structs.replace(SMALL, seconds=90.0, settle_seconds=30.0))[1]["trace_hash"])
 
 
 def test_the_same_seed_gives_the_same_trace_in_any_process():
@@ -122,7 +123,16 @@ def test_look_ups_without_churn_find_everything(monkeypatch: pytest.MonkeyPatch,
     assert sum(result["rpcs_histogram"].values()) == 100
 
 
-def test_more_copies_share_the_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_more_copies_share_the_load(tmp_path: Path):
+    config = CopiesConfig(nodes=24, copies=(1, 8), objects=1, lookups=20, messages=60, fake_crypto=True)
+    one, eight = runner.copies_to(tmp_path, config, "")["points"]
+    assert (one["copies"], eight["copies"]) == (1, 8) and eight["holders_mean"] >= 8
+    assert one["load_max_share"] == 1 and eight["load_max_share"] < 0.5
+    assert (tmp_path / "hops_against_copies.png").exists() and (tmp_path / "load_against_copies.png").exists()
+
+
+@pytest.mark.slow
+def test_the_command_measures_up_to_64_copies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     invoke(
         monkeypatch, "copies", "--nodes", "80", "--objects", "1", "--lookups", "20", "--messages", "60",
         "--fake-crypto", "--out", str(tmp_path),
@@ -131,7 +141,6 @@ def test_more_copies_share_the_load(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert [point["copies"] for point in points] == [1, 2, 4, 8, 16, 32, 64]
     assert all(point["holders_mean"] >= point["copies"] for point in points)
     assert points[0]["load_max_share"] == 1 and points[-1]["load_max_share"] < 0.25
-    assert (tmp_path / "hops_against_copies.png").exists() and (tmp_path / "load_against_copies.png").exists()
 
 
 def test_the_simulator_measures_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

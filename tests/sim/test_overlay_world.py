@@ -1,4 +1,4 @@
-"""A hundred overlay nodes on the virtual loop: the same code as on sockets."""
+"""Half a hundred overlay nodes on the virtual loop: the same code as on sockets."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -18,15 +18,15 @@ from titan_overlay.testing.crypto import fake_crypto
 from titan_overlay.testing.loop import VirtualLoop, run
 from titan_overlay.testing.network import MemoryNetwork
 
-NODES = 100
+NODES = 50
 
 
-async def grown() -> list[Overlay]:
+async def grown(count: int = NODES) -> list[Overlay]:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     pool = PoolId(SigningKey(sha256(b"pool").digest()).public)
     nodes: list[Overlay] = []
-    for number in range(NODES):
+    for number in range(count):
         ambient = Ambient.seeded(f"world/{number}", loop)
         node = Overlay(SigningKey(ambient.token_bytes(32)), Rights(pool), ambient)
         node.set_serving(True)
@@ -57,7 +57,7 @@ def raw(holder: Overlay, object_id: ObjectId) -> bytes:
 
 async def publish_and_find(nodes: list[Overlay], alive: list[Overlay]) -> None:
     random = Random(3)
-    ids = [ObjectId(sha256(b"object %d" % number).digest()) for number in range(60)]
+    ids = [ObjectId(sha256(b"object %d" % number).digest()) for number in range(30)]
     for object_id in ids:
         holder = random.choice(alive)
         assert await holder.announce(object_id, [raw(holder, object_id)]) >= 7
@@ -107,7 +107,7 @@ def test_a_quiet_overlay_stays_quiet() -> None:
 
 def test_the_same_seed_tells_the_same_story() -> None:
     async def main() -> None:
-        nodes = await grown()
+        nodes = await grown(20)
         await publish_and_find(nodes, nodes)
 
     assert simulated(main, loss=0.02) == simulated(main, loss=0.02)

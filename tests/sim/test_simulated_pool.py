@@ -122,7 +122,7 @@ def trace(seed: int) -> str:
         await sim.settle(lambda: len(sim.holders(name)) >= 3)
         return sim.trace_hash
 
-    return SimulatedPool.run(scenario, nodes=20, seed=seed)
+    return SimulatedPool.run(scenario, nodes=10, seed=seed)
 
 
 def test_the_same_seed_is_the_same_run_in_any_process():

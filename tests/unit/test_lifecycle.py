@@ -268,7 +268,7 @@ class StaleViews(RuleBasedStateMachine):
 
 
 TestStaleViews = StaleViews.TestCase
-TestStaleViews.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestStaleViews.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 # ---- convergence: from any holders and any kills to between min and max, without a coordinator -------------------
@@ -370,7 +370,7 @@ class Model:
             talk.roster.lose(replica, other, self.now)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**32),
     least=st.integers(1, 5),
