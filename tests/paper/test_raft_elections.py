@@ -300,3 +300,14 @@ def test_who_was_away_when_the_group_fell_asleep_catches_up_when_it_is_back():
     group.heartbeat("A")
     group.deliver()
     assert group.datas("C") == [b"x"]
+
+
+def test_figure_2_a_heartbeat_is_answered_when_its_term_is_on_disk():
+    group = Group()
+    group.slow.add("C")
+    group.receive("A", "C", AppendEntries(1, 1, 0, 0, 0, []))
+    assert not group.mail
+    group.sync("C")
+    assert [(message.term, message.match) for *_, message in group.mail] == [(1, 0)]
+    group.receive("A", "C", AppendEntries(1, 2, 0, 0, 0, []))
+    assert len(group.mail) == 2, "the term is durable: later heartbeats wait for no disk"

@@ -101,6 +101,8 @@ class Raft:
         self.dropped = 0
         self._acknowledged: dict[bytes, tuple[int, int]] = {}
         self._random = random
+        self._term_written = self._term_durable = 0
+        """Numbers of the Ready that wrote the term last, and of the last that is durable."""
         self._nonce = random.getrandbits(62)
         self._timeout = 0.0
         self._deadline: float | None = None
@@ -257,6 +259,7 @@ class Raft:
         """A term, and the vote given in it."""
         self.term, self.vote = term, vote
         self.out.persist.append(HardState(term, vote))
+        self._term_written = self.out.number
 
     def follow(self, term: int, leader: bytes | None) -> None:
         """Becomes a follower: of a leader, or of whoever will be one."""
@@ -325,6 +328,7 @@ class Raft:
 
     def _persisted(self, number: int) -> None:
         self.log.confirm(number)
+        self._term_durable = number
         if isinstance(self.role, Leader):
             self.role.advance_commit()
         elif isinstance(self.role, Candidate):
@@ -426,6 +430,13 @@ class Raft:
     def send_now(self, to: bytes, message: Message) -> None:
         """Nothing in the message depends on the disk."""
         self.out.send_now.append(Send(to, message))
+
+    def send_in_term(self, to: bytes, message: Message) -> None:
+        """Nothing in the message depends on the disk, but the term that it speaks in."""
+        if self._term_written > self._term_durable:
+            self.send_after_persist(to, message)
+        else:
+            self.send_now(to, message)
 
     def send_after_persist(self, to: bytes, message: Message) -> None:
         """What the message says must be on disk first."""

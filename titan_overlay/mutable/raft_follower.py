@@ -60,15 +60,15 @@ class Follower:
         if entries:
             member.send_after_persist(leader, AppendReply(member.term, append.round, last))
         else:
-            # Says nothing new about the disk, so it need not wait for it.
-            member.send_now(leader, AppendReply(member.term, append.round, min(last, log.durable)))
+            # Says nothing new about the log, so it need not wait for it.
+            member.send_in_term(leader, AppendReply(member.term, append.round, min(last, log.durable)))
 
     def on_install_snapshot(self, leader: bytes, install: InstallSnapshot) -> None:
         """The leader's log does not go back far enough: a state will have to do."""
         member = self.member
         if install.checkpoint.index > member.commit:
             member.out.fetch = Fetch(install.checkpoint, (leader,))
-        member.send_now(leader, AppendReply(member.term, install.round, min(member.commit, member.log.durable)))
+        member.send_in_term(leader, AppendReply(member.term, install.round, min(member.commit, member.log.durable)))
 
     def installed(self, index: int) -> None:
         """The state is here."""

@@ -17,6 +17,7 @@ from titan_overlay.mutable.engine import (
     SnapshotInstalled,
     SnapshotTaken,
 )
+from titan_overlay.mutable.recollection import Promise, kept, promised
 from titan_simulations.consensus.bodies import (
     Answer,
     Ask,
@@ -329,4 +330,11 @@ class Machine:
         """Takes part in an epoch."""
         records = [self.kind.decode_record(raw) for raw in self.disk.records(configuration.epoch)]
         seat = self.seats[configuration.epoch] = Seat(self, configuration, point, records)
+        if not self.lies:
+            self.world.truth.remembers(self.name, kept(seat.engine.status()), self._witnesses(configuration.epoch))
         seat.begin()
+
+    def _witnesses(self, epoch: int) -> list[Promise]:
+        """What this machine has promised to others, as they know it."""
+        seats = [each.seats.get(epoch) for each in self.world.machines.values() if each is not self and not each.lies]
+        return [promised(seat.engine.status(), self.id) for seat in seats if seat is not None]

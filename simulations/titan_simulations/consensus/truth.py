@@ -3,6 +3,7 @@
 from hashlib import sha256
 
 from titan_overlay.mutable.engine import Checkpoint, Configuration, Entry
+from titan_overlay.mutable.recollection import Promise
 from titan_simulations.checkers import Operation, check
 from titan_simulations.consensus.bodies import Saved
 from titan_simulations.consensus.store import MODEL, Action, Store
@@ -41,6 +42,12 @@ class Truth:
         known = self._roots.setdefault(checkpoint.index, (who, checkpoint.root))
         if known[1] != checkpoint.root:
             self.violations.append(f"{who} has another state at height {checkpoint.index} than {known[0]}")
+
+    def remembers(self, who: str, kept: Promise, told: list[Promise]) -> None:
+        """A machine starts with what its disk has kept; others were told things by it."""
+        beyond = [each for each in told if each > kept]
+        if beyond:
+            self.violations.append(f"{who} has told others of {max(beyond)}, and its disk has {kept}")
 
     def began(self, configuration: Configuration) -> None:
         """An epoch begins."""
