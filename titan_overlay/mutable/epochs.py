@@ -158,8 +158,11 @@ class Charter(msgspec.Struct, frozen=True):
 
     def quorum(self, configuration: Configuration) -> int:
         """2t + 1 of 3t + 1 where members may lie, else a majority."""
-        count = len(configuration.members)
-        return 2 * ((count - 1) // 3) + 1 if self.byzantine else count // 2 + 1
+        return 2 * self.liars(configuration) + 1 if self.byzantine else len(configuration.members) // 2 + 1
+
+    def liars(self, configuration: Configuration) -> int:
+        """So many members may lie."""
+        return (len(configuration.members) - 1) // 3 if self.byzantine else 0
 
 
 class Handover:

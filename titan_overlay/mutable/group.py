@@ -20,6 +20,7 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.mutable import talk
+from titan_overlay.mutable.absences import Absences
 from titan_overlay.mutable.engine import (
     Checkpoint,
     Configuration,
@@ -47,7 +48,9 @@ from titan_overlay.mutable.feed import Feed
 from titan_overlay.mutable.machine import Machine
 from titan_overlay.mutable.outbox import Outbox
 from titan_overlay.mutable.proofs import Proofs
+from titan_overlay.mutable.recollection import Promise, promised
 from titan_overlay.mutable.requests import Batch, Reply, Request
+from titan_overlay.mutable.restart import Restart
 from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.states import States
 from titan_overlay.mutable.succession import Succession
@@ -57,6 +60,7 @@ from titan_overlay.wire import codec
 
 log = logging.getLogger("titan")
 
+RESIGN_AGAIN_SECONDS = 5.0
 READ_AGAIN_SECONDS = 0.5
 """The engine may never answer a read; then it is asked again."""
 TIMER_SECONDS_MIN = 0.05
@@ -127,6 +131,7 @@ class Group:
         logs: Logs,
         peers: Peers,
         snapshots: Snapshots,
+        absences: Absences,
         deliver: Callable[[int, str, str, bytes], Awaitable[None]],
     ) -> None:
         self.me = me
@@ -134,6 +139,7 @@ class Group:
         self.feed = Feed(machine.changes)
         self.trouble = ""
         """Why this member takes no part any more, or empty."""
+        self.absences = absences
         self.peers = peers
         self.loop = asyncio.get_running_loop()
         self.ambient = ambient
@@ -146,6 +152,9 @@ class Group:
         self.succession = Succession(self, key, charter, head.chain)
         self.states = States(self, snapshots, head.checkpoint)
         self._outbox = Outbox(self, deliver)
+        self._restart = Restart(self, charter)
+        self._asks = False
+        """It has been started again, and has yet to hear what it has promised."""
         self._maker = maker
         self._logs = logs
         self._flushing = False
@@ -155,6 +164,7 @@ class Group:
         self._saves: asyncio.Future[None] | None = None
         """The last that the log was asked for."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._replaced = False
         self.on_replaced: Callable[[], object] = lambda: None
         """Called once another node is a member in this one's place."""
         self.configuration: Configuration
@@ -163,9 +173,17 @@ class Group:
 
     # ---- life ------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Takes part from now on."""
+    def start(self, restarted: bool) -> None:
+        """Takes part from now on; one that did before, once it has asked the others what it promised."""
+        self._asks = restarted
         self.begin_epoch(self.succession.current(), self.states.checkpoint)
+        if self._asks:
+            self.spawn(self._restart.run())
+
+    def wake_up(self) -> None:
+        """It remembers all that it has promised."""
+        self._asks = False
+        self.step(TimerDue())
 
     def begin_epoch(self, configuration: Configuration, checkpoint: Checkpoint) -> None:
         """A new engine and a new log, from a state that is on disk."""
@@ -181,8 +199,7 @@ class Group:
         self._saves = None
         self.engine = self._maker.engine(configuration, checkpoint, self._wal.records)
         if self.trouble:
-            log.warning("%s: this node takes no part: %s", self.machine.name, self.trouble)
-            self._stop_timers()
+            self.resign(self.trouble)
         else:
             self.step(TimerDue())
 
@@ -206,9 +223,23 @@ class Group:
         self._expected.close(self.absent())
         self.feed.close()
 
+    def resign(self, why: str) -> None:
+        """Takes no part from now on, and asks to be replaced."""
+        log.warning("%s: this node takes no part: %s", self.machine.name, why)
+        self.retire(why)
+        self.spawn(self._say_resigned())
+
+    async def _say_resigned(self) -> None:
+        epoch = self.configuration.epoch
+        while self.trouble and self.configuration.epoch == epoch:
+            for each in self.others:
+                self.peers.post(each, talk.RESIGN, codec.encode(None))
+            await asyncio.sleep(RESIGN_AGAIN_SECONDS)
+
     def replaced(self, epoch: int) -> None:
         """Another node is a member in this one's place."""
-        if not self.trouble:
+        if not self._replaced:
+            self._replaced = True
             self.retire(f"it is no member any more since epoch {epoch}")
             self.on_replaced()
 
@@ -217,9 +248,15 @@ class Group:
             if timer is not None:
                 timer.cancel()
 
+    @property
+    def is_absent(self) -> bool:
+        """It takes no part: not any more, or not yet."""
+        return self._asks or bool(self.trouble)
+
     def absent(self) -> NotHere:
         """For whoever asks a member that takes no part."""
-        return NotHere(f"this member of {self.machine.name!r} takes no part: {self.trouble}")
+        why = self.trouble or "it has just been started again, and asks the others what it has promised"
+        return NotHere(f"this member of {self.machine.name!r} takes no part: {why}")
 
     def elsewhere(self) -> NotHere:
         """For whose request another member can answer."""
@@ -247,7 +284,7 @@ class Group:
             NotHere: another member leads (`hint`); asking it with the same session and sequence is safe.
             Overloaded: too many wait.
         """
-        if self.trouble:
+        if self.is_absent:
             raise self.absent()
         if self.proofs is not None:
             self.proofs.check(request)
@@ -263,7 +300,7 @@ class Group:
         Raises:
             NotHere: this member takes no part.
         """
-        if self.trouble:
+        if self.trouble or (self.is_absent and not question.stale_ok):
             raise self.absent()
         if not question.stale_ok:
             current = self.waiting.ask()
@@ -346,20 +383,43 @@ class Group:
             return
         if sender not in self.configuration.members and sender not in self.configuration.learners:
             raise Forbidden(f"only members of {self.machine.name!r} agree on its order")
-        if self.trouble:
+        if self.is_absent:
             return
+        self.absences.back(sender)
         for raw in step.messages:
             self.step(Received(sender, self._maker.decode(raw)))
 
     def silent(self, peer: bytes) -> None:
         """Nothing was heard of that node for a while, in any group."""
-        if not self.trouble:
-            self.step(PeerSilent(peer))
+        self.step(PeerSilent(peer))
+
+    def resigned(self, sender: bytes) -> None:
+        """Another member says that it takes no part any more."""
+        if sender in self.configuration.members:
+            self.absences.resigned(sender)
+        else:
+            self.succession.show(sender)
+
+    def promised(self, sender: bytes, epoch: int) -> Promise:
+        """What another member has told this one.
+
+        Raises:
+            NotHere: that epoch is over.
+        """
+        if epoch != self.configuration.epoch:
+            self.succession.other_epoch(sender, epoch)
+        if epoch < self.configuration.epoch:
+            raise NotHere(f"epoch {epoch} of {self.machine.name!r} is over")
+        return promised(self.engine.status(), sender) if epoch == self.configuration.epoch else Promise()
 
     def set_learners(self, learners: tuple[bytes, ...]) -> None:
         """Who learns from now on."""
         self.configuration = msgspec.structs.replace(self.configuration, learners=learners)
         self.step(LearnersChanged(learners))
+
+    def disown(self, why: str) -> None:
+        """This member must never vote again under its key."""
+        self.resign(why)
 
     def hand_over_lead(self) -> None:
         """This member is about to leave: another should lead."""
@@ -368,6 +428,8 @@ class Group:
 
     def step(self, event: Event) -> None:
         """One event for the engine, and what follows from it."""
+        if self.is_absent:
+            return
         self._do(self.engine.step(event, self.loop.time()))
         if self.leads != self._led:
             self._led = not self._led
@@ -411,8 +473,7 @@ class Group:
         if self.trouble or done.cancelled() or epoch != self.configuration.epoch:
             return
         if failure is not None:
-            log.error("%s: this member stops, its log cannot be written: %s", self.machine.name, failure)
-            self.retire(f"its log cannot be written: {failure}")
+            self.resign(f"its log cannot be written: {failure}")
             return
         self._send(ready.send_after_persist)
         if ready.persist:

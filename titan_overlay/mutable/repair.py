@@ -1,17 +1,17 @@
 """Repair of a group: whoever leads replaces a member that has been silent for too long, one at a time.
 
-silent for SUSPECT_SECONDS -> a node that may and would -> it is recruited, and learns -> it has caught up
--> RECONFIG: the next epoch, with it in the other's place
+silent for SUSPECT_SECONDS, or has resigned -> a node that may and would -> it is recruited, and learns
+-> it has caught up -> RECONFIG: the next epoch, with it in the other's place
 """
 
 import asyncio
 import logging
-from typing import Protocol
 
 from titan_overlay.errors import RemotableError, Unavailable
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
+from titan_overlay.mutable.absences import Absences
 from titan_overlay.mutable.epochs import replaced
 from titan_overlay.mutable.founding import Founder, Founders
 from titan_overlay.mutable.group import Group
@@ -27,12 +27,6 @@ CAUGHT_UP = 64
 """Heights by which a learner may be behind when it becomes a member: the rest comes while the epoch ends."""
 
 
-class Silence(Protocol):
-    """Knows for how long nothing was heard of a node."""
-
-    def silent_for(self, peer: bytes) -> float: ...
-
-
 class Repair:
     """See the module."""
 
@@ -42,14 +36,14 @@ class Repair:
         descriptor: Signed[Descriptor],
         object_id: ObjectId,
         *,
-        silence: Silence,
+        absences: Absences,
         founders: Founders,
         recruiter: Recruiter,
     ) -> None:
         self._group = group
         self._descriptor = descriptor
         self._object_id = object_id
-        self._silence = silence
+        self._absences = absences
         self._founders = founders
         self._recruiter = recruiter
 
@@ -59,7 +53,7 @@ class Repair:
             await asyncio.sleep(LOOK_SECONDS)
             if not self._group.leads:
                 continue
-            silent = {each: self._silence.silent_for(each) for each in self._group.configuration.members}
+            silent = {each: self._absences.silent_for(each) for each in self._group.configuration.members}
             silent.pop(self._group.me, None)
             gone = max(silent, key=lambda each: silent[each], default=b"")
             if not gone or silent[gone] < SUSPECT_SECONDS:
@@ -77,7 +71,7 @@ class Repair:
         """
         group = self._group
         name = group.machine.name
-        log.warning("%s: member %s has been silent and is being replaced", name, gone.hex()[:12])
+        log.warning("%s: member %s takes no part and is being replaced", name, gone.hex()[:12])
         (founder,) = await self._founders.find(
             self._descriptor, self._object_id, 1, exclude=[*group.configuration.members]
         )

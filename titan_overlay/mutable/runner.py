@@ -15,12 +15,13 @@ from titan_overlay.identity.keys import SigningKey, verify
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.mutable import talk
+from titan_overlay.mutable.absences import Absences
 from titan_overlay.mutable.bft import Bft
 from titan_overlay.mutable.bft_committee import Committee
 from titan_overlay.mutable.bft_messages import decode_message as decode_bft_message
 from titan_overlay.mutable.bft_messages import decode_record as decode_bft_record
 from titan_overlay.mutable.declare import MutableType, mutable_type
-from titan_overlay.mutable.engine import GENESIS, Checkpoint, Configuration, Engine, EntryKind
+from titan_overlay.mutable.engine import GENESIS, Checkpoint, Configuration, Count, Engine, EntryKind
 from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, check_follows, voting_key
 from titan_overlay.mutable.founding import Founders
 from titan_overlay.mutable.group import Group
@@ -30,7 +31,7 @@ from titan_overlay.mutable.machine import Machine
 from titan_overlay.mutable.proofs import Proofs
 from titan_overlay.mutable.raft import Raft
 from titan_overlay.mutable.raft_messages import decode_message, decode_record
-from titan_overlay.mutable.repair import SUSPECT_SECONDS, Repair, Silence
+from titan_overlay.mutable.repair import SUSPECT_SECONDS, Repair
 from titan_overlay.mutable.requests import DELIVERED, OPEN, Request
 from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.pool.context import Context
@@ -148,6 +149,7 @@ class Members:
         async def deliver(number: int, target: str, type: str, body: bytes) -> None:
             await self._forward(object_id, number, target, type, body)
 
+        absences = Absences(self.vigil)
         group = Group(
             self.me,
             self.voting_key(object_id),
@@ -155,28 +157,30 @@ class Members:
             head,
             machine,
             ambient=self.ambient,
-            maker=self._maker(charter, object_id),
+            maker=self._maker(charter, object_id, absences),
             logs=GroupLogs(self._log, object_id),
             peers=GroupPeers(self.peers, object_id),
             snapshots=snapshots,
+            absences=absences,
             deliver=deliver,
         )
+        group.start(restarted=kept is not None)
         group.on_replaced = partial(self._let_go, object_id)
         self.vigil.add(object_id, group)
         repair = Repair(
             group,
             descriptor,
             object_id,
-            silence=self.vigil,
+            absences=absences,
             founders=self._founders,
             recruiter=self._recruiter,
         )
         group.spawn(repair.run())
         return group
 
-    def _maker(self, charter: Charter, object_id: ObjectId) -> "RaftMaker | BftMaker":
+    def _maker(self, charter: Charter, object_id: ObjectId, absences: Absences) -> "RaftMaker | BftMaker":
         if charter.byzantine:
-            return BftMaker(self.me, self.voting_key(object_id), charter, self.ambient, self.vigil)
+            return BftMaker(self.me, self.voting_key(object_id), charter, self.ambient, absences)
         return RaftMaker(self.me, self.ambient)
 
     async def _chain(self, charter: Charter, sources: Sequence[Contact]) -> Chain:
@@ -218,8 +222,8 @@ class RaftMaker:
 class BftMaker:
     """Makes byzantine engines."""
 
-    def __init__(self, me: bytes, key: SigningKey, charter: Charter, ambient: Ambient, silence: Silence) -> None:
-        self._silence = silence
+    def __init__(self, me: bytes, key: SigningKey, charter: Charter, ambient: Ambient, absences: Absences) -> None:
+        self._absences = absences
         self._configuration: Configuration
         self._me = me
         self._key = key
@@ -250,7 +254,7 @@ class BftMaker:
         except BadMessage:
             return False
         gone = set(self._configuration.members) - set(new.members)
-        return all(self._silence.silent_for(each) >= SUSPECT_SECONDS / 2 for each in gone)
+        return all(self._absences.silent_for(each) >= SUSPECT_SECONDS / 2 for each in gone)
 
     def decode(self, raw: msgspec.Raw) -> Any:
         return decode_bft_message(memoryview(raw))
@@ -260,7 +264,7 @@ class GroupRunner(Runner):
     """See the module."""
 
     types = talk.TYPES
-    plain = frozenset({talk.STEP, talk.EPOCHS, talk.CHAIN, talk.CONFIRM, talk.STATUS})
+    plain = frozenset({talk.STEP, talk.EPOCHS, talk.CHAIN, talk.CONFIRM, talk.PROMISED, talk.RESIGN, talk.STATUS})
     streams = frozenset({talk.WATCH})
     concurrency = CONCURRENCY
     mailbox = CONCURRENCY
@@ -286,7 +290,6 @@ class GroupRunner(Runner):
 
     async def start(self, context: Context) -> None:
         self.group = await self._members.open(self._object_id, self._descriptor, self._kind, self._sources)
-        self.group.start()
 
     async def close(self) -> None:
         self._members.vigil.remove(self._object_id)
@@ -309,6 +312,11 @@ class GroupRunner(Runner):
             return NOTHING
         if type == talk.CONFIRM:
             self.group.confirmed(context.sender.id, codec.decode(body, Confirmation))
+            return NOTHING
+        if type == talk.PROMISED:
+            return codec.encode(self.group.promised(context.sender.id, codec.decode(body, Count)))
+        if type == talk.RESIGN:
+            self.group.resigned(context.sender.id)
             return NOTHING
         if type == talk.STATE:
             return self._piece(codec.decode(body, talk.StateWanted), context)

@@ -25,12 +25,16 @@ CONFIRM = "titan.group.Confirm"
 """Member to member: an old member's signature under the next epoch."""
 STATE = "titan.group.State"
 """Member to member: a piece of a snapshot."""
+PROMISED = "titan.group.Promised"
+"""Member to member: what have I told you in this epoch? Answered with a `Promise`."""
+RESIGN = "titan.group.Resign"
+"""Member to member: the sender can take no part any more; another should be in its place."""
 STATUS = "titan.group.Status"
 """How does this member see its group?"""
 WATCH = "titan.group.Watch"
 """A stream of `Change`s."""
 
-TYPES = (STEP, SUBMIT, FORWARD, READ, EPOCHS, CHAIN, CONFIRM, STATE, STATUS, WATCH)
+TYPES = (STEP, SUBMIT, FORWARD, READ, EPOCHS, CHAIN, CONFIRM, STATE, PROMISED, RESIGN, STATUS, WATCH)
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
