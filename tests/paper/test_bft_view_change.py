@@ -197,3 +197,17 @@ def test_a_restart_keeps_what_was_given_up_and_certified() -> None:
     member.crash()
     member.start()
     assert member.engine.image() == image
+
+
+def test_who_sleeps_in_a_view_that_it_has_given_up_tells_whoever_tries_to_end_it() -> None:
+    """All but its leader gave the view up, and lost power before they heard of each other."""
+    cluster = Cluster(4, ())
+    cluster.submit(b"a", [name(0), name(2), name(3)])
+    cluster.run(10.0, lose=lambda *_: True)
+    for me in cluster.honest:
+        cluster.honest[me].crash()
+        cluster.honest[me].start()
+    assert {member.engine.view for member in cluster.honest.values()} == {1}
+    cluster.submit(b"b", [name(2)])  # nobody else knows of it; it leads the next view
+    cluster.run(5.0)
+    assert cluster.orders() == [[b"b"]] * 4

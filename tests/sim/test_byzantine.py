@@ -67,8 +67,9 @@ async def test_a_leader_that_dies_stalls_nobody_for_long_and_is_replaced() -> No
         assert await pool.send("bank/main", Deposit("rent", 1), timeout=30) == 1006
 
 
-async def test_all_members_lose_power_and_nothing_acknowledged_is_lost() -> None:
-    async with SimulatedPool(8) as sim:
+@pytest.mark.parametrize("seed", [5, 7])
+async def test_all_members_lose_power_and_nothing_acknowledged_is_lost(seed: int) -> None:
+    async with SimulatedPool(8, seed=seed) as sim:
         pool = await sim.client()
         await pool.publish(Bank, "bank/main", policy=LIARS)
         for turn in range(1, 6):

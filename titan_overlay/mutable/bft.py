@@ -411,6 +411,8 @@ class Bft:
             return False
         self._adopt(timeout.high)
         self._collect(timeout)
+        if timeout.view == self.view and self._timer() is None:
+            self._say_again(sender)  # who sleeps repeats nothing by itself, and the sender may lack just that
         if timeout.view == self.view and sender == self.committee.leader(self.view):
             self._give_up(self.view)  # its leader resigns
         return True

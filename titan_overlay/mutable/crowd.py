@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import DeadlineExceeded, LinkError, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
+from titan_overlay.identity.ids import NodeId, PoolId
 from titan_overlay.links.links import Links
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Configuration
@@ -21,6 +21,8 @@ from titan_overlay.wire import codec
 CHAIN_SECONDS = 2.0
 AGAIN_SECONDS = (0.2, 2.0)
 """Shortest and longest pause before members that gave no reply are told again."""
+PATIENCE_SECONDS = (2.0, 16.0)
+"""So long a round of telling waits for members that say nothing: those that could not take it yet are told again."""
 KNOWN_MAX = 1024
 NOTHING = codec.encode(None)
 
@@ -36,7 +38,7 @@ class Crowds:
         self._pool = pool
         self._ambient = ambient
         self._loop = asyncio.get_running_loop()
-        self._members: OrderedDict[ObjectId, Configuration] = OrderedDict()
+        self._members: OrderedDict[bytes, Configuration] = OrderedDict()
 
     async def ask(self, place: Place, message: Message, signed: bytes) -> Reply:
         """The reply to a signed request.
@@ -45,13 +47,16 @@ class Crowds:
             Unavailable: too few members gave the same reply in time. RemotableError: t + 1 refused alike.
         """
         pause, longest = AGAIN_SECONDS
+        patience = PATIENCE_SECONDS[0]
         votes: dict[NodeId, Reply] = {}
         refusals: dict[NodeId, RemotableError] = {}
         configuration = await self._configuration(place, message)
         while True:
             needed = (len(configuration.members) - 1) // 3 + 1
             left = [NodeId(each) for each in configuration.members if each not in votes]
-            tasks = [self._loop.create_task(self._tell(place, each, message, signed, votes, refusals)) for each in left]
+            until = min(message.deadline, self._loop.time() + patience)
+            tellings = (self._tell(place, each, message, signed, until, votes, refusals) for each in left)
+            tasks = [self._loop.create_task(each) for each in tellings]
             try:
                 agreed = await self._majority(tasks, votes, needed, configuration)
             finally:
@@ -70,7 +75,7 @@ class Crowds:
                     maybe_executed=True,
                 )
             await asyncio.sleep(pause)
-            pause = min(2 * pause, longest)
+            pause, patience = min(2 * pause, longest), min(2 * patience, PATIENCE_SECONDS[1])
             place = await self._look_again(place, message)
             configuration = await self._configuration(place, message, fresh=True)
 
@@ -94,10 +99,10 @@ class Crowds:
         member: NodeId,
         message: Message,
         signed: bytes,
+        deadline: float,
         votes: dict[NodeId, Reply],
         refusals: dict[NodeId, RemotableError],
     ) -> None:
-        deadline = message.deadline
         try:
             if member == self._host.holder and self._host.get(message.object_id) is not None:
                 answer = await self._host.deliver(
@@ -126,7 +131,7 @@ class Crowds:
 
     async def _configuration(self, place: Place, message: Message, *, fresh: bool = False) -> Configuration:
         """Who the members are, proven from the descriptor on; never an earlier epoch than one seen before."""
-        known = self._members.get(message.object_id)
+        known = self._members.get(place.descriptor.value.genesis)
         if known is not None and not fresh:
             return known
         value = place.descriptor.value
@@ -152,8 +157,8 @@ class Crowds:
         latest = max(shown + ([known] if known is not None else []), key=lambda each: each.epoch, default=None)
         if latest is None:
             raise Unavailable(f"nobody shows who the members of {value.name!r} are")
-        self._members[message.object_id] = latest
-        self._members.move_to_end(message.object_id)
+        self._members[value.genesis] = latest
+        self._members.move_to_end(value.genesis)
         while len(self._members) > KNOWN_MAX:
             self._members.popitem(last=False)
         return latest

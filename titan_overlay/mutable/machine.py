@@ -207,6 +207,10 @@ class Machine:
         except Exception as why:
             raise RemoteError(str(why)[:TEXT_MAX], type=type(why).__name__, maybe_executed=False) from None
 
+    def reply_to(self, request: Request) -> Reply | None:
+        """The reply to a request that has been executed; None: it has not, or its reply is not kept any more."""
+        return self._sessions.reply_to(request)
+
     # ---- reading ---------------------------------------------------------------------------------------------
 
     def reads(self, type: str) -> bool:

@@ -93,6 +93,14 @@ class Sessions:
             raise Overloaded(f"{REPLIES_MAX} messages of this program are outstanding", retry_after=0.1)
         return reply
 
+    def reply_to(self, request: Request) -> Reply | None:
+        """As `known`, for one member alone: nothing that is replicated changes."""
+        if request.once:
+            known = self._once.get((request.sender, request.once))
+            return known.reply if known is not None and known.digest == request.digest() else None
+        session = self._sessions.get(request.session)
+        return session.replies.get(request.sequence) if session is not None else None
+
     def _known_once(self, request: Request, now: float) -> Reply | None:
         while self._once:
             oldest = next(iter(self._once))
