@@ -12,8 +12,8 @@ from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import check_descriptor
 from titan_overlay.member import Member
-from titan_overlay.mutable.epochs import voting_key
 from titan_overlay.mutable.log import Log
+from titan_overlay.mutable.voting_keys import VotingKeys
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.keeping.admission import Admission
 from titan_overlay.pool.keeping.keeper import Keeper
@@ -32,6 +32,7 @@ class Answering(Member):
     keeper: Keeper
     admission: Admission
     groups_log: Log
+    voting_keys: VotingKeys
     dialler: Dialler
     started: float
     """Loop time."""
@@ -53,7 +54,7 @@ class Answering(Member):
         signed = check_descriptor(descriptor, None, self.rights)
         object_id = names.object_id(self.overlay.pool, signed.value.name)
         self.admission.check(signed, object_id)
-        return voting_key(self.groups_log.identity, object_id).public if signed.value.kind == "mutable" else b""
+        return self.voting_keys.offer(object_id) if signed.value.kind == "mutable" else b""
 
     async def bury(self, tombstone: bytes) -> str:
         outcome, proven = await self.admission.bury(tombstone)

@@ -27,6 +27,7 @@ from titan_overlay.identity.subnets import is_loopback
 from titan_overlay.links.links import Peer
 from titan_overlay.links.shared import Reply
 from titan_overlay.mutable.log import Log
+from titan_overlay.mutable.voting_keys import VotingKeys
 from titan_overlay.node_object import NodeObject
 from titan_overlay.overlay import udp
 from titan_overlay.pool.hosting.budget import Cpu, Upload
@@ -91,6 +92,7 @@ class Node(Answering):
         self.blobs = Blobs(disk, config.max_bytes)
         self._disk = disk
         self.groups_log: Log
+        self.voting_keys: VotingKeys
         self._unfit = ""
         """Why the pool's rules do not let this node serve, or empty."""
         self.labels = {"node": key.id.hex(), **config.labels}
@@ -120,6 +122,7 @@ class Node(Answering):
         self.started = asyncio.get_running_loop().time()
         await self.blobs.open()
         self.groups_log = await Log.open(self._disk, self.key.id, self.ambient)
+        self.voting_keys = VotingKeys(self._disk, self.ambient, self.groups_log.settings.directory)
         await self._clear_away()
         await self._open_all()
         known = self._known()
@@ -374,6 +377,7 @@ class Node(Answering):
             PeerLinks(self.links, self._locate),
             self._disk,
             self.groups_log,
+            self.voting_keys,
             may_speak=self._is_member,
             forward=self._forward,
             founders=Founders(self.overlay, self.links, self.ambient),

@@ -7,9 +7,11 @@ import pytest
 import titan_overlay as titan
 from tests.sim.bank import Bank, Deposit, Pay, Withdraw
 from titan_overlay.identity import names
+from titan_overlay.identity.keys import SigningKey
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.runner import GroupRunner
 from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
+from titan_overlay.wire import codec
 
 pytestmark = pytest.mark.loops("virtual")
 
@@ -146,6 +148,37 @@ async def test_one_copy_works_alone() -> None:
         await pool.publish(Bank, "bank/main", policy=titan.Policy(faults=0))
         assert await pool.send("bank/main", Withdraw("rent", 300)) == 700
         assert await sim.pool(sim.nodes[0]).read("bank/main", "rent") == 700
+
+
+async def test_members_vote_with_new_keys_in_a_new_epoch_and_the_old_ones_are_erased() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        assert await pool.send("bank/main", Withdraw("rent", 10)) == 990
+        first, other, dead = (node.key.id for node in sorted(sim.holders("bank/main"), key=lambda node: node.key.id))
+        before = group(sim.holders("bank/main")[0], "bank/main").configuration
+        sim.kill(next(node for node in sim.nodes if node.key.id == dead))
+        await sim.settle(seconds=45)
+        members = sim.holders("bank/main")
+        after = group(members[0], "bank/main").configuration
+        assert after.epoch == 2
+        assert not set(before.keys) & set(after.keys)
+        for node in members:
+            path = f"log/keys/{group(node, 'bank/main').machine.object_id.hex()}"
+            secrets = codec.decode(await node.disk.read(path), list[bytes])
+            assert [SigningKey(each).public in after.keys for each in secrets] == [True]
+        assert {first, other} < set(after.members)
+
+
+async def test_a_name_that_is_published_again_begins_anew() -> None:
+    async with SimulatedPool(5) as sim:
+        pool = await sim.client()
+        receipt = await pool.publish(Bank, "bank/main")
+        assert await pool.send("bank/main", Withdraw("rent", 10)) == 990
+        await pool.delete("bank/main", receipt.token)
+        await sim.settle(seconds=30)
+        await pool.publish(Bank, "bank/main")
+        assert await pool.send("bank/main", Withdraw("rent", 1)) == 999
 
 
 async def test_a_member_that_dies_is_replaced_and_then_another() -> None:

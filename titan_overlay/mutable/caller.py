@@ -105,7 +105,8 @@ class GroupCaller:
         self._any_holder = any_holder
         self._ambient = ambient
         self._loop = asyncio.get_running_loop()
-        self._sessions: OrderedDict[ObjectId, asyncio.Future[_Session]] = OrderedDict()
+        self._sessions: OrderedDict[bytes, asyncio.Future[_Session]] = OrderedDict()
+        """By genesis: an object that was deleted and published again knows nothing of earlier ones."""
         self._leaders: dict[ObjectId, NodeId] = {}
 
     async def __call__(self, place: Place, request: Message) -> bytes:
@@ -141,18 +142,19 @@ class GroupCaller:
         try:
             return await order(place, request, session.number, sequence, session.settled)
         except Unavailable:
-            self._sessions.pop(request.object_id, None)  # it may be what was forgotten
+            self._sessions.pop(place.descriptor.value.genesis, None)  # it may be what was forgotten
             raise
         finally:
             session.end(sequence)
 
     async def _session(self, place: Place, request: Message, order: Order) -> _Session:
         """This program's session with the object: opened once, shared by all who wait."""
-        known = self._sessions.get(request.object_id)
+        genesis = place.descriptor.value.genesis
+        known = self._sessions.get(genesis)
         if known is None or (known.done() and (known.cancelled() or known.exception() is not None)):
             known = self._loop.create_task(self._open(place, request, order))
             known.add_done_callback(lambda done: done.cancelled() or done.exception())  # each who waits sees it
-            self._sessions[request.object_id] = known
+            self._sessions[genesis] = known
             while len(self._sessions) > SESSIONS_MAX:
                 self._sessions.popitem(last=False)
         return await asyncio.shield(known)

@@ -4,7 +4,7 @@
     configuration e + 1, final height and state of e   signed by Q members of e, with their voting keys of e
 
 So whoever has the descriptor can check who the members are now, however often they changed, without trusting any of
-them. A member's voting key comes from its log: who has lost the log cannot vote as that member again.
+them. Members have a voting key for each epoch (`voting_keys.py`): the one for the next is signed with the one of this.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ import msgspec
 
 from titan_overlay.errors import BadMessage
 from titan_overlay.identity.ids import PoolId
-from titan_overlay.identity.keys import SigningKey, verify_record
+from titan_overlay.identity.keys import verify_record
 from titan_overlay.mutable.engine import Checkpoint, Configuration, Count
 from titan_overlay.wire import codec
 
@@ -39,6 +39,23 @@ class Start(msgspec.Struct, frozen=True, array_like=True):
     def checkpoint(self) -> Checkpoint:
         """From where the new epoch goes on."""
         return Checkpoint(self.final, 0, self.root)
+
+
+class KeyOffer(msgspec.Struct, frozen=True, array_like=True):
+    """With which key a member will vote in the next epoch."""
+
+    member: bytes
+    key: bytes
+    signature: bytes
+    """With its key of this epoch."""
+
+
+class Turnover(msgspec.Struct, frozen=True, array_like=True):
+    """The stop sign's content: who the members will be."""
+
+    configuration: Configuration
+    offers: tuple[KeyOffer, ...] = ()
+    """Of the members that stay and have a new key."""
 
 
 class Confirmation(msgspec.Struct, frozen=True, array_like=True):
@@ -70,14 +87,14 @@ def configuration_hash(configuration: Configuration) -> bytes:
     return sha256(b"titan/1/configuration\0" + codec.encode(voters)).digest()
 
 
-def voting_key(log_identity: bytes, object_id: bytes) -> SigningKey:
-    """The key with which the owner of a log votes in a group. Whoever has lost the log cannot vote as that member."""
-    return SigningKey(sha256(b"titan/1/voting-key\0" + log_identity + object_id).digest())
-
-
 def covered(pool: PoolId, start: bytes) -> bytes:
     """What a confirmation signs."""
     return b"titan/1/epoch\0" + pool + start
+
+
+def covered_key(pool: PoolId, object_id: bytes, epoch: int, key: bytes) -> bytes:
+    """What an offer of a key for that epoch signs."""
+    return b"titan/1/voting-key\0" + pool + object_id + codec.encode((epoch, key))
 
 
 def check_confirmation(confirmation: Confirmation, old: Configuration, pool: PoolId) -> Start:
@@ -92,8 +109,7 @@ def check_confirmation(confirmation: Confirmation, old: Configuration, pool: Poo
     check_follows(start.configuration, old)
     if confirmation.member not in old.members:
         raise BadMessage("the signer is no member of the epoch that ends")
-    key = old.keys[old.members.index(confirmation.member)]
-    if not verify_record(key, confirmation.signature, covered(pool, confirmation.start)):
+    if not verify_record(key_of(old, confirmation.member), confirmation.signature, covered(pool, confirmation.start)):
         raise BadMessage("the signature under the next epoch is false")
     return start
 
@@ -156,6 +172,25 @@ class Charter(msgspec.Struct, frozen=True):
             raise BadMessage(f"no quorum of epoch {old.epoch} has signed this")
         return start
 
+    def check_offer(self, offer: KeyOffer, old: Configuration) -> None:
+        """Raises BadMessage: the member has not said that this will be its key."""
+        said = covered_key(self.pool, self.object_id, old.epoch + 1, offer.key)
+        if offer.member not in old.members or not verify_record(key_of(old, offer.member), offer.signature, said):
+            raise BadMessage("this is no offer of a key by a member")
+
+    def check_turnover(self, turnover: Turnover, old: Configuration) -> None:
+        """Raises BadMessage: this cannot be how the epoch ends."""
+        new = turnover.configuration
+        check_follows(new, old)
+        offered = {each.member: each for each in turnover.offers[:MEMBERS_MAX]}
+        for member in set(new.members) & set(old.members):
+            if key_of(new, member) == key_of(old, member):
+                continue
+            offer = offered.get(member)
+            if offer is None or offer.key != key_of(new, member):
+                raise BadMessage("a member that stays has another key, and has not said so")
+            self.check_offer(offer, old)
+
     def quorum(self, configuration: Configuration) -> int:
         """2t + 1 of 3t + 1 where members may lie, else a majority."""
         return 2 * self.liars(configuration) + 1 if self.byzantine else len(configuration.members) // 2 + 1
@@ -192,10 +227,16 @@ class Handover:
         return Certificate(confirmation.start, tuple(sorted(signatures.items())))
 
 
-def replaced(configuration: Configuration, gone: bytes, newcomer: bytes, key: bytes) -> Configuration:
-    """The next configuration: one member less, one more."""
-    pairs = [(m, k) for m, k in zip(configuration.members, configuration.keys, strict=True) if m != gone]
-    return configured(configuration.epoch + 1, [*pairs, (newcomer, key)])
+def replaced(old: Configuration, gone: bytes, newcomer: bytes, key: bytes, offers: tuple[KeyOffer, ...]) -> Turnover:
+    """The next configuration: one member less, one more, and new keys for those that have offered one."""
+    keys = dict(zip(old.members, old.keys, strict=True)) | {each.member: each.key for each in offers}
+    keys.pop(gone, None)
+    return Turnover(configured(old.epoch + 1, [*keys.items(), (newcomer, key)]), offers)
+
+
+def key_of(configuration: Configuration, member: bytes) -> bytes:
+    """With which a member votes."""
+    return configuration.keys[configuration.members.index(member)]
 
 
 def configured(epoch: int, pairs: Iterable[tuple[bytes, bytes]]) -> Configuration:

@@ -18,7 +18,6 @@ import msgspec
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError
-from titan_overlay.identity.keys import SigningKey
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.absences import Absences
 from titan_overlay.mutable.engine import (
@@ -42,7 +41,7 @@ from titan_overlay.mutable.engine import (
     TimerDue,
     TransferAsked,
 )
-from titan_overlay.mutable.epochs import Chain, Charter, Confirmation
+from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, Turnover
 from titan_overlay.mutable.expected import Expected
 from titan_overlay.mutable.feed import Feed
 from titan_overlay.mutable.machine import Machine
@@ -54,6 +53,7 @@ from titan_overlay.mutable.restart import Restart
 from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.states import States
 from titan_overlay.mutable.succession import Succession
+from titan_overlay.mutable.voting_keys import GroupKeys
 from titan_overlay.mutable.waiting import Batch as Together
 from titan_overlay.mutable.waiting import Waiting
 from titan_overlay.wire import codec
@@ -113,7 +113,7 @@ class Group:
     """See the module.
 
     Args:
-        key: with which this node votes in this group.
+        keys: with which this node votes in this group.
         head: the snapshot that `machine` has been restored to.
         deliver: (number in the outbox, name, type, body) -> when it has arrived.
     """
@@ -121,7 +121,7 @@ class Group:
     def __init__(
         self,
         me: bytes,
-        key: SigningKey,
+        keys: GroupKeys,
         charter: Charter,
         head: Head,
         machine: Machine,
@@ -149,7 +149,7 @@ class Group:
         self._expected = Expected(machine.name)
         self._oldest: object = None
         self._led = False
-        self.succession = Succession(self, key, charter, head.chain)
+        self.succession = Succession(self, keys, charter, head.chain)
         self.states = States(self, snapshots, head.checkpoint)
         self._outbox = Outbox(self, deliver)
         self._restart = Restart(self, charter)
@@ -201,6 +201,7 @@ class Group:
         if self.trouble:
             self.resign(self.trouble)
         else:
+            self.spawn(self.succession.erase_old_keys())
             self.step(TimerDue())
 
     def end_epoch(self) -> None:
@@ -288,6 +289,11 @@ class Group:
             raise self.absent()
         if self.proofs is not None:
             self.proofs.check(request)
+            known = self.machine.reply_to(request)
+            if known is not None:  # who is told of it only now must not wait for it to be ordered once more
+                done: asyncio.Future[Reply] = self.loop.create_future()
+                done.set_result(known)
+                return done
             future = self._expected.add(request)
         else:
             future = self.waiting.add(request)
@@ -354,10 +360,10 @@ class Group:
         stamped = Batch(self.ambient.wall(), self.ambient.token_bytes(16), tuple(batch.requests))
         self.step(Proposed(codec.encode(stamped), self._refs))
 
-    def propose_configuration(self, configuration: Configuration) -> None:
+    def propose_turnover(self, turnover: Turnover) -> None:
         """Ends the epoch, if the engine takes it."""
         self._refs += 1
-        self.step(Proposed(codec.encode(configuration), self._refs, EntryKind.RECONFIG))
+        self.step(Proposed(codec.encode(turnover), self._refs, EntryKind.RECONFIG))
 
     # ---- the engine ------------------------------------------------------------------------------------------
 
@@ -420,6 +426,7 @@ class Group:
     def disown(self, why: str) -> None:
         """This member must never vote again under its key."""
         self.resign(why)
+        self.spawn(self.succession.forget_keys())
 
     def hand_over_lead(self) -> None:
         """This member is about to leave: another should lead."""

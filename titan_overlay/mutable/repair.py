@@ -7,21 +7,24 @@ silent for SUSPECT_SECONDS, or has resigned -> a node that may and would -> it i
 import asyncio
 import logging
 
-from titan_overlay.errors import RemotableError, Unavailable
+from titan_overlay.errors import LinkError, RemotableError, StorageError, Unavailable
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
+from titan_overlay.mutable import talk
 from titan_overlay.mutable.absences import Absences
-from titan_overlay.mutable.epochs import replaced
+from titan_overlay.mutable.epochs import KeyOffer, replaced
 from titan_overlay.mutable.founding import Founder, Founders
 from titan_overlay.mutable.group import Group
 from titan_overlay.pool.keeping.recruiter import Recruiter
+from titan_overlay.wire import codec
 
 log = logging.getLogger("titan")
 
 LOOK_SECONDS = 3.0
 SUSPECT_SECONDS = 15.0
 """So long a member may restart, or its network be away."""
+ASK_SECONDS = 2.0
 CATCH_UP_SECONDS = 120.0
 CAUGHT_UP = 64
 """Heights by which a learner may be behind when it becomes a member: the rest comes while the epoch ends."""
@@ -83,7 +86,34 @@ class Repair:
         await self._caught_up(founder)
         if not group.leads:
             raise Unavailable("another member leads now, and will see to it")
-        group.propose_configuration(replaced(group.configuration, gone, newcomer, founder.key))
+        epoch = group.configuration.epoch
+        offers = await self._offers(gone)
+        if group.configuration.epoch == epoch and group.leads:
+            group.propose_turnover(replaced(group.configuration, gone, newcomer, founder.key, offers))
+
+    async def _offers(self, gone: bytes) -> tuple[KeyOffer, ...]:
+        """New keys of those who stay; who does not answer keeps its key."""
+        group = self._group
+        others = [each for each in group.configuration.members if each not in (gone, group.me)]
+        try:
+            mine = [await group.succession.offer()]
+        except StorageError as why:
+            log.warning("%s: no new voting key: %s", group.machine.name, why)
+            mine = []
+        answers = await asyncio.gather(*(self._offer(each) for each in others))
+        return (*mine, *(each for each in answers if each is not None))
+
+    async def _offer(self, member: bytes) -> KeyOffer | None:
+        group = self._group
+        try:
+            offer = codec.decode(
+                await group.peers.ask(member, talk.NEXT_KEY, codec.encode(None), ASK_SECONDS), KeyOffer
+            )
+            group.succession.check_offer(offer, member)
+        except (LinkError, RemotableError) as why:
+            log.info("%s: %s keeps its voting key: %s", group.machine.name, member.hex()[:12], why)
+            return None
+        return offer
 
     async def _caught_up(self, founder: Founder) -> None:
         loop = asyncio.get_running_loop()

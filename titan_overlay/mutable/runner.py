@@ -11,7 +11,7 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, Forbidden, LinkError, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
-from titan_overlay.identity.keys import SigningKey, verify
+from titan_overlay.identity.keys import verify
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.mutable import talk
@@ -22,7 +22,7 @@ from titan_overlay.mutable.bft_messages import decode_message as decode_bft_mess
 from titan_overlay.mutable.bft_messages import decode_record as decode_bft_record
 from titan_overlay.mutable.declare import MutableType, mutable_type
 from titan_overlay.mutable.engine import GENESIS, Checkpoint, Configuration, Count, Engine, EntryKind
-from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, check_follows, voting_key
+from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, Turnover, configuration_hash
 from titan_overlay.mutable.founding import Founders
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.groups import GroupPeers, PeerLinks, Vigil
@@ -34,6 +34,7 @@ from titan_overlay.mutable.raft_messages import decode_message, decode_record
 from titan_overlay.mutable.repair import SUSPECT_SECONDS, Repair
 from titan_overlay.mutable.requests import DELIVERED, OPEN, Request
 from titan_overlay.mutable.snapshots import Head, Snapshots
+from titan_overlay.mutable.voting_keys import GroupKeys, VotingKeys
 from titan_overlay.pool.context import Context
 from titan_overlay.pool.hosting.bundles import Code
 from titan_overlay.pool.hosting.calls import Begun
@@ -78,6 +79,13 @@ class GroupLogs:
     def open(self, epoch: int) -> GroupLog:
         return GroupLog(self._log, self._object_id + epoch.to_bytes(8, "big"))
 
+    def drop(self) -> None:
+        """Nothing in them counts any more."""
+        for group in self._log.groups():
+            if group.startswith(self._object_id):
+                self._log.take(group)
+                self._log.drop(group)
+
 
 class Members:
     """The groups of which this node is a member, and what they share.
@@ -96,6 +104,7 @@ class Members:
         peers: PeerLinks,
         disk: Disk,
         log: Log,
+        keys: VotingKeys,
         *,
         may_speak: Callable[[ObjectId, NodeId], Awaitable[bool]],
         forward: Callable[[ObjectId, int, str, str, bytes], Awaitable[None]],
@@ -113,12 +122,9 @@ class Members:
         self.may_speak = may_speak
         self._disk = disk
         self._log = log
+        self._keys = keys
         self._forward = forward
         self.vigil = Vigil(peers)
-
-    def voting_key(self, object_id: ObjectId) -> SigningKey:
-        """With which this node votes in a group."""
-        return voting_key(self._log.identity, object_id)
 
     def runner(
         self, code: Code, descriptor: Signed[Descriptor], object_id: ObjectId, sources: Sequence[Contact]
@@ -138,7 +144,13 @@ class Members:
         snapshots = Snapshots(self._disk, object_id)
         machine = Machine(kind, kind.cls(), value.name, object_id)
         charter = Charter(object_id, self.pool, value.genesis, byzantine=value.policy.byzantine)
+        logs = GroupLogs(self._log, object_id)
         kept = await snapshots.newest()
+        if kept is not None and configuration_hash(kept[0].chain.genesis) != value.genesis:
+            await snapshots.remove()  # of an object that had this name earlier
+            logs.drop()
+            kept = None
+        keys = await self._keys.open(object_id)
         if kept is None:
             head = Head(object_id, GENESIS, await self._chain(charter, sources))
             await snapshots.write(head, machine.snapshot())
@@ -152,13 +164,13 @@ class Members:
         absences = Absences(self.vigil)
         group = Group(
             self.me,
-            self.voting_key(object_id),
+            keys,
             charter,
             head,
             machine,
             ambient=self.ambient,
-            maker=self._maker(charter, object_id, absences),
-            logs=GroupLogs(self._log, object_id),
+            maker=self._maker(charter, keys, absences),
+            logs=logs,
             peers=GroupPeers(self.peers, object_id),
             snapshots=snapshots,
             absences=absences,
@@ -178,9 +190,9 @@ class Members:
         group.spawn(repair.run())
         return group
 
-    def _maker(self, charter: Charter, object_id: ObjectId, absences: Absences) -> "RaftMaker | BftMaker":
+    def _maker(self, charter: Charter, keys: GroupKeys, absences: Absences) -> "RaftMaker | BftMaker":
         if charter.byzantine:
-            return BftMaker(self.me, self.voting_key(object_id), charter, self.ambient, absences)
+            return BftMaker(self.me, keys, charter, self.ambient, absences)
         return RaftMaker(self.me, self.ambient)
 
     async def _chain(self, charter: Charter, sources: Sequence[Contact]) -> Chain:
@@ -222,11 +234,11 @@ class RaftMaker:
 class BftMaker:
     """Makes byzantine engines."""
 
-    def __init__(self, me: bytes, key: SigningKey, charter: Charter, ambient: Ambient, absences: Absences) -> None:
+    def __init__(self, me: bytes, keys: GroupKeys, charter: Charter, ambient: Ambient, absences: Absences) -> None:
         self._absences = absences
         self._configuration: Configuration
         self._me = me
-        self._key = key
+        self._keys = keys
         self._charter = charter
         self._ambient = ambient
         self._proofs = Proofs(charter)
@@ -238,7 +250,7 @@ class BftMaker:
             return member in keys and verify(keys[member], signature, statement)
 
         committee = Committee(
-            self._me, configuration, self._charter.pool, self._charter.object_id, self._key.sign, verify_member
+            self._me, configuration, self._charter.pool, self._charter.object_id, self._keys.sign, verify_member
         )
         decoded = [decode_bft_record(raw) for raw in records]
         self._configuration = configuration
@@ -249,11 +261,11 @@ class BftMaker:
         if kind is EntryKind.COMMANDS:
             return self._proofs.holds(data, self._ambient.wall())
         try:
-            new = codec.decode(data, Configuration)
-            check_follows(new, self._configuration)
+            turnover = codec.decode(data, Turnover)
+            self._charter.check_turnover(turnover, self._configuration)
         except BadMessage:
             return False
-        gone = set(self._configuration.members) - set(new.members)
+        gone = set(self._configuration.members) - set(turnover.configuration.members)
         return all(self._absences.silent_for(each) >= SUSPECT_SECONDS / 2 for each in gone)
 
     def decode(self, raw: msgspec.Raw) -> Any:
@@ -318,6 +330,8 @@ class GroupRunner(Runner):
         if type == talk.RESIGN:
             self.group.resigned(context.sender.id)
             return NOTHING
+        if type == talk.NEXT_KEY:
+            return self._next_key(context)
         if type == talk.STATE:
             return self._piece(codec.decode(body, talk.StateWanted), context)
         if type == talk.WATCH:
@@ -339,6 +353,11 @@ class GroupRunner(Runner):
 
     async def _read(self, question: talk.Read, context: Context) -> bytes:
         return codec.encode(await self.group.read(question, context.sender.public))
+
+    async def _next_key(self, context: Context) -> bytes:
+        if context.sender.id not in self.group.configuration.members or self.group.is_absent:
+            raise Forbidden(f"only members of {context.name!r} end its epoch")
+        return codec.encode(await self.group.succession.offer())
 
     async def _piece(self, wanted: talk.StateWanted, context: Context) -> bytes:
         if not self.group.succession.knows(context.sender.id):

@@ -10,7 +10,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from titan_overlay.errors import BadMessage, LinkError, RemotableError, StorageError
-from titan_overlay.identity.keys import SigningKey
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Checkpoint, Configuration, Entry, Fetch
 from titan_overlay.mutable.epochs import (
@@ -18,11 +17,16 @@ from titan_overlay.mutable.epochs import (
     Charter,
     Confirmation,
     Handover,
+    KeyOffer,
     Start,
+    Turnover,
     configuration_hash,
     covered,
+    covered_key,
+    key_of,
 )
 from titan_overlay.mutable.snapshots import Head
+from titan_overlay.mutable.voting_keys import GroupKeys
 from titan_overlay.wire import codec
 
 if TYPE_CHECKING:
@@ -37,14 +41,14 @@ class Succession:
     """See the module.
 
     Args:
-        key: with which this node votes.
+        keys: with which this node votes.
         chain: as it is on disk.
     """
 
-    def __init__(self, group: "Group", key: SigningKey, charter: Charter, chain: Chain) -> None:
+    def __init__(self, group: "Group", keys: GroupKeys, charter: Charter, chain: Chain) -> None:
         self.chain = chain
         self._group = group
-        self._key = key
+        self._keys = keys
         self._charter = charter
         self._handover: Handover | None = None
         self._mine: Confirmation | None = None
@@ -81,13 +85,40 @@ class Succession:
 
     def reason_to_retire(self, configuration: Configuration) -> str:
         """Why this node cannot vote in an epoch that names it; empty: it can, or it only learns."""
-        members = configuration.members
-        if self._group.me in members and configuration.keys[members.index(self._group.me)] != self._key.public:
+        me = self._group.me
+        if me in configuration.members and not self._keys.use(key_of(configuration, me)):
             return "its log is not the one with which it became a member, so it must not vote; it will be replaced"
         return ""
 
     def close(self) -> None:
         self._mine = None
+
+    async def offer(self) -> KeyOffer:
+        """The key with which this member will vote in the next epoch.
+
+        Raises:
+            StorageError: it cannot be kept.
+        """
+        charter, epoch = self._charter, self._group.configuration.epoch + 1
+        key = await self._keys.next()
+        return KeyOffer(self._group.me, key, self._keys.sign(covered_key(charter.pool, charter.object_id, epoch, key)))
+
+    def check_offer(self, offer: KeyOffer, member: bytes) -> None:
+        """Raises BadMessage: that is no offer of this member."""
+        if offer.member != member:
+            raise BadMessage("this is another member's key")
+        self._charter.check_offer(offer, self.current())
+
+    async def erase_old_keys(self) -> None:
+        """Those of epochs that are over."""
+        try:
+            await self._keys.erase()
+        except StorageError as why:
+            log.warning("%s: old voting keys stay on disk: %s", self._group.machine.name, why)
+
+    async def forget_keys(self) -> None:
+        """This node never votes as that member again."""
+        await self._keys.forget()
 
     # ---- the end of an epoch -------------------------------------------------------------------------------------
 
@@ -95,17 +126,18 @@ class Succession:
         """The stop sign has been executed."""
         group = self._group
         try:
-            configuration = codec.decode(entry.data, Configuration)
+            turnover = codec.decode(entry.data, Turnover)
+            self._charter.check_turnover(turnover, self.current())
         except BadMessage as why:
-            group.retire(f"the next configuration makes no sense: {why}")
+            group.resign(f"the next configuration makes no sense: {why}")
             return
-        old = self.current()
+        old, configuration = self.current(), turnover.configuration
         start = codec.encode(
             Start(group.machine.object_id, configuration, entry.index, group.machine.root(), configuration_hash(old))
         )
         self._handover = self._handover or Handover(self._charter, old)
         if group.me in old.members:
-            signature = self._key.sign(covered(self._charter.pool, start))
+            signature = self._keys.sign(covered(self._charter.pool, start))
             self._mine = Confirmation(start, group.me, signature)
             self._say(old, configuration)
             self._take(self._mine)
@@ -191,7 +223,7 @@ class Succession:
             await group.states.write(start.checkpoint)
         except StorageError as why:
             self.chain = before
-            group.retire(f"the beginning of epoch {start.configuration.epoch} cannot be written: {why}")
+            group.resign(f"the beginning of epoch {start.configuration.epoch} cannot be written: {why}")
             return
         finally:
             self._beginning = False

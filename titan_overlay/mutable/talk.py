@@ -29,12 +29,14 @@ PROMISED = "titan.group.Promised"
 """Member to member: what have I told you in this epoch? Answered with a `Promise`."""
 RESIGN = "titan.group.Resign"
 """Member to member: the sender can take no part any more; another should be in its place."""
+NEXT_KEY = "titan.group.NextKey"
+"""Member to member: with which key will you vote in the next epoch? Answered with a `KeyOffer`."""
 STATUS = "titan.group.Status"
 """How does this member see its group?"""
 WATCH = "titan.group.Watch"
 """A stream of `Change`s."""
 
-TYPES = (STEP, SUBMIT, FORWARD, READ, EPOCHS, CHAIN, CONFIRM, STATE, PROMISED, RESIGN, STATUS, WATCH)
+TYPES = (STEP, SUBMIT, FORWARD, READ, EPOCHS, CHAIN, CONFIRM, STATE, PROMISED, RESIGN, NEXT_KEY, STATUS, WATCH)
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
