@@ -15,19 +15,18 @@ from titan_overlay.errors import (
     BadMessage,
     DeadlineExceeded,
     LinkError,
-    NotFound,
     NotHere,
     Overloaded,
     Unavailable,
     WireError,
     from_wire,
 )
-from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.links.links import Links
 from titan_overlay.mutable import proofs, talk
 from titan_overlay.mutable.crowd import Crowds
+from titan_overlay.mutable.membership import Membership
 from titan_overlay.mutable.requests import OPEN, Reply, Request
 from titan_overlay.mutable.sessions import REPLIES_MAX
 from titan_overlay.pool.context import Sender
@@ -97,10 +96,9 @@ class GroupCaller:
         self._key = key
         self._pool = pool
         me = Sender(key.id, key.public)
-        self._crowds = Crowds(places, links, host, me, pool, ambient)
-        self._places = places
+        self.membership = Membership(places, links, host, me, pool)
+        self._crowds = Crowds(self.membership)
         self._links = links
-        self._host = host
         self._me = me
         self._any_holder = any_holder
         self._ambient = ambient
@@ -193,7 +191,8 @@ class GroupCaller:
             member = self._member(place, request.object_id, tried)
             hint = b""
             try:
-                answer = await self._deliver(place, member, request, type, body)
+                patience = min(request.deadline, self._loop.time() + PATIENCE_SECONDS)
+                answer = await self.membership.ask(place, member, request, type, body, patience)
                 self._leaders[request.object_id] = member
                 return parse(answer)
             except NotHere as why:
@@ -216,7 +215,7 @@ class GroupCaller:
                 await asyncio.sleep(min(max(0.0, left), pause * (0.5 + self._ambient.random.random())))
                 pause = min(pause * 2, longest)
             if in_vain % LOOK_AGAIN == 0:
-                place = await self._look_again(place, request)
+                place = await self.membership.look_again(place, request)
 
     def _member(self, place: Place, object_id: ObjectId, tried: set[NodeId]) -> NodeId:
         """Whom to ask next: who led last, as far as is known, else any that was not asked in this round."""
@@ -229,35 +228,6 @@ class GroupCaller:
         if not left:
             raise Unavailable(f"no member of {place.descriptor.value.name!r} is known")
         return left[int(self._ambient.random.random() * len(left))]
-
-    async def _deliver(self, place: Place, member: NodeId, request: Message, type: str, body: bytes) -> bytes:
-        deadline = min(request.deadline, self._loop.time() + PATIENCE_SECONDS)
-        if self._host.get(request.object_id) is not None and member == self._host.holder:
-            answer = await self._host.deliver(
-                self._me, request.object_id, type, body, deadline=deadline, chain=request.chain
-            )
-            assert isinstance(answer, bytes), "a stream was not asked for"
-            return answer
-        return await self._links.request(
-            self._contact(place, member), request.object_id, type, body, deadline=deadline, chain=request.chain
-        )
-
-    def _contact(self, place: Place, member: NodeId) -> Contact:
-        for each in place.holders:
-            if each.signer == member:
-                return place.contact(each)
-        peer = self._links.peer_of(member)
-        if peer is None:
-            raise NotHere(f"where the member {member.hex()[:12]} can be reached is not known yet")
-        return Contact(peer.id, peer.ip, peer.port)
-
-    async def _look_again(self, place: Place, request: Message) -> Place:
-        """The members as the directory knows them now; the place as it was where nobody knows better."""
-        name = place.descriptor.value.name
-        try:
-            return await self._places.find(request.object_id, name=name, deadline=request.deadline, fresh=True)
-        except (NotFound, Unavailable, LinkError, DeadlineExceeded):
-            return place
 
     async def stream(self, place: Place, request: Message) -> AsyncIterator[bytes]:
         """Encoded `Change`s as the `Watch` in the message asks, each once, in order, whichever members fail.
@@ -273,8 +243,9 @@ class GroupCaller:
             member = self._member(place, request.object_id, tried)
             body = codec.encode(talk.Watch(start))
             try:
+                contact = self.membership.contact(place, member)
                 async for raw in self._links.stream(
-                    self._contact(place, member), request.object_id, talk.WATCH, body, deadline=request.deadline
+                    contact, request.object_id, talk.WATCH, body, deadline=request.deadline
                 ):
                     start = codec.decode(raw, talk.Numbered).number + 1
                     tried.clear()
@@ -285,7 +256,7 @@ class GroupCaller:
             if len(tried) >= len(place.holders):
                 tried.clear()
                 await asyncio.sleep(PAUSE_SECONDS[1])
-                place = await self._look_again(place, request)
+                place = await self.membership.look_again(place, request)
 
 
 def _reply(raw: bytes) -> Reply:

@@ -1,21 +1,16 @@
 """Asking a byzantine group: all members are told, and a reply is believed once more of them give it than can lie."""
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 
-from titan_overlay.ambient import Ambient
 from titan_overlay.errors import DeadlineExceeded, LinkError, RemotableError, Unavailable
-from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import NodeId, PoolId
-from titan_overlay.links.links import Links
+from titan_overlay.identity.ids import NodeId
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Configuration
-from titan_overlay.mutable.epochs import Chain, Charter
+from titan_overlay.mutable.membership import Membership
 from titan_overlay.mutable.requests import Reply
-from titan_overlay.pool.context import Sender
 from titan_overlay.pool.finding.any_holder import Request as Message
-from titan_overlay.pool.finding.places import Place, Places
-from titan_overlay.pool.hosting.host import Host
+from titan_overlay.pool.finding.places import Place
 from titan_overlay.wire import codec
 
 CHAIN_SECONDS = 2.0
@@ -30,15 +25,9 @@ NOTHING = codec.encode(None)
 class Crowds:
     """See the module."""
 
-    def __init__(self, places: Places, links: Links, host: Host, me: Sender, pool: PoolId, ambient: Ambient) -> None:
-        self._places = places
-        self._links = links
-        self._host = host
-        self._me = me
-        self._pool = pool
-        self._ambient = ambient
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
         self._loop = asyncio.get_running_loop()
-        self._members: OrderedDict[bytes, Configuration] = OrderedDict()
 
     async def ask(self, place: Place, message: Message, signed: bytes) -> Reply:
         """The reply to a signed request.
@@ -50,7 +39,7 @@ class Crowds:
         patience = PATIENCE_SECONDS[0]
         votes: dict[NodeId, Reply] = {}
         refusals: dict[NodeId, RemotableError] = {}
-        configuration = await self._configuration(place, message)
+        configuration = await self._membership.current(place, message)
         while True:
             needed = (len(configuration.members) - 1) // 3 + 1
             left = [NodeId(each) for each in configuration.members if each not in votes]
@@ -76,8 +65,8 @@ class Crowds:
                 )
             await asyncio.sleep(pause)
             pause, patience = min(2 * pause, longest), min(2 * patience, PATIENCE_SECONDS[1])
-            place = await self._look_again(place, message)
-            configuration = await self._configuration(place, message, fresh=True)
+            place = await self._membership.look_again(place, message)
+            configuration = await self._membership.current(place, message, fresh=True)
 
     async def _majority(
         self, tasks: "list[asyncio.Task[None]]", votes: dict[NodeId, Reply], needed: int, members: Configuration
@@ -104,68 +93,9 @@ class Crowds:
         refusals: dict[NodeId, RemotableError],
     ) -> None:
         try:
-            if member == self._host.holder and self._host.get(message.object_id) is not None:
-                answer = await self._host.deliver(
-                    self._me, message.object_id, talk.SUBMIT, signed, deadline=deadline, chain=message.chain
-                )
-                assert isinstance(answer, bytes), "a stream was not asked for"
-            else:
-                contact = self._contact(place, member)
-                if contact is None:
-                    return
-                answer = await self._links.request(
-                    contact, message.object_id, talk.SUBMIT, signed, deadline=deadline, chain=message.chain
-                )
+            answer = await self._membership.ask(place, member, message, talk.SUBMIT, signed, deadline)
             votes[member] = codec.decode(answer, Reply)
         except (LinkError, DeadlineExceeded):
             return
         except RemotableError as why:
             refusals[member] = why
-
-    def _contact(self, place: Place, member: NodeId) -> Contact | None:
-        for each in place.holders:
-            if each.signer == member:
-                return place.contact(each)
-        peer = self._links.peer_of(member)
-        return None if peer is None else Contact(peer.id, peer.ip, peer.port)
-
-    async def _configuration(self, place: Place, message: Message, *, fresh: bool = False) -> Configuration:
-        """Who the members are, proven from the descriptor on; never an earlier epoch than one seen before."""
-        known = self._members.get(place.descriptor.value.genesis)
-        if known is not None and not fresh:
-            return known
-        value = place.descriptor.value
-        charter = Charter(message.object_id, self._pool, value.genesis, byzantine=True)
-        deadline = min(message.deadline, self._loop.time() + CHAIN_SECONDS)
-
-        async def show(contact: Contact) -> Configuration | None:
-            try:
-                body = await self._links.request(
-                    contact, message.object_id, talk.EPOCHS, NOTHING, deadline=deadline, chain=message.chain
-                )
-                return charter.current(codec.decode(body, Chain))
-            except (LinkError, RemotableError):
-                return None
-
-        contacts = [place.contact(each) for each in place.holders if each.signer != self._host.holder]
-        shown = [each for each in await asyncio.gather(*map(show, contacts)) if each is not None]
-        here = self._host.get(message.object_id)
-        if here is not None:
-            answer = await self._host.deliver(self._me, message.object_id, talk.EPOCHS, NOTHING, deadline=deadline)
-            assert isinstance(answer, bytes), "a stream was not asked for"
-            shown.append(charter.current(codec.decode(answer, Chain)))
-        latest = max(shown + ([known] if known is not None else []), key=lambda each: each.epoch, default=None)
-        if latest is None:
-            raise Unavailable(f"nobody shows who the members of {value.name!r} are")
-        self._members[value.genesis] = latest
-        self._members.move_to_end(value.genesis)
-        while len(self._members) > KNOWN_MAX:
-            self._members.popitem(last=False)
-        return latest
-
-    async def _look_again(self, place: Place, message: Message) -> Place:
-        name = place.descriptor.value.name
-        try:
-            return await self._places.find(message.object_id, name=name, deadline=message.deadline, fresh=True)
-        except (RemotableError, LinkError):
-            return place

@@ -1,0 +1,114 @@
+"""Who the members of a group are, and the way to each: what all who ask a group have in common."""
+
+import asyncio
+from collections import OrderedDict
+
+from titan_overlay.errors import LinkError, NotHere, RemotableError, Unavailable
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
+from titan_overlay.links.links import Links
+from titan_overlay.mutable import talk
+from titan_overlay.mutable.engine import Configuration
+from titan_overlay.mutable.epochs import Chain, Charter
+from titan_overlay.pool.context import Sender
+from titan_overlay.pool.finding.any_holder import Request as Message
+from titan_overlay.pool.finding.places import Place, Places
+from titan_overlay.pool.hosting.host import Host
+from titan_overlay.wire import codec
+
+CHAIN_SECONDS = 2.0
+KNOWN_MAX = 1024
+NOTHING = codec.encode(None)
+
+
+class Membership:
+    """See the module."""
+
+    def __init__(self, places: Places, links: Links, host: Host, me: Sender, pool: PoolId) -> None:
+        self._places = places
+        self._links = links
+        self._host = host
+        self._me = me
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._known: OrderedDict[bytes, Configuration] = OrderedDict()
+        """The latest of each group, by its genesis."""
+
+    # ---- the way to a member -----------------------------------------------------------------------------------
+
+    async def ask(
+        self, place: Place, member: NodeId, request: Message, type: str, body: bytes, deadline: float
+    ) -> bytes:
+        """A member's answer to something that is asked of the object of `request`.
+
+        Raises:
+            LinkError, DeadlineExceeded: there is none. NotHere: nobody knows where it is.
+            RemotableError: what it answered.
+        """
+        if member == self._host.holder and self._host.get(request.object_id) is not None:
+            answer = await self._host.deliver(
+                self._me, request.object_id, type, body, deadline=deadline, chain=request.chain
+            )
+            assert isinstance(answer, bytes), "a stream was not asked for"
+            return answer
+        return await self._links.request(
+            self.contact(place, member), request.object_id, type, body, deadline=deadline, chain=request.chain
+        )
+
+    def contact(self, place: Place, member: NodeId) -> Contact:
+        """Where a member can be reached. NotHere: that is not known."""
+        for each in place.holders:
+            if each.signer == member:
+                return place.contact(each)
+        peer = self._links.peer_of(member)
+        if peer is None:
+            raise NotHere(f"where the member {member.hex()[:12]} can be reached is not known yet")
+        return Contact(peer.id, peer.ip, peer.port)
+
+    async def look_again(self, place: Place, request: Message) -> Place:
+        """The holders as the directory knows them now; the place as it was where nobody knows better."""
+        name = place.descriptor.value.name
+        try:
+            return await self._places.find(request.object_id, name=name, deadline=request.deadline, fresh=True)
+        except (RemotableError, LinkError):
+            return place
+
+    # ---- who they are ------------------------------------------------------------------------------------------
+
+    def charter(self, place: Place, object_id: ObjectId) -> Charter:
+        """What the members are checked against."""
+        value = place.descriptor.value
+        return Charter(object_id, self._pool, value.genesis, byzantine=value.policy.byzantine)
+
+    async def current(self, place: Place, request: Message, *, fresh: bool = False) -> Configuration:
+        """Who the members are, proven from the descriptor on; never an earlier epoch than one seen before.
+
+        Raises:
+            Unavailable: nobody shows it.
+        """
+        genesis = place.descriptor.value.genesis
+        known = self._known.get(genesis)
+        if known is not None and not fresh:
+            return known
+        charter = self.charter(place, request.object_id)
+        deadline = min(request.deadline, self._loop.time() + CHAIN_SECONDS)
+
+        async def show(member: NodeId) -> Configuration | None:
+            try:
+                body = await self.ask(place, member, request, talk.EPOCHS, NOTHING, deadline)
+                return charter.current(codec.decode(body, Chain))
+            except (LinkError, RemotableError):
+                return None
+
+        holders = {each.signer for each in place.holders} | {NodeId(each) for each in (known.members if known else ())}
+        if self._host.get(request.object_id) is not None:
+            holders.add(NodeId(self._host.holder))
+        shown = [each for each in await asyncio.gather(*map(show, sorted(holders))) if each is not None]
+        latest = max(shown + ([known] if known is not None else []), key=lambda each: each.epoch, default=None)
+        if latest is None:
+            raise Unavailable(f"nobody shows who the members of {place.descriptor.value.name!r} are")
+        self._known[genesis] = latest
+        self._known.move_to_end(genesis)
+        while len(self._known) > KNOWN_MAX:
+            self._known.popitem(last=False)
+        return latest
