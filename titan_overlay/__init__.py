@@ -30,6 +30,7 @@ from titan_overlay.errors import (
 )
 from titan_overlay.identity.statements import Policy
 from titan_overlay.mutable.declare import mutable, readonly
+from titan_overlay.mutable.health import GroupHealth, MemberHealth
 from titan_overlay.mutable.talk import Change
 from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.hosting.object import idempotent, service
@@ -61,10 +62,12 @@ __all__ = [
     "Description",
     "Forbidden",
     "Gone",
+    "GroupHealth",
     "Holding",
     "Holdings",
     "Info",
     "Located",
+    "MemberHealth",
     "Message",
     "MessageSchema",
     "Misdeed",

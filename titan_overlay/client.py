@@ -30,6 +30,7 @@ from titan_overlay.identity.ids import ObjectId, fingerprint
 from titan_overlay.identity.statements import Policy
 from titan_overlay.member import Member
 from titan_overlay.mutable import talk
+from titan_overlay.mutable.health import GroupHealth
 from titan_overlay.mutable.talk import Change
 from titan_overlay.overlay.density import Crowd, crowd
 from titan_overlay.patience import DEFAULT_TIMEOUT, find, within
@@ -431,6 +432,18 @@ class Pool:
             size=value.content.size if value.content else 0,
             holders=len(place.holders),
         )
+
+    async def group(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> GroupHealth:
+        """How the members of a mutable object are: who leads, what each has, whether a quorum takes part.
+
+        Raises:
+            BadMessage: it has no members. Unavailable: nobody shows who they are.
+        """
+        place = await find(self._router, name, timeout)
+        if place.descriptor.value.kind != "mutable":
+            raise BadMessage(f"{name!r} is a {place.descriptor.value.kind}: only mutable objects have members")
+        deadline = asyncio.get_running_loop().time() + timeout
+        return await self._member.groups_caller.health(place, self._router.object_id(name), deadline)
 
     async def delete(self, name: str, token: str = "", *, timeout: float = DEFAULT_TIMEOUT) -> Outcome:
         """Deletes an object: with the token of its version, or with no token by the key that published it.

@@ -287,6 +287,7 @@ class SyncPool:
     move = _blocking(Pool.move)
     locate = _blocking(Pool.locate)
     describe = _blocking(Pool.describe)
+    group = _blocking(Pool.group)
     multicast = _blocking(Pool.multicast)
     census = _blocking(Pool.census)
     nearest = _blocking(Pool.nearest)

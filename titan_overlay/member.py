@@ -7,7 +7,8 @@ replicas takes; `Pool` (client.py) is what programs see of either.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
@@ -24,13 +25,16 @@ from titan_overlay.links.links import Limits, Links, Peer
 from titan_overlay.links.shared import Reply
 from titan_overlay.overlay.asking import ask_record
 from titan_overlay.overlay.overlay import Overlay
-from titan_overlay.pool.finding.router import Caller, Router
+from titan_overlay.pool.finding.router import Router
 from titan_overlay.pool.hosting import host
 from titan_overlay.pool.hosting.host import Host, Sender
 from titan_overlay.pool.keeping.recruiter import Recruiter
 from titan_overlay.pool.orders import Misdeed, Seen
 from titan_overlay.rules import Gossip
 from titan_overlay.wire.messages import Send
+
+if TYPE_CHECKING:
+    from titan_overlay.mutable.caller import GroupCaller
 
 log = logging.getLogger("titan")
 
@@ -153,23 +157,25 @@ class Member:
             self.me,
             self.ambient,
             self.conduct,
-            {"mutable": self._group_caller},
+            {"mutable": lambda: self.groups_caller},
             places_max=self.config.holder_cache_entries,
         )
         self.recruiter = Recruiter(self.overlay, self.links, self.ambient, self.conduct)
         self.gossip = Gossip(self.overlay, self.links, self.rights, self.ambient, self.spawn)
         self.spawn(self._keep_to_the_rules(), "comparing the rules of the pool")
 
-    def _group_caller(self, router: Router) -> Caller:
-        from titan_overlay.mutable.caller import GroupCaller  # memory of the many nodes that never call one
+    @cached_property
+    def groups_caller(self) -> "GroupCaller":
+        """What calls mutable objects. Most nodes never do, and need not load it."""
+        from titan_overlay.mutable.caller import GroupCaller
 
         return GroupCaller(
-            router.places,
+            self.router.places,
             self.links,
             self.host,
             self.user,
             self.overlay.pool,
-            router.any_holder,
+            self.router.any_holder,
             self.ambient,
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import titan_overlay as titan
+from tests.net.commands import titan_json
 from tests.net.nodes import Nodes
 from tests.sim.bank import Deposit, Withdraw
 
@@ -20,6 +21,10 @@ async def test_members_that_are_killed_one_after_the_other_lose_nothing(tmp_path
                 if turn in (10, 20):
                     nodes.restart(nodes.ids[1])
                 assert await pool.send("bank/main", Deposit("rent", 1), timeout=20) == 1000 + turn
+            there = ("--bootstrap", nodes.line, "--data", "node0")
+            described = await asyncio.to_thread(titan_json, "describe", "bank/main", *there, home=tmp_path)
+            assert described["group"]["quorum"] == 2
+            assert {each["node"] for each in described["group"]["members"]} == set(nodes.ids)
             for node in nodes.ids[1:]:
                 nodes.kill(node)
             with pytest.raises((titan.Unavailable, titan.DeadlineExceeded)):

@@ -88,6 +88,32 @@ async def test_all_members_lose_power_and_come_back() -> None:
         assert await pool.read("bank/main", "rent") == 950
 
 
+async def test_a_group_says_how_its_members_are() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        for _ in range(4):
+            await pool.send("bank/main", Withdraw("rent", 10))
+        await sim.settle(seconds=2)
+        health = await pool.group("bank/main")
+        leader = leader_of(sim, "bank/main")
+        assert (health.health, health.epoch, health.quorum, health.present) == ("well", 1, 2, 3)
+        assert health.leader == leader.key.id.hex()
+        assert {each.node for each in health.members} == {node.key.id.hex() for node in sim.holders("bank/main")}
+        assert {(each.executed, each.lag) for each in health.members} == {(health.committed, 0)}
+        dead, other = (node for node in sim.holders("bank/main") if node is not leader)
+        sim.kill(dead)
+        health = await pool.group("bank/main")
+        assert health.health == "degraded"
+        assert [each.node for each in health.members if each.role == "silent"] == [dead.key.id.hex()]
+        sim.kill(other)
+        await sim.settle(seconds=5)
+        health = await pool.group("bank/main")
+        assert (health.health, health.present) == ("unavailable", 1)
+        with pytest.raises(titan.BadMessage, match="only mutable objects"):
+            await pool.group(await pool.put(b"data"))
+
+
 async def test_what_is_sent_later_arrives_exactly_once() -> None:
     async with SimulatedPool(10) as sim:
         pool = await sim.client()

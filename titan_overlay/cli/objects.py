@@ -8,11 +8,13 @@ import typer
 from titan_overlay.cli import output
 from titan_overlay.cli.conduct import conduct, seen_of
 from titan_overlay.cli.face import Face, command
+from titan_overlay.cli.groups import health_of, shown
 from titan_overlay.cli.nodes import node_name
 
 if TYPE_CHECKING:
     from titan_overlay.client import Located, Pool, Receipt
     from titan_overlay.identity.statements import Policy
+    from titan_overlay.mutable.health import GroupHealth
     from titan_overlay.pool.orders import Holding, NodeInfo
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the object.")]
@@ -162,7 +164,9 @@ def _standing(holder: "Located") -> str:
 async def describe(
     face: Face, name: NameArgument, timeout: Annotated[float, typer.Option(min=0.01, help="Seconds.")] = 10.0
 ) -> None:
-    """Show what an object is, and which messages it takes; of a node also how it has behaved towards yours."""
+    """Show what an object is, and which messages it takes; of a mutable one how its members are, of a node also how it
+    has behaved towards yours.
+    """
     from titan_overlay.client import Description
     from titan_overlay.errors import RemotableError
     from titan_overlay.pool.questions import Schema
@@ -182,11 +186,20 @@ async def describe(
         except RemotableError as why:
             schema = {}
             face.note(f"no holder says which messages it takes: {why}")
+        health = None
+        if isinstance(described, Description) and described.kind == "mutable":
+            health = await health_of(pool, name, timeout)
     import msgspec
 
     value = {**msgspec.to_builtins(described), "messages": msgspec.to_builtins(schema)}
     if isinstance(described, Description):
         value["policy"] = msgspec.structs.asdict(described.policy)
+    if isinstance(health, str):
+        face.note(f"its members are not known: {health}")
+    elif health is not None:
+        value["group"] = msgspec.to_builtins(health)
+        face.show(value, lambda: _described(value, health))
+        return
     if seen is None:
         face.show(value, lambda: _described(value))
     else:
@@ -315,18 +328,19 @@ def _short(owner: str, me: str) -> str:
     return "you" if owner == me else owner[:12]
 
 
-def _described(value: dict[str, Any]) -> Any:
+def _described(value: dict[str, Any], health: "GroupHealth | None" = None) -> Any:
     from rich.console import Group
 
-    left_out = ("messages",) if value.get("kind") == "data" else ("messages", "size")
+    left_out = ("messages",) if value.get("kind") == "data" else ("messages", "size", "group")
     facts = [(key, _fact(item)) for key, item in value.items() if key not in left_out and item not in ("", {}, [])]
     messages = [
         (kind, each.get("text") or "", "stream" if each.get("stream") else "", _fields(each.get("message", {})))
         for kind, each in sorted(value["messages"].items())
     ]
+    members = ["", *shown(health)] if health is not None else []
     if not messages:
-        return output.pairs(facts)
-    return Group(output.pairs(facts), "", output.table(("message", "what for", "", "fields"), messages))
+        return Group(output.pairs(facts), *members)
+    return Group(output.pairs(facts), *members, "", output.table(("message", "what for", "", "fields"), messages))
 
 
 def _fact(item: Any) -> str:

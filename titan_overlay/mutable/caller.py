@@ -17,6 +17,7 @@ from titan_overlay.errors import (
     LinkError,
     NotHere,
     Overloaded,
+    RemotableError,
     Unavailable,
     WireError,
     from_wire,
@@ -26,7 +27,8 @@ from titan_overlay.identity.keys import SigningKey
 from titan_overlay.links.links import Links
 from titan_overlay.mutable import proofs, talk
 from titan_overlay.mutable.crowd import Crowds
-from titan_overlay.mutable.membership import Membership
+from titan_overlay.mutable.health import GroupHealth, judge
+from titan_overlay.mutable.membership import NOTHING, Membership
 from titan_overlay.mutable.requests import OPEN, Reply, Request
 from titan_overlay.mutable.sessions import REPLIES_MAX
 from titan_overlay.pool.context import Sender
@@ -216,6 +218,29 @@ class GroupCaller:
                 pause = min(pause * 2, longest)
             if in_vain % LOOK_AGAIN == 0:
                 place = await self.membership.look_again(place, request)
+
+    async def health(self, place: Place, object_id: ObjectId, deadline: float) -> GroupHealth:
+        """What the members say of themselves and of each other.
+
+        Raises:
+            Unavailable: nobody shows who the members are.
+        """
+        request = Message(object_id, talk.STATUS, NOTHING, deadline, ())
+        configuration = await self.membership.current(place, request, fresh=True)
+        statuses: list[talk.MemberStatus] = []
+        silent: dict[str, str] = {}
+
+        async def ask(member: bytes) -> None:
+            until = min(deadline, self._loop.time() + PATIENCE_SECONDS)
+            try:
+                answer = await self.membership.ask(place, NodeId(member), request, talk.STATUS, NOTHING, until)
+                statuses.append(codec.decode(answer, talk.MemberStatus))
+            except (LinkError, RemotableError) as why:
+                silent[member.hex()] = str(why)
+
+        await asyncio.gather(*map(ask, configuration.members))
+        quorum = self.membership.charter(place, object_id).quorum(configuration)
+        return judge(configuration, quorum, statuses, silent)
 
     def _member(self, place: Place, object_id: ObjectId, tried: set[NodeId]) -> NodeId:
         """Whom to ask next: who led last, as far as is known, else any that was not asked in this round."""

@@ -587,11 +587,6 @@ class Group:
     def status(self) -> talk.MemberStatus:
         """How this member sees its group."""
         status = self.engine.status()
-        behind = {
-            peer.hex(): max(0, status.last - each.acknowledged_index)
-            for peer, each in status.peers.items()
-            if status.leader == self.me
-        }
         return talk.MemberStatus(
             member=self.me.hex(),
             role=status.role,
@@ -605,6 +600,5 @@ class Group:
             committed=status.committed,
             executed=self.machine.height,
             snapshot=self.states.checkpoint.index,
-            lag=behind,
-            trouble=self.trouble,
+            trouble=self.trouble or ("" if not self._asks else "it asks the others what it has promised"),
         )

@@ -130,7 +130,5 @@ class MemberStatus(msgspec.Struct, frozen=True):
     executed: int
     snapshot: int
     """Height of its last snapshot."""
-    lag: dict[str, int]
-    """The leader's: how many heights each other member is behind."""
     trouble: str = ""
     """Why this member takes no part any more, or empty."""

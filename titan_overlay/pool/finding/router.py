@@ -53,7 +53,7 @@ class Router:
         me: Sender,
         ambient: Ambient,
         conduct: Conduct,
-        others: Mapping[str, Callable[["Router"], Caller]],
+        others: Mapping[str, Callable[[], Caller]],
         *,
         places_max: int = PLACES_MAX,
     ) -> None:
@@ -148,7 +148,7 @@ class Router:
         descriptor = place.descriptor.value
         if descriptor.kind in self._others:
             if descriptor.kind not in self._made:
-                self._made[descriptor.kind] = self._others[descriptor.kind](self)
+                self._made[descriptor.kind] = self._others[descriptor.kind]()
             return self._made[descriptor.kind]
         _refuse_order(request, descriptor.name, f"a {descriptor.kind}")
         return self.votes if descriptor.kind == "service" and descriptor.policy.votes > 1 else self.any_holder
