@@ -29,7 +29,7 @@ from titan_overlay.errors import (
     error,
 )
 from titan_overlay.identity.statements import Policy
-from titan_overlay.mutable.declare import mutable, readonly
+from titan_overlay.mutable.declare import batch, mutable, readonly
 from titan_overlay.mutable.health import GroupHealth, MemberHealth
 from titan_overlay.mutable.talk import Change
 from titan_overlay.pool.context import Context, Sender
@@ -95,6 +95,7 @@ __all__ = [
     "Unavailable",
     "__version__",
     "asend",
+    "batch",
     "connect",
     "connect_sync",
     "error",

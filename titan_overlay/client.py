@@ -23,6 +23,8 @@ from titan_overlay.errors import (
     NotHere,
     RemotableError,
     TitanError,
+    WireError,
+    from_wire,
 )
 from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact, format_address
@@ -31,6 +33,7 @@ from titan_overlay.identity.statements import Policy
 from titan_overlay.member import Member
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.health import GroupHealth
+from titan_overlay.mutable.requests import BATCH, PARTS_MAX, Part, Reply
 from titan_overlay.mutable.talk import Change
 from titan_overlay.overlay.density import Crowd, crowd
 from titan_overlay.patience import DEFAULT_TIMEOUT, find, within
@@ -140,6 +143,32 @@ class Pool:
         type_name, body = encode_message(message)
         deadline = asyncio.get_running_loop().time() + timeout
         return decode_reply(message, await self._router.call(name, type_name, body, deadline=deadline, once=once))
+
+    async def send_batch(
+        self, name: str, messages: Sequence[Any], *, timeout: float = DEFAULT_TIMEOUT, once: str = ""
+    ) -> list[Any]:
+        """Sends many messages to a mutable object as one: they have one place in the order, and nothing comes between.
+
+        Args:
+            messages: 4096 at most.
+            once: as in `send`, for all of them together.
+
+        Returns:
+            The reply of each message, in their order; in place of one that failed, its error.
+
+        Raises:
+            BadMessage: the object is not mutable, or there are too many; and as `send`.
+        """
+        if len(messages) > PARTS_MAX:
+            raise BadMessage(f"a batch has {PARTS_MAX} messages at most, not {len(messages)}")
+        body = codec.encode([Part(*encode_message(each)) for each in messages])
+        deadline = asyncio.get_running_loop().time() + timeout
+        raw = await self._router.call(name, BATCH, body, deadline=deadline, once=once)
+        replies = codec.decode(raw, list[Reply])
+        return [
+            from_wire(codec.decode(reply.body, WireError)) if reply.failed else decode_reply(message, reply.body)
+            for message, reply in zip(messages, replies, strict=True)
+        ]
 
     @overload
     async def read(self, name: str, message: Message[R], *, stale_ok: bool = ..., timeout: float = ...) -> R: ...

@@ -236,6 +236,12 @@ class SyncPool:
         """As `Pool.send`."""
         return self._run(self._pool.send(name, message, timeout=timeout, once=once))
 
+    def send_batch(
+        self, name: str, messages: Sequence[Any], *, timeout: float = DEFAULT_TIMEOUT, once: str = ""
+    ) -> list[Any]:
+        """As `Pool.send_batch`."""
+        return self._run(self._pool.send_batch(name, messages, timeout=timeout, once=once))
+
     @overload
     def read(self, name: str, message: Message[R], *, stale_ok: bool = ..., timeout: float = ...) -> R: ...
     @overload

@@ -1,6 +1,8 @@
 """Mutable objects in a whole pool: strict consistency from anywhere, whoever dies."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import pytest
 
@@ -43,6 +45,31 @@ async def test_a_message_is_executed_once_and_read_from_anywhere() -> None:
         for node in sim.nodes:
             assert await sim.pool(node).send("bank/main", "rent") == 600
             assert await sim.pool(node).read("bank/main", "rent") == 600
+
+
+async def test_a_batch_of_messages_is_one_place_in_the_order() -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        messages = [Withdraw("rent", 300), Withdraw("rent", 3000), "rent", Deposit("food", 5)]
+        left, failed, seen, food = await pool.send_batch("bank/main", messages, once="monday")
+        assert (left, seen, food) == (700, 700, 5)
+        assert isinstance(failed, titan.RemoteError) and "no money" in str(failed)
+        again = await pool.send_batch("bank/main", messages, once="monday")
+        assert [again[0], again[3]] == [700, 5]
+        changes = [change async for change in islice(pool.watch("bank/main", start=1), 3)]
+        assert len({change.height for change in changes}) == 1
+        with pytest.raises(titan.BadMessage, match="4096"):
+            await pool.send_batch("bank/main", ["rent"] * 5000)
+
+
+async def islice(items: AsyncGenerator[titan.Change, None], count: int) -> AsyncGenerator[titan.Change, None]:
+    async with aclosing(items):
+        async for item in items:
+            yield item
+            count -= 1
+            if not count:
+                return
 
 
 async def test_a_handler_that_raises_is_an_error_and_changes_nothing() -> None:

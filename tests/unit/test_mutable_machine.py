@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 import titan_overlay as titan
 from titan_overlay.errors import WireError
 from titan_overlay.mutable import sessions
-from titan_overlay.mutable.declare import mutable, mutable_type, readonly
+from titan_overlay.mutable.declare import batch, mutable, mutable_type, readonly
 from titan_overlay.mutable.engine import Entry, EntryKind
 from titan_overlay.mutable.machine import Executed, Machine
-from titan_overlay.mutable.requests import DELIVERED, OPEN, Batch, Reply, Request
+from titan_overlay.mutable.requests import BATCH, DELIVERED, OPEN, PARTS_MAX, Batch, Part, Reply, Request
 from titan_overlay.pool.message import encode_message
 from titan_overlay.wire import codec
 
@@ -291,6 +291,133 @@ def test_a_state_that_is_none_is_refused() -> None:
     for chunks in ([], [b""], [b"\xc1"], [codec.encode([1, 2])]):
         with pytest.raises(titan.BadMessage):
             machine().restore(chunks)
+
+
+# ---- batches -------------------------------------------------------------------------------------------------
+
+
+def many(order: Order, *messages: Any) -> Request:
+    order.sequence += 1
+    body = codec.encode([Part(*encode_message(each)) for each in messages])
+    return Request(ALICE, order.session, order.sequence, 0, "", BATCH, body)
+
+
+def parts(reply: Reply) -> list[Reply]:
+    assert not reply.failed, codec.decode(reply.body, WireError)
+    return codec.decode(reply.body, list[Reply])
+
+
+def test_a_batch_has_one_place_and_what_fails_in_it_fails_alone() -> None:
+    bank, order = machine(), Order()
+    order.open(bank)
+    request = many(order, Withdraw("rent", 300), Withdraw("rent", 5000), Withdraw("rent", 200))
+    done = bank.execute(order.entry(request))
+    first, second, third = parts(done.replies[0])
+    assert (value(first), failure(second).text, value(third)) == (700, "no money", 500)
+    assert [change.number for change in done.changes] == [1, 2]
+    again = bank.execute(order.entry(request))
+    assert (again.replies, again.changes) == (done.replies, [])
+
+
+def test_each_message_of_a_batch_draws_anew() -> None:
+    bank, order = machine(), Order()
+    order.open(bank)
+    drawn = value(parts(bank.execute(order.entry(many(order, 2, 2))).replies[0])[1])
+    assert len(set(drawn)) == 4
+
+
+def test_a_batch_that_is_none_or_has_too_many_messages_is_refused() -> None:
+    bank, order = machine(), Order()
+    order.open(bank)
+    nonsense = Request(ALICE, order.session, 1, 0, "", BATCH, b"\xc1")
+    order.sequence = 1
+    done = bank.execute(order.entry(nonsense, many(order, *["rent"] * (PARTS_MAX + 1)), many(order)))
+    assert [failure(each).code for each in done.replies[:2]] == ["bad-message"] * 2
+    assert parts(done.replies[2]) == []
+
+
+class Put(titan.Message[int], frozen=True, namespace="shelf"):
+    key: str
+
+
+class Take(titan.Message[bool], frozen=True, namespace="shelf"):
+    key: str
+
+
+@mutable
+class Shelf:
+    keys: list[str] = []
+    calls: list[int] = []
+
+    @batch
+    def work(self, messages: list[Put | Take], ctx: titan.Context) -> list[Any]:
+        self.calls.append(len(messages))
+        replies: list[Any] = []
+        for each in messages:
+            if isinstance(each, Put):
+                self.keys.append(each.key)
+                replies.append(len(self.keys))
+            elif each.key in self.keys:
+                self.keys.remove(each.key)
+                replies.append(True)
+            else:
+                replies.append(titan.NotFound(f"no {each.key}"))
+        if "rotten" in self.keys:
+            raise ValueError("rotten")
+        return replies
+
+    def count(self, n: int) -> int:
+        return n + len(self.keys)
+
+
+def test_a_batch_handler_is_called_with_all_neighbours_of_its_types() -> None:
+    shelf, order = machine(Shelf), Order()
+    order.open(shelf)
+    done = shelf.execute(
+        order.entry(many(order, Put("a"), Put("b"), Take("a"), 10, Take("c")), order.request(Put("d")))
+    )
+    *good, bad = parts(done.replies[0])
+    assert [value(each) for each in good] == [1, 2, True, 11]
+    assert (failure(bad).code, failure(bad).text) == ("not-found", "no c")
+    assert value(done.replies[1]) == 2
+    assert shelf.instance.calls == [3, 1, 1]
+    assert [change.type for change in done.changes] == ["shelf.Put", "shelf.Put", "shelf.Take", "int", "shelf.Put"]
+
+
+def test_a_batch_handler_that_raises_has_changed_nothing_for_any_of_them() -> None:
+    shelf, order = machine(Shelf), Order()
+    order.open(shelf)
+    shelf.execute(order.entry(many(order, Put("a"), Put("b"))))
+    done = shelf.execute(order.entry(many(order, Put("c"), Put("rotten"), Put("d"))))
+    assert [failure(each).text for each in parts(done.replies[0])] == ["rotten"] * 3
+    assert (shelf.instance.keys, shelf.instance.calls, done.changes) == (["a", "b"], [2], [])
+
+
+def test_a_batch_handler_that_gives_too_few_replies_has_failed() -> None:
+    @mutable
+    class Lazy:
+        count: int = 0
+
+        @batch
+        def add(self, numbers: list[int]) -> list[int]:
+            self.count += sum(numbers)
+            return []
+
+    lazy, order = machine(Lazy), Order()
+    order.open(lazy)
+    (reply,) = lazy.execute(order.entry(order.request(5))).replies
+    assert "1 messages" in failure(reply).text
+    assert lazy.instance.count == 0
+
+
+def test_a_batch_handler_takes_a_list_of_messages() -> None:
+    with pytest.raises(TypeError, match=r"list\[Message\]"):
+
+        @mutable
+        class _Wrong:
+            @batch
+            def add(self, number: int) -> int:
+                return number
 
 
 # ---- declaring -----------------------------------------------------------------------------------------------

@@ -7,20 +7,23 @@ import msgspec
 
 from titan_overlay.ambient import Random
 from titan_overlay.errors import BadMessage, Overloaded
-from titan_overlay.mutable.requests import Request
+from titan_overlay.mutable.requests import Part
 from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.message import encode_message
 
 
 class Turn(msgspec.Struct, frozen=True, gc=False):
-    """One request at its place in the order, with what was agreed for it: enough to execute it again."""
+    """One call of a handler at its place in the order, with what was agreed for it: enough to execute it again."""
 
-    request: Request
+    sender: bytes
+    """Public key."""
+    parts: tuple[Part, ...]
+    """The messages: one, or of a batch as many as its handler takes at once."""
     now: float
     seed: bytes
     height: int
     place: int
-    """In the batch, from 1: timers that were due, then requests."""
+    """In the entry, from 1: timers that were due, then requests."""
 
 
 class Effects:

@@ -9,6 +9,9 @@
         @titan.readonly
         def balance(self, account: str) -> int: ...
 
+        @titan.batch
+        def pay(self, payments: list[Payment]) -> list[int]: ...
+
 The state is the object's annotated attributes. Handlers are plain methods, and all copies run them in the same order:
 what they decide may depend on the message, the state, and what `ctx` gives, and on nothing else. A handler that raises
 has changed nothing.
@@ -184,4 +187,15 @@ def readonly(handler: F) -> F:
     return handler
 
 
-__all__ = ["MutableType", "StateFields", "mutable", "mutable_type", "readonly"]
+def batch(handler: F) -> F:
+    """Declares a handler that takes many messages in one call, `(self, messages: list[M], ctx) -> list[Reply]`.
+
+    It is called with those messages of one `pool.send_batch` that stand next to each other and are of its types (`M`
+    may be a union), or with a list of one. It gives a reply for each, in their order; an error of Titan's in place of
+    a reply is raised for the sender of that message alone. Where the handler itself raises, it has failed for all.
+    """
+    handler.__titan_batch__ = True  # type: ignore[attr-defined]
+    return handler
+
+
+__all__ = ["MutableType", "StateFields", "batch", "mutable", "mutable_type", "readonly"]

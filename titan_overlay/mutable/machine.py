@@ -9,6 +9,7 @@ executes again what has come since: handlers are deterministic, so that ends whe
 """
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from hashlib import sha256
 from itertools import chain, islice
 from typing import Any
@@ -20,7 +21,7 @@ from titan_overlay.identity.ids import node_id
 from titan_overlay.mutable.context import Effects, OrderedContext, Turn
 from titan_overlay.mutable.declare import MutableType
 from titan_overlay.mutable.engine import Entry, EntryKind
-from titan_overlay.mutable.requests import DELIVERED, OPEN, Batch, Reply, Request
+from titan_overlay.mutable.requests import BATCH, DELIVERED, OPEN, PARTS_MAX, Batch, Part, Reply, Request
 from titan_overlay.mutable.sessions import KeptSessions, Sessions
 from titan_overlay.mutable.talk import Change
 from titan_overlay.pool.context import Sender
@@ -100,6 +101,8 @@ class Machine:
         self.timers: list[Timer] = []
         self.changes = 0
         self._numbers = 0
+        self._place = 0
+        """Of the last call of a handler in the entry that is being executed."""
         self._sessions = Sessions()
         self._handlers: dict[str, Handler] = kind.handlers
         self._since: list[Turn] = []
@@ -124,23 +127,25 @@ class Machine:
             return done  # all members see the same bytes, and skip them alike
         self.now = max(self.now, batch.now)
         done.requests = batch.requests
-        place = 0
+        self._place = 0
         while self.timers and self.timers[0].at <= self.now:
             due = self.timers.pop(0)
-            place += 1
-            self._run(Request(_NO_KEY, 0, 0, 0, "", due.type, due.body), batch.seed, place, done, remember=False)
-        for request in batch.requests:
-            place += 1
-            done.replies.append(self._answer(request, batch.seed, place, done))
+            self._run(_NO_KEY, (Part(due.type, due.body),), batch.seed, done)
+        for number, request in enumerate(batch.requests):
+            done.replies.append(self._answer(request, batch.seed, number, done))
         if self.kind.state is not None and len(self._since) >= max(TURNS_MIN, len(self._checkpoint) // BYTES_A_TURN):
             self._take_checkpoint()
         return done
 
-    def _answer(self, request: Request, seed: bytes, place: int, done: Executed) -> Reply:
-        """The reply to one request: remembered, or made now."""
+    def _answer(self, request: Request, seed: bytes, number: int, done: Executed) -> Reply:
+        """The reply to one request: remembered, or made now.
+
+        Args:
+            number: of the request in its entry, from 0.
+        """
         try:
             if request.type == OPEN:
-                number = self.height * 65_536 + place
+                number += self.height * 65_536
                 self._sessions.open(number, self.now)
                 return Reply(codec.encode(number))
             if request.type == DELIVERED:
@@ -149,30 +154,61 @@ class Machine:
             known = self._sessions.known(request, self.now)
         except RemotableError as why:
             return _failed(why)
-        return known or self._run(request, seed, place, done, remember=True)
+        if known is None:
+            known = self._run_request(request, seed, done)
+            self._sessions.remember(request, known, self.now)
+        return known
 
-    def _run(self, request: Request, seed: bytes, place: int, done: Executed, *, remember: bool) -> Reply:
-        turn = Turn(request, self.now, seed, self.height, place)
+    def _run_request(self, request: Request, seed: bytes, done: Executed) -> Reply:
+        if request.type != BATCH:
+            return self._run(request.sender, (Part(request.type, request.body),), seed, done)[0]
+        try:
+            parts = codec.decode(request.body, tuple[Part, ...])
+            if len(parts) > PARTS_MAX:
+                raise BadMessage(f"a batch has {PARTS_MAX} messages at most, not {len(parts)}")
+        except BadMessage as why:
+            return _failed(why)
+        replies: list[Reply] = []
+        while len(replies) < len(parts):
+            start = len(replies)
+            replies += self._run(request.sender, parts[start : self._together(parts, start)], seed, done)
+        return Reply(codec.encode(replies))
+
+    def _together(self, parts: tuple[Part, ...], start: int) -> int:
+        """Where the messages end that one call of a handler takes, from `start` on."""
+        first = self._handlers.get(parts[start].type)
+        end = start + 1
+        if first is not None and first.batch:
+            while end < len(parts):
+                handler = self._handlers.get(parts[end].type)
+                if handler is None or handler.method != first.method:
+                    break
+                end += 1
+        return end
+
+    def _run(self, sender: bytes, parts: tuple[Part, ...], seed: bytes, done: Executed) -> list[Reply]:
+        """One call of a handler; a reply for each message."""
+        self._place += 1
+        turn = Turn(sender, parts, self.now, seed, self.height, self._place)
         effects = Effects(self._numbers, OUTBOX_MAX - len(self.outbox), TIMERS_MAX - len(self.timers))
         try:
-            handler, message = self._understand(request)
+            handler, messages = self._understand(parts)
             try:
-                reply = Reply(self._call(handler, message, turn, effects))
+                replies = self._call(handler, messages, turn, effects)
             except RemotableError:
                 self._undo()
                 raise
         except RemotableError as why:
-            reply = _failed(why)
-        else:
-            self._since.append(turn)
-            self._keep(effects)
-            self.changes += 1
-            done.changes.append(
-                Change(self.changes, self.height, self.now, request.sender, request.type, request.body, reply.body)
-            )
-        if remember:
-            self._sessions.remember(request, reply, self.now)
-        return reply
+            return [_failed(why)] * len(parts)
+        self._since.append(turn)
+        self._keep(effects)
+        for part, reply in zip(parts, replies, strict=True):
+            if not reply.failed:
+                self.changes += 1
+                done.changes.append(
+                    Change(self.changes, self.height, self.now, sender, part.type, part.body, reply.body)
+                )
+        return replies
 
     def _keep(self, effects: Effects) -> None:
         """What a handler that ended well has ordered."""
@@ -183,24 +219,29 @@ class Machine:
             self.timers.sort()
         self._numbers = effects.numbers
 
-    def _understand(self, request: Request) -> tuple[Handler, Any]:
-        """The handler of a request, and the message in it. BadMessage: there is none."""
-        handler = self._handlers.get(request.type)
+    def _understand(self, parts: tuple[Part, ...]) -> tuple[Handler, list[Any]]:
+        """The handler of these messages, and what is in them. BadMessage: there is none."""
+        handler = self._handlers.get(parts[0].type)
         if handler is None:
             takes = ", ".join(sorted(self._handlers))
-            raise BadMessage(f"{self.name!r} takes {takes} (and Ping, Info, Stats, Schema), not {request.type!r}")
+            raise BadMessage(f"{self.name!r} takes {takes} (and Ping, Info, Stats, Schema), not {parts[0].type!r}")
         try:
-            return handler, handler.decoder.decode(request.body)
+            return handler, [self._handlers[each.type].decoder.decode(each.body) for each in parts]
         except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as why:
-            raise BadMessage(f"this is not a {request.type}: {why}") from None
+            raise BadMessage(f"this is not a {parts[0].type}: {why}") from None
 
-    def _call(self, handler: Handler, message: Any, turn: Turn, effects: Effects) -> bytes:
-        """Runs a handler; gives the encoded reply. RemotableError: what it raised."""
-        public = turn.request.sender
-        context = OrderedContext(Sender(node_id(public), public), self.name, self.object_id, turn, effects)
+    def _call(self, handler: Handler, messages: list[Any], turn: Turn, effects: Effects) -> list[Reply]:
+        """Runs a handler; gives a reply for each message. RemotableError: what it raised."""
+        context = OrderedContext(sender_of(turn.sender), self.name, self.object_id, turn, effects)
         method = getattr(self.instance, handler.method)
+        given = messages if handler.batch else messages[0]
         try:
-            return codec.encode(method(message, context) if handler.takes_context else method(message))
+            made = method(given, context) if handler.takes_context else method(given)
+            if not handler.batch:
+                return [Reply(codec.encode(made))]
+            if not isinstance(made, list) or len(made) != len(messages):
+                raise TypeError(f"{handler.method} takes {len(messages)} messages, and gives a list of as many replies")
+            return [_failed(each) if isinstance(each, RemotableError) else Reply(codec.encode(each)) for each in made]
         except RemotableError as why:
             why.maybe_executed = False  # and it was not: what it did is undone
             raise
@@ -228,7 +269,10 @@ class Machine:
             raise BadMessage(
                 f"{request.type} may change {self.name!r}: declare its handler @titan.readonly, or send it"
             )
-        return self._call(*self._understand(request), Turn(request, self.now, b"", self.height, 0), Effects(0))
+        parts = (Part(request.type, request.body),)
+        turn = Turn(request.sender, parts, self.now, b"", self.height, 0)
+        (reply,) = self._call(*self._understand(parts), turn, Effects(0))
+        return reply.body
 
     # ---- going back ------------------------------------------------------------------------------------------
 
@@ -244,7 +288,7 @@ class Machine:
         self.kind.state.decode(self._checkpoint, self.instance)
         for turn in self._since:
             # What they ordered has been kept already.
-            self._call(*self._understand(turn.request), turn, Effects(0, OUTBOX_MAX, TIMERS_MAX))
+            self._call(*self._understand(turn.parts), turn, Effects(0, OUTBOX_MAX, TIMERS_MAX))
         if self._since:
             self._take_checkpoint()  # who makes handlers raise again and again does not pay with others' time
 
@@ -299,6 +343,12 @@ class Machine:
     def due(self) -> float | None:
         """Agreed time at which the next timer is due."""
         return self.timers[0].at if self.timers else None
+
+
+@lru_cache(maxsize=1024)
+def sender_of(public: bytes) -> Sender:
+    """Who has this key."""
+    return Sender(node_id(public), public)
 
 
 def _failed(why: RemotableError) -> Reply:

@@ -10,8 +10,16 @@ OPEN = "titan.group.Open"
 """Opens a session; answered with its number."""
 DELIVERED = "titan.group.Delivered"
 """A message of the outbox has arrived; the body is its number."""
-MINE = frozenset({OPEN, DELIVERED})
-"""Requests that members answer by themselves, whatever the object."""
+BATCH = "titan.group.Batch"
+"""Several messages with one place in the order; the body is a list of `Part`. Answered with a list of `Reply`."""
+PARTS_MAX = 4096
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A message without what is said about it."""
+
+    type: str
+    body: bytes
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):

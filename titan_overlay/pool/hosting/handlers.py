@@ -22,6 +22,7 @@ class Handler:
     """One method of a service and the message type it takes."""
 
     __slots__ = (
+        "batch",
         "decoder",
         "idempotent",
         "message",
@@ -50,6 +51,8 @@ class Handler:
         """It ends in one step, so it can run without a task."""
         self.idempotent = bool(getattr(function, "__titan_idempotent__", False))
         self.readonly = bool(getattr(function, "__titan_readonly__", False))
+        self.batch = bool(getattr(function, "__titan_batch__", False))
+        """It takes a list of messages, and gives a list of replies."""
         self.text = (inspect.getdoc(function) or "").partition("\n")[0]
         self.decoder = codec.decoder(message)
 
@@ -81,8 +84,7 @@ def find_handlers(cls: type, hooks: Collection[str] = SERVICE_HOOKS, *, all_plai
     for name, function in inspect.getmembers_static(cls, inspect.isfunction):
         if name.startswith("_") or name in hooks:
             continue
-        handler = _handler_of(cls, name, function, all_plain)
-        if handler is not None:
+        for handler in _handlers_of(cls, name, function, all_plain):
             if handler.type in QUESTIONS:
                 raise TypeError(
                     f"{cls.__name__}.{name}: every object answers {handler.type} already; take a type of your own"
@@ -101,7 +103,8 @@ def find_handlers(cls: type, hooks: Collection[str] = SERVICE_HOOKS, *, all_plai
     return found
 
 
-def _handler_of(cls: type, name: str, function: types.FunctionType, all_plain: bool) -> Handler | None:
+def _handlers_of(cls: type, name: str, function: types.FunctionType, all_plain: bool) -> list[Handler]:
+    """The handlers that a method is: none, one, or one for each type of message that it takes in batches."""
     where = f"{cls.__name__}.{name}"
     inner = inspect.unwrap(function)
     is_async = inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner)
@@ -115,25 +118,33 @@ def _handler_of(cls: type, name: str, function: types.FunctionType, all_plain: b
     if not fits:
         if is_async:
             raise TypeError(f"{where}: a handler takes (self, message) or (self, message, ctx){advice}")
-        return None
+        return []
     try:
         hints = typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError) as why:
         if is_async:
             raise TypeError(f"{where}: an annotation cannot be resolved: {why}") from None
-        return None
+        return []
     if positional[0].name not in hints:
         if is_async:
             raise TypeError(
                 f"{where}: {positional[0].name!r} needs a type annotation, which says what messages it takes{advice}"
             )
-        return None
+        return []
     annotation = hints[positional[0].name]
+    in_batches = bool(getattr(function, "__titan_batch__", False))
+    if in_batches and (not all_plain or get_origin(annotation) is not list):
+        raise TypeError(f"{where}: a batch handler is a method of a mutable object, and takes a list[Message]{advice}")
     if not is_async and not _is_message_class(annotation) and not (all_plain and wire_type(annotation)):
-        return None
+        return []
     if len(positional) == 2 and hints.get(positional[1].name, Context) is not Context:
         raise TypeError(f"{where}: {positional[1].name!r} is given the titan.Context, and is annotated otherwise")
-    return _handler(where, name, function, annotation, hints.get("return"), len(positional) == 2)
+    takes, gives = [annotation], hints.get("return")
+    if in_batches:
+        (element,) = get_args(annotation)
+        takes = list(get_args(element)) if get_origin(element) in (typing.Union, types.UnionType) else [element]
+        gives = next(iter(get_args(gives)), None)
+    return [_handler(where, name, function, each, gives, len(positional) == 2) for each in takes]
 
 
 def _handler(where: str, name: str, function: Any, annotation: Any, returned: Any, takes_context: bool) -> Handler:
