@@ -9,6 +9,7 @@ These names are the public interface; objects of the pool, the standard ones inc
 """
 
 from titan_overlay.client import Answer, Description, Located, Pool, Receipt
+from titan_overlay.commands import Commands, Face
 from titan_overlay.connect import SyncPool, asend, connect, connect_sync, send
 from titan_overlay.errors import (
     BadMessage,
@@ -53,6 +54,7 @@ __all__ = [
     "Answer",
     "BadMessage",
     "Change",
+    "Commands",
     "Conduct",
     "ConfigError",
     "Conflict",
@@ -60,6 +62,7 @@ __all__ = [
     "DeadlineExceeded",
     "Describe",
     "Description",
+    "Face",
     "Forbidden",
     "Gone",
     "GroupHealth",

@@ -10,7 +10,8 @@ from titan_overlay.identity.contacts import Contact, format_address
 from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.identity.statements import check_descriptor
+from titan_overlay.identity.records import Signed
+from titan_overlay.identity.statements import Descriptor, check_descriptor
 from titan_overlay.member import Member
 from titan_overlay.mutable.log import Log
 from titan_overlay.mutable.voting_keys import VotingKeys
@@ -75,12 +76,17 @@ class Answering(Member):
         held = self.host.get(object_id)
         if held is None:
             return False
-        name, now = held.descriptor.value.name, self.ambient.wall()
-        by_right = self.rights.allows((order.grant,), sender.id, Right.ADMINISTER, name, now)
-        if sender.public != held.descriptor.public and not by_right:
+        if not self.may_administer(sender, held.descriptor, order.grant):
+            name = held.descriptor.value.name
             raise Forbidden(f"only who published {name!r}, or has a grant to administer it, may move it")
         await self.keeper.let_go(object_id)
         return True
+
+    def may_administer(self, sender: Sender, descriptor: Signed[Descriptor], grant: bytes) -> bool:
+        """Whether that user has a say in where the copies of an object are: as its publisher, or by a grant."""
+        name, now = descriptor.value.name, self.ambient.wall()
+        by_right = self.rights.allows((grant,), sender.id, Right.ADMINISTER, name, now)
+        return sender.public == descriptor.public or by_right
 
     async def dial_back(self, agent: NodeId, address: str) -> bool:
         return await self.dialler.dial(agent, address)

@@ -28,6 +28,7 @@ from titan_overlay.errors import (
 )
 from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact, format_address
+from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import ObjectId, fingerprint
 from titan_overlay.identity.statements import Policy
 from titan_overlay.member import Member
@@ -487,6 +488,19 @@ class Pool:
         Who published the object may move it, and who has a grant to administer its name.
         """
         return await moving.move(self._member, name, node, timeout)
+
+    async def add_member(self, name: str, node: str, *, timeout: float = 60.0) -> None:
+        """Makes a node (`node:<id>` or its hexadecimal id) one more member of a mutable object; done once it is one.
+
+        It learns the state first. Who published the object may ask for it, and who has a grant to administer its name.
+
+        Raises:
+            Forbidden, Unavailable: the node may not, or would not. BadMessage: there are as many members as can be.
+        """
+        target = self._router.object_id(f"node:{node.removeprefix('node:')}")
+        order = talk.Admit(target, self._member.grant_for(Right.ADMINISTER, name))
+        deadline = asyncio.get_running_loop().time() + timeout
+        await self._router.call(name, talk.ADMIT, codec.encode(order), deadline=deadline)
 
     # ---- nodes -----------------------------------------------------------------------------------------------
 

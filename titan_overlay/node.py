@@ -379,6 +379,7 @@ class Node(Answering):
             self.groups_log,
             self.voting_keys,
             may_speak=self._is_member,
+            may_administer=self.may_administer,
             forward=self._forward,
             founders=Founders(self.overlay, self.links, self.ambient),
             recruiter=self.recruiter,

@@ -13,17 +13,23 @@ import pytest
 import titan_overlay as titan
 from tests.contract import json_schema
 from titan_overlay.ambient import Ambient
+from titan_overlay.errors import WireError, from_wire
 from titan_overlay.identity import names, records
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
-from titan_overlay.pool.context import Sender
+from titan_overlay.mutable.declare import MutableType
+from titan_overlay.mutable.engine import Entry, EntryKind
+from titan_overlay.mutable.machine import Machine
+from titan_overlay.mutable.requests import Batch, Request
+from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.hosting.bundles import BundleLoader, Source, runner_of
 from titan_overlay.pool.hosting.data import BytesSource, DataRunner
 from titan_overlay.pool.hosting.host import Host
+from titan_overlay.pool.hosting.object import service_type
 from titan_overlay.pool.hosting.packing import installed_types
-from titan_overlay.pool.hosting.runner import Runner, ServiceRunner
+from titan_overlay.pool.hosting.runner import Body, Runner, ServiceRunner
 from titan_overlay.pool.message import body_from_json, encode_message
 from titan_overlay.pool.questions import QUESTIONS, MessageSchema
 from titan_overlay.testing.pool import SimulatedPool
@@ -66,7 +72,33 @@ def runner(case: str) -> tuple[Runner, Descriptor]:
     if inner:
         table = next(each for each in TABLES[file] if each["kind"] == inner)
         return ServiceRunner(installed_types()[file].load().from_config(table)), _service(file)
-    return runner_of(*BundleLoader([], POOL).installed_code(case)), _service(case)
+    code = BundleLoader([], POOL).installed_code(case)
+    kind = service_type(code.cls)
+    if isinstance(kind, MutableType):
+        return Alone(kind), msgspec.structs.replace(_service(case), kind="mutable")
+    return runner_of(*code), _service(case)
+
+
+class Alone(Runner):
+    """A mutable object whose group is one member without a disk: what is sent to it is executed on the spot."""
+
+    def __init__(self, kind: MutableType) -> None:
+        self._machine = Machine(kind, kind.cls(), "it", b"o" * 32)
+        self._kind = kind
+        self.types = tuple(sorted(kind.handlers))
+        self.plain = frozenset(self.types)
+
+    def schema(self) -> dict[str, MessageSchema]:
+        return self._kind.schema()
+
+    def call(self, type: str, body: Body, context: Context) -> bytes:
+        height = self._machine.height + 1
+        request = Request(ALICE.public, 0, 0, 0, f"{height}", type, bytes(body))
+        batch = codec.encode(Batch(float(height), b"seed", (request,)))
+        reply = self._machine.execute(Entry(height, 1, EntryKind.COMMANDS, batch)).replies[-1]
+        if reply.failed:
+            raise from_wire(codec.decode(reply.body, WireError))
+        return reply.body
 
 
 def _service(type: str) -> Descriptor:

@@ -13,7 +13,8 @@ import typer.main
 
 from tests.docs.blocks import DOCS, PAGES, ROOT, Block, blocks_of, command_lines, matches
 from tests.docs.conftest import Place
-from titan_overlay.cli.node import parser
+from titan_overlay.cli.node import parse
+from titan_overlay.cli.titan import complete
 
 FACES = {
     "titan": "titan_overlay.cli.titan",
@@ -25,6 +26,9 @@ NEWCOMERS = ("volunteer.md", "devices.md")
 RUNNING = [page for page in PAGES if any(block.mark for block in blocks_of(page))]
 SHELL = [block for page in PAGES for block in blocks_of(page) if block.language == "sh" and command_lines(block)]
 PYTHON = [block for page in PAGES for block in blocks_of(page) if block.language == "python"]
+
+
+complete()
 
 
 @pytest.mark.timeout(300)
@@ -52,7 +56,7 @@ def test_commands_are_spelled_as_the_programs_take_them(
             if re.fullmatch(r"\w+\.\w+", word):
                 (tmp_path / word).touch()  # some files must be there for their names to be taken
         if words[0] == "titan-node":
-            parser().parse_args(words[1:])
+            parse(words[1:])
             continue
         _parse(typer.main.get_command(importlib.import_module(FACES[words[0]]).app), words[0], words[1:])
 

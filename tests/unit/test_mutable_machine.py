@@ -445,6 +445,34 @@ def test_a_state_without_a_beginning_is_refused() -> None:
         machine(Empty)
 
 
+def test_a_restored_member_walks_through_a_map_in_the_order_of_the_others() -> None:
+    @mutable
+    class Queue:
+        waiting: dict[int, str] = {}
+
+        def join(self, number: int) -> list[int]:
+            self.waiting[number] = "x"
+            return list(self.waiting)
+
+    here, there, order = machine(Queue), machine(Queue), Order()
+    order.open(here)
+    here.execute(order.entry(order.request(9), order.request(3)))
+    there.restore(list(here.snapshot()))
+    entry = order.entry(order.request(5))
+    assert value(there.execute(entry).replies[0]) == value(here.execute(entry).replies[0]) == [9, 3, 5]
+
+
+def test_a_state_that_has_no_bytes_of_its_own_is_refused_at_the_declaration() -> None:
+    with pytest.raises(TypeError, match="texts for keys"):
+
+        @mutable
+        class _Wrong:
+            members: dict[int, set[str]] = {}
+
+            def join(self, number: int) -> None:
+                self.members[number] = set()
+
+
 @mutable(version=1)
 class CounterOne:
     count: int = 0

@@ -9,6 +9,8 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from titan_overlay.version import VERSION
 
 if TYPE_CHECKING:
     from titan_overlay.cli.daemon import Prepared
+    from titan_overlay.cli.plugins import NodeDoor, Opened
     from titan_overlay.config import NodeConfig, Resolved
     from titan_overlay.node import Node
     from titan_overlay.storage.directory import DataDirectory
@@ -55,7 +58,7 @@ SWITCHES = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(doors: "Sequence[NodeDoor]" = ()) -> argparse.ArgumentParser:
     """The command line. argparse, unlike what `titan` uses, costs a process that runs for months no memory."""
     made = argparse.ArgumentParser(
         prog="titan-node",
@@ -71,18 +74,34 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument(flag, metavar=metavar, action=action, help=text)
     for flag, text in SWITCHES:
         made.add_argument(flag, action="store_true", default=None, help=text)
+    for door in doors:
+        for flag, (metavar, text) in door.flags.items():
+            made.add_argument(flag, metavar=metavar, dest=flag, help=text)
     return made
+
+
+def parse(words: Sequence[str]) -> "tuple[dict[str, Any], list[Opened]]":
+    """Settings that were given as flags, and the doors that flags of other wheels ask for."""
+    own = {flag for flag, *_ in (*FLAGS, *SWITCHES)} | {"--version"}
+    if all(word.partition("=")[0] in own for word in words if word.startswith("-")):
+        return vars(parser().parse_args(words)), []
+    from titan_overlay.cli import plugins  # most nodes have no such flags, and need not load it
+
+    doors = plugins.node_doors()
+    flags = vars(parser(doors).parse_args(words))
+    chosen = list(plugins.chosen(doors, flags))
+    return {key: value for key, value in flags.items() if not key.startswith("-")}, chosen
 
 
 def main() -> None:
     """Entry point."""
-    flags = vars(parser().parse_args())
+    flags, doors = parse(sys.argv[1:])
     flags["labels"] = flags.pop("label")
     file = flags.pop("config")
-    outcome.run(lambda: _run(flags, Path(file) if file else None), program="titan-node")
+    outcome.run(lambda: _run(flags, Path(file) if file else None, doors), program="titan-node")
 
 
-def _run(flags: dict[str, Any], file: Path | None) -> None:
+def _run(flags: dict[str, Any], file: Path | None, doors: "Sequence[Opened]") -> None:
     from titan_overlay.cli.loading import load_settings
     from titan_overlay.storage.directory import DataDirectory
 
@@ -90,7 +109,7 @@ def _run(flags: dict[str, Any], file: Path | None) -> None:
     logs.set_up(resolved.config.log_level, json=resolved.config.json_logs)
     _allow_open_files()
     with DataDirectory(resolved.config.data) as directory:
-        asyncio.run(_serve(resolved, directory))
+        asyncio.run(_serve(resolved, directory, doors))
 
 
 def _allow_open_files() -> None:
@@ -101,7 +120,7 @@ def _allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _serve(resolved: "Resolved", directory: "DataDirectory") -> None:
+async def _serve(resolved: "Resolved", directory: "DataDirectory", doors: "Sequence[Opened]") -> None:
     from titan_overlay.cli.daemon import choose_port, names_port
     from titan_overlay.errors import ConfigError
     from titan_overlay.values import sockets
@@ -116,7 +135,7 @@ async def _serve(resolved: "Resolved", directory: "DataDirectory") -> None:
         if prepared is None:
             return
         try:
-            await _live(prepared, directory, told, config.stop_timeout)
+            await _live(prepared, directory, told, config.stop_timeout, doors)
             break
         except _CannotListenError as why:
             if named or not tries_left or why.number != errno.EADDRINUSE:
@@ -171,7 +190,11 @@ class _CannotListenError(Exception):
 
 
 async def _live(
-    prepared: "Prepared", directory: "DataDirectory", told: "asyncio.Future[None]", stop_seconds: float
+    prepared: "Prepared",
+    directory: "DataDirectory",
+    told: "asyncio.Future[None]",
+    stop_seconds: float,
+    doors: "Sequence[Opened]",
 ) -> None:
     """Starts the node, waits for a signal or for `titan node leave`, and stops it.
 
@@ -180,6 +203,7 @@ async def _live(
     """
     node = prepared.node
     starting = asyncio.create_task(_start(prepared, directory))
+    open_doors = AsyncExitStack()
     try:
         await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
@@ -187,6 +211,8 @@ async def _live(
                 await starting
             except OSError as why:
                 raise _CannotListenError(why) from None
+            for each in doors:
+                log.info("%s", await open_doors.enter_async_context(each.door(node.pool, each.values)))
             leaving = asyncio.create_task(node.stopped())
             await asyncio.wait([leaving, told], return_when=asyncio.FIRST_COMPLETED)
             leaving.cancel()
@@ -195,6 +221,7 @@ async def _live(
     finally:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
+        await open_doors.aclose()
         await _stop(node, stop_seconds)
     log.info("left")
 

@@ -43,11 +43,14 @@ async def publish(
     votes: Annotated[
         int | None, typer.Option("--votes", min=1, help="Holders that are asked at once; most must agree.")
     ] = None,
+    faults: Annotated[
+        int | None, typer.Option("--faults", min=0, help="Of a mutable object: members that may fail at once.")
+    ] = None,
     timeout: TimeoutOption = None,
 ) -> None:
     """Publish a service: its code travels as a signed bundle to the nodes that trust your key."""
-    changed = any(flag is not None for flag in (min_copies, max_copies, ttl, votes))
-    policy = _policy(_own_policy(source), min_copies, max_copies, ttl, votes)
+    changed = any(flag is not None for flag in (min_copies, max_copies, ttl, votes, faults))
+    policy = _policy(_own_policy(source), min_copies, max_copies, ttl, votes, faults)
     async with face.pool() as pool:
         receipt = await pool.publish(source, name, policy=policy if changed else None, timeout=timeout or 30.0)
     if len(receipt.holders) < policy.min_copies:
@@ -239,7 +242,12 @@ async def move(
 
 
 def _policy(
-    base: "Policy", min_copies: int | None, max_copies: int | None, ttl: str | None, votes: int | None = None
+    base: "Policy",
+    min_copies: int | None,
+    max_copies: int | None,
+    ttl: str | None,
+    votes: int | None = None,
+    faults: int | None = None,
 ) -> "Policy":
     """The policy with what the flags say. Raises ConfigError where that makes no sense."""
     import msgspec
@@ -247,7 +255,7 @@ def _policy(
     from titan_overlay.errors import ConfigError
     from titan_overlay.values import parse_duration
 
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {} if faults is None else {"faults": faults}
     if min_copies is not None:
         changes |= {"min_copies": min_copies, "max_copies": max(base.max_copies, min_copies)}
     if votes is not None:

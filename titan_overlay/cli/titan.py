@@ -1,17 +1,14 @@
 """`titan`: everything a user does with a pool, from the shell.
 
-Each module of this package adds its commands; other wheels add theirs through the entry-point group
-`titan_overlay.cli`, as functions that take the typer application.
+Each module of this package adds its commands; other wheels add theirs as `plugins.py` says.
 """
 
-from importlib.metadata import entry_points
+from functools import cache
 from typing import Annotated
 
 import typer
 
-from titan_overlay.cli import doctor, messages, nodes, objects, output, pool, revoking, settings, trust
-
-PLUGINS = "titan_overlay.cli"
+from titan_overlay.cli import doctor, messages, nodes, objects, plugins, pool, revoking, settings, trust
 
 app = typer.Typer(
     add_completion=True,
@@ -42,12 +39,13 @@ for module in (messages, objects, nodes, trust, revoking, pool, settings, doctor
     module.register(app)
 
 
+@cache
+def complete() -> typer.Typer:
+    """The application, with what other wheels add."""
+    plugins.register_all(plugins.TitanCommands(app))
+    return app
+
+
 def main() -> None:
     """Entry point."""
-    for plugin in entry_points(group=PLUGINS):
-        try:
-            plugin.load()(app)
-        except Exception as why:
-            # Somebody else's wheel must not take the other commands away.
-            output.note(f"titan: the commands of {plugin.name!r} are missing: {type(why).__name__}: {why}")
-    app()
+    complete()()

@@ -117,6 +117,8 @@ class GroupCaller:
         """
         if request.type in HARMLESS:
             return await self._any_holder(place, request)
+        if request.type == talk.ADMIT:
+            return await self._ask(place, request, talk.ADMIT, request.body, bytes)
         if place.descriptor.value.policy.byzantine:
             return await self._call_byzantine(place, request)
         if request.read or request.type in place.descriptor.value.idempotent:

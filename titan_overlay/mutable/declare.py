@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, get_origin, get_type_hints, overload
 
 import msgspec
+from msgspec import inspect
 
 from titan_overlay.errors import BadMessage
 from titan_overlay.identity.statements import Kind, Policy
@@ -65,6 +66,9 @@ def _has(cls: type, method: str) -> bool:
     return callable(getattr(cls, method, None))
 
 
+_MAY_BE_A_SET = (inspect.SetType, inspect.FrozenSetType, inspect.AnyType)
+
+
 class _Kept(msgspec.Struct, frozen=True, array_like=True):
     """A state on disk or on the wire."""
 
@@ -89,7 +93,16 @@ class StateFields:
             self._decoder = msgspec.msgpack.Decoder(self._struct)
         except TypeError as why:
             raise TypeError(f"{cls.__name__}: its annotated attributes are its state, and {why}") from None
-        self._encoder = msgspec.msgpack.Encoder(order="deterministic")
+        # Maps keep the order in which handlers filled them, the same at all members. Only a set has none of its own;
+        # where there may be one, all is sorted, which takes texts for keys.
+        parts = list(codec.parts_of(self._struct))
+        sets = any(isinstance(part, _MAY_BE_A_SET) for part in parts)
+        if sets and any(isinstance(p, inspect.DictType) and not isinstance(p.key_type, inspect.StrType) for p in parts):
+            raise TypeError(
+                f"{cls.__name__}: a state with sets (or anything at all) in it has dicts with texts for keys alone; "
+                "write dict[K, None] in place of set[K]"
+            )
+        self._encoder = msgspec.msgpack.Encoder(order="deterministic" if sets else None)
         self._defaults = {
             name: (kind, self._encoder.encode(getattr(cls, name))) for name, kind in fields if hasattr(cls, name)
         }
@@ -108,7 +121,7 @@ class StateFields:
             )
 
     def encode(self, instance: object) -> bytes:
-        """The state in canonical bytes: maps and sets are sorted, so equal states are equal bytes.
+        """The state in canonical bytes: the same at all members that have executed the same messages.
 
         Raises:
             TypeError: a handler has put something into the state that its annotation does not promise.

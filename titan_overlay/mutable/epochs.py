@@ -119,8 +119,9 @@ def check_follows(new: Configuration, old: Configuration) -> None:
     if new.epoch != old.epoch + 1:
         raise BadMessage(f"this is not what follows epoch {old.epoch}")
     check_configuration(new)
-    if len(new.members) != len(old.members) or len(set(new.members) - set(old.members)) > 1:
-        raise BadMessage("an epoch replaces at most one member")
+    grown = len(new.members) - len(old.members)
+    if grown not in (0, 1) or len(set(new.members) - set(old.members)) > 1:
+        raise BadMessage("an epoch replaces at most one member, or has one more")
 
 
 def check_configuration(configuration: Configuration) -> None:
@@ -168,6 +169,8 @@ class Charter(msgspec.Struct, frozen=True):
         for member, signature in certificate.signatures[:MEMBERS_MAX]:
             start = check_confirmation(Confirmation(certificate.start, member, signature), old, self.pool)
             signers.add(member)
+        if self.byzantine and start is not None and len(start.configuration.members) != len(old.members):
+            raise BadMessage("how many members may lie follows from their number, which is fixed")
         if start is None or start.object_id != self.object_id or len(signers) < self.quorum(old):
             raise BadMessage(f"no quorum of epoch {old.epoch} has signed this")
         return start
@@ -228,7 +231,7 @@ class Handover:
 
 
 def replaced(old: Configuration, gone: bytes, newcomer: bytes, key: bytes, offers: tuple[KeyOffer, ...]) -> Turnover:
-    """The next configuration: one member less, one more, and new keys for those that have offered one."""
+    """The next configuration: `gone` less (b"": nobody), one more, and new keys for those that have offered one."""
     keys = dict(zip(old.members, old.keys, strict=True)) | {each.member: each.key for each in offers}
     keys.pop(gone, None)
     return Turnover(configured(old.epoch + 1, [*keys.items(), (newcomer, key)]), offers)

@@ -10,7 +10,7 @@ import msgspec
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, LinkError, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import ID_BYTES, ObjectId
+from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor, Policy
 from titan_overlay.links.links import Links
@@ -99,6 +99,16 @@ class Founders:
             f"{descriptor.value.name!r} needs {count} members that may host it, and {len(willing)} of {len(asked)} "
             f"nodes would: {why}"
         )
+
+    async def at(self, node: NodeId, descriptor: Signed[Descriptor]) -> Founder:
+        """That node. Unavailable: it is not in the pool now, or would not."""
+        contact = next((each for each in await self._overlay.find_nodes(node, NEAR) if each.id == node), None)
+        if contact is None:
+            raise Unavailable(f"node:{node.hex()} is not in this pool now; see: titan census")
+        answer = await self._ask(contact, descriptor)
+        if isinstance(answer, str):
+            raise Unavailable(f"node:{node.hex()} would not host {descriptor.value.name!r}: {answer}")
+        return Founder(contact, answer)
 
     async def _ask(self, contact: Contact, descriptor: Signed[Descriptor]) -> bytes | str:
         """The key with which that node would vote; or why it would not."""

@@ -2,19 +2,22 @@
 
 silent for SUSPECT_SECONDS, or has resigned -> a node that may and would -> it is recruited, and learns
 -> it has caught up -> RECONFIG: the next epoch, with it in the other's place
+
+Whoever published the object may also have a node made a member beside the others, the same way.
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
 
-from titan_overlay.errors import LinkError, RemotableError, StorageError, Unavailable
-from titan_overlay.identity.ids import ObjectId
+from titan_overlay.errors import BadMessage, LinkError, RemotableError, StorageError, Unavailable
+from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.absences import Absences
 from titan_overlay.mutable.epochs import KeyOffer, replaced
-from titan_overlay.mutable.founding import Founder, Founders
+from titan_overlay.mutable.founding import MEMBERS_MAX, Founder, Founders
 from titan_overlay.mutable.group import Group
 from titan_overlay.pool.keeping.recruiter import Recruiter
 from titan_overlay.wire import codec
@@ -26,6 +29,8 @@ SUSPECT_SECONDS = 15.0
 """So long a member may restart, or its network be away."""
 ASK_SECONDS = 2.0
 CATCH_UP_SECONDS = 120.0
+EPOCH_SECONDS = 20.0
+"""So long an epoch may take to begin once it is proposed."""
 CAUGHT_UP = 64
 """Heights by which a learner may be behind when it becomes a member: the rest comes while the epoch ends."""
 
@@ -49,6 +54,9 @@ class Repair:
         self._absences = absences
         self._founders = founders
         self._recruiter = recruiter
+        self._busy = asyncio.Lock()
+        """One member comes at a time."""
+        self._admissions: dict[NodeId, asyncio.Future[None]] = {}
 
     async def run(self) -> None:
         """Looks after the members for as long as this node is one."""
@@ -73,23 +81,71 @@ class Repair:
             Unavailable: there is none, or it does not keep up.
         """
         group = self._group
-        name = group.machine.name
-        log.warning("%s: member %s takes no part and is being replaced", name, gone.hex()[:12])
-        (founder,) = await self._founders.find(
-            self._descriptor, self._object_id, 1, exclude=[*group.configuration.members]
-        )
+        if gone:
+            log.warning("%s: member %s takes no part and is being replaced", group.machine.name, gone.hex()[:12])
+        members = group.configuration.members
+        async with self._busy:
+            (founder,) = await self._founders.find(self._descriptor, self._object_id, 1, exclude=members)
+            await self._include(founder, gone)
+
+    async def admit(self, newcomer: NodeId) -> None:
+        """One more member; done once it is one. Whoever gives up waiting, it goes on, and may be asked for again.
+
+        Raises:
+            NotHere: another member leads. Unavailable: it would not, or does not keep up.
+            BadMessage: there are as many members as can be.
+        """
+        if newcomer in self._group.configuration.members:
+            return
+        if not self._group.leads:
+            raise self._group.elsewhere()
+        known = self._admissions.get(newcomer)
+        if known is None:
+            known = self._admissions[newcomer] = asyncio.get_running_loop().create_future()
+            known.add_done_callback(lambda done: done.cancelled() or done.exception())  # each who waits sees it
+            self._group.spawn(self._admit(newcomer, known))
+        await asyncio.shield(known)
+
+    async def _admit(self, newcomer: NodeId, done: "asyncio.Future[None]") -> None:
+        group = self._group
+        try:
+            async with self._busy:
+                if len(group.configuration.members) >= MEMBERS_MAX:
+                    raise BadMessage(f"a group has at most {MEMBERS_MAX} members")
+                founder = await self._founders.at(newcomer, self._descriptor)
+                await self._include(founder)
+                await self._until(lambda: newcomer in group.configuration.members, EPOCH_SECONDS)
+            done.set_result(None)
+        except RemotableError as why:
+            done.set_exception(why)
+        finally:
+            del self._admissions[newcomer]
+            done.cancel()
+
+    async def _until(self, true: Callable[[], bool], seconds: float) -> bool:
+        """Waits for something; False: it has not come true."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while not true():
+            if loop.time() >= until:
+                return False
+            await asyncio.sleep(LOOK_SECONDS / 10)
+        return True
+
+    async def _include(self, founder: Founder, gone: bytes = b"") -> None:
+        """The node learns all that a member needs and becomes one, in the place of `gone` if that is given."""
+        group = self._group
         recruited = await self._recruiter.recruit(self._descriptor, count=1, only=founder.contact)
         if not recruited.accepted:
             raise Unavailable(f"{founder.contact} would, and then did not: {recruited.explain()}")
-        newcomer = founder.contact.id
-        group.set_learners((newcomer,))
+        group.set_learners((founder.contact.id,))
         await self._caught_up(founder)
         if not group.leads:
             raise Unavailable("another member leads now, and will see to it")
         epoch = group.configuration.epoch
         offers = await self._offers(gone)
         if group.configuration.epoch == epoch and group.leads:
-            group.propose_turnover(replaced(group.configuration, gone, newcomer, founder.key, offers))
+            group.propose_turnover(replaced(group.configuration, gone, founder.contact.id, founder.key, offers))
 
     async def _offers(self, gone: bytes) -> tuple[KeyOffer, ...]:
         """New keys of those who stay; who does not answer keeps its key."""
@@ -116,13 +172,12 @@ class Repair:
         return offer
 
     async def _caught_up(self, founder: Founder) -> None:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + CATCH_UP_SECONDS
-        while loop.time() < until and self._group.leads:
+        def caught_up() -> bool:
             status = self._group.engine.status()
             known = status.peers.get(founder.contact.id)
             reached = 0 if known is None else known.acknowledged_index
-            if reached and reached + CAUGHT_UP > status.committed:  # 0: it may still be fetching the state
-                return
-            await asyncio.sleep(LOOK_SECONDS / 10)
-        raise Unavailable(f"the new member at {founder.contact} has not caught up in {CATCH_UP_SECONDS:g} s")
+            # 0: it may still be fetching the state
+            return (reached > 0 and reached + CAUGHT_UP > status.committed) or not self._group.leads
+
+        if not await self._until(caught_up, CATCH_UP_SECONDS):
+            raise Unavailable(f"the new member at {founder.contact} has not caught up in {CATCH_UP_SECONDS:g} s")

@@ -10,7 +10,7 @@ import msgspec
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, Forbidden, LinkError, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
+from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import verify
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
@@ -35,7 +35,7 @@ from titan_overlay.mutable.repair import SUSPECT_SECONDS, Repair
 from titan_overlay.mutable.requests import DELIVERED, OPEN, Request
 from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.voting_keys import GroupKeys, VotingKeys
-from titan_overlay.pool.context import Context
+from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.hosting.bundles import Code
 from titan_overlay.pool.hosting.calls import Begun
 from titan_overlay.pool.hosting.runner import Body, Runner
@@ -92,6 +92,7 @@ class Members:
 
     Args:
         may_speak: (origin's id, node) -> whether that node is a member of that mutable object.
+        may_administer: (who, object, grant) -> whether that user has a say in who its members are.
         forward: brings a message of an outbox: (origin, number, name, type, body).
         let_go: gives up the replica of an object in which this node was replaced.
     """
@@ -107,6 +108,7 @@ class Members:
         keys: VotingKeys,
         *,
         may_speak: Callable[[ObjectId, NodeId], Awaitable[bool]],
+        may_administer: Callable[[Sender, Signed[Descriptor], bytes], bool],
         forward: Callable[[ObjectId, int, str, str, bytes], Awaitable[None]],
         founders: Founders,
         recruiter: Recruiter,
@@ -120,6 +122,7 @@ class Members:
         self.ambient = ambient
         self.peers = peers
         self.may_speak = may_speak
+        self.may_administer = may_administer
         self._disk = disk
         self._log = log
         self._keys = keys
@@ -134,7 +137,7 @@ class Members:
 
     async def open(
         self, object_id: ObjectId, descriptor: Signed[Descriptor], kind: MutableType, sources: Sequence[Contact]
-    ) -> Group:
+    ) -> tuple[Group, Repair]:
         """Brings this node's part in a group to life: from its disk, or, if it is new there, from who the members are.
 
         Raises:
@@ -188,7 +191,7 @@ class Members:
             recruiter=self._recruiter,
         )
         group.spawn(repair.run())
-        return group
+        return group, repair
 
     def _maker(self, charter: Charter, keys: GroupKeys, absences: Absences) -> "RaftMaker | BftMaker":
         if charter.byzantine:
@@ -296,12 +299,14 @@ class GroupRunner(Runner):
         self._object_id = object_id
         self.bundle = code.origin.bundle
         self.group: Group
+        self._repair: Repair
 
     def schema(self) -> dict[str, MessageSchema]:
         return self._kind.schema()
 
     async def start(self, context: Context) -> None:
-        self.group = await self._members.open(self._object_id, self._descriptor, self._kind, self._sources)
+        opened = await self._members.open(self._object_id, self._descriptor, self._kind, self._sources)
+        self.group, self._repair = opened
 
     async def close(self) -> None:
         self._members.vigil.remove(self._object_id)
@@ -334,6 +339,8 @@ class GroupRunner(Runner):
             return self._next_key(context)
         if type == talk.STATE:
             return self._piece(codec.decode(body, talk.StateWanted), context)
+        if type == talk.ADMIT:
+            return self._admit(codec.decode(body, talk.Admit), context)
         if type == talk.WATCH:
             return self._watch(codec.decode(body, talk.Watch).start)
         return codec.encode(self.group.status())
@@ -363,6 +370,18 @@ class GroupRunner(Runner):
         if not self.group.succession.knows(context.sender.id):
             raise Forbidden(f"only members of {context.name!r} fetch its state")
         return codec.encode(await self.group.states.piece(wanted))
+
+    async def _admit(self, order: talk.Admit, context: Context) -> bytes:
+        if not self._members.may_administer(context.sender, self._descriptor, order.grant):
+            raise Forbidden(f"only who published {context.name!r}, or has a grant to administer it, names its members")
+        if self.group.proofs is not None:
+            raise BadMessage(
+                f"{context.name!r} has as many members as its policy says: how many may lie follows from it"
+            )
+        if len(order.node) != ID_BYTES:
+            raise BadMessage("a node's id has 32 bytes")
+        await self._repair.admit(NodeId(order.node))
+        return NOTHING
 
     async def _watch(self, start: int) -> AsyncIterator[bytes]:
         async for change in self.group.feed.watch(start):

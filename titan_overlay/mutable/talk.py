@@ -36,7 +36,17 @@ STATUS = "titan.group.Status"
 WATCH = "titan.group.Watch"
 """A stream of `Change`s."""
 
-TYPES = (STEP, SUBMIT, FORWARD, READ, EPOCHS, CHAIN, CONFIRM, STATE, PROMISED, RESIGN, NEXT_KEY, STATUS, WATCH)
+ADMIT = "titan.group.Admit"
+"""Make this node a member too. Answered once it is one."""
+
+TYPES = (STEP, SUBMIT, FORWARD, READ, EPOCHS, CHAIN, CONFIRM, STATE, PROMISED, RESIGN, NEXT_KEY, STATUS, WATCH, ADMIT)
+
+
+class Admit(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Whoever published the object may ask for that, and who has a grant to administer its name."""
+
+    node: bytes
+    grant: bytes = b""
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -47,13 +47,17 @@ class _Wary:
 @cache
 def decoder(type: Any) -> Decoder:
     """The decoder of a type, built once."""
-    if any(isinstance(part, inspect.AnyType) for part in _parts(inspect.type_info(type), set())):
+    if any(isinstance(part, inspect.AnyType) for part in parts_of(type)):
         return _Wary(type)
     return msgspec.msgpack.Decoder(type)
 
 
+def parts_of(type: Any) -> Iterator[Any]:
+    """A type and all types that it is made of, as `msgspec.inspect` tells them."""
+    return _parts(inspect.type_info(type), set())
+
+
 def _parts(info: Any, seen: set[Any]) -> Iterator[Any]:
-    """A type and all types that it is made of."""
     if isinstance(info, inspect.StructType):
         if info.cls in seen:
             return

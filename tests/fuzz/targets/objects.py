@@ -28,6 +28,7 @@ from tests.fuzz.world import (
     run,
     signed,
 )
+from titan_objects.cache import wire
 from titan_objects.device.actuator import Actuator
 from titan_objects.device.messages import Act
 from titan_objects.device.tables import parse
@@ -169,6 +170,24 @@ def act(data: bytes) -> None:
     words = Actuator(parse(_ACTUATOR))._words(wanted)  # type: ignore[arg-type]
     assert words[0] in ("/bin/echo", "/bin/true") and len(words) in (1, 3)
     assert not any(word.startswith("-") or "\0" in word for word in words)
+
+
+@target(seeds=lambda: [b"\5" + b"".join(map(wire.encode, _COMMANDS)), b"\0\4" + wire.encode(_COMMANDS[2])[1:]])
+def cache_commands(data: bytes) -> None:
+    """What a client of the cache sends, in pieces: commands, and after nonsense nothing more."""
+    draw = Drawn(data)
+    size = draw.below(40) + 1
+    rest = draw.rest()
+    decoder, found = wire.Decoder(), []
+    for start in range(0, len(rest), size):
+        found += decoder.feed(rest[start : start + size])
+    assert not any(isinstance(each, wire.BadFrame) for each in found[:-1])
+    assert found == wire.Decoder().feed(rest)
+    whole = [each for each in found if not isinstance(each, wire.BadFrame)]
+    assert wire.Decoder().feed(b"".join(map(wire.encode, whole))) == whole
+
+
+_COMMANDS = [wire.SetCommand(b"key", b"value", 60), wire.GetCommand(b"key"), wire.JoinCommand(b"id", b"host:1")]
 
 
 # --- code -----------------------------------------------------------------------------------------------------
