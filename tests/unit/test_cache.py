@@ -135,6 +135,37 @@ def test_a_value_that_is_set_anew_has_a_new_time_to_live() -> None:
     assert clock.get(b"a") == b"3"
 
 
+def test_a_member_restored_from_chunks_lets_values_end_at_the_same_places() -> None:
+    here, there = Clock(), Clock()
+    for number in range(3000):
+        here.send(Set(b"%04d" % (number % 2000), b"x" * (number % 50), ttl=number % 7 and 5000 - number))
+    here.send(Delete(b"0003"))
+    chunks = list(here.machine.snapshot())
+    assert len(chunks) > 3
+    there.machine.restore(chunks)
+    there.now, there._height = here.now, here._height
+    assert there.machine.root() == here.machine.root()
+    for after in (2000.5, 500.0, 700.0, 5000.0):
+        for clock in (here, there):
+            clock.send(Set(b"now", b"1"), after=after)
+        assert there.machine.root() == here.machine.root()
+        assert there.machine.instance.size == here.machine.instance.size
+    assert 0 < len(here.machine.instance.entries) < 500
+
+
+def test_a_snapshot_shows_the_state_of_its_first_moment() -> None:
+    clock = Clock()
+    for number in range(3000):
+        clock.send(Set(b"%04d" % number, b"old"))
+    chunks = clock.machine.snapshot()
+    first = [next(iter(chunks))]
+    clock.send(Set(b"2999", b"new"))
+    clock.send(Set(b"more", b"new"))
+    other = Clock()
+    other.machine.restore([*first, *chunks])
+    assert other.get(b"2999") == b"old" and len(other.machine.instance.entries) == 3000
+
+
 def test_what_was_deleted_or_has_ended_is_not_there_to_delete() -> None:
     clock = Clock()
     clock.send(Set(b"a", b"1", ttl=10))
@@ -157,7 +188,7 @@ def test_timers_and_heap_do_not_grow_with_the_messages() -> None:
 def test_a_full_cache_takes_no_more_until_something_goes() -> None:
     clock = Clock()
     large = b"x" * cache.VALUE_BYTES_MAX
-    for number in range(cache.BYTES_MAX // cache.VALUE_BYTES_MAX - 1):
+    for number in range(cache.BYTES_MAX // cache.VALUE_BYTES_MAX - 1):  # the value is one object: it costs no memory
         clock.machine.instance.set(Set(b"%03d" % number, large), _Now())
     assert clock.send(Set(b"last", large)) is False
     assert clock.send(Delete(b"000")) is True

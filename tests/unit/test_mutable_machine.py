@@ -520,8 +520,8 @@ class Big:
     def snapshot(self) -> Iterator[bytes]:
         yield from self.rows
 
-    def restore(self, chunks: Iterator[bytes]) -> None:
-        self.rows = list(chunks)
+    def restore(self, chunk: bytes) -> None:
+        self.rows.append(chunk)
 
 
 def test_a_class_may_keep_its_state_its_own_way() -> None:
@@ -532,3 +532,36 @@ def test_a_class_may_keep_its_state_its_own_way() -> None:
     copy.restore(list(big.snapshot()))
     assert copy.instance.rows == [b"one", b"two"]
     assert copy.root() == big.root()
+
+
+def test_a_machine_stays_as_it_is_until_all_of_another_state_is_there() -> None:
+    big, order = machine(Big), Order()
+    order.open(big)
+    big.execute(order.entry(order.request(b"one"), order.request(b"two")))
+    chunks = list(big.snapshot())
+    big.execute(order.entry(order.request(b"three")))
+    restoring = big.restoring()
+    for chunk in chunks:
+        restoring.add(chunk)
+    assert big.instance.rows == [b"one", b"two", b"three"]
+    restoring.finish()
+    assert big.instance.rows == [b"one", b"two"]
+    with pytest.raises(titan.BadMessage, match="empty"):
+        big.restoring().finish()
+    bank = machine()
+    with pytest.raises(titan.BadMessage):
+        bank.restore(list(bank.snapshot())[:1])
+    assert bank.instance.balances == {"rent": 1000}
+
+
+def test_a_restore_that_raises_is_no_snapshot_of_that_class() -> None:
+    @mutable
+    class Picky(Big):
+        def restore(self, chunk: bytes) -> None:
+            raise KeyError(chunk)
+
+    picky, order = machine(Picky), Order()
+    order.open(picky)
+    picky.execute(order.entry(order.request(b"one")))
+    with pytest.raises(titan.BadMessage, match="KeyError"):
+        picky.restore(list(picky.snapshot()))

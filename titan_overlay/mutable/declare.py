@@ -16,8 +16,10 @@ The state is the object's annotated attributes. Handlers are plain methods, and 
 what they decide may depend on the message, the state, and what `ctx` gives, and on nothing else. A handler that raises
 has changed nothing.
 
-A class with much state may write its own `snapshot(self) -> Iterator[bytes]` and `restore(self, chunks)`; it then has
-no annotated state, and a handler of it that raises must have changed nothing by itself.
+A class with much state writes its own `snapshot(self) -> Iterator[bytes]` and `restore(self, chunk)`; it then has no
+annotated state, and a handler of it that raises must have changed nothing by itself. Handlers go on between two chunks
+of `snapshot`, which must give the state as it was at the first; `restore` is called on a new instance with each chunk
+in turn, cut as `snapshot` has cut them. What either does in one step, everybody waits for.
 """
 
 from collections.abc import Callable

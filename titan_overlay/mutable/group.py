@@ -568,19 +568,14 @@ class Group:
         self.step(SnapshotTaken(checkpoint))
         self._wal.compact(self.engine.image())
 
-    def installed(self, head: Head, chunks: Iterable[bytes]) -> None:
-        """A state from another member is on disk: goes on from there.
-
-        Raises:
-            BadMessage: it is no state of this object; the member then starts anew from its disk.
-        """
-        self.machine.restore(chunks)
+    def installed(self, chain: Chain, checkpoint: Checkpoint) -> None:
+        """A state from another member is on disk, and is this one's now: goes on from there."""
         self.feed.restart(self.machine.changes)
-        self.waiting.passed_over(head.checkpoint.index, self.elsewhere())
-        if len(head.chain.certificates) > len(self.chain.certificates):
-            self.succession.adopt(head)
+        self.waiting.passed_over(checkpoint.index, self.elsewhere())
+        if len(chain.certificates) > len(self.chain.certificates):
+            self.succession.adopt(chain, checkpoint)
         else:
-            self.step(SnapshotInstalled(head.checkpoint))
+            self.step(SnapshotInstalled(checkpoint))
             self._wal.compact(self.engine.image())
         self.waiting.reached(self.machine.height)
 

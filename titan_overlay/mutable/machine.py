@@ -321,18 +321,20 @@ class Machine:
         size = SNAPSHOT_CHUNK_BYTES
         return chain([head], (state[start : start + size] for start in range(0, len(state), size)))
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
-        """Puts a snapshot in the place of the state.
+    def restoring(self) -> "Restoring":
+        """Takes a snapshot in, chunk by chunk."""
+        return Restoring(self)
 
-        Raises:
-            BadMessage: these are no snapshot of this object.
-        """
-        rest = iter(chunks)
-        own = codec.decode(next(rest, b""), _Own)
-        if self.kind.state is None:
-            self.instance.restore(rest)
-        else:
-            self.kind.state.decode(b"".join(rest), self.instance)
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """As `restoring`, at once."""
+        restoring = self.restoring()
+        for chunk in chunks:
+            restoring.add(chunk)
+        restoring.finish()
+
+    def become(self, own: "_Own", instance: Any) -> None:
+        """Goes on from another state."""
+        self.instance = instance
         self.height, self.now, self._numbers, self.changes = own.height, own.now, own.numbers, own.changes
         self.outbox = {each.number: each for each in own.outbox}
         self.timers = sorted(own.timers)
@@ -343,6 +345,49 @@ class Machine:
     def due(self) -> float | None:
         """Agreed time at which the next timer is due."""
         return self.timers[0].at if self.timers else None
+
+
+class Restoring:
+    """A snapshot on its way into a machine, which stays as it is until all of it is there.
+
+    All methods raise BadMessage: this is no snapshot of that object.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._own: _Own | None = None
+        self._instance = machine.kind.cls()
+        self._state: list[bytes] = []
+        self._checked = False
+
+    def add(self, chunk: bytes) -> None:
+        """The next chunk."""
+        if self._own is None:
+            self._own = codec.decode(chunk, _Own)
+        elif self._machine.kind.state is not None:
+            self._state.append(chunk)
+        else:
+            try:
+                self._instance.restore(chunk)
+            except Exception as why:
+                name = type(self._instance).__name__
+                raise BadMessage(f"{name}.restore does not take this: {type(why).__name__}: {why}") from None
+
+    def check(self) -> None:
+        """That was all: could it be finished?"""
+        if self._own is None:
+            raise BadMessage("the snapshot is empty")
+        state = self._machine.kind.state
+        if state is not None and not self._checked:
+            state.decode(b"".join(self._state), self._instance)
+            self._state.clear()
+        self._checked = True
+
+    def finish(self) -> None:
+        """From now on it is the machine's state."""
+        self.check()
+        assert self._own is not None
+        self._machine.become(self._own, self._instance)
 
 
 @lru_cache(maxsize=1024)

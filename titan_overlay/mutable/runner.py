@@ -149,7 +149,7 @@ class Members:
         charter = Charter(object_id, self.pool, value.genesis, byzantine=value.policy.byzantine)
         logs = GroupLogs(self._log, object_id)
         kept = await snapshots.newest()
-        if kept is not None and configuration_hash(kept[0].chain.genesis) != value.genesis:
+        if kept is not None and configuration_hash(kept.head.chain.genesis) != value.genesis:
             await snapshots.remove()  # of an object that had this name earlier
             logs.drop()
             kept = None
@@ -158,8 +158,13 @@ class Members:
             head = Head(object_id, GENESIS, await self._chain(charter, sources))
             await snapshots.write(head, machine.snapshot())
         else:
-            head, chunks = kept
-            machine.restore(chunks)
+            restoring = machine.restoring()
+            async for chunk in snapshots.chunks(kept):
+                restoring.add(chunk)
+            restoring.finish()
+            head = kept.head
+            if charter.byzantine and head.checkpoint != GENESIS:
+                head = msgspec.structs.replace(head, checkpoint=kept.checkpoint)
 
         async def deliver(number: int, target: str, type: str, body: bytes) -> None:
             await self._forward(object_id, number, target, type, body)

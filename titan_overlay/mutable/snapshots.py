@@ -2,11 +2,12 @@
 
     magic 8 | length u32 | head (msgpack) | length u32 | chunk | ... | length u32 = 0 | SHA-256 of all before it
 
-The newest that is whole counts; a crash while one is written leaves the one before it.
+The newest that is whole counts; a crash while one is written leaves the one before it. No snapshot is ever in memory as
+a whole: it is written, hashed, sent and read in pieces, and others have their turn in between.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from hashlib import sha256
 
 import msgspec
@@ -19,7 +20,9 @@ from titan_overlay.wire import codec
 
 MAGIC = b"titan\0g1"
 LENGTH = struct.Struct(">I")
-CHUNK_BYTES_MAX = 1 << 30
+CHUNK_BYTES_MAX = 16 << 20
+"""Of one chunk, as it comes from the object: so much is in memory at once."""
+READ_BYTES = 256 << 10
 DIRECTORY = "groups"
 
 
@@ -28,8 +31,31 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 
     object_id: bytes
     checkpoint: Checkpoint
+    """Its root may be missing: it is known only once all has been written."""
     chain: Chain
     """Who has been a member, up to the epoch of the checkpoint."""
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A snapshot on disk that was read once, and is whole."""
+
+    head: Head
+    root: bytes
+    """Hash of the state in it."""
+    path: str
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Of the head, with the root that the file really has."""
+        return msgspec.structs.replace(self.head.checkpoint, root=self.root)
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What was put on disk."""
+
+    size: int
+    """In bytes."""
+    root: bytes
 
 
 class Snapshots:
@@ -43,33 +69,44 @@ class Snapshots:
     def _path(self, index: int) -> str:
         return f"{self._directory}/{index:016x}.snapshot"
 
-    async def write(self, head: Head, chunks: Iterable[bytes]) -> int:
-        """Puts a snapshot on disk, durably, and removes those before it. Returns its size in bytes.
+    async def write(self, head: Head, chunks: Iterable[bytes]) -> Written:
+        """Puts a snapshot on disk, durably, and removes those before it. One at a time.
 
         Raises:
-            StorageError: the disk is full or broken; the snapshot before it stays.
+            StorageError: the disk is full or broken, or a chunk is too large; the snapshot before it stays.
         """
         target = self._path(head.checkpoint.index)
         trial = f"{target}.new"
         await self._disk.remove(trial)
-        digest = sha256()
-        size = 0
-        for piece in _frames(head, chunks):
+        encoded = codec.encode(head)
+        digest, root, size = sha256(), sha256(), 0
+
+        async def put(piece: bytes) -> None:
+            nonlocal size
             digest.update(piece)
             size += len(piece)
             await self._disk.append(trial, piece)
+
+        await put(MAGIC + LENGTH.pack(len(encoded)) + encoded)
+        for chunk in chunks:
+            if len(chunk) > CHUNK_BYTES_MAX:
+                raise StorageError(f"a chunk of a snapshot has {len(chunk)} bytes, {CHUNK_BYTES_MAX} are the most")
+            if chunk:
+                root.update(chunk)
+                await put(LENGTH.pack(len(chunk)) + chunk)
+        await put(LENGTH.pack(0))
         await self._disk.append(trial, digest.digest())
         await self._settle(trial, target)
-        return size + digest.digest_size
+        return Written(size + digest.digest_size, root.digest())
 
     async def _settle(self, trial: str, target: str) -> None:
         await self._disk.sync(trial)
         await self._disk.replace(trial, target)
         for path in await self._disk.list(f"{self._directory}/"):
-            if path != target:
+            if path not in (target, self._incoming):
                 await self._disk.remove(path)
 
-    async def newest(self) -> "tuple[Head, list[bytes]] | None":
+    async def newest(self) -> Stored | None:
         """The newest snapshot, or None where there is none.
 
         Raises:
@@ -80,12 +117,50 @@ class Snapshots:
             if not path.endswith(".snapshot"):
                 continue
             try:
-                return parse(await self._disk.read(path), self._object_id)
+                return await self._checked(path)
             except BadMessage as why:
                 damaged = f"{path}: {why}"
         if damaged:
             raise StorageError(f"no snapshot of this group is whole ({damaged})")
         return None
+
+    async def _checked(self, path: str) -> Stored:
+        """Reads a file to its end. BadMessage: it is no snapshot of this object, or damaged."""
+        head: Head | None = None
+        root = sha256()
+        async for chunk in self._frames(path):
+            if head is not None:
+                root.update(chunk)
+                continue
+            head = codec.decode(chunk, Head)
+            if head.object_id != self._object_id:
+                raise BadMessage("the snapshot is of another object")
+        if head is None:
+            raise BadMessage("the snapshot has no head")
+        return Stored(head, root.digest(), path)
+
+    async def chunks(self, stored: Stored) -> AsyncIterator[bytes]:
+        """What the state is made of, as it was written. BadMessage: the file has been damaged since it was checked."""
+        frames = self._frames(stored.path)
+        await anext(frames)
+        async for chunk in frames:
+            yield chunk
+
+    async def _frames(self, path: str) -> AsyncIterator[bytes]:
+        """Head and chunks. BadMessage: not a snapshot, or damaged, which shows at its end."""
+        reader = _Reader(self._disk, path)
+        if await reader.take(len(MAGIC)) != MAGIC:
+            raise BadMessage("not a snapshot of a group")
+        while True:
+            (length,) = LENGTH.unpack(await reader.take(LENGTH.size))
+            if length == 0:
+                break
+            if length > CHUNK_BYTES_MAX:
+                raise BadMessage(f"a chunk of {length} bytes")
+            yield await reader.take(length)
+        digest = reader.digest.digest()
+        if await reader.take(len(digest)) != digest or not await reader.at_end():
+            raise BadMessage("the snapshot is damaged")
 
     async def piece(self, index: int, offset: int, size: int) -> tuple[int, bytes]:
         """Size of a snapshot's file, and some of its bytes. FileNotFoundError: there is none (any more)."""
@@ -101,19 +176,13 @@ class Snapshots:
             await self._disk.remove(self._incoming)
         await self._disk.append(self._incoming, data)
 
-    async def fetched(self, check: Callable[[Head], None]) -> "tuple[Head, list[bytes]]":
-        """What was fetched is whole now: checks it and makes it the newest.
+    async def fetched(self) -> Stored:
+        """What was fetched is whole now. BadMessage: it is no snapshot of this object."""
+        return await self._checked(self._incoming)
 
-        Args:
-            check: raises BadMessage where it is not to be believed.
-
-        Raises:
-            BadMessage: it is no snapshot of this object.
-        """
-        head, chunks = parse(await self._disk.read(self._incoming), self._object_id)
-        check(head)
-        await self._settle(self._incoming, self._path(head.checkpoint.index))
-        return head, chunks
+    async def keep(self, fetched: Stored) -> None:
+        """What was fetched is believed: it is the newest from now on."""
+        await self._settle(fetched.path, self._path(fetched.head.checkpoint.index))
 
     @property
     def _incoming(self) -> str:
@@ -125,40 +194,31 @@ class Snapshots:
             await self._disk.remove(path)
 
 
-def _frames(head: Head, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    encoded = codec.encode(head)
-    yield MAGIC + LENGTH.pack(len(encoded)) + encoded
-    for chunk in chunks:
-        if chunk:
-            yield LENGTH.pack(len(chunk)) + chunk
-    yield LENGTH.pack(0)
+class _Reader:
+    """Bytes of a file, one after the other; `digest` is of all that were taken."""
 
+    def __init__(self, disk: Disk, path: str) -> None:
+        self.digest = sha256()
+        self._disk = disk
+        self._path = path
+        self._offset = 0
+        self._buffer = b""
+        self._place = 0
 
-def parse(data: bytes, object_id: bytes) -> "tuple[Head, list[bytes]]":
-    """Head and chunks of a snapshot's file.
+    async def take(self, count: int) -> bytes:
+        """BadMessage: the file ends before."""
+        while len(self._buffer) - self._place < count:
+            wanted = max(READ_BYTES, count)
+            more = await self._disk.read(self._path, self._offset, wanted)
+            if not more:
+                raise BadMessage("the snapshot ends too early")
+            self._offset += len(more)
+            self._buffer = self._buffer[self._place :] + more
+            self._place = 0
+        taken = self._buffer[self._place : self._place + count]
+        self._place += count
+        self.digest.update(taken)
+        return taken
 
-    Raises:
-        BadMessage: damaged, or of another object.
-    """
-    if not data.startswith(MAGIC) or len(data) < len(MAGIC) + 32:
-        raise BadMessage("not a snapshot of a group")
-    if sha256(memoryview(data)[:-32]).digest() != data[-32:]:
-        raise BadMessage("the snapshot is damaged")
-    chunks: list[bytes] = []
-    place = len(MAGIC)
-    try:
-        while True:
-            (length,) = LENGTH.unpack_from(data, place)
-            place += LENGTH.size
-            if length == 0:
-                break
-            chunks.append(data[place : place + length])
-            place += length
-    except struct.error:
-        raise BadMessage("the snapshot ends too early") from None
-    if place != len(data) - 32 or not chunks:
-        raise BadMessage("the snapshot has no head, or something behind its end")
-    head = codec.decode(chunks[0], Head)
-    if head.object_id != object_id:
-        raise BadMessage("the snapshot is of another object")
-    return head, chunks[1:]
+    async def at_end(self) -> bool:
+        return self._place == len(self._buffer) and not await self._disk.read(self._path, self._offset, 1)

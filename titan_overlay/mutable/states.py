@@ -1,13 +1,17 @@
 """States of a group at one member: when a snapshot is taken, how one that is behind gets one from another member."""
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from titan_overlay.errors import BadMessage, LinkError, NotHere, RemotableError, StorageError
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Checkpoint, Entry, Fetch
-from titan_overlay.mutable.snapshots import Head, Snapshots
+from titan_overlay.mutable.snapshots import Head, Snapshots, Stored
 from titan_overlay.wire import codec
 
 if TYPE_CHECKING:
@@ -36,6 +40,9 @@ class States:
         self._taking = False
         self._log_bytes = 0
         self._bytes = 0
+        self._writing = asyncio.Lock()
+        self._root: tuple[int, bytes] | None = None
+        """Of the state at this height."""
 
     # ---- taking ----------------------------------------------------------------------------------------------
 
@@ -47,33 +54,51 @@ class States:
         if self._log_bytes > max(SNAPSHOT_LOG_BYTES, 2 * self._bytes) and not self._taking:
             self._taking = True
             self._log_bytes = 0
-            self._group.spawn(self._take(Checkpoint(entry.index, entry.term)))
+            self._group.spawn(self._take(Checkpoint(entry.index, entry.term), self._group.machine.snapshot()))
 
     def agree(self, entry: Entry) -> None:
         """The members compare their states at this height: what is here is signed, once it is on disk."""
         self._taking = True
         self._log_bytes = 0
-        root = self._group.machine.root()
-        self._group.spawn(self._take(Checkpoint(entry.index, entry.term, root)))
+        # The state of this moment, even if its turn to be written comes later.
+        chunks = self._group.machine.snapshot()
+        self._group.spawn(self._take(Checkpoint(entry.index, entry.term), chunks, with_root=True))
 
-    async def _take(self, checkpoint: Checkpoint) -> None:
+    async def _take(self, checkpoint: Checkpoint, chunks: Iterable[bytes], *, with_root: bool = False) -> None:
         epoch = self._group.configuration.epoch
         try:
-            await self.write(checkpoint)
+            root = await self.write(checkpoint, chunks)
         except StorageError as why:
             log.warning("%s: no snapshot was written, the log goes on: %s", self._group.machine.name, why)
             return
         finally:
             self._taking = False
         if epoch == self._group.configuration.epoch:
-            self._group.snapshot_taken(checkpoint)
+            self._group.snapshot_taken(msgspec.structs.replace(checkpoint, root=root) if with_root else checkpoint)
 
-    async def write(self, checkpoint: Checkpoint) -> None:
-        """Puts the state as it is now on disk, with the chain of epochs."""
-        machine = self._group.machine
-        head = Head(machine.object_id, checkpoint, self._group.chain)
-        self._bytes = await self._snapshots.write(head, machine.snapshot())
-        self.checkpoint = checkpoint
+    async def write(self, checkpoint: Checkpoint, chunks: Iterable[bytes]) -> bytes:
+        """Puts a state on disk, with the chain of epochs; gives its root.
+
+        Raises:
+            StorageError: the disk is full or broken.
+        """
+        async with self._writing:
+            head = Head(self._group.machine.object_id, checkpoint, self._group.chain)
+            written = await self._snapshots.write(head, chunks)
+            self._bytes = written.size
+            self.checkpoint = checkpoint
+            return written.root
+
+    async def root(self) -> bytes:
+        """Hash of the state as it is now; nothing must be executed until it is known."""
+        height = self._group.machine.height
+        if self._root is None or self._root[0] != height:
+            digest = sha256()
+            for chunk in self._group.machine.snapshot():
+                digest.update(chunk)
+                await asyncio.sleep(0)
+            self._root = height, digest.digest()
+        return self._root[1]
 
     # ---- giving and getting ------------------------------------------------------------------------------------
 
@@ -126,8 +151,19 @@ class States:
             offset += len(piece.data)
             if offset >= piece.size:
                 break
-        succession = self._group.succession
-        head, chunks = await self._snapshots.fetched(lambda head: succession.check(head, checkpoint))
-        if head.checkpoint.index > self._group.machine.height:
-            self.checkpoint = head.checkpoint
-            self._group.installed(head, chunks)
+        await self._install(await self._snapshots.fetched(), checkpoint)
+
+    async def _install(self, stored: Stored, wanted: Checkpoint) -> None:
+        """Goes on from a state that was fetched. BadMessage: it is not to be believed, or none of this object."""
+        group = self._group
+        group.succession.check(stored, wanted)
+        restoring = group.machine.restoring()
+        async for chunk in self._snapshots.chunks(stored):
+            restoring.add(chunk)
+        async with self._writing:
+            restoring.check()
+            await self._snapshots.keep(stored)
+            self.checkpoint = stored.checkpoint if group.proofs is not None else stored.head.checkpoint
+        if self.checkpoint.index > group.machine.height:
+            restoring.finish()
+            group.installed(stored.head.chain, self.checkpoint)

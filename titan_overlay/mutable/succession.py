@@ -25,7 +25,7 @@ from titan_overlay.mutable.epochs import (
     covered_key,
     key_of,
 )
-from titan_overlay.mutable.snapshots import Head
+from titan_overlay.mutable.snapshots import Stored
 from titan_overlay.mutable.voting_keys import GroupKeys
 from titan_overlay.wire import codec
 
@@ -62,19 +62,20 @@ class Succession:
         """Who the members are now."""
         return self._charter.current(self.chain)
 
-    def check(self, head: Head, wanted: Checkpoint) -> None:
+    def check(self, stored: Stored, wanted: Checkpoint) -> None:
         """Whether a state from another member is to be believed.
 
         Raises:
             BadMessage: its members are made up, or it is not the state that was agreed on.
         """
-        self._charter.current(head.chain)
+        chain = stored.head.chain
+        self._charter.current(chain)
         agreed = wanted if self._charter.byzantine else None
-        if head.chain.certificates:
-            start = codec.decode(head.chain.certificates[-1].start, Start)
-            if start.final == head.checkpoint.index:
+        if chain.certificates:
+            start = codec.decode(chain.certificates[-1].start, Start)
+            if start.final == stored.checkpoint.index:
                 agreed = start.checkpoint
-        if agreed is not None and head.checkpoint != agreed:
+        if agreed is not None and stored.checkpoint != agreed:
             raise BadMessage("it is not the state that was agreed on")
 
     def knows(self, node: bytes) -> bool:
@@ -131,10 +132,16 @@ class Succession:
         except BadMessage as why:
             group.resign(f"the next configuration makes no sense: {why}")
             return
-        old, configuration = self.current(), turnover.configuration
-        start = codec.encode(
-            Start(group.machine.object_id, configuration, entry.index, group.machine.root(), configuration_hash(old))
-        )
+        group.spawn(self._confirm(entry.index, turnover.configuration))
+
+    async def _confirm(self, final: int, configuration: Configuration) -> None:
+        """Signs the state at the end of the epoch."""
+        group = self._group
+        old = self.current()
+        root = await group.states.root()
+        if self.current() != old or group.trouble:
+            return
+        start = codec.encode(Start(group.machine.object_id, configuration, final, root, configuration_hash(old)))
         self._handover = self._handover or Handover(self._charter, old)
         if group.me in old.members:
             signature = self._keys.sign(covered(self._charter.pool, start))
@@ -208,19 +215,27 @@ class Succession:
         group = self._group
         if group.me not in start.configuration.members:
             group.replaced(start.configuration.epoch)
-        elif group.machine.height == start.final and group.machine.root() == start.root:
+        elif group.machine.height == start.final:
             self._beginning = True
             group.spawn(self._begin(chain, start))
         else:
-            sources = tuple(each for each in start.configuration.members if each != group.me)
-            group.states.fetch(Fetch(Checkpoint(start.final, 0), sources))
+            self._fetch(start)
+
+    def _fetch(self, start: Start) -> None:
+        """Another member has the state that the epoch begins with."""
+        sources = tuple(each for each in start.configuration.members if each != self._group.me)
+        self._group.states.fetch(Fetch(Checkpoint(start.final, 0), sources))
 
     async def _begin(self, chain: Chain, start: Start) -> None:
         """The certificate and the state are on disk before this node says a word in the new epoch."""
         group = self._group
-        before, self.chain = self.chain, chain
+        before = self.chain
         try:
-            await group.states.write(start.checkpoint)
+            if await group.states.root() != start.root:
+                self._fetch(start)
+                return
+            self.chain = chain
+            await group.states.write(start.checkpoint, group.machine.snapshot())
         except StorageError as why:
             self.chain = before
             group.resign(f"the beginning of epoch {start.configuration.epoch} cannot be written: {why}")
@@ -230,12 +245,12 @@ class Succession:
         self._over(start.configuration)
         group.begin_epoch(start.configuration, start.checkpoint)
 
-    def adopt(self, head: Head) -> None:
+    def adopt(self, chain: Chain, checkpoint: Checkpoint) -> None:
         """A state of a later epoch was fetched, and is on disk."""
-        self.chain = head.chain
+        self.chain = chain
         configuration = self.current()
         self._over(configuration)
-        self._group.begin_epoch(configuration, head.checkpoint)
+        self._group.begin_epoch(configuration, checkpoint)
 
     def _over(self, new: Configuration) -> None:
         log.info("%s: epoch %d begins", self._group.machine.name, new.epoch)

@@ -9,13 +9,21 @@ Values end by the time that the members have agreed on, so that no member answer
 """
 
 import heapq
+from collections.abc import Iterator
+from itertools import islice
+
+import msgspec
 
 import titan_overlay as titan
 
 KEY_BYTES_MAX = 64 << 10
 VALUE_BYTES_MAX = 512 << 10
-BYTES_MAX = 64 << 20
+BYTES_MAX = 256 << 20
 """Of all keys and values together."""
+ENTRY_BYTES = 64
+"""What an entry costs beside its key and value."""
+CHUNK_BYTES = 64 << 10
+NEVER = float("inf")
 
 
 class Set(titan.Message[bool], namespace="cache"):
@@ -45,31 +53,29 @@ class Expire(titan.Message[None], namespace="cache"):
 
 @titan.mutable("cache/*", policy=titan.Policy(faults=1))
 class Cache:
-    """Its state is small enough to be copied whole: values that matter for years belong elsewhere."""
+    """It keeps its own snapshots, in chunks: a cache may be large, and nobody waits for it."""
 
-    entries: dict[bytes, tuple[bytes, float]] = {}
-    """Value, and agreed time at which it ends (infinity: never)."""
-    ends: list[tuple[float, bytes]] = []
-    """A heap of all ends, with some that are not true any more."""
-    alarm: float = float("inf")
-    """When the next `Expire` comes."""
-    size: int = 0
+    def __init__(self) -> None:
+        self.entries: dict[bytes, tuple[bytes, float]] = {}
+        """Value, and agreed time at which it ends."""
+        self.ends: list[tuple[float, bytes]] = []
+        """A heap of all ends, with some that are not true any more."""
+        self.alarm = NEVER
+        """When the next `Expire` comes."""
+        self.size = 0
 
     def set(self, m: Set, ctx: titan.Context) -> bool:
         """Keeps a value."""
         if len(m.key) > KEY_BYTES_MAX or len(m.value) > VALUE_BYTES_MAX or m.ttl < 0:
             return False
         known = self.entries.get(m.key)
-        grown = len(m.value) - len(known[0]) if known else len(m.key) + len(m.value)
+        grown = len(m.value) - len(known[0]) if known else _cost(m.key, m.value)
         if self.size + grown > BYTES_MAX:
             return False
-        end = ctx.now + m.ttl if m.ttl else float("inf")
-        self.size += grown
-        self.entries[m.key] = (m.value, end)
-        if m.ttl:
-            heapq.heappush(self.ends, (end, m.key))
-            self._tidy()
-            self._wake_at(end, ctx)
+        end = ctx.now + m.ttl if m.ttl else NEVER
+        self._wake_at(end, ctx)  # first: it may be refused
+        self._put(m.key, m.value, end)
+        self._tidy()
         return True
 
     @titan.readonly
@@ -85,21 +91,46 @@ class Cache:
 
     def expire(self, m: Expire, ctx: titan.Context) -> None:
         """Lets go what has ended."""
-        while self.ends and self.ends[0][0] <= ctx.now:
-            end, key = heapq.heappop(self.ends)
-            known = self.entries.get(key)
-            if known is not None and known[1] == end:
+        while self.ends:
+            end, key = self.ends[0]
+            true = self.entries.get(key, (b"", None))[1] == end
+            if true and end > ctx.now:
+                break
+            heapq.heappop(self.ends)
+            if true:
                 self._drop(key)
         if ctx.now >= self.alarm:
-            self.alarm = float("inf")
+            self.alarm = NEVER
             if self.ends:
                 self._wake_at(self.ends[0][0], ctx)
+
+    def snapshot(self) -> Iterator[bytes]:
+        """Alarm, then entries, some at a time. A copy of the map shares keys and values with it: it costs little."""
+        entries = iter(self.entries.copy().items())
+        yield msgspec.msgpack.encode(self.alarm)
+        while chunk := _chunk(entries):
+            yield msgspec.msgpack.encode(chunk)
+
+    def restore(self, chunk: bytes) -> None:
+        """The other way round."""
+        if self.alarm == NEVER and not self.entries and len(chunk) == _ALARM_BYTES:
+            self.alarm = msgspec.msgpack.decode(chunk, type=float)
+            return
+        for key, value, end in msgspec.msgpack.decode(chunk, type=list[tuple[bytes, bytes, float]]):
+            self._put(key, value, end)
+
+    def _put(self, key: bytes, value: bytes, end: float) -> None:
+        self._drop(key)
+        self.size += _cost(key, value)
+        self.entries[key] = (value, end)
+        if end != NEVER:
+            heapq.heappush(self.ends, (end, key))
 
     def _drop(self, key: bytes) -> float | None:
         known = self.entries.pop(key, None)
         if known is None:
             return None
-        self.size -= len(key) + len(known[0])
+        self.size -= _cost(key, known[0])
         return known[1]
 
     def _wake_at(self, end: float, ctx: titan.Context) -> None:
@@ -111,4 +142,22 @@ class Cache:
     def _tidy(self) -> None:
         """Who sets the same key again and again does not fill the heap."""
         if len(self.ends) > 2 * len(self.entries) + 64:
-            self.ends = sorted((end, key) for key, (_, end) in self.entries.items() if end != float("inf"))
+            self.ends = sorted((end, key) for key, (_, end) in self.entries.items() if end != NEVER)
+
+
+_ALARM_BYTES = len(msgspec.msgpack.encode(NEVER))
+
+
+def _cost(key: bytes, value: bytes) -> int:
+    return len(key) + len(value) + ENTRY_BYTES
+
+
+def _chunk(entries: Iterator[tuple[bytes, tuple[bytes, float]]]) -> list[tuple[bytes, bytes, float]]:
+    """The next entries of a snapshot: many small ones, or a few large ones."""
+    taken, size = [], 0
+    for key, (value, end) in islice(entries, CHUNK_BYTES // ENTRY_BYTES):
+        taken.append((key, value, end))
+        size += _cost(key, value)
+        if size >= CHUNK_BYTES:
+            break
+    return taken
