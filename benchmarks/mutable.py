@@ -1,0 +1,324 @@
+"""Puts and linearizable reads of a mutable object beside a real etcd of three members. TLS and fsync on for all.
+
+    python -m benchmarks.mutable [--seconds 3] [--rounds 3] [--systems raft,bft,etcd] [--json FILE] [--report]
+
+Keys of 16 bytes, values of 64. Each client has a connection of its own and waits for each answer; all clients of a
+system live in one process. Ours are real `titan-node` processes, three for Raft and four for BFT, that hold the cache
+that comes with the project; etcd (Debian: `apt-get install etcd-server`) is called as cheaply as Python can. Rounds of
+the systems take turns. CPU is what the kernel counted for all members, divided by the operations; the client's own is
+apart.
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import etcd, report
+from benchmarks.echoes import Certificate
+from benchmarks.idle import start as start_node
+from benchmarks.send import _cpu_seconds, _line, _read, make_certificate
+
+CLIENTS = (1, 64)
+KEYS = 1000
+VALUE = b"v" * 64
+NAME = "cache/bench"
+READY_SECONDS = 60.0
+
+TITLES = {"raft": "Titan, Raft, n = 3", "bft": "Titan, BFT, n = 4, signed", "etcd": "etcd, n = 3"}
+MEMBERS = {"raft": 3, "bft": 4, "etcd": 3}
+
+Operation = Callable[[bytes], Awaitable[object]]
+
+
+def key(number: int) -> bytes:
+    return b"key-%012d" % (number % KEYS)
+
+
+# --- the process of the clients ---------------------------------------------------------------------------------
+
+
+async def serve_clients(system: str, where: str, directory: str) -> None:
+    """Connects all clients, then runs what the driver asks for: `operation clients seconds`, answered with JSON."""
+    async with asyncio.TaskGroup() as tasks:
+        made = await (_etcd if system == "etcd" else _titan)(tasks, where, directory)
+        first_put, first_get = made[0]
+        for number in range(KEYS):
+            await first_put(key(number))
+        await first_get(key(0))
+        print("ready", flush=True)
+        while line := await _line():
+            operation, clients, seconds = line.split()
+            chosen = [pair[operation == "get"] for pair in made[: int(clients)]]
+            print(json.dumps(await load(chosen, float(seconds))), flush=True)
+        for task in tasks._tasks:  # type: ignore[attr-defined]
+            task.cancel()
+
+
+async def _etcd(tasks: asyncio.TaskGroup, where: str, directory: str) -> list[tuple[Operation, Operation]]:
+    context = Certificate(Path(directory) / "chain.pem", Path(directory) / "key.pem").client()
+    context.set_alpn_protocols(["h2"])
+    ports = [int(each) for each in where.split(",")]
+    made: list[tuple[Operation, Operation]] = []
+    for number in range(max(CLIENTS)):
+        client = await etcd.EtcdClient.connect(ports[number % len(ports)], context)
+
+        async def put(k: bytes, client: etcd.EtcdClient = client) -> None:
+            await client.put(k, VALUE)
+
+        async def get(k: bytes, client: etcd.EtcdClient = client) -> None:
+            assert VALUE in await client.get(k)
+
+        made.append((put, get))
+    return made
+
+
+async def _titan(tasks: asyncio.TaskGroup, where: str, directory: str) -> list[tuple[Operation, Operation]]:
+    import titan_overlay as titan
+    from titan_objects.cache import Get, Set
+
+    made: list[tuple[Operation, Operation]] = []
+
+    async def client(ready: "asyncio.Future[titan.Pool]") -> None:
+        async with titan.connect(where, data=directory) as pool:
+            ready.set_result(pool)
+            await asyncio.Event().wait()
+
+    for _ in range(max(CLIENTS)):
+        ready: asyncio.Future[titan.Pool] = asyncio.get_running_loop().create_future()
+        tasks.create_task(client(ready))
+        pool = await ready
+
+        async def put(k: bytes, pool: titan.Pool = pool) -> None:
+            assert await pool.send(NAME, Set(k, VALUE))
+
+        async def get(k: bytes, pool: titan.Pool = pool) -> None:
+            assert await pool.read(NAME, Get(k)) == VALUE
+
+        await get(key(0)) if made else await put(key(0))
+        made.append((put, get))
+    return made
+
+
+async def load(operations: Sequence[Operation], seconds: float) -> dict[str, float]:
+    took: list[float] = []
+    clock = time.perf_counter
+    began = clock()
+    end = began + seconds
+
+    async def worker(number: int, operation: Operation) -> None:
+        turn = number * 7919
+        before = clock()
+        while before < end:
+            await operation(key(turn))
+            turn += 1
+            after = clock()
+            took.append(after - before)
+            before = after
+
+    await asyncio.gather(*(worker(*each) for each in enumerate(operations)))
+    elapsed = clock() - began
+    took.sort()
+    return {
+        "count": len(took),
+        "rate": len(took) / elapsed,
+        "p50_ms": took[len(took) // 2] * 1e3,
+        "p99_ms": took[len(took) * 99 // 100] * 1e3,
+    }
+
+
+# --- the driver -------------------------------------------------------------------------------------------------
+
+
+class Running:
+    """A system with its members and its clients."""
+
+    def __init__(self, system: str, directory: Path) -> None:
+        self.system = system
+        self.members: list[subprocess.Popen[str]] = []
+        self.client: subprocess.Popen[str] | None = None
+        self._directory = directory
+        directory.mkdir()
+
+    def start(self) -> None:
+        where = self._start_etcd() if self.system == "etcd" else self._start_titan()
+        data = self._directory if self.system == "etcd" else self._directory / "0"
+        self.client = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.mutable", "--clients-of", self.system, where, str(data)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=report.ROOT,
+        )
+        assert _read(self.client) == "ready"
+
+    def _start_etcd(self) -> str:
+        certificate = make_certificate(self._directory)
+        ports = [(_free_port(), _free_port()) for _ in range(MEMBERS["etcd"])]
+        self.members = etcd.start(self._directory, certificate, ports)
+        until = time.monotonic() + READY_SECONDS
+        for client, _ in ports:
+            while not _listens(client):
+                if time.monotonic() > until or any(each.poll() is not None for each in self.members):
+                    raise RuntimeError("etcd has not started; see its log")
+                time.sleep(0.1)
+        return ",".join(str(client) for client, _ in ports)
+
+    def _start_titan(self) -> str:
+        from titan_overlay import Policy, connect_sync
+
+        line = invitation = ""
+        for number in range(MEMBERS[self.system]):
+            process, printed = start_node(number, self._directory, invitation)
+            self.members.append(process)
+            if not number:
+                line = printed
+                words = [str(Path(sys.executable).parent / "titan"), "invite", "--rights", "host"]
+                words += ["--data", str(self._directory / "0")]
+                invitation = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+        with connect_sync(line, data=self._directory / "0") as pool:
+            pool.publish("cache", NAME, policy=Policy(faults=1, byzantine=self.system == "bft"))
+        return line
+
+    def measure(self, operation: str, clients: int, seconds: float) -> dict[str, float]:
+        assert self.client is not None and self.client.stdin is not None
+        before = [_cpu_seconds(each.pid) for each in (*self.members, self.client)]
+        self.client.stdin.write(f"{operation} {clients} {seconds}\n")
+        self.client.stdin.flush()
+        measured: dict[str, float] = json.loads(_read(self.client))
+        spent = [_cpu_seconds(each.pid) - then for each, then in zip((*self.members, self.client), before, strict=True)]
+        measured["cpu_us"] = sum(spent[:-1]) / measured["count"] * 1e6
+        measured["client_cpu_us"] = spent[-1] / measured["count"] * 1e6
+        return measured
+
+    def stop(self) -> None:
+        for process in (self.client, *self.members):
+            if process is not None:
+                process.terminate()
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                for pipe in (process.stdin, process.stdout):
+                    if pipe is not None:
+                        pipe.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+Results = dict[str, dict[str, list[dict[str, float]]]]
+"""By system, by `operation clients`: one measurement a round."""
+
+
+def measure(systems: Sequence[str], rounds: int, seconds: float, directory: Path) -> Results:
+    loads = [(operation, clients) for clients in CLIENTS for operation in ("put", "get")]
+    results: Results = {system: {f"{o} {c}": [] for o, c in loads} for system in systems}
+    running = [Running(system, directory / system) for system in systems]
+    try:
+        for system in running:
+            system.start()
+        for system in running:
+            for operation, clients in loads:
+                system.measure(operation, clients, seconds / 4)  # warm
+        for number in range(rounds):
+            for operation, clients in loads:
+                # Each round begins with another system: none always runs in another's wake.
+                for system in running[number % len(running) :] + running[: number % len(running)]:
+                    measured = system.measure(operation, clients, seconds)
+                    results[system.system][f"{operation} {clients}"].append(measured)
+            print(f"round {number + 1} of {rounds}", file=sys.stderr)
+    finally:
+        for system in running:
+            system.stop()
+    return results
+
+
+def summarize(results: Results) -> dict[str, Any]:
+    """Medians over the rounds; ratios to etcd are medians of the ratios within a round."""
+    summary: dict[str, Any] = {}
+    for system, loads in results.items():
+        summary[system] = {}
+        for name, measured in loads.items():
+            figures = {each: statistics.median(m[each] for m in measured) for each in measured[0]}
+            if "etcd" in results:
+                base = results["etcd"][name]
+                for each in ("rate", "cpu_us"):
+                    ratios = [m[each] / b[each] for m, b in zip(measured, base, strict=True)]
+                    figures[f"{each}_of_etcd"] = statistics.median(ratios)
+            summary[system][name] = {each: round(value, 3) for each, value in figures.items()}
+    return summary
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    lines = []
+    for clients in CLIENTS:
+        plural = "" if clients == 1 else "s"
+        lines += [
+            f"{clients} client{plural}:",
+            "",
+            "| system | operation | per second | p50 ms | p99 ms | CPU µs of all members | of the client | rate / etcd "
+            "| CPU / etcd |",
+            "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        ]
+        for system, loads in summary.items():
+            for operation in ("put", "get"):
+                m = loads[f"{operation} {clients}"]
+                ratios = [f"{m[each]:.2f}" if each in m else "" for each in ("rate_of_etcd", "cpu_us_of_etcd")]
+                title = {"put": "put", "get": "linearizable read"}[operation]
+                lines.append(
+                    f"| {TITLES[system]} | {title} | {m['rate']:,.0f} | {m['p50_ms']:.2f} | {m['p99_ms']:.2f} "
+                    f"| {m['cpu_us']:.0f} | {m['client_cpu_us']:.0f} | {ratios[0]} | {ratios[1]} |"
+                )
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--systems", default="raft,bft,etcd", help="comma-separated")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--report", action="store_true", help="write the table into docs/benchmarks.md")
+    parser.add_argument("--clients-of", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.clients_of:
+        asyncio.run(serve_clients(*options.clients_of))
+        return
+    systems = options.systems.split(",")
+    if "etcd" in systems and shutil.which("etcd") is None:
+        print("etcd is not installed: its rows are left out", file=sys.stderr)
+        systems.remove("etcd")
+    with tempfile.TemporaryDirectory(prefix="titan-mutable-") as directory:
+        summary = summarize(measure(systems, options.rounds, options.seconds, Path(directory)))
+    text = markdown(summary)
+    print(text)
+    if options.json:
+        stamped = {**summary, "machine": report.machine(), "commit": report.commit(), "command": report.command()}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(stamped, indent=1) + "\n", encoding="utf-8")
+    if options.report:
+        report.write_table("mutable", text)
+
+
+if __name__ == "__main__":
+    main()
