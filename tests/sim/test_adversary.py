@@ -5,13 +5,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import ObjectId
+from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.testing.pool import Machine
 from titan_simulations import cli, points, runner
 from titan_simulations.adversary import Adversary, AdversaryConfig
@@ -32,8 +37,7 @@ class Unprotected(Adversary):
         self.world.machine = Machine(config=NodeConfig(k=3, alpha=1, paths=1))
 
 
-@functools.cache
-def point(attack: str, malicious: float = 0.5, seed: int = 1) -> Result:
+def unprotected(attack: str, malicious: float = 0.5, seed: int = 1) -> Result:
     """What becomes of unprotected nodes."""
     config = msgspec.structs.replace(SMALL, attack=attack, malicious=malicious, seed=seed)
 
@@ -44,6 +48,9 @@ def point(attack: str, malicious: float = 0.5, seed: int = 1) -> Result:
         return result
 
     return runner.simulate(main(), seed=seed, fake=True)
+
+
+point = functools.cache(unprotected)
 
 
 def honest() -> Result:
@@ -87,12 +94,27 @@ def test_forgers_answer_wrongly_and_waste_time():
 
 
 @pytest.mark.slow
-def test_an_object_whose_closest_ids_are_ground_is_hidden():
+def test_an_object_whose_closest_ids_are_ground_is_found_all_the_same():
+    """Even by nodes without protection: copies are not where the ids are, and a region is wider than they crowd."""
     result = point("eclipse")
     assert result["objects_aimed_at"] == 1 and result["attack_counts"]["keys_ground"] == 20
     assert result["grinding_cpu_seconds_per_object"] == pytest.approx(result["attack_counts"]["keys_tried"] * 1e-4)
-    assert result["lookups_right"] < 0.5 * (result["lookups"] + result["lookups_without_honest_holder"])
+    assert result["lookups_without_honest_holder"] == 0
+    assert result["lookups_right"] == result["lookups"] == 60
+    assert result["right"] == result["sends"] == 60
     assert result["services"]["right"] == result["services"]["sends"]  # it is aimed at one object alone
+
+
+async def around_the_object(overlay: Overlay, ambient: Ambient, object_id: ObjectId) -> AsyncIterator[list[Contact]]:
+    yield await overlay.find_nodes(object_id, 20)
+
+
+@pytest.mark.slow
+def test_it_would_be_hidden_if_copies_were_put_near_its_id(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("titan_overlay.pool.keeping.recruiter.Candidates", around_the_object)
+    result = unprotected("eclipse")
+    assert result["lookups_right"] < 0.5 * (result["lookups"] + result["lookups_without_honest_holder"])
+    assert result["unavailable"] > 0 == result["wrong"]
 
 
 @pytest.mark.slow

@@ -103,7 +103,6 @@ async def test_a_token_that_is_named_decides_also_for_the_publisher() -> None:
 async def test_a_holder_whose_right_to_host_ends_is_replaced_and_forgets_nothing() -> None:
     async with SimulatedPool(12) as sim:
         first = await sim.publish(Calculator, "calc")
-        await (await sim.client()).delete("calc")
         node = next(each for each in sim.nodes if each.key.id.hex() == first.holders[0])
         ends = node.running.ambient.wall() + 600
         node.running.grants[:] = [

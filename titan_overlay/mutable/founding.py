@@ -10,7 +10,7 @@ import msgspec
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, LinkError, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId
+from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor, Policy
 from titan_overlay.links.links import Links
@@ -21,15 +21,13 @@ from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.context import Context
 from titan_overlay.pool.hosting.calls import Begun
 from titan_overlay.pool.hosting.runner import Body, Runner
+from titan_overlay.pool.keeping.candidates import Candidates
 from titan_overlay.pool.keeping.publisher import Publisher, Receipt
 from titan_overlay.pool.orders import MayHost
 from titan_overlay.pool.questions import MessageSchema
 from titan_overlay.wire import codec
 
 MEMBERS_MAX = 31
-NEAR = 20
-CORNERS = 4
-"""Times that a random corner of the pool is asked when those near have refused."""
 ASK_SECONDS = 4.0
 
 
@@ -74,7 +72,7 @@ class Founders:
     async def find(
         self, descriptor: Signed[Descriptor], object_id: ObjectId, count: int, exclude: Collection[bytes] = ()
     ) -> list[Founder]:
-        """`count` nodes that may and would host this, near its id first.
+        """`count` nodes that may and would host this, from all over the pool (see `Candidates`).
 
         Raises:
             Unavailable: there are fewer; the text says how many, and why the others refused.
@@ -82,12 +80,11 @@ class Founders:
         willing: list[Founder] = []
         refusals: Counter[str] = Counter()
         asked: set[bytes] = set(exclude)
-        for turn in range(1 + CORNERS):
-            target = object_id if turn == 0 else self._ambient.random.randbytes(ID_BYTES)
-            near = [each for each in await self._overlay.find_nodes(target, NEAR) if each.id not in asked]
-            asked.update(each.id for each in near)
-            answers = await asyncio.gather(*(self._ask(each, descriptor) for each in near))
-            for contact, answer in zip(near, answers, strict=True):
+        async for turn in Candidates(self._overlay, self._ambient, object_id):
+            fresh = [each for each in turn if each.id not in asked]
+            asked.update(each.id for each in fresh)
+            answers = await asyncio.gather(*(self._ask(each, descriptor) for each in fresh))
+            for contact, answer in zip(fresh, answers, strict=True):
                 if isinstance(answer, bytes):
                     willing.append(Founder(contact, answer))
                 else:
@@ -102,7 +99,7 @@ class Founders:
 
     async def at(self, node: NodeId, descriptor: Signed[Descriptor]) -> Founder:
         """That node. Unavailable: it is not in the pool now, or would not."""
-        contact = next((each for each in await self._overlay.find_nodes(node, NEAR) if each.id == node), None)
+        contact = next((each for each in await self._overlay.find_nodes(node, 4) if each.id == node), None)
         if contact is None:
             raise Unavailable(f"node:{node.hex()} is not in this pool now; see: titan census")
         answer = await self._ask(contact, descriptor)

@@ -29,7 +29,7 @@ from titan_overlay.overlay.handshake import Handshakes
 from titan_overlay.overlay.joining import Joining
 from titan_overlay.overlay.lookup import BUDGET, PATHS
 from titan_overlay.overlay.protocol import ALSO_AT, OverlayProtocol
-from titan_overlay.overlay.regions import COPIES
+from titan_overlay.overlay.regions import COPIES, Region
 from titan_overlay.overlay.routing import REFRESH_SECONDS, RoutingTable
 from titan_overlay.overlay.search import Found
 from titan_overlay.overlay.sessions import SERVING, Session
@@ -304,6 +304,10 @@ class Overlay(Server):
     def neighbours(self, target: bytes, count: int) -> list[Contact]:
         """The closest that are in the table, closest first; no network."""
         return self.table.closest(target, count)
+
+    def region_of(self, object_id: ObjectId) -> Region:
+        """The ids near the object, whose nodes keep what is said about it; no network."""
+        return self._finder.region_of(object_id)
 
     async def find_nodes(self, target: bytes, count: int = 20) -> list[Contact]:
         """The nodes closest to `target`, closest first, each of which has just answered. Never this one."""

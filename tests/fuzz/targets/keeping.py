@@ -32,6 +32,7 @@ from titan_overlay.identity.contacts import Contact, pack_addresses
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor
 from titan_overlay.overlay import bodies
+from titan_overlay.overlay.regions import Region
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.hosting.bundles import BundleLoader
 from titan_overlay.pool.hosting.host import Host
@@ -269,6 +270,12 @@ class _Overlay:
     pool = POOL
     rights = Rights(POOL)
     contact = peer(0)
+
+    def region_of(self, *_: Any) -> Region:
+        return Region(0, 0)
+
+    def neighbours(self, *_: Any) -> list[Contact]:
+        return [peer(1)]
 
     async def find_nodes(self, *_: Any) -> list[Contact]:
         return [peer(1), peer(2)]

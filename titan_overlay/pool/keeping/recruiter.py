@@ -1,4 +1,4 @@
-"""Finding new holders: asks nodes near the object to take a replica until enough have.
+"""Finding new holders: asks nodes from all over the pool to take a replica until enough have.
 
 Publishing, repair, hand-over and moving all recruit in this one way. A recruited node pulls what it needs (content,
 bundle) from whoever asked it and from the holders named in the request.
@@ -13,19 +13,16 @@ from titan_overlay.errors import LinkError, RemotableError
 from titan_overlay.identity import names, records
 from titan_overlay.identity.conduct import Conduct
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import ID_BYTES, NodeId
+from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Descriptor
 from titan_overlay.identity.subnets import subnet
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.overlay import Overlay
+from titan_overlay.pool.keeping.candidates import Candidates
 from titan_overlay.pool.orders import Accepted, Recruit
 from titan_overlay.wire import codec
 
-NEAR = 20
-"""Nodes near the object that are asked first."""
-FARTHER_ROUNDS = 4
-"""Times that a random corner of the pool is asked when those near have refused."""
 ASK_SECONDS = 8.0
 SLOWEST_BYTES_PER_SECOND = 256 * 1024
 """A candidate gets this much time for the content."""
@@ -73,27 +70,23 @@ class Recruiter:
             only: ask this node and no other (moving an object).
         """
         result = Recruited()
-        asked: set[bytes] = set(exclude)
         if only is not None:
             await self._ask(only, descriptor, holders, result)
             return result
         object_id = names.object_id(self._overlay.pool, descriptor.value.name)
-        for turn in range(1 + FARTHER_ROUNDS):
-            target = object_id if turn == 0 else self._ambient.random.randbytes(ID_BYTES)
-            near = await self._overlay.find_nodes(target, NEAR)
-            candidates = [each for each in near if each.id not in asked and each.id != self._overlay.contact.id]
+        async for turn in Candidates(self._overlay, self._ambient, object_id):
+            candidates = [each for each in turn if each.id not in exclude]
             while candidates and len(result.accepted) < count:
                 candidates = self._by_preference(candidates, [*holders, *result.accepted])
                 wave = candidates[: count - len(result.accepted)]
                 candidates = candidates[len(wave) :]
-                asked.update(each.id for each in wave)
                 await asyncio.gather(*(self._ask(each, descriptor, holders, result) for each in wave))
-            if len(result.accepted) >= count or (turn > 0 and not near):
+            if len(result.accepted) >= count:
                 break
         return result
 
     def _by_preference(self, candidates: Sequence[Contact], holders: Sequence[Signed[Advertisement]]) -> list[Contact]:
-        """Those in subnets without a holder first, one of each; who behaved badly last; else the nearest first."""
+        """Those in subnets without a holder first, one of each; who behaved badly last; else as they were drawn."""
         taken = {subnet(each.value.host, each.value.port) for each in holders}
         now = asyncio.get_running_loop().time()
         ranked = []
