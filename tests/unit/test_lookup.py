@@ -195,6 +195,44 @@ def test_who_names_contacts_that_do_not_answer_loses_his_say() -> None:
     assert failures <= STRIKES
 
 
+def test_who_misleads_is_left_for_a_path_with_nothing_against_it() -> None:
+    walk = paths(at(1000), at(2000), first=2, alpha=2, wanted=9)
+    walk.start()
+    walk.reply(at(1000), [at(1), at(2)])
+    walk.late(at(1))
+    assert asked(walk.reply(at(2000), [at(500), at(600), at(700)])) == [at(500)]
+    assert asked(walk.reply(at(500), [])) == [at(600)], "it is further off, and nobody vouches less for it"
+
+
+def test_who_is_avoided_is_asked_after_the_others_and_not_never() -> None:
+    walk = one_path(*[at(n) for n in (10, 20, 30)], alpha=1, avoided=lambda node: node == at(10).id)
+    assert asked(walk.start()) == [at(20)]
+    assert asked(walk.reply(at(20), [])) == [at(30)]
+    assert asked(walk.reply(at(30), [])) == [at(10)]
+
+
+def questions_of(walk: Lookup, *, told: bool) -> int:
+    """How many are asked where everybody names two that are further away."""
+    waiting = asked(walk.start())
+    while waiting:
+        one = waiting.pop()
+        waiting += asked(walk.reply(one, [at(2 * one.long_id + 100), at(2 * one.long_id + 101)], told=told))
+    assert walk.finished
+    return walk.questions
+
+
+def test_only_while_nobody_tells_anything_is_the_whole_budget_asked() -> None:
+    starts = [at(n) for n in range(1, 9)]
+    shape = {"alpha": 1, "wanted": 9, "budget": 30, "spare": 10, "expects": 1}
+    assert questions_of(paths(*starts, **shape), told=False) == 30
+    assert questions_of(paths(*starts, **shape), told=True) == 20
+
+
+def test_a_lookup_does_not_end_with_the_union_while_nobody_has_told_anything() -> None:
+    starts = [at(n) for n in range(1, 9)]
+    assert questions_of(paths(*starts, alpha=1, wanted=1, union=12, budget=16, expects=1 << 200), told=False) == 16
+
+
 def test_a_false_address_keeps_nobody_from_being_asked_at_the_right_one() -> None:
     walk = paths(at(10), at(20), first=2, alpha=2)
     walk.start()

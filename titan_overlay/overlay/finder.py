@@ -40,6 +40,7 @@ class Finder:
     Args:
         alpha: questions in flight. paths: disjoint paths of a lookup at most. budget: its questions at most.
         copies: nodes expected in an object's region.
+        avoided: peers that are asked late, for what is remembered of them.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Finder:
         copies: int,
         paths: int = PATHS,
         budget: int = BUDGET,
+        avoided: Callable[[NodeId], bool] = lambda node: False,
     ) -> None:
         self._me = me
         self._rights = rights
@@ -68,6 +70,7 @@ class Finder:
         self._copies = copies
         self.paths = paths
         self._budget = budget
+        self._avoided = avoided
         self._loop = asyncio.get_running_loop()
 
     # ---- nodes -----------------------------------------------------------------------------------------------
@@ -117,15 +120,17 @@ class Finder:
                     named |= dict.fromkeys(self._protocol.heard_of(reached[number % len(reached)], reply))
         return list(named)
 
-    async def refresh(self, target: bytes) -> None:
-        """Walks to a random id: its bucket fills with live contacts, and the density of nodes shows.
+    async def refresh(self, target: bytes) -> list[Contact]:
+        """Walks to a random id: the density of nodes shows, and the closest, which are returned, are for its bucket.
 
         On several paths: what one liar names would fill the bucket for good.
         """
         lookup = self._lookup(target, None, first=REFRESH_PATHS, wanted=REFRESH_WANTED, union=SAMPLE_CLOSEST)
         await self._crawl_nodes(lookup, traffic.ROUTING)
         self._table.touch(target, self._loop.time())
-        self._density.observe(target, lookup.answered(SAMPLE_CLOSEST), self._loop.time())
+        closest = lookup.answered(SAMPLE_CLOSEST)
+        self._density.observe(target, closest, self._loop.time())
+        return closest
 
     def region_of(self, object_id: ObjectId) -> Region:
         """Where statements about this object are kept, as the density of nodes is seen from here."""
@@ -169,6 +174,7 @@ class Finder:
             origin=lambda: self._ambient.random.randbytes(ID_BYTES),
             budget=budget or self._budget,
             patient=patient,
+            avoided=self._avoided,
             **shape,
         )
 
@@ -200,7 +206,7 @@ class Finder:
             wanted=max(WALKED_MIN, -(-WALKED // self.paths)),
             expects=region.width,
             within=region.width,
-            budget=self._budget - (PAGES if everything or avoid else 0),
+            spare=PAGES if everything or avoid else 0,
             patient=True,
         )
         search = HolderSearch(self._protocol, lookup, evidence, object_id, everything=everything)

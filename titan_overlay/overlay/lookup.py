@@ -9,7 +9,8 @@ only contacts that were heard of on that path, so that a liar misleads no path b
 over all paths together, and of one reply at most `ACCEPTED` contacts count.
 
 **Paths begin in different places.** The first few begin at the contacts closest to their aim: the shortest way. Those
-that begin because there is trouble begin anywhere in the table: liars may have filled the part of it near the target.
+that begin because there is trouble begin in turn near their aim and anywhere in the table: liars may have filled the
+part of it near the target.
 
 **Every path has an aim.** The first walks to the target, each further one to a point of its own near the target, and
 the contacts closest to that point are what it asks for. What is said about an object is kept by all nodes of its
@@ -18,12 +19,12 @@ region, so ids that were ground next to the object stand in the way of one path 
 **Few paths first.** `first` of them begin. One more begins for every question that was asked *in vain* (a contact
 does not prove its id by answering; or it lies where the object must be known, nearer than `expects`, and tells
 nothing), and for every `PATIENCE` questions in any case. Where nothing goes wrong, nothing is spent; where all is
-lies, the whole budget is.
+lies, the whole budget is, also when the union has asked everybody who seemed near.
 
 **Who misleads loses his say.** Each contact remembers who named it. To ask a contact is a strike against those who
-named it, until it answers and not in vain. Contacts whose names come from those with the fewest strikes are asked
-first; nobody is asked on the word of someone with `STRIKES`. So a liar that invents contacts costs a lookup few
-questions.
+named it, until it answers and not in vain; there is a second one once its answer is late. Contacts whose names come
+from those with the fewest strikes are asked first, whichever path they are on; nobody is asked on the word of someone
+with `STRIKES`. So a liar that invents contacts costs a lookup few questions.
 
 **The union.** When no path has anybody left to ask, or the budget comes to its end, the closest contacts that were
 heard of on any path, and all that are nearer than `within`, are asked too.
@@ -42,8 +43,19 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from titan_overlay.identity.contacts import Contact
-
-_NEW, _ASKED, _LATE, _ANSWERED, _FAILED = range(5)
+from titan_overlay.identity.ids import NodeId
+from titan_overlay.overlay.paths import (
+    ANSWERED,
+    ASKED,
+    FAILED,
+    LATE,
+    NEW,
+    STRIKES,
+    Heard,
+    Path,
+    by_distance,
+    fewest_strikes,
+)
 
 PATHS = 12
 BUDGET = 40
@@ -52,7 +64,6 @@ ACCEPTED = 8
 """Contacts taken from one reply."""
 STARTS = 8
 """Contacts of the own table that few paths begin from, dealt out among them; many paths begin from one each."""
-STRIKES = 3
 PATIENCE = 8
 UNION = 8
 """The closest contacts that have answered when a lookup ends, whichever path they were heard of on."""
@@ -63,65 +74,6 @@ class Question(NamedTuple):
 
     contact: Contact
     aim: bytes
-
-
-class _Node:
-    """A contact heard of. The same id at another address is another one, until one of them has proven itself."""
-
-    __slots__ = ("contact", "depth", "distance", "path", "referrers", "state", "strikes")
-
-    def __init__(self, contact: Contact, distance: int, depth: int) -> None:
-        self.contact = contact
-        self.distance = distance
-        self.depth = depth
-        self.path: _Path | None = None
-        """On which it was asked."""
-        self.referrers: list[_Node] = []
-        """Who named it before it was asked; nobody: this node's own table."""
-        self.strikes = 0
-        self.state = _NEW
-
-
-def _fewest_strikes(referrers: list[_Node]) -> int:
-    return min((each.strikes for each in referrers), default=0)
-
-
-class _Path:
-    """One walk towards `aim`."""
-
-    __slots__ = ("_leads", "_long_aim", "aim", "questions")
-
-    def __init__(self, aim: bytes) -> None:
-        self.aim = aim
-        self.questions = 0
-        self._long_aim = int.from_bytes(aim, "big")
-        self._leads: dict[Contact, tuple[int, _Node, list[_Node]]] = {}
-        """Distance from the aim, the contact, and who named it on this path."""
-
-    def learn(self, node: _Node, referrer: _Node | None) -> None:
-        """Somebody on this path named this contact; None: it begins here."""
-        lead = self._leads.get(node.contact)
-        if lead is None:
-            lead = self._leads[node.contact] = (node.contact.long_id ^ self._long_aim, node, [])
-        if referrer is not None:
-            lead[2].append(referrer)
-
-    def offer(self, wanted: int, proven: dict[bytes, Contact]) -> _Node | None:
-        """Whom to ask next. None: its `wanted` closest have been asked, or there are no more."""
-        order = sorted(
-            (_fewest_strikes(named_by), distance, serial, node)
-            for serial, (distance, node, named_by) in enumerate(self._leads.values())
-            if node.state != _FAILED and node.state != _LATE
-        )
-        for strikes, _, _, node in order:
-            if node.state == _NEW:
-                if strikes < STRIKES and node.contact.id not in proven:
-                    return node
-            elif node.path is self:
-                wanted -= 1
-                if not wanted:
-                    return None
-        return None
 
 
 class Lookup:
@@ -136,13 +88,15 @@ class Lookup:
         paths: at most so many. first: so many begin at once.
         wanted: how many contacts must have answered on each path; union: of the closest, whatever the path.
         expects, within: distances from the target, see above.
-        budget: questions, at most.
+        budget: questions, at most. spare: of them, what is left for the asker once somebody has told something.
+        avoided: ids that are asked late, for what is remembered of them.
         patient: waits for late answers when nothing else is left to ask (one of them may be the only one that knows).
     """
 
     __slots__ = (
         "_aim",
         "_alpha",
+        "_avoided",
         "_budget",
         "_expects",
         "_first",
@@ -156,6 +110,8 @@ class Lookup:
         "_patient",
         "_proven",
         "_seeds",
+        "_sorted",
+        "_spare",
         "_started",
         "_target",
         "_told",
@@ -184,7 +140,9 @@ class Lookup:
         expects: int = 0,
         within: int = 0,
         budget: int = BUDGET,
+        spare: int = 0,
         patient: bool = False,
+        avoided: Callable[[NodeId], bool] = lambda node: False,
     ) -> None:
         self._target = target
         self._long_target = int.from_bytes(target, "big")
@@ -200,12 +158,16 @@ class Lookup:
         self._expects = expects
         self._within = within
         self._budget = budget
+        self._spare = spare
         self._patient = patient
-        self._nodes: dict[Contact, _Node] = {}
+        self._avoided = avoided
+        self._nodes: dict[Contact, Heard] = {}
+        self._sorted: list[Heard] = []
+        """By distance, as of when the union last looked."""
         self._proven: dict[bytes, Contact] = {}
         """By id: who has answered, at the address where it did."""
-        self._paths: list[_Path] = []
-        self._united = _Path(target)
+        self._paths: list[Path] = []
+        self._united = Path(target)
         """Of the union: what it hears goes to no path."""
         self._started: set[Contact] = set()
         self._flying = 0
@@ -235,7 +197,7 @@ class Lookup:
         told: and with something of what is looked for.
         proven: where it is in truth, if not where it was said to be.
         """
-        node = self._settle(asked, _ANSWERED)
+        node = self._settle(asked, ANSWERED)
         if node is None or node.path is None:
             return self._next()
         self._proven[asked.id] = proven or asked
@@ -244,25 +206,26 @@ class Lookup:
             self._vain += 1
             node.strikes = STRIKES
         else:
-            for referrer in node.referrers:
-                referrer.strikes -= 1
+            self._strike(node, -node.struck)
         for contact in list(contacts)[:ACCEPTED]:
             self._learn(node.path, contact, node)
         return self._next()
 
     def late(self, asked: Contact) -> list[Question]:
         """No answer within the usual time; it may still come."""
-        if self._state(asked) == _ASKED:
+        if self._state(asked) == ASKED:
             self._vain += 1
             self._flying -= 1
-            self._nodes[asked].state = _LATE
+            self._nodes[asked].state = LATE
+            self._strike(self._nodes[asked], 1)
         return self._next()
 
     def failed(self, asked: Contact) -> list[Question]:
         """No answer at all."""
-        if self._state(asked) == _ASKED:
+        if self._state(asked) == ASKED:
             self._vain += 1
-        self._settle(asked, _FAILED)
+            self._strike(self._nodes[asked], 1)
+        self._settle(asked, FAILED)
         return self._next()
 
     def finish(self) -> None:
@@ -282,7 +245,7 @@ class Lookup:
         near = {
             self._proven.get(node.contact.id, node.contact): node.distance
             for node in self._nodes.values()
-            if node.distance < within and (node.state == _NEW or node.state == _ANSWERED)
+            if node.distance < within and (node.state == NEW or node.state == ANSWERED)
         }
         return sorted(near, key=near.__getitem__)
 
@@ -299,12 +262,14 @@ class Lookup:
             return False
         aim = self._target if self._aim is None or not self._paths else self._aim()
         share = max(1, STARTS // self._limit)
-        start = aim if self._origin is None or len(self._paths) < self._alpha else self._origin()
+        number = len(self._paths)
+        start = aim if self._origin is None or number < self._alpha or number % 2 == 0 else self._origin()
         near = self._seeds(start, share + STARTS + len(self._nodes))
         fresh = [c for c in near if c not in self._started and self._is_askable(c)]
+        fresh.sort(key=lambda contact: self._avoided(contact.id))
         if not fresh:
             return False
-        path = _Path(aim)
+        path = Path(aim)
         self._paths.append(path)
         self._started.update(fresh[:share])
         for contact in fresh[:share]:
@@ -312,37 +277,45 @@ class Lookup:
         return True
 
     def _is_askable(self, contact: Contact) -> bool:
-        return self._state(contact) == _NEW and contact.id not in self._proven and contact.id != self._me
+        return self._state(contact) == NEW and contact.id not in self._proven and contact.id != self._me
 
     def _state(self, contact: Contact) -> int:
         node = self._nodes.get(contact)
-        return _NEW if node is None else node.state
+        return NEW if node is None else node.state
 
-    def _learn(self, path: _Path, contact: Contact, referrer: _Node | None) -> None:
+    def _learn(self, path: Path, contact: Contact, referrer: Heard | None) -> None:
         if contact.id == self._me:
             return
         node = self._nodes.get(contact)
         if node is None:
             depth = 1 if referrer is None else referrer.depth + 1
-            node = self._nodes[contact] = _Node(contact, contact.long_id ^ self._long_target, depth)
-        if referrer is not None and node.state == _NEW:
+            node = self._nodes[contact] = Heard(
+                contact, contact.long_id ^ self._long_target, depth, avoided=self._avoided(contact.id)
+            )
+        if referrer is not None and node.state == NEW:
             node.referrers.append(referrer)
         path.learn(node, referrer)
 
-    def _settle(self, asked: Contact, state: int) -> _Node | None:
+    def _settle(self, asked: Contact, state: int) -> Heard | None:
         node = self._nodes.get(asked)
-        if node is None or node.state not in (_ASKED, _LATE):
+        if node is None or node.state not in (ASKED, LATE):
             return None
-        if node.state == _ASKED:
+        if node.state == ASKED:
             self._flying -= 1
         node.state = state
         return node
+
+    @staticmethod
+    def _strike(node: Heard, strikes: int) -> None:
+        node.struck += strikes
+        for referrer in node.referrers:
+            referrer.strikes += strikes
 
     # ---- whom to ask -----------------------------------------------------------------------------------------
 
     def _next(self) -> list[Question]:
         questions: list[Question] = []
-        while not self.finished and self.questions < self._budget:
+        while not self.finished and self.questions < self._budget - (self._spare if self._told else 0):
             if self._flying >= max(self._alpha, len(self._paths)):
                 break
             question = self._choose()
@@ -354,45 +327,56 @@ class Lookup:
         return questions
 
     def _is_awaited(self) -> bool:
-        return any(node.state == _LATE for node in self._nodes.values())
+        return any(node.state == LATE for node in self._nodes.values())
 
     def _choose(self) -> Question | None:
         while len(self._paths) < self._first + self._vain + self.questions // PATIENCE and self._begin():
             pass
-        while self.questions < self._budget - self._union:
-            for path in sorted(self._paths, key=lambda each: each.questions):
-                node = path.offer(self._wanted, self._proven)
-                if node is not None:
-                    return self._ask(node, path)
-            if self._flying or self._told or not self._expects or not self._begin():
-                break
-        if self._flying and not self._united.questions:
-            return None  # what is on its way may lead on
+        question = self._follow() if self.questions < self._budget - self._union else None
+        if question is not None or (self._flying and not self._united.questions):
+            return question  # none: what is on its way may lead on
         node = self._outstanding()
-        return None if node is None else self._ask(node, self._united)
+        if node is not None:
+            return self._ask(node, self._united)
+        return self._follow() if self._expects and not self._told else None
 
-    def _ask(self, node: _Node, path: _Path) -> Question:
-        node.state = _ASKED
+    def _follow(self) -> Question | None:
+        """The next question on some path: where the fewest strikes are against it, on the path that has asked least."""
+        while True:
+            least = (STRIKES, 0)
+            best: tuple[Heard, Path] | None = None
+            for path in self._paths:
+                offer = path.offer(self._wanted, self._proven)
+                if offer is not None and (offer[0], path.questions) < least:
+                    least, best = (offer[0], path.questions), (offer[1], path)
+            if best is not None:
+                return self._ask(*best)
+            if self._flying or self._told or not self._expects or not self._begin():
+                return None
+
+    def _ask(self, node: Heard, path: Path) -> Question:
+        node.state = ASKED
         node.path = path
-        for referrer in node.referrers:
-            referrer.strikes += 1
+        self._strike(node, 1)
         path.questions += 1
         self.questions += 1
         self._flying += 1
         return Question(node.contact, path.aim)
 
-    def _outstanding(self) -> _Node | None:
+    def _outstanding(self) -> Heard | None:
         """Of the closest, and of all within: one that was not asked; whose word has failed least comes first."""
         best: tuple[int, int] | None = None
         chosen = None
         closest = 0
-        for node in sorted(self._nodes.values(), key=lambda each: each.distance):
+        if len(self._sorted) < len(self._nodes):
+            self._sorted = sorted(self._nodes.values(), key=by_distance)
+        for node in self._sorted:
             if closest >= self._union and node.distance >= self._within:
                 break
-            if node.state == _ANSWERED:
+            if node.state == ANSWERED:
                 closest += 1
-            elif node.state == _NEW and node.contact.id not in self._proven:
-                key = (_fewest_strikes(node.referrers), node.distance)
+            elif node.state == NEW and node.contact.id not in self._proven:
+                key = (fewest_strikes(node.referrers) + node.doubt, node.distance)
                 if best is None or key < best:
                     best, chosen = key, node
         return chosen

@@ -1,0 +1,84 @@
+"""The paths of a lookup: contacts heard of, who named them, and who is to be asked next on each walk. No I/O."""
+
+from titan_overlay.identity.contacts import Contact
+
+NEW, ASKED, LATE, ANSWERED, FAILED = range(5)
+"""States of a contact, see `lookup.py`."""
+STRIKES = 3
+"""Nobody is asked on the word of a contact with so many."""
+
+
+class Heard:
+    """A contact heard of. The same id at another address is another one, until one of them has proven itself."""
+
+    __slots__ = ("contact", "depth", "distance", "doubt", "path", "referrers", "state", "strikes", "struck")
+
+    def __init__(self, contact: Contact, distance: int, depth: int, *, avoided: bool = False) -> None:
+        self.contact = contact
+        self.distance = distance
+        self.depth = depth
+        self.doubt = STRIKES - 1 if avoided else 0
+        """As if so many strikes were against whoever named it: it is asked late, not never."""
+        self.path: Path | None = None
+        """On which it was asked."""
+        self.referrers: list[Heard] = []
+        """Who named it before it was asked; nobody: this node's own table."""
+        self.strikes = 0
+        self.struck = 0
+        """Strikes that each of `referrers` has for it."""
+        self.state = NEW
+
+
+def fewest_strikes(referrers: list[Heard]) -> int:
+    """Of those who named a contact; 0: nobody did."""
+    if not referrers:
+        return 0
+    fewest = referrers[0].strikes
+    for each in referrers:
+        if each.strikes < fewest:
+            fewest = each.strikes
+    return fewest
+
+
+def by_distance(node: Heard) -> int:
+    """Key to sort by."""
+    return node.distance
+
+
+class Path:
+    """One walk towards `aim`."""
+
+    __slots__ = ("_leads", "_long_aim", "aim", "questions")
+
+    def __init__(self, aim: bytes) -> None:
+        self.aim = aim
+        self.questions = 0
+        self._long_aim = int.from_bytes(aim, "big")
+        self._leads: dict[Contact, tuple[int, Heard, list[Heard]]] = {}
+        """Distance from the aim, the contact, and who named it on this path."""
+
+    def learn(self, node: Heard, referrer: Heard | None) -> None:
+        """Somebody on this path named this contact; None: it begins here."""
+        lead = self._leads.get(node.contact)
+        if lead is None:
+            lead = self._leads[node.contact] = (node.contact.long_id ^ self._long_aim, node, [])
+        if referrer is not None:
+            lead[2].append(referrer)
+
+    def offer(self, wanted: int, proven: dict[bytes, Contact]) -> tuple[int, Heard] | None:
+        """Whom to ask next, and the strikes against that. None: its `wanted` closest have been asked, or there are no
+        more.
+        """
+        best: Heard | None = None
+        first = (STRIKES, 0)
+        before: list[tuple[int, int]] = []
+        for distance, node, named_by in self._leads.values():  # one pass: this runs several times for each answer
+            if node.state == NEW:
+                place = (fewest_strikes(named_by) + node.doubt, distance)
+                if place < first and node.contact.id not in proven:
+                    first, best = place, node
+            elif node.path is self and (node.state == ASKED or node.state == ANSWERED):
+                before.append((fewest_strikes(named_by), distance))
+        if best is None or sum(place < first for place in before) >= wanted:
+            return None
+        return first[0], best
