@@ -247,3 +247,57 @@ def test_the_size_of_the_overlay_is_estimated_from_the_neighbourhood(count: int)
             table.add(contact(number), 0.0)
         estimates.append(table.estimated_size())
     assert sorted(estimates)[10] == pytest.approx(count, rel=0.25)
+
+
+# --- who is a candidate ---------------------------------------------------------------------------------------
+
+
+def split_table() -> RoutingTable:
+    """Found contacts have split it into some buckets; then the far ones were emptied."""
+    table = table_of(200)
+    for node in [node for b in table.buckets[:-1] for node in (*b.nodes, *b.replacement_nodes)]:
+        table.remove(node)
+    return table
+
+
+def test_guests_get_at_most_half_of_a_far_bucket_and_leave_the_rest_to_who_is_found() -> None:
+    table = split_table()
+    for number in range(1000, 3000):
+        table.add(contact(number), 1.0, guest=True)
+    far = table.buckets[0]
+    assert len(far) == 10, "however many call"
+    assert not far.replacement_nodes
+    found = [c for c in map(contact, range(3000, 3100)) if far.has_in_range(c)][:10]
+    assert all(table.add(each, 2.0) for each in found)
+    assert len(far) == 20
+
+
+def test_in_the_own_neighbourhood_every_guest_is_welcome() -> None:
+    table = split_table()
+    for number in range(1000, 3000):
+        table.add(contact(number), 1.0, guest=True)
+    nearest = sorted((contact(n) for n in range(1000, 3000)), key=lambda c: distance(c.id, ME))[:10]
+    assert all(each.id in table for each in nearest)
+
+
+def test_a_guest_that_is_found_too_leaves_the_place_of_a_guest_to_another() -> None:
+    table = split_table()
+    far = table.buckets[0]
+    callers = [c for c in map(contact, range(1000, 1100)) if far.has_in_range(c)]
+    for each in callers[:10]:
+        assert table.add(each, 1.0, guest=True)
+    assert not table.add(callers[10], 1.0, guest=True)
+    table.add(callers[0], 2.0)
+    assert table.add(callers[10], 3.0, guest=True)
+    table.add(callers[0], 4.0, guest=True)
+    assert not table.add(callers[11], 5.0, guest=True), "how one came first counts"
+
+
+def test_a_guest_that_has_left_makes_room_for_another() -> None:
+    table = split_table()
+    far = table.buckets[0]
+    callers = [c for c in map(contact, range(1000, 1100)) if far.has_in_range(c)]
+    for each in callers[:10]:
+        table.add(each, 1.0, guest=True)
+    table.remove(callers[3].id)
+    assert table.add(callers[10], 2.0, guest=True)

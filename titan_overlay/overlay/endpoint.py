@@ -34,6 +34,7 @@ from titan_overlay.overlay.sessions import (
     MIN_BYTES,
     SERVING,
     TIMEOUT_SECONDS,
+    RoundTrip,
     Session,
 )
 from titan_overlay.overlay.traffic import HANDSHAKE, UDP_HEADER_BYTES, Traffic
@@ -50,7 +51,10 @@ RECEIVE_BUFFER_BYTES = 2048
 MAX_WAITING = 64
 """Calls that may wait for one handshake."""
 HANDSHAKE_SECONDS = 3.0
-"""Without an answer to the first HELLO (sent twice) nobody is there."""
+"""Of a handshake, at most."""
+STRANGER_SECONDS_MIN = 0.35
+"""Without an answer to the first HELLO after three times what handshakes take here (RFC 6298; it is sent twice, and
+waited for twice as long the second time) nobody is there. So an invented contact costs little."""
 UNREACHABLE_SECONDS = 10.0
 """A contact that did not answer a handshake is not tried again for that long."""
 MAX_UNREACHABLE = 512
@@ -97,6 +101,7 @@ class Endpoint(KademliaProtocol):
         self._on_observed = on_observed
         self._sessions = handshakes.sessions
         self._unreachable: dict[Contact, float] = {}
+        self._strangers = RoundTrip()
         self._loop = asyncio.get_running_loop()
         self._deadlines: Deadlines[Call | Opening] = Deadlines(self._loop, self._on_due)
 
@@ -260,7 +265,9 @@ class Endpoint(KademliaProtocol):
         if new:
             self.traffic.calls[HANDSHAKE] += 1
             self._send(opening.datagram, address, HANDSHAKE)
-            self._deadlines.set(opening, now + TIMEOUT_SECONDS)
+            patience = self._strangers.timeout(STRANGER_SECONDS_MIN, TIMEOUT_SECONDS)
+            opening.until = now + 3 * patience
+            self._deadlines.set(opening, now + patience)
         return opening
 
     def _handshake(self, data: bytes, address: Address) -> None:
@@ -274,6 +281,8 @@ class Endpoint(KademliaProtocol):
         opening, session = step.opening, step.session
         if session is not None:
             self._unreachable.pop(session.contact, None)
+            if session.round_trip.seconds >= 0:
+                self._strangers.measured(session.round_trip.seconds)
             if step.observed is not None and reach(step.observed[0]) == reach(address[0]):
                 # Who is on the public internet does not see private addresses, nor the other way about.
                 self._on_observed(step.observed)
@@ -282,7 +291,8 @@ class Endpoint(KademliaProtocol):
                 self._release(opening, session, now)
         elif step.failure and opening is not None:
             self._give_up(opening, refused_by(opening, step.failure, step.pool), now)
-        elif opening is not None:
+        elif opening is not None:  # somebody is there
+            opening.until = opening.began + HANDSHAKE_SECONDS
             self._deadlines.set(opening, now + max(2 * (now - opening.began), 0.2))
 
     def _release(self, opening: Opening, session: Session, now: float) -> None:
@@ -312,7 +322,7 @@ class Endpoint(KademliaProtocol):
     def _overdue(self, opening: Opening, now: float) -> None:
         if self.handshakes.openings.get(opening.nonce) is not opening:
             return
-        if now - opening.began >= HANDSHAKE_SECONDS - 1e-6:
+        if now >= opening.until - 1e-6:
             self.handshakes.abandon(opening)
             self.traffic.count("handshake_timeouts")
             host, port = opening.address
@@ -320,7 +330,7 @@ class Endpoint(KademliaProtocol):
             return
         opening.tries += 1
         self._send(opening.datagram, opening.address, HANDSHAKE)
-        self._deadlines.set(opening, opening.began + HANDSHAKE_SECONDS)
+        self._deadlines.set(opening, opening.until)
         for call in opening.waiting:
             if isinstance(call, Call):
                 call.caller.late(call)

@@ -353,6 +353,7 @@ class Handshakes(SessionTable):
             serving=role == SERVING,
             credentials=shown,
             now=now,
+            called=True,
         )
         if own is not None:
             self.abandon(own)

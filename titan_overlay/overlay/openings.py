@@ -23,6 +23,7 @@ class Opening:
         "sent_at",
         "signed",
         "tries",
+        "until",
         "waiting",
     )
 
@@ -34,6 +35,8 @@ class Opening:
         """What was sent last, to be sent again if nothing comes back."""
         self.began = self.sent_at = now
         self.due = 0.0
+        self.until = 0.0
+        """When the shell gives it up."""
         self.tries = 1
         self.ephemeral: Ephemeral | None = None
         """Ours; set with the INIT."""

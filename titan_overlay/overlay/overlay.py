@@ -156,6 +156,7 @@ class Overlay(Server):
             self.directory,
             self.density,
             self._ambient,
+            avoided=lambda node: self.conduct.avoided(node, asyncio.get_running_loop().time()),
             **self._search,
         )
         self._joining = Joining(
@@ -181,7 +182,7 @@ class Overlay(Server):
             self.directory,
             self._ambient,
             self.density,
-            self._finder.refresh,
+            self._refresh,
             self._joining.join_again,
         )
         self._upkeep.start()
@@ -218,9 +219,16 @@ class Overlay(Server):
 
     async def _settle(self, reached: Sequence[Contact]) -> None:
         """Becomes known to the neighbours, and fills the table."""
+        self._enter(reached)
         beside = [*reached, *await self._finder.introductions(reached, JOIN_PATHS)]
-        await self._finder.nodes(self.key.id, self.ksize, first=JOIN_PATHS, beside=beside, purpose=traffic.ROUTING)
+        near = await self._finder.nodes(
+            self.key.id, self.ksize, first=JOIN_PATHS, beside=beside, purpose=traffic.ROUTING
+        )
+        self._enter(near)
         self._upkeep.fill()
+
+    async def _refresh(self, target: bytes) -> None:
+        self._enter(await self._finder.refresh(target))
 
     @property
     def pool(self) -> PoolId:
@@ -394,10 +402,19 @@ class Overlay(Server):
     def _on_peer(self, session: Session) -> None:
         self._mention(session)
         if session.serving:
-            session.kept = self.table.add(session.contact, asyncio.get_running_loop().time())
+            if session.called or session.contact.id in self.table:
+                now = asyncio.get_running_loop().time()
+                session.kept = self.table.add(session.contact, now, guest=True)
         else:
             self.table.remove(session.contact.id)
             session.kept = False
+
+    def _enter(self, found: Sequence[Contact]) -> None:
+        """These were looked for, and have answered: they may enter the table."""
+        for contact in found:
+            session = self._handshakes.by_peer.get(contact.id)
+            if session is not None and session.serving:
+                session.kept = self.table.add(session.contact, asyncio.get_running_loop().time())
 
     def _on_silence(self, contact: Contact) -> None:
         if self.table.silent(contact, asyncio.get_running_loop().time()):

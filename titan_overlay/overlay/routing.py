@@ -6,6 +6,17 @@ for long will be (section 2.3), so a contact is looked at the less often the old
 anybody, not even among those that wait for a place: whoever floods a table with fresh ids finds it full. Of one public
 subnet there are few contacts in a bucket and in the table, and they enter one after the other (`subnets.py`).
 
+**Who is a candidate.** Liars name liars. If all that were met on the way of some lookup could enter, then with each
+generation of newcomers, half of whose introductions come from liars, a larger share of the tables would be theirs. So
+contacts come into a bucket in two ways only:
+
+- they were *found*: among the closest to a random point of it, when a lookup of that point had ended. What liars can
+  do about this is be there: their share of such places is their share of all nodes;
+- they came as *guests*: they spoke first. Those are drawn by nobody, but a liar may call on everybody, so they get at
+  most half of a bucket.
+
+In the last bucket, the own neighbourhood, everybody is welcome: few ids lie there, and all of them are wanted.
+
 Where this differs from the stock table: selection of the closest contacts is exact; a contact leaves only after it was
 silent `SILENCES` times, with pauses between; a replacement enters only after it answered; nothing here starts
 traffic by itself, `due` says what is worth a ping.
@@ -59,6 +70,8 @@ class Bucket(KBucket):
         self.replacement_nodes = {}
         self.max_replacement_nodes = REPLACEMENTS
         self.refreshed = float("-inf")
+        self.guests: set[bytes] = set()
+        """Ids of those in it, or waiting, that came by themselves."""
 
     def touch_last_updated(self) -> None:
         """Time is handed in elsewhere (`RoutingTable.touch`); the stock bucket asks the system's clock."""
@@ -66,12 +79,24 @@ class Bucket(KBucket):
     def get_nodes(self) -> list[Contact]:
         return [entry.contact for entry in self.nodes.values()]
 
-    def remember(self, contact: Contact) -> None:
+    def remember(self, contact: Contact, *, guest: bool = False) -> None:
         """A live contact for which there is no place now. It waits, if there is room; those before it stay."""
         waiting = self.replacement_nodes
         has_room = contact.id in waiting or len(waiting) < self.max_replacement_nodes
         if has_room and Subnets.fits(contact, waiting.values()):
             waiting[contact.id] = contact
+            if guest:
+                self.guests.add(contact.id)
+
+    def admits(self, guest: bytes) -> bool:
+        """Whether it has a place for somebody who came by itself."""
+        return guest in self.guests or len(self.guests) < int(self.ksize) // 2
+
+    def forget(self, node: bytes) -> Entry | None:
+        """It is not there any more; gives back its entry, if it was more than waiting."""
+        self.guests.discard(node)
+        self.replacement_nodes.pop(node, None)
+        return self.nodes.pop(node, None)
 
     def room(self, contact: Contact) -> int:
         """Places that are free and that nobody waits for longer than this contact."""
@@ -133,25 +158,34 @@ class RoutingTable(StockTable):
 
     # ---- who is in -------------------------------------------------------------------------------------------
 
-    def add(self, contact: Contact, now: float) -> bool:
+    def add(self, contact: Contact, now: float, *, guest: bool = False) -> bool:
         """A contact that has just proven itself. Returns whether it is in the table now.
 
-        A known id at a new (proven) address takes the place of the old one.
+        guest: this node did not find it, it came by itself. A known id at a new (proven) address takes the place of the
+        old one.
         """
         if contact.long_id == self._me:
             return False
         bucket = self.buckets[self._index(contact.long_id)]
+        if not guest:
+            bucket.guests.discard(contact.id)
         entry = bucket.nodes.get(contact.id)
         if entry is not None:
             return self._update(bucket, entry, contact, now)
         while len(bucket) >= self.ksize and bucket is self.buckets[-1] and len(self.buckets) < ID_BITS:
             self._split()
             bucket = self.buckets[self._index(contact.long_id)]
+        if guest and contact.id in bucket.replacement_nodes:
+            guest = contact.id in bucket.guests  # how it came first counts
+        if guest and bucket is not self.buckets[-1] and not bucket.admits(contact.id):
+            return False
         if not self._subnets.has_room(contact, bucket.get_nodes()):
             return False
         if bucket.room(contact) <= 0 or self._subnets.must_wait(contact, now):
-            bucket.remember(contact)
+            bucket.remember(contact, guest=guest)
             return False
+        if guest:
+            bucket.guests.add(contact.id)
         self._look_at = min(self._look_at, now + CHECK_SECONDS_MIN)
         bucket.replacement_nodes.pop(contact.id, None)
         bucket.nodes[contact.id] = Entry(contact, now)
@@ -164,7 +198,7 @@ class RoutingTable(StockTable):
         if entry.contact.address != contact.address:
             self._subnets.leave(entry.contact)
             if not self._subnets.has_room(contact, (c for c in bucket.get_nodes() if c.id != contact.id)):
-                del bucket.nodes[contact.id]
+                bucket.forget(contact.id)
                 self._size -= 1
                 return False
             self._subnets.enter(contact, now)
@@ -186,6 +220,8 @@ class RoutingTable(StockTable):
             (here if here.has_in_range(entry) else there).nodes[entry.contact.id] = entry
         for contact in whole.replacement_nodes.values():
             (here if here.has_in_range(contact) else there).remember(contact)
+        for each in (here, there):
+            each.guests = whole.guests & {*each.nodes, *each.replacement_nodes}
         self.buckets[-1:] = [there, here]
 
     def silent(self, contact: Contact, now: float) -> bool:
@@ -195,7 +231,7 @@ class RoutingTable(StockTable):
         """
         bucket = self._bucket(contact.id)
         if bucket.replacement_nodes.get(contact.id) == contact:
-            del bucket.replacement_nodes[contact.id]
+            bucket.forget(contact.id)
         entry = bucket.nodes.get(contact.id)
         if entry is None or entry.contact.address != contact.address:
             return False
@@ -218,8 +254,7 @@ class RoutingTable(StockTable):
     def remove(self, node: bytes) -> None:
         """It leaves, whatever is known of it."""
         bucket = self._bucket(node)
-        bucket.replacement_nodes.pop(node, None)
-        entry = bucket.nodes.pop(node, None)
+        entry = bucket.forget(node)
         if entry is not None:
             self._subnets.leave(entry.contact)
             self._size -= 1

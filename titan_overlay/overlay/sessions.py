@@ -43,6 +43,31 @@ TIMEOUT_SECONDS_MIN = 0.2
 TIMEOUT_SECONDS_MAX = 3.0
 
 
+class RoundTrip:
+    """How long answers take, smoothed (RFC 6298, 2.2 and 2.3)."""
+
+    __slots__ = ("seconds", "variation")
+
+    def __init__(self) -> None:
+        self.seconds = -1.0
+        """Below 0: nothing has been measured."""
+        self.variation = 0.0
+
+    def measured(self, seconds: float) -> None:
+        """One answer to something that was sent once."""
+        if self.seconds < 0:
+            self.seconds, self.variation = seconds, seconds / 2
+        else:
+            self.variation += (abs(self.seconds - seconds) - self.variation) / 4
+            self.seconds += (seconds - self.seconds) / 8
+
+    def timeout(self, least: float, most: float) -> float:
+        """Seconds after which an answer is late; `TIMEOUT_SECONDS` while nothing is known."""
+        if self.seconds < 0:
+            return TIMEOUT_SECONDS
+        return min(max(self.seconds + 4 * self.variation, least), most)
+
+
 class Session:
     """One peer, proven. Knows the keys, the replay window, the peer's proven address and how fast it answers.
 
@@ -53,6 +78,7 @@ class Session:
         "address",
         "allowance",
         "born",
+        "called",
         "challenge",
         "contact",
         "credentials",
@@ -71,7 +97,6 @@ class Session:
         "serving",
         "silent",
         "unproven",
-        "variation",
         "watched",
         "window",
     )
@@ -87,6 +112,7 @@ class Session:
         serving: bool,
         credentials: bytes,
         now: float,
+        called: bool = False,
     ) -> None:
         self.contact = contact
         self.address: Address = (contact.ip, contact.port)
@@ -95,6 +121,8 @@ class Session:
         self.send_id, self.send_key = send_id, send_key
         self.receive_id, self.receive_key = receive_id, receive_key
         self.serving, self.credentials = serving, credentials
+        self.called = called
+        """Whether the peer began it."""
         self.born = self.heard = now
         rate = NO_LIMIT if is_loopback(contact.ip) else REQUESTS_PER_SECOND
         self.requests = Bucket(rate, 4 * rate, now)
@@ -102,8 +130,7 @@ class Session:
         self.sent = 0
         self.highest = 0
         self.window = 0
-        self.round_trip = -1.0
-        self.variation = 0.0
+        self.round_trip = RoundTrip()
         self.silent = 0
         """Calls in a row that got no answer."""
         self.watched = True
@@ -140,18 +167,12 @@ class Session:
         return True
 
     def measured(self, seconds: float) -> None:
-        """One round trip of a request that was sent once (RFC 6298, 2.2 and 2.3)."""
-        if self.round_trip < 0:
-            self.round_trip, self.variation = seconds, seconds / 2
-        else:
-            self.variation += (abs(self.round_trip - seconds) - self.variation) / 4
-            self.round_trip += (seconds - self.round_trip) / 8
+        """One round trip of a request that was sent once."""
+        self.round_trip.measured(seconds)
 
     def timeout(self) -> float:
         """Seconds after which an answer is late."""
-        if self.round_trip < 0:
-            return TIMEOUT_SECONDS
-        return min(max(self.round_trip + 4 * self.variation, TIMEOUT_SECONDS_MIN), TIMEOUT_SECONDS_MAX)
+        return self.round_trip.timeout(TIMEOUT_SECONDS_MIN, TIMEOUT_SECONDS_MAX)
 
     def worn(self, now: float) -> bool:
         """Whether it is time for new keys."""

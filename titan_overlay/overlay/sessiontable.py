@@ -47,8 +47,8 @@ class SessionTable:
         before = self.by_peer.get(session.contact.id)
         if before is not None and before is not session:
             session.kept = before.kept
-            if session.round_trip < 0:
-                session.round_trip, session.variation = before.round_trip, before.variation
+            if session.round_trip.seconds < 0:
+                session.round_trip = before.round_trip
             self._retired[before.receive_id] = now + RETIRED_SECONDS
         self.by_peer[session.contact.id] = session
 

@@ -110,7 +110,7 @@ class Upkeep:
     def answered(self, call: Call, body: bytes) -> None:
         session = self._handshakes.by_peer.get(call.contact.id)
         if session is not None and session.serving:
-            session.kept = self._table.add(session.contact, self._loop.time())
+            session.kept = self._table.add(session.contact, self._loop.time(), guest=True)
 
     def failed(self, call: Call, error: TitanError) -> None:
         """The table has been told by the protocol."""
