@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from itertools import islice
 
 from titan_overlay.errors import Forbidden
@@ -11,7 +12,7 @@ from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Descriptor, check_descriptor
+from titan_overlay.identity.statements import Advertisement, Descriptor, check_descriptor
 from titan_overlay.member import Member
 from titan_overlay.mutable.log import Log
 from titan_overlay.mutable.voting_keys import VotingKeys
@@ -21,6 +22,7 @@ from titan_overlay.pool.keeping.keeper import Keeper
 from titan_overlay.pool.orders import PINS_MAX, Accepted, Holding, News, NodeInfo, Pins, Recruit, Rules, StepDown
 from titan_overlay.reachability import Dialler
 from titan_overlay.storage.blobs import Blobs
+from titan_overlay.storage.rows import ReplicaRow
 from titan_overlay.version import VERSION
 
 
@@ -49,7 +51,15 @@ class Answering(Member):
         # Nobody answers for another: neither with a place of its share, nor with its line.
         asker = peer if peer is not None and self._sender(peer).id == sender.id else None
         contact = Contact(asker.id, asker.ip, asker.port) if asker else Contact(self.key.id, "", 0)
-        return await self.admission.recruit(order, contact, self.keeper.hold)
+        region = self.overlay.heard_of(contact, order.region) if asker else []
+
+        async def hold(
+            descriptor: Signed[Descriptor], holders: Sequence[Signed[Advertisement]], row: ReplicaRow
+        ) -> Accepted:
+            self.overlay.hint(row.object_id, region)
+            return await self.keeper.hold(descriptor, holders, row)
+
+        return await self.admission.recruit(order, contact, hold)
 
     def may_host(self, descriptor: bytes) -> bytes:
         signed = check_descriptor(descriptor, None, self.rights)

@@ -110,3 +110,36 @@ def test_no_crowd_of_names_that_others_give_grows_without_end() -> None:
     for number in range(200):
         regions.add(target, region, Contact(NodeId(region.point(number / 200)), "10.1.0.1", number + 1))
     assert len(regions.members(target, region, 0.0) or ()) == REGION_MAX
+
+
+def test_what_another_tells_of_a_region_is_good_for_one_object_and_one_minute() -> None:
+    regions, target = Regions(), object_id(1)
+    region = Region.around(target, BITS)
+    told = [c for c in WORLD if c.long_id in region]
+    regions.hint(target, region, WORLD, 0.0)
+    assert regions.members(target, region, 0.0) == told, "and only who lies in the region"
+    assert regions.members(region.point(0.9), region, 0.0) is None, "what is said of one object hides no other"
+    assert regions.read(region, 0.0) == [], "and it is not passed on"
+    assert regions.members(target, region, rules.HINT_SECONDS) is None
+
+
+def test_what_was_read_counts_for_more_than_what_another_tells() -> None:
+    regions, target = Regions(), object_id(1)
+    region = Region.around(target, BITS)
+    regions.learn(target, region, read(target), 0.0)
+    lies = [Contact(NodeId(region.point(n / 16)), f"10.9.0.{n}", 4747) for n in range(16)]
+    regions.hint(target, region, lies, 0.0)
+    known = regions.members(target, region, 0.0)
+    assert known is not None and not set(known) & set(lies)
+    assert regions.read(region, 0.0) == known
+
+
+def test_where_those_who_were_named_do_not_answer_the_region_is_read_after_all() -> None:
+    regions, target = Regions(), object_id(1)
+    region = Region.around(target, BITS)
+    named = [Contact(NodeId(region.point(n / 9)), f"10.9.0.{n}", 4747) for n in range(9)]
+    regions.hint(target, region, named[:7], 0.0)
+    assert regions.members(target, region, 0.0) is None, "too few to begin with"
+    regions.hint(target, region, named, 0.0)
+    assert not regions.remove(named[0]) and regions.remove(named[1])
+    assert regions.members(target, region, 0.0) is None

@@ -76,6 +76,20 @@ class Announcer:
         self._telling: dict[asyncio.Task[None], None] = {}
         self._loop = asyncio.get_running_loop()
 
+    def learn(self, object_id: ObjectId, members: Sequence[Contact]) -> None:
+        """A look-up on as many paths as a reading has found these in the object's region, if nothing is known of it."""
+        region, now = self._region(object_id), self._loop.time()
+        if self._regions.members(object_id, region, now) is None:
+            self._regions.learn(object_id, region, members, now)
+
+    def hint(self, object_id: ObjectId, members: Sequence[Contact]) -> None:
+        """Another says that these are in the object's region (see `Regions.hint`)."""
+        self._regions.hint(object_id, self._region(object_id), members, self._loop.time())
+
+    def read(self, object_id: ObjectId) -> list[Contact]:
+        """Nodes of the object's region, as far as this node has lately looked them up."""
+        return self._regions.read(self._region(object_id), self._loop.time())
+
     async def announce(self, statements: Sequence[tuple[ObjectId, bytes]]) -> list[int]:
         """For each statement, how many nodes took it."""
         items = [_Item(object_id, raw, self._region(object_id)) for object_id, raw in statements]

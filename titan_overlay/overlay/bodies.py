@@ -30,6 +30,8 @@ FIT = 1150
 """What the overlay's own replies keep to, so that a datagram stays below the 1,280 bytes every IPv6 path carries."""
 
 _V4, _V6, _BOTH = ID_BYTES + 6, ID_BYTES + 18, ID_BYTES + 6 + 18
+PACKED_MAX = _BOTH
+"""Bytes of one contact at most."""
 
 NOWHERE, PRIVATE, PUBLIC = range(3)
 

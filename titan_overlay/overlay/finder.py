@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage
@@ -142,13 +143,17 @@ class Finder:
             object_id, self._points(region), first=REGION_PATHS, wanted=REGION_WANTED, union=REGION_MIN
         )
         await self._crawl_nodes(lookup, traffic.ADVERTISE, self._loop.time() + REGION_SECONDS_MAX)
-        answered = lookup.answered(self._budget)
-        proven = {c.id: c for c in answered[:REGION_MIN]} | {c.id: c for c in answered if c.long_id in region}
+        proven = self._proven(lookup, region)
         others = [c for c in lookup.heard(region.width) if c.id not in proven]
         room = max(0, REGION_MAX - len(proven))
         if len(others) > room:  # far more than chance brings: any of them, for the closest may be the ground ones
             others = self._ambient.random.sample(others, room)
         return [*proven.values(), *others]
+
+    def _proven(self, lookup: Lookup, region: Region) -> dict[bytes, Contact]:
+        """Who has answered: of the closest, and of the region."""
+        answered = lookup.answered(self._budget)
+        return {c.id: c for n, c in enumerate(answered) if n < REGION_MIN or c.long_id in region}
 
     def _points(self, region: Region) -> Callable[[], bytes]:
         return lambda: region.point(self._ambient.random.random())
@@ -210,4 +215,7 @@ class Finder:
             patient=True,
         )
         search = HolderSearch(self._protocol, lookup, evidence, object_id, everything=everything)
-        return await search.run(deadline, self._budget)
+        found = await search.run(deadline, self._budget)
+        if deadline is not None or lookup.paths < REGION_PATHS:
+            return found
+        return replace(found, region=tuple(self._proven(lookup, region).values()))

@@ -18,7 +18,7 @@ from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.rights import Rights, ask_for
-from titan_overlay.overlay import packets, traffic, udp
+from titan_overlay.overlay import bodies, packets, traffic, udp
 from titan_overlay.overlay.announcer import Announcer
 from titan_overlay.overlay.answers import Answers
 from titan_overlay.overlay.calls import Handler, HandshakeRefused, Unheard
@@ -29,7 +29,7 @@ from titan_overlay.overlay.handshake import Handshakes
 from titan_overlay.overlay.joining import Joining
 from titan_overlay.overlay.lookup import BUDGET, PATHS
 from titan_overlay.overlay.protocol import ALSO_AT, OverlayProtocol
-from titan_overlay.overlay.regions import COPIES, Region
+from titan_overlay.overlay.regions import COPIES, REGION_MAX, Region
 from titan_overlay.overlay.routing import REFRESH_SECONDS, RoutingTable
 from titan_overlay.overlay.search import Found
 from titan_overlay.overlay.sessions import SERVING, Session
@@ -343,9 +343,31 @@ class Overlay(Server):
         found = await self._finder.holders(object_id, deadline, everything, avoid)
         if not found.asked and not found.advertisements and await self._joining.join_again():
             found = await self._finder.holders(object_id, deadline, everything, avoid)
+        if found.region:
+            self._announcer.learn(object_id, found.region)
         return found
 
     # ---- announcing ------------------------------------------------------------------------------------------
+
+    def region_read(self, object_id: ObjectId) -> bytes:
+        """The nodes of the object's region, packed, as far as this node has lately looked them up; else empty."""
+        return bodies.pack_all(self._announcer.read(object_id))
+
+    def heard_of(self, by: Contact, packed: bytes) -> list[Contact]:
+        """What another node says of a region, as far as this node can use it.
+
+        Raises:
+            BadMessage: these are no contacts, or more than a region has.
+        """
+        if len(packed) > 2 + REGION_MAX * bodies.PACKED_MAX:
+            raise BadMessage(f"of a region {REGION_MAX} nodes are named at most")
+        return self.protocol.heard_of(by, packed)
+
+    def hint(self, object_id: ObjectId, members: Sequence[Contact]) -> None:
+        """Another says that these are in the object's region: whom to announce to in the next minute, if nothing
+        better is known. Where too few of them answer, the region is read after all.
+        """
+        self._announcer.hint(object_id, members)
 
     async def announce(self, object_id: ObjectId, raws: Sequence[bytes]) -> int:
         """Brings statements about one object to the nodes of its region, the 8 closest at least.

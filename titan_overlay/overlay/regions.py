@@ -17,6 +17,8 @@ COPIES = 16
 MAX_REGIONS = 4096
 REGION_SECONDS = 3600.0
 """After that a region is looked up anew; until then answers to stores keep it up to date."""
+HINT_SECONDS = 60.0
+"""What another has told of a region is good for the first advertisement, and for no later one."""
 REGION_MIN = 8
 """Statements go to that many of the closest nodes, also where the region holds fewer."""
 REGION_MAX = 64
@@ -70,10 +72,27 @@ class Regions:
         known: dict[bytes, Contact] = {contact.id: contact for contact in contacts}
         inside = {node: contact for node, contact in known.items() if contact.long_id in region}
         key = region if region.bits == 0 or len(inside) >= REGION_MIN else Region.around(target, ID_BITS)
+        self._put(key, _Known(inside if key is region else known, now + REGION_SECONDS))
+
+    def hint(self, target: bytes, region: Region, contacts: Iterable[Contact], now: float) -> None:
+        """Another says that these lie in the region. It is believed about this object alone, for a short while, and
+        where nothing better is known: what is said of one object must not hide the others of its region.
+        """
+        inside: dict[bytes, Contact] = {each.id: each for each in contacts if each.long_id in region}
+        if len(inside) >= REGION_MIN and self.members(target, region, now) is None:
+            some = dict(list(inside.items())[:REGION_MAX])
+            self._put(Region.around(target, ID_BITS), _Known(some, now + HINT_SECONDS))
+
+    def _put(self, key: Region, known: _Known) -> None:
         self._regions.pop(key, None)
         if len(self._regions) >= MAX_REGIONS:
             del self._regions[next(iter(self._regions))]
-        self._regions[key] = _Known(inside if key is region else known, now + REGION_SECONDS)
+        self._regions[key] = known
+
+    def read(self, region: Region, now: float) -> list[Contact]:
+        """All nodes of a region that this node has itself looked up; else nobody."""
+        known = self._regions.get(region)
+        return list(known.contacts.values()) if known is not None and known.expires > now else []
 
     def members(self, target: bytes, region: Region, now: float) -> list[Contact] | None:
         """Whom to tell of an object with this id, if that is known without a lookup."""

@@ -38,6 +38,8 @@ class Found:
     """Requests one after the other up to the first node that knew a holder; 0: known here, or nobody did."""
     paths: int = 0
     """Disjoint paths that were begun."""
+    region: tuple[Contact, ...] = ()
+    """Of a walk that was as broad as a reading of the region: who has answered, of the region and of the closest."""
 
 
 class HolderSearch:

@@ -22,6 +22,8 @@ class Recruit(Message[Accepted], frozen=True, namespace="titan"):
     source: bytes = b""
     """Id of whoever asks, to be asked back for content and code over the link that this came by."""
     passing: bool = False
+    region: bytes = b""
+    """Nodes of the object's region as whoever asks has read it, packed: to advertise to at first; may be empty."""
 
 
 class MayHost(Message[bytes], frozen=True, namespace="titan"):

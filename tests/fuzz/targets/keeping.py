@@ -274,6 +274,9 @@ class _Overlay:
     def region_of(self, *_: Any) -> Region:
         return Region(0, 0)
 
+    def region_read(self, *_: Any) -> bytes:
+        return b""
+
     def neighbours(self, *_: Any) -> list[Contact]:
         return [peer(1)]
 

@@ -23,7 +23,8 @@ from titan_overlay.pool.keeping.candidates import Candidates
 from titan_overlay.pool.orders import Accepted, Recruit
 from titan_overlay.wire import codec
 
-ASK_SECONDS = 8.0
+ASK_SECONDS = 12.0
+"""A candidate gets this much time to say no, or to advertise: among liars a region is read in half of it."""
 SLOWEST_BYTES_PER_SECOND = 256 * 1024
 """A candidate gets this much time for the content."""
 
@@ -109,6 +110,7 @@ class Recruiter:
             descriptor=descriptor.raw,
             holders=tuple(each.raw for each in known[:16]),
             source=self._overlay.contact.id,
+            region=self._overlay.region_read(names.object_id(self._overlay.pool, descriptor.value.name)),
         )
         content = descriptor.value.content
         patience = ASK_SECONDS + (content.size / SLOWEST_BYTES_PER_SECOND if content else 0.0)
