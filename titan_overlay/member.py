@@ -22,7 +22,7 @@ from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Descriptor, check_caller
 from titan_overlay.introduction import Introduction
 from titan_overlay.links.links import Limits, Links, Peer
-from titan_overlay.links.shared import Reply
+from titan_overlay.links.shared import Answer
 from titan_overlay.overlay.asking import ask_record
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.finding.router import Router
@@ -308,7 +308,7 @@ class Member:
         """Live copies of an object held here, as far as this member counts them."""
         return 1
 
-    def _handle(self, peer: Peer, send: Send) -> bytes | Coroutine[Any, Any, Reply]:
+    def _handle(self, peer: Peer, send: Send) -> Answer:
         return self.host.deliver_now(
             self._sender(peer),
             ObjectId(send.object_id),

@@ -5,10 +5,10 @@ This file wires the rooms together and starts and stops them; what they do is in
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from titan_overlay import operator_objects
 from titan_overlay.ambient import Ambient
@@ -25,7 +25,7 @@ from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.identity.subnets import is_loopback
 from titan_overlay.links.links import Peer
-from titan_overlay.links.shared import Reply
+from titan_overlay.links.shared import Answer
 from titan_overlay.mutable.log import Log
 from titan_overlay.mutable.voting_keys import VotingKeys
 from titan_overlay.node_object import NodeObject
@@ -299,7 +299,7 @@ class Node(Answering):
 
     # ---- budgets ---------------------------------------------------------------------------------------------
 
-    def _handle(self, peer: Peer, send: Send) -> bytes | Coroutine[Any, Any, Reply]:
+    def _handle(self, peer: Peer, send: Send) -> Answer:
         begun = super()._handle(peer, send)
         return begun if is_loopback(peer.ip) else self._upload.pace(begun)
 

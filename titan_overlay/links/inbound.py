@@ -34,7 +34,7 @@ class Answering(Protocol):
     def answer_item(self, id: int, body: bytes) -> None: ...
     def answer_end(self, id: int) -> None: ...
     def write_error(self, id: int, error: RemotableError) -> None: ...
-    def finished(self, job: "Inbound") -> None: ...
+    def finished(self, job: "Inbound | Promised") -> None: ...
 
 
 class Inbound:
@@ -164,7 +164,52 @@ class Inbound:
             await self._credit_waiter
 
 
-def unexpected(error: Exception) -> RemoteError:
+class Promised:
+    """A request whose answer comes by itself, as a future: no task waits for it."""
+
+    __slots__ = ("_answer", "_slot", "_timed_out", "cancelled", "id", "link", "size")
+
+    def __init__(self, link: Answering, send: Send, size: int, answer: "asyncio.Future[bytes]") -> None:
+        self.link = link
+        self.id = send.id
+        self.size = size
+        self.cancelled = False
+        self._timed_out = False
+        self._answer = answer
+        shared = link.shared
+        self._slot = shared.deadlines.slot(shared.loop.time() + send.timeout_ms / 1000)
+        self._slot[self.id] = self
+        answer.add_done_callback(self._settled)
+
+    def expire(self) -> None:
+        self._timed_out = True
+        self._answer.cancel()
+
+    def cancel(self) -> None:
+        """The answer is not wanted any more."""
+        self.cancelled = True
+        self._answer.cancel()
+
+    def give_credit(self, items: int) -> None:
+        """It is no stream."""
+
+    def _settled(self, answer: "asyncio.Future[bytes]") -> None:
+        link = self.link
+        self._slot.pop(self.id, None)
+        if answer.cancelled():
+            if not self.cancelled:
+                why = "the handler took longer than the caller's deadline"
+                gone = DeadlineExceeded(why, maybe_executed=True) if self._timed_out else Unavailable("it was stopped")
+                link.write_error(self.id, gone)
+        elif (error := answer.exception()) is None:
+            if not self.cancelled:
+                link.answer(self.id, answer.result())
+        elif not self.cancelled:
+            link.write_error(self.id, error if isinstance(error, RemotableError) else unexpected(error))
+        link.finished(self)
+
+
+def unexpected(error: BaseException) -> RemoteError:
     """What a caller learns of an exception that a handler should have turned into an answer: type and text only."""
     _log.error("a handler raised", exc_info=error)
     return RemoteError(str(error) or type(error).__name__, type=type(error).__name__)

@@ -22,7 +22,7 @@ from titan_overlay.identity.ids import ID_BYTES, NodeId, node_id
 from titan_overlay.identity.keys import KEY_BYTES
 from titan_overlay.identity.subnets import subnet
 from titan_overlay.links.connection import HELLO, OPEN, State
-from titan_overlay.links.inbound import MAX_CREDIT, Inbound, unexpected
+from titan_overlay.links.inbound import MAX_CREDIT, Inbound, Promised, unexpected
 from titan_overlay.links.requests import MAX_TIMEOUT_MS, TOO_DEEP, Requests, request_id
 from titan_overlay.links.runner import Runner
 from titan_overlay.links.shared import PROTOCOL_VERSION, Known, Peer, Shared
@@ -76,7 +76,7 @@ class Link(Requests):
         self.subnet = ""
         """Of an inbound link: where it comes from."""
         self.opened: asyncio.Future[Link] = self.shared.loop.create_future()
-        self._inbound: dict[int, Inbound] = {}
+        self._inbound: dict[int, Inbound | Promised] = {}
         self._inbound_bytes = 0
 
     # --- life -------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class Link(Requests):
     def answer_end(self, id: int) -> None:
         self._write(_ACK, 0, Data(id, _NIL))
 
-    def finished(self, job: Inbound) -> None:
+    def finished(self, job: Inbound | Promised) -> None:
         if self._inbound.pop(job.id, None) is not None:
             self._inbound_bytes -= job.size
             if not self._inbound and not self.shared.corked:
@@ -246,8 +246,11 @@ class Link(Requests):
             self.write_error(id, unexpected(error))
             return
         assert not isinstance(reply, bytes)
-        job = inbound[id] = Inbound(self, send, size, reply)
         self._inbound_bytes += size
+        if isinstance(reply, asyncio.Future):
+            inbound[id] = Promised(self, send, size, reply)
+            return
+        job = inbound[id] = Inbound(self, send, size, reply)
         self._owner.runner.run(job)
 
     def _on_other(self, opcode: int, payload: bytes) -> None:

@@ -65,10 +65,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Reply = bytes | AsyncIterator[bytes]
-Handler = Callable[[Peer, Send], bytes | Coroutine[Any, Any, Reply]]
+Answer = bytes | asyncio.Future[bytes] | Coroutine[Any, Any, Reply]
+Handler = Callable[[Peer, Send], Answer]
 """Answers one request with an encoded msgpack body, or a stream of them.
 
-It may answer at once, with bytes; otherwise its coroutine runs as (part of) a task of its own, with all that asyncio
+It may answer at once, with bytes, or give a future of them, which costs no task and is cancelled when its time has run
+out; otherwise its coroutine runs as (part of) a task of its own, with all that asyncio
 promises to one. It should not set context variables before its first await: handlers that never wait share a task.
 A `RemotableError` is an answer; another exception becomes a `RemoteError` that names its type.
 """

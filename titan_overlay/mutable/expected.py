@@ -9,6 +9,7 @@ import asyncio
 from titan_overlay.errors import NotHere, Overloaded
 from titan_overlay.mutable.requests import OPEN, Reply, Request
 from titan_overlay.mutable.waiting import Batch, fail
+from titan_overlay.wire import codec
 
 EXPECTED_MAX = 8192
 BATCH_REQUESTS = 512
@@ -33,7 +34,7 @@ class Expected:
     def __init__(self, name: str) -> None:
         self._name = name
         self._loop = asyncio.get_running_loop()
-        self._requests: dict[Key, tuple[Request, asyncio.Future[Reply]]] = {}
+        self._requests: dict[Key, tuple[Request, asyncio.Future[bytes]]] = {}
         self._fresh: list[Request] = []
         """Not proposed by this member, in this view."""
 
@@ -45,15 +46,15 @@ class Expected:
         """The one that has waited longest."""
         return next(iter(self._requests), None)
 
-    def add(self, request: Request) -> "asyncio.Future[Reply]":
-        """Overloaded: too many wait."""
+    def add(self, request: Request) -> "asyncio.Future[bytes]":
+        """Its encoded `Reply`, once it has been executed. Overloaded: too many wait."""
         key = key_of(request)
         known = self._requests.get(key)
-        if known is not None:
+        if known is not None and not known[1].done():
             return known[1]
         if len(self._requests) >= EXPECTED_MAX:
             raise Overloaded(f"{EXPECTED_MAX} messages wait for {self._name!r}", retry_after=0.5)
-        future: asyncio.Future[Reply] = self._loop.create_future()
+        future: asyncio.Future[bytes] = self._loop.create_future()
         self._requests[key] = request, future
         self._fresh.append(request)
         return future
@@ -78,7 +79,7 @@ class Expected:
         for request, reply in zip(requests, replies, strict=True):
             _, future = self._requests.pop(key_of(request), (None, None))
             if future is not None and not future.done():
-                future.set_result(reply)
+                future.set_result(codec.encode(reply))
 
     def close(self, why: NotHere) -> None:
         fail((future for _, future in self._requests.values()), why)

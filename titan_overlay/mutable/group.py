@@ -12,6 +12,7 @@ decides what is committed. Each epoch has an engine and a log of its own; `succe
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -44,6 +45,7 @@ from titan_overlay.mutable.engine import (
 from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, Turnover
 from titan_overlay.mutable.expected import Expected
 from titan_overlay.mutable.feed import Feed
+from titan_overlay.mutable.gathering import Gathering
 from titan_overlay.mutable.machine import Machine
 from titan_overlay.mutable.outbox import Outbox
 from titan_overlay.mutable.proofs import Proofs
@@ -54,8 +56,8 @@ from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.states import States
 from titan_overlay.mutable.succession import Succession
 from titan_overlay.mutable.voting_keys import GroupKeys
+from titan_overlay.mutable.waiting import BATCH_BYTES, Waiting
 from titan_overlay.mutable.waiting import Batch as Together
-from titan_overlay.mutable.waiting import Waiting
 from titan_overlay.wire import codec
 
 log = logging.getLogger("titan")
@@ -158,6 +160,8 @@ class Group:
         self._maker = maker
         self._logs = logs
         self._flushing = False
+        self._requests = Gathering(self.loop, self._flush_soon)
+        self._reads = Gathering(self.loop, self._flush_soon)
         self._refs = 0
         self._timer: asyncio.TimerHandle | None = None
         self._wake: asyncio.TimerHandle | None = None
@@ -278,8 +282,8 @@ class Group:
 
     # ---- requests and reads ------------------------------------------------------------------------------------
 
-    def submit(self, request: Request) -> "asyncio.Future[Reply]":
-        """Has a request ordered and executed.
+    def submit(self, request: Request) -> "asyncio.Future[bytes]":
+        """Has a request ordered and executed; its encoded `Reply`.
 
         Raises (by the future too):
             NotHere: another member leads (`hint`); asking it with the same session and sequence is safe.
@@ -300,24 +304,29 @@ class Group:
         self._flush_soon()
         return future
 
-    async def read(self, question: talk.Read, sender: bytes) -> talk.Answer:
-        """Answers a read-only handler's question: linearizable, unless `stale_ok`.
+    def read(self, question: talk.Read, sender: bytes) -> "asyncio.Future[bytes]":
+        """Answers a read-only handler's question, linearizable unless `stale_ok`, with an encoded `Answer`.
 
-        Raises:
+        Raises (by the future too):
             NotHere: this member takes no part.
         """
         if self.trouble or (self.is_absent and not question.stale_ok):
             raise self.absent()
-        if not question.stale_ok:
-            current = self.waiting.ask()
-            self._flush_soon()
-            await current
+        if question.stale_ok:
+            answer = self.loop.create_future()
+            answer.set_result(self._answer(question, sender))
+            return answer
+        self._flush_soon()
+        return self.waiting.ask(partial(self._answer, question, sender))
+
+    def _answer(self, question: talk.Read, sender: bytes) -> bytes:
+        """What the state says now."""
         request = Request(sender, 0, 0, 0, "", question.type, question.body)
         try:
             reply = Reply(self.machine.read(request))
         except RemotableError as why:
             reply = Reply(codec.encode(why.to_wire()), failed=True)
-        return talk.Answer(reply, self.configuration.epoch, self.machine.height)
+        return codec.encode(talk.Answer(reply, self.configuration.epoch, self.machine.height))
 
     def _flush_soon(self) -> None:
         if not self._flushing:
@@ -329,14 +338,17 @@ class Group:
         self._flushing = False
         if self.trouble:
             return
-        for batch in self.waiting.batches():
-            self.propose(batch)
+        waiting = self.waiting
+        busy = waiting.under_way and waiting.queued_bytes < BATCH_BYTES
+        if len(waiting) and self._requests.over(under_way=busy):
+            for batch in waiting.batches():
+                self.propose(batch)
         if self.leads:
             for batch in self._expected.batches():
                 self.propose(batch)
         self._tell_oldest()
-        reads = self.waiting.take_reads()
-        if reads:
+        if waiting.reads and self._reads.over(under_way=waiting.asking):
+            reads = waiting.take_reads()
             self._refs += 1
             self.waiting.asked(self._refs, reads)
             self.loop.call_later(READ_AGAIN_SECONDS, self._read_again, self._refs)
@@ -464,6 +476,8 @@ class Group:
                 self.states.agree(entry)
         for each in ready.reads:
             self.waiting.readable(each.ref, each.index, self.machine.height)
+        if ready.reads and self.waiting.reads:
+            self._flush_soon()
         if ready.fetch is not None:
             self.states.fetch(ready.fetch)
         for proof in ready.evidence:
@@ -521,6 +535,8 @@ class Group:
         done = self.machine.execute(entry)
         self.feed.add(done.changes)
         self.waiting.executed(entry, done.replies, self.elsewhere)
+        if len(self.waiting):
+            self._flush_soon()
         if len(self._expected):
             self._expected.executed(done.requests, done.replies)
             self._tell_oldest()

@@ -285,6 +285,7 @@ class GroupRunner(Runner):
 
     types = talk.TYPES
     plain = frozenset({talk.STEP, talk.EPOCHS, talk.CHAIN, talk.CONFIRM, talk.PROMISED, talk.RESIGN, talk.STATUS})
+    promises = frozenset({talk.SUBMIT, talk.READ})
     streams = frozenset({talk.WATCH})
     concurrency = CONCURRENCY
     mailbox = CONCURRENCY
@@ -324,7 +325,7 @@ class GroupRunner(Runner):
         if type == talk.SUBMIT:
             return self._submit(codec.decode(body, Request), context)
         if type == talk.READ:
-            return self._read(codec.decode(body, talk.Read), context)
+            return self.group.read(codec.decode(body, talk.Read), context.sender.public)
         if type == talk.FORWARD:
             return self._forwarded(codec.decode(body, talk.Forward), context)
         if type == talk.EPOCHS:
@@ -350,21 +351,18 @@ class GroupRunner(Runner):
             return self._watch(codec.decode(body, talk.Watch).start)
         return codec.encode(self.group.status())
 
-    async def _submit(self, request: Request, context: Context) -> bytes:
+    def _submit(self, request: Request, context: Context) -> "asyncio.Future[bytes]":
         if request.type == DELIVERED or (request.type != OPEN and not (request.session or request.once)):
             raise BadMessage("a request to a mutable object has a session or a key of its own")
         if self.group.proofs is None:  # who asks is what the link has proven, whatever the request says
             request = msgspec.structs.replace(request, sender=context.sender.public)
-        return codec.encode(await self.group.submit(request))
+        return self.group.submit(request)
 
     async def _forwarded(self, forward: talk.Forward, context: Context) -> bytes:
         if not await self._members.may_speak(ObjectId(forward.origin), context.sender.id):
             raise Forbidden("only the members of an object bring what is in its outbox")
         request = Request(forward.origin, 0, 0, 0, f"outbox/{forward.number}", forward.type, forward.body)
-        return codec.encode(await self.group.submit(request))
-
-    async def _read(self, question: talk.Read, context: Context) -> bytes:
-        return codec.encode(await self.group.read(question, context.sender.public))
+        return await self.group.submit(request)
 
     async def _next_key(self, context: Context) -> bytes:
         if context.sender.id not in self.group.configuration.members or self.group.is_absent:

@@ -8,12 +8,17 @@ from typing import Any
 from titan_overlay.errors import NotHere, Overloaded, RemotableError
 from titan_overlay.mutable.engine import Entry
 from titan_overlay.mutable.requests import Reply, Request
+from titan_overlay.wire import codec
 
 QUEUE_MAX = 8192
 """Requests that wait to be proposed."""
 QUEUE_BYTES_MAX = 8 << 20
 BATCH_BYTES = 256 << 10
 BATCH_REQUESTS = 2048
+
+
+Read = tuple["asyncio.Future[bytes]", Callable[[], bytes]]
+"""Who waits, and what gives the encoded answer when it is time."""
 
 
 class Batch:
@@ -23,7 +28,7 @@ class Batch:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self.waiting: list[asyncio.Future[Reply]] = []
+        self.waiting: list[asyncio.Future[bytes]] = []
         self.term = 0
         """In which it was accepted."""
 
@@ -38,26 +43,40 @@ class Waiting:
     def __init__(self, name: str) -> None:
         self._name = name
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[tuple[Request, asyncio.Future[Reply]]] = deque()
+        self._queue: deque[tuple[Request, asyncio.Future[bytes]]] = deque()
         self._queued_bytes = 0
         self._proposed: dict[int, Batch] = {}
         """By ref: not yet accepted or refused."""
         self._placed: dict[int, Batch] = {}
         """By height."""
-        self._reads: list[asyncio.Future[None]] = []
+        self._reads: list[Read] = []
         """Not asked yet."""
-        self._asked: dict[int, list[asyncio.Future[None]]] = {}
+        self._asked: dict[int, list[Read]] = {}
         """By ref."""
-        self._readable: list[tuple[int, list[asyncio.Future[None]]]] = []
+        self._readable: list[tuple[int, list[Read]]] = []
         """Once this height has been executed."""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether something that was proposed here has not been executed yet."""
+        return bool(self._proposed or self._placed)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Of requests that wait to be proposed."""
+        return self._queued_bytes
+
+    def __len__(self) -> int:
+        """Requests that wait to be proposed."""
+        return len(self._queue)
 
     # ---- requests --------------------------------------------------------------------------------------------
 
-    def add(self, request: Request) -> "asyncio.Future[Reply]":
-        """A request that is to be ordered. Overloaded: too many wait."""
+    def add(self, request: Request) -> "asyncio.Future[bytes]":
+        """A request that is to be ordered; its encoded `Reply`. Overloaded: too many wait."""
         if len(self._queue) >= QUEUE_MAX or self._queued_bytes > QUEUE_BYTES_MAX:
             raise Overloaded(f"{len(self._queue)} messages wait for {self._name!r}", retry_after=0.2)
-        future: asyncio.Future[Reply] = self._loop.create_future()
+        future: asyncio.Future[bytes] = self._loop.create_future()
         self._queue.append((request, future))
         self._queued_bytes += len(request.body)
         return future
@@ -89,7 +108,7 @@ class Waiting:
     def refused(self, ref: int, why: RemotableError) -> None:
         """A proposal or a question that the engine does not take."""
         batch = self._proposed.pop(ref, None)
-        fail(batch.waiting if batch is not None else self._asked.pop(ref, ()), why)
+        fail(batch.waiting if batch is not None else _futures(self._asked.pop(ref, ())), why)
 
     def executed(self, entry: Entry, replies: list[Reply], elsewhere: Callable[[], RemotableError]) -> None:
         """An entry was executed; whose batch stood at its place has the replies, or has been displaced."""
@@ -101,7 +120,7 @@ class Waiting:
             return
         for future, reply in zip(batch.waiting, replies, strict=True):
             if not future.done():
-                future.set_result(reply)
+                future.set_result(codec.encode(reply))
 
     def passed_over(self, height: int, why: RemotableError) -> None:
         """The state jumped to this height: what was ordered below it is not known here."""
@@ -110,23 +129,33 @@ class Waiting:
 
     # ---- reads -----------------------------------------------------------------------------------------------
 
-    def ask(self) -> "asyncio.Future[None]":
-        """Done once the state here is as new as any that was acknowledged before now."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._reads.append(future)
+    @property
+    def reads(self) -> bool:
+        """Whether some wait to be asked about."""
+        return bool(self._reads)
+
+    @property
+    def asking(self) -> bool:
+        """Whether the engine has been asked, and has not answered yet."""
+        return bool(self._asked)
+
+    def ask(self, answer: Callable[[], bytes]) -> "asyncio.Future[bytes]":
+        """What `answer` gives once the state here is as new as any that was acknowledged before now."""
+        future: asyncio.Future[bytes] = self._loop.create_future()
+        self._reads.append((future, answer))
         return future
 
-    def take_reads(self) -> "list[asyncio.Future[None]]":
+    def take_reads(self) -> list[Read]:
         """Those that nobody has asked the engine about."""
-        taken, self._reads = [each for each in self._reads if not each.done()], []
+        taken, self._reads = [each for each in self._reads if not each[0].done()], []
         return taken
 
-    def asked(self, ref: int, reads: "list[asyncio.Future[None]]") -> None:
+    def asked(self, ref: int, reads: list[Read]) -> None:
         self._asked[ref] = reads
 
     def ask_again(self, ref: int) -> bool:
         """The engine has not answered this question; True: somebody still waits for it."""
-        left = [each for each in self._asked.pop(ref, ()) if not each.done()]
+        left = [each for each in self._asked.pop(ref, ()) if not each[0].done()]
         self._reads += left
         return bool(left)
 
@@ -141,9 +170,9 @@ class Waiting:
             return
         for index, waiting in self._readable:
             if index <= height:
-                for future in waiting:
+                for future, answer in waiting:
                     if not future.done():
-                        future.set_result(None)
+                        future.set_result(answer())
         self._readable = [each for each in self._readable if each[0] > height]
 
     # ---- the end ---------------------------------------------------------------------------------------------
@@ -162,8 +191,12 @@ class Waiting:
         """The same for reads too."""
         self.send_away(why)
         for reads in (self._reads, *self._asked.values(), *(each for _, each in self._readable)):
-            fail(reads, why)
+            fail(_futures(reads), why)
         self._reads, self._asked, self._readable = [], {}, []
+
+
+def _futures(reads: Iterable[Read]) -> "Iterable[asyncio.Future[bytes]]":
+    return (future for future, _ in reads)
 
 
 def fail(waiting: "Iterable[asyncio.Future[Any]]", why: RemotableError) -> None:

@@ -10,8 +10,8 @@ class Shy(Attack):
         return None if self.liar.random.random() < 0.5 else honest()
 """
 
-from collections.abc import Callable, Coroutine
-from typing import Any, ClassVar, Self
+from collections.abc import Callable
+from typing import ClassVar, Self
 
 import msgspec
 
@@ -19,15 +19,13 @@ from titan_overlay.ambient import Random
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.links.links import Peer
-from titan_overlay.links.shared import Reply
+from titan_overlay.links.shared import Answer as Answer
 from titan_overlay.overlay.bodies import FindHolders, FindNode, Store
 from titan_overlay.wire.messages import Send
 from titan_simulations.attacks.gang import Gang, Liar
 
 Honest = Callable[[], bytes]
 """What the node would answer to this request of the overlay. Raises what its handler raises (a refusal)."""
-Answer = bytes | Coroutine[Any, Any, Reply]
-"""To a message over a link: an encoded body, or what is to be awaited for one."""
 HonestAnswer = Callable[[], Answer]
 """What the node would answer to this message. Raises what its handler raises (an error)."""
 

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,7 +17,7 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.statements import Advertisement
 from titan_overlay.links.links import Peer
-from titan_overlay.links.shared import Reply
+from titan_overlay.links.shared import Answer
 from titan_overlay.node import Node
 from titan_overlay.overlay.bodies import FindHolders, FindNode, Store
 from titan_overlay.overlay.calls import Handler
@@ -166,7 +166,7 @@ class Liar:
         overlay.serve = lying  # type: ignore[method-assign]
         handle = node._handle
 
-        def handling(peer: Peer, send: Send) -> bytes | Coroutine[Any, Any, Reply]:
+        def handling(peer: Peer, send: Send) -> Answer:
             to_node = send.object_id == node.key.id
             hook = self.attack.order if to_node else self.attack.message
             answer = hook(peer, send, partial(handle, peer, send))

@@ -106,8 +106,13 @@ class Upload:
         self._tokens = float(rate)
         self._filled = 0.0
 
-    def pace(self, begun: "bytes | Coroutine[Any, Any, Reply]") -> "bytes | Coroutine[Any, Any, Reply]":
-        """The same answer, later where the bucket is empty."""
+    def pace(
+        self, begun: "bytes | asyncio.Future[bytes] | Coroutine[Any, Any, Reply]"
+    ) -> "bytes | asyncio.Future[bytes] | Coroutine[Any, Any, Reply]":
+        """The same answer, later where the bucket is empty. What was promised is charged, and comes when it comes."""
+        if isinstance(begun, asyncio.Future):
+            begun.add_done_callback(self._charge_promised)
+            return begun
         if isinstance(begun, bytes):
             return begun if self._charge(len(begun)) <= 0 or len(begun) <= SMALL_BYTES else self._late(begun)
         return _Paced(begun, self._after(begun))
@@ -119,6 +124,10 @@ class Upload:
         self._filled = now
         self._tokens -= size
         return -self._tokens / self._rate
+
+    def _charge_promised(self, answer: "asyncio.Future[bytes]") -> None:
+        if not answer.cancelled() and answer.exception() is None:
+            self._charge(len(answer.result()))
 
     async def _late(self, answer: bytes) -> bytes:
         await asyncio.sleep(max(0.0, -self._tokens / self._rate))

@@ -41,11 +41,11 @@ class Calls:
         self.name = name
         self.spend = spend
         """Told of the time that handlers kept the loop busy, and for whom."""
-        self.mailbox: Mailbox[_Call | _Stream] = Mailbox(size, concurrency, self._turn_away)
+        self.mailbox: Mailbox[_Call | _Stream | _Promise] = Mailbox(size, concurrency, self._turn_away)
         self.counters = Counters()
         self.reply_bytes = reply_bytes
         self._ambient = ambient
-        self._active: set[_Call | _Stream] = set()
+        self._active: set[_Call | _Stream | _Promise] = set()
 
     def start(self, begin: Callable[[], Begun], type: str, context: Context) -> "asyncio.Future[Reply]":
         """Begins now or when it is its turn. Cancelling the future cancels the handler.
@@ -65,7 +65,13 @@ class Calls:
             call.begin()
         return call.reply
 
-    def _turn_away(self, call: "_Call | _Stream", why: Overloaded) -> None:
+    def promised(self, reply: "asyncio.Future[bytes]", type: str, context: Context) -> None:
+        """A reply that will come by itself: it takes a place in the mailbox, which had a free one."""
+        call = _Promise(self, reply, type, context)
+        self._active.add(call)
+        self.mailbox.arrive(call, context.sender.id)
+
+    def _turn_away(self, call: "_Call | _Stream | _Promise", why: Overloaded) -> None:
         """One that waited gives its place to another sender's."""
         call.turned_away(why)
 
@@ -107,7 +113,7 @@ class Calls:
         calls = list(self._active)
         return [ended for call in calls if (ended := call.abandon()) is not None]
 
-    def finished(self, call: "_Call | _Stream", ran: bool) -> None:
+    def finished(self, call: "_Call | _Stream | _Promise", ran: bool) -> None:
         """A call is over; if it had its turn, the next one gets it."""
         self._active.discard(call)
         if ran:
@@ -232,6 +238,41 @@ class _Call:
         if not self.reply.done():
             self.reply.set_exception(_leaving(self._calls.name, maybe_executed=self._task is not None))
         return self._task
+
+
+class _Promise:
+    """One message whose reply comes by itself. Who waits for it sees to its own deadline."""
+
+    __slots__ = ("_calls", "_context", "_reply", "_type")
+
+    def __init__(self, calls: Calls, reply: "asyncio.Future[bytes]", type: str, context: Context) -> None:
+        self._calls = calls
+        self._reply = reply
+        self._type = type
+        self._context = context
+        reply.add_done_callback(self._ended)
+
+    def _ended(self, reply: "asyncio.Future[bytes]") -> None:
+        now = reply.get_loop().time()
+        why = None if reply.cancelled() else reply.exception()
+        if why is not None:
+            self._calls.failed(why, self._type, self._context, now)
+        else:
+            self._calls.counters.messages += 1
+            self._calls.counters.seconds += now - self._context.arrived
+        self._calls.finished(self, ran=True)
+
+    def begin(self) -> None:
+        """It has begun."""
+
+    def turned_away(self, why: Overloaded) -> None:
+        """It never waits for its turn."""
+
+    def abandon(self) -> "asyncio.Future[Any] | None":
+        """The object goes away."""
+        if not self._reply.done():
+            self._reply.set_exception(_leaving(self._calls.name))
+        return None
 
 
 class _Stream:

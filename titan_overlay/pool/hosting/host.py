@@ -229,8 +229,13 @@ class Host:
         chain: tuple[bytes, ...] = (),
         stream: bool = False,
     ) -> Reply:
-        """As `begin`, to be awaited."""
-        return await _given(self.begin(sender, object_id, type, body, deadline=deadline, chain=chain, stream=stream))
+        """As `begin`, to be awaited; there is an answer by the deadline."""
+        begun = self.begin(sender, object_id, type, body, deadline=deadline, chain=chain, stream=stream)
+        try:
+            async with asyncio.timeout_at(deadline if isinstance(begun, asyncio.Future) else None):
+                return await _given(begun)
+        except TimeoutError:
+            raise DeadlineExceeded("there was no answer when the time had run out", maybe_executed=True) from None
 
     def deliver_now(
         self,
@@ -242,10 +247,15 @@ class Host:
         deadline: float,
         chain: tuple[bytes, ...] = (),
         stream: bool = False,
-    ) -> bytes | Coroutine[Any, Any, Reply]:
-        """As `begin`, in the form that links ask of their handler: bytes, or what is to be awaited."""
+    ) -> "bytes | asyncio.Future[bytes] | Coroutine[Any, Any, Reply]":
+        """As `begin`, in the form that links ask of their handler: bytes, a promise, or what is to be awaited."""
         begun = self.begin(sender, object_id, type, body, deadline=deadline, chain=chain, stream=stream)
-        return begun if isinstance(begun, bytes) else _given(begun)
+        if isinstance(begun, bytes):
+            return begun
+        resident = self._residents.get(object_id)
+        if isinstance(begun, asyncio.Future) and resident is not None and type in resident.runner.promises:
+            return begun  # type: ignore[return-value]
+        return _given(begun)
 
     def begin(
         self,
@@ -304,6 +314,16 @@ class Host:
             ended = loop.time()
             calls.spend(sender.id, ended - now)
             return calls.settle(reply, type, context, ended)
+        if type in runner.promises and calls.mailbox.free:
+            try:
+                promised = runner.call(type, body, context)
+                assert isinstance(promised, asyncio.Future), f"{runner} promises {type}, and does not"
+            except BaseException as why:
+                raise calls.failed(why, type, context, loop.time()) from None
+            finally:
+                calls.spend(sender.id, loop.time() - now)
+            calls.promised(promised, type, context)
+            return promised
         if type in runner.streams:
             if not stream:
                 raise BadMessage(f"{resident.name!r} answers {type} with a stream of replies; use stream, not send")

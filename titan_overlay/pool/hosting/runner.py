@@ -24,6 +24,8 @@ class Runner(Protocol):
     """Message types that `call` knows; the host refuses others."""
     plain: frozenset[str] = frozenset()
     """Types whose `call` returns bytes at once, without ever waiting."""
+    promises: frozenset[str] = frozenset()
+    """Types whose `call` returns, without ever waiting, a future of the encoded reply: they cost no task."""
     streams: frozenset[str] = frozenset()
     """Types whose `call` returns an async iterator."""
     concurrency: int | None = None
