@@ -88,6 +88,9 @@ class NodeConfig:
     max_upload: Annotated[int, parse_rate] = 1_000_000
     """Bytes per second that this node sends, over all links."""
 
+    no_fsync: Annotated[bool, parse_boolean] = False
+    """For simulations alone: groups answer before their log is on disk; a power failure loses what they answered."""
+
     no_host: Annotated[bool, parse_boolean] = False
     """Route and keep directory entries, but hold no replica for anybody."""
 

@@ -26,7 +26,7 @@ from titan_overlay.identity.statements import Descriptor
 from titan_overlay.identity.subnets import is_loopback
 from titan_overlay.links.links import Peer
 from titan_overlay.links.shared import Answer
-from titan_overlay.mutable.log import Log
+from titan_overlay.mutable.log import Log, LogSettings
 from titan_overlay.mutable.voting_keys import VotingKeys
 from titan_overlay.node_object import NodeObject
 from titan_overlay.overlay import udp
@@ -121,7 +121,8 @@ class Node(Answering):
         """
         self.started = asyncio.get_running_loop().time()
         await self.blobs.open()
-        self.groups_log = await Log.open(self._disk, self.key.id, self.ambient)
+        settings = LogSettings(fsync=not self.config.no_fsync)
+        self.groups_log = await Log.open(self._disk, self.key.id, self.ambient, settings)
         self.voting_keys = VotingKeys(self._disk, self.ambient, self.groups_log.settings.directory)
         await self._clear_away()
         await self._open_all()

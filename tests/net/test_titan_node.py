@@ -47,6 +47,14 @@ def test_a_node_that_starts_again_is_the_same_node_in_the_same_pool(start: Start
     assert start("a").join_line().partition("@")[0] == line.partition("@")[0]
 
 
+def test_a_node_without_fsync_says_what_that_may_lose(start: Start) -> None:
+    careless, careful = start("a", "--no-fsync"), start("b")
+    careless.join_line()
+    careful.join_line()
+    assert "a power failure may lose what was acknowledged" in careless.log
+    assert "fsync" not in careful.log
+
+
 def test_a_port_that_is_not_named_gives_way_to_the_next_free_one(start: Start) -> None:
     # Started at once, they also race for it.
     nodes = [start(name, listen="127.0.0.1") for name in "abc"]

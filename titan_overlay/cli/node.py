@@ -54,6 +54,7 @@ FLAGS = (
 SWITCHES = (
     ("--private", "founding a pool: only keys with a grant may join it"),
     ("--no-host", "route only; hold no replica for anybody"),
+    ("--no-fsync", "for simulations alone: a power failure loses what mutable objects have answered"),
     ("--json-logs", "one JSON object for each line of the log"),
 )
 
