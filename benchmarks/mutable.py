@@ -51,10 +51,8 @@ async def serve_clients(system: str, where: str, directory: str) -> None:
     """Connects all clients, then runs what the driver asks for: `operation clients seconds`, answered with JSON."""
     async with asyncio.TaskGroup() as tasks:
         made = await (_etcd if system == "etcd" else _titan)(tasks, where, directory)
-        first_put, first_get = made[0]
-        for number in range(KEYS):
-            await first_put(key(number))
-        await first_get(key(0))
+        for start in range(0, KEYS, len(made)):
+            await asyncio.gather(*(put(key(start + number)) for number, (put, _) in enumerate(made)))
         print("ready", flush=True)
         while line := await _line():
             operation, clients, seconds = line.split()

@@ -1,10 +1,12 @@
 """Mutable objects whose members may lie."""
 
+import msgspec
 import pytest
 
 import titan_overlay as titan
 from tests.sim.bank import Bank, Deposit, Withdraw
 from tests.sim.test_mutable import balance, group, leader_of
+from titan_overlay.mutable import caller
 from titan_overlay.mutable.machine import Executed
 from titan_overlay.mutable.requests import Reply
 from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
@@ -80,3 +82,24 @@ async def test_all_members_lose_power_and_nothing_acknowledged_is_lost(seed: int
         for node in members:
             await sim.restart(node)
         assert await pool.send("bank/main", Deposit("rent", 1), timeout=60) == 1006
+
+
+async def test_a_sender_who_signs_falsely_is_refused_and_costs_no_leader_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with SimulatedPool(6) as sim:
+        pool, other = await sim.client(), await sim.client()
+        await pool.publish(Bank, "bank/main", policy=LIARS)
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
+        members = sim.holders("bank/main")
+        before = {group(node, "bank/main").engine.status().term for node in members}
+        honest = caller.proofs.sign
+        monkeypatch.setattr(
+            caller.proofs, "sign", lambda *args: msgspec.structs.replace(honest(*args), proof=bytes(64))
+        )
+        with pytest.raises(titan.Forbidden, match="signed by its sender"):
+            await other.send("bank/main", Deposit("rent", 1), once="false")
+        await sim.settle(seconds=10)
+        monkeypatch.setattr(caller.proofs, "sign", honest)
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1002
+        assert {group(node, "bank/main").engine.status().term for node in members} == before

@@ -5,8 +5,9 @@ it, and the one that has waited longest is what a leader is measured by.
 """
 
 import asyncio
+from collections.abc import Callable
 
-from titan_overlay.errors import NotHere, Overloaded
+from titan_overlay.errors import NotHere, Overloaded, RemotableError
 from titan_overlay.mutable.requests import OPEN, Reply, Request
 from titan_overlay.mutable.waiting import Batch, fail
 from titan_overlay.wire import codec
@@ -46,8 +47,24 @@ class Expected:
         """The one that has waited longest."""
         return next(iter(self._requests), None)
 
-    def add(self, request: Request) -> "asyncio.Future[bytes]":
-        """Its encoded `Reply`, once it has been executed. Overloaded: too many wait."""
+    @property
+    def oldest_request(self) -> Request | None:
+        """The same, itself."""
+        oldest = self.oldest
+        return None if oldest is None else self._requests[oldest][0]
+
+    def refuse(self, request: Request, why: RemotableError) -> None:
+        """It will not be ordered."""
+        _, future = self._requests.pop(key_of(request), (None, None))
+        if future is not None:
+            fail([future], why)
+
+    def add(self, request: Request, *, leads: bool) -> "asyncio.Future[bytes]":
+        """Its encoded `Reply`, once it has been executed. Overloaded: too many wait.
+
+        Args:
+            leads: whether this member is to propose it.
+        """
         key = key_of(request)
         known = self._requests.get(key)
         if known is not None and not known[1].done():
@@ -56,17 +73,18 @@ class Expected:
             raise Overloaded(f"{EXPECTED_MAX} messages wait for {self._name!r}", retry_after=0.5)
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._requests[key] = request, future
-        self._fresh.append(request)
+        if leads:
+            self._fresh.append(request)
         return future
 
     def all_anew(self) -> None:
         """This member leads now: whatever an earlier leader did not get ordered is to be proposed."""
         self._fresh = [request for request, _ in self._requests.values()]
 
-    def batches(self) -> list[Batch]:
-        """What is to be proposed."""
+    def batches(self, may: Callable[[Request], bool]) -> list[Batch]:
+        """What is to be proposed: all that `may` be."""
         made = []
-        fresh = [each for each in self._fresh if key_of(each) in self._requests]
+        fresh = [each for each in self._fresh if key_of(each) in self._requests and may(each)]
         self._fresh = []
         for start in range(0, len(fresh), BATCH_REQUESTS):
             batch = Batch()

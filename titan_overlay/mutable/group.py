@@ -282,8 +282,11 @@ class Group:
 
     # ---- requests and reads ------------------------------------------------------------------------------------
 
-    def submit(self, request: Request) -> "asyncio.Future[bytes]":
+    def submit(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
         """Has a request ordered and executed; its encoded `Reply`.
+
+        Args:
+            teller: public key of the user who brings it.
 
         Raises (by the future too):
             NotHere: another member leads (`hint`); asking it with the same session and sequence is safe.
@@ -292,13 +295,13 @@ class Group:
         if self.is_absent:
             raise self.absent()
         if self.proofs is not None:
-            self.proofs.check(request)
+            self.proofs.heard(request, teller)
             known = self.machine.reply_to(request)
             if known is not None:  # who is told of it only now must not wait for it to be ordered once more
-                done: asyncio.Future[Reply] = self.loop.create_future()
-                done.set_result(known)
+                done: asyncio.Future[bytes] = self.loop.create_future()
+                done.set_result(codec.encode(known))
                 return done
-            future = self._expected.add(request)
+            future = self._expected.add(request, leads=self.leads)
         else:
             future = self.waiting.add(request)
         self._flush_soon()
@@ -344,7 +347,7 @@ class Group:
             for batch in waiting.batches():
                 self.propose(batch)
         if self.leads:
-            for batch in self._expected.batches():
+            for batch in self._expected.batches(self._is_signed):
                 self.propose(batch)
         self._tell_oldest()
         if waiting.reads and self._reads.over(under_way=waiting.asking):
@@ -354,8 +357,20 @@ class Group:
             self.loop.call_later(READ_AGAIN_SECONDS, self._read_again, self._refs)
             self.step(ReadAsked(self._refs))
 
+    def _is_signed(self, request: Request) -> bool:
+        """Whether its sender has signed it. What is not is nobody's fault but the sender's."""
+        assert self.proofs is not None, "only byzantine groups expect requests"
+        try:
+            self.proofs.check(request)
+        except Forbidden as why:
+            self._expected.refuse(request, why)
+            return False
+        return True
+
     def _tell_oldest(self) -> None:
-        """A leader is measured by the request that has waited longest."""
+        """A leader is measured by the request that has waited longest, of those whose sender has signed it."""
+        while (oldest := self._expected.oldest_request) is not None and not self._is_signed(oldest):
+            pass
         if self._expected.oldest != self._oldest:
             self._oldest = self._expected.oldest
             self.step(RequestsWait(self._oldest is not None))

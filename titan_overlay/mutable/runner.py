@@ -356,13 +356,13 @@ class GroupRunner(Runner):
             raise BadMessage("a request to a mutable object has a session or a key of its own")
         if self.group.proofs is None:  # who asks is what the link has proven, whatever the request says
             request = msgspec.structs.replace(request, sender=context.sender.public)
-        return self.group.submit(request)
+        return self.group.submit(request, context.sender.public)
 
     async def _forwarded(self, forward: talk.Forward, context: Context) -> bytes:
         if not await self._members.may_speak(ObjectId(forward.origin), context.sender.id):
             raise Forbidden("only the members of an object bring what is in its outbox")
         request = Request(forward.origin, 0, 0, 0, f"outbox/{forward.number}", forward.type, forward.body)
-        return await self.group.submit(request)
+        return await self.group.submit(request, context.sender.public)
 
     async def _next_key(self, context: Context) -> bytes:
         if context.sender.id not in self.group.configuration.members or self.group.is_absent:
