@@ -7,10 +7,10 @@ async with titan.connect("host:port") as pool:
 import asyncio
 import functools
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import msgspec
 
@@ -30,6 +30,7 @@ from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact, format_address
 from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import ObjectId, fingerprint
+from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Policy
 from titan_overlay.member import Member
 from titan_overlay.mutable import talk
@@ -39,7 +40,7 @@ from titan_overlay.mutable.talk import Change
 from titan_overlay.overlay.density import Crowd, crowd
 from titan_overlay.patience import DEFAULT_TIMEOUT, find, within
 from titan_overlay.pool.finding import census
-from titan_overlay.pool.finding.any_holder import Freshness
+from titan_overlay.pool.finding.any_holder import Freshness, Request
 from titan_overlay.pool.finding.places import contact_of
 from titan_overlay.pool.finding.reference import Reference
 from titan_overlay.pool.hosting.bundles import Source
@@ -53,6 +54,9 @@ from titan_overlay.reading import Progress, Reader
 from titan_overlay.storage.files import FileSink, MemorySink
 from titan_overlay.storage.sealed import KeyFor, SealedSource, UnsealedFile, UnsealedMemory, key_of
 from titan_overlay.wire import codec
+
+if TYPE_CHECKING:
+    from titan_overlay.mutable.recovery import RecoveryPlan
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -474,6 +478,35 @@ class Pool:
             raise BadMessage(f"{name!r} is a {place.descriptor.value.kind}: only mutable objects have members")
         deadline = asyncio.get_running_loop().time() + timeout
         return await self._member.groups_caller.health(place, self._router.object_id(name), deadline)
+
+    async def recover(
+        self,
+        name: str,
+        confirm: "Callable[[RecoveryPlan], bool]",
+        *,
+        key: SigningKey | None = None,
+        timeout: float = 60.0,
+    ) -> int:
+        """Has a mutable object go on whose quorum is lost for good. What no member left has in its log is lost.
+
+        Args:
+            confirm: is shown what would be done (`plan.says`); only if it returns True is it done.
+            key: that published the object; this user's, where none is given.
+
+        Returns:
+            The epoch that has begun; 0: it was not confirmed.
+
+        Raises:
+            Conflict: a quorum is there. Forbidden: the key is not the owner's. Unavailable: no member is left.
+        """
+        from titan_overlay.mutable.recovery import Recovery  # seldom needed, it is to be hoped
+
+        place = await find(self._router, name, timeout)
+        deadline = asyncio.get_running_loop().time() + timeout
+        message = Request(self._router.object_id(name), "", b"", deadline, ())
+        recovery = Recovery(self._member.groups_caller, place, message, self._member.overlay.pool)
+        plan = await recovery.plan()
+        return await recovery.carry_out(plan, key or self._member.user) if confirm(plan) else 0
 
     async def delete(self, name: str, token: str = "", *, timeout: float = DEFAULT_TIMEOUT) -> Outcome:
         """Deletes an object: with the token of its version, or with no token by the key that published it.

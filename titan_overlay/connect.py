@@ -294,6 +294,7 @@ class SyncPool:
     locate = _blocking(Pool.locate)
     describe = _blocking(Pool.describe)
     group = _blocking(Pool.group)
+    recover = _blocking(Pool.recover)
     multicast = _blocking(Pool.multicast)
     census = _blocking(Pool.census)
     nearest = _blocking(Pool.nearest)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import titan_overlay as titan
+from tests.net.commands import titan as run_titan
 from tests.net.commands import titan_json
 from tests.net.nodes import Nodes
 from tests.sim.bank import Deposit, Withdraw
@@ -28,7 +29,12 @@ async def test_members_that_are_killed_one_after_the_other_lose_nothing(tmp_path
             for node in nodes.ids[1:]:
                 nodes.kill(node)
             with pytest.raises((titan.Unavailable, titan.DeadlineExceeded)):
-                await pool.send("bank/main", Deposit("rent", 1), timeout=2)
+                await pool.send("bank/main", Deposit("rent", 1), timeout=7)  # by then the survivor misses them
+            said = await asyncio.to_thread(run_titan, "recover", "bank/main", *there, home=tmp_path, status=2)
+            assert b"WILL BE LOST" in said.stderr
+            recovered = await asyncio.to_thread(titan_json, "recover", "bank/main", "--yes", *there, home=tmp_path)
+            assert [each["role"] for each in recovered["members"]] == ["leader"]
+            assert await pool.send("bank/main", Deposit("rent", 1), timeout=20) == 1031
 
 
 async def test_hundreds_of_messages_at_once_are_all_executed_once(tmp_path: Path) -> None:

@@ -69,12 +69,16 @@ def test_one_member_alone_agrees_with_itself() -> None:
     assert cluster.orders() == [[b"a"]]
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 6])
-def test_a_group_has_3t_plus_1_members(n: int) -> None:
-    """PBFT, section 2."""
+@pytest.mark.parametrize("n", range(1, 32))
+def test_any_two_quorums_have_an_honest_member_in_common_and_liars_cannot_block_one(n: int) -> None:
+    """PBFT, section 2; also of groups that have other numbers than 3t + 1 after a recovery."""
     members = Configuration(0, tuple(name(number) for number in range(n)))
-    with pytest.raises(ValueError, match=r"3t \+ 1"):
-        Committee(name(0), members, POOL, GROUP, bytes, lambda *_: True)
+    committee = Committee(name(0), members, POOL, GROUP, bytes, lambda *_: True)
+    assert committee.faults == (n - 1) // 3
+    assert 2 * committee.quorum - n > committee.faults
+    assert n - committee.faults >= committee.quorum
+    if n % 3 == 1:
+        assert committee.quorum == 2 * committee.faults + 1
 
 
 def test_a_vote_leaves_after_the_block_and_the_vote_are_on_disk() -> None:

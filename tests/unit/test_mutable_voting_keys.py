@@ -92,7 +92,7 @@ async def test_offers_are_bounded() -> None:
 
 OLD_KEYS = {bytes([number]) * 32: SigningKey(bytes([number]) * 32) for number in (1, 2, 3)}
 OLD = configured(1, [(member, key.public) for member, key in OLD_KEYS.items()])
-CHARTER = Charter(GROUP, POOL, configuration_hash(OLD), byzantine=False)
+CHARTER = Charter(GROUP, POOL, configuration_hash(OLD), byzantine=False, owner=b"o" * 32, size=3)
 ONE, TWO, THREE = OLD.members
 NEWCOMER, FRESH = b"n" * 32, SigningKey(b"f" * 32)
 

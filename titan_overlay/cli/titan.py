@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from titan_overlay.cli import doctor, messages, nodes, objects, plugins, pool, revoking, settings, trust
+from titan_overlay.cli import doctor, groups, messages, nodes, objects, plugins, pool, revoking, settings, trust
 
 app = typer.Typer(
     add_completion=True,
@@ -35,7 +35,7 @@ def titan(
     """Takes what stands before the command."""
 
 
-for module in (messages, objects, nodes, trust, revoking, pool, settings, doctor):
+for module in (messages, objects, groups, nodes, trust, revoking, pool, settings, doctor):
     module.register(app)
 
 

@@ -51,6 +51,7 @@ from titan_overlay.mutable.bft_tally import Timeouts, Votes
 from titan_overlay.mutable.engine import (
     Accepted,
     Checkpoint,
+    Entry,
     EntryKind,
     Event,
     LearnersChanged,
@@ -183,6 +184,10 @@ class Bft:
         """Records that restore this member by themselves."""
         return [*self._order.image(), *self._safety.image(), *self.evidence.values()]
 
+    def remains(self) -> list[Entry]:
+        """Nothing: what was acknowledged is certified to be committed, and t + 1 members know."""
+        return []
+
     def status(self) -> Status:
         """How things stand."""
         order, committee = self._order, self.committee
@@ -199,6 +204,7 @@ class Bft:
             asleep=self._timer() is None,
             peers={member: self._peer_status(member) for member in committee.others + self._learners},
             dropped=self.dropped,
+            last_term=order.blocks.committed.view,
         )
 
     def _peer_status(self, member: bytes) -> PeerStatus:

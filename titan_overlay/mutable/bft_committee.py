@@ -52,9 +52,6 @@ class Committee:
     Args:
         me: this node; where it is not among the members it is a learner, and signs nothing.
         pool, group: 32-byte ids, part of every statement.
-
-    Raises:
-        ValueError: the number of members is not 3t + 1.
     """
 
     def __init__(
@@ -62,10 +59,10 @@ class Committee:
     ) -> None:
         self.me = me
         self.members = configuration.members
-        self.faults, rest = divmod(len(self.members) - 1, 3)
-        if rest:
-            raise ValueError(f"a byzantine group has 3t + 1 members, this one {len(self.members)}")
-        self.quorum = 2 * self.faults + 1
+        self.faults = (len(self.members) - 1) // 3
+        self.quorum = (len(self.members) + self.faults) // 2 + 1
+        """Any two of this size have t + 1 members in common: of 3t + 1 members, 2t + 1. Groups that grow again after a
+        recovery have other numbers for a while."""
         self.epoch = configuration.epoch
         self.votes = me in self.members
         self.others = tuple(member for member in self.members if member != me)

@@ -294,6 +294,8 @@ class Status(msgspec.Struct, frozen=True):
     peers: dict[bytes, PeerStatus]
     dropped: int
     """Messages that made no sense."""
+    last_term: int = 0
+    """Term or view of the highest entry: of two logs, that with the later one has more that may be committed."""
 
 
 class Engine(Protocol):
@@ -315,6 +317,10 @@ class Engine(Protocol):
 
     def image(self) -> list[Any]:
         """Records that are worth all that were persisted before them: the log writes them when it compacts."""
+        ...
+
+    def remains(self) -> list[Entry]:
+        """What stands in the log above what is known to be committed, and may have been: for a recovery."""
         ...
 
     def status(self) -> Status:

@@ -12,7 +12,7 @@ from hashlib import sha256
 
 import msgspec
 
-from titan_overlay.errors import BadMessage
+from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import verify_record
 from titan_overlay.mutable.engine import Checkpoint, Configuration, Count
@@ -20,6 +20,8 @@ from titan_overlay.wire import codec
 
 EPOCHS_MAX = 4096
 MEMBERS_MAX = 64
+EPOCHS_SKIPPED = 1 << 20
+"""By which a recovery goes beyond any epoch that the lost quorum may have begun."""
 
 
 class Start(msgspec.Struct, frozen=True, array_like=True):
@@ -72,6 +74,27 @@ class Certificate(msgspec.Struct, frozen=True, array_like=True):
     start: bytes
     signatures: tuple[tuple[bytes, bytes], ...]
     """Member and signature."""
+    recovery: bytes = b""
+    """Instead of theirs, the signature of the object's owner: the quorum was lost for good."""
+
+
+class RecoveryOrder(msgspec.Struct, frozen=True, array_like=True):
+    """What the owner says to the members that are left of a group that has lost its quorum for good."""
+
+    object_id: bytes
+    previous: bytes
+    """Hash of the configuration that is given up."""
+    configuration: Configuration
+    """Of those that are left."""
+
+
+class Legacy(msgspec.Struct, frozen=True, array_like=True):
+    """From where a member would go on by itself."""
+
+    start: bytes
+    """A `Start`."""
+    term: Count
+    """Of its last entry: the later, the more is in its log."""
 
 
 class Chain(msgspec.Struct, frozen=True, array_like=True):
@@ -90,6 +113,11 @@ def configuration_hash(configuration: Configuration) -> bytes:
 def covered(pool: PoolId, start: bytes) -> bytes:
     """What a confirmation signs."""
     return b"titan/1/epoch\0" + pool + start
+
+
+def covered_recovery(pool: PoolId, statement: bytes) -> bytes:
+    """What an owner signs: an order, and then a start."""
+    return b"titan/1/recovery\0" + pool + statement
 
 
 def covered_key(pool: PoolId, object_id: bytes, epoch: int, key: bytes) -> bytes:
@@ -145,6 +173,10 @@ class Charter(msgspec.Struct, frozen=True):
     genesis: bytes
     """Hash of the first configuration."""
     byzantine: bool
+    owner: bytes
+    """Public key of the publisher, who alone may give up a quorum that is lost."""
+    size: int
+    """Members that the policy asks for: fewer only after a recovery."""
 
     def current(self, chain: Chain) -> Configuration:
         """The latest configuration that the chain proves.
@@ -163,17 +195,47 @@ class Charter(msgspec.Struct, frozen=True):
         return configuration
 
     def follows(self, certificate: Certificate, old: Configuration) -> Start:
-        """What follows `old`, proven by a quorum of it. BadMessage: it is not."""
+        """What follows `old`, proven by a quorum of it, or ordered by the owner. BadMessage: it is not."""
+        if certificate.recovery:
+            return self._recovered(certificate, old)
         signers = set()
         start: Start | None = None
         for member, signature in certificate.signatures[:MEMBERS_MAX]:
             start = check_confirmation(Confirmation(certificate.start, member, signature), old, self.pool)
             signers.add(member)
-        if self.byzantine and start is not None and len(start.configuration.members) != len(old.members):
-            raise BadMessage("how many members may lie follows from their number, which is fixed")
         if start is None or start.object_id != self.object_id or len(signers) < self.quorum(old):
             raise BadMessage(f"no quorum of epoch {old.epoch} has signed this")
+        self._check_number(start.configuration, old)
         return start
+
+    def _check_number(self, new: Configuration, old: Configuration) -> None:
+        """Raises BadMessage: a byzantine group grows only after a recovery, and to its policy's number."""
+        if self.byzantine and len(new.members) > max(self.size, len(old.members)):
+            raise BadMessage("how many members may lie follows from their number, which the policy fixes")
+
+    def _recovered(self, certificate: Certificate, old: Configuration) -> Start:
+        if not verify_record(self.owner, certificate.recovery, covered_recovery(self.pool, certificate.start)):
+            raise BadMessage("the owner has not signed this recovery")
+        start = codec.decode(certificate.start, Start)
+        self._check_left(start.object_id, start.previous, start.configuration, old)
+        return start
+
+    def check_order(self, order: RecoveryOrder, signature: bytes, old: Configuration) -> None:
+        """Raises Forbidden: it is not the owner's. BadMessage: it is about another group, or members that are none."""
+        if not verify_record(self.owner, signature, covered_recovery(self.pool, codec.encode(order))):
+            raise Forbidden("only the key that published an object may recover it")
+        self._check_left(order.object_id, order.previous, order.configuration, old)
+
+    def _check_left(self, object_id: bytes, previous: bytes, left: Configuration, old: Configuration) -> None:
+        check_configuration(left)
+        named = dict(zip(old.members, old.keys, strict=True))
+        if (
+            object_id != self.object_id
+            or previous != configuration_hash(old)
+            or left.epoch != old.epoch + EPOCHS_SKIPPED
+            or any(named.get(member) != key_of(left, member) for member in left.members)
+        ):
+            raise BadMessage(f"this is no recovery of epoch {old.epoch} by members that are left of it")
 
     def check_offer(self, offer: KeyOffer, old: Configuration) -> None:
         """Raises BadMessage: the member has not said that this will be its key."""
@@ -185,6 +247,7 @@ class Charter(msgspec.Struct, frozen=True):
         """Raises BadMessage: this cannot be how the epoch ends."""
         new = turnover.configuration
         check_follows(new, old)
+        self._check_number(new, old)
         offered = {each.member: each for each in turnover.offers[:MEMBERS_MAX]}
         for member in set(new.members) & set(old.members):
             if key_of(new, member) == key_of(old, member):
@@ -195,8 +258,8 @@ class Charter(msgspec.Struct, frozen=True):
             self.check_offer(offer, old)
 
     def quorum(self, configuration: Configuration) -> int:
-        """2t + 1 of 3t + 1 where members may lie, else a majority."""
-        return 2 * self.liars(configuration) + 1 if self.byzantine else len(configuration.members) // 2 + 1
+        """Any two have an honest member in common: a majority, and where members may lie 2t + 1 of 3t + 1."""
+        return (len(configuration.members) + self.liars(configuration)) // 2 + 1
 
     def liars(self, configuration: Configuration) -> int:
         """So many members may lie."""

@@ -38,6 +38,10 @@ class Feed:
         self._last = last
         self._wake()
 
+    def open(self) -> None:
+        """This member takes part."""
+        self._closed = False
+
     def close(self) -> None:
         """This member takes no part any more; who watches here goes elsewhere."""
         self._closed = True

@@ -10,13 +10,13 @@ import msgspec
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, LinkError, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor, Policy
 from titan_overlay.links.links import Links
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Configuration
-from titan_overlay.mutable.epochs import Chain, configuration_hash, configured
+from titan_overlay.mutable.epochs import Chain, Charter, configuration_hash, configured
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.context import Context
 from titan_overlay.pool.hosting.calls import Begun
@@ -52,6 +52,13 @@ def settled(policy: Policy) -> Policy:
     return msgspec.structs.replace(
         policy, min_copies=count, max_copies=count, reduplicate=False, deduplicate=False, cache=False
     )
+
+
+def charter_of(descriptor: Signed[Descriptor], object_id: ObjectId, pool: PoolId) -> Charter:
+    """What a descriptor fixes for a group."""
+    value = descriptor.value
+    size = members_needed(value.policy)
+    return Charter(object_id, pool, value.genesis, value.policy.byzantine, descriptor.public, size)
 
 
 class Founder(NamedTuple):

@@ -42,7 +42,7 @@ from titan_overlay.mutable.engine import (
     TimerDue,
     TransferAsked,
 )
-from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, Turnover
+from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, Legacy, Turnover
 from titan_overlay.mutable.expected import Expected
 from titan_overlay.mutable.feed import Feed
 from titan_overlay.mutable.gathering import Gathering
@@ -142,6 +142,8 @@ class Group:
         self.trouble = ""
         """Why this member takes no part any more, or empty."""
         self.absences = absences
+        self.size = charter.size
+        """Members that the group should have."""
         self.peers = peers
         self.loop = asyncio.get_running_loop()
         self.ambient = ambient
@@ -168,7 +170,7 @@ class Group:
         self._saves: asyncio.Future[None] | None = None
         """The last that the log was asked for."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._replaced = False
+        self._replaced = self._given_up = False
         self.on_replaced: Callable[[], object] = lambda: None
         """Called once another node is a member in this one's place."""
         self.configuration: Configuration
@@ -194,7 +196,7 @@ class Group:
         changed = NotHere(f"the members of {self.machine.name!r} have just changed", maybe_executed=True)
         self.waiting.send_away(changed)
         self._expected.close(changed)
-        self._oldest, self._led = None, False
+        self._oldest, self._led, self._given_up = None, False, False
         self.trouble = self.succession.reason_to_retire(configuration)
         if self.me not in configuration.members:
             configuration = msgspec.structs.replace(configuration, learners=(self.me,))
@@ -205,6 +207,7 @@ class Group:
         if self.trouble:
             self.resign(self.trouble)
         else:
+            self.feed.open()
             self.spawn(self.succession.erase_old_keys())
             self.step(TimerDue())
 
@@ -241,6 +244,22 @@ class Group:
                 self.peers.post(each, talk.RESIGN, codec.encode(None))
             await asyncio.sleep(RESIGN_AGAIN_SECONDS)
 
+    async def lay_down(self, recover: talk.Recover) -> Legacy:
+        """The owner gives the quorum up: this member takes no part in its epoch any more, and executes what is left.
+
+        Raises:
+            Forbidden: it is not the owner who says so. Conflict: there is a quorum.
+            BadMessage: it is about another epoch.
+        """
+        self.succession.check_order(recover)
+        status = self.engine.status()
+        for entry in self.engine.remains():
+            if entry.index > self.machine.height:
+                self.feed.add(self.machine.execute(entry).changes)
+        self._given_up = True
+        self.retire("its owner gives up its epoch, whose quorum is lost")
+        return await self.succession.legacy(recover.order.configuration, status.last_term)
+
     def replaced(self, epoch: int) -> None:
         """Another node is a member in this one's place."""
         if not self._replaced:
@@ -252,6 +271,11 @@ class Group:
         for timer in (self._timer, self._wake):
             if timer is not None:
                 timer.cancel()
+
+    @property
+    def is_member(self) -> bool:
+        """It is one, and does not only learn."""
+        return self.me in self.configuration.members
 
     @property
     def is_absent(self) -> bool:
@@ -603,7 +627,7 @@ class Group:
         """A state from another member is on disk, and is this one's now: goes on from there."""
         self.feed.restart(self.machine.changes)
         self.waiting.passed_over(checkpoint.index, self.elsewhere())
-        if len(chain.certificates) > len(self.chain.certificates):
+        if self.succession.is_news(chain):
             self.succession.adopt(chain, checkpoint)
         else:
             self.step(SnapshotInstalled(checkpoint))
@@ -615,7 +639,7 @@ class Group:
         status = self.engine.status()
         return talk.MemberStatus(
             member=self.me.hex(),
-            role=status.role,
+            role=talk.GIVEN_UP if self._given_up else status.role,
             leader=status.leader.hex() if status.leader else "",
             epoch=self.configuration.epoch,
             term=status.term,

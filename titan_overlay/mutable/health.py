@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from titan_overlay.mutable.engine import Configuration
-from titan_overlay.mutable.talk import MemberStatus
+from titan_overlay.mutable.talk import GIVEN_UP, MemberStatus
 
 
 class MemberHealth(msgspec.Struct, frozen=True):
@@ -14,7 +14,8 @@ class MemberHealth(msgspec.Struct, frozen=True):
     node: str
     """Id, hexadecimal."""
     role: str
-    """`leader`, `follower`, `candidate`; `silent`: it does not answer; `out`: it takes no part any more."""
+    """`leader`, `follower`, `candidate`; `silent`: it does not answer; `out`: it takes no part any more; `given up`: it
+    has stopped because the owner recovers the object."""
     epoch: int = 0
     term: int = 0
     first: int = 0
@@ -100,7 +101,7 @@ def _member(node: str, status: MemberStatus | None, committed: int, silent: dict
         return MemberHealth(node, "silent", trouble=silent.get(node, "it does not answer"))
     return MemberHealth(
         node=node,
-        role="out" if status.trouble else status.role,
+        role="out" if status.trouble and status.role != GIVEN_UP else status.role,
         epoch=status.epoch,
         term=status.term,
         first=status.first,

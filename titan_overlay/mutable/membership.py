@@ -10,6 +10,7 @@ from titan_overlay.links.links import Links
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Configuration
 from titan_overlay.mutable.epochs import Chain, Charter
+from titan_overlay.mutable.founding import charter_of
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.finding.any_holder import Request as Message
 from titan_overlay.pool.finding.places import Place, Places
@@ -77,8 +78,7 @@ class Membership:
 
     def charter(self, place: Place, object_id: ObjectId) -> Charter:
         """What the members are checked against."""
-        value = place.descriptor.value
-        return Charter(object_id, self._pool, value.genesis, byzantine=value.policy.byzantine)
+        return charter_of(place.descriptor, object_id, self._pool)
 
     async def current(self, place: Place, request: Message, *, fresh: bool = False) -> Configuration:
         """Who the members are, proven from the descriptor on; never an earlier epoch than one seen before.

@@ -152,6 +152,11 @@ class Raft:
         """Records that restore this member by themselves."""
         return [HardState(self.term, self.vote), *self.log.image(self.settings.append_bytes_max)]
 
+    def remains(self) -> list[Entry]:
+        """What may have been committed by a quorum that is lost."""
+        last = self.log.last if self.log.stop is None else self.log.stop - 1
+        return self.log.between(self.commit + 1, last)
+
     def status(self) -> Status:
         """How things stand."""
         heard = {peer: each.heard for peer, each in self.role.progress.items()} if isinstance(self.role, Leader) else {}
@@ -166,6 +171,7 @@ class Raft:
             asleep=self.asleep,
             peers={peer: PeerStatus(*self._acknowledged.get(peer, (0, 0)), heard.get(peer)) for peer in self.peers},
             dropped=self.dropped,
+            last_term=self.log.last_term,
         )
 
     @property

@@ -28,6 +28,8 @@ LOOK_SECONDS = 3.0
 SUSPECT_SECONDS = 15.0
 """So long a member may restart, or its network be away."""
 ASK_SECONDS = 2.0
+HEARD_SECONDS = 15.0
+"""By then a new member has asked for something."""
 CATCH_UP_SECONDS = 120.0
 EPOCH_SECONDS = 20.0
 """So long an epoch may take to begin once it is proposed."""
@@ -64,18 +66,24 @@ class Repair:
             await asyncio.sleep(LOOK_SECONDS)
             if not self._group.leads:
                 continue
+            if len(self._group.configuration.members) < self._group.size:
+                await self._try(b"")
+                continue
             silent = {each: self._absences.silent_for(each) for each in self._group.configuration.members}
             silent.pop(self._group.me, None)
             gone = max(silent, key=lambda each: silent[each], default=b"")
             if not gone or silent[gone] < SUSPECT_SECONDS:
                 continue
-            try:
-                await self.replace(gone)
-            except RemotableError as why:
-                log.warning("%s: %s is not replaced yet: %s", self._group.machine.name, gone.hex()[:12], why)
+            await self._try(gone)
+
+    async def _try(self, gone: bytes) -> None:
+        try:
+            await self.replace(gone)
+        except RemotableError as why:
+            log.warning("%s: no member more yet: %s", self._group.machine.name, why)
 
     async def replace(self, gone: bytes) -> None:
-        """Another node in the place of this member.
+        """Another node in the place of this member; where `gone` is empty, one more.
 
         Raises:
             Unavailable: there is none, or it does not keep up.
@@ -139,6 +147,7 @@ class Repair:
         if not recruited.accepted:
             raise Unavailable(f"{founder.contact} would, and then did not: {recruited.explain()}")
         group.set_learners((founder.contact.id,))
+        group.succession.show(founder.contact.id)  # it may have begun to learn in an epoch that is over
         await self._caught_up(founder)
         if not group.leads:
             raise Unavailable("another member leads now, and will see to it")
@@ -172,10 +181,18 @@ class Repair:
         return offer
 
     async def _caught_up(self, founder: Founder) -> None:
+        loop = asyncio.get_running_loop()
+        began, epoch = loop.time(), self._group.configuration.epoch
+
         def caught_up() -> bool:
+            if self._group.configuration.epoch != epoch:
+                raise Unavailable("the epoch has ended meanwhile")
             status = self._group.engine.status()
             known = status.peers.get(founder.contact.id)
             reached = 0 if known is None else known.acknowledged_index
+            heard = None if known is None else known.heard
+            if loop.time() > began + HEARD_SECONDS and (heard is None or heard < began):
+                raise Unavailable(f"nothing is heard of the new member at {founder.contact}")
             # 0: it may still be fetching the state
             return (reached > 0 and reached + CAUGHT_UP > status.committed) or not self._group.leads
 

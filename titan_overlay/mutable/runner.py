@@ -23,7 +23,7 @@ from titan_overlay.mutable.bft_messages import decode_record as decode_bft_recor
 from titan_overlay.mutable.declare import MutableType, mutable_type
 from titan_overlay.mutable.engine import GENESIS, Checkpoint, Configuration, Count, Engine, EntryKind
 from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, Turnover, configuration_hash
-from titan_overlay.mutable.founding import Founders
+from titan_overlay.mutable.founding import Founders, charter_of
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.groups import GroupPeers, PeerLinks, Vigil
 from titan_overlay.mutable.log import Log
@@ -146,7 +146,7 @@ class Members:
         value = descriptor.value
         snapshots = Snapshots(self._disk, object_id)
         machine = Machine(kind, kind.cls(), value.name, object_id)
-        charter = Charter(object_id, self.pool, value.genesis, byzantine=value.policy.byzantine)
+        charter = charter_of(descriptor, object_id, self.pool)
         logs = GroupLogs(self._log, object_id)
         kept = await snapshots.newest()
         if kept is not None and configuration_hash(kept.head.chain.genesis) != value.genesis:
@@ -218,6 +218,11 @@ class Members:
                 continue
             return chain
         raise Unavailable(f"nobody shows who the members are: {failure}")
+
+    def left(self, object_id: ObjectId) -> None:
+        """This node takes no part in that group for now."""
+        self.vigil.remove(object_id)
+        self._keys.close(object_id)
 
     async def close(self) -> None:
         await self.vigil.close()
@@ -315,7 +320,7 @@ class GroupRunner(Runner):
         self.group, self._repair = opened
 
     async def close(self) -> None:
-        self._members.vigil.remove(self._object_id)
+        self._members.left(self._object_id)
         await self.group.close()
 
     def call(self, type: str, body: Body, context: Context) -> Begun:
@@ -343,6 +348,8 @@ class GroupRunner(Runner):
             return NOTHING
         if type == talk.NEXT_KEY:
             return self._next_key(context)
+        if type == talk.RECOVER:
+            return self._lay_down(codec.decode(body, talk.Recover))
         if type == talk.STATE:
             return self._piece(codec.decode(body, talk.StateWanted), context)
         if type == talk.ADMIT:
@@ -368,6 +375,9 @@ class GroupRunner(Runner):
         if context.sender.id not in self.group.configuration.members or self.group.is_absent:
             raise Forbidden(f"only members of {context.name!r} end its epoch")
         return codec.encode(await self.group.succession.offer())
+
+    async def _lay_down(self, recover: talk.Recover) -> bytes:
+        return codec.encode(await self.group.lay_down(recover))
 
     async def _piece(self, wanted: talk.StateWanted, context: Context) -> bytes:
         if not self.group.succession.knows(context.sender.id):

@@ -164,6 +164,8 @@ class States:
             restoring.check()
             await self._snapshots.keep(stored)
             self.checkpoint = stored.checkpoint if group.proofs is not None else stored.head.checkpoint
-        if self.checkpoint.index > group.machine.height:
+        # After a recovery a member goes back where it had executed what the others lack.
+        if self.checkpoint.index > group.machine.height or group.succession.is_news(stored.head.chain):
+            self._root = None
             restoring.finish()
             group.installed(stored.head.chain, self.checkpoint)

@@ -9,7 +9,7 @@ A member that missed it is shown the chain by whoever hears it speak in an epoch
 import logging
 from typing import TYPE_CHECKING
 
-from titan_overlay.errors import BadMessage, LinkError, RemotableError, StorageError
+from titan_overlay.errors import BadMessage, Conflict, LinkError, RemotableError, StorageError
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Checkpoint, Configuration, Entry, Fetch
 from titan_overlay.mutable.epochs import (
@@ -18,6 +18,7 @@ from titan_overlay.mutable.epochs import (
     Confirmation,
     Handover,
     KeyOffer,
+    Legacy,
     Start,
     Turnover,
     configuration_hash,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("titan")
 
 SAY_AGAIN_SECONDS = 1.0
+THERE_SECONDS = 5.0
 
 
 class Succession:
@@ -120,6 +122,27 @@ class Succession:
     async def forget_keys(self) -> None:
         """This node never votes as that member again."""
         await self._keys.forget()
+
+    # ---- a quorum that is lost for good --------------------------------------------------------------------------
+
+    def check_order(self, recover: talk.Recover) -> None:
+        """Whether this member is to stop.
+
+        Raises:
+            Forbidden: it is not the owner who says so. BadMessage: it is about another epoch.
+            Conflict: a quorum is there.
+        """
+        current, group = self.current(), self._group
+        self._charter.check_order(recover.order, recover.signature, current)
+        there = [each for each in group.others if group.absences.silent_for(each) < THERE_SECONDS]
+        if len(set(there) & set(current.members)) + 1 >= self._charter.quorum(current):
+            raise Conflict(f"a quorum of {group.machine.name!r} is there: nothing is lost, and nothing to recover")
+
+    async def legacy(self, left: Configuration, term: int) -> Legacy:
+        """From where this member would go on."""
+        machine, old = self._group.machine, configuration_hash(self.current())
+        root = await self._group.states.root()
+        return Legacy(codec.encode(Start(machine.object_id, left, machine.height, root, old)), term)
 
     # ---- the end of an epoch -------------------------------------------------------------------------------------
 
@@ -208,12 +231,11 @@ class Succession:
         Raises:
             BadMessage: the chain does not hold.
         """
-        if self._beginning or len(chain.certificates) <= len(self.chain.certificates):
+        if self._beginning or not self.is_news(chain):
             return
-        self._charter.current(chain)
         start = codec.decode(chain.certificates[-1].start, Start)
         group = self._group
-        if group.me not in start.configuration.members:
+        if group.me in self.current().members and group.me not in start.configuration.members:
             group.replaced(start.configuration.epoch)
         elif group.machine.height == start.final:
             self._beginning = True
@@ -225,6 +247,10 @@ class Succession:
         """Another member has the state that the epoch begins with."""
         sources = tuple(each for each in start.configuration.members if each != self._group.me)
         self._group.states.fetch(Fetch(Checkpoint(start.final, 0), sources))
+
+    def is_news(self, chain: Chain) -> bool:
+        """Whether it leads to a later epoch. BadMessage: it does not hold."""
+        return self._charter.current(chain).epoch > self.current().epoch
 
     async def _begin(self, chain: Chain, start: Start) -> None:
         """The certificate and the state are on disk before this node says a word in the new epoch."""

@@ -7,6 +7,7 @@ msgpack arrays; all decoders are total.
 import msgspec
 
 from titan_overlay.mutable.engine import Count
+from titan_overlay.mutable.epochs import RecoveryOrder
 from titan_overlay.mutable.requests import Reply
 
 STEP = "titan.group.Step"
@@ -31,6 +32,8 @@ RESIGN = "titan.group.Resign"
 """Member to member: the sender can take no part any more; another should be in its place."""
 NEXT_KEY = "titan.group.NextKey"
 """Member to member: with which key will you vote in the next epoch? Answered with a `KeyOffer`."""
+RECOVER = "titan.group.Recover"
+"""The owner to a member that is left: stop, and say from where you would go on. Answered with a `Legacy`."""
 STATUS = "titan.group.Status"
 """How does this member see its group?"""
 WATCH = "titan.group.Watch"
@@ -39,7 +42,23 @@ WATCH = "titan.group.Watch"
 ADMIT = "titan.group.Admit"
 """Make this node a member too. Answered once it is one."""
 
-TYPES = (STEP, SUBMIT, FORWARD, READ, EPOCHS, CHAIN, CONFIRM, STATE, PROMISED, RESIGN, NEXT_KEY, STATUS, WATCH, ADMIT)
+TYPES = (
+    STEP,
+    SUBMIT,
+    FORWARD,
+    READ,
+    EPOCHS,
+    CHAIN,
+    CONFIRM,
+    STATE,
+    PROMISED,
+    RESIGN,
+    NEXT_KEY,
+    RECOVER,
+    STATUS,
+    WATCH,
+    ADMIT,
+)
 
 
 class Admit(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -54,6 +73,13 @@ class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     epoch: Count
     messages: list[msgspec.Raw]
+
+
+class Recover(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the owner orders, and the owner's signature."""
+
+    order: RecoveryOrder
+    signature: bytes
 
 
 class Forward(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -121,6 +147,10 @@ class Numbered(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a `Change` begins with."""
 
     number: Count
+
+
+GIVEN_UP = "given up"
+"""Role of a member whose epoch the owner gives up."""
 
 
 class MemberStatus(msgspec.Struct, frozen=True):

@@ -54,6 +54,11 @@ class GroupKeys:
         assert self._current is not None, "only members sign"
         return self._current.sign(statement)
 
+    @property
+    def newest(self) -> bytes:
+        """The public key that was made last, or empty."""
+        return SigningKey(self._secrets[-1]).public if self._secrets else b""
+
     async def next(self) -> bytes:
         """The public key for the next epoch, durable.
 
@@ -107,9 +112,13 @@ class VotingKeys:
         self._ambient = ambient
         self._directory = f"{directory}/keys"
         self._offered: OrderedDict[ObjectId, Secret] = OrderedDict()
+        self._open: dict[ObjectId, GroupKeys] = {}
 
     def offer(self, object_id: ObjectId) -> bytes:
         """The public key with which this node would vote as a new member of a group."""
+        here = self._open.get(object_id)
+        if here is not None and here.newest:
+            return here.newest  # it has the object already: as a learner that was forgotten on the way
         secret = self._offered.get(object_id)
         if secret is None:
             if len(self._offered) >= OFFERED_MAX:
@@ -136,4 +145,9 @@ class VotingKeys:
         offered = self._offered.pop(object_id, None)
         if offered is not None:
             await keys.add(offered)
+        self._open[object_id] = keys
         return keys
+
+    def close(self, object_id: ObjectId) -> None:
+        """This node takes no part in that group for now."""
+        self._open.pop(object_id, None)

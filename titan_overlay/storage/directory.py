@@ -214,6 +214,11 @@ class DataDirectory:
         return known or _make_key(path / "client.key", ambient.token_bytes(KEY_BYTES))
 
     @staticmethod
+    def read_key(place: Path) -> SigningKey | None:
+        """The key in a file, wherever it lies; None: there is no such file."""
+        return _load_key(place)
+
+    @staticmethod
     def read_pool_key(path: Path) -> SigningKey | None:
         """As `pool_key`, beside a running node."""
         return _load_key(path / "pool.key")

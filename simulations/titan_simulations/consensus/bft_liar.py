@@ -29,6 +29,7 @@ from titan_overlay.mutable.bft_messages import (
     Vote,
 )
 from titan_overlay.mutable.engine import (
+    Entry,
     EntryKind,
     Event,
     Persisted,
@@ -172,6 +173,10 @@ class LyingBft:
         return out
 
     def image(self) -> list[Any]:
+        """Nothing."""
+        return []
+
+    def remains(self) -> list[Entry]:
         """Nothing."""
         return []
 
