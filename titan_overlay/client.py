@@ -19,7 +19,9 @@ from titan_overlay.deleting import Outcome
 from titan_overlay.errors import (
     BadMessage,
     DeadlineExceeded,
+    Gone,
     LinkError,
+    NotFound,
     NotHere,
     RemotableError,
     TitanError,
@@ -293,7 +295,8 @@ class Pool:
     # ---- publishing ------------------------------------------------------------------------------------------
 
     async def publish(self, source: Any, name: str, *, policy: Policy | None = None, timeout: float = 30.0) -> Receipt:
-        """Publishes a service under a name.
+        """Publishes a service under a name. Of a mutable object that is there already, the class is replaced: its
+        members go over to the new one at the same place in the order, and to the state that it makes of the old.
 
         Args:
             source: a service class, `"file.py:Class"`, or the name of an installed object type (`"echo"`).
@@ -315,9 +318,12 @@ class Pool:
             bundle=packed.digest,
             idempotent=packed.idempotent,
         )
-        async with within(timeout, f"publishing {name!r}"):
+        async with within(timeout, f"publishing {name!r}") as deadline:
             if packed.kind != "mutable":
                 return await self._publisher.publish(*describe(policy or packed.policy), packed.runner())
+            there = await self._upgraded(name, packed, policy, deadline)
+            if there is not None:
+                return there
             from titan_overlay.mutable import founding  # few programs found groups
 
             member = self._member
@@ -330,6 +336,21 @@ class Pool:
                 self._router.object_id(name),
                 packed.runner(),
             )
+
+    async def _upgraded(self, name: str, packed: Source, policy: Policy | None, deadline: float) -> Receipt | None:
+        """Where a mutable object with that name is there already, its class is replaced; None: there is none."""
+        object_id = self._router.object_id(name)
+        try:
+            place = await self._router.places.find(object_id, name=name, deadline=deadline, fresh=True)
+        except (NotFound, Gone):
+            return None
+        from titan_overlay.mutable.upgrading import upgrade
+
+        once = f"upgrade/{self._member.ambient.token_bytes(8).hex()}"
+        message = Request(object_id, "", b"", deadline, (), once=once)
+        health = await upgrade(self._member.groups_caller, place, message, packed, policy or packed.policy)
+        value = place.descriptor.value
+        return Receipt(value.name, value.version, tuple(each.node for each in health.members), 0, "")
 
     async def put(
         self,

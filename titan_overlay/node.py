@@ -212,6 +212,7 @@ class Node(Answering):
     def _furnish(self) -> None:
         """Builds the rooms that hold replicas."""
         trusted = frozenset([self.owner.public, *(bytes.fromhex(text) for text in self.config.trust)])
+        self.bundles = BundleLoader(trusted, self.overlay.pool)
         self.admission = Admission(
             rights=self.rights,
             me=self.me,
@@ -221,7 +222,7 @@ class Node(Answering):
             links=self.links,
             database=self.database,
             blobs=self.blobs,
-            bundles=BundleLoader(trusted, self.overlay.pool),
+            bundles=self.bundles,
             makers={
                 "service": lambda code, *_: runner_of(*code, worker_bytes=self.config.worker_bytes),
                 "mutable": lambda *replica: self.groups.runner(*replica),
@@ -384,6 +385,7 @@ class Node(Answering):
             forward=self._forward,
             founders=Founders(self.overlay, self.links, self.ambient),
             recruiter=self.recruiter,
+            bundles=self.bundles,
             let_go=self._let_go,
         )
 

@@ -96,6 +96,8 @@ class GroupCaller:
         ambient: Ambient,
     ) -> None:
         self._key = key
+        self.user = key.public
+        """Who asks."""
         self._pool = pool
         me = Sender(key.id, key.public)
         self.membership = Membership(places, links, host, me, pool)

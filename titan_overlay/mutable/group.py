@@ -21,6 +21,7 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.absences import Absences
+from titan_overlay.mutable.code import LacksCode, lacking
 from titan_overlay.mutable.engine import (
     Checkpoint,
     Configuration,
@@ -157,6 +158,7 @@ class Group:
         self.states = States(self, snapshots, head.checkpoint)
         self._outbox = Outbox(self, deliver)
         self._restart = Restart(self, charter)
+        self._unfit = ""
         self._asks = False
         """It has been started again, and has yet to hear what it has promised."""
         self._maker = maker
@@ -179,9 +181,14 @@ class Group:
 
     # ---- life ------------------------------------------------------------------------------------------------
 
-    def start(self, restarted: bool) -> None:
-        """Takes part from now on; one that did before, once it has asked the others what it promised."""
+    def start(self, restarted: bool, unfit: str = "") -> None:
+        """Takes part from now on; one that did before, once it has asked the others what it promised.
+
+        Args:
+            unfit: why it cannot, or empty.
+        """
         self._asks = restarted
+        self._unfit = unfit
         self.begin_epoch(self.succession.current(), self.states.checkpoint)
         if self._asks:
             self.spawn(self._restart.run())
@@ -197,7 +204,7 @@ class Group:
         self.waiting.send_away(changed)
         self._expected.close(changed)
         self._oldest, self._led, self._given_up = None, False, False
-        self.trouble = self.succession.reason_to_retire(configuration)
+        self.trouble = self._unfit or self.succession.reason_to_retire(configuration)
         if self.me not in configuration.members:
             configuration = msgspec.structs.replace(configuration, learners=(self.me,))
         self.configuration = configuration
@@ -259,6 +266,11 @@ class Group:
         self._given_up = True
         self.retire("its owner gives up its epoch, whose quorum is lost")
         return await self.succession.legacy(recover.order.configuration, status.last_term)
+
+    def lacks(self, why: LacksCode) -> None:
+        """It cannot run what the others run."""
+        self._unfit = lacking(why)
+        self.resign(self._unfit)
 
     def replaced(self, epoch: int) -> None:
         """Another node is a member in this one's place."""
@@ -510,6 +522,8 @@ class Group:
         for accepted in ready.accepted:
             self.waiting.accepted(accepted.ref, accepted.index, accepted.term)
         for entry in ready.committed:
+            if self.trouble:
+                return
             self._execute(entry)
             if entry.index in ready.checkpoints:
                 self.states.agree(entry)
@@ -571,7 +585,11 @@ class Group:
     # ---- executing -------------------------------------------------------------------------------------------
 
     def _execute(self, entry: Entry) -> None:
-        done = self.machine.execute(entry)
+        try:
+            done = self.machine.execute(entry)
+        except LacksCode as why:
+            self.lacks(why)
+            return
         self.feed.add(done.changes)
         self.waiting.executed(entry, done.replies, self.elsewhere)
         if len(self.waiting):

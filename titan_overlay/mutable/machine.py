@@ -16,12 +16,13 @@ from typing import Any
 
 import msgspec
 
-from titan_overlay.errors import BadMessage, RemotableError, RemoteError
+from titan_overlay.errors import BadMessage, Forbidden, RemotableError, RemoteError
 from titan_overlay.identity.ids import node_id
+from titan_overlay.mutable.code import Load, NewCode, no_code
 from titan_overlay.mutable.context import Effects, OrderedContext, Turn
 from titan_overlay.mutable.declare import MutableType
 from titan_overlay.mutable.engine import Entry, EntryKind
-from titan_overlay.mutable.requests import BATCH, DELIVERED, OPEN, PARTS_MAX, Batch, Part, Reply, Request
+from titan_overlay.mutable.requests import BATCH, DELIVERED, OPEN, PARTS_MAX, UPGRADE, Batch, Part, Reply, Request
 from titan_overlay.mutable.sessions import KeptSessions, Sessions
 from titan_overlay.mutable.talk import Change
 from titan_overlay.pool.context import Sender
@@ -77,6 +78,8 @@ class _Own(msgspec.Struct, array_like=True):
     outbox: list[Later]
     timers: list[Timer]
     sessions: KeptSessions
+    code: NewCode | None = None
+    """That has taken the place of the first."""
 
 
 _NO_KEY = bytes(32)
@@ -87,10 +90,24 @@ class Machine:
 
     Args:
         instance: of the class, fresh.
+        owner: public key whose code may take the place of this.
+        load: makes a class of it.
     """
 
-    def __init__(self, kind: MutableType, instance: Any, name: str, object_id: bytes) -> None:
-        self.kind = kind
+    def __init__(
+        self,
+        kind: MutableType,
+        instance: Any,
+        name: str,
+        object_id: bytes,
+        *,
+        owner: bytes = b"",
+        load: Load = no_code,
+    ) -> None:
+        self._first = self.kind = kind
+        self._code: NewCode | None = None
+        self._owner = owner
+        self._load = load
         self.name = name
         self.object_id = object_id
         self.instance = instance
@@ -115,15 +132,17 @@ class Machine:
     # ---- executing -------------------------------------------------------------------------------------------
 
     def execute(self, entry: Entry) -> Executed:
-        """Executes the next entry. Never raises for what is in it: replies may be errors."""
+        """Executes the next entry. What is in it may be wrong: replies are errors then.
+
+        Raises:
+            LacksCode: this member cannot; nothing has changed.
+        """
         assert entry.index > self.height, "entries come in order, each once"
-        self.height = entry.index
         done = Executed((), [], [])
-        if entry.kind is not EntryKind.COMMANDS:
-            return done
-        try:
-            batch = codec.decode(entry.data, Batch)
-        except BadMessage:
+        batch = _batch(entry)
+        kinds = self._loaded(batch.requests) if batch is not None else {}
+        self.height = entry.index
+        if batch is None:
             return done  # all members see the same bytes, and skip them alike
         self.now = max(self.now, batch.now)
         done.requests = batch.requests
@@ -132,7 +151,10 @@ class Machine:
             due = self.timers.pop(0)
             self._run(_NO_KEY, (Part(due.type, due.body),), batch.seed, done)
         for number, request in enumerate(batch.requests):
-            done.replies.append(self._answer(request, batch.seed, number, done))
+            if request.type == UPGRADE:
+                done.replies.append(self._upgraded(request, kinds))
+            else:
+                done.replies.append(self._answer(request, batch.seed, number, done))
         if self.kind.state is not None and len(self._since) >= max(TURNS_MIN, len(self._checkpoint) // BYTES_A_TURN):
             self._take_checkpoint()
         return done
@@ -252,6 +274,54 @@ class Machine:
         """The reply to a request that has been executed; None: it has not, or its reply is not kept any more."""
         return self._sessions.reply_to(request)
 
+    # ---- another class -----------------------------------------------------------------------------------------
+
+    def _loaded(self, requests: Iterable[Request]) -> dict[bytes, MutableType]:
+        """The classes that are to take over in this entry, before anything of it is executed. LacksCode: one of them
+        does not run here.
+        """
+        kinds = {}
+        for request in requests:
+            if request.type == UPGRADE and request.sender == self._owner:
+                try:
+                    new = codec.decode(request.body, NewCode)
+                except BadMessage:
+                    continue
+                if new.owner == self._owner:
+                    kinds[new.digest] = self._load(new)
+        return kinds
+
+    def _upgraded(self, request: Request, kinds: dict[bytes, MutableType]) -> Reply:
+        try:
+            known = self._sessions.known(request, self.now)
+            if known is None:
+                new = codec.decode(request.body, NewCode)
+                kind = kinds.get(new.digest)
+                if kind is None:
+                    raise Forbidden(f"only the key that published {self.name!r} replaces its code, with its own")
+                self._take_over(kind, new)
+                known = Reply(codec.encode(None))
+        except RemotableError as why:
+            known = _failed(why)  # and is not remembered: what was wrong may be mended, and sent again
+        else:
+            self._sessions.remember(request, known, self.now)
+        return known
+
+    def _take_over(self, kind: MutableType, code: NewCode) -> None:
+        """An instance of another class, with this state. BadMessage: it does not take it; nothing has changed."""
+        taking = Taking(kind)
+        for chunk in self._state():
+            taking.add(chunk)
+        taking.done()
+        self._put(taking, code)
+
+    def _put(self, taking: "Taking", code: NewCode | None) -> None:
+        self.kind, self.instance, self._code = taking.kind, taking.instance, code
+        self._handlers = self.kind.handlers
+        self._since.clear()
+        if self.kind.state is not None:
+            self._take_checkpoint()
+
     # ---- reading ---------------------------------------------------------------------------------------------
 
     def reads(self, type: str) -> bool:
@@ -311,15 +381,19 @@ class Machine:
             list(self.outbox.values()),
             self.timers,
             self._sessions.keep(),
+            self._code,
         )
-        head = codec.encode(own)
+        return chain([codec.encode(own)], self._state())
+
+    def _state(self) -> Iterator[bytes]:
+        """The object's own part of a snapshot."""
         if self.kind.state is None:
             # A generator begins at its first step: taken here, so that it sees the state of this moment.
             rest = iter(self.instance.snapshot())
-            return chain([head, *islice(rest, 1)], rest)
+            return chain([*islice(rest, 1)], rest)
         state = self.kind.state.encode(self.instance)
         size = SNAPSHOT_CHUNK_BYTES
-        return chain([head], (state[start : start + size] for start in range(0, len(state), size)))
+        return (state[start : start + size] for start in range(0, len(state), size))
 
     def restoring(self) -> "Restoring":
         """Takes a snapshot in, chunk by chunk."""
@@ -332,68 +406,111 @@ class Machine:
             restoring.add(chunk)
         restoring.finish()
 
-    def become(self, own: "_Own", instance: Any) -> None:
+    def kind_of(self, own: "_Own") -> MutableType:
+        """The class that a state is of. LacksCode: it does not run here."""
+        if own.code == self._code:
+            return self.kind
+        return self._first if own.code is None else self._load(own.code)
+
+    def become(self, own: "_Own", taking: "Taking") -> None:
         """Goes on from another state."""
-        self.instance = instance
         self.height, self.now, self._numbers, self.changes = own.height, own.now, own.numbers, own.changes
         self.outbox = {each.number: each for each in own.outbox}
         self.timers = sorted(own.timers)
         self._sessions = Sessions.restored(own.sessions)
-        if self.kind.state is not None:
-            self._take_checkpoint()
+        self._put(taking, own.code)
 
     def due(self) -> float | None:
         """Agreed time at which the next timer is due."""
         return self.timers[0].at if self.timers else None
 
 
+class Taking:
+    """A new instance, as it takes in a state chunk by chunk. All of it raises BadMessage: it does not take this."""
+
+    def __init__(self, kind: MutableType) -> None:
+        self.kind = kind
+        try:
+            self.instance = kind.cls()
+        except Exception as why:
+            raise BadMessage(f"{kind.cls.__name__}() does not work: {type(why).__name__}: {why}") from None
+        self._chunks: list[bytes] = []
+        self._done = False
+
+    def add(self, chunk: bytes) -> None:
+        """The next chunk."""
+        if self.kind.state is not None:
+            self._chunks.append(chunk)
+            return
+        try:
+            self.instance.restore(chunk)
+        except Exception as why:
+            name = self.kind.cls.__name__
+            raise BadMessage(f"{name}.restore does not take this: {type(why).__name__}: {why}") from None
+
+    def done(self) -> None:
+        """That was all."""
+        state = self.kind.state
+        if state is not None and not self._done:
+            try:
+                state.decode(b"".join(self._chunks), self.instance)
+            except BadMessage:
+                raise
+            except Exception as why:  # of `migrate`
+                name = self.kind.cls.__name__
+                raise BadMessage(f"{name}.migrate does not take this: {type(why).__name__}: {why}") from None
+            self._chunks.clear()
+        self._done = True
+
+
 class Restoring:
     """A snapshot on its way into a machine, which stays as it is until all of it is there.
 
-    All methods raise BadMessage: this is no snapshot of that object.
+    All methods raise BadMessage: this is no snapshot of that object. `add` raises LacksCode: it is the state of a class
+    that does not run here.
     """
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._own: _Own | None = None
-        self._instance = machine.kind.cls()
-        self._state: list[bytes] = []
-        self._checked = False
+        self._taking: Taking | None = None
 
     def add(self, chunk: bytes) -> None:
         """The next chunk."""
-        if self._own is None:
+        if self._taking is None:
             self._own = codec.decode(chunk, _Own)
-        elif self._machine.kind.state is not None:
-            self._state.append(chunk)
+            self._taking = Taking(self._machine.kind_of(self._own))
         else:
-            try:
-                self._instance.restore(chunk)
-            except Exception as why:
-                name = type(self._instance).__name__
-                raise BadMessage(f"{name}.restore does not take this: {type(why).__name__}: {why}") from None
+            self._taking.add(chunk)
 
     def check(self) -> None:
         """That was all: could it be finished?"""
-        if self._own is None:
+        if self._taking is None:
             raise BadMessage("the snapshot is empty")
-        state = self._machine.kind.state
-        if state is not None and not self._checked:
-            state.decode(b"".join(self._state), self._instance)
-            self._state.clear()
-        self._checked = True
+        self._taking.done()
 
     def finish(self) -> None:
         """From now on it is the machine's state."""
         self.check()
         assert self._own is not None
-        self._machine.become(self._own, self._instance)
+        assert self._taking is not None
+        self._machine.become(self._own, self._taking)
 
 
 @lru_cache(maxsize=1024)
 def sender_of(public: bytes) -> Sender:
     """Who has this key."""
     return Sender(node_id(public), public)
+
+
+def _batch(entry: Entry) -> Batch | None:
+    """The requests in an entry; None: there are none."""
+    if entry.kind is not EntryKind.COMMANDS:
+        return None
+    try:
+        return codec.decode(entry.data, Batch)
+    except BadMessage:
+        return None
 
 
 def _failed(why: RemotableError) -> Reply:

@@ -12,6 +12,8 @@ DELIVERED = "titan.group.Delivered"
 """A message of the outbox has arrived; the body is its number."""
 BATCH = "titan.group.Batch"
 """Several messages with one place in the order; the body is a list of `Part`. Answered with a list of `Reply`."""
+UPGRADE = "titan.group.Upgrade"
+"""Another class takes over the state; the body is a `NewCode`, the sender the object's owner."""
 PARTS_MAX = 4096
 
 

@@ -20,6 +20,7 @@ from titan_overlay.mutable.bft import Bft
 from titan_overlay.mutable.bft_committee import Committee
 from titan_overlay.mutable.bft_messages import decode_message as decode_bft_message
 from titan_overlay.mutable.bft_messages import decode_record as decode_bft_record
+from titan_overlay.mutable.code import LacksCode, NewCode, lacking
 from titan_overlay.mutable.declare import MutableType, mutable_type
 from titan_overlay.mutable.engine import GENESIS, Checkpoint, Configuration, Count, Engine, EntryKind
 from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, Turnover, configuration_hash
@@ -36,7 +37,7 @@ from titan_overlay.mutable.requests import DELIVERED, OPEN, Request
 from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.voting_keys import GroupKeys, VotingKeys
 from titan_overlay.pool.context import Context, Sender
-from titan_overlay.pool.hosting.bundles import Code
+from titan_overlay.pool.hosting.bundles import BundleLoader, Code
 from titan_overlay.pool.hosting.calls import Begun
 from titan_overlay.pool.hosting.runner import Body, Runner
 from titan_overlay.pool.keeping.recruiter import Recruiter
@@ -112,8 +113,10 @@ class Members:
         forward: Callable[[ObjectId, int, str, str, bytes], Awaitable[None]],
         founders: Founders,
         recruiter: Recruiter,
+        bundles: BundleLoader,
         let_go: Callable[[ObjectId], None],
     ) -> None:
+        self._bundles = bundles
         self._founders = founders
         self._recruiter = recruiter
         self._let_go = let_go
@@ -128,6 +131,13 @@ class Members:
         self._keys = keys
         self._forward = forward
         self.vigil = Vigil(peers)
+
+    def load(self, new: NewCode) -> MutableType:
+        """The class that is to take an object over. LacksCode: it does not run on this node."""
+        try:
+            return mutable_type(self._bundles.code(new.bundle, new.type, new.owner).cls)
+        except (RemotableError, TypeError) as why:
+            raise LacksCode(str(why)) from None
 
     def runner(
         self, code: Code, descriptor: Signed[Descriptor], object_id: ObjectId, sources: Sequence[Contact]
@@ -145,7 +155,8 @@ class Members:
         """
         value = descriptor.value
         snapshots = Snapshots(self._disk, object_id)
-        machine = Machine(kind, kind.cls(), value.name, object_id)
+        machine = Machine(kind, kind.cls(), value.name, object_id, owner=descriptor.public, load=self.load)
+        lacks = ""
         charter = charter_of(descriptor, object_id, self.pool)
         logs = GroupLogs(self._log, object_id)
         kept = await snapshots.newest()
@@ -159,9 +170,12 @@ class Members:
             await snapshots.write(head, machine.snapshot())
         else:
             restoring = machine.restoring()
-            async for chunk in snapshots.chunks(kept):
-                restoring.add(chunk)
-            restoring.finish()
+            try:
+                async for chunk in snapshots.chunks(kept):
+                    restoring.add(chunk)
+                restoring.finish()
+            except LacksCode as why:
+                lacks = lacking(why)
             head = kept.head
             if charter.byzantine and head.checkpoint != GENESIS:
                 head = msgspec.structs.replace(head, checkpoint=kept.checkpoint)
@@ -184,7 +198,7 @@ class Members:
             absences=absences,
             deliver=deliver,
         )
-        group.start(restarted=kept is not None)
+        group.start(restarted=kept is not None, unfit=lacks)
         group.on_replaced = partial(self._let_go, object_id)
         self.vigil.add(object_id, group)
         repair = Repair(
@@ -313,7 +327,7 @@ class GroupRunner(Runner):
         self._repair: Repair
 
     def schema(self) -> dict[str, MessageSchema]:
-        return self._kind.schema()
+        return self.group.machine.kind.schema()
 
     async def start(self, context: Context) -> None:
         opened = await self._members.open(self._object_id, self._descriptor, self._kind, self._sources)
@@ -350,6 +364,8 @@ class GroupRunner(Runner):
             return self._next_key(context)
         if type == talk.RECOVER:
             return self._lay_down(codec.decode(body, talk.Recover))
+        if type == talk.CAN_RUN:
+            return self._can_run(codec.decode(body, NewCode), context)
         if type == talk.STATE:
             return self._piece(codec.decode(body, talk.StateWanted), context)
         if type == talk.ADMIT:
@@ -378,6 +394,15 @@ class GroupRunner(Runner):
 
     async def _lay_down(self, recover: talk.Recover) -> bytes:
         return codec.encode(await self.group.lay_down(recover))
+
+    async def _can_run(self, new: NewCode, context: Context) -> bytes:
+        if context.sender.public != self._descriptor.public:
+            raise Forbidden(f"only the key that published {context.name!r} replaces its code")
+        try:
+            self._members.load(new)
+        except LacksCode as why:
+            return codec.encode(str(why))
+        return codec.encode("")
 
     async def _piece(self, wanted: talk.StateWanted, context: Context) -> bytes:
         if not self.group.succession.knows(context.sender.id):

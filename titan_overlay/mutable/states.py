@@ -10,6 +10,7 @@ import msgspec
 
 from titan_overlay.errors import BadMessage, LinkError, NotHere, RemotableError, StorageError
 from titan_overlay.mutable import talk
+from titan_overlay.mutable.code import LacksCode
 from titan_overlay.mutable.engine import Checkpoint, Entry, Fetch
 from titan_overlay.mutable.snapshots import Head, Snapshots, Stored
 from titan_overlay.wire import codec
@@ -132,6 +133,8 @@ class States:
                     return
                 except (LinkError, RemotableError, StorageError) as why:
                     log.info("%s: no state from %s: %s", group.machine.name, source.hex()[:12], why)
+        except LacksCode as why:
+            group.lacks(why)
         finally:
             self._fetching = False
 

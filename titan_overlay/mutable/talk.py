@@ -34,6 +34,8 @@ NEXT_KEY = "titan.group.NextKey"
 """Member to member: with which key will you vote in the next epoch? Answered with a `KeyOffer`."""
 RECOVER = "titan.group.Recover"
 """The owner to a member that is left: stop, and say from where you would go on. Answered with a `Legacy`."""
+CAN_RUN = "titan.group.CanRun"
+"""The owner to a member: does this `NewCode` run on your node? Answered with why not, or with an empty text."""
 STATUS = "titan.group.Status"
 """How does this member see its group?"""
 WATCH = "titan.group.Watch"
@@ -55,6 +57,7 @@ TYPES = (
     RESIGN,
     NEXT_KEY,
     RECOVER,
+    CAN_RUN,
     STATUS,
     WATCH,
     ADMIT,

@@ -140,6 +140,8 @@ class Admission:
             raise Overloaded(f"this node holds {OBJECTS_MAX} objects already", retry_after=600.0)
         if held is not None and value.kind != "data" and newer(held.descriptor, descriptor):
             raise Conflict(f"version {held.descriptor.value.version} of {value.name!r} is here already, a newer one")
+        if held is not None and held.descriptor.value.genesis != value.genesis:
+            raise Conflict(f"{value.name!r} has members already, and this one names others; see: titan rm {value.name}")
 
     def _check_not_buried(self, descriptor: Signed[Descriptor], object_id: ObjectId) -> None:
         raw = self._buried.get(object_id)
@@ -226,6 +228,8 @@ class Admission:
             self._write(row, pins[:1])
             self._note_passing(row, value)
             return await taken(descriptor, holders, row)
+        if held is not None and value.kind == "mutable":  # its member goes on: what it has promised is in its memory
+            return await taken(held.descriptor, holders, ReplicaRow(object_id, held.descriptor.raw, now, 0.0))
         sources = [source, *(contact_of(each) for each in holders if each.signer != source.id)]
         expires = self._expires([descriptor], value.name)
         runner = await self._supplies.runner(descriptor, object_id, sources)
