@@ -34,7 +34,8 @@ async def test_members_that_are_killed_one_after_the_other_lose_nothing(tmp_path
             assert b"WILL BE LOST" in said.stderr
             recovered = await asyncio.to_thread(titan_json, "recover", "bank/main", "--yes", *there, home=tmp_path)
             assert [each["role"] for each in recovered["members"]] == ["leader"]
-            assert await pool.send("bank/main", Deposit("rent", 1), timeout=20) == 1031
+            # What nobody acknowledged stood in the survivor's log, or did not: one of both, and nothing else.
+            assert await pool.send("bank/main", Deposit("rent", 1), timeout=20) in (1031, 1032)
 
 
 async def test_hundreds_of_messages_at_once_are_all_executed_once(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_without_liars_everything_is_found_and_right():
 
 def test_drop_makes_askers_wait():
     result = point("drop")
-    assert 0.25 < result["liars_among_holders"] < 0.75  # they hold their share
+    assert 0.1 < result["liars_among_holders"] < 0.6  # they hold their share of what is handed to whoever answers
     assert result["lookup_seconds_median"] > 2 * honest()["lookup_seconds_median"]
     assert result["send_seconds_p95"] > 2 * honest()["send_seconds_p95"]
 

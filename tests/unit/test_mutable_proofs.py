@@ -16,7 +16,8 @@ from titan_overlay.wire import codec
 ALICE, BOB = SigningKey(b"a" * 32), SigningKey(b"b" * 32)
 POOL = PoolId(SigningKey(b"p" * 32).public)
 OBJECT = b"o" * 32
-CHARTER = Charter(OBJECT, POOL, configuration_hash(Configuration(1, (b"m" * 32,), keys=(b"k" * 32,))), byzantine=True)
+GENESIS = configuration_hash(Configuration(1, (b"m" * 32,), keys=(b"k" * 32,)))
+CHARTER = Charter(OBJECT, POOL, GENESIS, byzantine=True, owner=ALICE.public, size=1)
 
 
 def signed(sequence: int = 1, key: SigningKey = ALICE) -> Request:
