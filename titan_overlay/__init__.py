@@ -33,6 +33,7 @@ from titan_overlay.identity.statements import Policy
 from titan_overlay.mutable.declare import batch, mutable, readonly
 from titan_overlay.mutable.health import GroupHealth, MemberHealth
 from titan_overlay.mutable.talk import Change
+from titan_overlay.mutable.walkable import WalkableDict
 from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.hosting.object import idempotent, service
 from titan_overlay.pool.message import Message
@@ -96,6 +97,7 @@ __all__ = [
     "SyncPool",
     "TitanError",
     "Unavailable",
+    "WalkableDict",
     "__version__",
     "asend",
     "batch",

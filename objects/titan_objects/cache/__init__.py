@@ -56,7 +56,7 @@ class Cache:
     """It keeps its own snapshots, in chunks: a cache may be large, and nobody waits for it."""
 
     def __init__(self) -> None:
-        self.entries: dict[bytes, tuple[bytes, float]] = {}
+        self.entries: titan.WalkableDict[bytes, tuple[bytes, float]] = titan.WalkableDict()
         """Value, and agreed time at which it ends."""
         self.ends: list[tuple[float, bytes]] = []
         """A heap of all ends, with some that are not true any more."""
@@ -105,8 +105,8 @@ class Cache:
                 self._wake_at(self.ends[0][0], ctx)
 
     def snapshot(self) -> Iterator[bytes]:
-        """Alarm, then entries, some at a time. A copy of the map shares keys and values with it: it costs little."""
-        entries = iter(self.entries.copy().items())
+        """Alarm, then entries, some at a time."""
+        entries = self.entries.walk()
         yield msgspec.msgpack.encode(self.alarm)
         while chunk := _chunk(entries):
             yield msgspec.msgpack.encode(chunk)
