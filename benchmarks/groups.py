@@ -8,6 +8,7 @@ is measured first, and shown apart.
 
 import argparse
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ ROWS: list[report.Row] = [
     ("CPU of a node without, percent of a core", "percent_without", "{:.2f}"),
     ("memory of a node with them, MiB", "rss_mib", "{:.1f}"),
     ("answer of a group that slept, median, ms", "wake_ms", "{:.1f}"),
+    ("load average of the machine meanwhile", "load", "{:.1f}"),
 ]
 
 
@@ -109,6 +111,7 @@ def measure(groups: int, nodes: int, seconds: float) -> dict[str, Any]:
         "percent_without": without,
         "rss_mib": rss,
         "wake_ms": median(took) * 1000,
+        "load": os.getloadavg()[1],
     }
 
 

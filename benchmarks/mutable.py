@@ -12,6 +12,7 @@ apart.
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import socket
 import statistics
@@ -287,7 +288,8 @@ def markdown(summary: dict[str, Any]) -> str:
                     f"| {m['cpu_us']:.0f} | {m['client_cpu_us']:.0f} | {ratios[0]} | {ratios[1]} |"
                 )
         lines.append("")
-    return "\n".join(lines).rstrip()
+    lines.append(f"Load average of the machine meanwhile: {os.getloadavg()[1]:.1f}, on {os.cpu_count()} cores.")
+    return "\n".join(lines)
 
 
 def main() -> None:
