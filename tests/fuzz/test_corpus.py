@@ -141,6 +141,9 @@ NOT_FUZZED = {
     "titan_overlay/client.py:Pool._key_for": OWN,
     "titan_overlay/deleting.py:delete": OWN,
     "titan_overlay/mutable/group.py:Group.receive": "messages of an engine: `raft_message`, `bft_message`",
+    "titan_overlay/mutable/recovery.py:Recovery._group": OWN,
+    "titan_overlay/mutable/recovery.py:Recovery.carry_out": OWN,
+    "titan_overlay/mutable/upgrading.py:upgrade": OWN,
     "titan_overlay/node.py:Node._furnish": OWN,
 }
 

@@ -10,6 +10,7 @@ from tests.fuzz.samples import sample
 from tests.fuzz.target import Drawn, story, target
 from tests.fuzz.world import NODES, NOW, run
 from tests.unit.bft_cluster import Cluster
+from titan_objects.cache import Cache, Set
 from titan_overlay.errors import BadMessage, StorageError
 from titan_overlay.mutable import bft_messages, raft_messages, snapshots
 from titan_overlay.mutable.declare import mutable, mutable_type
@@ -213,6 +214,26 @@ def ordered(data: bytes) -> None:
     three = _machine()
     three.restore(one.snapshot())
     assert three.root() == one.root(), "a snapshot is not the state"
+
+
+def _cache() -> Machine:
+    return Machine(mutable_type(Cache), Cache(), "cache/x", b"C" * 32)
+
+
+def _cache_snapshots() -> list[bytes]:
+    machine = _cache()
+    machine.execute(Entry(1, 1, EntryKind.COMMANDS, _batch(Set(b"key", b"value", 5), Set(b"other", b"", 0))))
+    return [story(*machine.snapshot()), story(*_cache().snapshot())]
+
+
+@target(BadMessage, seeds=_cache_snapshots)
+def own_snapshot(data: bytes) -> None:
+    """A state that another member sends, of an object that keeps its own snapshots: its state, or none."""
+    draw = Drawn(data)
+    machine = _cache()
+    machine.restore([draw.piece() for _ in iter(draw.more, False)])
+    machine.execute(Entry(machine.height + 1, 1, EntryKind.COMMANDS, _batch(Set(b"key", b""), now=machine.now)))
+    machine.root()
 
 
 def _snapshots() -> list[bytes]:
