@@ -50,6 +50,7 @@ async def found(line: str, data: Path, groups: int) -> None:
                     except titan.Unavailable:  # a node was too busy founding others to answer
                         if not tries_left:
                             raise
+                        await asyncio.sleep(2.0)
 
         await asyncio.gather(*(one(number) for number in range(groups)))
 
