@@ -529,8 +529,10 @@ class Group:
                 self.states.agree(entry)
         for each in ready.reads:
             self.waiting.readable(each.ref, each.index, self.machine.height)
-        if ready.reads and self.waiting.reads:
-            self._flush_soon()
+        if ready.reads:
+            self._reads.ended()
+            if self.waiting.reads:
+                self._flush_soon()
         if ready.fetch is not None:
             self.states.fetch(ready.fetch)
         for proof in ready.evidence:
@@ -592,6 +594,8 @@ class Group:
             return
         self.feed.add(done.changes)
         self.waiting.executed(entry, done.replies, self.elsewhere)
+        if done.replies:
+            self._requests.ended()
         if len(self.waiting):
             self._flush_soon()
         if len(self._expected):
