@@ -223,6 +223,23 @@ async def test_members_vote_with_new_keys_in_a_new_epoch_and_the_old_ones_are_er
         assert {first, other} < set(after.members)
 
 
+async def test_a_node_that_nobody_has_learn_any_more_gives_the_object_up() -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        assert await pool.send("bank/main", Withdraw("rent", 10)) == 990
+        leader, members = leader_of(sim, "bank/main"), sim.holders("bank/main")
+        there = await pool._router.places.find(
+            names.object_id(sim.id, "bank/main"), name="bank/main", deadline=sim.now + 5
+        )
+        other = next(node for node in sim.nodes if node not in members)
+        contact = other.running.overlay.contact
+        await leader.running.recruiter.recruit(there.descriptor, count=1, only=contact)
+        assert other in sim.holders("bank/main")
+        await sim.settle(lambda: sim.holders("bank/main") == members, within=120)
+        assert await pool.send("bank/main", Withdraw("rent", 10)) == 980
+
+
 async def test_a_name_that_is_published_again_begins_anew() -> None:
     async with SimulatedPool(5) as sim:
         pool = await sim.client()

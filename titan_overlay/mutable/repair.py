@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 
 from titan_overlay.errors import BadMessage, LinkError, RemotableError, StorageError, Unavailable
-from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.mutable import talk
@@ -28,6 +28,10 @@ LOOK_SECONDS = 3.0
 SUSPECT_SECONDS = 15.0
 """So long a member may restart, or its network be away."""
 ASK_SECONDS = 2.0
+LEARNER_SECONDS = 30.0
+"""A node that only learns asks this often whether it is still wanted."""
+UNNAMED_MAX = 2
+"""Times in a row that the leader does not name it."""
 HEARD_SECONDS = 15.0
 """By then a new member has asked for something."""
 CATCH_UP_SECONDS = 120.0
@@ -56,6 +60,8 @@ class Repair:
         self._absences = absences
         self._founders = founders
         self._recruiter = recruiter
+        self._ask_leader_at = asyncio.get_running_loop().time() + LEARNER_SECONDS
+        self._unnamed = 0
         self._busy = asyncio.Lock()
         """One member comes at a time."""
         self._admissions: dict[NodeId, asyncio.Future[None]] = {}
@@ -64,6 +70,9 @@ class Repair:
         """Looks after the members for as long as this node is one."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
+            if not self._group.is_member:
+                await self._leave_if_forgotten()
+                continue
             if not self._group.leads:
                 continue
             if len(self._group.configuration.members) < self._group.size:
@@ -75,6 +84,40 @@ class Repair:
             if not gone or silent[gone] < SUSPECT_SECONDS:
                 continue
             await self._try(gone)
+
+    async def _leave_if_forgotten(self) -> None:
+        """A node that only learns gives the object up once whoever leads has not named it for a while.
+
+        A leader that began to have it learn may have died, or its epoch ended.
+        """
+        group, now = self._group, asyncio.get_running_loop().time()
+        if now < self._ask_leader_at:
+            return
+        self._ask_leader_at = now + LEARNER_SECONDS
+        named = await self._is_named()
+        self._unnamed = self._unnamed + 1 if named is False else 0
+        if self._unnamed >= UNNAMED_MAX:
+            log.info("%s: nobody has this node learn it any more", group.machine.name)
+            group.replaced(group.configuration.epoch)
+
+    async def _is_named(self) -> bool | None:
+        """Whether the leader counts this node among those who learn, or are members; None: no leader is reached."""
+        group, asked = self._group, set[bytes]()
+        waiting = list(group.configuration.members)
+        while waiting:
+            member = waiting.pop(0)
+            asked.add(member)
+            try:
+                answer = await group.peers.ask(member, talk.STATUS, codec.encode(None), ASK_SECONDS)
+                status = codec.decode(answer, talk.MemberStatus)
+                leader = bytes.fromhex(status.leader)
+            except (LinkError, RemotableError, ValueError):
+                continue
+            if status.role == "leader" and not status.trouble and status.epoch >= group.configuration.epoch:
+                return group.me.hex() in (*status.members, *status.learners)
+            if len(leader) == ID_BYTES and leader not in asked:
+                waiting.insert(0, leader)
+        return None
 
     async def _try(self, gone: bytes) -> None:
         try:
