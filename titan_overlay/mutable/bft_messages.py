@@ -5,13 +5,14 @@ a message shows: the pool, the group and the epoch as well (`bft_committee.py`).
 a value or `BadMessage`.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
 from hashlib import sha256
 from typing import Annotated, Final
 
 import msgspec
 
-from titan_overlay.errors import BadMessage
+from titan_overlay.mutable.decoding import Bytes, total
 from titan_overlay.mutable.engine import Checkpoint, Count, Entry, EntryKind
 from titan_overlay.wire import codec
 
@@ -222,21 +223,7 @@ class Diverged(msgspec.Struct, frozen=True, array_like=True):
 
 Record = Proposal | Block | Certificate | GaveUp | StableCheckpoint | Equivocation
 
-_messages: Final[msgspec.msgpack.Decoder[Message]] = msgspec.msgpack.Decoder(Message)
-_records: Final[msgspec.msgpack.Decoder[Record]] = msgspec.msgpack.Decoder(Record)
-
-
-def decode_message(raw: bytes | memoryview) -> Message:
-    """Raises BadMessage: these bytes are no message of this engine."""
-    try:
-        return _messages.decode(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as why:
-        raise BadMessage(f"not a message between members of a byzantine group: {why}") from None
-
-
-def decode_record(raw: bytes | memoryview) -> Record:
-    """Raises BadMessage: these bytes are no record of this engine."""
-    try:
-        return _records.decode(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as why:
-        raise BadMessage(f"not a record of a byzantine group's log: {why}") from None
+decode_message: Final[Callable[[Bytes], Message]] = total(Message, "a message between members of a byzantine group")
+"""Raises BadMessage: these bytes are no message of this engine."""
+decode_record: Final[Callable[[Bytes], Record]] = total(Record, "a record of a byzantine group's log")
+"""Raises BadMessage: these bytes are no record of this engine."""

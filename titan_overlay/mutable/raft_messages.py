@@ -3,11 +3,12 @@
 All decoders are total: any bytes give a value or `BadMessage`.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from titan_overlay.errors import BadMessage
+from titan_overlay.mutable.decoding import Bytes, total
 from titan_overlay.mutable.engine import Checkpoint, Count, Entry
 
 # ---- messages ------------------------------------------------------------------------------------------------
@@ -152,21 +153,7 @@ class LogBase(msgspec.Struct, frozen=True, array_like=True, tag=22, gc=False):
 
 Record = HardState | LogEntries | LogBase
 
-_messages: Final[msgspec.msgpack.Decoder[Message]] = msgspec.msgpack.Decoder(Message)
-_records: Final[msgspec.msgpack.Decoder[Record]] = msgspec.msgpack.Decoder(Record)
-
-
-def decode_message(raw: bytes | memoryview) -> Message:
-    """Raises BadMessage: these bytes are no message of this engine."""
-    try:
-        return _messages.decode(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as why:
-        raise BadMessage(f"not a message between members of a group: {why}") from None
-
-
-def decode_record(raw: bytes | memoryview) -> Record:
-    """Raises BadMessage: these bytes are no record of this engine."""
-    try:
-        return _records.decode(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as why:
-        raise BadMessage(f"not a record of a Raft log: {why}") from None
+decode_message: Final[Callable[[Bytes], Message]] = total(Message, "a message between members of a group")
+"""Raises BadMessage: these bytes are no message of this engine."""
+decode_record: Final[Callable[[Bytes], Record]] = total(Record, "a record of a Raft log")
+"""Raises BadMessage: these bytes are no record of this engine."""
