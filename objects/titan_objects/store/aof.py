@@ -1,0 +1,352 @@
+"""The append-only file in Redis 7's layout: a manifest, a base, and the increments since.
+
+    appendonlydir/appendonly.aof.manifest          which files there are, in order
+    appendonlydir/appendonly.aof.3.base.aof        the whole store at one moment
+    appendonlydir/appendonly.aof.7.incr.aof        what has happened since
+
+A real redis-server loads what is written here, and what it has written is loaded here. Everything is written with plain
+calls that block: one write and one fdatasync for all that one turn of the loop has brought about.
+"""
+
+import fcntl
+import logging
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+import titan_overlay as titan
+from titan_objects.store.effects import wire_size
+from titan_objects.store.engine import Engine
+from titan_objects.store.parser import Damaged, ProtocolError, Torn, is_whole_after, make_reader, only_words, scan
+from titan_objects.store.table import Args
+
+_LOG = logging.getLogger("titan_objects.store")
+
+CHUNK = 1 << 18
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A file of the log. `kind`: b (base), i (increment) or h (history, to be deleted)."""
+
+    name: str
+    seq: int
+    kind: str
+
+
+class AppendLog:
+    """The log of one store, in one directory that nobody else writes to.
+
+    Args:
+        directory: made if it is not there; the files lie in `appenddirname` below it.
+        name: first part of the files' names.
+
+    Attributes:
+        size: bytes of all files together; `base_size`: of the base.
+    """
+
+    def __init__(self, directory: Path, dirname: str = "appendonlydir", name: str = "appendonly.aof") -> None:
+        self.directory = directory / dirname
+        self._name = name
+        self._parts: list[Part] = []
+        self._fd = -1
+        self._lock = -1
+        self._written = 0
+        self._pending: list[bytes] = []
+        self._unsynced = False
+        self.size = 0
+        self.base_size = 0
+
+    # ---- opening -------------------------------------------------------------------------------------------------
+
+    def open(self, engine: Engine) -> None:
+        """Loads what there is into an empty engine, and opens the last increment for writing.
+
+        Raises:
+            ConfigError: another process has the directory.
+            StorageError: the log is damaged; the text says where, and what to do.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as why:
+            raise titan.ConfigError(f"{self.directory}: {why.strerror}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise titan.ConfigError(f"{self.directory} is in use by another store; choose another --dir") from None
+        self._parts = self._read_manifest()
+        live = [part for part in self._parts if part.kind != "h"]
+        for part in live:
+            self._load(part, engine, last=part is live[-1])
+        if not live or live[-1].kind != "i":
+            self._begin_increment()
+        else:
+            self._open_increment(live[-1])
+        if any(part.kind == "h" for part in self._parts):
+            self._drop_history()
+        self._measure()
+
+    def _path(self, part: Part) -> Path:
+        return self.directory / part.name
+
+    @property
+    def _manifest(self) -> Path:
+        return self.directory / f"{self._name}.manifest"
+
+    def _read_manifest(self) -> list[Part]:
+        try:
+            text = self._manifest.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            strays = sorted(each.name for each in self.directory.glob("*.aof"))
+            if strays:
+                raise titan.StorageError(
+                    f"{self.directory} has {strays[0]} but no manifest; put {self._manifest.name} back, or move the "
+                    "files away to begin empty"
+                ) from None
+            return []
+        parts = []
+        for number, line in enumerate(text.splitlines(), 1):
+            found = re.fullmatch(r'file "?([^"/ ]+)"? seq (\d+) type ([bih])\s*', line)
+            if line.strip() and not line.startswith("#"):
+                if found is None:
+                    raise titan.StorageError(f"{self._manifest}, line {number}: not understood: {line!r}")
+                parts.append(Part(found[1], int(found[2]), found[3]))
+        return parts
+
+    def _write_manifest(self) -> None:
+        lines = [f"file {part.name} seq {part.seq} type {part.kind}\n" for part in self._parts]
+        temporary = self.directory / f"temp-{self._name}.manifest"
+        write_durably(temporary, "".join(lines).encode())
+        temporary.replace(self._manifest)
+        sync_directory(self.directory)
+
+    # ---- replay --------------------------------------------------------------------------------------------------
+
+    def _load(self, part: Part, engine: Engine, last: bool) -> None:
+        path = self._path(part)
+        try:
+            size = _Replay(path, engine).run()
+        except FileNotFoundError:
+            raise titan.StorageError(f"{path}, which the manifest names, is not there") from None
+        except Torn as torn:
+            if not last:
+                raise titan.StorageError(
+                    f"{path} ends within a command (at byte {torn.at}), but is not the last file of the log; "
+                    "put back a good copy of it"
+                ) from None
+            size = path.stat().st_size
+            _LOG.warning("%s: the last %d bytes, a write that was cut short, are dropped", path, size - torn.at)
+            with path.open("r+b") as file:
+                file.truncate(torn.at)
+                os.fsync(file.fileno())
+        except Damaged as damaged:
+            raise titan.StorageError(
+                f"{path} is damaged at byte {damaged.at}: {damaged.why}. Nothing was changed. Put back a good copy, or "
+                f"copy the directory and cut the file there: redis-check-aof --fix {self._manifest}"
+            ) from None
+
+    # ---- writing -------------------------------------------------------------------------------------------------
+
+    def _begin_increment(self) -> None:
+        seq = max((part.seq for part in self._parts if part.kind == "i"), default=0) + 1
+        part = Part(f"{self._name}.{seq}.incr.aof", seq, "i")
+        write_durably(self._path(part), b"")
+        self._parts.append(part)
+        self._write_manifest()
+        self._open_increment(part)
+
+    def _open_increment(self, part: Part) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = os.open(self._path(part), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._written = os.fstat(self._fd).st_size
+
+    def append(self, data: bytes) -> None:
+        """Takes encoded effects, to be written with the next `write_out`."""
+        self._pending.append(data)
+
+    @property
+    def pending(self) -> bool:
+        """Whether something waits to be written."""
+        return bool(self._pending)
+
+    def write_out(self, sync: bool) -> None:
+        """Writes all that is pending, and has the disk confirm it if asked to.
+
+        Raises:
+            OSError: it could not be; what is pending stays so, and the file is as it was before.
+        """
+        if self._pending:
+            data = b"".join(self._pending)
+            try:
+                at = os.write(self._fd, data)
+                while at < len(data):
+                    at += os.write(self._fd, data[at:])
+            except OSError:
+                os.ftruncate(self._fd, self._written)
+                raise
+            self._written += len(data)
+            self.size += len(data)
+            self._pending.clear()
+            self._unsynced = True
+        if sync and self._unsynced:
+            os.fdatasync(self._fd)
+            self._unsynced = False
+
+    def take_unsynced(self) -> int | None:
+        """A descriptor of its own to sync elsewhere, and to close; None: there is nothing to sync."""
+        if not self._unsynced:
+            return None
+        self._unsynced = False
+        return os.dup(self._fd)
+
+    def note_unsynced(self) -> None:
+        """What was taken to be synced was not."""
+        self._unsynced = True
+
+    def close(self) -> None:
+        """Writes out and closes. Raises OSError: could not be written."""
+        try:
+            if self._fd >= 0:
+                self.write_out(sync=True)
+        finally:
+            for fd in (self._fd, self._lock):
+                if fd >= 0:
+                    os.close(fd)
+            self._fd = self._lock = -1
+
+    # ---- rewriting -----------------------------------------------------------------------------------------------
+
+    def begin_rewrite(self) -> Path:
+        """From now on a new increment is written; returns where the base that stands before it is to be written."""
+        self.write_out(sync=True)
+        self._begin_increment()
+        return self.directory / f"temp-rewrite-{self._name}"
+
+    def end_rewrite(self, base: Path) -> None:
+        """The base is whole and on disk: it takes the place of all before the current increment."""
+        seq = max((part.seq for part in self._parts if part.kind == "b"), default=0) + 1
+        part = Part(f"{self._name}.{seq}.base.aof", seq, "b")
+        base.replace(self._path(part))
+        old = [Part(each.name, each.seq, "h") for each in self._parts[:-1] if each.kind != "h"]
+        self._parts = [part, *old, self._parts[-1]]
+        self._write_manifest()
+        self._drop_history()
+        self._measure()
+
+    def _drop_history(self) -> None:
+        gone = [part for part in self._parts if part.kind == "h"]
+        self._parts = [part for part in self._parts if part.kind != "h"]
+        self._write_manifest()
+        for part in gone:
+            self._path(part).unlink(missing_ok=True)
+
+    def _measure(self) -> None:
+        sizes = {part.kind: 0 for part in self._parts}
+        for part in self._parts:
+            sizes[part.kind] += self._path(part).stat().st_size
+        self.size, self.base_size = sum(sizes.values()), sizes.get("b", 0)
+
+
+class _Replay:
+    """Executes one file of a log: with hiredis as long as all is well, then step by step to find out what is not."""
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        self._path = path
+        self._engine = engine
+        self._at = 0
+        self._transaction = 0
+
+    def run(self) -> int:
+        """The file's size.
+
+        Raises:
+            Torn: it ends within a command or a transaction.
+            Damaged: it holds what is no command, or a command that cannot be executed.
+        """
+        self._engine.forget_logged_db()
+        self._engine.internal.db = self._engine.databases[0]
+        if not self._run_fast():
+            self._run_slowly(self._path.read_bytes())
+        if self._engine.internal.queue is not None:
+            self._engine.replay([[b"DISCARD"]])
+            raise Torn(self._transaction)
+        return self._at
+
+    def _run_fast(self) -> bool:
+        """Whether the whole file was executed; `_at` is behind the last command that was."""
+        reader = make_reader()
+        size = self._path.stat().st_size
+        with self._path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                commands: list[Args] = []
+                sound = True
+                try:
+                    reader.feed(chunk)
+                    commands.extend(iter(reader.gets, False))  # type: ignore[arg-type]
+                except ProtocolError:
+                    sound = False
+                if not only_words(commands):
+                    return False
+                self._execute(commands, wire_size)
+                if not sound:
+                    return False
+        return self._at == size
+
+    def _execute(self, commands: list[Args], measure: Callable[[list[Args]], int]) -> None:
+        failed = self._engine.replay(commands)
+        if failed is not None:
+            at = self._at + measure(commands[:failed])
+            name = commands[failed][0][:32].decode("utf-8", "backslashreplace")
+            raise Damaged(at, f"the command {name!r} cannot be executed here")
+        if self._engine.internal.queue is not None:
+            begun = max((at for at, args in enumerate(commands) if args[0].upper() == b"MULTI"), default=None)
+            if begun is not None:
+                self._transaction = self._at + measure(commands[:begun])
+        self._at += measure(commands)
+
+    def _run_slowly(self, data: bytes) -> None:
+        if self._at and data[self._at - 2 : self._at] != b"\r\n":
+            # It is not written as Redis writes it (a header with leading zeros): where we are must be counted.
+            done = 0
+            for args, end in scan(data, 0):
+                done += wire_size([args])
+                if done >= self._at:
+                    self._at = end
+                    break
+        try:
+            for args, end in scan(data, self._at):
+                start = self._at
+                self._execute([args], lambda _: 0)
+                self._at = end
+                if args[0].upper() == b"MULTI":
+                    self._transaction = start
+        except Torn as torn:
+            rest = data[torn.at :]
+            if rest.strip(b"\0") and is_whole_after(data, torn.at):
+                raise Damaged(torn.at, "a command is cut short, and others follow it") from None
+            raise
+        except Damaged as damaged:
+            if not data[damaged.at :].strip(b"\0"):
+                raise Torn(damaged.at) from None  # zeros: room that was reserved and never written
+            raise
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Writes a file, and has the disk confirm it."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Has the disk confirm the names in a directory."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

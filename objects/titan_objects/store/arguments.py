@@ -1,0 +1,104 @@
+"""Words of a command as numbers, with Redis's rules and Redis's errors.
+
+Python's own parsers take more than Redis does (blanks, underscores, leading zeros), so each has a pattern first.
+"""
+
+import math
+import re
+from fractions import Fraction
+
+from titan_objects.store.resp import CommandError, syntax_error
+
+INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
+
+_INT = re.compile(rb"0|-?[1-9][0-9]{0,18}").fullmatch
+_FLOAT = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?|inf|infinity)", re.I)
+
+NOT_AN_INTEGER = b"ERR value is not an integer or out of range"
+NOT_A_FLOAT = b"ERR value is not a valid float"
+
+
+def integer(word: bytes | bytearray, error: bytes = NOT_AN_INTEGER) -> int:
+    """A 64-bit signed number.
+
+    Raises:
+        CommandError: with that text, it is none.
+    """
+    if _INT(word):
+        value = int(word)
+        if INT_MIN <= value <= INT_MAX:
+            return value
+    raise CommandError(error)
+
+
+def positive(word: bytes, what: str) -> int:
+    """A number from 0 on. Raises CommandError that names what it is."""
+    value = integer(word)
+    if value < 0:
+        raise CommandError(f"ERR {what} can't be negative" if what else b"ERR value is out of range, must be positive")
+    return value
+
+
+def double(word: bytes | bytearray, error: bytes = NOT_A_FLOAT) -> float:
+    """A double, infinities included, NaN not. Raises CommandError with that text."""
+    if not _FLOAT.fullmatch(word):
+        raise CommandError(error)
+    return float(word)
+
+
+def decimal(word: bytes | bytearray) -> Fraction:
+    """A finite number, for INCRBYFLOAT and its kin. Raises CommandError."""
+    value = double(word)
+    if math.isinf(value):
+        raise CommandError(b"ERR increment would produce NaN or Infinity")
+    return _rounded(Fraction(bytes(word).decode()))
+
+
+def _rounded(value: Fraction) -> Fraction:
+    """As an x87 long double, which Redis sums with: 64 bits of significand."""
+    if not value:
+        return value
+    shift = 64 - (abs(value.numerator).bit_length() - value.denominator.bit_length())
+    scaled = value * Fraction(2) ** shift
+    if abs(scaled) >= 1 << 64:
+        scaled, shift = scaled / 2, shift - 1
+    return round(scaled) / Fraction(2) ** shift
+
+
+def decimal_text(value: Fraction) -> bytes:
+    """Up to 17 places after the point, without trailing zeros."""
+    places = 10**17
+    whole, part = divmod(round(abs(_rounded(value)) * places), places)
+    text = f"{whole}.{part:017d}".rstrip("0").rstrip(".")
+    return (b"-" if value < 0 and text != "0" else b"") + text.encode()
+
+
+def timeout_ms(word: bytes, now: int) -> int:
+    """Seconds that a client is willing to wait, as a moment in unix milliseconds; 0: for ever.
+
+    Raises:
+        CommandError: it is no number, or below 0.
+    """
+    seconds = double(word, b"ERR timeout is not a float or out of range")
+    if seconds < 0:
+        raise CommandError(b"ERR timeout is negative")
+    if math.isinf(seconds) or seconds * 1000 > INT_MAX - now:
+        raise CommandError(b"ERR timeout is out of range")
+    return now + math.ceil(seconds * 1000) if seconds else 0
+
+
+def slice_bounds(start: int, stop: int, size: int) -> tuple[int, int]:
+    """Redis's inclusive range, negative counted from the end, as a half-open Python one; empty: (0, 0)."""
+    if start < 0:
+        start = max(0, size + start)
+    if stop < 0:
+        stop = size + stop
+    stop = min(stop, size - 1)
+    return (start, stop + 1) if start <= stop else (0, 0)
+
+
+def option(args: list[bytes], at: int) -> bytes:
+    """The word at that place. Raises CommandError: it is missing."""
+    if at >= len(args):
+        raise syntax_error()
+    return args[at]

@@ -1,0 +1,129 @@
+"""COMMAND: what this store knows, made of the table itself."""
+
+from typing import TYPE_CHECKING
+
+from titan_objects.store.globs import matcher
+from titan_objects.store.resp import CommandError, array, bulk, bulks, simple, syntax_error
+from titan_objects.store.resp import integer as number
+from titan_objects.store.table import Args, Command, Group
+
+if TYPE_CHECKING:
+    from titan_objects.store.engine import Engine
+
+group = Group("server")
+
+_SHOWN = {
+    "no-auth": "no_auth",
+    "no-multi": "no_multi",
+    "may-replicate": "may_replicate",
+    "skip-monitor": "skip_monitor",
+}
+
+
+def row(e: "Engine", command: Command) -> bytes:
+    """What COMMAND says of one command."""
+    flags = [simple(_SHOWN.get(flag, flag).replace("-", "_").encode()) for flag in sorted(command.flags)]
+    categories = [simple(b"@" + each.encode()) for each in sorted(e.acl.categories(command))]
+    return array(
+        [
+            bulk(command.name.encode()),
+            number(command.arity),
+            e.reply.set(flags),
+            number(command.first),
+            number(command.last),
+            number(command.step),
+            e.reply.set(categories),
+            array([]),
+            array([]),
+            array([row(e, each) for each in command.subcommands.values()]),
+        ]
+    )
+
+
+def _named(e: "Engine", name: bytes) -> Command | None:
+    return e.table.commands.get(name.decode("latin-1").lower())
+
+
+def _rows(e: "Engine", names: list[bytes]) -> bytes:
+    found = [_named(e, name) for name in names]
+    return array([e.reply.null_array if each is None else row(e, each) for each in found])
+
+
+@group.command("command", -1, "loading stale", since="2.8.13")
+def command(e: "Engine", a: Args) -> bytes:
+    """Returns detailed information about all commands."""
+    if len(a) > 1:
+        raise CommandError(b"ERR unknown subcommand '%b'. Try COMMAND HELP." % a[1])
+    return array([row(e, each) for each in e.table if "|" not in each.name])
+
+
+@group.command("command|count", 2, "loading stale", since="2.8.13")
+def command_count(e: "Engine", a: Args) -> bytes:
+    """Returns a count of commands."""
+    return number(sum("|" not in each.name for each in e.table))
+
+
+@group.command("command|info", -2, "loading stale", since="2.8.13")
+def command_info(e: "Engine", a: Args) -> bytes:
+    """Returns information about one, multiple or all commands."""
+    if len(a) == 2:
+        return array([row(e, each) for each in e.table if "|" not in each.name])
+    return _rows(e, a[2:])
+
+
+@group.command("command|docs", -2, "loading stale", since="7.0.0")
+def command_docs(e: "Engine", a: Args) -> bytes:
+    """Returns documentary information about one, multiple or all commands."""
+    chosen = [each for each in e.table if "|" not in each.name]
+    if len(a) > 2:
+        chosen = [each for name in a[2:] if (each := _named(e, name)) is not None]
+    return e.reply.map((bulk(each.name.encode()), _documented(e, each)) for each in chosen)
+
+
+def _documented(e: "Engine", command: Command) -> bytes:
+    pairs = [
+        (bulk(b"summary"), bulk(command.summary.encode())),
+        (bulk(b"since"), bulk(command.since.encode())),
+        (bulk(b"group"), bulk(command.group.encode())),
+    ]
+    if command.subcommands:
+        below = [(bulk(each.name.encode()), _documented(e, each)) for each in command.subcommands.values()]
+        pairs.append((bulk(b"subcommands"), e.reply.map(below)))
+    return e.reply.map(pairs)
+
+
+@group.command("command|list", -2, "loading stale", since="7.0.0")
+def command_list(e: "Engine", a: Args) -> bytes:
+    """Returns a list of command names."""
+    names = [each.name for each in e.table if "|" not in each.name]
+    if len(a) > 2:
+        if len(a) != 5 or a[2].upper() != b"FILTERBY":
+            raise syntax_error()
+        how, word = a[3].upper(), a[4]
+        if how == b"PATTERN":
+            match = matcher(word)
+            names = [each.name for each in e.table if match(each.name.encode())]
+        elif how == b"ACLCAT":
+            wanted = word.decode("latin-1").lower()
+            names = [each.name for each in e.table if wanted in e.acl.categories(each)]
+        elif how == b"MODULE":
+            names = []
+        else:
+            raise syntax_error()
+    return bulks([name.encode() for name in names])
+
+
+@group.command("command|getkeys", -3, "loading stale", since="2.8.13")
+def command_getkeys(e: "Engine", a: Args) -> bytes:
+    """Extracts the key names from an arbitrary command."""
+    found = e.table.find_full(a[2:])
+    if found is None:
+        raise CommandError(b"ERR Invalid command specified")
+    if not found.first and found.movable is None:
+        raise CommandError(b"ERR The command has no key arguments")
+    if not found.takes(len(a) - 2):
+        raise CommandError(b"ERR Invalid number of arguments specified for command")
+    keys = found.keys(a[2:])
+    if not keys:
+        raise CommandError(b"ERR Invalid arguments specified for command")
+    return bulks(keys)

@@ -1,0 +1,90 @@
+"""Transactions: MULTI, EXEC, DISCARD, WATCH."""
+
+from typing import TYPE_CHECKING
+
+from titan_objects.store.resp import OK, CommandError, array
+from titan_objects.store.table import Args, Group
+
+if TYPE_CHECKING:
+    from titan_objects.store.engine import Engine
+
+group = Group("transactions")
+
+
+@group.command("multi", 1, "noscript loading stale fast", since="1.2.0")
+def multi(e: "Engine", a: Args) -> bytes:
+    """Starts a transaction."""
+    if e.session.queue is not None:
+        raise CommandError(b"ERR MULTI calls can not be nested")
+    e.session.queue = []
+    e.session.flawed = False
+    e.session.look()
+    return OK
+
+
+def _end(e: "Engine") -> tuple[list[Args], bool, bool]:
+    """Leaves the transaction: what was queued, whether something in it was refused, whether a watched key changed."""
+    session = e.session
+    queue, flawed, doomed = session.queue or [], session.flawed, session.doomed
+    session.queue, session.flawed = None, False
+    e.unwatch(session)
+    session.look()
+    return queue, flawed, doomed
+
+
+@group.command("discard", 1, "noscript loading stale fast", since="2.0.0")
+def discard(e: "Engine", a: Args) -> bytes:
+    """Discards a transaction."""
+    if e.session.queue is None:
+        raise CommandError(b"ERR DISCARD without MULTI")
+    _end(e)
+    return OK
+
+
+@group.command("exec", 1, "noscript loading stale skip-slowlog", since="1.2.0")
+def exec_(e: "Engine", a: Args) -> bytes:
+    """Executes all commands in a transaction."""
+    session = e.session
+    if session.queue is None:
+        raise CommandError(b"ERR EXEC without MULTI")
+    for db, key in session.watched:
+        db.get(key)  # one that has expired meanwhile has changed
+    queue, flawed, doomed = _end(e)
+    if flawed:
+        raise CommandError(b"EXECABORT Transaction discarded because of previous errors.")
+    if doomed:
+        return e.reply.null_array
+    start = len(e.effects)
+    could_block, e.may_block = e.may_block, False
+    replies = []
+    try:
+        for args in queue:
+            try:
+                replies.append(e.call(args))
+            except CommandError as why:
+                replies.append(why.reply)
+                e.stats.errors += 1
+    finally:
+        e.may_block = could_block
+    if len(e.effects) > start:
+        e.wrap(start)
+        e.quiet()
+    return array(replies)
+
+
+@group.command("watch", -2, "noscript loading stale fast", keys=(1, -1, 1), since="2.2.0")
+def watch(e: "Engine", a: Args) -> bytes:
+    """Monitors changes to keys to determine the execution of a transaction."""
+    if e.session.queue is not None:
+        raise CommandError(b"ERR WATCH inside MULTI is not allowed")
+    for key in a[1:]:
+        e.db.get(key)
+        e.watch(e.session, key)
+    return OK
+
+
+@group.command("unwatch", 1, "noscript loading stale fast", since="2.2.0")
+def unwatch(e: "Engine", a: Args) -> bytes:
+    """Forgets about watched keys of a transaction."""
+    e.unwatch(e.session)
+    return OK

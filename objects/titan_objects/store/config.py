@@ -1,0 +1,185 @@
+"""Settings: what CONFIG GET and SET know, with the values that the engine reads for each command beside them."""
+
+import re
+from collections.abc import Callable
+
+from titan_objects.store.globs import matcher
+from titan_objects.store.resp import CommandError
+
+Check = Callable[[str], str]
+"""Takes a value as given and returns it as kept. Raises ValueError that says what would be right."""
+
+_UNITS = {"": 1, "k": 1000, "kb": 1 << 10, "m": 10**6, "mb": 1 << 20, "g": 10**9, "gb": 1 << 30, "b": 1}
+_EVENTS = "KEg$lshzxetdmn"
+
+
+def _memory(text: str) -> str:
+    found = re.fullmatch(r"(\d+)([a-z]*)", text.lower())
+    if not found or found[2] not in _UNITS:
+        raise ValueError("argument must be a memory value")
+    return str(int(found[1]) * _UNITS[found[2]])
+
+
+def _number(low: int, high: int) -> Check:
+    def check(text: str) -> str:
+        if not re.fullmatch(r"-?\d+", text) or not low <= int(text) <= high:
+            raise ValueError(f"argument must be between {low} and {high} inclusive")
+        return str(int(text))
+
+    return check
+
+
+def _one_of(*words: str) -> Check:
+    def check(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError("argument(s) must be one of the following: " + ", ".join(words))
+        return text.lower()
+
+    return check
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _events(text: str) -> str:
+    unknown = set(text) - set(_EVENTS) - {"A"}
+    if unknown:
+        raise ValueError("Invalid event class character. Use 'Ag$lshzxetdKEmn'.")
+    chosen = set(text) | (set("g$lshzxetd") if "A" in text else set())
+    return "".join(letter for letter in _EVENTS if letter in chosen)
+
+
+def _output_limits(text: str) -> str:
+    words = text.split()
+    if len(words) % 4:
+        raise ValueError("argument must be groups of: class hard-limit soft-limit soft-seconds")
+    for at in range(0, len(words), 4):
+        _one_of("normal", "replica", "slave", "pubsub")(words[at])
+        words[at + 1 : at + 4] = [_memory(words[at + 1]), _memory(words[at + 2]), _number(0, 1 << 31)(words[at + 3])]
+    return " ".join(words)
+
+
+_SWITCH = _one_of("yes", "no")
+_BIG = (1 << 63) - 1
+
+POLICIES = (
+    "volatile-lru",
+    "volatile-lfu",
+    "volatile-random",
+    "volatile-ttl",
+    "allkeys-lru",
+    "allkeys-lfu",
+    "allkeys-random",
+    "noeviction",
+)
+
+SETTINGS: dict[str, tuple[str, Check]] = {
+    "appendfsync": ("always", _one_of("always", "everysec", "no")),
+    "appendonly": ("yes", _SWITCH),
+    "appenddirname": ("appendonlydir", _text),
+    "appendfilename": ("appendonly.aof", _text),
+    "auto-aof-rewrite-min-size": (str(64 << 20), _memory),
+    "auto-aof-rewrite-percentage": ("100", _number(0, 1 << 31)),
+    "bind": ("127.0.0.1", _text),
+    "client-output-buffer-limit": ("normal 268435456 0 0 pubsub 33554432 8388608 60", _output_limits),
+    "client-query-buffer-limit": (str(1 << 30), _memory),
+    "databases": ("16", _number(1, 1 << 16)),
+    "dbfilename": ("dump.rdb", _text),
+    "dir": (".", _text),
+    "hash-max-listpack-entries": ("512", _number(0, _BIG)),
+    "hash-max-listpack-value": ("64", _number(0, _BIG)),
+    "latency-monitor-threshold": ("0", _number(0, _BIG)),
+    "list-max-listpack-size": ("-2", _number(-5, _BIG)),
+    "lua-time-limit": ("5000", _number(0, _BIG)),
+    "maxclients": ("10000", _number(1, 1 << 20)),
+    "maxmemory": ("0", _memory),
+    "maxmemory-policy": ("noeviction", _one_of(*POLICIES)),
+    "maxmemory-samples": ("5", _number(1, 64)),
+    "notify-keyspace-events": ("", _events),
+    "port": ("6379", _number(0, 65535)),
+    "proto-max-bulk-len": (str(512 << 20), _memory),
+    "protected-mode": ("yes", _SWITCH),
+    "requirepass": ("", _text),
+    "save": ("", _text),
+    "set-max-intset-entries": ("512", _number(0, _BIG)),
+    "slowlog-log-slower-than": ("10000", _number(-1, _BIG)),
+    "slowlog-max-len": ("128", _number(0, 1 << 20)),
+    "timeout": ("0", _number(0, 1 << 31)),
+    "zset-max-listpack-entries": ("128", _number(0, _BIG)),
+    "zset-max-listpack-value": ("64", _number(0, _BIG)),
+}
+
+_ALIASES = {
+    "lua-time-limit": "busy-reply-threshold",
+    "hash-max-listpack-entries": "hash-max-ziplist-entries",
+    "hash-max-listpack-value": "hash-max-ziplist-value",
+    "zset-max-listpack-entries": "zset-max-ziplist-entries",
+    "zset-max-listpack-value": "zset-max-ziplist-value",
+}
+
+FIXED = frozenset(("databases", "appenddirname", "appendfilename", "bind", "port"))
+"""Chosen at the start and not changed afterwards."""
+
+
+class Config:
+    """The settings of one store.
+
+    Attributes:
+        events: letters of the keyspace events that are published; empty: none.
+        maxmemory: bytes; 0: no limit.
+    """
+
+    def __init__(self, **values: str) -> None:
+        self._values = {name: default for name, (default, _) in SETTINGS.items()}
+        self._watchers: list[Callable[[], None]] = []
+        self.events = ""
+        self.maxmemory = 0
+        for name, value in values.items():
+            self._set(name.replace("_", "-"), value)
+        self._apply()
+
+    def get(self, name: str) -> str:
+        """The value as it is kept."""
+        return self._values[name]
+
+    def matching(self, pattern: bytes) -> dict[str, str]:
+        """Settings whose name (or old name) matches a glob."""
+        match = matcher(pattern.lower())
+        found = {name: value for name, value in self._values.items() if match(name.encode())}
+        found |= {old: self._values[name] for name, old in _ALIASES.items() if match(old.encode())}
+        return found
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Calls that after each change."""
+        self._watchers.append(changed)
+
+    def change(self, pairs: dict[str, str]) -> None:
+        """Sets all of them, or none.
+
+        Raises:
+            CommandError: names the first that cannot be.
+        """
+        before = dict(self._values)
+        for name, value in pairs.items():
+            try:
+                if name in FIXED:
+                    raise ValueError("can't set immutable config")
+                self._set(name, value)
+            except ValueError as why:
+                self._values = before
+                raise CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {why}") from None
+        self._apply()
+        for changed in self._watchers:
+            changed()
+
+    def _set(self, name: str, value: str) -> None:
+        name = next((new for new, old in _ALIASES.items() if old == name), name)
+        known = SETTINGS.get(name)
+        if known is None:
+            raise CommandError(f"ERR Unknown option or number of arguments for CONFIG SET - '{name}'")
+        self._values[name] = known[1](value)
+
+    def _apply(self) -> None:
+        self.events = self._values["notify-keyspace-events"]
+        self.maxmemory = int(self._values["maxmemory"])

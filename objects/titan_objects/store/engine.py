@@ -1,0 +1,541 @@
+"""The store's core: commands, the time and a generator in; replies and effects out. It does no I/O.
+
+`run` is the one way in which commands are executed, for a client's connection and for a batch that a group has agreed
+on: the caller brings the moment (`now`, unix milliseconds) and has brought `chance`. What the commands wrote is in
+`effects` afterwards, as commands that need neither clock nor chance (`replay` takes those); replies are in each
+session's `out`, and the sessions that got any without having asked are in `outgoing`.
+
+Three flags are read for each command, so that the common one pays for nothing else:
+
+    session.gate    this client's commands need a closer look (AUTH, MULTI, ACL, subscribed)
+    gate            everybody's do (MONITOR, maxmemory, a rewrite of the log, no disk to write to)
+    observed        changes have to be told to somebody (WATCH, blocked clients, keyspace events)
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from titan_objects.store.acl import Acl
+from titan_objects.store.blocking import Serve, Waiter, WaitingRoom
+from titan_objects.store.config import Config
+from titan_objects.store.keyspace import Database, Keyspace
+from titan_objects.store.pubsub import Exchange
+from titan_objects.store.resp import QUEUED, RESP2, CommandError, Resp2
+from titan_objects.store.scans import Scans
+from titan_objects.store.session import Session
+from titan_objects.store.stats import Stats
+from titan_objects.store.table import Args, Command, Handler, Table
+
+_LOG = logging.getLogger("titan_objects.store")
+
+EXPIRE_LIMIT = 1000
+"""How many keys one `tick` removes: about a millisecond's work."""
+
+
+class Chance(Protocol):
+    """What commands draw from: a `random.Random`, seeded by whoever runs them."""
+
+    def randrange(self, stop: int, /) -> int: ...
+    def random(self) -> float: ...
+    def getrandbits(self, bits: int, /) -> int: ...
+
+
+Row = tuple[Handler, int, int, Command]
+
+
+class Engine:
+    """A store without a disk and without a network.
+
+    Args:
+        table: the commands it knows.
+        chance: its source of randomness.
+        config: its settings.
+
+    Attributes:
+        effects: commands to log, in order; the caller empties it.
+        verbatim: all effects are commands as they were sent; the caller sets it again.
+        preserve: while a snapshot is written, called with each key before a command may change it.
+        refuse_writes: why nothing may be written, as an error; None: it may.
+        written: bytes of effects since the start, as the shell counts them.
+        surroundings: what the shell adds to INFO (memory, process, CPU), by section.
+        requests: what commands asked of the shell around the engine ("rewrite", "save", "shutdown").
+    """
+
+    def __init__(self, table: Table, chance: Chance, config: Config | None = None) -> None:
+        self.table = table
+        self.chance = chance
+        self.config = config or Config()
+        self.rows: dict[bytes, Row] = {
+            word: (
+                Engine._call_subcommand if command.subcommands else command.handler,
+                command.low,
+                command.high,
+                command,
+            )
+            for word, command in table.by_word.items()
+        }
+        self.keyspace = Keyspace(int(self.config.get("databases")), self._on_expired)
+        self.databases = self.keyspace.databases
+        self.acl = Acl(table, self.config)
+        self.exchange = Exchange()
+        self.waiting = WaitingRoom()
+        self.stats = Stats()
+        self.scans = Scans()
+        self.sessions: dict[int, Session] = {}
+        self._session_id = 0
+        self._watchers: dict[tuple[Database, bytes], set[Session]] = {}
+        self.monitors: dict[Session, None] = {}
+
+        self.effects: list[Args] = []
+        self.verbatim = True
+        self.outgoing: dict[Session, None] = {}
+        self.requests: list[str] = []
+        self.written = 0
+        self.surroundings: Callable[[], dict[str, dict[str, object]]] = dict
+        self._resumed: list[Session] = []
+        self._ready: dict[tuple[Database, bytes], None] = {}
+        self._logged_db = 0
+
+        self.preserve: Callable[[Database, bytes], None] | None = None
+        self.refuse_writes: CommandError | None = None
+        self.gate = False
+        self.observed = False
+        self.may_block = True
+
+        self.now = 0
+        self.db = self.databases[0]
+        self.reply: Resp2 = RESP2
+        self.internal = Session(0, self.db, self.acl.default)
+        self.session = self.internal
+        self.dirty = False
+        self._rewritten = False
+        self.config.watch(self.look)
+        self.look()
+
+    # ---- sessions ------------------------------------------------------------------------------------------------
+
+    def connect(self, now: int, address: str = "", local_address: str = "") -> Session:
+        """A new client."""
+        self._session_id += 1
+        session = Session(self._session_id, self.databases[0], self.acl.first_user(), now)
+        session.address, session.local_address = address, local_address
+        self.sessions[session.id] = session
+        self.stats.connections += 1
+        return session
+
+    def disconnect(self, session: Session) -> None:
+        """A client is gone: it waits, listens and watches no more."""
+        self.sessions.pop(session.id, None)
+        if session.waiter is not None:
+            self.waiting.remove(session.waiter)
+            session.waiter = None
+        session.backlog.clear()
+        self.unwatch(session)
+        self.exchange.leave(session)
+        self.monitors.pop(session, None)
+        self.outgoing.pop(session, None)
+        self.look()
+
+    def look(self) -> None:
+        """Works out `gate` and `observed` anew; to be called after any change that they depend on."""
+        self.gate = bool(self.monitors or self.preserve or self.refuse_writes or self.config.maxmemory)
+        self.observed = bool(self._watchers or self.waiting.count or self.config.events)
+
+    # ---- the way of a command ------------------------------------------------------------------------------------
+
+    def run(self, session: Session, commands: list[Args], now: int) -> None:
+        """Executes commands of one client; their replies are appended to `session.out`."""
+        self.now = self.keyspace.now = now
+        session.last_ms = now
+        if session.waiter is not None:
+            session.backlog += commands
+            return
+        self._run(session, commands)
+        while self._resumed:
+            other = self._resumed.pop(0)
+            pending, other.backlog = other.backlog, []
+            self.outgoing[other] = None
+            self._run(other, pending)
+
+    def _run(self, session: Session, commands: list[Args]) -> None:
+        self.session = session
+        self.db = session.db
+        self.reply = session.resp
+        rows = self.rows
+        out = session.out
+        self.stats.commands += len(commands)
+        pending = iter(commands)
+        for args in pending:
+            try:
+                handler, low, high, command = rows.get(args[0]) or self._row(args)
+                if not low <= len(args) <= high:
+                    raise self._wrong_arity(command)
+                reply = self._guarded(handler, command, args) if session.gate or self.gate else handler(self, args)
+            except CommandError as why:
+                reply = self._refusal(session, args, why)
+            except Exception:
+                _LOG.exception("%r failed", args[0])
+                reply = b"-ERR internal error: the command was given up; the log has the reason\r\n"
+            if self.dirty:
+                self._settle(args)
+            if reply is not None:
+                out.append(reply)
+            elif session.waiter is not None:
+                session.backlog += pending
+            elif session.closing:
+                return
+
+    def call(self, args: Args) -> bytes:
+        """Executes one command for the current session, inside a transaction or a script.
+
+        Raises:
+            CommandError: it is not known, has the wrong number of words, or was refused.
+        """
+        handler, low, high, command = self.rows.get(args[0]) or self._row(args)
+        if not low <= len(args) <= high:
+            raise self._wrong_arity(command)
+        if self.gate:
+            self._admit(command, args)
+        reply = handler(self, args)
+        if self.dirty:
+            self._settle(args)
+        return b"" if reply is None else reply
+
+    def _call_subcommand(self, args: Args) -> bytes | None:
+        """The handler of commands that contain others: goes by the second word."""
+        return self._subcommand(args).handler(self, args)
+
+    def _subcommand(self, args: Args) -> Command:
+        found = self.table.find_full(args)
+        assert found is not None
+        if not found.takes(len(args)):
+            raise self._wrong_arity(found)
+        return found
+
+    def _row(self, args: Args) -> Row:
+        word = args[0].lower()
+        row = self.rows.get(word)
+        if row is None:
+            given = " ".join(f"'{each[:128].decode('utf-8', 'backslashreplace')}'" for each in args[1:21])
+            name = args[0][:128].decode("utf-8", "backslashreplace")
+            raise CommandError(f"ERR unknown command '{name}', with args beginning with: {given}{' ' * bool(given)}")
+        return row
+
+    def _wrong_arity(self, command: Command) -> CommandError:
+        return CommandError(f"ERR wrong number of arguments for '{command.name}' command")
+
+    def _refusal(self, session: Session, args: Args, why: CommandError) -> bytes | None:
+        self.stats.errors += 1
+        if session.queue is not None and args[0].lower().decode("latin-1") not in self._AT_ONCE:
+            session.flawed = True
+        if session.replies != "on":
+            session.replies = "off" if session.replies == "off" else "on"
+            session.look()
+            return None
+        return why.reply
+
+    def _settle(self, args: Args) -> None:
+        """Notes what a command has changed, and serves who waited for that."""
+        self.dirty = False
+        if self._rewritten:
+            self._rewritten = False
+        else:
+            if self.db.index != self._logged_db:
+                self._select()
+            self.effects.append(args)
+        if self._ready and self.may_block:
+            self._serve_ready()
+
+    def _select(self) -> None:
+        self._logged_db = self.db.index
+        self.effects.append([b"SELECT", b"%d" % self.db.index])
+        self.verbatim = False
+
+    def forget_logged_db(self) -> None:
+        """The log begins anew: its reader is in database 0."""
+        self._logged_db = 0
+
+    # ---- the closer look -----------------------------------------------------------------------------------------
+
+    _AT_ONCE = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
+    _BEFORE_AUTH = frozenset(("auth", "hello", "quit", "reset"))
+    _WHILE_SUBSCRIBED = frozenset(
+        [
+            "subscribe",
+            "unsubscribe",
+            "psubscribe",
+            "punsubscribe",
+            "ssubscribe",
+            "sunsubscribe",
+            "ping",
+            "quit",
+            "reset",
+        ]
+    )
+
+    def _guarded(self, handler: Handler, command: Command, args: Args) -> bytes | None:
+        session = self.session
+        if session.user is None:
+            if command.name not in self._BEFORE_AUTH:
+                raise CommandError(b"NOAUTH Authentication required.")
+        elif not session.user.unrestricted and "no-auth" not in command.flags:
+            session.user.check(self.table.find_full(args) or command, args)
+        if session.subscribed and session.resp.version == 2 and command.name not in self._WHILE_SUBSCRIBED:
+            raise CommandError(
+                f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET "
+                "are allowed in this context"
+            )
+        if session.queue is not None and command.name not in self._AT_ONCE:
+            if "no-multi" in command.flags:
+                raise CommandError(f"ERR Command '{command.name}' not allowed inside a transaction")
+            if self.gate and command.writes and self.refuse_writes is not None:
+                raise self.refuse_writes
+            if command.subcommands and self._subcommand(args) is command and len(args) > 1:
+                command.handler(self, args)  # it has the error: there is no such sub-command
+            session.queue.append(args)
+            return QUEUED
+        if self.gate:
+            self._admit(command, args)
+        before = session.replies
+        reply = handler(self, args)
+        if before == "off" and session.replies == "off":
+            return None
+        if before == "skip-next" and session.replies == "skip-next":
+            session.replies = "on"
+            session.look()
+            return None
+        return reply
+
+    def _admit(self, command: Command, args: Args) -> None:
+        """What concerns all sessions. Raises CommandError: not now."""
+        if self.monitors and "skip-monitor" not in command.flags and self.session is not self.internal:
+            self._show_monitors(args)
+        if command.writes:
+            if self.refuse_writes is not None:
+                raise self.refuse_writes
+            if self.preserve is not None:
+                for key in command.keys(args):
+                    self.preserve(self.db, key)
+
+    def _show_monitors(self, args: Args) -> None:
+        words = " ".join(quoted(each) for each in args)
+        if args[0].lower() in (b"auth", b"hello"):
+            words = quoted(args[0]) + ' "(redacted)"'
+        line = f"+{self.now / 1000:.6f} [{self.db.index} {self.session.address or 'lua'}] {words}\r\n".encode("latin-1")
+        for session in self.monitors:
+            self.deliver(session, line)
+
+    # ---- what handlers call --------------------------------------------------------------------------------------
+
+    def touch(self, key: bytes, event: bytes = b"", kind: str = "g") -> None:
+        """A key of the current database has changed.
+
+        Args:
+            event: name of the keyspace event; empty: none.
+            kind: its class, a letter of `notify-keyspace-events`.
+        """
+        self.dirty = True
+        if self.observed:
+            self.tell(self.db, key, event, kind)
+
+    def removed(self, key: bytes) -> None:
+        """A value became empty: its key goes with it."""
+        self.db.delete(key)
+        self.touch(key, b"del")
+
+    def rewrite(self, *args: bytes) -> None:
+        """Logs this instead of the command at hand (or, called again, as well)."""
+        self.dirty = True
+        self._rewritten = True
+        self.emit(args)
+
+    def quiet(self) -> None:
+        """The command at hand is in the log already, by `rewrite` or by commands that it called."""
+        self._rewritten = self.dirty = True
+
+    def emit(self, args: Iterable[bytes]) -> None:
+        """Logs a command beside the one at hand."""
+        if self.db.index != self._logged_db:
+            self._select()
+        self.effects.append(list(args))
+        self.verbatim = False
+
+    def wrap(self, start: int) -> None:
+        """Makes the effects from `start` on a transaction of the log, if they are many."""
+        if len(self.effects) - start > 1:
+            self.effects.insert(start, [b"MULTI"])
+            self.effects.append([b"EXEC"])
+        self.verbatim = False
+
+    def tell(self, db: Database, key: bytes, event: bytes, kind: str) -> None:
+        """Brings a change to those that watch the key, wait for it or listen to events."""
+        where = (db, key)
+        for session in self._watchers.get(where, ()):
+            session.doomed = True
+        if self.waiting.count and where in self.waiting:
+            self._ready[where] = None
+        if event and kind in self.config.events:
+            self.notify(db, key, event)
+
+    def notify(self, db: Database, key: bytes, event: bytes) -> None:
+        """Publishes a keyspace event."""
+        if "K" in self.config.events:
+            self.publish(b"__keyspace@%d__:%b" % (db.index, key), event)
+        if "E" in self.config.events:
+            self.publish(b"__keyevent@%d__:%b" % (db.index, event), key)
+
+    def publish(self, channel: bytes, message: bytes, shard: bool = False) -> int:
+        """Brings a message to all that listen; says how many."""
+        count = 0
+        for session, data in self.exchange.deliveries(channel, message, shard):
+            self.deliver(session, data)
+            count += 1
+        return count
+
+    def deliver(self, session: Session, data: bytes) -> None:
+        """Sends what the client did not ask for just now."""
+        if session.replies == "on":
+            session.out.append(data)
+            self.outgoing[session] = None
+
+    def watch(self, session: Session, key: bytes) -> None:
+        """EXEC of that client will refuse if the key changes."""
+        where = (self.db, key)
+        session.watched.add(where)
+        self._watchers.setdefault(where, set()).add(session)
+        self.look()
+
+    def unwatch(self, session: Session) -> None:
+        """Forgets what a client watched."""
+        for where in session.watched:
+            sessions = self._watchers.get(where)
+            if sessions is not None:
+                sessions.discard(session)
+                if not sessions:
+                    del self._watchers[where]
+        session.watched.clear()
+        session.doomed = False
+        self.look()
+
+    def flush(self, databases: Iterable[Database]) -> None:
+        """Empties databases; who watches one of their keys is told."""
+        for db in databases:
+            if self.observed:
+                for where in [each for each in self._watchers if each[0] is db and each[1] in db.data]:
+                    self.tell(*where, b"", "g")
+            db.clear()
+
+    def swap(self, one: int, other: int) -> None:
+        """Exchanges two databases; their clients see the other's keys from now on."""
+        pair = (self.databases[one], self.databases[other])
+        touched = [each for each in self._watchers if each[0] in pair and any(each[1] in db.data for db in pair)]
+        self.keyspace.swap(one, other)
+        for where in touched:
+            self.tell(*where, b"", "g")
+        for db in pair:
+            for key in self.waiting.keys_of(db):
+                if key in db.data:
+                    self._ready[db, key] = None
+
+    # ---- blocking ------------------------------------------------------------------------------------------------
+
+    def block(self, keys: Iterable[bytes], until: int, serve: Serve, on_timeout: bytes) -> bytes | None:
+        """Lets the current client wait, or answers at once where nobody may wait (transactions, scripts)."""
+        if not self.may_block or self.session is self.internal:
+            return on_timeout
+        waiter = Waiter(self.session, self.db, keys, until, serve, on_timeout)
+        self.session.waiter = waiter
+        self.waiting.add(waiter)
+        self.look()
+        return None
+
+    def release(self, waiter: Waiter, reply: bytes) -> None:
+        """Ends a wait with this reply."""
+        session = waiter.session
+        session.waiter = None
+        self.waiting.remove(waiter)
+        self.deliver(session, reply)
+        if session.backlog:
+            self._resumed.append(session)
+        self.look()
+
+    def _serve_ready(self) -> None:
+        session, db, reply = self.session, self.db, self.reply
+        while self._ready:
+            where = next(iter(self._ready))
+            del self._ready[where]
+            self.db, key = where
+            for waiter in self.waiting.waiting_for(*where):
+                if self.db.get(key) is None:
+                    break
+                self.session, self.reply = waiter.session, waiter.session.resp
+                try:
+                    answer = waiter.serve(key)
+                except CommandError as why:
+                    answer = why.reply
+                self.dirty = self._rewritten = False  # what it did was logged with `rewrite`
+                if answer is not None:
+                    self.release(waiter, answer)
+        self.session, self.db, self.reply = session, db, reply
+
+    def serve_ready(self) -> None:
+        """Serves who waited for what a transaction has changed."""
+        if self._ready and self.may_block:
+            self._serve_ready()
+
+    # ---- time ----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: int) -> bool:
+        """Expires keys and ends waits whose time is over. True: there is more to do at once."""
+        self.now = self.keyspace.now = max(now, self.now)
+        many = self.keyspace.expire_due(EXPIRE_LIMIT) >= EXPIRE_LIMIT
+        for waiter in self.waiting.overdue(self.now):
+            self.release(waiter, waiter.on_timeout)
+        while self._resumed:
+            session = self._resumed[0]
+            self._resumed.pop(0)
+            pending, session.backlog = session.backlog, []
+            self._run(session, pending)
+        return many
+
+    def next_due(self) -> int | None:
+        """When `tick` may have something to do, in unix milliseconds."""
+        moments = [at for at in (self.keyspace.wheel.next(), self.waiting.next()) if at is not None]
+        return min(moments, default=None)
+
+    def _on_expired(self, db: Database, key: bytes) -> None:
+        self.stats.expired += 1
+        current, self.db = self.db, db
+        self.emit((b"DEL", key))
+        self.db = current
+        if self.observed:
+            self.tell(db, key, b"expired", "x")
+
+    # ---- replay --------------------------------------------------------------------------------------------------
+
+    def replay(self, commands: list[Args]) -> int | None:
+        """Executes what a log holds; nothing expires meanwhile. The index of the first command that failed, or None."""
+        session = self.internal
+        out = session.out
+        self._run(session, commands)
+        session.db = self.db
+        self.effects.clear()
+        self.verbatim = True
+        failed = next((at for at, reply in enumerate(out) if reply.startswith(b"-")), None)
+        out.clear()
+        return failed
+
+    def evaluate(self, args: Args, now: int) -> Any:
+        """Executes one command for the program around the store; the encoded reply. Blocking commands do not wait."""
+        self.now = self.keyspace.now = now
+        self._run(self.internal, [args])
+        replies = b"".join(self.internal.out)
+        self.internal.out.clear()
+        return replies
+
+
+def quoted(word: bytes) -> str:
+    """As Redis prints it: in quotes, with escapes."""
+    named = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 13: "\\r", 34: '\\"', 92: "\\\\"}
+    return '"' + "".join(named.get(c) or (chr(c) if 32 <= c < 127 else f"\\x{c:02x}") for c in word) + '"'

@@ -1,0 +1,333 @@
+"""The shell around the engine: its clock, its log, and the way of replies back to clients.
+
+All that one turn of the loop brings about is written to the log at once, confirmed by the disk at once (`appendfsync
+always`), and only then answered. Where nothing waits to be written, replies go out on the spot.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import titan_overlay as titan
+from titan_objects.store import system
+from titan_objects.store.aof import AppendLog, sync_directory
+from titan_objects.store.commands import all_commands
+from titan_objects.store.config import Config
+from titan_objects.store.effects import encode
+from titan_objects.store.engine import Engine
+from titan_objects.store.resp import CommandError, decode
+from titan_objects.store.rewriting import Rewrite
+from titan_objects.store.session import Session
+from titan_objects.store.table import Args
+
+_LOG = logging.getLogger("titan_objects.store")
+
+TICK_SECONDS = 0.01
+"""The longest pause between two looks at what has expired; nothing is later than that and a turn of the loop."""
+
+SLICE_PAUSE = 0.001
+"""Between two slices of a rewrite clients are served."""
+
+RETRY_SECONDS = 1.0
+"""After a write that failed, the disk is tried again so often."""
+
+_FULL = b"MISCONF Errors writing to the append-only file: %b. Writes are refused until the disk takes them again."
+
+
+class Sink(Protocol):
+    """Where a session's replies go."""
+
+    def send(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class Store:
+    """One store on this machine.
+
+    Args:
+        directory: where its log lies; None: nothing is kept, and nothing survives the process.
+        config: its settings.
+        now: unix milliseconds.
+
+    Raises:
+        ConfigError, StorageError: as `AppendLog.open`.
+    """
+
+    def __init__(
+        self, directory: Path | None, config: Config | None = None, now: Callable[[], int] = system.unix_ms
+    ) -> None:
+        self.config = config or Config()
+        self.now = now
+        self.engine = Engine(all_commands(), system.generator(), self.config)
+        self.engine.surroundings = system.surroundings
+        self.engine.stats.started_ms = now()
+        self.sinks: dict[Session, Sink] = {}
+        self.stopped = asyncio.Event()
+        self._log: AppendLog | None = None
+        if directory is not None and self.config.get("appendonly") == "yes":
+            self._log = AppendLog(directory, self.config.get("appenddirname"), self.config.get("appendfilename"))
+            self._log.open(self.engine)
+            self._measure()
+        self._loop = asyncio.get_running_loop()
+        self._writers: dict[Session, None] = {}
+        self._flushing = False
+        self._sync_always = True
+        self._rewriting: asyncio.Task[None] | None = None
+        self._syncing: asyncio.Task[None] | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        self.config.watch(self._on_config)
+        self._on_config()
+
+    # ---- commands ------------------------------------------------------------------------------------------------
+
+    def connect(self, sink: Sink, address: str = "", local_address: str = "") -> Session:
+        """A new client, whose replies go there."""
+        session = self.engine.connect(self.now(), address, local_address)
+        self.sinks[session] = sink
+        return session
+
+    def disconnect(self, session: Session) -> None:
+        """A client is gone."""
+        self.sinks.pop(session, None)
+        self._writers.pop(session, None)
+        self.engine.disconnect(session)
+
+    def run(self, session: Session, commands: list[Args], raw: bytes = b"") -> None:
+        """Executes commands.
+
+        Args:
+            raw: the very bytes that they came in, if they hold nothing else: they may be logged as they are.
+        """
+        engine = self.engine
+        engine.run(session, commands, self.now())
+        if engine.effects:
+            self._note_effects(raw, len(commands))
+            self._writers[session] = None
+        if engine.requests:
+            self._obey()
+        log = self._log
+        if (log is not None and log.pending) or engine.outgoing or session.closing:
+            engine.outgoing[session] = None
+            if not self._flushing:
+                self._flushing = True
+                self._loop.call_soon(self.flush)
+        elif session.out:
+            data = b"".join(session.out)
+            session.out.clear()
+            self.sinks[session].send(data)
+
+    def _note_effects(self, raw: bytes, count: int) -> None:
+        engine = self.engine
+        effects = engine.effects
+        # The bytes may be logged as they came if each command in them is an effect, and nothing else is in them.
+        if (
+            engine.verbatim
+            and len(effects) == count
+            and raw.endswith(b"\r\n")
+            and raw.count(b"\r\n") == count + 2 * sum(map(len, effects))
+        ):
+            data = raw
+        else:
+            data = encode(effects)
+        engine.written += len(data)
+        effects.clear()
+        engine.verbatim = True
+        if self._log is not None:
+            self._log.append(data)
+
+    async def execute(self, args: Args) -> Any:
+        """Executes one command for a program in this process, and waits until it is durable.
+
+        Returns:
+            bytes, int, float, bool, None, a list or a dict.
+
+        Raises:
+            CommandError: what a client would be told.
+        """
+        caller = _Caller(self._loop)
+        session = self.connect(caller)
+        try:
+            self.run(session, [args])
+            reply = decode(await caller.answered)
+        finally:
+            self.disconnect(session)
+        if isinstance(reply, CommandError):
+            raise reply
+        return reply
+
+    # ---- replies -------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Writes out what is pending, and then sends what waits for that."""
+        self._flushing = False
+        if self._log is not None and self._log.pending:
+            try:
+                self._log.write_out(self._sync_always)
+                self.engine.stats.log_bytes = self._log.size
+            except OSError as why:
+                self._on_full_disk(why)
+            else:
+                if self.engine.refuse_writes is not None:
+                    self._on_disk_again()
+        self._writers.clear()
+        outgoing = self.engine.outgoing
+        while outgoing:
+            session, _ = outgoing.popitem()
+            sink = self.sinks.get(session)
+            if sink is None:
+                continue
+            if session.out:
+                data = b"".join(session.out)
+                session.out.clear()
+                sink.send(data)
+            if session.closing:
+                sink.close()
+
+    def _on_full_disk(self, why: OSError) -> None:
+        error = CommandError(_FULL % (why.strerror or "unknown").encode())
+        if self.engine.refuse_writes is None:
+            _LOG.error("the log cannot be written: %s; writes are refused, reads are answered", why)
+        self.engine.refuse_writes = error
+        self.engine.look()
+        # What was executed stays in memory and goes to the log when the disk takes it; nobody is told it is safe.
+        for session in self._writers:
+            session.out[:] = [error.reply] * len(session.out)
+        if self._retry is None:
+            self._retry = self._loop.call_later(RETRY_SECONDS, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self.flush()
+
+    def _on_disk_again(self) -> None:
+        _LOG.warning("the log can be written again")
+        self.engine.refuse_writes = None
+        self.engine.look()
+
+    # ---- time ----------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        engine = self.engine
+        more = engine.tick(self.now())
+        if engine.effects:
+            self._note_effects(b"", -1)
+        if engine.outgoing or (self._log is not None and self._log.pending):
+            self.flush()
+        pause = 0.0 if more else TICK_SECONDS
+        self._timer = self._loop.call_later(pause, self._tick)
+        if self._log is not None and not more:
+            self._care_for_log(self._log)
+
+    def _care_for_log(self, log: AppendLog) -> None:
+        if not self._sync_always and self._syncing is None and self.config.get("appendfsync") == "everysec":
+            self._syncing = self._loop.create_task(self._sync_every_second(log))
+        growth = int(self.config.get("auto-aof-rewrite-percentage"))
+        least = int(self.config.get("auto-aof-rewrite-min-size"))
+        if growth and self._rewriting is None and log.size > least and log.size > log.base_size * (100 + growth) / 100:
+            self.rewrite()
+
+    async def _sync_every_second(self, log: AppendLog) -> None:
+        try:
+            fd = log.take_unsynced()
+            if fd is not None:
+                try:
+                    await asyncio.to_thread(os.fdatasync, fd)
+                except OSError as why:
+                    log.note_unsynced()
+                    self._on_full_disk(why)
+                finally:
+                    os.close(fd)
+            await asyncio.sleep(1.0)
+        finally:
+            self._syncing = None
+
+    def _on_config(self) -> None:
+        self._sync_always = self.config.get("appendfsync") == "always"
+
+    # ---- what commands ask for -----------------------------------------------------------------------------------
+
+    def _obey(self) -> None:
+        requests, self.engine.requests = self.engine.requests, []
+        for request in requests:
+            if request == "rewrite":
+                self.rewrite()
+            elif request == "shutdown":
+                self.stopped.set()
+
+    def rewrite(self) -> None:
+        """Begins to rewrite the log, unless that is under way."""
+        if self._log is not None and self._rewriting is None:
+            self._rewriting = self._loop.create_task(self._rewrite(self._log))
+
+    async def _rewrite(self, log: AppendLog) -> None:
+        engine = self.engine
+        stats = engine.stats
+        try:
+            path = log.begin_rewrite()
+            engine.forget_logged_db()
+            with path.open("wb") as file:
+                rewrite = Rewrite(engine, file.write)
+                engine.preserve = rewrite.preserve
+                engine.look()
+                more = True
+                while more:
+                    more = rewrite.step()
+                    await asyncio.sleep(SLICE_PAUSE)
+                engine.preserve = None
+                engine.look()
+                file.flush()
+                await asyncio.to_thread(os.fsync, file.fileno())
+            log.end_rewrite(path)
+            sync_directory(log.directory)
+            stats.last_rewrite, stats.last_rewrite_ms = "ok", self.now()
+            self._measure()
+        except OSError as why:
+            stats.last_rewrite = "err"
+            _LOG.error("the log could not be rewritten: %s; it goes on growing", why)
+        finally:
+            engine.preserve = None
+            engine.look()
+            self._rewriting = None
+
+    def _measure(self) -> None:
+        if self._log is not None:
+            self.engine.stats.log_bytes, self.engine.stats.log_base_bytes = self._log.size, self._log.base_size
+
+    async def close(self) -> None:
+        """Ends: what is pending is written, clients are let go."""
+        self._timer.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
+        for task in (self._rewriting, self._syncing):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        self.flush()
+        for sink in list(self.sinks.values()):
+            sink.close()
+        if self._log is not None:
+            try:
+                self._log.close()
+            except OSError as why:
+                raise titan.StorageError(f"the log could not be written out: {why}") from None
+
+
+class _Caller:
+    """The sink of one command from this process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.answered: asyncio.Future[bytes] = loop.create_future()
+
+    def send(self, data: bytes) -> None:
+        if not self.answered.done():
+            self.answered.set_result(data)
+
+    def close(self) -> None:
+        if not self.answered.done():
+            self.answered.set_exception(titan.Unavailable("the store has ended", maybe_executed=True))

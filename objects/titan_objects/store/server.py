@@ -1,0 +1,273 @@
+"""The door for Redis clients: a TCP (or Unix) socket that speaks RESP."""
+
+import asyncio
+import ipaddress
+import logging
+from pathlib import Path
+from typing import cast
+
+import titan_overlay as titan
+from titan_objects.store import system
+from titan_objects.store.host import Store
+from titan_objects.store.parser import ProtocolError, announces_too_much, inline, make_reader, only_words
+from titan_objects.store.table import Args
+
+_LOG = logging.getLogger("titan_objects.store")
+
+INLINE_MAX = 64 << 10
+WRITE_HIGH_BYTES = 1 << 20
+"""A client that leaves so much unread is listened to no more until it reads."""
+
+_DENIED = (
+    b"-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the "
+    b"default user: connections are only accepted from the loopback interface. Set one (--password-file, or CONFIG "
+    b"SET requirepass from this machine), or bind to loopback only.\r\n"
+)
+
+
+class Connection(asyncio.Protocol):
+    """One client's socket."""
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+        self._store = server.store
+        self._reader = make_reader()
+        self._held = 0
+        self._tail = b""
+        self._line = b""
+        self._soft_since = 0.0
+        self._paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
+        transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        peer = transport.get_extra_info("peername")
+        self.session = self._store.connect(self, _address(peer), _address(transport.get_extra_info("sockname")))
+        refusal = self._server.refusal(peer)
+        if refusal:
+            transport.write(refusal)
+            transport.close()
+            return
+        self._server.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.connections.discard(self)
+        self._store.disconnect(self.session)
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return
+        reader = self._reader
+        # hiredis keeps the beginning of a word, and consumes what stands before: so a chunk after which nothing is kept
+        # is followed by a command's begin, or by the header of a word.
+        whole = not self._held and data[:1] == b"*"
+        if not whole and not self._held and (self._line or data[:1] != b"$"):
+            self._inline(data)
+            return
+        if announces_too_much(self._tail + data if self._tail else data):
+            self._refuse(b"invalid multibulk length")
+            return
+        commands: list[Args] = []
+        error = b""
+        try:
+            reader.feed(data)
+            commands.extend(iter(reader.gets, False))  # type: ignore[arg-type]
+        except ProtocolError as why:
+            error = str(why).encode()
+        if reader.has_data():
+            self._held += len(data)
+            if self._held > self._server.query_max and not commands:
+                self._refuse(b"query buffer limit reached (client-query-buffer-limit)")
+                return
+            whole = False
+        else:
+            self._held = 0
+        self._tail = b"" if data.endswith(b"\r\n") else data[-16:]
+        if commands:
+            if not only_words(commands):
+                self._refuse(b"expected '$', a command is an array of strings")
+                return
+            self._run(commands, data if whole else b"")
+        if error:
+            self._refuse(error)
+
+    def _run(self, commands: list[Args], raw: bytes) -> None:
+        session = self.session
+        session.last_command = commands[-1][0].decode("latin-1").lower()
+        begun = system.monotonic()
+        self._store.run(session, commands, raw)
+        slower_than = self._server.slow_micros
+        if slower_than >= 0:
+            micros = int((system.monotonic() - begun) * 1e6)
+            if micros >= slower_than and session.waiter is None:
+                self._server.note_slow(session, commands, micros)
+        if session.waiter is not None and len(session.backlog) > 1024:
+            self._transport.pause_reading()
+            self._paused = True
+        elif self._paused and session.waiter is None:
+            self._transport.resume_reading()
+            self._paused = False
+
+    def _inline(self, data: bytes) -> None:
+        """Commands typed as lines; a `*` at the beginning of one goes back to RESP."""
+        self._line += data
+        while self._line:
+            if self._line[:1] == b"*":
+                rest, self._line = self._line, b""
+                self.data_received(rest)
+                return
+            line, newline, rest = self._line.partition(b"\n")
+            if not newline:
+                if len(line) > INLINE_MAX:
+                    self._refuse(b"too big inline request")
+                return
+            self._line = rest
+            try:
+                args = inline(line)
+            except ProtocolError as why:
+                self._refuse(str(why).encode())
+                return
+            if args:
+                self._run([args], b"")
+
+    def _refuse(self, why: bytes) -> None:
+        """What came is not the protocol: says so, and ends."""
+        self._store.engine.stats.errors += 1
+        self.session.out.append(b"-ERR Protocol error: %b\r\n" % why)
+        self.session.closing = True
+        self._store.run(self.session, [])
+
+    # ---- the sink ------------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Writes replies; a client that does not read them is cut off at its limit."""
+        transport = self._transport
+        transport.write(data)
+        waiting = transport.get_write_buffer_size()
+        if waiting > WRITE_HIGH_BYTES:
+            self._check_limits(waiting)
+
+    def close(self) -> None:
+        """Closes once all is sent; at once if somebody else asked for it."""
+        if self.session.killed:
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    def pause_writing(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._soft_since = 0.0
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _check_limits(self, waiting: int) -> None:
+        hard, soft, seconds = self._server.output_limits["pubsub" if self.session.subscribed else "normal"]
+        now = system.monotonic()
+        if soft and waiting > soft:
+            self._soft_since = self._soft_since or now
+        else:
+            self._soft_since = 0.0
+        too_long = self._soft_since and now - self._soft_since > seconds
+        if (hard and waiting > hard) or too_long:
+            _LOG.warning("client %s is cut off: %d bytes wait for it to read", self.session.address, waiting)
+            self._transport.abort()
+
+
+class Server:
+    """Listens, and lets in whom it should.
+
+    Args:
+        store: what its clients see.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.connections: set[Connection] = set()
+        self._servers: list[asyncio.AbstractServer] = []
+        self.query_max = 0
+        self.slow_micros = 0
+        self.output_limits: dict[str, tuple[int, int, int]] = {}
+        store.config.watch(self._on_config)
+        self._on_config()
+
+    async def listen(self, hosts: list[str], port: int) -> int:
+        """Opens a TCP port (0: any free one); returns it.
+
+        Raises:
+            ConfigError: it cannot be opened.
+        """
+        make_reader()  # says at once what is missing
+        loop = asyncio.get_running_loop()
+        for host in hosts:
+            try:
+                server = await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
+            except OSError as why:
+                raise titan.ConfigError(f"cannot listen on {host}:{port}: {why.strerror or why}") from None
+            self._servers.append(server)
+            port = server.sockets[0].getsockname()[1]
+        return port
+
+    async def listen_unix(self, path: Path) -> None:
+        """Opens a Unix socket. Raises ConfigError: it cannot be opened."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._servers.append(await loop.create_unix_server(lambda: Connection(self), str(path)))
+        except OSError as why:
+            raise titan.ConfigError(f"cannot listen on {path}: {why.strerror or why}") from None
+
+    def refusal(self, peer: object) -> bytes:
+        """Why a new client is sent away, as a reply; empty: it is not."""
+        store = self.store
+        if len(self.connections) >= int(store.config.get("maxclients")):
+            store.engine.stats.rejected += 1
+            return b"-ERR max number of clients reached\r\n"
+        default = store.engine.acl.default
+        if store.config.get("protected-mode") == "yes" and default.nopass and not _is_local(peer):
+            store.engine.stats.rejected += 1
+            return _DENIED
+        return b""
+
+    def note_slow(self, session: object, commands: list[Args], micros: int) -> None:
+        """A turn took long. Of a pipeline the first command is shown, and how many came with it."""
+        args = commands[0]
+        if len(commands) > 1:
+            args = [*args, b"(and %d more commands in one pipeline)" % (len(commands) - 1)]
+        most = int(self.store.config.get("slowlog-max-len"))
+        client = self.store.engine.session
+        now = self.store.now() // 1000
+        self.store.engine.stats.slow.note(args, micros, now, client.address, client.name, most)
+
+    async def close(self) -> None:
+        """Stops listening, and lets everybody go."""
+        for server in self._servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.close()
+        for server in self._servers:
+            await server.wait_closed()
+
+    def _on_config(self) -> None:
+        config = self.store.config
+        self.query_max = int(config.get("client-query-buffer-limit"))
+        self.slow_micros = int(config.get("slowlog-log-slower-than"))
+        words = config.get("client-output-buffer-limit").split()
+        self.output_limits = {"normal": (0, 0, 0), "pubsub": (0, 0, 0)}
+        for at in range(0, len(words), 4):
+            self.output_limits[words[at]] = (int(words[at + 1]), int(words[at + 2]), int(words[at + 3]))
+
+
+def _address(name: object) -> str:
+    if isinstance(name, tuple) and len(name) >= 2:
+        return f"[{name[0]}]:{name[1]}" if ":" in str(name[0]) else f"{name[0]}:{name[1]}"
+    return f"{name}:0" if name else "unix:0"
+
+
+def _is_local(peer: object) -> bool:
+    if not isinstance(peer, tuple):
+        return True  # a Unix socket
+    try:
+        return ipaddress.ip_address(str(peer[0])).is_loopback
+    except ValueError:
+        return False

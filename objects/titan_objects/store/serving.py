@@ -1,0 +1,97 @@
+"""A store in a process of its own: settings in, a server that runs until it is told to stop."""
+
+import asyncio
+import gc
+import logging
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+
+import titan_overlay as titan
+from titan_objects.store.config import Config
+from titan_objects.store.host import Store
+from titan_objects.store.resp import CommandError
+from titan_objects.store.server import Server
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `titan store serve` was told."""
+
+    directory: Path
+    port: int
+    hosts: list[str]
+    socket: Path | None
+    password_file: Path | None
+    appendfsync: str
+    memory_only: bool
+    settings: list[str]
+
+
+def run(options: Options, say: Callable[[str], None]) -> str:
+    """Serves until SIGINT, SIGTERM or SHUTDOWN; why it could not, or nothing."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    try:
+        _run(_serve(options, _config(options), say))
+    except (titan.TitanError, CommandError, ValueError) as why:
+        return str(why)
+    return ""
+
+
+def _config(options: Options) -> Config:
+    values = {
+        "port": str(options.port),
+        "bind": " ".join(options.hosts),
+        "appendfsync": options.appendfsync,
+        "dir": str(options.directory),
+    }
+    for pair in options.settings:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise titan.ConfigError(f"--set takes NAME=VALUE, not {pair!r}")
+        values[name] = value
+    if options.password_file is not None:
+        values["requirepass"] = _first_line(options.password_file)
+    if options.memory_only:
+        values["appendonly"] = "no"
+    return Config(**values)
+
+
+def _first_line(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as why:
+        raise titan.ConfigError(f"{path}: {why.strerror}") from None
+    if not lines or not lines[0]:
+        raise titan.ConfigError(f"{path} has no password in its first line")
+    return lines[0]
+
+
+def _run(main: Coroutine[None, None, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+async def _serve(options: Options, config: Config, say: Callable[[str], None]) -> None:
+    store = Store(options.directory, config)
+    server = Server(store)
+    try:
+        port = await server.listen(options.hosts, options.port)
+        if options.socket is not None:
+            await server.listen_unix(options.socket)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, store.stopped.set)
+        gc.collect()
+        gc.freeze()  # what was loaded lives long; looking through it again and again would stall clients
+        where = "memory" if options.memory_only else options.directory
+        say(f"store in {where} serves on {options.hosts[0]}:{port}")
+        await store.stopped.wait()
+    finally:
+        await server.close()
+        await store.close()

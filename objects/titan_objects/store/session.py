@@ -1,0 +1,104 @@
+"""What the store knows of one connection: its database, transaction, subscriptions, user and protocol version."""
+
+from typing import TYPE_CHECKING
+
+from titan_objects.store.resp import RESP2, Resp2
+
+if TYPE_CHECKING:
+    from titan_objects.store.acl import User
+    from titan_objects.store.blocking import Waiter
+    from titan_objects.store.keyspace import Database
+    from titan_objects.store.table import Args
+
+
+class Session:
+    """One client.
+
+    Attributes:
+        out: encoded replies and messages that the client has not been sent.
+        gate: its commands need a closer look: not authenticated, in MULTI, subscribed, restricted, or without replies.
+        queue: commands since MULTI; None outside.
+        doomed: EXEC will refuse, because a watched key has changed.
+        waiter: what a blocking command waits for; while it does, what comes in is kept in `backlog`.
+        closing: to be closed once its replies are sent; None: at once.
+    """
+
+    __slots__ = (
+        "address",
+        "backlog",
+        "channels",
+        "closing",
+        "created_ms",
+        "db",
+        "doomed",
+        "flawed",
+        "gate",
+        "id",
+        "killed",
+        "last_command",
+        "last_ms",
+        "library",
+        "local_address",
+        "monitoring",
+        "name",
+        "no_evict",
+        "out",
+        "patterns",
+        "queue",
+        "replies",
+        "resp",
+        "shards",
+        "user",
+        "waiter",
+        "watched",
+    )
+
+    def __init__(self, id: int, db: "Database", user: "User | None", now: int = 0) -> None:
+        self.id = id
+        self.db = db
+        self.user = user
+        self.resp: Resp2 = RESP2
+        self.out: list[bytes] = []
+        self.queue: list[Args] | None = None
+        self.flawed = False
+        self.watched: set[tuple[Database, bytes]] = set()
+        self.doomed = False
+        self.channels: dict[bytes, None] = {}
+        self.patterns: dict[bytes, None] = {}
+        self.shards: dict[bytes, None] = {}
+        self.monitoring = False
+        self.waiter: Waiter | None = None
+        self.backlog: list[Args] = []
+        self.replies = "on"
+        self.closing = False
+        self.killed = False
+        self.no_evict = False
+        self.name = b""
+        self.library = {b"lib-name": b"", b"lib-ver": b""}
+        self.address = ""
+        self.local_address = ""
+        self.created_ms = now
+        self.last_ms = now
+        self.last_command = "NULL"
+        self.gate = False
+        self.look()
+
+    def look(self) -> None:
+        """Works out `gate` anew; to be called after any change that it depends on."""
+        self.gate = (
+            self.user is None
+            or not self.user.unrestricted
+            or self.queue is not None
+            or self.replies != "on"
+            or self.subscribed
+        )
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether any channel is listened to."""
+        return bool(self.channels or self.patterns or self.shards)
+
+    @property
+    def subscriptions(self) -> int:
+        """Channels and patterns, as (un)subscribing counts them."""
+        return len(self.channels) + len(self.patterns)

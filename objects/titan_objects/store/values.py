@@ -1,0 +1,190 @@
+"""The types of values: strings are `bytes` (or `bytearray`, once changed in place), lists `deque`, hashes `dict`.
+
+Sets and sorted sets have classes, because they are asked for members by chance and by rank. All keep an order that
+follows from the commands alone, never from Python's hash seed: members of a group must answer alike.
+"""
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import Any
+
+Scored = tuple[float, bytes]
+"""A score and its member: their order is that of the sorted set."""
+
+
+class Members(dict[bytes, int]):
+    """A set: each member's place in `order`, so that one can be drawn by chance or removed at once."""
+
+    __slots__ = ("order",)
+
+    def __init__(self, members: Iterable[bytes] = ()) -> None:
+        super().__init__()
+        self.order: list[bytes] = []
+        for member in members:
+            self.add(member)
+
+    def add(self, member: bytes) -> bool:
+        """Whether it is new."""
+        if member in self:
+            return False
+        self[member] = len(self.order)
+        self.order.append(member)
+        return True
+
+    def remove(self, member: bytes) -> bool:
+        """Whether it was there. The last one takes its place."""
+        at = self.pop(member, -1)
+        if at < 0:
+            return False
+        last = self.order.pop()
+        if last is not member and at < len(self.order):
+            self.order[at] = last
+            self[last] = at
+        return True
+
+
+class ZSet:
+    """A sorted set: scores by member, and rows of (score, member) in order.
+
+    A row holds up to 1,024 pairs, so an insertion moves little memory; ranks come from the sums of the rows' lengths,
+    which are counted again only after a change.
+    """
+
+    __slots__ = ("_firsts", "_rows", "_starts", "scores")
+
+    ROW_MAX = 1024
+
+    def __init__(self) -> None:
+        self.scores: dict[bytes, float] = {}
+        self._rows: list[list[Scored]] = []
+        self._firsts: list[Scored] = []
+        self._starts: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def put(self, member: bytes, score: float) -> None:
+        """Adds a member, or moves it. There is no -0."""
+        score += 0.0
+        old = self.scores.get(member)
+        if old is not None:
+            if old == score:
+                return
+            self._take((old, member))
+        self.scores[member] = score
+        self._insert((score, member))
+
+    def remove(self, member: bytes) -> bool:
+        """Whether it was there."""
+        score = self.scores.pop(member, None)
+        if score is None:
+            return False
+        self._take((score, member))
+        return True
+
+    def rank(self, member: bytes) -> int:
+        """How many stand before it; it must be there."""
+        pair = (self.scores[member], member)
+        row = self._row_of(pair)
+        return self._begin(row) + bisect_left(self._rows[row], pair)
+
+    def before(self, pair: Scored) -> int:
+        """How many pairs are smaller than this one, which need not be there."""
+        if not self._rows:
+            return 0
+        row = self._row_of(pair)
+        return self._begin(row) + bisect_left(self._rows[row], pair)
+
+    def slice(self, start: int, stop: int) -> list[Scored]:
+        """Pairs by rank, from `start` up to `stop`."""
+        found: list[Scored] = []
+        if start >= stop or not self._rows:
+            return found
+        self._begin(0)
+        assert self._starts is not None
+        row = max(0, _last_not_above(self._starts, start))
+        while row < len(self._rows) and self._starts[row] < stop:
+            begin = self._starts[row]
+            found += self._rows[row][max(0, start - begin) : stop - begin]
+            row += 1
+        return found
+
+    def __iter__(self) -> Iterator[Scored]:
+        for row in self._rows:
+            yield from row
+
+    def copy(self) -> "ZSet":
+        """Another one with the same members."""
+        twin = ZSet()
+        twin.scores = dict(self.scores)
+        twin._rows = [list(row) for row in self._rows]
+        twin._firsts = list(self._firsts)
+        return twin
+
+    def _row_of(self, pair: Scored) -> int:
+        return max(0, _last_not_above(self._firsts, pair))
+
+    def _begin(self, row: int) -> int:
+        if self._starts is None:
+            self._starts = [0, *accumulate(map(len, self._rows))]
+            self._starts.pop()
+        return self._starts[row]
+
+    def _insert(self, pair: Scored) -> None:
+        self._starts = None
+        if not self._rows:
+            self._rows.append([pair])
+            self._firsts.append(pair)
+            return
+        at = self._row_of(pair)
+        row = self._rows[at]
+        insort(row, pair)
+        if len(row) > self.ROW_MAX:
+            half = len(row) // 2
+            self._rows.insert(at + 1, row[half:])
+            self._firsts.insert(at + 1, row[half])
+            del row[half:]
+        self._firsts[at] = row[0]
+
+    def _take(self, pair: Scored) -> None:
+        self._starts = None
+        at = self._row_of(pair)
+        row = self._rows[at]
+        del row[bisect_left(row, pair)]
+        if row:
+            self._firsts[at] = row[0]
+        else:
+            del self._rows[at], self._firsts[at]
+
+
+def _last_not_above(values: list[Any], value: Any) -> int:
+    at = bisect_left(values, value)
+    return at if at < len(values) and values[at] == value else at - 1
+
+
+STRINGS = (bytes, bytearray)
+
+
+def type_name(value: Any) -> bytes:
+    """What `TYPE` answers."""
+    kind = type(value)
+    if kind in STRINGS:
+        return b"string"
+    if kind is deque:
+        return b"list"
+    if kind is dict:
+        return b"hash"
+    if kind is Members:
+        return b"set"
+    return b"zset" if kind is ZSet else b"stream"
+
+
+def duplicate(value: Any) -> Any:
+    """A copy that shares nothing that can change."""
+    if type(value) is bytes:
+        return value
+    if type(value) is Members:
+        return Members(value.order)
+    return value.copy()

@@ -1,0 +1,124 @@
+"""The same random commands to Debian's redis-server and to this store give the same replies and the same data."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.store.commands_by_chance import GROUPS, UNORDERED, Word, commands
+from tests.store.core import Core
+from tests.store.real import RealRedis, Wire, needs_redis
+from titan_objects.store.resp import CommandError, decode
+
+pytestmark = needs_redis
+
+EVERYTHING = tuple(name for name in GROUPS if name != "blocking")
+
+TYPES = {
+    "string": ("GET",),
+    "list": ("LRANGE", "0", "-1"),
+    "set": ("SMEMBERS",),
+    "hash": ("HGETALL",),
+    "zset": ("ZRANGE", "0", "-1", "WITHSCORES"),
+}
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
+    with RealRedis(tmp_path_factory.mktemp("redis")) as server, Wire(server.port) as wire:
+        yield wire
+
+
+class Ours:
+    """The core, asked as a server is."""
+
+    def __init__(self) -> None:
+        self.core = Core()
+
+    def ask(self, *args: Word) -> bytes:
+        session = self.core.client.session
+        encoded = [arg if isinstance(arg, bytes) else str(arg).encode() for arg in args]
+        self.core.engine.run(session, [encoded], self.core.now)
+        if session.waiter is not None:
+            self.core.pass_time(1)
+        data = b"".join(session.out)
+        session.out.clear()
+        return data
+
+
+def comparable(args: tuple[Word, ...], reply: bytes) -> object:
+    value = decode(reply)
+    if isinstance(value, CommandError):
+        # Where both refuse, the code must agree; texts may be better than Redis's.
+        return f"error {value.text.split()[0].decode()}"
+    if args[0] in UNORDERED and isinstance(value, list):
+        return sorted(value)
+    if args[0] == "EXEC" and isinstance(value, list):
+        return [sorted(each) if isinstance(each, list) and _flat(each) else _shown(each) for each in value]
+    return _shown(value)
+
+
+def _flat(value: list[object]) -> bool:
+    return all(isinstance(each, bytes) for each in value)
+
+
+def _shown(value: object) -> object:
+    return f"error {value.text.split()[0].decode()}" if isinstance(value, CommandError) else value
+
+
+def contents(ask: "Wire | Ours") -> dict[object, object]:
+    found: dict[object, object] = {}
+    for db in (0, 1):
+        ask.ask("SELECT", db)
+        for key in decode(ask.ask("KEYS", "*")):
+            kind = decode(ask.ask("TYPE", key)).decode()
+            name, *rest = TYPES[kind]
+            value = decode(ask.ask(name, key, *rest))
+            if kind == "hash":
+                value = dict(zip(value[::2], value[1::2], strict=True))
+            found[db, key] = (kind, sorted(value) if kind == "set" else value, decode(ask.ask("PEXPIRETIME", key)))
+    return found
+
+
+def compare(redis: Wire, seed: int, count: int, groups: tuple[str, ...]) -> None:
+    redis.ask("RESET")
+    redis.ask("FLUSHALL")
+    ours = Ours()
+    sent = commands(seed, count, groups)
+    for number, args in enumerate(sent):
+        theirs, mine = comparable(args, redis.ask(*args)), comparable(args, ours.ask(*args))
+        assert mine == theirs, (
+            f"seed {seed}, command {number}: {mine} is not {theirs} after {sent[max(0, number - 8) : number + 1]}"
+        )
+    redis.ask("RESET")
+    ours.ask("RESET")
+    assert contents(ours) == contents(redis)
+
+
+@pytest.mark.parametrize("group", [name for name in GROUPS if name not in ("keys", "odd", "transactions")])
+def test_a_group_of_commands_answers_as_redis_does(redis: Wire, group: str) -> None:
+    compare(redis, 1, 100 if group == "blocking" else 1000, (group,))  # redis looks at timeouts ten times a second
+
+
+def test_all_groups_together_answer_as_redis_does(redis: Wire) -> None:
+    compare(redis, 2, 3000, EVERYTHING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 130))
+def test_many_commands_answer_as_redis_does(redis: Wire, seed: int) -> None:
+    compare(redis, seed, 30_000, EVERYTHING)
+
+
+def test_what_is_replayed_from_the_effects_is_the_same(redis: Wire, tmp_path: Path) -> None:
+    """Effects executed by the real redis-server make the data that the commands made here."""
+    redis.ask("RESET")
+    redis.ask("FLUSHALL")
+    ours = Ours()
+    for args in commands(3, 3000, tuple(name for name in EVERYTHING if name != "transactions")):
+        ours.ask(*args)
+    for effect in ours.core.engine.effects:
+        redis.ask(*effect)
+    redis.ask("RESET")
+    ours.ask("RESET")
+    assert contents(redis) == contents(ours)
