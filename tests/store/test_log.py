@@ -1,0 +1,278 @@
+"""The append-only file: what a crash leaves, what Redis makes of it, and a rewrite while commands go on."""
+
+import asyncio
+import logging
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import titan_overlay as titan
+from tests.store.commands_by_chance import commands
+from tests.store.real import RealRedis, Wire, needs_redis
+from tests.store.test_beside_redis import EVERYTHING, contents
+from titan_objects.store.aof import AppendLog
+from titan_objects.store.config import Config
+from titan_objects.store.effects import encode, wire_size
+from titan_objects.store.host import Store
+from titan_objects.store.resp import CommandError
+
+NAME = "appendonly.aof"
+SET = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\n1\r\n"
+
+
+class Asked:
+    """A store in this process, asked as a server is; used where `contents` takes a server."""
+
+    def __init__(self, store: Store) -> None:
+        self.engine = store.engine
+        self.store = store
+        self.replies: list[bytes] = []
+        self.session = store.connect(self)
+
+    def send(self, data: bytes) -> None:
+        self.replies.append(data)
+
+    def close(self) -> None:
+        pass
+
+    def fill(self, *rows: tuple[object, ...]) -> None:
+        """Many commands in one write, whose replies nobody reads."""
+        self.store.run(self.session, [[str(word).encode() for word in row] for row in rows])
+        self.store.flush()
+        self.replies = []
+
+    def ask(self, *args: object) -> bytes:
+        words = [arg if isinstance(arg, bytes) else str(arg).encode() for arg in args]
+        self.store.run(self.session, [words])
+        self.store.flush()
+        data, self.replies = b"".join(self.replies), []
+        return data
+
+
+def incr(directory: Path, seq: int = 1) -> Path:
+    return directory / "appendonlydir" / f"{NAME}.{seq}.incr.aof"
+
+
+def lay_out(directory: Path, data: bytes) -> None:
+    """A log with this in its one increment."""
+    folder = directory / "appendonlydir"
+    folder.mkdir(parents=True)
+    (folder / f"{NAME}.manifest").write_text(f"file {NAME}.1.incr.aof seq 1 type i\n")
+    incr(directory).write_bytes(data)
+
+
+async def loaded(directory: Path) -> dict[object, object]:
+    store = Store(directory)
+    try:
+        return contents(Asked(store))  # type: ignore[arg-type]
+    finally:
+        await store.close()
+
+
+async def test_what_was_written_is_there_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    asked = Asked(store)
+    for args in commands(5, 2000, EVERYTHING):
+        asked.ask(*args)
+    asked.ask("RESET")
+    before = contents(asked)  # type: ignore[arg-type]
+    await store.close()
+    assert await loaded(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("tail", "left"),
+    [
+        (b"*3\r\n$3\r\nSE", b"1"),
+        (b"*", b"1"),
+        (b"*3\r\n", b"1"),
+        (b"*3\r\n$3\r\nSET\r\n", b"1"),
+        (b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100\r\nabc", b"1"),
+        (b"\0" * 4096, b"1"),
+        (b"*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\n2\r\n", b"1"),
+    ],
+)
+async def test_a_torn_end_is_cut(tmp_path: Path, tail: bytes, left: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    lay_out(tmp_path, SET + tail)
+    with caplog.at_level(logging.WARNING):
+        store = Store(tmp_path)
+    assert "dropped" in caplog.text
+    assert await store.execute([b"GET", b"k"]) == left
+    await store.close()
+    assert incr(tmp_path).read_bytes() == SET
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"garbage\r\n",
+        b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$8\r\n1\r\n",
+        b"*2\r\n$6\r\nNOSUCH\r\n$1\r\nk\r\n",
+        b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$999999\r\n1\r\n",
+        b"*2\r\n$4\r\nINCR\r\n",
+        b"*1\r\n:5\r\n",
+    ],
+)
+async def test_a_damaged_middle_is_refused_and_named(tmp_path: Path, damage: bytes) -> None:
+    lay_out(tmp_path, SET * 3 + damage + SET * 3)
+    with pytest.raises(titan.StorageError, match=rf"damaged at byte {3 * len(SET)}\b"):
+        Store(tmp_path)
+    assert incr(tmp_path).read_bytes() == SET * 3 + damage + SET * 3, "nothing was changed"
+
+
+async def test_a_command_that_is_not_the_last_files_may_not_be_torn(tmp_path: Path) -> None:
+    lay_out(tmp_path, SET[:-3])
+    (tmp_path / "appendonlydir" / f"{NAME}.manifest").write_text(
+        f"file {NAME}.1.incr.aof seq 1 type i\nfile {NAME}.2.incr.aof seq 2 type i\n"
+    )
+    incr(tmp_path, 2).write_bytes(SET)
+    with pytest.raises(titan.StorageError, match="not the last file"):
+        Store(tmp_path)
+
+
+async def test_timestamps_and_odd_headers_are_understood(tmp_path: Path) -> None:
+    odd = b"*03\r\n$3\r\nSET\r\n$01\r\nj\r\n$1\r\n2\r\n"
+    lay_out(tmp_path, b"#TS:1700000000\r\n" + SET + b"#TS:1700000001\r\n" + odd + SET + SET[:9])
+    store = Store(tmp_path)
+    assert await store.execute([b"MGET", b"k", b"j"]) == [b"1", b"2"]
+    await store.close()
+    assert incr(tmp_path).read_bytes().endswith(odd + SET)
+
+
+async def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(titan.ConfigError, match="in use"):
+        Store(tmp_path)
+    await store.close()
+
+
+async def test_a_rewrite_shows_one_moment_while_commands_go_on(tmp_path: Path) -> None:
+    store = Store(tmp_path, Config(auto_aof_rewrite_percentage="0"))
+    asked = Asked(store)
+    asked.fill(*(("RPUSH", f"list{at}", at) for at in range(6000)))
+    asked.ask("HSET", "h", "f", 1)
+    store.rewrite()
+    await asyncio.sleep(0)
+    for at in range(60):
+        pushed = [("RPUSH", f"list{(at * 50 + each) * 2}", "more") for each in range(50)]
+        asked.fill(*pushed, ("HINCRBY", "h", "f", 1), ("RENAME", f"list{5999 - at * 2}", f"renamed{at}"))
+        await asyncio.sleep(0.001)
+    asked.ask("SWAPDB", 0, 1)
+    asked.ask("SET", "in0", "x")
+    while store.engine.preserve is not None:
+        await asyncio.sleep(0.01)
+    asked.ask("FLUSHDB")
+    asked.ask("SET", "in0", "y")
+    before = contents(asked)  # type: ignore[arg-type]
+    await store.close()
+    files = sorted(each.name for each in (tmp_path / "appendonlydir").iterdir() if each.name != "lock")
+    assert files == [f"{NAME}.1.base.aof", f"{NAME}.2.incr.aof", f"{NAME}.manifest"]
+    assert await loaded(tmp_path) == before
+    assert len(before) > 6000
+
+
+async def test_flushing_everything_during_a_rewrite_is_in_the_log(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    asked = Asked(store)
+    asked.fill(*(("SET", f"k{at}", at) for at in range(5000)))
+    store.rewrite()
+    await asyncio.sleep(0.005)
+    asked.ask("FLUSHALL")
+    asked.ask("SET", "k1", "new")
+    while store.engine.preserve is not None:
+        await asyncio.sleep(0.01)
+    await store.close()
+    assert len(await loaded(tmp_path)) == 1
+
+
+async def test_a_rewrite_that_was_cut_short_leaves_a_log_that_loads(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    asked = Asked(store)
+    asked.fill(*(("SET", f"k{at}", at) for at in range(5000)))
+    store.rewrite()
+    await asyncio.sleep(0.003)
+    asked.ask("SET", "after", 1)
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    await store.close()
+    assert len(await loaded(tmp_path / "copy")) == 5001
+
+
+async def test_a_full_disk_refuses_writes_and_keeps_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    await store.execute([b"SET", b"k", b"1"])
+    full = True
+
+    def write(self: AppendLog, sync: bool) -> None:
+        if full:
+            raise OSError(28, "No space left on device")
+        original(self, sync)
+
+    original = AppendLog.write_out
+    monkeypatch.setattr(AppendLog, "write_out", write)
+    for command in ([b"SET", b"k", b"2"], [b"SET", b"k", b"3"]):
+        with pytest.raises(CommandError, match=r"MISCONF.*No space left"):
+            await store.execute(command)
+    assert await store.execute([b"GET", b"k"]) == b"2", "what was executed stays, but nobody was told it is safe"
+    full = False
+    store.flush()
+    assert await store.execute([b"SET", b"k", b"4"]) == b"OK"
+    await store.close()
+    restored = Store(tmp_path)
+    assert await restored.execute([b"GET", b"k"]) == b"4"
+    await restored.close()
+
+
+def test_wire_size_is_what_encoding_gives() -> None:
+    sent = [[b"SET", b"k" * length, b"v"] for length in (0, 1, 9, 10, 99, 100, 1000)] + [[b"x"] * 12]
+    assert wire_size(sent) == len(encode(sent))
+
+
+# ---- with the real thing -----------------------------------------------------------------------------------------
+
+
+@needs_redis
+async def test_redis_check_aof_accepts_the_log_and_redis_loads_it(tmp_path: Path) -> None:
+    ours = tmp_path / "ours"
+    store = Store(ours)
+    asked = Asked(store)
+    for at, args in enumerate(commands(11, 3000, EVERYTHING)):
+        asked.ask(*args)
+        if at == 1500:
+            store.rewrite()
+            await asyncio.sleep(0)
+        if at % 100 == 0:
+            await asyncio.sleep(0.001)
+    asked.ask("RESET")
+    while store.engine.preserve is not None:
+        await asyncio.sleep(0.01)
+    before = contents(asked)  # type: ignore[arg-type]
+    await store.close()
+    manifest = ours / "appendonlydir" / f"{NAME}.manifest"
+    checked = await asyncio.to_thread(
+        subprocess.run, ["redis-check-aof", str(manifest)], capture_output=True, text=True, timeout=60
+    )
+    assert "All AOF files and manifest are valid" in checked.stdout, checked.stdout + checked.stderr
+    with RealRedis(ours, "--appendonly", "yes") as redis, Wire(redis.port) as wire:
+        assert contents(wire) == before
+
+
+@needs_redis
+async def test_a_log_of_redis_is_loaded_here(tmp_path: Path) -> None:
+    with (
+        RealRedis(tmp_path / "theirs", "--appendonly", "yes", "--aof-use-rdb-preamble", "no") as redis,
+        Wire(redis.port) as wire,
+    ):
+        for at, args in enumerate(commands(12, 2000, EVERYTHING)):
+            wire.ask(*args)
+            if at == 1000:
+                wire.ask("DISCARD")
+                wire.ask("BGREWRITEAOF")
+        wire.ask("RESET")
+        while b"aof_rewrite_in_progress:1" in wire.ask("INFO", "persistence"):
+            await asyncio.sleep(0.05)
+        before = contents(wire)
+        wire.send("SHUTDOWN")
+        await asyncio.to_thread(redis.process.wait, 30)
+    assert await loaded(tmp_path / "theirs") == before
