@@ -58,8 +58,8 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         reader = self._reader
-        # hiredis keeps the beginning of a word, and consumes what stands before: so a chunk after which nothing is kept
-        # is followed by a command's begin, or by the header of a word.
+        # hiredis keeps the beginning of a word, and consumes what stands before: so a chunk that ends a line, and after
+        # which nothing is kept, is followed by a command's begin or by the header of a word.
         whole = not self._held and data[:1] == b"*"
         if not whole and not self._held and (self._line or data[:1] != b"$"):
             self._inline(data)
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
             commands.extend(iter(reader.gets, False))  # type: ignore[arg-type]
         except ProtocolError as why:
             error = str(why).encode()
-        if reader.has_data():
+        if reader.has_data() or not data.endswith(b"\r\n"):
             self._held += len(data)
             if self._held > self._server.query_max and not commands:
                 self._refuse(b"query buffer limit reached (client-query-buffer-limit)")

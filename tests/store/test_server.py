@@ -1,0 +1,282 @@
+"""`titan store serve` as clients meet it: redis-cli, redis-py, and those that do not speak the protocol."""
+
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import redis.asyncio
+import typer
+from typer.testing import CliRunner
+
+from tests.store.real import SECONDS, TitanStore, Wire, needs_redis
+from titan_objects.store import cli
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TitanStore]:
+    with TitanStore(tmp_path_factory.mktemp("store"), "--appendfsync", "no") as server:
+        yield server
+
+
+@pytest.fixture
+def client(store: TitanStore) -> Iterator[redis.Redis]:
+    with redis.Redis(port=store.port, socket_timeout=SECONDS) as found:
+        found.flushall()
+        yield found
+
+
+def raw(port: int, data: bytes) -> bytes:
+    """What the server says to these bytes until it closes, or until the answer to a PING that follows."""
+    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
+        connection.sendall(data)
+        heard = b""
+        while piece := connection.recv(65536):
+            heard += piece
+            if heard.endswith(b"+PONG\r\n"):
+                break
+        return heard
+
+
+# ---- clients -----------------------------------------------------------------------------------------------------
+
+
+@needs_redis
+def test_redis_cli(store: TitanStore) -> None:
+    def cli(*words: str, given: str | None = None) -> str:
+        done = subprocess.run(
+            ["redis-cli", "-p", str(store.port), *words], input=given, capture_output=True, text=True, timeout=SECONDS
+        )
+        return done.stdout.strip()
+
+    assert cli("set", "greeting", "hello") == "OK"
+    assert cli("-3", "hset", "cli:h", "a", "1") == "1"
+    assert cli("-3", "--no-raw", "hgetall", "cli:h") == '1# "a" => "1"'
+    assert "greeting" in cli("--scan", "--pattern", "gree*")
+    assert cli(given='SET "two words" \'x\'\nGET "two words"\n') == "OK\nx"
+    assert "redis_version:7.0" in cli("info", "server")
+
+
+def test_redis_py_pipelines_transactions_and_locks(client: redis.Redis) -> None:
+    with client.pipeline(transaction=True) as pipe:
+        assert pipe.set("a", 1).incr("a").lrange("none", 0, -1).execute() == [True, 2, []]
+    with client.pipeline(transaction=False) as pipe:
+        for at in range(1000):
+            pipe.rpush("list", at)
+        assert pipe.execute()[-1] == 1000
+    with client.pipeline() as pipe:
+        pipe.watch("a")
+        client.set("a", "changed")
+        pipe.multi()
+        pipe.set("a", "mine")
+        with pytest.raises(redis.WatchError):
+            pipe.execute()
+    assert client.zadd("z", {"x": 1.5, "y": 2}) == 2
+    assert client.zrange("z", 0, -1, withscores=True, score_cast_func=float) in (
+        [(b"x", 1.5), (b"y", 2.0)],
+        [[b"x", 1.5], [b"y", 2.0]],
+    )
+    assert client.set("lock", "me", nx=True, px=5000) is True
+    assert client.set("lock", "you", nx=True) is None
+    assert set(client.scan_iter(count=2)) == {b"a", b"list", b"z", b"lock"}
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_redis_py_asyncio_and_pubsub(store: TitanStore, protocol: int) -> None:
+    async with redis.asyncio.Redis(port=store.port, protocol=protocol, socket_timeout=SECONDS) as client:
+        async with client.pubsub() as listener:
+            await listener.subscribe("news")
+            assert (await listener.get_message(timeout=SECONDS))["type"] == "subscribe"
+            assert await client.publish("news", "hello") == 1
+            message = await listener.get_message(timeout=SECONDS)
+            assert (message["type"], message["data"]) == ("message", b"hello")
+        await client.delete("queue")
+        waiting = client.blpop("queue", timeout=SECONDS)
+        async with redis.asyncio.Redis(port=store.port) as other:
+            await other.rpush("queue", "job")
+        assert list(await waiting) == [b"queue", b"job"]
+
+
+def test_five_hundred_connections(store: TitanStore) -> None:
+    wires = [Wire(store.port) for _ in range(500)]
+    for at, wire in enumerate(wires):
+        wire.send("SET", f"c{at}", at)
+    assert all(wire.reply() == b"+OK\r\n" for wire in wires)
+    for wire in wires:
+        wire.close()
+
+
+def test_a_client_that_waits_holds_up_nobody(store: TitanStore) -> None:
+    with Wire(store.port) as waiting, Wire(store.port) as other:
+        waiting.send("BLPOP", "held", 0)
+        assert other.ask("PING") == b"+PONG\r\n"
+        assert other.ask("LPUSH", "held", "x") == b":1\r\n"
+        assert waiting.reply() == b"*2\r\n$4\r\nheld\r\n$1\r\nx\r\n"
+
+
+# ---- bad input ---------------------------------------------------------------------------------------------------
+
+PING = b"*1\r\n$4\r\nPING\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"PING\r\n", b"+PONG\r\n"),
+        (b'SET "a b" x\r\nPING\r\n', b"+OK\r\n+PONG\r\n"),
+        (b"\r\n\r\nPING\n", b"+PONG\r\n"),
+        (b'SET "unbalanced\r\n', b"-ERR Protocol error: unbalanced quotes in request\r\n"),
+        (b"ECHO x\r\n" + PING, b"$1\r\nx\r\n+PONG\r\n"),
+        (b"*2000000000\r\n", b"-ERR Protocol error: invalid multibulk length\r\n"),
+        (b"*2\r\n:1\r\n:2\r\n", b"-ERR Protocol error: expected '$', a command is an array of strings\r\n"),
+        (b"*1\r\n*1\r\n$4\r\nPING\r\n", b"-ERR Protocol error: expected '$', a command is an array of strings\r\n"),
+        (b"*1\r\n$-1\r\n", b"-ERR Protocol error: expected '$', a command is an array of strings\r\n"),
+        (b"*2\r\n$3\r\nGET\r\n$2\r\n\xff\x00\r\n" + PING, b"$-1\r\n+PONG\r\n"),
+    ],
+)
+def test_what_is_said_to_odd_bytes(store: TitanStore, data: bytes, says: bytes) -> None:
+    assert raw(store.port, data) == says
+
+
+@pytest.mark.parametrize("data", [b"*1\r\n$x\r\n", b"*1\r\n?\r\n", b"*-5\r\n", b"x" * 70_000])
+def test_what_is_no_protocol_is_refused_and_the_server_lives_on(store: TitanStore, data: bytes) -> None:
+    assert raw(store.port, data).startswith(b"-ERR Protocol error")
+    assert raw(store.port, PING) == b"+PONG\r\n"
+
+
+def test_a_command_may_come_byte_by_byte(store: TitanStore) -> None:
+    data = b"*3\r\n$3\r\nSET\r\n$4\r\nslow\r\n$6\r\n*1\r\n$4\r\n" + PING
+    with socket.create_connection(("127.0.0.1", store.port), timeout=SECONDS) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(len(data)):
+            connection.sendall(data[at : at + 1])
+        heard = b""
+        while not heard.endswith(b"+PONG\r\n"):
+            heard += connection.recv(1000)
+    assert heard == b"+OK\r\n+PONG\r\n"
+
+
+def test_chunks_that_end_anywhere_are_logged_as_whole_commands(tmp_path: Path) -> None:
+    """The bytes of a pipeline may go to the log as they came only if they are nothing but whole commands."""
+    commands = [b"*3\r\n$3\r\nSET\r\n$2\r\nk%d\r\n$3\r\n*3\r\n" % at for at in range(3)]
+    commands = [each.replace(b"$3\r\n*3\r\n", b"$4\r\n*3\r\n\r\n") for each in commands]
+    whole = b"".join(commands)
+    with TitanStore(tmp_path / "s") as server:
+        for cut in range(1, len(whole)):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.sendall(whole[:cut])
+                with Wire(server.port) as other:  # its answer comes after the first chunk was taken
+                    other.ask("PING")
+                connection.sendall(whole[cut:] + PING)
+                heard = b""
+                while not heard.endswith(b"+PONG\r\n"):
+                    heard += connection.recv(1000) or b"closed+PONG\r\n"
+                assert heard == b"+OK\r\n" * 3 + b"+PONG\r\n"
+        server.stop(signal.SIGKILL)
+    (log,) = (tmp_path / "s" / "appendonlydir").glob("*.incr.aof")
+    assert log.read_bytes() == whole * (len(whole) - 1)
+
+
+def test_a_subscriber_that_never_reads_is_cut_off_and_nobody_else_notices(tmp_path: Path) -> None:
+    limit = "client-output-buffer-limit=pubsub 1mb 0 0"
+    with TitanStore(tmp_path / "s", "--memory-only", "--set", limit) as server:
+        slow = Wire(server.port)
+        slow.ask("SUBSCRIBE", "firehose")
+        with Wire(server.port) as publisher:
+            message = b"x" * 100_000
+            for _ in range(1000):
+                if publisher.ask("PUBLISH", "firehose", message) == b":0\r\n":
+                    break
+            else:
+                raise AssertionError("it was never cut off")
+            assert publisher.ask("PING") == b"+PONG\r\n"
+        slow.close()
+
+
+def test_shutdown_keeps_everything(tmp_path: Path) -> None:
+    with TitanStore(tmp_path / "s", "--appendfsync", "everysec") as server, Wire(server.port) as wire:
+        assert wire.ask("SET", "k", "v") == b"+OK\r\n"
+        wire.send("SHUTDOWN")
+        assert server.process.wait(SECONDS) == 0
+    with TitanStore(tmp_path / "s") as server, Wire(server.port) as wire:
+        assert wire.ask("GET", "k") == b"$1\r\nv\r\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--set", "nonsense=1"], "Unknown option"),
+        (["--set", "maxmemory"], "NAME=VALUE"),
+        (["--appendfsync", "sometimes"], "must be one of"),
+        (["--password-file", "nowhere"], "No such file"),
+        (["--bind", "203.0.113.7"], "cannot listen on 203.0.113.7"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(tmp_path: Path, words: list[str], says: str) -> None:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    cli.register(app)
+    result = CliRunner().invoke(app, ["store", "serve", "--dir", str(tmp_path / "s"), "--port", "0", *words])
+    assert result.exit_code == 2
+    assert says in result.output and len(result.output.strip().splitlines()) == 1
+
+
+# ---- crashes -----------------------------------------------------------------------------------------------------
+
+
+def crash(directory: Path, writers: int, writes: int) -> None:
+    """Kills the store while many write; each acknowledged write must be there again."""
+    with TitanStore(directory) as server:
+        acknowledged: list[dict[str, int]] = [{} for _ in range(writers)]
+        enough = threading.Event()
+
+        def write(own: dict[str, int], number: int) -> None:
+            try:
+                with Wire(server.port) as wire:
+                    for at in range(1_000_000):
+                        key = f"w{number}:{at % 50}"
+                        if wire.ask("SET", key, at) != b"+OK\r\n":
+                            return
+                        wire.ask("SADD", f"s{number}", at)
+                        wire.ask("SET", f"e{number}", at, "PX", 10_000_000)
+                        own[key] = at
+                        own[f"s{number}"] = at
+                        if sum(len(each) for each in acknowledged) > writes:
+                            enough.set()
+            except (ConnectionError, OSError, ValueError):
+                return
+
+        threads = [threading.Thread(target=write, args=(own, at)) for at, own in enumerate(acknowledged)]
+        for thread in threads:
+            thread.start()
+        assert enough.wait(SECONDS)
+        server.stop(signal.SIGKILL)
+        for thread in threads:
+            thread.join(SECONDS)
+    with TitanStore(directory) as server, Wire(server.port) as wire:
+        for number, own in enumerate(acknowledged):
+            for key, at in own.items():
+                if key.startswith("s"):
+                    assert wire.ask("SISMEMBER", key, at) == b":1\r\n"
+                else:
+                    found = wire.ask("GET", key).split(b"\r\n")[1]
+                    assert int(found) >= at, f"{key}: {at} was acknowledged, {found!r} is there"
+            if own:
+                assert int(wire.ask("PTTL", f"e{number}")[1:-2]) > 0
+
+
+def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    for _ in range(2):
+        crash(tmp_path / "s", 50, 500)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_hundreds_of_kills_lose_nothing(tmp_path: Path) -> None:
+    for _ in range(300):
+        crash(tmp_path / "s", 50, 500)
