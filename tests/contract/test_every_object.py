@@ -46,6 +46,7 @@ TABLES: dict[str, list[dict[str, Any]]] = {
         {"name": "actuator", "kind": "actuator", "senders": ["*"], "commands": {"nod": {"run": ["true"]}}},
         {"name": "application", "kind": "application", "senders": ["*"], "run": ["cat"]},
     ],
+    "store": [{"kind": "node", "name": "store", "senders": ["*"]}],
 }
 """Installed types that are not published but set up by a node's operator, each in all its kinds."""
 

@@ -1,0 +1,84 @@
+"""A store that is an object of a pool, asked by name."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+import titan_overlay as titan
+from tests.contract.test_every_object import ALICE, KEY, POOL, Held, _service, _signed
+from titan_objects.store.application import StoreObject, Subscribe
+from titan_overlay.ambient import Ambient
+from titan_overlay.pool.hosting.host import Host
+from titan_overlay.pool.hosting.runner import ServiceRunner
+from titan_overlay.pool.message import encode_message
+from titan_overlay.wire import codec
+
+
+async def held(table: dict[str, Any]) -> Held:
+    runner = ServiceRunner(StoreObject.from_config({"name": "store/main", **table}))
+    host = Host(Ambient.system(), pool=POOL, holder=KEY.id)
+    descriptor = _service("store")
+    await host.open(_signed(descriptor), runner)
+    return Held(host, descriptor, runner)
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Held]:
+    found = await held({"senders": ["*"]})
+    yield found
+    await found.host.close()
+
+
+async def ask(store: Held, *words: object) -> Any:
+    return codec.decode(await store.raw(*encode_message(list(words))), Any)
+
+
+async def test_commands_are_lists_of_words(store: Held) -> None:
+    assert await ask(store, "SET", "k", "v") == b"OK"
+    assert await ask(store, "GET", b"k") == b"v"
+    assert await ask(store, "INCRBY", "n", 5) == 5
+    assert await ask(store, "LRANGE", "none", 0, -1) == []
+    with pytest.raises(titan.BadMessage, match="WRONGTYPE"):
+        await ask(store, "LPUSH", "k", "v")
+    with pytest.raises(titan.BadMessage, match="a command is a list of words"):
+        await ask(store)
+
+
+async def test_subscribing_is_a_stream(store: Held) -> None:
+    type_name, body = encode_message(Subscribe(["news"]))
+    items = await store.host.deliver(ALICE, store.object_id, type_name, body, deadline=1e12, stream=True)
+    assert not isinstance(items, bytes)
+
+    async def publish() -> None:
+        for _ in range(1000):
+            if await ask(store, "PUBLISH", "news", "hello"):
+                return
+        raise AssertionError("nobody listens")
+
+    item, _ = await asyncio.gather(anext(items), publish())
+    assert codec.decode(item, list[bytes]) == [b"news", b"hello"]
+    await items.aclose()  # type: ignore[attr-defined]
+
+
+async def test_it_keeps_what_it_acknowledged(tmp_path: Path) -> None:
+    for turn in range(2):
+        found = await held({"senders": ["*"], "dir": str(tmp_path)})
+        assert await ask(found, "INCR", "starts") == turn + 1
+        await found.host.close()
+
+
+async def test_who_is_not_listed_is_not_answered() -> None:
+    found = await held({"senders": [Random(1).randbytes(16).hex()]})
+    with pytest.raises(titan.Forbidden, match="senders"):
+        await ask(found, "PING")
+    await found.host.close()
+
+
+@pytest.mark.parametrize("table", [{"dirs": "x"}, {"settings": {"nonsense": "1"}}, {"senders": "me"}])
+def test_a_table_that_is_wrong_is_refused(table: dict[str, Any]) -> None:
+    with pytest.raises(titan.ConfigError, match="store/main"):
+        StoreObject.from_config({"name": "store/main", **table})
