@@ -23,6 +23,7 @@ from titan_objects.store.keyspace import Database, Keyspace
 from titan_objects.store.pubsub import Exchange
 from titan_objects.store.resp import QUEUED, RESP2, CommandError, Resp2
 from titan_objects.store.scans import Scans
+from titan_objects.store.scripting import Scripts
 from titan_objects.store.session import Session
 from titan_objects.store.stats import Stats
 from titan_objects.store.table import Args, Command, Handler, Table
@@ -82,6 +83,7 @@ class Engine:
         self.waiting = WaitingRoom()
         self.stats = Stats()
         self.scans = Scans()
+        self.scripts = Scripts(self)
         self.sessions: dict[int, Session] = {}
         self._session_id = 0
         self._watchers: dict[tuple[Database, bytes], set[Session]] = {}

@@ -1,0 +1,357 @@
+"""Lua scripts: `EVAL` and its kin, run to their end like any command.
+
+A script counts its instructions instead of looking at a clock, so that it ends at the same place on every member of a
+group; `lua-time-limit` is what an instruction count of `PER_MS` for each millisecond allows. What a script wrote goes
+to the log as the commands it called, in one transaction.
+"""
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from titan_objects.store.resp import CommandError, array, bulk, decode, integer, simple
+from titan_objects.store.table import Args
+
+if TYPE_CHECKING:
+    from titan_objects.store.engine import Engine
+
+PER_MS = 50_000
+"""Lua instructions that count as a millisecond."""
+
+SCRIPTS_MAX = 10_000
+"""Scripts that are remembered by their hash; the oldest makes room."""
+
+MEMORY_MAX = 256 << 20
+DEPTH_MAX = 64
+
+_PRELUDE = b"""
+local call, log, setresp, step, limit = ...
+local G = _G
+local sethook, real_error, real_pcall, setfenv, loadstring = debug.sethook, error, pcall, setfenv, loadstring
+for _, name in ipairs({"io", "require", "dofile", "loadfile", "package", "python", "module", "debug", "newproxy",
+                       "print", "collectgarbage", "getfenv", "setfenv", "load"}) do
+    G[name] = nil
+end
+G.os = {clock = G.os.clock}
+local create = coroutine.create
+
+local used, budget = 0, 0
+local function hook()
+    used = used + step
+    if used >= budget then
+        sethook(hook, "", 1)  -- from now on every instruction fails, whoever catches it
+        real_error("script is over its limit (lua-time-limit) and was ended", 0)
+    end
+end
+local function watched(f)
+    return function(...)
+        sethook(hook, "", step)
+        return f(...)
+    end
+end
+coroutine.create = function(f) return create(watched(f)) end
+coroutine.wrap = function(f)
+    local made = create(watched(f))
+    return function(...)
+        local found = {coroutine.resume(made, ...)}
+        if not found[1] then real_error(found[2], 0) end
+        return unpack(found, 2)
+    end
+end
+
+local redis = {}
+redis.call = function(...)
+    local value = call(...)
+    if type(value) == "table" and value.err then real_error(value, 0) end
+    return value
+end
+redis.pcall = function(...) return call(...) end
+redis.error_reply = function(text)
+    if string.sub(text, 1, 1) == "-" then text = string.sub(text, 2) else text = "ERR " .. text end
+    return {err = text}
+end
+redis.status_reply = function(text) return {ok = text} end
+redis.log = function(...) log(...) end
+redis.setresp = function(version) setresp(version) end
+redis.replicate_commands = function() return true end
+redis.set_repl = function() end
+redis.LOG_DEBUG, redis.LOG_VERBOSE, redis.LOG_NOTICE, redis.LOG_WARNING = 0, 1, 2, 3
+redis.REPL_NONE, redis.REPL_AOF, redis.REPL_SLAVE, redis.REPL_REPLICA, redis.REPL_ALL = 0, 1, 2, 2, 3
+redis.breakpoint = function() return false end
+redis.debug = function() end
+G.redis = redis
+
+local fixed = {__index = G, __newindex = function(_, name)
+    real_error("Attempted to modify a global variable '" .. tostring(name) .. "': use local ones", 0)
+end}
+
+local function compile(source)
+    return loadstring(source, "@user_script")
+end
+
+local function run(f, keys, argv, allowed)
+    used, budget = 0, allowed
+    setfenv(f, setmetatable({KEYS = keys, ARGV = argv}, fixed))
+    sethook(hook, "", step)
+    local ok, value = real_pcall(f)
+    sethook()
+    if ok then return true, value end
+    if type(value) == "table" then return false, value.err or "ERR script raised a table" end
+    return false, "ERR " .. tostring(value)
+end
+return compile, run
+"""
+
+
+class Scripts:
+    """The scripts of one store, and the Lua that runs them; made with the first script.
+
+    Raises CommandError where Lua (the package lupa) is not installed.
+    """
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self.sources: dict[bytes, bytes] = {}
+        self._compiled: dict[bytes, Any] = {}
+        self._lua: Any = None
+        self._read_only = False
+        self._running = False
+
+    def load(self, source: bytes) -> bytes:
+        """Remembers a script; its SHA-1 in hexadecimal. Raises CommandError: it does not compile."""
+        digest = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
+        if digest not in self.sources:
+            self._compiled[digest] = self._compile(source)
+            self.sources[digest] = source
+            if len(self.sources) > SCRIPTS_MAX:
+                oldest = next(iter(self.sources))
+                del self.sources[oldest]
+                self._compiled.pop(oldest, None)
+        return digest
+
+    def flush(self) -> None:
+        """Forgets all scripts."""
+        self.sources.clear()
+        self._compiled.clear()
+
+    def run(self, digest: bytes, keys: Args, argv: Args, read_only: bool) -> bytes:
+        """Runs a script that was loaded; its encoded reply.
+
+        Raises:
+            CommandError: there is none of that hash, or it failed.
+        """
+        source = self.sources.get(digest)
+        if source is None:
+            raise CommandError(b"NOSCRIPT No matching script. Please use EVAL.")
+        engine = self._engine
+        start = len(engine.effects)
+        could_block, engine.may_block = engine.may_block, False
+        self._read_only, self._running = read_only, True
+        allowed = max(1, int(engine.config.get("lua-time-limit"))) * PER_MS
+        db, reply = engine.db, engine.reply
+        try:
+            table = self._lua.table_from
+            ok, value = self._run(self._compiled[digest], table(keys), table(argv), allowed)
+            answer = self._to_resp(value, 0) if ok else None
+        except CommandError:
+            raise
+        except Exception as why:  # lupa's own: out of memory, text that is no text
+            raise CommandError(f"ERR script failed: {type(why).__name__}: {str(why)[:200]}") from None
+        finally:
+            self._running = False
+            engine.may_block = could_block
+            engine.db, engine.reply = db, reply
+            engine.session.db = db
+            if len(engine.effects) > start:
+                engine.wrap(start)
+                engine.quiet()
+        if answer is None:
+            raise CommandError(bytes(value))
+        return answer
+
+    # ---- Lua -----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        try:
+            from lupa.lua51 import LuaRuntime
+        except ImportError:
+            raise CommandError(b"ERR scripts need the package lupa: pip install 'titan-overlay[store]'") from None
+        self._lua = LuaRuntime(
+            encoding=None,
+            register_eval=False,
+            register_builtins=False,
+            unpack_returned_tuples=True,
+            attribute_filter=_nothing,
+            max_memory=MEMORY_MAX,
+        )
+        prelude = self._lua.eval(b"function(source) return assert(loadstring(source, '@prelude')) end")(_PRELUDE)
+        step = 10_000
+        self._compile_lua, self._run = prelude(self._call, _ignore, _ignore, step, None)
+        globals_ = self._lua.globals()
+        globals_[b"cjson"] = self._lua.table_from({b"encode": self._json_encode, b"decode": self._json_decode})
+        globals_[b"cmsgpack"] = self._lua.table_from({b"pack": self._pack, b"unpack": self._unpack})
+        globals_[b"bit"] = self._lua.table_from(_BITS)
+
+    def _compile(self, source: bytes) -> Any:
+        if self._lua is None:
+            self._start()
+        if source.startswith(b"#!"):
+            source = b"--" + source
+        compiled = self._compile_lua(source)
+        if isinstance(compiled, tuple):
+            text = compiled[1].decode("utf-8", "backslashreplace")
+            raise CommandError(f"ERR Error compiling script (new function): {text}")
+        return compiled
+
+    def _call(self, *words: Any) -> Any:
+        """`redis.pcall`: a Lua value; an error is a table with `err`."""
+        try:
+            if not words:
+                raise CommandError(b"ERR Please specify at least one argument for this redis.call() call")
+            args = [_word(word) for word in words]
+            self._check(args)
+            reply = self._engine.call(args)
+        except CommandError as why:
+            self._engine.stats.errors += 1
+            return self._lua.table_from({b"err": why.text})
+        if reply[:1] == b"+":
+            return self._lua.table_from({b"ok": reply[1:-2]})
+        return self._to_lua(decode(reply))
+
+    def _check(self, args: Args) -> None:
+        engine = self._engine
+        command = engine.table.find_full(args)
+        if command is None:
+            raise CommandError(b"ERR Unknown Redis command called from script")
+        if "noscript" in command.flags and "blocking" not in command.flags:
+            raise CommandError(b"ERR This Redis command is not allowed from script")
+        if self._read_only and command.writes:
+            raise CommandError(b"ERR Write commands are not allowed from read-only scripts.")
+        user = engine.session.user
+        if user is not None and not user.unrestricted:
+            user.check(command, args)
+
+    def _to_lua(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return self._lua.table_from([self._to_lua(each) for each in value])
+        if isinstance(value, dict):
+            return self._lua.table_from({key: self._to_lua(each) for key, each in value.items()})
+        if isinstance(value, CommandError):
+            return self._lua.table_from({b"err": value.text})
+        return False if value is None else value
+
+    def _to_resp(self, value: Any, depth: int) -> bytes:
+        null = self._engine.session.resp.null
+        if value is None or value is False:
+            return null
+        if value is True:
+            return integer(1)
+        if isinstance(value, bytes):
+            return bulk(value)
+        if isinstance(value, (int, float)):
+            return integer(int(value) if abs(value) < 1 << 63 else -(1 << 63))
+        if depth > DEPTH_MAX:
+            raise CommandError(b"ERR reached lua stack limit")
+        if value[b"err"] is not None:
+            return CommandError(value[b"err"]).reply
+        if value[b"ok"] is not None:
+            return simple(value[b"ok"].replace(b"\r", b" ").replace(b"\n", b" "))
+        if value[b"double"] is not None:
+            return self._engine.session.resp.double(float(value[b"double"]))
+        items: list[bytes] = []
+        while (item := value[len(items) + 1]) is not None:
+            items.append(self._to_resp(item, depth + 1))
+        return array(items)
+
+    # ---- what Redis's Lua has ------------------------------------------------------------------------------------
+
+    def _plain(self, value: Any, depth: int = 0) -> Any:
+        """A Lua value as Python's; a table whose keys are 1..n is a list."""
+        if depth > DEPTH_MAX:
+            raise ValueError("nested too deep")
+        if isinstance(value, (bytes, int, float, bool)) or value is None:
+            return value
+        pairs = list(value.items())
+        if (
+            pairs
+            and all(isinstance(key, int) for key, _ in pairs)
+            and {key for key, _ in pairs} == set(range(1, len(pairs) + 1))
+        ):
+            return [self._plain(each, depth + 1) for _, each in sorted(pairs)]
+        return {key: self._plain(each, depth + 1) for key, each in pairs}
+
+    def _json_encode(self, value: Any) -> bytes:
+        return json.dumps(_texts(self._plain(value)), separators=(",", ":"), ensure_ascii=False).encode(
+            "utf-8", "surrogateescape"
+        )
+
+    def _json_decode(self, text: bytes) -> Any:
+        return self._from_plain(json.loads(text.decode("utf-8", "surrogateescape")))
+
+    def _pack(self, *values: Any) -> bytes:
+        return b"".join(msgspec.msgpack.encode(_texts(self._plain(value))) for value in values)
+
+    def _unpack(self, data: bytes) -> Any:
+        return self._from_plain(msgspec.msgpack.decode(data))
+
+    def _from_plain(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return value.encode("utf-8", "surrogateescape")
+        if isinstance(value, list):
+            return self._lua.table_from([self._from_plain(each) for each in value])
+        if isinstance(value, dict):
+            return self._lua.table_from({self._from_plain(key): self._from_plain(each) for key, each in value.items()})
+        return value
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, list):
+        return [_texts(each) for each in value]
+    if isinstance(value, dict):
+        return {str(_texts(key)): _texts(each) for key, each in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53 else value
+
+
+def _word(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise CommandError(b"ERR Lua redis lib command arguments must be strings or integers")
+    return b"%d" % int(value) if float(value).is_integer() and abs(value) < 1e17 else b"%.17g" % value
+
+
+def _signed(value: int) -> int:
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
+_BITS = {
+    b"band": lambda *values: _signed(_folded(values, lambda a, b: a & b)),
+    b"bor": lambda *values: _signed(_folded(values, lambda a, b: a | b)),
+    b"bxor": lambda *values: _signed(_folded(values, lambda a, b: a ^ b)),
+    b"bnot": lambda value: _signed(~int(value)),
+    b"lshift": lambda value, by: _signed(int(value) << (int(by) & 31)),
+    b"rshift": lambda value, by: _signed((int(value) & 0xFFFFFFFF) >> (int(by) & 31)),
+    b"arshift": lambda value, by: _signed(_signed(int(value)) >> (int(by) & 31)),
+    b"tobit": lambda value: _signed(int(value)),
+    b"tohex": lambda value: b"%08x" % (int(value) & 0xFFFFFFFF),
+}
+
+
+def _folded(values: Any, how: Any) -> int:
+    result = int(values[0])
+    for value in values[1:]:
+        result = how(result, int(value))
+    return result
+
+
+def _nothing(target: object, name: object, setting: bool) -> object:
+    raise AttributeError("scripts may not look into Python")
+
+
+def _ignore(*_: object) -> None:
+    return None

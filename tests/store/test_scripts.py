@@ -1,0 +1,125 @@
+"""Lua scripts: what they may do, what they may not, and how they end."""
+
+import pytest
+
+from tests.store.core import Core
+from titan_objects.store.resp import CommandError
+
+pytest.importorskip("lupa")
+
+RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
+
+
+def error(reply: object) -> str:
+    assert isinstance(reply, CommandError), reply
+    return reply.text.decode()
+
+
+@pytest.mark.parametrize(
+    ("script", "reply"),
+    [
+        ("return 1", 1),
+        ("return 3.99", 3),
+        ("return 'x'", b"x"),
+        ("return true", 1),
+        ("return false", None),
+        ("return {1, 'a', {2}, nil, 5}", [1, b"a", [2]]),
+        ("return {ok='FINE'}", b"FINE"),
+        ("return {KEYS[1], ARGV[1], ARGV[2]}", [b"k", b"a", b"\xff\x00"]),
+        ("return redis.call('SET', KEYS[1], 1)", b"OK"),
+        ("return redis.call('SET', KEYS[1], 1)['ok']", b"OK"),
+        ("redis.call('RPUSH', 'l', 1, 2) return redis.call('LRANGE', 'l', 0, -1)", [b"1", b"2"]),
+        ("return redis.call('GET', 'none') == false and 1 or 0", 1),
+        ("local r = redis.pcall('INCR', 'l', 1) return r.err ~= nil and 'caught'", b"caught"),
+        ("local ok = pcall(redis.call, 'NOSUCH') return ok and 1 or 0", 0),
+        ("return cjson.encode({a={1,2},b='x'})", b'{"a":[1,2],"b":"x"}'),
+        ('return cjson.decode(\'{"a": [1, "x"]}\').a[2]', b"x"),
+        ("return cmsgpack.unpack(cmsgpack.pack({1, 'x'}))[2]", b"x"),
+        ("return bit.band(12, 10) + bit.lshift(1, 4)", 24),
+        ("return type(os.time) .. type(io) .. type(python) .. type(debug)", b"nilnilnilnil"),
+        ("local t = {} for i = 1, 3 do t[#t + 1] = tostring(i) end return table.concat(t, ',')", b"1,2,3"),
+        ("return coroutine.wrap(function() coroutine.yield(7) end)()", 7),
+    ],
+)
+def test_a_script_answers(script: str, reply: object) -> None:
+    core = Core()
+    found = core("EVAL", script, 1, "k", "a", b"\xff\x00")
+    assert found == reply
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("return", ""),
+        ("this is not lua", "Error compiling script"),
+        ("return redis.call('NOSUCH')", "Unknown Redis command"),
+        ("return redis.call('SUBSCRIBE', 'c')", "not allowed from script"),
+        ("return redis.call()", "at least one argument"),
+        ("return redis.call('SET', 'k', {})", "must be strings or integers"),
+        ("return redis.error_reply('MY fault')", "ERR MY fault"),
+        ("error('oops')", "oops"),
+        ("x = 1", "global variable 'x'"),
+        ("return redis.call('SET', 'k')", "wrong number"),
+        ("local s = 'x' while true do s = s .. s end", "ERR"),
+    ],
+)
+def test_a_script_that_fails_says_why(script: str, says: str) -> None:
+    core = Core()
+    reply = core("EVAL", script, 0)
+    assert reply is None if not says else says in error(reply)
+    assert core("EVAL", "return 1", 0) == 1
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "while true do end",
+        "while true do pcall(function() while true do end end) end",
+        "coroutine.wrap(function() while true do end end)()",
+        "local function f() return f() end return f()",
+    ],
+)
+def test_a_loop_without_an_end_is_ended(script: str) -> None:
+    core = Core(lua_time_limit="5")
+    assert "over its limit" in error(core("EVAL", script, 0))
+    assert core("PING") == b"PONG"
+
+
+def test_what_a_script_wrote_is_a_transaction_of_the_log() -> None:
+    core = Core()
+    core("EVAL", "redis.call('SET', 'a', 1, 'EX', 5) redis.call('SADD', 's', 'x') return redis.call('SPOP', 's')", 0)
+    assert core.effects() == ["MULTI", "SET a 1 PXAT 4000000005000", "SADD s x", "DEL s", "EXEC"]
+    core("EVAL", "return redis.call('GET', 'a')", 0)
+    assert core.effects() == []
+
+
+def test_scripts_are_found_by_their_hash() -> None:
+    core = Core()
+    digest = core("SCRIPT", "LOAD", RELEASE)
+    core("SET lock me")
+    assert core("EVALSHA", digest, 1, "lock", "you") == 0
+    assert core("EVALSHA", digest, 1, "lock", "me") == 1
+    assert core("SCRIPT", "EXISTS", digest, "x") == [1, 0]
+    core("SCRIPT FLUSH")
+    assert error(core("EVALSHA", digest, 0)).startswith("NOSCRIPT")
+
+
+def test_a_read_only_script_writes_nothing() -> None:
+    core = Core()
+    assert "read-only" in error(core("EVAL_RO", "return redis.call('SET', 'k', 1)", 0))
+
+
+def test_a_script_that_selects_leaves_the_client_where_it_was() -> None:
+    core = Core()
+    core("EVAL", "redis.call('SELECT', 3) redis.call('SET', 'k', 1)", 0)
+    assert core("GET k") is None
+    core("SELECT 3")
+    assert core("GET k") == b"1"
+
+
+def test_what_a_script_pushes_serves_those_that_wait() -> None:
+    core = Core()
+    client = core.connect()
+    client("BLPOP k 0")
+    core("EVAL", "redis.call('RPUSH', 'k', 'a') return redis.call('LLEN', 'k')", 0)
+    assert client.heard() == [[b"k", b"a"]]
