@@ -41,8 +41,7 @@ def measure(process: Any, command: str, pipeline: int, requests: int) -> tuple[f
     """Requests per second, CPU microseconds per request, and the median latency in milliseconds."""
     before = cpu_seconds(process)
     done = subprocess.run(
-        ["redis-benchmark", "-p", str(process.port), "-c", "50", "-P", str(pipeline), "-n", str(requests)]
-        + ["-t", command.lower(), "--csv"],
+        f"redis-benchmark -p {process.port} -c 50 -P {pipeline} -n {requests} -t {command.lower()} --csv".split(),
         capture_output=True,
         text=True,
         check=True,
@@ -63,7 +62,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                     for command in COMMANDS:
                         for name, server in (("redis", redis), ("titan", titan)):
                             slow = fsync == "always" and pipeline == 1 and command != "GET"
-                            requests = max(1000, options.requests * pipeline // (160 if slow else 16))
+                            requests = options.requests * pipeline // 16 if pipeline > 1 else options.requests // (20 if slow else 4)
                             found.setdefault((command, name), []).append(measure(server, command, pipeline, requests))
                             time.sleep(0.1)
         for command in COMMANDS:

@@ -44,6 +44,7 @@ class AppendLog:
         name: first part of the files' names.
 
     Attributes:
+        pending: what waits to be written with the next `write_out`.
         size: bytes of all files together; `base_size`: of the base.
     """
 
@@ -54,7 +55,7 @@ class AppendLog:
         self._fd = -1
         self._lock = -1
         self._written = 0
-        self._pending: list[bytes] = []
+        self.pending: list[bytes] = []
         self._unsynced = False
         self.size = 0
         self.base_size = 0
@@ -166,12 +167,7 @@ class AppendLog:
 
     def append(self, data: bytes) -> None:
         """Takes encoded effects, to be written with the next `write_out`."""
-        self._pending.append(data)
-
-    @property
-    def pending(self) -> bool:
-        """Whether something waits to be written."""
-        return bool(self._pending)
+        self.pending.append(data)
 
     def write_out(self, sync: bool) -> None:
         """Writes all that is pending, and has the disk confirm it if asked to.
@@ -179,8 +175,8 @@ class AppendLog:
         Raises:
             OSError: it could not be; what is pending stays so, and the file is as it was before.
         """
-        if self._pending:
-            data = b"".join(self._pending)
+        if self.pending:
+            data = b"".join(self.pending)
             try:
                 at = os.write(self._fd, data)
                 while at < len(data):
@@ -190,7 +186,7 @@ class AppendLog:
                 raise
             self._written += len(data)
             self.size += len(data)
-            self._pending.clear()
+            self.pending.clear()
             self._unsynced = True
         if sync and self._unsynced:
             os.fdatasync(self._fd)

@@ -10,7 +10,7 @@ from titan_objects.store.table import Args
 ELEMENTS_MAX = 1_000_000
 """Words of one command. hiredis would reserve memory for as many as a client announces."""
 
-_TOO_MANY = re.compile(rb"\*0*[1-9][0-9]{6,}\r")
+_too_many = re.compile(rb"\*0*[1-9][0-9]{6,}\r").search
 
 
 class Reader(Protocol):
@@ -41,7 +41,7 @@ def make_reader() -> Reader:
 
 def announces_too_much(data: bytes) -> bool:
     """Whether a header in these bytes announces more words than a command may have."""
-    return _TOO_MANY.search(data) is not None
+    return _too_many(data) is not None
 
 
 def only_words(commands: list[Args]) -> bool:

@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import cast
 
 import titan_overlay as titan
-from titan_objects.store import system
 from titan_objects.store.host import Store
 from titan_objects.store.parser import ProtocolError, announces_too_much, inline, make_reader, only_words
+from titan_objects.store.session import Session
+from titan_objects.store.system import monotonic
 from titan_objects.store.table import Args
 
 _LOG = logging.getLogger("titan_objects.store")
 
 INLINE_MAX = 64 << 10
+BACKLOG_MAX = 1024
+"""Commands that may come while the client waits for an earlier one; then it is listened to no more."""
+
+_STAR, _DOLLAR = b"*$"
 WRITE_HIGH_BYTES = 1 << 20
 """A client that leaves so much unread is listened to no more until it reads."""
 
@@ -37,6 +42,7 @@ class Connection(asyncio.Protocol):
         self._line = b""
         self._soft_since = 0.0
         self._paused = False
+        self._full = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
@@ -55,18 +61,18 @@ class Connection(asyncio.Protocol):
         self._store.disconnect(self.session)
 
     def data_received(self, data: bytes) -> None:
-        if self._transport.is_closing():
-            return
-        reader = self._reader
         # hiredis keeps the beginning of a word, and consumes what stands before: so a chunk that ends a line, and after
         # which nothing is kept, is followed by a command's begin or by the header of a word.
-        whole = not self._held and data[:1] == b"*"
-        if not whole and not self._held and (self._line or data[:1] != b"$"):
+        whole = not self._held and data[0] == _STAR
+        if not whole and not self._held and (self._line or data[0] != _DOLLAR):
             self._inline(data)
             return
-        if announces_too_much(self._tail + data if self._tail else data):
+        if self._transport.is_closing():
+            return
+        if announces_too_much(self._tail + data):
             self._refuse(b"invalid multibulk length")
             return
+        reader = self._reader
         commands: list[Args] = []
         error = b""
         try:
@@ -75,14 +81,15 @@ class Connection(asyncio.Protocol):
         except ProtocolError as why:
             error = str(why).encode()
         if reader.has_data() or not data.endswith(b"\r\n"):
+            whole = False
             self._held += len(data)
+            self._tail = b"" if data.endswith(b"\r\n") else data[-16:]
             if self._held > self._server.query_max and not commands:
                 self._refuse(b"query buffer limit reached (client-query-buffer-limit)")
                 return
-            whole = False
-        else:
+        elif self._held:
             self._held = 0
-        self._tail = b"" if data.endswith(b"\r\n") else data[-16:]
+            self._tail = b""
         if commands:
             if not only_words(commands):
                 self._refuse(b"expected '$', a command is an array of strings")
@@ -93,18 +100,21 @@ class Connection(asyncio.Protocol):
 
     def _run(self, commands: list[Args], raw: bytes) -> None:
         session = self.session
-        session.last_command = commands[-1][0].decode("latin-1").lower()
-        begun = system.monotonic()
-        self._store.run(session, commands, raw)
-        slower_than = self._server.slow_micros
-        if slower_than >= 0:
-            micros = int((system.monotonic() - begun) * 1e6)
-            if micros >= slower_than and session.waiter is None:
-                self._server.note_slow(session, commands, micros)
-        if session.waiter is not None and len(session.backlog) > 1024:
-            self._transport.pause_reading()
-            self._paused = True
-        elif self._paused and session.waiter is None:
+        session.last_command = commands[-1][0]
+        slower_than = self._server.slow_seconds
+        if slower_than is None:
+            self._store.run(session, commands, raw)
+        else:
+            begun = monotonic()
+            self._store.run(session, commands, raw)
+            seconds = monotonic() - begun
+            if seconds >= slower_than and session.waiter is None:
+                self._server.note_slow(session, commands, int(seconds * 1e6))
+        if session.waiter is not None:
+            if len(session.backlog) > BACKLOG_MAX:
+                self._transport.pause_reading()
+                self._paused = True
+        elif self._paused:
             self._transport.resume_reading()
             self._paused = False
 
@@ -141,11 +151,9 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Writes replies; a client that does not read them is cut off at its limit."""
-        transport = self._transport
-        transport.write(data)
-        waiting = transport.get_write_buffer_size()
-        if waiting > WRITE_HIGH_BYTES:
-            self._check_limits(waiting)
+        self._transport.write(data)
+        if self._full:
+            self._check_limits(self._transport.get_write_buffer_size())
 
     def close(self) -> None:
         """Closes once all is sent; at once if somebody else asked for it."""
@@ -155,16 +163,18 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def pause_writing(self) -> None:
+        self._full = True
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self._full = False
         self._soft_since = 0.0
         if not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _check_limits(self, waiting: int) -> None:
         hard, soft, seconds = self._server.output_limits["pubsub" if self.session.subscribed else "normal"]
-        now = system.monotonic()
+        now = monotonic()
         if soft and waiting > soft:
             self._soft_since = self._soft_since or now
         else:
@@ -187,7 +197,7 @@ class Server:
         self.connections: set[Connection] = set()
         self._servers: list[asyncio.AbstractServer] = []
         self.query_max = 0
-        self.slow_micros = 0
+        self.slow_seconds: float | None = None
         self.output_limits: dict[str, tuple[int, int, int]] = {}
         store.config.watch(self._on_config)
         self._on_config()
@@ -229,15 +239,14 @@ class Server:
             return _DENIED
         return b""
 
-    def note_slow(self, session: object, commands: list[Args], micros: int) -> None:
+    def note_slow(self, session: Session, commands: list[Args], micros: int) -> None:
         """A turn took long. Of a pipeline the first command is shown, and how many came with it."""
         args = commands[0]
         if len(commands) > 1:
             args = [*args, b"(and %d more commands in one pipeline)" % (len(commands) - 1)]
         most = int(self.store.config.get("slowlog-max-len"))
-        client = self.store.engine.session
         now = self.store.now() // 1000
-        self.store.engine.stats.slow.note(args, micros, now, client.address, client.name, most)
+        self.store.engine.stats.slow.note(args, micros, now, session.address, session.name, most)
 
     async def close(self) -> None:
         """Stops listening, and lets everybody go."""
@@ -251,7 +260,8 @@ class Server:
     def _on_config(self) -> None:
         config = self.store.config
         self.query_max = int(config.get("client-query-buffer-limit"))
-        self.slow_micros = int(config.get("slowlog-log-slower-than"))
+        micros = int(config.get("slowlog-log-slower-than"))
+        self.slow_seconds = None if micros < 0 else micros / 1e6
         words = config.get("client-output-buffer-limit").split()
         self.output_limits = {"normal": (0, 0, 0), "pubsub": (0, 0, 0)}
         for at in range(0, len(words), 4):

@@ -89,6 +89,7 @@ async def _serve(options: Options, config: Config, say: Callable[[str], None]) -
             loop.add_signal_handler(number, store.stopped.set)
         gc.collect()
         gc.freeze()  # what was loaded lives long; looking through it again and again would stall clients
+        gc.set_threshold(100_000, 50, 1000)  # commands make no cycles
         where = "memory" if options.memory_only else options.directory
         say(f"store in {where} serves on {options.hosts[0]}:{port}")
         await store.stopped.wait()

@@ -79,7 +79,7 @@ class Session:
         self.local_address = ""
         self.created_ms = now
         self.last_ms = now
-        self.last_command = "NULL"
+        self.last_command = b"NULL"
         self.gate = False
         self.look()
 

@@ -223,7 +223,7 @@ def described(e: "Engine", session: Session) -> str:
         "watch": len(session.watched),
         "oll": len(session.out),
         "omem": sum(map(len, session.out)),
-        "cmd": session.last_command,
+        "cmd": session.last_command.decode("latin-1").lower(),
         "user": session.user.name if session.user else "(superuser)",
         "redir": -1,
         "resp": session.resp.version,
