@@ -62,7 +62,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                     for command in COMMANDS:
                         for name, server in (("redis", redis), ("titan", titan)):
                             slow = fsync == "always" and pipeline == 1 and command != "GET"
-                            requests = options.requests * pipeline // 16 if pipeline > 1 else options.requests // (20 if slow else 4)
+                            requests = (
+                                options.requests * pipeline // 16
+                                if pipeline > 1
+                                else options.requests // (20 if slow else 4)
+                            )
                             found.setdefault((command, name), []).append(measure(server, command, pipeline, requests))
                             time.sleep(0.1)
         for command in COMMANDS:
@@ -103,7 +107,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--requests", type=int, default=100_000, help="at a pipeline of 16; fewer otherwise")
+    parser.add_argument("--requests", type=int, default=100_000, help="at a pipeline of 16; fewer without")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--report", action="store_true", help="write the table into docs/benchmarks.md")

@@ -7,6 +7,7 @@ A page asks for them with a comment on a line of its own:
     <!-- generate:conduct -->                          what counts how much against a peer
     <!-- generate:votes -->                            how often colluding liars win a vote
     <!-- generate:groups -->                           how often a group drawn at random has too many liars
+    <!-- generate:redis -->                            which commands of Redis 7.0 the store knows
 
 So these pages cannot fall behind the code. `mkdocs.yml` names this file under `hooks`.
 """
@@ -72,6 +73,26 @@ def conduct(_: str) -> str:
     return "\n".join(["| what | counts | |", "|---|---|---|", *rows])
 
 
+REDIS_COMMANDS = ROOT / "docs" / "_redis_commands.txt"
+
+
+def redis(_: str) -> str:
+    """A table of Redis 7.0's commands by group: how many the store knows, and the names of those that it does not."""
+    from titan_objects.store.commands import all_commands
+
+    ours = set(all_commands().commands)
+    rows, known, total = [], 0, 0
+    for line in REDIS_COMMANDS.read_text(encoding="utf-8").splitlines():
+        group, _, names = line.partition(": ")
+        if not line.startswith("#"):
+            theirs = set(names.split())
+            known, total = known + len(theirs & ours), total + len(theirs)
+            missing = ", ".join(f"`{name.upper().replace('|', ' ')}`" for name in sorted(theirs - ours))
+            rows.append(f"| {group} | {len(theirs & ours)} of {len(theirs)} | {missing} |")
+    head = ["| group | commands | not there |", "|---|---:|---|"]
+    return "\n".join([*head, *rows, f"| **all** | {known} of {total} ({known / total:.0%}) | |"])
+
+
 VOTES = (3, 5, 7, 9)
 LIARS = (0.1, 0.2, 0.3, 0.4)
 
@@ -91,7 +112,8 @@ def votes(_: str) -> str:
 def _command_of(module: str) -> Any:
     import typer.main
 
-    return typer.main.get_command(importlib.import_module(module).app)
+    face = importlib.import_module(module)
+    return typer.main.get_command(face.load_plugins() if hasattr(face, "load_plugins") else face.app)
 
 
 def _node_command() -> Iterator[str]:
@@ -158,4 +180,11 @@ def more_than(count: int, drawn: int, share: float) -> float:
     return sum(comb(drawn, k) * share**k * (1 - share) ** (drawn - k) for k in range(count + 1, drawn + 1))
 
 
-GENERATORS = {"files": files, "commands": commands, "conduct": conduct, "votes": votes, "groups": groups}
+GENERATORS = {
+    "files": files,
+    "commands": commands,
+    "conduct": conduct,
+    "votes": votes,
+    "groups": groups,
+    "redis": redis,
+}

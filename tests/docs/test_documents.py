@@ -58,7 +58,9 @@ def test_commands_are_spelled_as_the_programs_take_them(
         if words[0] == "titan-node":
             parse(words[1:])
             continue
-        _parse(typer.main.get_command(importlib.import_module(FACES[words[0]]).app), words[0], words[1:])
+        face = importlib.import_module(FACES[words[0]])
+        app = face.load_plugins() if hasattr(face, "load_plugins") else face.app
+        _parse(typer.main.get_command(app), words[0], words[1:])
 
 
 def _parse(command: Any, name: str, words: list[str]) -> None:

@@ -1,5 +1,7 @@
 """The store without disk and network: time is handed in, nothing waits."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.store.core import Core
@@ -386,3 +388,11 @@ def test_replies_decode_to_what_they_say() -> None:
     assert decode(b"%1\r\n+a\r\n,1.5\r\n") == {b"a": 1.5}
     with pytest.raises(ValueError, match="after the reply"):
         decode(b"+a\r\n+b\r\n")
+
+
+def test_the_list_of_redis_commands_is_that_of_redis() -> None:
+    pages = Path(__file__).parents[2] / "docs" / "_redis_commands.txt"
+    listed = [line.partition(": ")[2].split() for line in pages.read_text().splitlines() if not line.startswith("#")]
+    theirs = {name for names in listed for name in names}
+    later = {"client|setinfo"}
+    assert {command.name for command in Core().engine.table} - theirs <= later
