@@ -227,6 +227,43 @@ LEX: list[Maker] = [
     lambda r: ("ZREMRANGEBYLEX", "lex", lex(r), lex(r)),
 ]
 
+
+def stream_id(r: Random) -> str:
+    return r.choice(("-", "+", "0", "5", "7-1", "(5-1", "9-9", "12", "x"))
+
+
+def plain_id(r: Random) -> str:
+    return r.choice(("0", "1-1", "2-1", "3-1", "4-1", "5-1", "5-2", "6-0", "7-1", "8-1", "12-0", "0-0", "x"))
+
+
+STREAMS: list[Maker] = [
+    lambda r: ("XADD", key(r), *some(r, "NOMKSTREAM", "MAXLEN 4"), f"{r.randrange(30)}-*", member(r), member(r)),
+    lambda r: ("XADD", key(r), *some(r, "MINID 3"), f"{r.randrange(60)}-{r.randrange(3)}", member(r), member(r)),
+    lambda r: ("XADD", key(r), plain_id(r), *members(r)),
+    lambda r: ("XLEN", key(r)),
+    lambda r: ("XRANGE", key(r), stream_id(r), stream_id(r), *some(r, "COUNT 2")),
+    lambda r: ("XREVRANGE", key(r), stream_id(r), stream_id(r), *some(r, "COUNT 3")),
+    lambda r: ("XDEL", key(r), plain_id(r), plain_id(r)),
+    lambda r: ("XTRIM", key(r), r.choice(("MAXLEN", "MINID")), *some(r, "="), r.randrange(1, 7)),
+    lambda r: ("XREAD", *some(r, "COUNT 2"), "STREAMS", key(r), key(r), plain_id(r), plain_id(r)),
+    lambda r: ("XGROUP", "CREATE", key(r), r.choice("gh"), r.choice(("0", "$", "3-1")), *some(r, "MKSTREAM")),
+    lambda r: ("XGROUP", "CREATE", key(r), "g", "0", "MKSTREAM"),
+    lambda r: ("XGROUP", "SETID", key(r), "g", r.choice(("0", "$", "3-1")), *some(r, "ENTRIESREAD 2")),
+    lambda r: ("XGROUP", "CREATECONSUMER", key(r), "g", r.choice("uv")),
+    lambda r: ("XGROUP", "DELCONSUMER", key(r), "g", r.choice("uv")) if r.random() < 0.3 else ("PING",),
+    lambda r: ("XGROUP", "DESTROY", key(r), "h"),
+    lambda r: ("XREADGROUP", "GROUP", "g", r.choice("uv"), "COUNT", 2, *some(r, "NOACK"), "STREAMS", key(r), ">"),
+    lambda r: ("XREADGROUP", "GROUP", "g", r.choice("uv"), "STREAMS", key(r), ">"),
+    lambda r: ("XREADGROUP", "GROUP", "g", r.choice("uv"), "STREAMS", key(r), r.choice(("0", "5"))),
+    lambda r: ("XACK", key(r), "g", plain_id(r), plain_id(r)),
+    lambda r: ("XPENDING", key(r), "g"),
+    lambda r: ("XCLAIM", key(r), "g", r.choice("uv"), 0, plain_id(r), plain_id(r), *some(r, "FORCE", "JUSTID")),
+    lambda r: ("XAUTOCLAIM", key(r), "g", r.choice("uv"), 0, r.choice(("0", "5-1")), *some(r, "COUNT 1", "JUSTID")),
+    lambda r: ("XINFO", "GROUPS", key(r)),
+    lambda r: ("XSETID", key(r), plain_id(r)) if r.random() < 0.2 else ("XLEN", key(r)),
+    lambda r: ("DEL", key(r)) if r.random() < 0.1 else ("XLEN", key(r)),
+]
+
 TRANSACTIONS: list[Maker] = [
     lambda r: ("MULTI",),
     lambda r: ("EXEC",),
@@ -256,6 +293,7 @@ GROUPS: dict[str, list[Maker]] = {
     "hashes": HASHES,
     "zsets": ZSETS,
     "lex": LEX,
+    "streams": STREAMS,
     "keys": KEYS,
     "transactions": TRANSACTIONS,
     "odd": ODD,

@@ -20,6 +20,7 @@ TYPES = {
     "set": ("SMEMBERS",),
     "hash": ("HGETALL",),
     "zset": ("ZRANGE", "0", "-1", "WITHSCORES"),
+    "stream": ("XRANGE", "-", "+"),
 }
 
 
@@ -76,6 +77,10 @@ def contents(ask: "Wire | Ours") -> dict[object, object]:
             value = decode(ask.ask(name, key, *rest))
             if kind == "hash":
                 value = dict(zip(value[::2], value[1::2], strict=True))
+            if kind == "stream":
+                groups = decode(ask.ask("XINFO", "GROUPS", key))
+                pending = [decode(ask.ask("XPENDING", key, name)) for name in ("g", "h")]
+                value = [value, groups, [each for each in pending if isinstance(each, list)]]
             found[db, key] = (kind, sorted(value) if kind == "set" else value, decode(ask.ask("PEXPIRETIME", key)))
     return found
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from titan_objects.store.resp import bulks, number
+from titan_objects.store.streams import ConsumerGroup, Id, Stream, shown, sorted_pending
 from titan_objects.store.table import Args
 from titan_objects.store.values import STRINGS, Members, ZSet
 
@@ -32,12 +33,44 @@ def recreate(key: bytes, value: Any, expires: int | None) -> Iterator[Args]:
         else:
             yield [b"SET", key, bytes(value), b"PXAT", b"%d" % expires]
         return
+    if type(value) is Stream:
+        yield from _recreate_stream(key, value)
+        if expires is not None:
+            yield [b"PEXPIREAT", key, b"%d" % expires]
+        return
     name, words, width = _elements(value)
     step = PIECE * width
     for at in range(0, len(words), step):
         yield [name, key, *words[at : at + step]]
     if expires is not None:
         yield [b"PEXPIREAT", key, b"%d" % expires]
+
+
+def _recreate_stream(key: bytes, value: Stream) -> Iterator[Args]:
+    value = value.copy()
+    for id in value.ids:
+        yield [b"XADD", key, shown(id), *value.entries[id]]
+    if not value.ids:
+        # An empty stream is made by an entry that is trimmed at once.
+        yield [b"XADD", key, b"MAXLEN", b"=", b"0", shown(max(value.last, (0, 1))), b"x", b"y"]
+    counts = [b"ENTRIESADDED", b"%d" % value.added, b"MAXDELETEDID", shown(value.deleted)]
+    yield [b"XSETID", key, shown(value.last), *counts]
+    for name, group in value.groups.items():
+        read = b"%d" % (-1 if group.read is None else group.read)
+        yield [b"XGROUP", b"CREATE", key, name, shown(group.last), b"ENTRIESREAD", read]
+        for consumer in group.consumers.values():
+            yield [b"XGROUP", b"CREATECONSUMER", key, name, consumer.name]
+        for id in sorted_pending(group):
+            yield claim(key, name, group, id)
+
+
+def claim(key: bytes, name: bytes, group: ConsumerGroup, id: Id) -> Args:
+    """The command that makes a pending entry what it is."""
+    found = group.pending[id]
+    return [
+        b"XCLAIM", key, name, found.consumer.name, b"0", shown(id), b"TIME", b"%d" % found.since,
+        b"RETRYCOUNT", b"%d" % found.count, b"FORCE", b"JUSTID", b"LASTID", shown(group.last),
+    ]  # fmt: skip
 
 
 def _elements(value: Any) -> tuple[bytes, list[bytes], int]:

@@ -1,0 +1,66 @@
+"""Streams: waiting readers, and what the log makes of groups."""
+
+from tests.store.core import Core
+
+
+def test_a_reader_waits_for_the_next_entry() -> None:
+    core = Core()
+    client = core.connect()
+    assert client("XREAD BLOCK 0 STREAMS s $") is ...
+    core("XADD s 1-1 a b")
+    assert client.heard() == [[[b"s", [[b"1-1", [b"a", b"b"]]]]]]
+
+
+def test_consumers_share_what_comes_and_each_waits_its_turn() -> None:
+    core = Core()
+    first, second = core.connect(), core.connect()
+    core("XGROUP CREATE s g $ MKSTREAM")
+    first("XREADGROUP GROUP g one COUNT 1 BLOCK 0 STREAMS s >")
+    second("XREADGROUP GROUP g two COUNT 1 BLOCK 0 STREAMS s >")
+    core("XADD s 1-1 a 1")
+    assert (len(first.heard()), len(second.heard())) == (1, 0)
+    core("XADD s 2-1 a 2")
+    assert len(second.heard()) == 1
+    assert core("XPENDING s g") == [2, b"1-1", b"2-1", [[b"one", b"1"], [b"two", b"1"]]]
+
+
+def test_a_wait_for_an_entry_ends_at_its_time() -> None:
+    core = Core()
+    client = core.connect()
+    client("XREAD BLOCK 20 STREAMS s 0")
+    core.pass_time(20)
+    assert client.heard() == [None]
+
+
+def test_ids_follow_the_clock_and_the_log_has_them() -> None:
+    core = Core()
+    assert core("XADD s * a 1") == b"4000000000000-0"
+    assert core("XADD s * a 2") == b"4000000000000-1"
+    core.now -= 5
+    assert core("XADD s MAXLEN ~ 2 * a 3") == b"4000000000000-2"
+    assert core.effects() == [
+        "XADD s 4000000000000-0 a 1",
+        "XADD s 4000000000000-1 a 2",
+        "XADD s MAXLEN = 2 4000000000000-2 a 3",
+    ]
+
+
+def test_what_the_log_makes_of_a_group_is_the_group() -> None:
+    core = Core()
+    for command in (
+        "XADD s 1-1 a 1",
+        "XADD s 2-1 a 2",
+        "XADD s 3-1 a 3",
+        "XGROUP CREATE s g 0",
+        "XREADGROUP GROUP g one COUNT 2 STREAMS s >",
+        "XREADGROUP GROUP g two NOACK STREAMS s >",
+        "XACK s g 1-1",
+        "XCLAIM s g two 0 2-1",
+        "XDEL s 1-1",
+        "XAUTOCLAIM s g one 0 0",
+    ):
+        core(command)
+    again = Core()
+    assert again.engine.replay([list(effect) for effect in core.engine.effects]) is None
+    for question in ("XRANGE s - +", "XPENDING s g", "XPENDING s g - + 9", "XINFO GROUPS s", "XINFO STREAM s"):
+        assert again(question) == core(question), question
