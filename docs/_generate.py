@@ -113,7 +113,7 @@ def _command_of(module: str) -> Any:
     import typer.main
 
     face = importlib.import_module(module)
-    return typer.main.get_command(face.load_plugins() if hasattr(face, "load_plugins") else face.app)
+    return typer.main.get_command(face.complete() if hasattr(face, "complete") else face.app)
 
 
 def _node_command() -> Iterator[str]:

@@ -59,7 +59,7 @@ def test_commands_are_spelled_as_the_programs_take_them(
             parse(words[1:])
             continue
         face = importlib.import_module(FACES[words[0]])
-        app = face.load_plugins() if hasattr(face, "load_plugins") else face.app
+        app = face.complete() if hasattr(face, "complete") else face.app
         _parse(typer.main.get_command(app), words[0], words[1:])
 
 

@@ -5,20 +5,16 @@ from typing import Annotated
 
 import typer
 
+import titan_overlay as titan
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands to `titan`; named by the entry-point group `titan_overlay.cli`."""
-    store = typer.Typer(no_args_is_help=True, help="A store for Redis clients.")
 
-    @store.callback()
-    def _store() -> None:
-        """Keeps `serve` a sub-command while there is no other."""
-
-    store.command()(serve)
-    app.add_typer(store, name="store")
+def register(commands: titan.Commands) -> None:
+    """Adds `titan store ...`."""
+    commands.group("store", "A store for Redis clients.").command(serve)
 
 
 def serve(
+    face: titan.Face,
     directory: Annotated[
         Path, typer.Option("--dir", metavar="DIR", help="Where the store's log lies; made if it is not there.")
     ] = Path("titan-store"),
