@@ -250,6 +250,10 @@ class SyncPool:
         """As `Pool.read`."""
         return self._run(self._pool.read(name, message, stale_ok=stale_ok, timeout=timeout))
 
+    def add_member(self, name: str, node: str, *, timeout: float = 60.0) -> None:
+        """As `Pool.add_member`."""
+        self._run(self._pool.add_member(name, node, timeout=timeout))
+
     def watch(self, name: str, *, start: int = 0) -> Iterator[Change]:
         """As `Pool.watch`. Closing the iterator, or letting it go, ends it."""
         return self._iterate(self._pool.watch(name, start=start))

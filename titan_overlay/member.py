@@ -160,7 +160,7 @@ class Member:
             {"mutable": lambda: self.groups_caller},
             places_max=self.config.holder_cache_entries,
         )
-        self.recruiter = Recruiter(self.overlay, self.links, self.ambient, self.conduct)
+        self.recruiter = Recruiter(self.overlay, self.links, self.user, self.conduct)
         self.gossip = Gossip(self.overlay, self.links, self.rights, self.ambient, self.spawn)
         self.spawn(self._keep_to_the_rules(), "comparing the rules of the pool")
 

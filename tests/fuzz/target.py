@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE / "corpus"
 
-_ROOMS = ("wire", "identity", "overlay", "links", "objects", "keeping", "storage", "settings", "mutable")
+_ROOMS = ("wire", "identity", "overlay", "links", "objects", "keeping", "storage", "settings", "mutable", "store")
 
 
 class Target:

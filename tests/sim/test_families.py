@@ -46,7 +46,7 @@ def test_data_is_found_and_read_across_families_by_way_of_holders_that_have_both
     async def scenario(sim: SimulatedPool) -> None:
         await mixed(sim)
         name = await sim.pool(0).put(b"seen by all" * 100)
-        assert {family(node.ip) for node in sim.holders(name) if node.machine.ip6 is None} == {IPV4}
+        assert any(node.machine.ip6 is not None for node in sim.holders(name))
         readers = {family(node.ip): node for node in sim.nodes[len(BOTH) :]}
         for wanted in (IPV4, IPV6):
             assert await sim.pool(readers[wanted]).get(name) == b"seen by all" * 100

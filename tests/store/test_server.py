@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import redis
 import redis.asyncio
-import typer
 from typer.testing import CliRunner
 
 from tests.store.real import SECONDS, TitanStore, Wire, needs_redis
-from titan_objects.store import cli
+from titan_overlay.cli.titan import complete
 
 
 @pytest.fixture(scope="module")
@@ -218,10 +217,7 @@ def test_shutdown_keeps_everything(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(tmp_path: Path, words: list[str], says: str) -> None:
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    cli.register(app)
-    result = CliRunner().invoke(app, ["store", "serve", "--dir", str(tmp_path / "s"), "--port", "0", *words])
+    result = CliRunner().invoke(complete(), ["store", "serve", "--dir", str(tmp_path / "s"), "--port", "0", *words])
     assert result.exit_code == 2
     assert says in result.output and len(result.output.strip().splitlines()) == 1
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from titan_overlay.ambient import Ambient, Random
+from titan_overlay.ambient import Random
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId, distance
 from titan_overlay.overlay.density import Density
@@ -49,7 +49,7 @@ class Town:
         for _ in range(8):
             point = random.randbytes(ID_BYTES)
             self._density.observe(point, self.near(point, 8), 0.0)
-        self.ambient = Ambient(lambda: 0.0, random, random.randbytes)
+        self.point = lambda: random.randbytes(ID_BYTES)
         self.lookups = 0
 
     def near(self, target: bytes, count: int) -> list[Contact]:
@@ -69,7 +69,7 @@ class Town:
 
     def turns(self) -> list[list[Contact]]:
         async def all_of_them() -> list[list[Contact]]:
-            return [turn async for turn in Candidates(self, self.ambient, self.object_id)]  # type: ignore[arg-type]
+            return [turn async for turn in Candidates(self, self.object_id, self.point)]  # type: ignore[arg-type]
 
         return asyncio.run(all_of_them())
 
@@ -89,7 +89,7 @@ def test_who_crowds_around_any_other_point_is_drawn_no_more_often_than_one_of_th
     for seed in range(20):
         town = Town(150, seed, early=False)
         elsewhere = ObjectId(bytes(b ^ 0xFF for b in town.object_id))
-        candidates = Candidates(town, town.ambient, elsewhere)  # type: ignore[arg-type]
+        candidates = Candidates(town, elsewhere, town.point)  # type: ignore[arg-type]
         first = asyncio.run(one(candidates))[:8]
         drawn += len(first)
         ground += sum(each.id in town.ground for each in first)
@@ -108,7 +108,7 @@ def test_nobody_is_named_twice_and_never_the_asker() -> None:
 
 def test_the_first_turn_costs_no_look_up() -> None:
     town = Town(200, 1)
-    assert asyncio.run(one(Candidates(town, town.ambient, town.object_id))) and not town.lookups  # type: ignore[arg-type]
+    assert asyncio.run(one(Candidates(town, town.object_id, town.point))) and not town.lookups  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("nodes", [1, 5, 15])

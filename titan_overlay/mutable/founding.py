@@ -10,7 +10,7 @@ import msgspec
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, LinkError, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
+from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId, PoolId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor, Policy
 from titan_overlay.links.links import Links
@@ -87,7 +87,7 @@ class Founders:
         willing: list[Founder] = []
         refusals: Counter[str] = Counter()
         asked: set[bytes] = set(exclude)
-        async for turn in Candidates(self._overlay, self._ambient, object_id):
+        async for turn in Candidates(self._overlay, object_id, lambda: self._ambient.token_bytes(ID_BYTES)):
             fresh = [each for each in turn if each.id not in asked]
             asked.update(each.id for each in fresh)
             answers = await asyncio.gather(*(self._ask(each, descriptor) for each in fresh))

@@ -1,7 +1,7 @@
 """Who is asked to take a replica: nodes from random places of the pool, those near the object's id last.
 
 Ids are chosen by whoever makes the keys, so where copies go must not follow from ids: who grinds the ids nearest to an
-object would be asked first to hold it, and would have all of it. Here each turn begins at random ids that nobody can
+object would be asked first to hold it, and would have all of it. Here each turn begins at points that nobody else can
 guess. Crowding around any point is of no use either: of all the ids that crowd there, about one is drawn as often as
 any other contact, for a random id has to fall nearer to it than to the rest of the table.
 
@@ -9,9 +9,10 @@ The nodes of the object's region keep what is said about it. They are asked to h
 refused, so that whoever has bought the one has not the other with it.
 """
 
-from titan_overlay.ambient import Ambient
+from collections.abc import Callable
+
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import ID_BYTES, ObjectId
+from titan_overlay.identity.ids import ObjectId
 from titan_overlay.overlay.overlay import Overlay
 
 POINTS = 32
@@ -23,11 +24,15 @@ NEAR = 20
 
 
 class Candidates:
-    """Nodes to ask for one object, in turns: out of the routing table, random corners, and the object's region."""
+    """Nodes to ask for one object, in turns: out of the routing table, random corners, and the object's region.
 
-    def __init__(self, overlay: Overlay, ambient: Ambient, object_id: ObjectId) -> None:
+    Args:
+        point: draws an id that nobody else can foresee.
+    """
+
+    def __init__(self, overlay: Overlay, object_id: ObjectId, point: Callable[[], bytes]) -> None:
         self._overlay = overlay
-        self._ambient = ambient
+        self._point = point
         self._region = overlay.region_of(object_id)
         self._turns = 0
         self._seen = {overlay.contact.id}
@@ -59,6 +64,3 @@ class Candidates:
         for _ in range(POINTS):
             drawn |= {each.id: each for each in self._overlay.neighbours(self._point(), 1)}
         return list(drawn.values())
-
-    def _point(self) -> bytes:
-        return self._ambient.token_bytes(ID_BYTES)

@@ -6,14 +6,16 @@ bundle) from whoever asked it and from the holders named in the request.
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from hashlib import sha256
+from itertools import count as numbered
 
-from titan_overlay.ambient import Ambient
 from titan_overlay.errors import LinkError, RemotableError
 from titan_overlay.identity import names, records
 from titan_overlay.identity.conduct import Conduct
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import NodeId
+from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Descriptor
 from titan_overlay.identity.subnets import subnet
@@ -48,11 +50,11 @@ class Recruited:
 class Recruiter:
     """Asks nodes to become holders."""
 
-    def __init__(self, overlay: Overlay, links: Links, ambient: Ambient, conduct: Conduct) -> None:
+    def __init__(self, overlay: Overlay, links: Links, user: SigningKey, conduct: Conduct) -> None:
         self._conduct = conduct
         self._overlay = overlay
         self._links = links
-        self._ambient = ambient
+        self._user = user
 
     async def recruit(
         self,
@@ -75,7 +77,7 @@ class Recruiter:
             await self._ask(only, descriptor, holders, result)
             return result
         object_id = names.object_id(self._overlay.pool, descriptor.value.name)
-        async for turn in Candidates(self._overlay, self._ambient, object_id):
+        async for turn in Candidates(self._overlay, object_id, self._points(object_id)):
             candidates = [each for each in turn if each.id not in exclude]
             while candidates and len(result.accepted) < count:
                 candidates = self._by_preference(candidates, [*holders, *result.accepted])
@@ -85,6 +87,14 @@ class Recruiter:
             if len(result.accepted) >= count:
                 break
         return result
+
+    def _points(self, object_id: ObjectId) -> Callable[[], bytes]:
+        """Those of this user for this object: who tries again, with another program too, asks the same nodes first,
+        which have what came before an interruption. Nobody without the key can foresee them.
+        """
+        seed = self._user.sign(b"titan/1/candidates\0" + object_id)
+        numbers = numbered()
+        return lambda: sha256(seed + next(numbers).to_bytes(4, "big")).digest()
 
     def _by_preference(self, candidates: Sequence[Contact], holders: Sequence[Signed[Advertisement]]) -> list[Contact]:
         """Those in subnets without a holder first, one of each; who behaved badly last; else as they were drawn."""
