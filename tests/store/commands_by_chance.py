@@ -236,6 +236,34 @@ def plain_id(r: Random) -> str:
     return r.choice(("0", "1-1", "2-1", "3-1", "4-1", "5-1", "5-2", "6-0", "7-1", "8-1", "12-0", "0-0", "x"))
 
 
+def field(r: Random) -> str:
+    return r.choice(("u8", "i8", "u3", "i16", "u63", "i64", "i1", "u64", "x9"))
+
+
+def place(r: Random) -> str:
+    return r.choice(("0", "3", "7", "#1", "#2", "17", "-1"))
+
+
+BITMAPS: list[Maker] = [
+    lambda r: ("SETBIT", key(r), r.randrange(-1, 40), r.choice((0, 1, 1, 2))),
+    lambda r: ("GETBIT", key(r), r.randrange(-1, 60)),
+    lambda r: ("BITCOUNT", key(r)),
+    lambda r: ("BITCOUNT", key(r), small(r), small(r), *some(r, "BIT")),
+    lambda r: ("BITPOS", key(r), r.choice((0, 1))),
+    lambda r: ("BITPOS", key(r), r.choice((0, 1, 2)), small(r)),
+    lambda r: ("BITPOS", key(r), r.choice((0, 1)), small(r), small(r), *some(r, "BIT")),
+    lambda r: ("BITOP", r.choice(("AND", "OR", "XOR", "NOT")), key(r), *keys(r)),
+    lambda r: ("BITFIELD", key(r), "GET", field(r), place(r)),
+    lambda r: ("BITFIELD", key(r), "SET", field(r), place(r), small(r) * 50, "GET", "u8", 0),
+    lambda r: (
+        *("BITFIELD", key(r), "OVERFLOW", r.choice(("WRAP", "SAT", "FAIL"))),
+        *("INCRBY", field(r), place(r), r.choice((1, -1, 100, -100, 1 << 40))),
+    ),
+    lambda r: ("BITFIELD_RO", key(r), "GET", field(r), place(r)),
+    lambda r: ("SET", key(r), member(r)),
+    lambda r: ("GET", key(r)),
+]
+
 STREAMS: list[Maker] = [
     lambda r: ("XADD", key(r), *some(r, "NOMKSTREAM", "MAXLEN 4"), f"{r.randrange(30)}-*", member(r), member(r)),
     lambda r: ("XADD", key(r), *some(r, "MINID 3"), f"{r.randrange(60)}-{r.randrange(3)}", member(r), member(r)),
@@ -294,6 +322,7 @@ GROUPS: dict[str, list[Maker]] = {
     "zsets": ZSETS,
     "lex": LEX,
     "streams": STREAMS,
+    "bitmaps": BITMAPS,
     "keys": KEYS,
     "transactions": TRANSACTIONS,
     "odd": ODD,

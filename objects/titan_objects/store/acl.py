@@ -1,13 +1,19 @@
-"""Who may do what: users, their passwords, and the commands, keys and channels that they may use."""
+"""Who may do what: users, their passwords, and the commands, keys and channels that they may use.
+
+Rules are those of `ACL SETUSER` in Redis 7.0, without selectors. Users last as long as the process.
+"""
 
 import hashlib
 import hmac
+import re
 from typing import TYPE_CHECKING
+
+from titan_objects.store.globs import matcher
+from titan_objects.store.resp import CommandError
 
 if TYPE_CHECKING:
     from titan_objects.store.config import Config
     from titan_objects.store.table import Args, Command, Table
-
 
 FREE_TRIES = 8
 """Wrong passwords from one address before it has to wait: 1 s then, twice as long each time, up to a minute."""
@@ -16,23 +22,55 @@ FORGIVEN_MS = 600_000
 ADDRESSES_MAX = 4096
 
 _CATEGORIES = {"generic": "keyspace", "transactions": "transaction", "sorted-set": "sortedset"}
-_DANGEROUS = frozenset(
-    ["keys", "flushall", "flushdb", "sort", "sort_ro", "info", "role", "swapdb", "restore", "migrate"]
-)
+_DANGEROUS = frozenset(["keys", "flushall", "flushdb", "sort", "sort_ro", "info", "role", "swapdb", "restore"])
+_CHANNEL_COMMANDS = frozenset(["subscribe", "ssubscribe", "publish", "spublish", "psubscribe"])
+
+
+def categories(command: "Command") -> set[str]:
+    """The classes that a command belongs to, without `@`."""
+    found = {_CATEGORIES.get(command.group, command.group.replace("-", ""))}
+    found |= {"write"} if command.writes else {"read"} if "readonly" in command.flags else set()
+    found |= {"fast"} if "fast" in command.flags else {"slow"}
+    found |= {"admin", "dangerous"} if "admin" in command.flags else set()
+    found |= {"blocking"} if "blocking" in command.flags else set()
+    found |= {"pubsub"} if "pubsub" in command.flags else set()
+    found |= {"dangerous"} if command.name in _DANGEROUS else set()
+    return found - {"server"}
 
 
 class User:
-    """One user. `unrestricted`: may do everything, so nothing is checked."""
+    """One user, who may do nothing until rules say so.
 
-    def __init__(self, name: str) -> None:
+    Attributes:
+        rules: what changed the commands since `+@all` or `-@all`, as it is shown.
+        keys: patterns, and whether each is for reading and for writing.
+        unrestricted: may do everything, so nothing is checked.
+    """
+
+    def __init__(self, name: str, table: "Table") -> None:
         self.name = name
-        self.enabled = True
-        self.nopass = True
-        self.passwords: set[str] = set()
-        self.unrestricted = True
+        self._table = table
+        self.enabled = False
+        self.nopass = False
+        self.passwords: dict[str, None] = {}
+        self.allowed: set[str] = set()
+        self.rules = ["-@all"]
+        self.keys: dict[bytes, tuple[bool, bool]] = {}
+        self.channels: dict[bytes, None] = {}
+        self.unrestricted = False
 
-    def check(self, command: "Command", args: "Args") -> None:
-        """Raises CommandError: this user may not."""
+    def copy(self) -> "User":
+        """Another one with the same rules, to try more on."""
+        twin = User(self.name, self._table)
+        twin.take(self)
+        return twin
+
+    def take(self, other: "User") -> None:
+        """Becomes what the other is."""
+        self.enabled, self.nopass, self.passwords = other.enabled, other.nopass, dict(other.passwords)
+        self.allowed, self.rules = set(other.allowed), list(other.rules)
+        self.keys, self.channels = dict(other.keys), dict(other.channels)
+        self.unrestricted = other.unrestricted
 
     def knows(self, password: bytes) -> bool:
         """Whether that is one of its passwords."""
@@ -41,12 +79,142 @@ class User:
         digest = hashlib.sha256(password).hexdigest()
         return self.nopass or any(hmac.compare_digest(digest, each) for each in self.passwords)
 
+    # ---- rules ---------------------------------------------------------------------------------------------------
+
+    def apply(self, rule: bytes) -> None:
+        """Changes what it may do. Raises ValueError that says what is wrong with the rule."""
+        word = rule.decode("utf-8", "backslashreplace")
+        sign, rest = word[:1], word[1:]
+        if word.lower() in _PLAIN:
+            for each in _PLAIN[word.lower()]:
+                self.apply(each)
+        elif word.lower() in ("on", "off"):
+            self.enabled = word.lower() == "on"
+        elif word.lower() == "nopass":
+            self.nopass = True
+            self.passwords.clear()
+        elif word.lower() == "resetpass":
+            self.nopass = False
+            self.passwords.clear()
+        elif word.lower() == "resetkeys":
+            self.keys.clear()
+        elif word.lower() == "resetchannels":
+            self.channels.clear()
+        elif sign in "><#!" and sign:
+            self._password(sign, rule[1:])
+        elif sign == "~":
+            self.keys[rule[1:]] = (True, True)
+        elif sign == "%":
+            found = re.fullmatch(rb"%([RW]{1,2})~(.*)", rule, re.IGNORECASE | re.DOTALL)
+            if not found:
+                raise ValueError("Syntax error")
+            self.keys[found[2]] = (b"R" in found[1].upper(), b"W" in found[1].upper())
+        elif sign == "&":
+            self.channels[rule[1:]] = None
+        elif sign in "+-" and sign:
+            self._commands(sign == "+", rest.lower())
+            self._note(word.lower())
+        else:
+            raise ValueError("Syntax error")
+        self.unrestricted = (
+            len(self.allowed) == len(self._table.commands)
+            and self.keys.get(b"*") == (True, True)
+            and b"*" in self.channels
+        )
+
+    def _password(self, sign: str, text: bytes) -> None:
+        digest = text.decode("latin-1").lower()
+        if sign in "><":
+            digest = hashlib.sha256(text).hexdigest()
+        elif not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise ValueError(
+                "The password hash must be exactly 64 characters and contain only lowercase hex characters"
+            )
+        if sign in ">#":
+            self.passwords[digest] = None
+            self.nopass = False
+        elif self.passwords.pop(digest, 0) == 0:
+            raise ValueError("The password you are trying to remove from the user does not exist")
+
+    def _commands(self, allow: bool, name: str) -> None:
+        table = self._table.commands
+        if name.startswith("@"):
+            chosen = {each.name for each in table.values() if name == "@all" or name[1:] in categories(each)}
+            if not chosen:
+                raise ValueError("Unknown command or category name in ACL")
+        elif name in table:
+            chosen = {name, *(each.name for each in table[name].subcommands.values())}
+        else:
+            raise ValueError("Unknown command or category name in ACL")
+        self.allowed = self.allowed | chosen if allow else self.allowed - chosen
+
+    def _note(self, word: str) -> None:
+        if word in ("+@all", "-@all"):
+            self.rules = [word]
+            return
+        self.rules = [each for each in self.rules if each[1:] != word[1:]]
+        self.rules.append(word)
+
+    # ---- questions -----------------------------------------------------------------------------------------------
+
+    def check(self, command: "Command", args: "Args") -> None:
+        """Raises CommandError: this user may not."""
+        refused = self.refusal(command, args)
+        if refused:
+            raise CommandError(f"NOPERM {refused}")
+
+    def refusal(self, command: "Command", args: "Args") -> str:
+        """Why not, or nothing."""
+        if command.name not in self.allowed:
+            return f"this user has no permissions to run the '{command.name}' command"
+        for key in command.keys(args):
+            if not any(
+                (write if command.writes else read) and matcher(pattern)(key)
+                for pattern, (read, write) in self.keys.items()
+            ):
+                return "this user has no permissions to access one of the keys used as arguments"
+        if command.name in _CHANNEL_COMMANDS:
+            names = args[1:2] if command.name.endswith("publish") else args[1:]
+            exact = command.name == "psubscribe"
+            for name in names:
+                if not any(
+                    pattern == b"*" or (pattern == name if exact else matcher(pattern)(name))
+                    for pattern in self.channels
+                ):
+                    return "this user has no permissions to access one of the channels used as arguments"
+        return ""
+
+    def key_rules(self) -> list[bytes]:
+        """Key patterns as rules."""
+        signs = {(True, True): b"~", (True, False): b"%R~", (False, True): b"%W~"}
+        return [signs[access] + pattern for pattern, access in self.keys.items()]
+
+    def described(self) -> bytes:
+        """The user as `ACL LIST` shows it."""
+        words = [b"user", self.name.encode(), b"on" if self.enabled else b"off"]
+        words += [b"nopass"] if self.nopass else [b"#" + each.encode() for each in self.passwords]
+        words += self.key_rules() or [b"resetkeys"]
+        words += [b"&" + each for each in self.channels] or [b"resetchannels"]
+        return b" ".join([*words, *(rule.encode() for rule in self.rules)])
+
+
+_PLAIN: dict[str, tuple[bytes, ...]] = {
+    "allkeys": (b"~*",),
+    "allchannels": (b"&*",),
+    "allcommands": (b"+@all",),
+    "nocommands": (b"-@all",),
+    "reset": (b"resetkeys", b"resetchannels", b"off", b"resetpass", b"-@all"),
+}
+
 
 class Acl:
     """All users. `default` is who a connection is until it says otherwise."""
 
     def __init__(self, table: "Table", config: "Config") -> None:
-        self.default = User("default")
+        self._table = table
+        self.default = User("default", table)
+        for rule in (b"on", b"nopass", b"~*", b"&*", b"+@all"):
+            self.default.apply(rule)
         self.users = {"default": self.default}
         self._config = config
         self._requirepass = ""
@@ -54,20 +222,29 @@ class Acl:
         config.watch(self._on_config)
         self._on_config()
 
+    def change(self, name: str, rules: list[bytes]) -> User:
+        """Makes or changes a user: all rules, or none.
+
+        Raises:
+            CommandError: names the rule that cannot be.
+        """
+        before = self.users.get(name)
+        tried = before.copy() if before is not None else User(name, self._table)
+        for rule in rules:
+            try:
+                tried.apply(rule)
+            except ValueError as why:
+                shown = rule.decode("utf-8", "backslashreplace")
+                raise CommandError(f"ERR Error in ACL SETUSER modifier '{shown}': {why}") from None
+        if before is None:
+            self.users[name] = tried
+            return tried
+        before.take(tried)
+        return before
+
     def first_user(self) -> User | None:
         """Who a new connection is; None: it has to authenticate."""
         return self.default if self.default.enabled and self.default.nopass else None
-
-    def categories(self, command: "Command") -> set[str]:
-        """The classes that a command belongs to."""
-        found = {_CATEGORIES.get(command.group, command.group.replace("-", ""))}
-        found |= {"write"} if command.writes else {"read"} if "readonly" in command.flags else set()
-        found |= {"fast"} if "fast" in command.flags else {"slow"}
-        found |= {"admin", "dangerous"} if "admin" in command.flags else set()
-        found |= {"blocking"} if "blocking" in command.flags else set()
-        found |= {"pubsub"} if "pubsub" in command.flags else set()
-        found |= {"dangerous"} if command.name in _DANGEROUS else set()
-        return found - {"server"}
 
     def seconds_to_wait(self, address: str, now: int) -> int:
         """How long an address that gave wrong passwords has to wait before it may try again."""
@@ -92,5 +269,5 @@ class Acl:
         word = self._config.get("requirepass")
         if word != self._requirepass:
             self._requirepass = word
-            self.default.nopass = not word
-            self.default.passwords = {hashlib.sha256(word.encode()).hexdigest()} if word else set()
+            self.default.apply(b"resetpass")
+            self.default.apply(b">" + word.encode() if word else b"nopass")

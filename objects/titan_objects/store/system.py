@@ -16,8 +16,8 @@ monotonic = time.perf_counter
 
 
 def generator() -> random.Random:
-    """What commands draw from, seeded by the system."""
-    return random.Random(os.urandom(32))
+    """What commands draw from: the system's own entropy, because passwords are drawn from it as well."""
+    return random.SystemRandom()
 
 
 def resident_bytes() -> int:

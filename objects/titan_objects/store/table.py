@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from titan_objects.store.resp import array, simple
+
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
 
@@ -133,6 +135,32 @@ class Group:
             return handler
 
         return add
+
+
+def helpers(groups: Sequence[Group]) -> Group:
+    """A `HELP` for every command that contains others."""
+    made = Group("help")
+    commands = [command for group in groups for command in group.commands]
+    for holder in sorted({command.container for command in commands if "|" in command.name}):
+        below = [command for command in commands if command.name.startswith(f"{holder}|")]
+        group = next(command.group for command in commands if command.name == holder)
+        made.commands.append(
+            Command(f"{holder}|help", 2, "loading stale", (0, 0, 0), None, _help(holder, below), group, "5.0.0")
+        )
+    return made
+
+
+def _help(holder: str, below: list[Command]) -> Handler:
+    lines = [f"{holder.upper()} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"]
+    for command in sorted(below, key=lambda each: each.name):
+        lines += [command.name.partition("|")[2].upper(), f"    {command.summary}"]
+    lines += ["HELP", "    Prints this help."]
+
+    def handler(e: "Engine", a: Args) -> bytes:
+        """Returns helpful text about the different subcommands."""
+        return array([simple(line.encode()) for line in lines])
+
+    return handler
 
 
 class Table:

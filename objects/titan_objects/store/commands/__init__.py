@@ -1,6 +1,7 @@
 """The commands, a module for each group of Redis's documentation, and the table that they make together."""
 
 from titan_objects.store.commands import (
+    bitmaps,
     catalogue,
     connection,
     hashes,
@@ -14,13 +15,15 @@ from titan_objects.store.commands import (
     streams,
     strings,
     transactions,
+    users,
     zset_algebra,
     zsets,
 )
-from titan_objects.store.table import Table
+from titan_objects.store.table import Table, helpers
 
 MODULES = (
     strings,
+    bitmaps,
     keys,
     lists,
     sets,
@@ -34,10 +37,12 @@ MODULES = (
     scripts,
     connection,
     server,
+    users,
     catalogue,
 )
 
 
 def all_commands() -> Table:
     """The table of everything that this store knows."""
-    return Table([module.group for module in MODULES])
+    groups = [module.group for module in MODULES]
+    return Table([*groups, helpers(groups)])

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from titan_objects.store.acl import categories
 from titan_objects.store.globs import matcher
 from titan_objects.store.resp import CommandError, array, bulk, bulks, simple, syntax_error
 from titan_objects.store.resp import integer as number
@@ -23,7 +24,7 @@ _SHOWN = {
 def row(e: "Engine", command: Command) -> bytes:
     """What COMMAND says of one command."""
     flags = [simple(_SHOWN.get(flag, flag).replace("-", "_").encode()) for flag in sorted(command.flags)]
-    categories = [simple(b"@" + each.encode()) for each in sorted(e.acl.categories(command))]
+    classes = [simple(b"@" + each.encode()) for each in sorted(categories(command))]
     return array(
         [
             bulk(command.name.encode()),
@@ -32,7 +33,7 @@ def row(e: "Engine", command: Command) -> bytes:
             number(command.first),
             number(command.last),
             number(command.step),
-            e.reply.set(categories),
+            e.reply.set(classes),
             array([]),
             array([]),
             array([row(e, each) for each in command.subcommands.values()]),
@@ -105,7 +106,7 @@ def command_list(e: "Engine", a: Args) -> bytes:
             names = [each.name for each in e.table if match(each.name.encode())]
         elif how == b"ACLCAT":
             wanted = word.decode("latin-1").lower()
-            names = [each.name for each in e.table if wanted in e.acl.categories(each)]
+            names = [each.name for each in e.table if wanted in categories(each)]
         elif how == b"MODULE":
             names = []
         else:
