@@ -9,7 +9,7 @@ Three flags are read for each command, so that the common one pays for nothing e
 
     session.gate    this client's commands need a closer look (AUTH, MULTI, ACL, subscribed)
     gate            everybody's do (MONITOR, maxmemory, a rewrite of the log, no disk to write to)
-    observed        changes have to be told to somebody (WATCH, blocked clients, keyspace events)
+    observed        changes have to be told to somebody (WATCH, blocked clients, keyspace events, maxmemory)
 """
 
 import logging
@@ -20,6 +20,7 @@ from titan_objects.store.acl import Acl
 from titan_objects.store.blocking import Serve, Waiter, WaitingRoom
 from titan_objects.store.config import Config
 from titan_objects.store.keyspace import Database, Keyspace
+from titan_objects.store.memory import Meter
 from titan_objects.store.pubsub import Exchange
 from titan_objects.store.resp import QUEUED, RESP2, CommandError, Resp2
 from titan_objects.store.scans import Scans
@@ -104,6 +105,7 @@ class Engine:
         self.gate = False
         self.observed = False
         self.may_block = True
+        self.meter: Meter | None = None
 
         self.now = 0
         self.db = self.databases[0]
@@ -141,8 +143,10 @@ class Engine:
 
     def look(self) -> None:
         """Works out `gate` and `observed` anew; to be called after any change that they depend on."""
-        self.gate = bool(self.monitors or self.preserve or self.refuse_writes or self.config.maxmemory)
-        self.observed = bool(self._watchers or self.waiting.count or self.config.events)
+        if bool(self.config.maxmemory) != (self.meter is not None):
+            self.meter = Meter(self) if self.config.maxmemory else None
+        self.gate = bool(self.monitors or self.preserve or self.refuse_writes or self.meter)
+        self.observed = bool(self._watchers or self.waiting.count or self.config.events or self.meter)
 
     # ---- the way of a command ------------------------------------------------------------------------------------
 
@@ -319,6 +323,8 @@ class Engine:
             if self.preserve is not None:
                 for key in command.keys(args):
                     self.preserve(self.db, key)
+        if self.meter is not None:
+            self.meter.admit(command, args)
 
     def _show_monitors(self, args: Args) -> None:
         words = " ".join(quoted(each) for each in args)
@@ -373,6 +379,8 @@ class Engine:
     def tell(self, db: Database, key: bytes, event: bytes, kind: str) -> None:
         """Brings a change to those that watch the key, wait for it or listen to events."""
         where = (db, key)
+        if self.meter is not None:
+            self.meter.note(db, key)
         for session in self._watchers.get(where, ()):
             session.doomed = True
         if self.waiting.count and where in self.waiting:
@@ -427,12 +435,29 @@ class Engine:
                 for where in [each for each in self._watchers if each[0] is db and each[1] in db.data]:
                     self.tell(*where, b"", "g")
             db.clear()
+        self._measure_anew()
+
+    def _measure_anew(self) -> None:
+        if self.meter is not None:
+            self.meter = Meter(self)
+
+    def evict(self, db: Database, key: bytes) -> None:
+        """Removes a key because there is not enough memory."""
+        if self.preserve is not None:
+            self.preserve(db, key)
+        db.delete(key)
+        self.stats.evicted += 1
+        current, self.db = self.db, db
+        self.emit((b"DEL", key))
+        self.db = current
+        self.tell(db, key, b"evicted", "e")
 
     def swap(self, one: int, other: int) -> None:
         """Exchanges two databases; their clients see the other's keys from now on."""
         pair = (self.databases[one], self.databases[other])
         touched = [each for each in self._watchers if each[0] in pair and any(each[1] in db.data for db in pair)]
         self.keyspace.swap(one, other)
+        self._measure_anew()
         for where in touched:
             self.tell(*where, b"", "g")
         for db in pair:

@@ -511,9 +511,22 @@ def object_idletime(e: "Engine", a: Args) -> bytes:
     """Returns the time since the last access to a Redis object; known only under an LRU policy of maxmemory."""
     if e.db.get(a[2]) is None:
         return e.reply.null
-    if "lfu" in e.config.get("maxmemory-policy"):
+    if e.meter is not None and "lfu" in e.config.get("maxmemory-policy"):
         raise CommandError(
             b"ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between "
             b"policies at runtime LRU and LFU data will take some time to adjust."
         )
-    return ZERO
+    return number(e.meter.idle_ms(e.db, a[2]) // 1000 if e.meter is not None else 0)
+
+
+@group.command("object|freq", 3, "readonly", keys=(2, 2, 1), since="4.0.0")
+def object_freq(e: "Engine", a: Args) -> bytes:
+    """Returns the logarithmic access frequency counter of a Redis object; known only under an LFU policy."""
+    if e.db.get(a[2]) is None:
+        return e.reply.null
+    if e.meter is None or "lfu" not in e.config.get("maxmemory-policy"):
+        raise CommandError(
+            b"ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when "
+            b"switching between policies at runtime LRU and LFU data will take some time to adjust."
+        )
+    return number(e.meter.frequency(e.db, a[2]))

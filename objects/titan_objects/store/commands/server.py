@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import integer
 from titan_objects.store.info import report
+from titan_objects.store.memory import SAMPLED, size_of
 from titan_objects.store.resp import EMPTY, OK, CommandError, array, bulk, bulks, simple, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group
@@ -149,6 +150,41 @@ def shutdown(e: "Engine", a: Args) -> bytes | None:
     e.requests.append("shutdown")
     e.session.closing = True
     return None
+
+
+# ---- memory ------------------------------------------------------------------------------------------------------
+
+
+@group.command("memory", -2, since="4.0.0")
+def memory(e: "Engine", a: Args) -> bytes:
+    """A container for memory diagnostics commands."""
+    raise CommandError(b"ERR unknown subcommand '%b'. Try MEMORY HELP." % a[1])
+
+
+@group.command("memory|usage", -3, "readonly", keys=(2, 2, 1), since="4.0.0")
+def memory_usage(e: "Engine", a: Args) -> bytes:
+    """Estimates the memory usage of a key."""
+    samples = SAMPLED
+    if len(a) > 3:
+        if len(a) != 5 or a[3].upper() != b"SAMPLES":
+            raise syntax_error()
+        samples = integer(a[4])
+        if samples < 0:
+            raise syntax_error()
+    value = e.db.get(a[2])
+    return e.reply.null if value is None else number(size_of(a[2], value, samples))
+
+
+@group.command("memory|doctor", 2, since="4.0.0")
+def memory_doctor(e: "Engine", a: Args) -> bytes:
+    """Outputs a memory problems report."""
+    return e.reply.verbatim(b"What the process occupies is in INFO memory; what a key takes, in MEMORY USAGE.\n")
+
+
+@group.command("memory|purge", 2, since="4.0.0")
+def memory_purge(e: "Engine", a: Args) -> bytes:
+    """Asks the allocator to release memory; Python gives back what is free by itself."""
+    return OK
 
 
 # ---- looking in --------------------------------------------------------------------------------------------------

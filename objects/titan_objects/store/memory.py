@@ -1,0 +1,171 @@
+"""`maxmemory`: how much the keys take, which were used lately, and which go when it is too much.
+
+Sizes are estimates of what Python takes, kept up to date key by key while there is a limit. Which keys go is decided
+from the commands and `chance` alone, as Redis does it: a few are drawn, and the one used longest ago (LRU), least often
+(LFU), or that ends soonest (TTL), goes.
+"""
+
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from titan_objects.store.resp import CommandError
+from titan_objects.store.streams import Stream
+from titan_objects.store.values import STRINGS, ZSet
+
+if TYPE_CHECKING:
+    from titan_objects.store.engine import Engine
+    from titan_objects.store.keyspace import Database
+    from titan_objects.store.table import Args, Command
+
+KEY_BYTES = 100
+"""A key's share of the dictionaries."""
+
+SAMPLED = 8
+"""How many elements are looked at to estimate a whole value."""
+
+LFU_START, LFU_FACTOR, LFU_MINUTES = 5, 10, 1
+
+_OOM = CommandError(b"OOM command not allowed when used memory > 'maxmemory'.")
+
+Place = tuple["Database", bytes]
+
+
+def size_of(key: bytes, value: Any, samples: int = SAMPLED) -> int:
+    """Bytes that a key and its value take, about; `samples` 0: every element is looked at."""
+    return KEY_BYTES + 33 + len(key) + _value_bytes(value, samples)
+
+
+def _value_bytes(value: Any, samples: int) -> int:
+    if type(value) in STRINGS:
+        return 33 + len(value)
+    if type(value) is deque:
+        return 700 + _estimated(value, len(value), samples, 8)
+    if type(value) is dict:
+        pairs = value.items()
+        sampled = list(islice(pairs, samples or None))
+        mean = sum(len(field) + len(each) + 66 for field, each in sampled) / max(1, len(sampled))
+        return 64 + int(len(value) * (mean + 100))
+    if type(value) is ZSet:
+        return 200 + _estimated(value.scores, len(value), samples, 300)
+    if type(value) is Stream:
+        sampled_ids = value.ids[: samples or None]
+        mean = sum(sum(map(len, value.entries[id])) + 300 for id in sampled_ids) / max(1, len(sampled_ids))
+        return 400 + int(len(value) * mean) + 500 * len(value.groups)
+    return 64 + _estimated(value, len(value), samples, 140)
+
+
+def _estimated(elements: Any, count: int, samples: int, overhead: int) -> int:
+    sampled = list(islice(elements, samples or None))
+    return int(count * (sum(map(len, sampled)) / max(1, len(sampled)) + 33 + overhead))
+
+
+class Meter:
+    """Watches the sizes and uses of all keys of an engine, while `maxmemory` is set."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._sizes: dict[Place, int] = {}
+        self._order: list[Place] = []
+        self._used: dict[Place, tuple[int, int]] = {}
+        self._changed: dict[Place, None] = {}
+        self.total = 0
+        for db in engine.databases:
+            for key in db.data:
+                self.note(db, key)
+
+    def note(self, db: "Database", key: bytes) -> None:
+        """A key has changed; it is measured when the sum is asked for."""
+        self._changed[db, key] = None
+
+    def measure(self) -> int:
+        """Bytes that all keys take."""
+        changed, self._changed = self._changed, {}
+        for place in changed:
+            db, key = place
+            value = db.data.get(key)
+            before = self._sizes.pop(place, 0)
+            if value is None:
+                self._used.pop(place, None)
+                after = 0
+            else:
+                after = self._sizes[place] = size_of(key, value)
+                if not before:
+                    self._order.append(place)
+                    self._used.setdefault(place, (self._engine.now, LFU_START))
+            self.total += after - before
+        if len(self._order) > 2 * len(self._sizes) + 1024:
+            self._order = list(self._sizes)
+        return self.total
+
+    def admit(self, command: "Command", args: "Args") -> None:
+        """Notes which keys are used; before what may need memory, lets keys go until there is some.
+
+        Raises:
+            CommandError: OOM, there is nothing to let go.
+        """
+        engine = self._engine
+        for key in command.keys(args):
+            self._use((engine.db, key))
+        if "denyoom" in command.flags:
+            while self.measure() > engine.config.maxmemory:
+                if not self._let_one_go():
+                    raise _OOM
+
+    def idle_ms(self, db: "Database", key: bytes) -> int:
+        """How long nobody used a key."""
+        return max(0, self._engine.now - self._used.get((db, key), (self._engine.now, 0))[0])
+
+    def frequency(self, db: "Database", key: bytes) -> int:
+        """How often a key was used: a logarithmic counter up to 255, which fades by one each minute."""
+        last, count = self._used.get((db, key), (self._engine.now, LFU_START))
+        return max(0, count - (self._engine.now - last) // (60_000 * LFU_MINUTES))
+
+    def _use(self, place: Place) -> None:
+        if place in self._used:
+            count = self.frequency(*place)
+            chance = 1 / (max(0, count - LFU_START) * LFU_FACTOR + 1)
+            grown = count < 255 and self._engine.chance.random() < chance
+            self._used[place] = (self._engine.now, count + grown)
+
+    def _let_one_go(self) -> bool:
+        engine = self._engine
+        policy = engine.config.get("maxmemory-policy")
+        if policy == "noeviction":
+            return False
+        which, how = policy.split("-")
+        best: tuple[float, Place] | None = None
+        for place in self._drawn(int(engine.config.get("maxmemory-samples")), which == "volatile"):
+            db, key = place
+            if how == "lru":
+                rank = float(self._used.get(place, (0, 0))[0])
+            elif how == "lfu":
+                rank = float(self.frequency(db, key))
+            elif how == "ttl":
+                rank = float(db.expires[key])
+            else:
+                rank = 0.0
+            if best is None or rank < best[0]:
+                best = (rank, place)
+        if best is None:
+            return False
+        engine.evict(*best[1])
+        return True
+
+    def _drawn(self, many: int, volatile: bool) -> list[Place]:
+        """Some keys by chance; of those that expire alone, if asked for."""
+        drawn: list[Place] = []
+        tries = 0
+        while self._order and len(drawn) < many and tries < 20 * many:
+            tries += 1
+            at = self._engine.chance.randrange(len(self._order))
+            place = self._order[at]
+            if place not in self._sizes or place[1] not in place[0].data:
+                self._order[at] = self._order[-1]
+                self._order.pop()
+            elif not volatile or place[1] in place[0].expires:
+                drawn.append(place)
+        if not drawn and volatile:
+            for db in self._engine.databases:
+                drawn += [(db, key) for key in islice(db.expires, many)]
+        return drawn

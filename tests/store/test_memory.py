@@ -1,0 +1,72 @@
+"""maxmemory: what goes when there is too much, and what is refused."""
+
+import pytest
+
+from tests.store.core import Core
+from titan_objects.store.resp import CommandError
+
+LIMIT = str(100 * 1200)
+"""About a hundred keys of a kilobyte."""
+
+
+def fill(core: Core, first: int, last: int, *more: str) -> list[object]:
+    return [core("SET", f"k{at}", b"x" * 1000, *more) for at in range(first, last)]
+
+
+def keys(core: Core) -> set[int]:
+    return {int(key[1:]) for key in core.engine.databases[0].data}
+
+
+def test_without_a_policy_writes_are_refused_and_reads_are_not() -> None:
+    core = Core(maxmemory=LIMIT)
+    refused = [reply for reply in fill(core, 0, 300) if isinstance(reply, CommandError)]
+    assert refused and refused[0].text.startswith(b"OOM")
+    assert core("GET k0") is not None
+    assert core("DEL k0") == 1
+    assert core("SET k0 short") == b"OK"
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
+def test_some_go_and_the_log_has_it(policy: str) -> None:
+    core = Core(maxmemory=LIMIT, maxmemory_policy=policy)
+    assert set(fill(core, 0, 300)) == {b"OK"}
+    assert 60 < core("DBSIZE") < 110  # type: ignore[operator]
+    gone = [effect for effect in core.effects() if effect.startswith("DEL")]
+    assert len(gone) == core.engine.stats.evicted == 300 - len(keys(core))
+
+
+def test_what_is_used_stays() -> None:
+    for policy in ("allkeys-lru", "allkeys-lfu"):
+        core = Core(maxmemory=LIMIT, maxmemory_policy=policy, maxmemory_samples="20")
+        fill(core, 0, 80)
+        for at in range(80, 300):
+            core.now += 100
+            for used in range(20):
+                core(f"GET k{used}")
+            fill(core, at, at + 1)
+        assert len(keys(core) & set(range(20))) >= 18, policy
+
+
+def test_volatile_policies_take_what_expires_alone() -> None:
+    core = Core(maxmemory=LIMIT, maxmemory_policy="volatile-ttl", maxmemory_samples="30")
+    fill(core, 0, 40)
+    for at in range(40, 80):
+        fill(core, at, at + 1, "EX", str(1000 + at))
+    fill(core, 80, 130)
+    left = keys(core)
+    assert set(range(40)) <= left and len(left & set(range(40, 60))) < len(left & set(range(60, 80)))
+    refused = [reply for reply in fill(core, 130, 300) if isinstance(reply, CommandError)]
+    assert refused and not keys(core) & set(range(40, 80))
+
+
+def test_a_limit_may_come_later_and_go_again() -> None:
+    core = Core()
+    fill(core, 0, 300)
+    core("CONFIG", "SET", "maxmemory-policy", "allkeys-random", "maxmemory", LIMIT)
+    core("SET one more")
+    assert core("DBSIZE") < 110  # type: ignore[operator]
+    core("FLUSHALL")
+    assert core.engine.meter is not None and core.engine.meter.measure() == 0
+    core("CONFIG SET maxmemory 0")
+    assert core.engine.meter is None and not core.engine.gate
+    assert core("MEMORY USAGE none") is None
