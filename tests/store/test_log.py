@@ -259,14 +259,22 @@ async def test_redis_check_aof_accepts_the_log_and_redis_loads_it(tmp_path: Path
 
 
 @needs_redis
-async def test_a_log_of_redis_is_loaded_here(tmp_path: Path) -> None:
+@pytest.mark.parametrize("preamble", ["yes", "no"])
+async def test_a_log_of_redis_is_loaded_here(tmp_path: Path, preamble: str) -> None:
     with (
-        RealRedis(tmp_path / "theirs", "--appendonly", "yes", "--aof-use-rdb-preamble", "no") as redis,
+        RealRedis(tmp_path / "theirs", "--appendonly", "yes", "--aof-use-rdb-preamble", preamble) as redis,
         Wire(redis.port) as wire,
     ):
+        wire.ask("EVAL", "for i = 1, 3000 do redis.call('ZADD', 'big', i * 1.5, 'member' .. i) end", 0)
+        wire.ask("EVAL", "for i = 1, 700 do redis.call('RPUSH', 'long', string.rep(tostring(i), 40)) end", 0)
+        wire.ask("EVAL", "for i = -50, 50 do redis.call('SADD', 'numbers', i * 1000003) end", 0)
+        wire.ask("EVAL", "for i = 1, 300 do redis.call('HSET', 'h', i, i * i) end", 0)
+        wire.ask("EVAL", "for i = 1, 300 do redis.call('XADD', 'events', i .. '-1', 'n', i, 'm', i * 7) end", 0)
+        wire.ask("SET", "packed", "abc" * 1000)
         for at, args in enumerate(commands(12, 2000, EVERYTHING)):
-            wire.ask(*args)
-            if at == 1000:
+            if args[0] != "FLUSHDB":
+                wire.ask(*args)
+            if at == 1500:
                 wire.ask("DISCARD")
                 wire.ask("BGREWRITEAOF")
         wire.ask("RESET")
@@ -275,4 +283,21 @@ async def test_a_log_of_redis_is_loaded_here(tmp_path: Path) -> None:
         before = contents(wire)
         wire.send("SHUTDOWN")
         await asyncio.to_thread(redis.process.wait, 30)
+    assert len(before) > 8
     assert await loaded(tmp_path / "theirs") == before
+
+
+@needs_redis
+async def test_a_snapshot_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    with RealRedis(tmp_path / "theirs", "--appendonly", "yes") as redis, Wire(redis.port) as wire:
+        for at in range(100):
+            wire.ask("RPUSH", f"l{at % 7}", at, "x" * 50)
+        wire.ask("BGREWRITEAOF")
+        while b"aof_rewrite_in_progress:1" in wire.ask("INFO", "persistence"):
+            await asyncio.sleep(0.05)
+    (base,) = (tmp_path / "theirs" / "appendonlydir").glob("*.base.rdb")
+    whole = base.read_bytes()
+    for cut in range(6, len(whole), 37):
+        base.write_bytes(whole[:cut])
+        with pytest.raises(titan.StorageError, match="damaged at byte"):
+            Store(tmp_path / "theirs")

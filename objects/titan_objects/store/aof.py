@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 import titan_overlay as titan
+from titan_objects.store import rdb
 from titan_objects.store.effects import wire_size
 from titan_objects.store.engine import Engine
 from titan_objects.store.parser import Damaged, ProtocolError, Torn, is_whole_after, make_reader, only_words, scan
@@ -77,7 +78,16 @@ class AppendLog:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            os.close(self._lock)
+            self._lock = -1
             raise titan.ConfigError(f"{self.directory} is in use by another store; choose another --dir") from None
+        try:
+            self._open_files(engine)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_files(self, engine: Engine) -> None:
         self._parts = self._read_manifest()
         live = [part for part in self._parts if part.kind != "h"]
         for part in live:
@@ -265,7 +275,13 @@ class _Replay:
         """
         self._engine.forget_logged_db()
         self._engine.internal.db = self._engine.databases[0]
-        if not self._run_fast():
+        with self._path.open("rb") as file:
+            begins = file.read(len(rdb.MAGIC))
+        if begins == rdb.MAGIC:
+            data = self._path.read_bytes()
+            self._at = rdb.load(data, self._engine)
+            self._run_slowly(data)
+        elif not self._run_fast():
             self._run_slowly(self._path.read_bytes())
         if self._engine.internal.queue is not None:
             self._engine.replay([[b"DISCARD"]])
@@ -305,7 +321,7 @@ class _Replay:
         self._at += measure(commands)
 
     def _run_slowly(self, data: bytes) -> None:
-        if self._at and data[self._at - 2 : self._at] != b"\r\n":
+        if self._at and data[:5] != rdb.MAGIC and data[self._at - 2 : self._at] != b"\r\n":
             # It is not written as Redis writes it (a header with leading zeros): where we are must be counted.
             done = 0
             for args, end in scan(data, 0):

@@ -1,0 +1,352 @@
+"""Snapshots as Redis writes them (RDB, versions 1 to 11), read into a keyspace.
+
+Redis puts one before an append-only file (`appendonly.aof.1.base.rdb`). The structure is checked; the CRC-64 at the end
+is not, because Python would take longer for it than for everything else.
+"""
+
+import struct
+from collections import deque
+from typing import Any
+
+from titan_objects.store.engine import Engine
+from titan_objects.store.parser import Damaged
+from titan_objects.store.streams import Consumer, ConsumerGroup, Id, Stream
+from titan_objects.store.values import Members, ZSet
+
+MAGIC = b"REDIS"
+VERSION_MAX = 11
+
+_AUX, _RESIZE, _EXPIRE_MS, _EXPIRE_S, _SELECT, _END = 0xFA, 0xFB, 0xFC, 0xFD, 0xFE, 0xFF
+_IDLE, _FREQUENCY, _FUNCTION = 0xF8, 0xF9, 0xF5
+
+
+def load(data: bytes, engine: Engine) -> int:
+    """Reads a snapshot into an empty engine; returns the place behind it.
+
+    Raises:
+        Damaged: it is none, or not whole, or holds what is not known here.
+    """
+    reader = _Reader(data)
+    try:
+        return reader.run(engine)
+    except (IndexError, KeyError, struct.error, ValueError, OverflowError) as why:
+        raise Damaged(min(reader.at, len(data)), f"the snapshot cannot be read: {why or type(why).__name__}") from None
+
+
+class _Reader:
+    """A place in a snapshot that moves on."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.at = 0
+
+    def run(self, engine: Engine) -> int:
+        version = self._data[5:9]
+        if self._data[:5] != MAGIC or not version.isdigit() or not 1 <= int(version) <= VERSION_MAX:
+            raise ValueError(f"version {version!r} is not known")
+        self.at = 9
+        db = engine.databases[0]
+        expires: int | None = None
+        while True:
+            kind = self._byte()
+            if kind == _END:
+                self.at += 8 if int(version) >= 5 else 0
+                if self.at > len(self._data):
+                    raise ValueError("it has no end")
+                return self.at
+            if kind == _SELECT:
+                index = self._length()
+                if index >= len(engine.databases):
+                    raise ValueError(f"it has a database {index}; set databases to more")
+                db = engine.databases[index]
+            elif kind == _AUX:
+                self._string()
+                self._string()
+            elif kind == _RESIZE:
+                self._length()
+                self._length()
+            elif kind == _EXPIRE_MS:
+                expires = struct.unpack("<q", self._take(8))[0]
+            elif kind == _EXPIRE_S:
+                expires = struct.unpack("<i", self._take(4))[0] * 1000
+            elif kind == _IDLE:
+                self._length()
+            elif kind == _FREQUENCY:
+                self._byte()
+            elif kind == _FUNCTION:
+                self._string()  # functions are not there
+            else:
+                key = self._string()
+                db.put(key, self._value(kind))
+                if expires is not None:
+                    db.expire_at(key, expires)
+                expires = None
+
+    # ---- bytes ---------------------------------------------------------------------------------------------------
+
+    def _byte(self) -> int:
+        self.at += 1
+        return self._data[self.at - 1]
+
+    def _take(self, size: int) -> bytes:
+        found = self._data[self.at : self.at + size]
+        if len(found) < size:
+            raise ValueError("it is cut short")
+        self.at += size
+        return found
+
+    def _length(self) -> int:
+        size, special = self._length_or_special()
+        if special:
+            raise ValueError("a length was expected")
+        return size
+
+    def _length_or_special(self) -> tuple[int, bool]:
+        first = self._byte()
+        match first >> 6:
+            case 0:
+                return first & 0x3F, False
+            case 1:
+                return (first & 0x3F) << 8 | self._byte(), False
+            case 2:
+                width = 8 if first == 0x81 else 4
+                return int.from_bytes(self._take(width), "big"), False
+        return first & 0x3F, True
+
+    def _string(self) -> bytes:
+        size, special = self._length_or_special()
+        if not special:
+            return self._take(size)
+        if size in (0, 1, 2):
+            return b"%d" % int.from_bytes(self._take(1 << size), "little", signed=True)
+        if size == 3:
+            packed, whole = self._length(), self._length()
+            return lzf(self._take(packed), whole)
+        raise ValueError(f"a string of the unknown kind {size}")
+
+    def _text_double(self) -> float:
+        size = self._byte()
+        if size >= 253:
+            return (float("nan"), float("inf"), float("-inf"))[size - 253]
+        return float(self._take(size))
+
+    # ---- values --------------------------------------------------------------------------------------------------
+
+    def _value(self, kind: int) -> Any:
+        match kind:
+            case 0:
+                return self._string()
+            case 1:
+                return deque([self._string() for _ in range(self._length())])
+            case 2:
+                return Members([self._string() for _ in range(self._length())])
+            case 3 | 5:
+                return self._zset(binary=kind == 5)
+            case 4:
+                return {self._string(): self._string() for _ in range(self._length())}
+            case 10:
+                return deque(ziplist(self._string()))
+            case 11:
+                return Members(intset(self._string()))
+            case 12:
+                return _scored(ziplist(self._string()))
+            case 13:
+                return _paired(ziplist(self._string()))
+            case 14:
+                return deque([item for _ in range(self._length()) for item in ziplist(self._string())])
+            case 16:
+                return _paired(listpack(self._string()))
+            case 17:
+                return _scored(listpack(self._string()))
+            case 18:
+                return deque([item for _ in range(self._length()) for item in self._node()])
+            case 20:
+                return Members(listpack(self._string()))
+            case 15 | 19 | 21:
+                return self._stream(kind)
+        raise ValueError(f"a value of the unknown type {kind}")
+
+    def _node(self) -> list[bytes]:
+        plain = self._length() == 1
+        data = self._string()
+        return [data] if plain else listpack(data)
+
+    def _zset(self, binary: bool) -> ZSet:
+        values = ZSet()
+        for _ in range(self._length()):
+            member = self._string()
+            values.put(member, struct.unpack("<d", self._take(8))[0] if binary else self._text_double())
+        return values
+
+    def _id(self) -> Id:
+        return (self._length(), self._length())
+
+    def _raw_id(self) -> Id:
+        ms, seq = struct.unpack(">QQ", self._take(16))
+        return (ms, seq)
+
+    def _stream(self, kind: int) -> Stream:
+        values = Stream()
+        for _ in range(self._length()):
+            ms, seq = struct.unpack(">QQ", self._string())
+            _add_entries(values, (ms, seq), listpack(self._string()))
+        size = self._length()
+        if size != len(values):
+            raise ValueError(f"a stream of {size} entries has {len(values)}")
+        values.last = self._id()
+        values.added = size
+        if kind >= 19:
+            self._id()  # the first, which is known
+            values.deleted = self._id()
+            values.added = self._length()
+        for _ in range(self._length()):
+            name = self._string()
+            group = ConsumerGroup(self._id(), None)
+            if kind >= 19:
+                read = self._length()
+                group.read = None if read >= 1 << 63 else read
+            values.groups[name] = group
+            self._group_members(group, kind)
+        return values
+
+    def _group_members(self, group: ConsumerGroup, kind: int) -> None:
+        given = {}
+        for _ in range(self._length()):
+            id = self._raw_id()
+            given[id] = (struct.unpack("<q", self._take(8))[0], self._length())
+        for _ in range(self._length()):
+            consumer = Consumer(self._string(), struct.unpack("<q", self._take(8))[0])
+            group.consumers[consumer.name] = consumer
+            if kind == 21:
+                self._take(8)
+            for _ in range(self._length()):
+                id = self._raw_id()
+                since, count = given.get(id, (0, 0))
+                group.give(id, consumer, since, count)
+
+
+def _paired(items: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(items[::2], items[1::2], strict=True))
+
+
+def _scored(items: list[bytes]) -> ZSet:
+    values = ZSet()
+    for member, score in zip(items[::2], items[1::2], strict=True):
+        values.put(member, float(score))
+    return values
+
+
+def _add_entries(values: Stream, master: Id, items: list[bytes]) -> None:
+    """The entries of one node of a stream: each shares the node's fields, or has its own."""
+    count, deleted, width = int(items[0]), int(items[1]), int(items[2])
+    shared = items[3 : 3 + width]
+    at = 4 + width
+    for _ in range(count + deleted):
+        flags = int(items[at])
+        id = (master[0] + int(items[at + 1]), master[1] + int(items[at + 2]))
+        at += 3
+        if flags & 2:
+            words = [word for pair in zip(shared, items[at : at + width], strict=True) for word in pair]
+            at += width
+        else:
+            own = int(items[at])
+            words = items[at + 1 : at + 1 + 2 * own]
+            at += 1 + 2 * own
+        at += 1
+        if not flags & 1:
+            values.append(id, words)
+
+
+# ---- packed forms ------------------------------------------------------------------------------------------------
+
+
+def lzf(data: bytes, size: int) -> bytes:
+    """Decompresses LZF. Raises ValueError: the result has another size."""
+    out = bytearray()
+    at = 0
+    while at < len(data):
+        control = data[at]
+        at += 1
+        if control < 32:
+            out += data[at : at + control + 1]
+            at += control + 1
+            continue
+        length = control >> 5
+        if length == 7:
+            length += data[at]
+            at += 1
+        start = len(out) - ((control & 0x1F) << 8) - data[at] - 1
+        at += 1
+        if start < 0:
+            raise ValueError("compressed data points before its beginning")
+        for _ in range(length + 2):
+            out.append(out[start])
+            start += 1
+    if len(out) != size:
+        raise ValueError(f"compressed data gives {len(out)} bytes and not {size}")
+    return bytes(out)
+
+
+def intset(data: bytes) -> list[bytes]:
+    """The numbers of a packed set."""
+    width, count = struct.unpack("<II", data[:8])
+    if width not in (2, 4, 8) or len(data) != 8 + width * count:
+        raise ValueError("a set of numbers has another size than it says")
+    return [b"%d" % int.from_bytes(data[at : at + width], "little", signed=True) for at in range(8, len(data), width)]
+
+
+def listpack(data: bytes) -> list[bytes]:
+    """The elements of a listpack."""
+    items: list[bytes] = []
+    at = 6
+    while (first := data[at]) != 0xFF:
+        begin = at
+        if first < 0x80:
+            item, at = b"%d" % first, at + 1
+        elif first < 0xC0:
+            item, at = _cut(data, at + 1, first & 0x3F)
+        elif first < 0xE0:
+            value = (first & 0x1F) << 8 | data[at + 1]
+            item, at = b"%d" % (value - (1 << 13) if value >= 1 << 12 else value), at + 2
+        elif first < 0xF0:
+            item, at = _cut(data, at + 2, (first & 0x0F) << 8 | data[at + 1])
+        elif first == 0xF0:
+            item, at = _cut(data, at + 5, int.from_bytes(data[at + 1 : at + 5], "little"))
+        else:
+            item, at = _number(data, at + 1, {0xF1: 2, 0xF2: 3, 0xF3: 4, 0xF4: 8}[first])
+        size = at - begin
+        at += 1 + (size > 127) + (size > 16382) + (size > 2097150) + (size > 268435454)
+        items.append(item)
+    return items
+
+
+def ziplist(data: bytes) -> list[bytes]:
+    """The elements of a ziplist, which Redis wrote before version 7."""
+    items: list[bytes] = []
+    at = 10
+    while data[at] != 0xFF:
+        at += 5 if data[at] == 0xFE else 1
+        first = data[at]
+        if first < 0x40:
+            item, at = _cut(data, at + 1, first)
+        elif first < 0x80:
+            item, at = _cut(data, at + 2, (first & 0x3F) << 8 | data[at + 1])
+        elif first < 0xC0:
+            item, at = _cut(data, at + 5, int.from_bytes(data[at + 1 : at + 5], "big"))
+        elif first > 0xF0 and first < 0xFE:
+            item, at = b"%d" % ((first & 0x0F) - 1), at + 1
+        else:
+            item, at = _number(data, at + 1, {0xC0: 2, 0xD0: 4, 0xE0: 8, 0xF0: 3, 0xFE: 1}[first])
+        items.append(item)
+    return items
+
+
+def _cut(data: bytes, at: int, size: int) -> tuple[bytes, int]:
+    if at + size > len(data):
+        raise ValueError("an element is cut short")
+    return data[at : at + size], at + size
+
+
+def _number(data: bytes, at: int, width: int) -> tuple[bytes, int]:
+    word, end = _cut(data, at, width)
+    return b"%d" % int.from_bytes(word, "little", signed=True), end
