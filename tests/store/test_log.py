@@ -14,7 +14,6 @@ from tests.store.real import RealRedis, Wire, needs_redis
 from tests.store.test_beside_redis import EVERYTHING, contents
 from titan_objects.store.aof import AppendLog
 from titan_objects.store.config import Config
-from titan_objects.store.effects import encode, wire_size
 from titan_objects.store.host import Store
 from titan_objects.store.resp import CommandError
 
@@ -161,7 +160,7 @@ async def test_a_rewrite_shows_one_moment_while_commands_go_on(tmp_path: Path) -
         await asyncio.sleep(0.001)
     asked.ask("SWAPDB", 0, 1)
     asked.ask("SET", "in0", "x")
-    while store.engine.preserve is not None:
+    while store.engine.stats.rewriting:
         await asyncio.sleep(0.01)
     asked.ask("FLUSHDB")
     asked.ask("SET", "in0", "y")
@@ -181,7 +180,7 @@ async def test_flushing_everything_during_a_rewrite_is_in_the_log(tmp_path: Path
     await asyncio.sleep(0.005)
     asked.ask("FLUSHALL")
     asked.ask("SET", "k1", "new")
-    while store.engine.preserve is not None:
+    while store.engine.stats.rewriting:
         await asyncio.sleep(0.01)
     await store.close()
     assert len(await loaded(tmp_path)) == 1
@@ -224,11 +223,6 @@ async def test_a_full_disk_refuses_writes_and_keeps_reads(tmp_path: Path, monkey
     await restored.close()
 
 
-def test_wire_size_is_what_encoding_gives() -> None:
-    sent = [[b"SET", b"k" * length, b"v"] for length in (0, 1, 9, 10, 99, 100, 1000)] + [[b"x"] * 12]
-    assert wire_size(sent) == len(encode(sent))
-
-
 # ---- with the real thing -----------------------------------------------------------------------------------------
 
 
@@ -245,7 +239,7 @@ async def test_redis_check_aof_accepts_the_log_and_redis_loads_it(tmp_path: Path
         if at % 100 == 0:
             await asyncio.sleep(0.001)
     asked.ask("RESET")
-    while store.engine.preserve is not None:
+    while store.engine.stats.rewriting:
         await asyncio.sleep(0.01)
     before = contents(asked)  # type: ignore[arg-type]
     await store.close()

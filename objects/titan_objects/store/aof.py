@@ -12,16 +12,16 @@ import fcntl
 import logging
 import os
 import re
-from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 
 import titan_overlay as titan
 from titan_objects.store import rdb
-from titan_objects.store.effects import wire_size
 from titan_objects.store.engine import Engine
 from titan_objects.store.parser import Damaged, ProtocolError, Torn, is_whole_after, make_reader, only_words, scan
+from titan_objects.store.resp import bulks
 from titan_objects.store.table import Args
 
 _LOG = logging.getLogger("titan_objects.store")
@@ -139,7 +139,7 @@ class AppendLog:
     def _load(self, part: Part, engine: Engine, last: bool) -> None:
         path = self._path(part)
         try:
-            size = _Replay(path, engine).run()
+            _Replay(path, engine).run()
         except FileNotFoundError:
             raise titan.StorageError(f"{path}, which the manifest names, is not there") from None
         except Torn as torn:
@@ -257,17 +257,25 @@ class AppendLog:
         self.size, self.base_size = sum(sizes.values()), sizes.get("b", 0)
 
 
+_SENTINEL = [b"ECHO", b"whole"]
+"""Fed behind the end of a file: it comes back as it is only if the file ended with a whole command."""
+
+
 class _Replay:
-    """Executes one file of a log: with hiredis as long as all is well, then step by step to find out what is not."""
+    """Executes one file of a log: with hiredis as long as all is well, then step by step to find out what is not.
+
+    Commands are counted; at which byte one stands is looked up when it has to be told.
+    """
 
     def __init__(self, path: Path, engine: Engine) -> None:
         self._path = path
         self._engine = engine
-        self._at = 0
+        self._begin = 0
+        self._count = 0
         self._transaction = 0
 
-    def run(self) -> int:
-        """The file's size.
+    def run(self) -> None:
+        """Executes all of it.
 
         Raises:
             Torn: it ends within a command or a transaction.
@@ -276,23 +284,20 @@ class _Replay:
         self._engine.forget_logged_db()
         self._engine.internal.db = self._engine.databases[0]
         with self._path.open("rb") as file:
-            begins = file.read(len(rdb.MAGIC))
-        if begins == rdb.MAGIC:
-            data = self._path.read_bytes()
-            self._at = rdb.load(data, self._engine)
-            self._run_slowly(data)
-        elif not self._run_fast():
+            snapshot = file.read(len(rdb.MAGIC)) == rdb.MAGIC
+        if snapshot:
+            self._begin = rdb.load(self._path.read_bytes(), self._engine)
+        if not self._run_fast():
             self._run_slowly(self._path.read_bytes())
         if self._engine.internal.queue is not None:
             self._engine.replay([[b"DISCARD"]])
-            raise Torn(self._transaction)
-        return self._at
+            raise Torn(self._place(self._transaction))
 
     def _run_fast(self) -> bool:
-        """Whether the whole file was executed; `_at` is behind the last command that was."""
+        """Whether the whole file was executed; `_count` commands were."""
         reader = make_reader()
-        size = self._path.stat().st_size
         with self._path.open("rb") as file:
+            file.seek(self._begin)
             while chunk := file.read(CHUNK):
                 commands: list[Args] = []
                 sound = True
@@ -303,39 +308,39 @@ class _Replay:
                     sound = False
                 if not only_words(commands):
                     return False
-                self._execute(commands, wire_size)
+                self._execute(commands)
                 if not sound:
                     return False
-        return self._at == size
+        reader.feed(bulks(_SENTINEL))
+        try:
+            return reader.gets() == _SENTINEL
+        except ProtocolError:
+            return False
 
-    def _execute(self, commands: list[Args], measure: Callable[[list[Args]], int]) -> None:
+    def _execute(self, commands: list[Args]) -> None:
         failed = self._engine.replay(commands)
         if failed is not None:
-            at = self._at + measure(commands[:failed])
             name = commands[failed][0][:32].decode("utf-8", "backslashreplace")
-            raise Damaged(at, f"the command {name!r} cannot be executed here")
+            raise Damaged(self._place(self._count + failed), f"the command {name!r} cannot be executed here")
         if self._engine.internal.queue is not None:
-            begun = max((at for at, args in enumerate(commands) if args[0].upper() == b"MULTI"), default=None)
-            if begun is not None:
-                self._transaction = self._at + measure(commands[:begun])
-        self._at += measure(commands)
+            begun = [at for at, args in enumerate(commands) if args[0].upper() == b"MULTI"]
+            if begun:
+                self._transaction = self._count + begun[-1]
+        self._count += len(commands)
+
+    def _place(self, ordinal: int) -> int:
+        """The byte at which the command of that number begins, counted from 0."""
+        at = self._begin
+        for count, (_, end) in enumerate(scan(self._path.read_bytes(), self._begin)):
+            if count == ordinal:
+                break
+            at = end
+        return at
 
     def _run_slowly(self, data: bytes) -> None:
-        if self._at and data[:5] != rdb.MAGIC and data[self._at - 2 : self._at] != b"\r\n":
-            # It is not written as Redis writes it (a header with leading zeros): where we are must be counted.
-            done = 0
-            for args, end in scan(data, 0):
-                done += wire_size([args])
-                if done >= self._at:
-                    self._at = end
-                    break
         try:
-            for args, end in scan(data, self._at):
-                start = self._at
-                self._execute([args], lambda _: 0)
-                self._at = end
-                if args[0].upper() == b"MULTI":
-                    self._transaction = start
+            for args, _ in islice(scan(data, self._begin), self._count, None):
+                self._execute([args])
         except Torn as torn:
             rest = data[torn.at :]
             if rest.strip(b"\0") and is_whole_after(data, torn.at):

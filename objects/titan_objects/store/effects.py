@@ -18,13 +18,6 @@ def encode(effects: Iterable[Args]) -> bytes:
     return b"".join([bulks(args) for args in effects])
 
 
-def wire_size(commands: list[Args]) -> int:
-    """How many bytes commands take in RESP, as every client and log writes them."""
-    sizes = [len(word) for args in commands for word in args]
-    counts = sum([len(str(len(args))) for args in commands]) + 3 * len(commands)
-    return sum(sizes) + len("".join(map(str, sizes))) + 5 * len(sizes) + counts
-
-
 def recreate(key: bytes, value: Any, expires: int | None) -> Iterator[Args]:
     """Commands that make a key in an empty store. The value may change once the first is taken."""
     if type(value) in STRINGS:

@@ -233,15 +233,10 @@ class Store:
 
     async def _sync_every_second(self, log: AppendLog) -> None:
         try:
-            fd = log.take_unsynced()
-            if fd is not None:
-                try:
-                    await asyncio.to_thread(os.fdatasync, fd)
-                except OSError as why:
-                    log.note_unsynced()
-                    self._on_full_disk(why)
-                finally:
-                    os.close(fd)
+            try:
+                await _sync_elsewhere(log)
+            except OSError as why:
+                self._on_full_disk(why)
             await asyncio.sleep(1.0)
         finally:
             self._syncing = None
@@ -262,12 +257,14 @@ class Store:
     def rewrite(self) -> None:
         """Begins to rewrite the log, unless that is under way."""
         if self._log is not None and self._rewriting is None:
+            self.engine.stats.rewriting = True
             self._rewriting = self._loop.create_task(self._rewrite(self._log))
 
     async def _rewrite(self, log: AppendLog) -> None:
         engine = self.engine
         stats = engine.stats
         try:
+            await _sync_elsewhere(log)  # so that little is left to be confirmed while everybody waits
             path = log.begin_rewrite()
             engine.forget_logged_db()
             with path.open("wb") as file:
@@ -280,6 +277,10 @@ class Store:
                     await asyncio.sleep(SLICE_PAUSE)
                 engine.preserve = None
                 engine.look()
+                more = True
+                while more:
+                    more = rewrite.clean_up()
+                    await asyncio.sleep(0)
                 file.flush()
                 await asyncio.to_thread(os.fsync, file.fileno())
             log.end_rewrite(path)
@@ -292,6 +293,7 @@ class Store:
         finally:
             engine.preserve = None
             engine.look()
+            stats.rewriting = False
             self._rewriting = None
 
     def _measure(self) -> None:
@@ -316,6 +318,20 @@ class Store:
                 self._log.close()
             except OSError as why:
                 raise titan.StorageError(f"the log could not be written out: {why}") from None
+
+
+async def _sync_elsewhere(log: AppendLog) -> None:
+    """Has the disk confirm the log without holding up the loop. Raises OSError."""
+    fd = log.take_unsynced()
+    if fd is None:
+        return
+    try:
+        await asyncio.to_thread(os.fdatasync, fd)
+    except OSError:
+        log.note_unsynced()
+        raise
+    finally:
+        os.close(fd)
 
 
 class _Caller:

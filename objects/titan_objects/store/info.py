@@ -55,7 +55,7 @@ def _persistence(e: "Engine") -> Section:
         "rdb_last_save_time": e.stats.last_rewrite_ms // 1000,
         "rdb_last_bgsave_status": "ok",
         "aof_enabled": int(e.config.get("appendonly") == "yes"),
-        "aof_rewrite_in_progress": int(e.preserve is not None),
+        "aof_rewrite_in_progress": int(e.stats.rewriting),
         "aof_last_bgrewrite_status": e.stats.last_rewrite,
         "aof_last_write_status": "err" if e.refuse_writes else "ok",
         "aof_current_size": e.stats.log_bytes,

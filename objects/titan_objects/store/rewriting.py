@@ -5,18 +5,42 @@ No process is forked. Before a command changes a key that has not been written y
 everything since.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from titan_objects.store.effects import encode, recreate
 from titan_objects.store.engine import Engine
 from titan_objects.store.keyspace import Database
+from titan_objects.store.resp import bulks
 from titan_objects.store.table import Args
 
 SLICE_BYTES = 1 << 17
 """Encoded bytes after which a slice ends: about two milliseconds' work."""
 
-SLICE_KEYS = 2000
+SLICE_KEYS = 500
+
+
+class _Keys:
+    """A set of very many keys that grows and goes piece by piece: a big one stalls everybody when it is moved."""
+
+    PIECES = 1024
+
+    def __init__(self) -> None:
+        self._pieces: list[set[bytes]] = [set() for _ in range(self.PIECES)]
+
+    def add(self, key: bytes) -> bool:
+        """Whether it is new."""
+        piece = self._pieces[hash(key) % self.PIECES]
+        if key in piece:
+            return False
+        piece.add(key)
+        return True
+
+    def shrink(self) -> bool:
+        """Forgets a piece; False: there is none left."""
+        if self._pieces:
+            self._pieces.pop()
+        return bool(self._pieces)
 
 
 class _Part:
@@ -29,7 +53,7 @@ class _Part:
         self.data: dict[bytes, Any] = db.data
         self.expires = db.expires
         self.keys = list(db.data)
-        self.done: set[bytes] = set()
+        self.done = _Keys()
 
 
 class Rewrite:
@@ -49,14 +73,17 @@ class Rewrite:
         """Writes a slice; False: all is written."""
         return next(self._steps, False)
 
+    def clean_up(self) -> bool:
+        """Forgets what was written, a little; False: all is forgotten. For when `preserve` is called no more."""
+        return sum(part.done.shrink() for part in self._parts.values()) > 0
+
     def _run(self) -> Iterator[bool]:
         size = count = 0
         for part in self._parts.values():
             while part.keys:
                 key = part.keys.pop()
                 count += 1
-                if key not in part.done:
-                    part.done.add(key)
+                if part.done.add(key):
                     for piece in self._pieces(part, key):
                         self._write(piece)
                         size += len(piece)
@@ -67,8 +94,13 @@ class Rewrite:
                     size = count = 0
                     yield True
 
-    def _pieces(self, part: _Part, key: bytes) -> Iterator[bytes]:
+    def _pieces(self, part: _Part, key: bytes) -> Iterable[bytes]:
         value = part.data.get(key)
+        if type(value) is bytes and key not in part.expires:  # as most keys are
+            return (self._selected(part) + bulks([b"SET", key, value]),)
+        return self._large_pieces(part, key, value)
+
+    def _large_pieces(self, part: _Part, key: bytes, value: Any) -> Iterator[bytes]:
         if value is None:
             return  # it has expired since
         batch: list[Args] = []
@@ -90,8 +122,7 @@ class Rewrite:
     def preserve(self, db: Database, key: bytes) -> None:
         """Writes a key now, because it is about to change."""
         part = self._parts.get(id(db.data))
-        if part is None or key in part.done:
+        if part is None or not part.done.add(key):
             return
-        part.done.add(key)
         for piece in self._pieces(part, key):
             self._write(piece)

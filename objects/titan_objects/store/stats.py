@@ -47,6 +47,7 @@ class Stats:
         self.started_ms = 0
         self.last_rewrite_ms = 0
         self.last_rewrite = "ok"
+        self.rewriting = False
         self.log_bytes = 0
         self.log_base_bytes = 0
         self.reset()

@@ -121,7 +121,7 @@ def config_resetstat(e: "Engine", a: Args) -> bytes:
 @group.command("bgrewriteaof", 1, "admin noscript")
 def bgrewriteaof(e: "Engine", a: Args) -> bytes:
     """Asynchronously rewrites the append-only file to disk."""
-    if e.preserve is not None:
+    if e.stats.rewriting:
         raise CommandError(b"ERR Background append only file rewriting already in progress")
     e.requests.append("rewrite")
     return simple(b"Background append only file rewriting started")
@@ -130,7 +130,7 @@ def bgrewriteaof(e: "Engine", a: Args) -> bytes:
 @group.command("bgsave", -1, "admin noscript")
 def bgsave(e: "Engine", a: Args) -> bytes:
     """Asynchronously saves the database(s) to disk: the append-only file is rewritten."""
-    if e.preserve is None:
+    if not e.stats.rewriting:
         e.requests.append("rewrite")
     return simple(b"Background saving started")
 
