@@ -264,6 +264,35 @@ BITMAPS: list[Maker] = [
     lambda r: ("GET", key(r)),
 ]
 
+
+def lonlat(r: Random) -> list[Word]:
+    return [round(r.uniform(-6, 6), 3), round(r.uniform(-6, 6), 3)] if r.random() < 0.95 else [181, 90]
+
+
+GEO: list[Maker] = [
+    lambda r: ("GEOADD", key(r), *some(r, "NX", "CH"), *lonlat(r), member(r)),
+    lambda r: ("GEOADD", key(r), *lonlat(r), member(r), *lonlat(r), member(r)),
+    lambda r: ("GEODIST", key(r), member(r), member(r), *some(r, "km")),
+    lambda r: ("GEOPOS", key(r), member(r), member(r)),
+    lambda r: ("GEOHASH", key(r), member(r), member(r)),
+    lambda r: (
+        *("GEOSEARCH", key(r), "FROMLONLAT", *lonlat(r), "BYRADIUS", 400, "km", "ASC"),
+        *some(r, "WITHDIST", "WITHHASH", "WITHCOORD", "COUNT 2"),
+    ),
+    lambda r: ("GEOSEARCH", key(r), "FROMMEMBER", member(r), "BYBOX", 500, 900, "km", "DESC"),
+    lambda r: ("GEOSEARCHSTORE", key(r), key(r), "FROMLONLAT", 0, 0, "BYRADIUS", 500, "mi", "ASC"),
+    lambda r: ("GEORADIUS", key(r), *lonlat(r), 500, "km", "ASC", *some(r, "WITHDIST")),
+    lambda r: ("GEORADIUSBYMEMBER", key(r), member(r), 500, "km", "ASC", *some(r, "COUNT 2")),
+    lambda r: ("DEL", key(r)) if r.random() < 0.1 else ("ZCARD", key(r)),
+]
+
+COUNTS: list[Maker] = [
+    lambda r: ("PFADD", key(r), *(r.randrange(5000) for _ in range(r.randrange(60)))),
+    lambda r: ("PFADD", key(r), *members(r)),
+    lambda r: ("PFCOUNT", *keys(r)),
+    lambda r: ("PFMERGE", key(r), *keys(r)),
+]
+
 STREAMS: list[Maker] = [
     lambda r: ("XADD", key(r), *some(r, "NOMKSTREAM", "MAXLEN 4"), f"{r.randrange(30)}-*", member(r), member(r)),
     lambda r: ("XADD", key(r), *some(r, "MINID 3"), f"{r.randrange(60)}-{r.randrange(3)}", member(r), member(r)),
@@ -323,6 +352,8 @@ GROUPS: dict[str, list[Maker]] = {
     "lex": LEX,
     "streams": STREAMS,
     "bitmaps": BITMAPS,
+    "geo": GEO,
+    "counts": COUNTS,
     "keys": KEYS,
     "transactions": TRANSACTIONS,
     "odd": ODD,
