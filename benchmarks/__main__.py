@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("idle", "rpc", "lookups", "send", "mutable", "groups", "puzzle")
+BENCHMARKS = ("idle", "rpc", "lookups", "send", "mutable", "groups", "puzzle", "store")
 
 
 def main() -> int:
