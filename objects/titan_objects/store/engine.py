@@ -31,6 +31,8 @@ from titan_objects.store.table import Args, Command, Handler, Table
 
 _LOG = logging.getLogger("titan_objects.store")
 
+_INTERNAL = CommandError(b"ERR internal error: the command was given up; the log has the reason")
+
 EXPIRE_LIMIT = 1000
 """How many keys one `tick` removes: about a millisecond's work."""
 
@@ -182,7 +184,7 @@ class Engine:
                 reply = self._refusal(session, args, why)
             except Exception:
                 _LOG.exception("%r failed", args[0])
-                reply = b"-ERR internal error: the command was given up; the log has the reason\r\n"
+                reply = _INTERNAL.reply
             if self.dirty:
                 self._settle(args)
             if reply is not None:
@@ -203,9 +205,16 @@ class Engine:
             raise self._wrong_arity(command)
         if self.gate:
             self._admit(command, args)
-        reply = handler(self, args)
-        if self.dirty:
-            self._settle(args)
+        try:
+            reply = handler(self, args)
+        except CommandError:
+            raise
+        except Exception:
+            _LOG.exception("%r failed", args[0])
+            raise _INTERNAL from None
+        finally:
+            if self.dirty:
+                self._settle(args)
         return b"" if reply is None else reply
 
     def _call_subcommand(self, args: Args) -> bytes | None:

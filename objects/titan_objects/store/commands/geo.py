@@ -18,6 +18,8 @@ group = Group("geo")
 EARTH_METRES = 6372797.560856
 LATITUDE_MAX = 85.05112878
 STEPS = 26
+HASHES = 1 << 2 * STEPS
+"""Scores below are geohashes; a sorted set may hold others, which are nowhere."""
 
 _UNITS = {b"m": 1.0, b"km": 1000.0, b"ft": 0.3048, b"mi": 1609.34}
 _ALPHABET = b"0123456789bcdefghjkmnpqrstuvwxyz"
@@ -49,7 +51,7 @@ def encode(longitude: float, latitude: float, edge: float = LATITUDE_MAX) -> int
 
 def decode(score: float) -> tuple[float, float]:
     """Longitude and latitude of the middle of a geohash's cell."""
-    bits = int(score)
+    bits = int(score) if 0 <= score < HASHES else 1 << 63  # what an x86 makes of others
     y, x = _gathered(bits), _gathered(bits >> 1)
     cells = 1 << STEPS
     low, high = (-180 + x / cells * 360, -180 + (x + 1) / cells * 360)
@@ -225,6 +227,8 @@ class _Search:
         assert self.middle is not None
         found = []
         for score, member in values or ():
+            if not 0 <= score < HASHES:
+                continue
             place = decode(score)
             metres = distance(self.middle, place)
             if self.radius is not None:
