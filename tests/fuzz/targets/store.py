@@ -4,6 +4,8 @@ import msgspec
 
 from tests.fuzz.target import Drawn, story, target
 from tests.store.core import Core
+from titan_objects.store import rdb
+from titan_objects.store.parser import Damaged
 
 SCRIPTS = (
     b"return cjson.encode(cjson.decode(ARGV[1]))",
@@ -40,6 +42,12 @@ def store_commands(data: bytes) -> None:
         if words and words[0].upper() not in STAYING:
             core(*words)
         core.pass_time(5)
+
+
+@target(Damaged, seeds=lambda: [b"REDIS0011\xff" + bytes(8)])
+def rdb_snapshot(data: bytes) -> None:
+    """A snapshot that another server left behind: it is read, or it is damaged."""
+    rdb.load(data, Core().engine)
 
 
 STAYING = {b"DEBUG", b"SHUTDOWN"}
