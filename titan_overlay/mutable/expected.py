@@ -5,12 +5,18 @@ it, and the one that has waited longest is what a leader is measured by.
 """
 
 import asyncio
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from titan_overlay.errors import NotHere, Overloaded, RemotableError
-from titan_overlay.mutable.requests import OPEN, Reply, Request
-from titan_overlay.mutable.waiting import Batch, fail
+from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError
+from titan_overlay.mutable.engine import Entry, RequestsWait
+from titan_overlay.mutable.intake import fail
+from titan_overlay.mutable.machine import Executed
+from titan_overlay.mutable.proofs import Proofs
+from titan_overlay.mutable.requests import OPEN, Request
 from titan_overlay.wire import codec
+
+if TYPE_CHECKING:
+    from titan_overlay.mutable.group import Group
 
 EXPECTED_MAX = 8192
 BATCH_REQUESTS = 512
@@ -30,76 +36,91 @@ def key_of(request: Request) -> Key:
 
 
 class Expected:
-    """In the order of arrival."""
+    """An `Intake`, in the order of arrival.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._loop = asyncio.get_running_loop()
+    Args:
+        proofs: checks who asked; the same that the engine's votes go by.
+    """
+
+    def __init__(self, group: "Group", proofs: Proofs) -> None:
+        self._group = group
+        self._proofs = proofs
         self._requests: dict[Key, tuple[Request, asyncio.Future[bytes]]] = {}
         self._fresh: list[Request] = []
         """Not proposed by this member, in this view."""
+        self._oldest: Key | None = None
+        """That the engine was told of."""
 
-    def __len__(self) -> int:
-        return len(self._requests)
-
-    @property
-    def oldest(self) -> Key | None:
-        """The one that has waited longest."""
-        return next(iter(self._requests), None)
-
-    @property
-    def oldest_request(self) -> Request | None:
-        """The same, itself."""
-        oldest = self.oldest
-        return None if oldest is None else self._requests[oldest][0]
-
-    def refuse(self, request: Request, why: RemotableError) -> None:
-        """It will not be ordered."""
-        _, future = self._requests.pop(key_of(request), (None, None))
-        if future is not None:
-            fail([future], why)
-
-    def add(self, request: Request, *, leads: bool) -> "asyncio.Future[bytes]":
-        """Its encoded `Reply`, once it has been executed. Overloaded: too many wait.
-
-        Args:
-            leads: whether this member is to propose it.
-        """
+    def add(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
+        self._proofs.heard(request, teller)
+        done = self._group.machine.reply_to(request)
+        if done is not None:  # who is told of it only now must not wait for it to be ordered once more
+            future: asyncio.Future[bytes] = self._group.loop.create_future()
+            future.set_result(codec.encode(done))
+            return future
         key = key_of(request)
         known = self._requests.get(key)
         if known is not None and not known[1].done():
             return known[1]
         if len(self._requests) >= EXPECTED_MAX:
-            raise Overloaded(f"{EXPECTED_MAX} messages wait for {self._name!r}", retry_after=0.5)
-        future: asyncio.Future[bytes] = self._loop.create_future()
+            raise Overloaded(f"{EXPECTED_MAX} messages wait for {self._group.machine.name!r}", retry_after=0.5)
+        future = self._group.loop.create_future()
         self._requests[key] = request, future
-        if leads:
+        if self._group.leads:
             self._fresh.append(request)
         return future
 
-    def all_anew(self) -> None:
-        """This member leads now: whatever an earlier leader did not get ordered is to be proposed."""
+    def flush(self) -> None:
+        if self._group.leads:
+            fresh = [each for each in self._fresh if key_of(each) in self._requests and self._is_signed(each)]
+            self._fresh = []
+            for start in range(0, len(fresh), BATCH_REQUESTS):
+                self._group.propose(fresh[start : start + BATCH_REQUESTS])
+        self._tell_oldest()
+
+    def _is_signed(self, request: Request) -> bool:
+        """Whether its sender has signed it. What is not is nobody's fault but the sender's, and is let go."""
+        try:
+            self._proofs.check(request)
+        except Forbidden as why:
+            _, future = self._requests.pop(key_of(request))
+            fail([future], why)
+            return False
+        return True
+
+    def _tell_oldest(self) -> None:
+        """A leader is measured by the request that has waited longest, of those whose sender has signed it."""
+        oldest = next(iter(self._requests), None)
+        while oldest is not None and not self._is_signed(self._requests[oldest][0]):
+            oldest = next(iter(self._requests), None)
+        if oldest != self._oldest:
+            self._oldest = oldest
+            self._group.step(RequestsWait(oldest is not None))
+
+    def leads_now(self) -> None:
+        """Whatever an earlier leader did not get ordered is to be proposed."""
         self._fresh = [request for request, _ in self._requests.values()]
 
-    def batches(self, may: Callable[[Request], bool]) -> list[Batch]:
-        """What is to be proposed: all that `may` be."""
-        made = []
-        fresh = [each for each in self._fresh if key_of(each) in self._requests and may(each)]
-        self._fresh = []
-        for start in range(0, len(fresh), BATCH_REQUESTS):
-            batch = Batch()
-            batch.requests = fresh[start : start + BATCH_REQUESTS]
-            made.append(batch)
-        return made
+    def accepted(self, ref: int, index: int, term: int) -> None:
+        """A request is known by itself, wherever it stands."""
 
-    def executed(self, requests: tuple[Request, ...], replies: list[Reply]) -> None:
-        """These have been, with these replies."""
-        for request, reply in zip(requests, replies, strict=True):
+    def refused(self, ref: int, why: RemotableError) -> None:
+        """Another member proposes it then."""
+
+    def executed(self, entry: Entry, done: Executed) -> None:
+        if not self._requests:
+            return
+        for request, reply in zip(done.requests, done.replies, strict=True):
             _, future = self._requests.pop(key_of(request), (None, None))
             if future is not None and not future.done():
                 future.set_result(codec.encode(reply))
+        self._tell_oldest()
 
-    def close(self, why: NotHere) -> None:
+    def passed_over(self, height: int, why: RemotableError) -> None:
+        """Whether it was among them shows when it is asked for again."""
+
+    def send_away(self, why: NotHere) -> None:
         fail((future for _, future in self._requests.values()), why)
         self._requests.clear()
         self._fresh.clear()
+        self._oldest = None

@@ -11,7 +11,7 @@ decides what is committed. Each epoch has an engine and a log of its own; `succe
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -33,10 +33,8 @@ from titan_overlay.mutable.engine import (
     PeerSilent,
     Persisted,
     Proposed,
-    ReadAsked,
     Ready,
     Received,
-    RequestsWait,
     Send,
     SnapshotInstalled,
     SnapshotTaken,
@@ -44,12 +42,11 @@ from titan_overlay.mutable.engine import (
     TransferAsked,
 )
 from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, Legacy, Turnover
-from titan_overlay.mutable.expected import Expected
 from titan_overlay.mutable.feed import Feed
-from titan_overlay.mutable.gathering import Gathering
+from titan_overlay.mutable.intake import Intake
 from titan_overlay.mutable.machine import Machine
 from titan_overlay.mutable.outbox import Outbox
-from titan_overlay.mutable.proofs import Proofs
+from titan_overlay.mutable.reads import Reads
 from titan_overlay.mutable.recollection import Promise, promised
 from titan_overlay.mutable.requests import Batch, Reply, Request
 from titan_overlay.mutable.restart import Restart
@@ -57,15 +54,11 @@ from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.states import States
 from titan_overlay.mutable.succession import Succession
 from titan_overlay.mutable.voting_keys import GroupKeys
-from titan_overlay.mutable.waiting import BATCH_BYTES, Waiting
-from titan_overlay.mutable.waiting import Batch as Together
 from titan_overlay.wire import codec
 
 log = logging.getLogger("titan")
 
 RESIGN_AGAIN_SECONDS = 5.0
-READ_AGAIN_SECONDS = 0.5
-"""The engine may never answer a read; then it is asked again."""
 TIMER_SECONDS_MIN = 0.05
 
 
@@ -104,7 +97,9 @@ class Logs(Protocol):
 
 
 class Maker(Protocol):
-    """Makes the engine of an epoch, and knows its messages."""
+    """Makes the engine of an epoch, knows its messages, and brings the intake that goes with it."""
+
+    def intake(self, group: "Group") -> Intake: ...
 
     def engine(self, configuration: Configuration, checkpoint: Checkpoint, records: Iterable[bytes]) -> Engine: ...
 
@@ -148,11 +143,8 @@ class Group:
         self.peers = peers
         self.loop = asyncio.get_running_loop()
         self.ambient = ambient
-        self.waiting = Waiting(machine.name)
-        self.proofs = Proofs(charter) if charter.byzantine else None
-        """Checks who asked, where members are not believed."""
-        self._expected = Expected(machine.name)
-        self._oldest: object = None
+        self.byzantine = charter.byzantine
+        """Members are not believed."""
         self._led = False
         self.succession = Succession(self, keys, charter, head.chain)
         self.states = States(self, snapshots, head.checkpoint)
@@ -164,9 +156,9 @@ class Group:
         self._maker = maker
         self._logs = logs
         self._flushing = False
-        self._requests = Gathering(self.loop, self._flush_soon)
-        self._reads = Gathering(self.loop, self._flush_soon)
         self._refs = 0
+        self._intake = maker.intake(self)
+        self._reads = Reads(self)
         self._timer: asyncio.TimerHandle | None = None
         self._wake: asyncio.TimerHandle | None = None
         self._saves: asyncio.Future[None] | None = None
@@ -201,9 +193,8 @@ class Group:
     def begin_epoch(self, configuration: Configuration, checkpoint: Checkpoint) -> None:
         """A new engine and a new log, from a state that is on disk."""
         changed = NotHere(f"the members of {self.machine.name!r} have just changed", maybe_executed=True)
-        self.waiting.send_away(changed)
-        self._expected.close(changed)
-        self._oldest, self._led, self._given_up = None, False, False
+        self._intake.send_away(changed)
+        self._led = self._given_up = False
         self.trouble = self._unfit or self.succession.reason_to_retire(configuration)
         if self.me not in configuration.members:
             configuration = msgspec.structs.replace(configuration, learners=(self.me,))
@@ -234,8 +225,8 @@ class Group:
         self.trouble = self.trouble or why
         self._stop_timers()
         self.succession.close()
-        self.waiting.close(self.absent())
-        self._expected.close(self.absent())
+        self._intake.send_away(self.absent())
+        self._reads.close(self.absent())
         self.feed.close()
 
     def resign(self, why: str) -> None:
@@ -330,17 +321,8 @@ class Group:
         """
         if self.is_absent:
             raise self.absent()
-        if self.proofs is not None:
-            self.proofs.heard(request, teller)
-            known = self.machine.reply_to(request)
-            if known is not None:  # who is told of it only now must not wait for it to be ordered once more
-                done: asyncio.Future[bytes] = self.loop.create_future()
-                done.set_result(codec.encode(known))
-                return done
-            future = self._expected.add(request, leads=self.leads)
-        else:
-            future = self.waiting.add(request)
-        self._flush_soon()
+        future = self._intake.add(request, teller)
+        self.flush_soon()
         return future
 
     def read(self, question: talk.Read, sender: bytes) -> "asyncio.Future[bytes]":
@@ -355,8 +337,8 @@ class Group:
             answer = self.loop.create_future()
             answer.set_result(self._answer(question, sender))
             return answer
-        self._flush_soon()
-        return self.waiting.ask(partial(self._answer, question, sender))
+        self.flush_soon()
+        return self._reads.add(partial(self._answer, question, sender))
 
     def _answer(self, question: talk.Read, sender: bytes) -> bytes:
         """What the state says now."""
@@ -367,66 +349,31 @@ class Group:
             reply = Reply(codec.encode(why.to_wire()), failed=True)
         return codec.encode(talk.Answer(reply, self.configuration.epoch, self.machine.height))
 
-    def _flush_soon(self) -> None:
+    def flush_soon(self) -> None:
+        """What comes together in this turn of the loop is proposed, and asked for, at its end."""
         if not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Proposes what has come together in this turn of the loop, and asks for all reads at once."""
         self._flushing = False
-        if self.trouble:
-            return
-        waiting = self.waiting
-        busy = waiting.under_way and waiting.queued_bytes < BATCH_BYTES
-        if len(waiting) and self._requests.over(under_way=busy):
-            for batch in waiting.batches():
-                self.propose(batch)
-        if self.leads:
-            for batch in self._expected.batches(self._is_signed):
-                self.propose(batch)
-        self._tell_oldest()
-        if waiting.reads and self._reads.over(under_way=waiting.asking):
-            reads = waiting.take_reads()
-            self._refs += 1
-            self.waiting.asked(self._refs, reads)
-            self.loop.call_later(READ_AGAIN_SECONDS, self._read_again, self._refs)
-            self.step(ReadAsked(self._refs))
+        if not self.trouble:
+            self._intake.flush()
+            self._reads.flush()
 
-    def _is_signed(self, request: Request) -> bool:
-        """Whether its sender has signed it. What is not is nobody's fault but the sender's."""
-        assert self.proofs is not None, "only byzantine groups expect requests"
-        try:
-            self.proofs.check(request)
-        except Forbidden as why:
-            self._expected.refuse(request, why)
-            return False
-        return True
-
-    def _tell_oldest(self) -> None:
-        """A leader is measured by the request that has waited longest, of those whose sender has signed it."""
-        while (oldest := self._expected.oldest_request) is not None and not self._is_signed(oldest):
-            pass
-        if self._expected.oldest != self._oldest:
-            self._oldest = self._expected.oldest
-            self.step(RequestsWait(self._oldest is not None))
-
-    def _read_again(self, ref: int) -> None:
-        if self.waiting.ask_again(ref):
-            self._flush_soon()
-
-    def propose(self, batch: Together) -> None:
-        """Hands requests to the engine, stamped with what all members must agree on."""
+    def new_ref(self) -> int:
+        """By which the engine speaks of a proposal or a question."""
         self._refs += 1
-        if batch.waiting:
-            self.waiting.proposed(self._refs, batch)
-        stamped = Batch(self.ambient.wall(), self.ambient.token_bytes(16), tuple(batch.requests))
-        self.step(Proposed(codec.encode(stamped), self._refs))
+        return self._refs
+
+    def propose(self, requests: Sequence[Request], ref: int | None = None) -> None:
+        """Hands requests to the engine, stamped with what all members must agree on."""
+        stamped = Batch(self.ambient.wall(), self.ambient.token_bytes(16), tuple(requests))
+        self.step(Proposed(codec.encode(stamped), ref or self.new_ref()))
 
     def propose_turnover(self, turnover: Turnover) -> None:
         """Ends the epoch, if the engine takes it."""
-        self._refs += 1
-        self.step(Proposed(codec.encode(turnover), self._refs, EntryKind.RECONFIG))
+        self.step(Proposed(codec.encode(turnover), self.new_ref(), EntryKind.RECONFIG))
 
     # ---- the engine ------------------------------------------------------------------------------------------
 
@@ -504,8 +451,8 @@ class Group:
         if self.leads != self._led:
             self._led = not self._led
             if self._led:
-                self._expected.all_anew()
-                self._flush_soon()
+                self._intake.leads_now()
+                self.flush_soon()
 
     def _do(self, ready: Ready) -> None:
         self._send(ready.send_now)
@@ -518,21 +465,18 @@ class Group:
             else:
                 self._after_saving(ready)
         for refused in ready.refused:
-            self.waiting.refused(refused.ref, self._why_refused(refused.leader))
+            why = self._why_refused(refused.leader)
+            self._intake.refused(refused.ref, why)
+            self._reads.refused(refused.ref, why)
         for accepted in ready.accepted:
-            self.waiting.accepted(accepted.ref, accepted.index, accepted.term)
+            self._intake.accepted(accepted.ref, accepted.index, accepted.term)
         for entry in ready.committed:
             if self.trouble:
                 return
             self._execute(entry)
             if entry.index in ready.checkpoints:
                 self.states.agree(entry)
-        for each in ready.reads:
-            self.waiting.readable(each.ref, each.index, self.machine.height)
-        if ready.reads:
-            self._reads.ended()
-            if self.waiting.reads:
-                self._flush_soon()
+        self._reads.ready(ready.reads, self.machine.height)
         if ready.fetch is not None:
             self.states.fetch(ready.fetch)
         for proof in ready.evidence:
@@ -593,15 +537,8 @@ class Group:
             self.lacks(why)
             return
         self.feed.add(done.changes)
-        self.waiting.executed(entry, done.replies, self.elsewhere)
-        if done.replies:
-            self._requests.ended()
-        if len(self.waiting):
-            self._flush_soon()
-        if len(self._expected):
-            self._expected.executed(done.requests, done.replies)
-            self._tell_oldest()
-        self.waiting.reached(self.machine.height)
+        self._intake.executed(entry, done)
+        self._reads.reached(self.machine.height)
         self._outbox.drain()
         self._set_wake()
         if entry.kind is EntryKind.RECONFIG:
@@ -622,7 +559,7 @@ class Group:
     def _tell_time(self) -> None:
         self._wake = None
         if self.leads:
-            self.propose(Together())
+            self.propose(())
         self._set_wake()
 
     # ---- states ----------------------------------------------------------------------------------------------
@@ -648,13 +585,13 @@ class Group:
     def installed(self, chain: Chain, checkpoint: Checkpoint) -> None:
         """A state from another member is on disk, and is this one's now: goes on from there."""
         self.feed.restart(self.machine.changes)
-        self.waiting.passed_over(checkpoint.index, self.elsewhere())
+        self._intake.passed_over(checkpoint.index, self.elsewhere())
         if self.succession.is_news(chain):
             self.succession.adopt(chain, checkpoint)
         else:
             self.step(SnapshotInstalled(checkpoint))
             self._wal.compact(self.engine.image())
-        self.waiting.reached(self.machine.height)
+        self._reads.reached(self.machine.height)
 
     def status(self) -> talk.MemberStatus:
         """How this member sees its group."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from titan_overlay.errors import LinkError, RemotableError
 from titan_overlay.mutable.requests import DELIVERED, Request
-from titan_overlay.mutable.waiting import Batch
 from titan_overlay.wire import codec
 
 if TYPE_CHECKING:
@@ -49,9 +48,7 @@ class Outbox:
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, longest)
                     continue
-                arrived = Batch()
-                arrived.requests.append(Request(group.me, 0, 0, 0, "", DELIVERED, codec.encode(number)))
-                group.propose(arrived)
+                group.propose([Request(group.me, 0, 0, 0, "", DELIVERED, codec.encode(number))])
                 return
         finally:
             self._sending.discard(number)

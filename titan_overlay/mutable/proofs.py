@@ -50,24 +50,22 @@ class Proofs:
             Forbidden: it is another's, who has not signed it.
         """
         if request.sender == teller:
-            self._remember(self._digest(request), signed=False)
+            self._remember(_digest(request, self._covered(request)), signed=False)
         else:
             self.check(request)
 
     def check(self, request: Request) -> None:
         """Raises Forbidden: its sender has not signed it."""
-        digest = self._digest(request)
+        said = self._covered(request)
+        digest = _digest(request, said)
         if self._seen.get(digest):
             return
-        if len(request.sender) != 32 or not verify(request.sender, request.proof, self._covered(request)):
+        if len(request.sender) != 32 or not verify(request.sender, request.proof, said):
             raise Forbidden("a request to this object is signed by its sender; this one is not")
         self._remember(digest, signed=True)
 
     def _covered(self, request: Request) -> bytes:
         return covered(self._charter.pool, self._charter.object_id, request)
-
-    def _digest(self, request: Request) -> bytes:
-        return sha256(request.sender + request.proof + self._covered(request)).digest()
 
     def _remember(self, digest: bytes, *, signed: bool) -> None:
         if signed or digest not in self._seen:
@@ -82,8 +80,12 @@ class Proofs:
             for request in batch.requests:
                 if request.type == DELIVERED:
                     return False
-                if self._digest(request) not in self._seen:
+                if _digest(request, self._covered(request)) not in self._seen:
                     self.check(request)
         except (BadMessage, Forbidden):
             return False
         return batch.now <= now + CLOCKS_SECONDS
+
+
+def _digest(request: Request, said: bytes) -> bytes:
+    return sha256(request.sender + request.proof + said).digest()

@@ -1,7 +1,7 @@
 """What stands behind a mutable object on one of its members: takes what is said to the group, and brings it to life."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,28 +11,21 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, Forbidden, LinkError, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId, PoolId
-from titan_overlay.identity.keys import verify
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.absences import Absences
-from titan_overlay.mutable.bft import Bft
-from titan_overlay.mutable.bft_committee import Committee
-from titan_overlay.mutable.bft_messages import decode_message as decode_bft_message
-from titan_overlay.mutable.bft_messages import decode_record as decode_bft_record
 from titan_overlay.mutable.code import LacksCode, NewCode, lacking
 from titan_overlay.mutable.declare import MutableType, mutable_type
-from titan_overlay.mutable.engine import GENESIS, Checkpoint, Configuration, Count, Engine, EntryKind
-from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, Turnover, configuration_hash
+from titan_overlay.mutable.engine import GENESIS, Count
+from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, configuration_hash
 from titan_overlay.mutable.founding import Founders, charter_of
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.groups import GroupPeers, PeerLinks, Vigil
 from titan_overlay.mutable.log import Log
 from titan_overlay.mutable.machine import Machine
-from titan_overlay.mutable.proofs import Proofs
-from titan_overlay.mutable.raft import Raft
-from titan_overlay.mutable.raft_messages import decode_message, decode_record
-from titan_overlay.mutable.repair import SUSPECT_SECONDS, Repair
+from titan_overlay.mutable.makers import BftMaker, RaftMaker
+from titan_overlay.mutable.repair import Repair
 from titan_overlay.mutable.requests import DELIVERED, OPEN, Request
 from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.voting_keys import GroupKeys, VotingKeys
@@ -243,62 +236,6 @@ class Members:
         await self.peers.close()
 
 
-class RaftMaker:
-    """Makes Raft engines."""
-
-    def __init__(self, me: bytes, ambient: Ambient) -> None:
-        self._me = me
-        self._ambient = ambient
-
-    def engine(self, configuration: Configuration, checkpoint: Checkpoint, records: Iterable[bytes]) -> Engine:
-        decoded = [decode_record(raw) for raw in records]
-        return Raft(self._me, configuration, checkpoint, decoded, self._ambient.random)
-
-    def decode(self, raw: msgspec.Raw) -> Any:
-        return decode_message(memoryview(raw))
-
-
-class BftMaker:
-    """Makes byzantine engines."""
-
-    def __init__(self, me: bytes, keys: GroupKeys, charter: Charter, ambient: Ambient, absences: Absences) -> None:
-        self._absences = absences
-        self._configuration: Configuration
-        self._me = me
-        self._keys = keys
-        self._charter = charter
-        self._ambient = ambient
-        self._proofs = Proofs(charter)
-
-    def engine(self, configuration: Configuration, checkpoint: Checkpoint, records: Iterable[bytes]) -> Engine:
-        keys = dict(zip(configuration.members, configuration.keys, strict=True))
-
-        def verify_member(member: bytes, signature: bytes, statement: bytes) -> bool:
-            return member in keys and verify(keys[member], signature, statement)
-
-        committee = Committee(
-            self._me, configuration, self._charter.pool, self._charter.object_id, self._keys.sign, verify_member
-        )
-        decoded = [decode_bft_record(raw) for raw in records]
-        self._configuration = configuration
-        return Bft(committee, checkpoint, decoded, self._valid)
-
-    def _valid(self, kind: EntryKind, data: bytes) -> bool:
-        """What this member votes for: requests of their senders, and successors of members that it misses itself."""
-        if kind is EntryKind.COMMANDS:
-            return self._proofs.holds(data, self._ambient.wall())
-        try:
-            turnover = codec.decode(data, Turnover)
-            self._charter.check_turnover(turnover, self._configuration)
-        except BadMessage:
-            return False
-        gone = set(self._configuration.members) - set(turnover.configuration.members)
-        return all(self._absences.silent_for(each) >= SUSPECT_SECONDS / 2 for each in gone)
-
-    def decode(self, raw: msgspec.Raw) -> Any:
-        return decode_bft_message(memoryview(raw))
-
-
 class GroupRunner(Runner):
     """See the module."""
 
@@ -377,7 +314,7 @@ class GroupRunner(Runner):
     def _submit(self, request: Request, context: Context) -> "asyncio.Future[bytes]":
         if request.type == DELIVERED or (request.type != OPEN and not (request.session or request.once)):
             raise BadMessage("a request to a mutable object has a session or a key of its own")
-        if self.group.proofs is None:  # who asks is what the link has proven, whatever the request says
+        if not self.group.byzantine:  # who asks is what the link has proven, whatever the request says
             request = msgspec.structs.replace(request, sender=context.sender.public)
         return self.group.submit(request, context.sender.public)
 
@@ -412,7 +349,7 @@ class GroupRunner(Runner):
     async def _admit(self, order: talk.Admit, context: Context) -> bytes:
         if not self._members.may_administer(context.sender, self._descriptor, order.grant):
             raise Forbidden(f"only who published {context.name!r}, or has a grant to administer it, names its members")
-        if self.group.proofs is not None:
+        if self.group.byzantine:
             raise BadMessage(
                 f"{context.name!r} has as many members as its policy says: how many may lie follows from it"
             )

@@ -50,7 +50,7 @@ class States:
     def executed(self, entry: Entry) -> None:
         """Takes a snapshot where the log has grown enough."""
         self._log_bytes += len(entry.data)
-        if self._group.proofs is not None:
+        if self._group.byzantine:
             return  # its engine says when: all members do it at the same heights
         if self._log_bytes > max(SNAPSHOT_LOG_BYTES, 2 * self._bytes) and not self._taking:
             self._taking = True
@@ -166,7 +166,7 @@ class States:
         async with self._writing:
             restoring.check()
             await self._snapshots.keep(stored)
-            self.checkpoint = stored.checkpoint if group.proofs is not None else stored.head.checkpoint
+            self.checkpoint = stored.checkpoint if group.byzantine else stored.head.checkpoint
         # After a recovery a member goes back where it had executed what the others lack.
         if self.checkpoint.index > group.machine.height or group.succession.is_news(stored.head.chain):
             self._root = None
