@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,8 +18,7 @@ from typing import Any
 
 import titan_overlay as titan
 from benchmarks import report
-from benchmarks.idle import memory, start
-from benchmarks.send import _cpu_seconds
+from benchmarks.processes import Spent, invitation, memory, start_node, stop
 
 SETTLE_SECONDS = 30.0
 """Groups that have just been founded elect, greet and fall asleep."""
@@ -69,12 +67,11 @@ async def wake(line: str, data: Path, groups: int) -> list[float]:
     return took
 
 
-def spent(processes: list["subprocess.Popen[str]"], seconds: float) -> float:
+def percent(processes: list["subprocess.Popen[str]"], seconds: float) -> float:
     """Percent of a core that a node uses, the median of them."""
-    before = [_cpu_seconds(each.pid) for each in processes]
+    spent = Spent(processes)
     time.sleep(seconds)
-    used = [_cpu_seconds(each.pid) - then for each, then in zip(processes, before, strict=True)]
-    return median(used) / seconds * 100
+    return median(spent.each()) / seconds * 100
 
 
 def measure(groups: int, nodes: int, seconds: float) -> dict[str, Any]:
@@ -82,33 +79,26 @@ def measure(groups: int, nodes: int, seconds: float) -> dict[str, Any]:
         root = Path(place)
         processes: list[subprocess.Popen[str]] = []
         try:
-            line = invitation = ""
+            line = invited = ""
             for number in range(nodes):
-                process, printed = start(number, root, invitation)
+                process, printed = start_node(number, root, invited)
                 processes.append(process)
                 if not number:
                     line = printed
-                    words = [str(Path(sys.executable).parent / "titan"), "invite", "--rights", "host"]
-                    done = subprocess.run(
-                        [*words, "--data", str(root / "0")], capture_output=True, text=True, check=True
-                    )
-                    invitation = done.stdout.strip()
+                    invited = invitation(root / "0")
             time.sleep(SETTLE_SECONDS / 3)
-            without = spent(processes, seconds / 3)
+            without = percent(processes, seconds / 3)
             asyncio.run(found(line, root / "0", groups))
             time.sleep(SETTLE_SECONDS)
-            percent = spent(processes, seconds)
+            used = percent(processes, seconds)
             rss = median(memory(each.pid)[0] for each in processes)
             took = asyncio.run(wake(line, root / "0", groups))
         finally:
-            for process in processes:
-                process.kill()
-            for process in processes:
-                process.wait()
+            stop(processes)
     return {
         "nodes": nodes,
         "groups": groups,
-        "percent": percent,
+        "percent": used,
         "percent_without": without,
         "rss_mib": rss,
         "wake_ms": median(took) * 1000,

@@ -6,9 +6,7 @@ Starts a small pool of `titan-node` processes on loopback, lets them settle, and
 """
 
 import argparse
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import report
+from benchmarks.processes import Spent, memory, start_node, stop
 
 SETTLE_SECONDS = 20.0
 ROWS: list[report.Row] = [
@@ -26,43 +25,6 @@ ROWS: list[report.Row] = [
 ]
 
 
-def start(number: int, root: Path, bootstrap: str) -> tuple[subprocess.Popen[str], str]:
-    """A node process, and the join line that it prints."""
-    words = [
-        str(Path(sys.executable).parent / "titan-node"),
-        "--data",
-        str(root / str(number)),
-        "--listen",
-        "127.0.0.1:0",
-    ]
-    words += ["--bootstrap", bootstrap] if bootstrap else []
-    log = (root / f"{number}.log").open("w")
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline().strip()
-    if not line.startswith("titan://"):
-        process.kill()
-        raise SystemExit(f"node {number} did not start:\n{(root / f'{number}.log').read_text()}")
-    return process, line
-
-
-def memory(pid: int) -> tuple[float, float]:
-    """(RSS, private part) in MiB, of a process on Linux."""
-    fields = dict(
-        line.split(":", 1)
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-        if line.startswith(("Rss", "VmRSS"))
-    )
-    kib = {key: int(value.split()[0]) for key, value in fields.items()}
-    return kib["VmRSS"] / 1024, kib["RssAnon"] / 1024
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def measure(nodes: int, seconds: float) -> dict[str, Any]:
     """Figures of a pool of idle nodes."""
     with tempfile.TemporaryDirectory(prefix="titan-idle-") as place:
@@ -70,19 +32,16 @@ def measure(nodes: int, seconds: float) -> dict[str, Any]:
         line = ""
         try:
             for number in range(nodes):
-                process, printed = start(number, Path(place), line)
+                process, printed = start_node(number, Path(place), line)
                 line = line or printed
                 processes.append(process)
             time.sleep(SETTLE_SECONDS)
-            before = [cpu_seconds(each.pid) for each in processes]
+            spent = Spent(processes)
             time.sleep(seconds)
-            used = [cpu_seconds(each.pid) - then for each, then in zip(processes, before, strict=True)]
+            used = spent.each()
             sizes = [memory(each.pid) for each in processes]
         finally:
-            for process in processes:
-                process.kill()
-            for process in processes:
-                process.wait()
+            stop(processes)
     return {
         "nodes": nodes,
         "rss_mib": median(rss for rss, _ in sizes),

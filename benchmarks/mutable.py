@@ -14,20 +14,21 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from benchmarks import etcd, report
 from benchmarks.echoes import Certificate
-from benchmarks.idle import start as start_node
-from benchmarks.send import _cpu_seconds, _line, _read, make_certificate
+from benchmarks.processes import Spent, answer, free_port, invitation, listens, load, order, start_node, stop
+from benchmarks.send import make_certificate
 
 CLIENTS = (1, 64)
 KEYS = 1000
@@ -50,20 +51,18 @@ def key(number: int) -> bytes:
 
 async def serve_clients(system: str, where: str, directory: str) -> None:
     """Connects all clients, then runs what the driver asks for: `operation clients seconds`, answered with JSON."""
-    async with asyncio.TaskGroup() as tasks:
-        made = await (_etcd if system == "etcd" else _titan)(tasks, where, directory)
+    async with AsyncExitStack() as stack:
+        made = await (_etcd if system == "etcd" else _titan)(stack, where, directory)
         for start in range(0, KEYS, len(made)):
             await asyncio.gather(*(put(key(start + number)) for number, (put, _) in enumerate(made)))
         print("ready", flush=True)
-        while line := await _line():
+        while line := await order():
             operation, clients, seconds = line.split()
             chosen = [pair[operation == "get"] for pair in made[: int(clients)]]
-            print(json.dumps(await load(chosen, float(seconds))), flush=True)
-        for task in tasks._tasks:  # type: ignore[attr-defined]
-            task.cancel()
+            print(json.dumps(await _load(chosen, float(seconds))), flush=True)
 
 
-async def _etcd(tasks: asyncio.TaskGroup, where: str, directory: str) -> list[tuple[Operation, Operation]]:
+async def _etcd(stack: AsyncExitStack, where: str, directory: str) -> list[tuple[Operation, Operation]]:
     context = Certificate(Path(directory) / "chain.pem", Path(directory) / "key.pem").client()
     context.set_alpn_protocols(["h2"])
     ports = [int(each) for each in where.split(",")]
@@ -81,21 +80,14 @@ async def _etcd(tasks: asyncio.TaskGroup, where: str, directory: str) -> list[tu
     return made
 
 
-async def _titan(tasks: asyncio.TaskGroup, where: str, directory: str) -> list[tuple[Operation, Operation]]:
+async def _titan(stack: AsyncExitStack, where: str, directory: str) -> list[tuple[Operation, Operation]]:
     import titan_overlay as titan
     from titan_objects.cache import Get, Set
 
     made: list[tuple[Operation, Operation]] = []
 
-    async def client(ready: "asyncio.Future[titan.Pool]") -> None:
-        async with titan.connect(where, data=directory) as pool:
-            ready.set_result(pool)
-            await asyncio.Event().wait()
-
     for _ in range(max(CLIENTS)):
-        ready: asyncio.Future[titan.Pool] = asyncio.get_running_loop().create_future()
-        tasks.create_task(client(ready))
-        pool = await ready
+        pool = await stack.enter_async_context(titan.connect(where, data=directory))
 
         async def put(k: bytes, pool: titan.Pool = pool) -> None:
             assert await pool.send(NAME, Set(k, VALUE))
@@ -108,31 +100,13 @@ async def _titan(tasks: asyncio.TaskGroup, where: str, directory: str) -> list[t
     return made
 
 
-async def load(operations: Sequence[Operation], seconds: float) -> dict[str, float]:
-    took: list[float] = []
-    clock = time.perf_counter
-    began = clock()
-    end = began + seconds
+async def _load(operations: Sequence[Operation], seconds: float) -> dict[str, float]:
+    def calls(operation: Operation, first: int) -> Callable[[], Awaitable[object]]:
+        turns = count(first)
+        return lambda: operation(key(next(turns)))
 
-    async def worker(number: int, operation: Operation) -> None:
-        turn = number * 7919
-        before = clock()
-        while before < end:
-            await operation(key(turn))
-            turn += 1
-            after = clock()
-            took.append(after - before)
-            before = after
-
-    await asyncio.gather(*(worker(*each) for each in enumerate(operations)))
-    elapsed = clock() - began
-    took.sort()
-    return {
-        "count": len(took),
-        "rate": len(took) / elapsed,
-        "p50_ms": took[len(took) // 2] * 1e3,
-        "p99_ms": took[len(took) * 99 // 100] * 1e3,
-    }
+    done = await load([calls(each, number * 7919) for number, each in enumerate(operations)], seconds)
+    return {"count": done.count, "rate": done.rate, "p50_ms": done.p50 * 1e3, "p99_ms": done.p99 * 1e3}
 
 
 # --- the driver -------------------------------------------------------------------------------------------------
@@ -158,15 +132,15 @@ class Running:
             text=True,
             cwd=report.ROOT,
         )
-        assert _read(self.client) == "ready"
+        assert answer(self.client) == "ready"
 
     def _start_etcd(self) -> str:
         certificate = make_certificate(self._directory)
-        ports = [(_free_port(), _free_port()) for _ in range(MEMBERS["etcd"])]
+        ports = [(free_port(), free_port()) for _ in range(MEMBERS["etcd"])]
         self.members = etcd.start(self._directory, certificate, ports)
         until = time.monotonic() + READY_SECONDS
         for client, _ in ports:
-            while not _listens(client):
+            while not listens(client):
                 if time.monotonic() > until or any(each.poll() is not None for each in self.members):
                     raise RuntimeError("etcd has not started; see its log")
                 time.sleep(0.1)
@@ -175,53 +149,30 @@ class Running:
     def _start_titan(self) -> str:
         from titan_overlay import Policy, connect_sync
 
-        line = invitation = ""
+        line = invited = ""
         for number in range(MEMBERS[self.system]):
-            process, printed = start_node(number, self._directory, invitation)
+            process, printed = start_node(number, self._directory, invited)
             self.members.append(process)
             if not number:
                 line = printed
-                words = [str(Path(sys.executable).parent / "titan"), "invite", "--rights", "host"]
-                words += ["--data", str(self._directory / "0")]
-                invitation = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+                invited = invitation(self._directory / "0")
         with connect_sync(line, data=self._directory / "0") as pool:
             pool.publish("cache", NAME, policy=Policy(faults=1, byzantine=self.system == "bft"))
         return line
 
     def measure(self, operation: str, clients: int, seconds: float) -> dict[str, float]:
         assert self.client is not None and self.client.stdin is not None
-        before = [_cpu_seconds(each.pid) for each in (*self.members, self.client)]
+        cpu = Spent([*self.members, self.client])
         self.client.stdin.write(f"{operation} {clients} {seconds}\n")
         self.client.stdin.flush()
-        measured: dict[str, float] = json.loads(_read(self.client))
-        spent = [_cpu_seconds(each.pid) - then for each, then in zip((*self.members, self.client), before, strict=True)]
+        measured: dict[str, float] = json.loads(answer(self.client))
+        spent = cpu.each()
         measured["cpu_us"] = sum(spent[:-1]) / measured["count"] * 1e6
         measured["client_cpu_us"] = spent[-1] / measured["count"] * 1e6
         return measured
 
     def stop(self) -> None:
-        for process in (self.client, *self.members):
-            if process is not None:
-                process.terminate()
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-                for pipe in (process.stdin, process.stdout):
-                    if pipe is not None:
-                        pipe.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        stop(each for each in (self.client, *self.members) if each is not None)
 
 
 Results = dict[str, dict[str, list[dict[str, float]]]]

@@ -13,18 +13,19 @@ import asyncio
 import datetime
 import json
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
 from benchmarks.echoes import SYSTEMS, Call, Certificate
+from benchmarks.processes import Spent, answer, free_port, listens, load, order, stop
 
 PAYLOAD_BYTES = 100
 IN_FLIGHT = (1, 64)
@@ -39,7 +40,7 @@ async def _serve(name: str, port: int, certificate: Certificate) -> None:
     assert serve is not None
     port = await serve(port, certificate)
     print(port, flush=True)
-    await _line()  # the driver closes stdin when it is done
+    await order()  # the driver closes stdin when it is done
 
 
 async def _client(name: str, port: int, certificate: Certificate) -> None:
@@ -47,39 +48,14 @@ async def _client(name: str, port: int, certificate: Certificate) -> None:
     call = await SYSTEMS[name].connect(port, certificate)
     await call(bytes(PAYLOAD_BYTES))
     print("ready", flush=True)
-    while line := await _line():
+    while line := await order():
         in_flight, seconds = line.split()
         print(json.dumps(await _load(call, int(in_flight), float(seconds))), flush=True)
 
 
-async def _line() -> str:
-    return await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-
-
 async def _load(call: Call, in_flight: int, seconds: float) -> dict[str, Any]:
-    payload = bytes(PAYLOAD_BYTES)
-    took: list[float] = []
-    clock = time.perf_counter
-    began = clock()
-    end = began + seconds
-
-    async def worker() -> None:
-        before = clock()
-        while before < end:
-            await call(payload)
-            after = clock()
-            took.append(after - before)
-            before = after
-
-    await asyncio.gather(*(worker() for _ in range(in_flight)))
-    elapsed = clock() - began
-    took.sort()
-    return {
-        "messages": len(took),
-        "rate": len(took) / elapsed,
-        "p50_us": took[len(took) // 2] * 1e6,
-        "p99_us": took[len(took) * 99 // 100] * 1e6,
-    }
+    done = await load([partial(call, bytes(PAYLOAD_BYTES))] * in_flight, seconds)
+    return {"messages": done.count, "rate": done.rate, "p50_us": done.p50 * 1e6, "p99_us": done.p99 * 1e6}
 
 
 # --- the driver -------------------------------------------------------------------------------------------------
@@ -102,9 +78,9 @@ class Running:
         if system.command is not None:
             port = self._program(system.command, certificate)
         if system.serve is not None:
-            port = int(_read(self._python("serve", name, port, certificate)))
+            port = int(answer(self._python("serve", name, port, certificate)))
         self.client = self._python("client", name, port, certificate)
-        assert _read(self.client) == "ready"
+        assert answer(self.client) == "ready"
 
     def _python(self, role: str, name: str, port: int, certificate: Certificate) -> subprocess.Popen[str]:
         arguments = [role, name, str(port), str(certificate.chain), str(certificate.key)]
@@ -119,56 +95,31 @@ class Running:
         return process
 
     def _program(self, command: Callable[[int, Certificate], list[str]], certificate: Certificate) -> int:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = int(free.getsockname()[1])
+        port = free_port()
         quiet = subprocess.DEVNULL
         self.processes.append(
             subprocess.Popen(command(port, certificate), stdout=quiet, stderr=quiet, text=True, cwd=report.ROOT)
         )
         for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return port
+            if listens(port):
+                return port
             time.sleep(0.05)
         raise RuntimeError(f"{self.name}: its server does not listen")
 
     def measure(self, in_flight: int, seconds: float) -> dict[str, Any]:
-        before = [_cpu_seconds(process.pid) for process in self.processes]
+        cpu = Spent(self.processes)
         assert self.client.stdin is not None
         self.client.stdin.write(f"{in_flight} {seconds}\n")
         self.client.stdin.flush()
-        result: dict[str, Any] = json.loads(_read(self.client))
-        spent = [_cpu_seconds(process.pid) - was for process, was in zip(self.processes, before, strict=True)]
+        result: dict[str, Any] = json.loads(answer(self.client))
+        spent = cpu.each()
         result["client_cpu_us"] = spent[-1] / result["messages"] * 1e6
         result["server_cpu_us"] = sum(spent[:-1]) / result["messages"] * 1e6
         result["cpu_us"] = sum(spent) / result["messages"] * 1e6
         return result
 
     def stop(self) -> None:
-        for process in reversed(self.processes):
-            process.terminate()
-        for process in self.processes:
-            process.wait(10)
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
-
-
-def _read(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline().strip()
-    if not line:
-        raise RuntimeError(f"a measured process ended: {process.args!r}")
-    return line
-
-
-def _cpu_seconds(pid: int) -> float:
-    """CPU time of all threads of a process, to the nanosecond (Linux)."""
-    spent = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        spent += int((task / "schedstat").read_text().split()[0])
-    return spent / 1e9
+        stop(reversed(self.processes))
 
 
 def make_certificate(directory: Path) -> Certificate:

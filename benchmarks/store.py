@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
+from benchmarks.processes import cpu_seconds
 from tests.store.real import Process, RealRedis, TitanStore
 
 COMMANDS = ("SET", "GET", "SADD")
@@ -31,22 +32,16 @@ def start(name: str, directory: Path, fsync: str) -> Process:
     return TitanStore(directory, "--appendfsync", fsync, "--set", "auto-aof-rewrite-percentage=0")
 
 
-def cpu_seconds(process: Process) -> float:
-    """User and system time of a server so far, all its threads."""
-    fields = Path(f"/proc/{process.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
-
-
 def measure(process: Any, command: str, pipeline: int, requests: int) -> tuple[float, float, float]:
     """Requests per second, CPU microseconds per request, and the median latency in milliseconds."""
-    before = cpu_seconds(process)
+    before = cpu_seconds(process.process.pid)
     done = subprocess.run(
         f"redis-benchmark -p {process.port} -c 50 -P {pipeline} -n {requests} -t {command.lower()} --csv".split(),
         capture_output=True,
         text=True,
         check=True,
     )
-    spent = cpu_seconds(process) - before
+    spent = cpu_seconds(process.process.pid) - before
     row = list(csv.DictReader(io.StringIO(done.stdout)))[-1]
     return float(row["rps"]), spent / requests * 1e6, float(row["p50_latency_ms"])
 
