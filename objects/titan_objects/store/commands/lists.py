@@ -5,6 +5,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import integer, option, slice_bounds, timeout_ms
+from titan_objects.store.commands.pops import Serve, counted_pop, pop_count, pop_first, pop_first_or_wait
 from titan_objects.store.resp import EMPTY, OK, ZERO, CommandError, array, bulk, bulks, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group, counted
@@ -74,11 +75,7 @@ def _take(e: "Engine", key: bytes, values: List, left: bool, count: int) -> list
 def _pop(e: "Engine", a: Args, left: bool) -> bytes:
     if len(a) > 3:
         raise CommandError(b"ERR wrong number of arguments for '%b' command" % a[0].lower())
-    count = 1
-    if len(a) == 3:
-        count = integer(a[2], b"ERR value is out of range, must be positive")
-        if count < 0:
-            raise CommandError(b"ERR value is out of range, must be positive")
+    count = pop_count(a)
     values = _list(e, a[1])
     if values is None:
         return e.reply.null_array if len(a) == 3 else e.reply.null
@@ -334,21 +331,12 @@ def brpoplpush(e: "Engine", a: Args) -> bytes | None:
 def _block_pop(e: "Engine", a: Args, left: bool) -> bytes | None:
     until = timeout_ms(a[-1], e.now)
 
-    def serve(key: bytes) -> bytes | None:
-        values = e.db.get(key)
-        if type(values) is not deque:
-            return None
-        if e.preserve is not None:
-            e.preserve(e.db, key)
+    def serve(key: bytes, values: List) -> bytes:
         (value,) = _take(e, key, values, left, 1)
         e.rewrite(b"LPOP" if left else b"RPOP", key)
         return array([bulk(key), bulk(value)])
 
-    keys = a[1:-1]
-    for key in keys:
-        if _list(e, key) is not None:
-            return serve(key)
-    return e.block(keys, until, serve, e.reply.null_array)
+    return pop_first_or_wait(e, a[1:-1], deque, serve, until)
 
 
 @group.command("blpop", -3, "write noscript blocking", keys=(1, -2, 1), since="2.0.0")
@@ -363,45 +351,20 @@ def brpop(e: "Engine", a: Args) -> bytes | None:
     return _block_pop(e, a, False)
 
 
-def counted_pop(a: Args, at: int) -> tuple[list[bytes], bytes, int]:
-    """The keys, the side and the count of LMPOP, ZMPOP and their kin; the number of keys stands at `at`."""
-    many = integer(a[at], b"ERR numkeys should be greater than 0")
-    if many <= 0:
-        raise CommandError(b"ERR numkeys should be greater than 0")
-    keys = a[at + 1 : at + 1 + many]
-    rest = a[at + 1 + many :]
-    if len(keys) < many or not rest:
-        raise syntax_error()
-    count = 1
-    if len(rest) > 1:
-        if len(rest) != 3 or rest[1].upper() != b"COUNT":
-            raise syntax_error()
-        count = integer(rest[2], b"ERR count should be greater than 0")
-        if count <= 0:
-            raise CommandError(b"ERR count should be greater than 0")
-    return keys, rest[0].upper(), count
+def _pop_many(e: "Engine", left: bool, count: int) -> Serve:
+    def serve(key: bytes, values: List) -> bytes:
+        taken = _take(e, key, values, left, count)
+        e.rewrite(b"LPOP" if left else b"RPOP", key, b"%d" % count)
+        return array([bulk(key), bulks(taken)])
 
-
-def _pop_many(e: "Engine", key: bytes, left: bool, count: int) -> bytes | None:
-    values = e.db.get(key)
-    if type(values) is not deque:
-        return None
-    if e.preserve is not None:
-        e.preserve(e.db, key)
-    taken = _take(e, key, values, left, count)
-    e.rewrite(b"LPOP" if left else b"RPOP", key, b"%d" % count)
-    return array([bulk(key), bulks(taken)])
+    return serve
 
 
 @group.command("lmpop", -4, "write movablekeys", movable=counted(1), since="7.0.0")
 def lmpop(e: "Engine", a: Args) -> bytes:
     """Returns multiple elements from a list after removing them."""
     keys, side, count = counted_pop(a, 1)
-    left = _side(side)
-    for key in keys:
-        if _list(e, key) is not None:
-            return _pop_many(e, key, left, count) or e.reply.null_array
-    return e.reply.null_array
+    return pop_first(e, keys, deque, _pop_many(e, _side(side), count)) or e.reply.null_array
 
 
 @group.command("blmpop", -5, "write blocking movablekeys", movable=counted(2), since="7.0.0")
@@ -409,8 +372,4 @@ def blmpop(e: "Engine", a: Args) -> bytes | None:
     """Pops the first element from one of multiple lists. Blocks until an element is available otherwise."""
     until = timeout_ms(a[1], e.now)
     keys, side, count = counted_pop(a, 2)
-    left = _side(side)
-    for key in keys:
-        if _list(e, key) is not None:
-            return _pop_many(e, key, left, count)
-    return e.block(keys, until, lambda key: _pop_many(e, key, left, count), e.reply.null_array)
+    return pop_first_or_wait(e, keys, deque, _pop_many(e, _side(side), count), until)

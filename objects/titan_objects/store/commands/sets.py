@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import INT_MAX, integer
 from titan_objects.store.commands.keys import Scan, scan_reply
+from titan_objects.store.commands.pops import pop_count
 from titan_objects.store.resp import EMPTY, ONE, ZERO, CommandError, array, bulk, bulks, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group, counted
@@ -112,11 +113,7 @@ def spop(e: "Engine", a: Args) -> bytes:
     """Returns one or more random members from a set after removing them. Deletes the set with the last member."""
     if len(a) > 3:
         raise syntax_error()
-    count = 1
-    if len(a) == 3:
-        count = integer(a[2], b"ERR value is out of range, must be positive")
-        if count < 0:
-            raise CommandError(b"ERR value is out of range, must be positive")
+    count = pop_count(a)
     members = _set(e, a[1])
     if members is None:
         return reply_set(e, ()) if len(a) == 3 else e.reply.null

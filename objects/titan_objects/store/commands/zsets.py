@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import double, integer, option, slice_bounds, timeout_ms
 from titan_objects.store.commands.keys import Scan, scan_reply
-from titan_objects.store.commands.lists import counted_pop
+from titan_objects.store.commands.pops import Serve, counted_pop, pop_count, pop_first, pop_first_or_wait
 from titan_objects.store.commands.sets import sample, sample_count
 from titan_objects.store.resp import EMPTY, ZERO, CommandError, array, bulk, bulks, syntax_error
 from titan_objects.store.resp import integer as number
@@ -438,11 +438,7 @@ def _take(e: "Engine", key: bytes, values: ZSet, lowest: bool, count: int) -> li
 def _pop(e: "Engine", a: Args, lowest: bool) -> bytes:
     if len(a) > 3:
         raise syntax_error()
-    count = 1
-    if len(a) == 3:
-        count = integer(a[2], b"ERR value is out of range, must be positive")
-        if count < 0:
-            raise CommandError(b"ERR value is out of range, must be positive")
+    count = pop_count(a)
     values = zset(e, a[1])
     if values is None:
         return EMPTY
@@ -467,21 +463,12 @@ def zpopmax(e: "Engine", a: Args) -> bytes:
 def _block_pop(e: "Engine", a: Args, lowest: bool) -> bytes | None:
     until = timeout_ms(a[-1], e.now)
 
-    def serve(key: bytes) -> bytes | None:
-        values = e.db.get(key)
-        if type(values) is not ZSet:
-            return None
-        if e.preserve is not None:
-            e.preserve(e.db, key)
+    def serve(key: bytes, values: ZSet) -> bytes:
         ((score, member),) = _take(e, key, values, lowest, 1)
         e.rewrite(b"ZREM", key, member)
         return array([bulk(key), bulk(member), e.reply.double(score)])
 
-    keys = a[1:-1]
-    for key in keys:
-        if zset(e, key) is not None:
-            return serve(key)
-    return e.block(keys, until, serve, e.reply.null_array)
+    return pop_first_or_wait(e, a[1:-1], ZSet, serve, until)
 
 
 @group.command("bzpopmin", -3, "write fast noscript blocking", keys=(1, -2, 1), since="5.0.0")
@@ -502,27 +489,21 @@ def _min_or_max(word: bytes) -> bool:
     return word == b"MIN"
 
 
-def _pop_many(e: "Engine", key: bytes, lowest: bool, count: int) -> bytes | None:
-    values = e.db.get(key)
-    if type(values) is not ZSet:
-        return None
-    if e.preserve is not None:
-        e.preserve(e.db, key)
-    taken = _take(e, key, values, lowest, count)
-    e.rewrite(b"ZREM", key, *[member for _, member in taken])
-    pairs = [array([bulk(member), e.reply.double(score)]) for score, member in taken]
-    return array([bulk(key), array(pairs)])
+def _pop_many(e: "Engine", lowest: bool, count: int) -> Serve:
+    def serve(key: bytes, values: ZSet) -> bytes:
+        taken = _take(e, key, values, lowest, count)
+        e.rewrite(b"ZREM", key, *[member for _, member in taken])
+        pairs = [array([bulk(member), e.reply.double(score)]) for score, member in taken]
+        return array([bulk(key), array(pairs)])
+
+    return serve
 
 
 @group.command("zmpop", -4, "write movablekeys", movable=counted(1), since="7.0.0")
 def zmpop(e: "Engine", a: Args) -> bytes:
     """Returns the highest- or lowest-scoring members from one or more sorted sets after removing them."""
     keys, side, count = counted_pop(a, 1)
-    lowest = _min_or_max(side)
-    for key in keys:
-        if zset(e, key) is not None:
-            return _pop_many(e, key, lowest, count) or e.reply.null_array
-    return e.reply.null_array
+    return pop_first(e, keys, ZSet, _pop_many(e, _min_or_max(side), count)) or e.reply.null_array
 
 
 @group.command("bzmpop", -5, "write blocking movablekeys", movable=counted(2), since="7.0.0")
@@ -530,11 +511,7 @@ def bzmpop(e: "Engine", a: Args) -> bytes | None:
     """Removes and returns a member by score from one or more sorted sets. Blocks until a member is available."""
     until = timeout_ms(a[1], e.now)
     keys, side, count = counted_pop(a, 2)
-    lowest = _min_or_max(side)
-    for key in keys:
-        if zset(e, key) is not None:
-            return _pop_many(e, key, lowest, count)
-    return e.block(keys, until, lambda key: _pop_many(e, key, lowest, count), e.reply.null_array)
+    return pop_first_or_wait(e, keys, ZSet, _pop_many(e, _min_or_max(side), count), until)
 
 
 # ---- chance and scans --------------------------------------------------------------------------------------------
