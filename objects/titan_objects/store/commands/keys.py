@@ -76,6 +76,17 @@ def randomkey(e: "Engine", a: Args) -> bytes:
 # ---- expiry ------------------------------------------------------------------------------------------------------
 
 
+def end_at(e: "Engine", key: bytes, at: int) -> None:
+    """The key ends at this moment, in unix milliseconds: now, if that is over."""
+    if at <= e.now:
+        e.removed(key)
+        e.rewrite(b"DEL", key)
+    else:
+        e.db.expire_at(key, at)
+        e.rewrite(b"PEXPIREAT", key, b"%d" % at)
+        e.touch(key, b"expire")
+
+
 def _expire(e: "Engine", a: Args, scale: int, relative: bool) -> bytes:
     key = a[1]
     given = integer(a[2])
@@ -101,13 +112,7 @@ def _expire(e: "Engine", a: Args, scale: int, relative: bool) -> bytes:
     )
     if refused:
         return ZERO
-    if at <= e.now:
-        e.removed(key)
-        e.rewrite(b"DEL", key)
-    else:
-        e.db.expire_at(key, at)
-        e.rewrite(b"PEXPIREAT", key, b"%d" % at)
-        e.touch(key, b"expire")
+    end_at(e, key, at)
     return ONE
 
 

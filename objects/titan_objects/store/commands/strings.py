@@ -11,6 +11,7 @@ from titan_objects.store.arguments import (
     option,
     slice_bounds,
 )
+from titan_objects.store.commands.keys import end_at
 from titan_objects.store.resp import EMPTY_BULK, OK, ONE, ZERO, CommandError, array, bulk, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group
@@ -176,13 +177,7 @@ def getex(e: "Engine", a: Args) -> bytes:
     if value is None:
         return e.reply.null
     if at is not None:
-        if at <= e.now:
-            e.removed(key)
-            e.rewrite(b"DEL", key)
-        else:
-            e.db.expire_at(key, at)
-            e.rewrite(b"PEXPIREAT", key, b"%d" % at)
-            e.touch(key, b"expire")
+        end_at(e, key, at)
     elif unit == b"PERSIST" and e.db.expires.pop(key, None) is not None:
         e.rewrite(b"PERSIST", key)
         e.touch(key, b"persist")
