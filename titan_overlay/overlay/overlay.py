@@ -254,8 +254,10 @@ class Overlay(Server):
             self.on_moved()
 
     def _mention(self, session: Session) -> None:
+        if session.mentioned or not self.serving or not self.whereabouts.dialable:
+            return
         other = self.contact.other
-        if other is not None and self.serving and not session.mentioned:
+        if other is not None:
             session.mentioned = True
             self.protocol.start(Unheard(), session.contact, ALSO_AT, pack_address(other), purpose=traffic.ROUTING)
 
@@ -445,6 +447,8 @@ class Overlay(Server):
                 session.kept = False
 
     def _on_observed(self, address: Address) -> None:
+        if self.whereabouts.observed.get(family(address[0])) == address:
+            return
         before = self.contact.addresses
         self.whereabouts.observed[family(address[0])] = address
         if self.contact.addresses != before and self.on_moved is not None:

@@ -31,13 +31,9 @@ class Heard:
 
 def fewest_strikes(referrers: list[Heard]) -> int:
     """Of those who named a contact; 0: nobody did."""
-    if not referrers:
+    if not referrers or not referrers[0].strikes:  # nearly always
         return 0
-    fewest = referrers[0].strikes
-    for each in referrers:
-        if each.strikes < fewest:
-            fewest = each.strikes
-    return fewest
+    return min([each.strikes for each in referrers])
 
 
 def by_distance(node: Heard) -> int:
