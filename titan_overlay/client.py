@@ -43,7 +43,7 @@ from titan_overlay.overlay.density import Crowd, crowd
 from titan_overlay.patience import DEFAULT_TIMEOUT, find, within
 from titan_overlay.pool.finding import census
 from titan_overlay.pool.finding.any_holder import Freshness, Request
-from titan_overlay.pool.finding.places import contact_of
+from titan_overlay.pool.finding.places import Place, contact_of
 from titan_overlay.pool.finding.reference import Reference
 from titan_overlay.pool.hosting.bundles import Source
 from titan_overlay.pool.hosting.data import ContentSource, DataRunner, open_source
@@ -494,9 +494,7 @@ class Pool:
         Raises:
             BadMessage: it has no members. Unavailable: nobody shows who they are.
         """
-        place = await find(self._router, name, timeout)
-        if place.descriptor.value.kind != "mutable":
-            raise BadMessage(f"{name!r} is a {place.descriptor.value.kind}: only mutable objects have members")
+        place = await self._find_mutable(name, timeout)
         deadline = asyncio.get_running_loop().time() + timeout
         return await self._member.groups_caller.health(place, self._router.object_id(name), deadline)
 
@@ -518,16 +516,23 @@ class Pool:
             The epoch that has begun; 0: it was not confirmed.
 
         Raises:
-            Conflict: a quorum is there. Forbidden: the key is not the owner's. Unavailable: no member is left.
+            BadMessage: it has no members. Conflict: a quorum is there. Forbidden: the key is not the owner's.
+            Unavailable: no member is left.
         """
         from titan_overlay.mutable.recovery import Recovery  # seldom needed, it is to be hoped
 
-        place = await find(self._router, name, timeout)
+        place = await self._find_mutable(name, timeout)
         deadline = asyncio.get_running_loop().time() + timeout
         message = Request(self._router.object_id(name), "", b"", deadline, ())
         recovery = Recovery(self._member.groups_caller, place, message, self._member.overlay.pool)
         plan = await recovery.plan()
         return await recovery.carry_out(plan, key or self._member.user) if confirm(plan) else 0
+
+    async def _find_mutable(self, name: str, timeout: float) -> Place:
+        place = await find(self._router, name, timeout)
+        if place.descriptor.value.kind != "mutable":
+            raise BadMessage(f"{name!r} is a {place.descriptor.value.kind}: only mutable objects have members")
+        return place
 
     async def delete(self, name: str, token: str = "", *, timeout: float = DEFAULT_TIMEOUT) -> Outcome:
         """Deletes an object: with the token of its version, or with no token by the key that published it.

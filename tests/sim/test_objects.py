@@ -42,6 +42,9 @@ async def test_a_service_is_never_asked_to_do_once_or_read_what_only_mutable_obj
                 with pytest.raises(titan.BadMessage, match="only mutable objects know once"):
                     await pool.read("calc", Add(2, 3))
                 assert await pool.send("calc", Add(2, 3)) == 5
+        for asked in (away.group("calc"), away.recover("calc", lambda plan: True)):
+            with pytest.raises(titan.BadMessage, match="only mutable objects have members"):
+                await asked
         with pytest.raises(titan.BadMessage, match="is a node"):
             await away.send(f"node:{sim.nodes[0].key.id.hex()}", titan.Ping(), once="rent-11")
 
