@@ -24,8 +24,6 @@ from titan_simulations.truth import Truth, WatchedDatabase
 
 PUBLISHING_AT_ONCE = 32
 PUBLISH_TRIES = 3
-GC_THRESHOLDS = (200_000, 20, 10)
-"""Rarely: little here is garbage in cycles but dead nodes, and walking a thousand live ones is most of the cost."""
 
 Report = Callable[[str, float], None]
 """Told what the simulation is at, and the simulated clock."""
@@ -251,7 +249,6 @@ def settle_memory() -> None:
     """What lives now will live to the end: the collector need not look at it again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def network(*, loss: float, trace: bool = True) -> MemoryNetwork:

@@ -1,7 +1,7 @@
 """The density of nodes: estimated whoever crowds around oneself, and tested for crowds around an object."""
 
 from hashlib import sha256
-from math import exp
+from math import exp, log
 from random import Random
 
 import pytest
@@ -55,6 +55,16 @@ def test_a_region_holds_about_as_many_nodes_as_were_wanted(count: int) -> None:
     expected = [count / 2 ** density_of(contacts, seed).region_bits(16) for seed in range(20)]
     assert all(6 <= each <= 45 for each in expected)
     assert 11 <= sorted(expected)[10] <= 24
+
+
+def test_a_region_stays_as_large_as_it_is_where_the_estimate_wavers_between_two_sizes() -> None:
+    density = density_of(world(1000))
+    exact = log(density.nodes() / 16, 2)
+    rounded = density.region_bits(16)
+    other = rounded + (1 if exact > rounded else -1)
+    assert density.region_bits(16, other) == (other if abs(exact - other) < rules.STICKY_BITS else rounded)
+    assert density.region_bits(16, rounded) == rounded
+    assert density.region_bits(16, rounded + 2) == density.region_bits(16, rounded - 2) == rounded
 
 
 def test_ids_that_crowd_around_this_node_do_not_spoil_it() -> None:

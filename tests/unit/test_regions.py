@@ -86,6 +86,16 @@ def test_a_region_with_too_few_left_is_looked_up_anew() -> None:
     assert regions.members(target, region, 0.0) is None
 
 
+def test_the_half_of_a_region_that_was_read_is_not_looked_up_anew() -> None:
+    regions, target = Regions(), object_id(1)
+    wider, region = Region.around(target, BITS - 1), Region.around(target, BITS)
+    regions.learn(target, wider, read(target, BITS - 1), 0.0)
+    assert set(regions.members(target, region, 0.0) or ()) == {c for c in WORLD if c.long_id in region}
+    assert regions.members(target, region, rules.REGION_SECONDS) is None, "it is as old as what it is a half of"
+    too_narrow = Region.around(target, BITS + 2)
+    assert regions.members(target, too_narrow, 0.0) is None
+
+
 def test_a_region_is_believed_for_an_hour() -> None:
     regions, target = Regions(), object_id(1)
     region = Region.around(target, BITS)

@@ -21,6 +21,8 @@ FRESH_SECONDS = 120.0
 """Samples younger than this are not drawn anew, however little they fit."""
 DOUBT = 1.5
 """The own neighbourhood and the samples may differ by this factor before more samples are drawn."""
+STICKY_BITS = 0.7
+"""A region stays as large as it is until it is off by this much; half a bit is what rounding costs anyway."""
 SAMPLE_CLOSEST = 8
 """Closest nodes that a sample is drawn from."""
 
@@ -45,9 +47,14 @@ class Density:
         """Nodes in the overlay, this one included; 1 at least."""
         return max(1.0, _median([self._table.estimated_size(), *(nodes for _, nodes in self._samples)]))
 
-    def region_bits(self, wanted: int) -> int:
-        """How many leading bits an id shares with about `wanted` others (within a factor of the square root of two)."""
-        return max(0, round(log(self.nodes() / wanted, 2)))
+    def region_bits(self, wanted: int, last: int = -1) -> int:
+        """How many leading bits an id shares with about `wanted` others (within a factor of the square root of two).
+
+        last: what it said before: still good within a factor of 1.6. Where the estimate wavers about the middle between
+            two numbers, all regions would be looked up anew again and again.
+        """
+        exact = max(0.0, log(self.nodes() / wanted, 2))
+        return last if abs(exact - last) < STICKY_BITS else round(exact)
 
     def is_doubtful(self, now: float) -> bool:
         """Whether to look one more random id up: there are few samples, or old ones that do not fit any more."""

@@ -69,6 +69,8 @@ class Finder:
         self._ambient = ambient
         self._alpha = alpha
         self._copies = copies
+        self._bits = -1
+        """Of a region, last."""
         self.paths = paths
         self._budget = budget
         self._avoided = avoided
@@ -135,7 +137,8 @@ class Finder:
 
     def region_of(self, object_id: ObjectId) -> Region:
         """Where statements about this object are kept, as the density of nodes is seen from here."""
-        return Region.around(object_id, self._density.region_bits(self._copies))
+        self._bits = self._density.region_bits(self._copies, self._bits)
+        return Region.around(object_id, self._bits)
 
     async def read_region(self, object_id: ObjectId, region: Region) -> list[Contact]:
         """All nodes of this region and the closest to the object; those that have not proven themselves come last."""

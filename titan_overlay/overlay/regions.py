@@ -96,11 +96,21 @@ class Regions:
 
     def members(self, target: bytes, region: Region, now: float) -> list[Contact] | None:
         """Whom to tell of an object with this id, if that is known without a lookup."""
+        if region not in self._regions and region.bits:
+            self._narrow(Region.around(target, region.bits - 1), region)
         for key in (region, Region.around(target, ID_BITS)):
             known = self._regions.get(key)
             if known is not None and known.expires > now:
                 return list(known.contacts.values())
         return None
+
+    def _narrow(self, wider: Region, region: Region) -> None:
+        """More nodes are seen than before: of a region that was read, this half is in use now."""
+        known = self._regions.get(wider)
+        if known is not None:
+            inside = {node: contact for node, contact in known.contacts.items() if contact.long_id in region}
+            if len(inside) >= REGION_MIN:
+                self._put(region, _Known(inside, known.expires))
 
     def add(self, target: bytes, region: Region, contact: Contact) -> bool:
         """Somebody says that this one belongs there too. False: that is known, or there is no room for it."""

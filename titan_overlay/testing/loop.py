@@ -11,14 +11,16 @@ Two runs with one seed do the same things in the same order:
 """
 
 import asyncio
+import contextlib
 import contextvars
+import gc
 import heapq
 import ipaddress
 import itertools
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any, TypeVar, TypeVarTuple
 
 from titan_overlay.testing.handles import OrderedWeakSet, VirtualFuture, VirtualHandle, VirtualTask, VirtualTimer
@@ -30,6 +32,8 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _MANY_CANCELLED = 256
+GC_THRESHOLDS = (200_000, 20, 10)
+"""Little here is garbage in cycles but dead nodes, and walking a thousand live ones would be half of the cost."""
 
 
 class Deadlock(RuntimeError):
@@ -327,14 +331,26 @@ def run(
             main.close()
         raise RuntimeError("titan_overlay.testing.run() cannot be called from a running event loop")
     loop = VirtualLoop(seed, network)
-    try:
-        return loop.run_until_complete(main() if callable(main) else main)
-    finally:
+    with _rare_collections():
         try:
-            _cancel_all_tasks(loop)
-            loop.run_until_complete(loop.shutdown_asyncgens())
+            return loop.run_until_complete(main() if callable(main) else main)
         finally:
-            loop.close()
+            try:
+                _cancel_all_tasks(loop)
+                loop.run_until_complete(loop.shutdown_asyncgens())
+            finally:
+                loop.close()
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """The garbage collector seldom runs meanwhile."""
+    before = gc.get_threshold()
+    gc.set_threshold(*GC_THRESHOLDS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _cancel_all_tasks(loop: VirtualLoop) -> None:
