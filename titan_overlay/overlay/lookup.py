@@ -101,6 +101,7 @@ class Lookup:
         "_expects",
         "_first",
         "_flying",
+        "_ids",
         "_limit",
         "_long_target",
         "_me",
@@ -115,6 +116,7 @@ class Lookup:
         "_started",
         "_target",
         "_told",
+        "_twins",
         "_union",
         "_united",
         "_vain",
@@ -162,6 +164,9 @@ class Lookup:
         self._patient = patient
         self._avoided = avoided
         self._nodes: dict[Contact, Heard] = {}
+        self._ids: set[bytes] = set()
+        self._twins: set[bytes] = set()
+        """Ids that were heard of at several addresses: the first to prove one settles it for all."""
         self._sorted: list[Heard] = []
         """By distance, as of when the union last looked."""
         self._proven: dict[bytes, Contact] = {}
@@ -201,12 +206,14 @@ class Lookup:
         if node is None or node.path is None:
             return self._next()
         self._proven[asked.id] = proven or asked
+        if asked.id in self._twins:
+            self._changed()
         self._told |= told
         if node.distance < self._expects and not told:
             self._vain += 1
-            node.strikes = STRIKES
+            node.blame(STRIKES - node.strikes)
         else:
-            self._strike(node, -node.struck)
+            node.strike(-node.struck)
         for contact in list(contacts)[:ACCEPTED]:
             self._learn(node.path, contact, node)
         return self._next()
@@ -216,15 +223,15 @@ class Lookup:
         if self._state(asked) == ASKED:
             self._vain += 1
             self._flying -= 1
-            self._nodes[asked].state = LATE
-            self._strike(self._nodes[asked], 1)
+            self._nodes[asked].become(LATE)
+            self._nodes[asked].strike(1)
         return self._next()
 
     def failed(self, asked: Contact) -> list[Question]:
         """No answer at all."""
         if self._state(asked) == ASKED:
             self._vain += 1
-            self._strike(self._nodes[asked], 1)
+            self._nodes[asked].strike(1)
         self._settle(asked, FAILED)
         return self._next()
 
@@ -288,6 +295,7 @@ class Lookup:
             return
         node = self._nodes.get(contact)
         if node is None:
+            (self._twins if contact.id in self._ids else self._ids).add(contact.id)
             depth = 1 if referrer is None else referrer.depth + 1
             node = self._nodes[contact] = Heard(
                 contact, contact.long_id ^ self._long_target, depth, avoided=self._avoided(contact.id)
@@ -302,14 +310,12 @@ class Lookup:
             return None
         if node.state == ASKED:
             self._flying -= 1
-        node.state = state
+        node.become(state)
         return node
 
-    @staticmethod
-    def _strike(node: Heard, strikes: int) -> None:
-        node.struck += strikes
-        for referrer in node.referrers:
-            referrer.strikes += strikes
+    def _changed(self) -> None:
+        for path in self._paths:
+            path.changed = True
 
     # ---- whom to ask -----------------------------------------------------------------------------------------
 
@@ -355,9 +361,9 @@ class Lookup:
                 return None
 
     def _ask(self, node: Heard, path: Path) -> Question:
-        node.state = ASKED
         node.path = path
-        self._strike(node, 1)
+        node.become(ASKED)
+        node.strike(1)
         path.questions += 1
         self.questions += 1
         self._flying += 1

@@ -285,14 +285,13 @@ class RoutingTable(StockTable):
         return found[:count]
 
     def _ring(self, first: int, last: int, target: int, exclude: bytes) -> list[Contact]:
-        entries = [
-            (entry.long_id ^ target, entry.contact)
+        far = {
+            entry.long_id ^ target: entry.contact
             for bucket in self.buckets[first : last + 1]
             for entry in bucket.nodes.values()
             if not entry.silences
-        ]
-        entries.sort(key=_distance)
-        return [contact for _, contact in entries if contact.id != exclude]
+        }
+        return [contact for each in sorted(far) if (contact := far[each]).id != exclude]
 
     def find_neighbors(self, node: Any, k: int | None = None, exclude: Any = None) -> list[Contact]:
         """The stock name of `closest`."""
@@ -374,10 +373,6 @@ def _check_at(entry: Entry, heard: float) -> float:
     last = max(heard, entry.since)
     pause = (last - entry.since) * CHECK_SHARE_OF_AGE
     return last + min(max(pause, CHECK_SECONDS_MIN), CHECK_SECONDS_MAX)
-
-
-def _distance(pair: tuple[int, Contact]) -> int:
-    return pair[0]
 
 
 def _since(entry: Entry) -> float:
