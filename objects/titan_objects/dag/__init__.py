@@ -1,0 +1,1 @@
+"""DAGs: tasks that need one another, run by whatever nodes offer workers."""

@@ -1,0 +1,177 @@
+"""What must hold of a definition beyond its schema: names that exist, no cycle, conditions that can be read."""
+
+from collections.abc import Iterator, Mapping
+
+import titan_overlay as titan
+from titan_objects.dag.definition import ITEMS_MAX, TASKS_MAX, Definition, Task
+from titan_objects.dag.expressions import Both, Either, Expression, Name, Value, names, parse
+from titan_objects.dag.references import referred
+
+OUTCOMES = ("Succeeded", "Failed", "Skipped", "Cancelled", "Done")
+
+
+def check(definition: Definition) -> None:
+    """Raises BadMessage, naming the task, where the definition makes no sense."""
+    if not definition.tasks:
+        raise titan.BadMessage("a DAG has one task at least")
+    if len(definition.tasks) > TASKS_MAX:
+        raise titan.BadMessage(f"a DAG has at most {TASKS_MAX} tasks, this one {len(definition.tasks)}")
+    tasks: dict[str, Task] = {}
+    for task in definition.tasks:
+        if task.id in tasks:
+            raise titan.BadMessage(f"task '{task.id}' is there twice; ids are unique")
+        tasks[task.id] = task
+    for task in definition.tasks:
+        try:
+            _check_task(task, tasks, definition)
+        except titan.BadMessage as why:
+            raise titan.BadMessage(f"task '{task.id}': {why}") from None
+    if definition.result and definition.result not in tasks:
+        raise titan.BadMessage(f"result names {definition.result!r}, and there is no such task")
+    order(definition)
+
+
+def _check_task(task: Task, tasks: Mapping[str, Task], definition: Definition) -> None:
+    does = [what for what in ("run", "call", "uses", "reduce", "join") if getattr(task, what)]
+    if len(does) > 1:
+        raise titan.BadMessage(f"it has {' and '.join(does)}; a task does one thing")
+    if not does and task.approval is None:
+        raise titan.BadMessage("it does nothing: give it run, call, uses, reduce, join or an approval")
+    if task.depends and (task.needs or task.trigger_rule != "all_success"):
+        raise titan.BadMessage("depends stands in place of needs and trigger_rule; take one or the other")
+    for need in upstream(task):
+        if need not in tasks:
+            raise titan.BadMessage(f"it needs {need!r}, and there is no such task{_nearest(need, tasks)}")
+    for parts in names(condition(task)):
+        if len(parts) > 2 or (len(parts) == 2 and parts[1] not in OUTCOMES):
+            raise titan.BadMessage(f"depends takes NAME or NAME.OUTCOME ({', '.join(OUTCOMES)}), not {'.'.join(parts)}")
+    if task.reduce and len(upstream(task)) != 1:
+        raise titan.BadMessage("a reduce needs exactly one task: the one whose results it takes")
+    if task.affinity and task.affinity not in tasks:
+        raise titan.BadMessage(f"affinity names {task.affinity!r}, and there is no such task")
+    if task.type == "service" and (task.run is None or task.service is None):
+        raise titan.BadMessage("a service has a command (run) and says its port (service: {port: ...})")
+    if task.map is not None:
+        if task.loop is not None:
+            raise titan.BadMessage("a map has no loop of its own; put the loop on a task that needs it")
+        if isinstance(task.map.over, list) and len(task.map.over) > ITEMS_MAX:
+            raise titan.BadMessage(f"a map has at most {ITEMS_MAX} items")
+    known = set(upstream(task))
+    for name in referred([task.run, task.args, task.inputs, task.env, task.map.over if task.map else None]):
+        _check_name(name, known, task, definition)
+    if task.when:
+        for parts in names(parse(task.when)):
+            _check_name(parts, known, task, definition)
+    if task.loop is not None:
+        _check_loop(task, tasks)
+
+
+def _check_name(parts: tuple[str, ...], known: set[str], task: Task, definition: Definition) -> None:
+    shown = ".".join(parts)
+    if parts[0] == "params":
+        if len(parts) < 2 or parts[1] not in definition.params:
+            raise titan.BadMessage(f"{shown} is no parameter; declare it under params")
+    elif parts[0] in ("item", "index"):
+        if task.map is None:
+            raise titan.BadMessage(f"{shown} is known in a task with a map only")
+    elif parts[0] not in known:
+        raise titan.BadMessage(f"it refers to {shown}, so it must need {parts[0]!r}: add it to needs")
+
+
+def _check_loop(task: Task, tasks: Mapping[str, Task]) -> None:
+    assert task.loop is not None
+    if task.loop.to not in tasks:
+        raise titan.BadMessage(f"loop goes to {task.loop.to!r}, and there is no such task")
+    if task.loop.to != task.id and task.loop.to not in _ancestors(task, tasks):
+        raise titan.BadMessage(f"loop goes to {task.loop.to!r}, which comes before this task on no way")
+    for parts in names(parse(task.loop.when)):
+        if parts[0] not in ("params", task.id):
+            raise titan.BadMessage(f"loop.when may ask for params and for {task.id} itself, not for {parts[0]!r}")
+
+
+def _ancestors(task: Task, tasks: Mapping[str, Task]) -> set[str]:
+    found: set[str] = set()
+    waiting = [task]
+    while waiting:
+        for each in upstream(waiting.pop()):
+            if each in tasks and each not in found:
+                found.add(each)
+                waiting.append(tasks[each])
+    return found
+
+
+def _nearest(name: str, tasks: Mapping[str, Task]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(tasks)[:10_000], 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+# --- what a task waits for ------------------------------------------------------------------------------------
+
+
+def upstream(task: Task) -> list[str]:
+    """Ids of the tasks that this one waits for, each once."""
+    if not task.depends:
+        return list(dict.fromkeys(task.needs))
+    return list(dict.fromkeys(parts[0] for parts in names(parse(task.depends))))
+
+
+def condition(task: Task) -> Expression:
+    """When the task may run, as one expression over outcomes (`A` is `A.Succeeded`)."""
+    if task.depends:
+        return parse(task.depends)
+    needs = task.needs
+    if not needs:
+        return Value(True)
+    match task.trigger_rule:
+        case "all_success":
+            return Both(tuple(Name((each,)) for each in needs))
+        case "all_done":
+            return Both(tuple(Name((each, "Done")) for each in needs))
+        case "all_failed":
+            return Both(tuple(Name((each, "Failed")) for each in needs))
+        case "one_success":
+            return Either(tuple(Name((each,)) for each in needs))
+        case "one_failed":
+            return Either(tuple(Name((each, "Failed")) for each in needs))
+        case "none_failed":
+            return Both(tuple(Either((Name((each,)), Name((each, "Skipped")))) for each in needs))
+    return Value(True)
+
+
+def order(definition: Definition) -> list[str]:
+    """Ids so that each comes after all that it needs. Source: Kahn, 1962.
+
+    Raises:
+        BadMessage: there is a cycle; the text names it.
+    """
+    waits = {task.id: upstream(task) for task in definition.tasks}
+    missing = {name: len(needs) for name, needs in waits.items()}
+    after: dict[str, list[str]] = {name: [] for name in waits}
+    for name, needs in waits.items():
+        for each in needs:
+            after[each].append(name)
+    sorted_ids = [name for name, count in missing.items() if not count]
+    for name in sorted_ids:  # it grows meanwhile
+        for each in after[name]:
+            missing[each] -= 1
+            if not missing[each]:
+                sorted_ids.append(each)
+    if len(sorted_ids) < len(waits):
+        cycle = list(_cycle(waits, {name for name, count in missing.items() if count}))
+        raise titan.BadMessage(
+            f"task '{cycle[0]}' waits for itself: {' -> '.join(cycle)}; a cycle that is meant is written as loop"
+        )
+    return sorted_ids
+
+
+def _cycle(waits: Mapping[str, list[str]], left: set[str]) -> Iterator[str]:
+    """One cycle, in the order in which the tasks would run."""
+    at, seen = min(left), dict[str, int]()
+    while at not in seen:
+        seen[at] = len(seen)
+        at = next(each for each in waits[at] if each in left)
+    around = [name for name, place in seen.items() if place >= seen[at]]
+    yield at
+    yield from reversed(around)

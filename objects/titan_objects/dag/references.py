@@ -1,0 +1,60 @@
+"""References in values: `"${params.n}"`, `"${render}"`, `"${item.name}"`. A text is one as a whole, or it is none."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import titan_overlay as titan
+
+_WHOLE = re.compile(r"\$\{([A-Za-z_][\w-]*(?:\.[A-Za-z_0-9][\w-]*)*)\}")
+DEPTH_MAX = 32
+
+
+def referred(value: Any, depth: int = 0) -> Iterator[tuple[str, ...]]:
+    """The names that a value refers to, each as its parts.
+
+    Raises:
+        BadMessage: a text begins with `$` and is no reference, or the value is too deep.
+    """
+    if depth > DEPTH_MAX:
+        raise titan.BadMessage(f"a value with more than {DEPTH_MAX} levels")
+    if isinstance(value, str):
+        parts = _parts(value)
+        if parts:
+            yield parts
+    elif isinstance(value, list | tuple | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from referred(each, depth + 1)
+
+
+def resolved(value: Any, look: Callable[[tuple[str, ...]], Any]) -> Any:
+    """The value with what it refers to in place."""
+    if isinstance(value, str):
+        parts = _parts(value)
+        return look(parts) if parts else value.replace("$$", "$", 1) if value.startswith("$$") else value
+    if isinstance(value, list | tuple):
+        return [resolved(each, look) for each in value]
+    if isinstance(value, dict):
+        return {key: resolved(each, look) for key, each in value.items()}
+    return value
+
+
+def inside(value: Any, parts: tuple[str, ...]) -> Any:
+    """What lies in a value under these keys; None: nothing."""
+    for part in parts:
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
+
+
+def _parts(text: str) -> tuple[str, ...] | None:
+    if not text.startswith("$") or text.startswith("$$"):
+        return None
+    found = _WHOLE.fullmatch(text)
+    if found is None:
+        raise titan.BadMessage(f"{text[:100]!r} is no reference: write ${{name}} alone, or $$ for a plain $")
+    return tuple(found[1].split("."))
