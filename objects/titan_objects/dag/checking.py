@@ -1,6 +1,8 @@
 """What must hold of a definition beyond its schema: names that exist, no cycle, conditions that can be read."""
 
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import titan_overlay as titan
 from titan_objects.dag.definition import ITEMS_MAX, TASKS_MAX, Definition, Task
@@ -57,7 +59,7 @@ def _check_task(task: Task, tasks: Mapping[str, Task], definition: Definition) -
         if isinstance(task.map.over, list) and len(task.map.over) > ITEMS_MAX:
             raise titan.BadMessage(f"a map has at most {ITEMS_MAX} items")
     known = set(upstream(task))
-    for name in referred([task.run, task.args, task.inputs, task.env, task.map.over if task.map else None]):
+    for name in referred([words(task), task.args, task.inputs, task.env, task.map.over if task.map else None]):
         _check_name(name, known, task, definition)
     if task.when:
         for parts in names(parse(task.when)):
@@ -82,22 +84,11 @@ def _check_loop(task: Task, tasks: Mapping[str, Task]) -> None:
     assert task.loop is not None
     if task.loop.to not in tasks:
         raise titan.BadMessage(f"loop goes to {task.loop.to!r}, and there is no such task")
-    if task.loop.to != task.id and task.loop.to not in _ancestors(task, tasks):
+    if task.loop.to not in _reached(task.id, lambda name: upstream(tasks[name]) if name in tasks else []):
         raise titan.BadMessage(f"loop goes to {task.loop.to!r}, which comes before this task on no way")
     for parts in names(parse(task.loop.when)):
         if parts[0] not in ("params", task.id):
             raise titan.BadMessage(f"loop.when may ask for params and for {task.id} itself, not for {parts[0]!r}")
-
-
-def _ancestors(task: Task, tasks: Mapping[str, Task]) -> set[str]:
-    found: set[str] = set()
-    waiting = [task]
-    while waiting:
-        for each in upstream(waiting.pop()):
-            if each in tasks and each not in found:
-                found.add(each)
-                waiting.append(tasks[each])
-    return found
 
 
 def _nearest(name: str, tasks: Mapping[str, Task]) -> str:
@@ -105,6 +96,18 @@ def _nearest(name: str, tasks: Mapping[str, Task]) -> str:
 
     close = get_close_matches(name, list(tasks)[:10_000], 1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def words(task: Task) -> list[str]:
+    """Its command as words; a text is split as a shell would, and nothing else of a shell happens to it.
+
+    Raises:
+        BadMessage: a quotation has no end.
+    """
+    try:
+        return shlex.split(task.run) if isinstance(task.run, str) else task.run or []
+    except ValueError as why:
+        raise titan.BadMessage(f"run cannot be split into words: {why}") from None
 
 
 # --- what a task waits for ------------------------------------------------------------------------------------
@@ -140,16 +143,57 @@ def condition(task: Task) -> Expression:
     return Value(True)
 
 
+class Waits(NamedTuple):
+    """What a task waits for."""
+
+    ids: list[str]
+    condition: Expression
+
+
+def waits(tasks: Iterable[Task]) -> dict[str, Waits]:
+    """What each task waits for. Who needs something inside a cycle waits for the last round of it, too."""
+    found = {task.id: Waits(upstream(task), condition(task)) for task in tasks}
+    for task in tasks:
+        if task.loop is None:
+            continue
+        body = _body(task.id, task.loop.to, found)
+        for name, (ids, when) in found.items():
+            if name not in body and task.id not in ids and not body.isdisjoint(ids):
+                found[name] = Waits([*ids, task.id], Both((when, Name((task.id, "Done")))))
+    return found
+
+
+def _body(end: str, begin: str, found: Mapping[str, Waits]) -> set[str]:
+    """All that lies between the two, both included."""
+    after: dict[str, list[str]] = {}
+    for name, each in found.items():
+        for need in each.ids:
+            after.setdefault(need, []).append(name)
+    return _reached(end, lambda name: found[name].ids) & _reached(begin, lambda name: after.get(name, []))
+
+
+def _reached(start: str, edges: Callable[[str], Iterable[str]]) -> set[str]:
+    """All that edges lead to, the start included."""
+    found = {start}
+    waiting = [start]
+    while waiting:
+        for each in edges(waiting.pop()):
+            if each not in found:
+                found.add(each)
+                waiting.append(each)
+    return found
+
+
 def order(definition: Definition) -> list[str]:
     """Ids so that each comes after all that it needs. Source: Kahn, 1962.
 
     Raises:
         BadMessage: there is a cycle; the text names it.
     """
-    waits = {task.id: upstream(task) for task in definition.tasks}
-    missing = {name: len(needs) for name, needs in waits.items()}
-    after: dict[str, list[str]] = {name: [] for name in waits}
-    for name, needs in waits.items():
+    needs_of = {name: each.ids for name, each in waits(definition.tasks).items()}
+    missing = {name: len(needs) for name, needs in needs_of.items()}
+    after: dict[str, list[str]] = {name: [] for name in needs_of}
+    for name, needs in needs_of.items():
         for each in needs:
             after[each].append(name)
     sorted_ids = [name for name, count in missing.items() if not count]
@@ -158,20 +202,20 @@ def order(definition: Definition) -> list[str]:
             missing[each] -= 1
             if not missing[each]:
                 sorted_ids.append(each)
-    if len(sorted_ids) < len(waits):
-        cycle = list(_cycle(waits, {name for name, count in missing.items() if count}))
+    if len(sorted_ids) < len(needs_of):
+        cycle = list(_cycle(needs_of, {name for name, count in missing.items() if count}))
         raise titan.BadMessage(
             f"task '{cycle[0]}' waits for itself: {' -> '.join(cycle)}; a cycle that is meant is written as loop"
         )
     return sorted_ids
 
 
-def _cycle(waits: Mapping[str, list[str]], left: set[str]) -> Iterator[str]:
+def _cycle(needs_of: Mapping[str, list[str]], left: set[str]) -> Iterator[str]:
     """One cycle, in the order in which the tasks would run."""
     at, seen = min(left), dict[str, int]()
     while at not in seen:
         seen[at] = len(seen)
-        at = next(each for each in waits[at] if each in left)
+        at = next(each for each in needs_of[at] if each in left)
     around = [name for name, place in seen.items() if place >= seen[at]]
     yield at
     yield from reversed(around)

@@ -1,0 +1,279 @@
+"""The state machine of one run: events in, effects out. No I/O, no clock, no chance of its own.
+
+    engine = Engine()
+    engine.step(Begin(definition), now)
+    orders = engine.step(Lease(worker), now).orders
+    engine.step(Report(worker.name, orders[0].epoch, Success(42)), now)
+
+On three floors: `flow.py` (steps from pending to their end, and the clock), `leases.py` (who runs what, and what is
+believed), and here what comes from outside. All that changes something is written into `journal`, with its time and
+the chance that it used, so `Engine.replay(journal)` is the same engine.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import titan_overlay as titan
+from titan_objects.dag.checking import check, order, waits
+from titan_objects.dag.definition import TASKS_MAX, Definition, Task
+from titan_objects.dag.flow import NEVER
+from titan_objects.dag.journal import (
+    Begin,
+    Cancel,
+    Decide,
+    Effects,
+    Entry,
+    Event,
+    Failure,
+    Lease,
+    Release,
+    Renew,
+    Report,
+    Rerun,
+    Resume,
+    Spawn,
+    Suspend,
+    Tick,
+)
+from titan_objects.dag.leases import Leases
+from titan_objects.dag.ready import critical_path
+from titan_objects.dag.steps import DONE, Instance, State, Step
+
+Ranking = Callable[[dict[str, Step], list[str]], None]
+
+
+class Engine(Leases):
+    """See the module.
+
+    Args:
+        ranking: sets the rank of each step.
+        keep_journal: whether events are kept; a run that nobody replays does without.
+    """
+
+    def __init__(self, *, ranking: Ranking = critical_path, keep_journal: bool = True) -> None:
+        super().__init__()
+        self.journal: list[Entry] = []
+        self._ranking = ranking
+        self._keep = keep_journal
+
+    # ---- events ------------------------------------------------------------------------------------------------
+
+    def step(self, event: Event, now: float, draw: Callable[[], float] = lambda: 0.5) -> Effects:
+        """Takes an event at a time, and says what it leads to.
+
+        Args:
+            draw: gives numbers in [0, 1).
+
+        Raises:
+            BadMessage: the event makes no sense, and has changed nothing.
+        """
+        self._now = max(now, self._now)
+        self._draw = draw
+        self._drawn = []
+        if self._expire():
+            self._note(Tick())
+        self._drawn = []
+        effects = self._handle(event)
+        self._consider_all()
+        if effects.orders or not isinstance(event, Lease | Tick):
+            self._note(event)
+        return effects
+
+    def _note(self, event: Event) -> None:
+        if self._keep:
+            self.journal.append(Entry(self._now, event, tuple(self._drawn)))
+
+    @classmethod
+    def replay(cls, journal: Iterable[Entry], *, ranking: Ranking = critical_path) -> "Engine":
+        """The engine that has taken these events."""
+        engine = cls(ranking=ranking)
+        for entry in journal:
+            draws = iter(entry.draws)
+            engine.step(entry.event, entry.time, lambda draws=draws: next(draws, 0.5))  # type: ignore[misc]
+        return engine
+
+    @property
+    def wakes_at(self) -> float:
+        """When time alone may change something next: a `Tick` is wanted then. Infinity: never."""
+        return self._timers[0][0] if self._timers and self.state not in DONE else NEVER
+
+    @property
+    def ready(self) -> int:
+        """Instances that wait for a worker."""
+        return 0 if self.state is State.SUSPENDED else self._ready.length
+
+    @property
+    def result(self) -> Any:
+        """What the run has given: the result of the task that the definition names, else of the last one."""
+        assert self.definition is not None
+        named = self.definition.result or next(
+            (each.id for each in reversed(self.definition.tasks) if not self.steps[each.id].children), ""
+        )
+        return self.steps[named].result if named else None
+
+    def _handle(self, event: Event) -> Effects:
+        if (self.definition is None) != isinstance(event, Begin):
+            raise titan.BadMessage("a run begins once, and before all else")
+        match event:
+            case Begin():
+                self._begin(event)
+            case Lease(worker, count):
+                return self._lease(worker, count)
+            case Renew():
+                return self._renew(event)
+            case Report():
+                return Effects(accepted=self._report(event))
+            case Release():
+                self._release(event)
+            case Cancel(_, tasks):
+                self._cancel(tasks)
+            case Suspend():
+                self._suspend()
+            case Resume():
+                self._resume()
+            case Rerun(_, tasks):
+                self._rerun(tasks)
+            case Decide():
+                self._decide(event)
+            case Spawn():
+                self._spawn(event)
+            case Tick():
+                pass
+        return Effects()
+
+    # ---- the beginning -----------------------------------------------------------------------------------------
+
+    def _begin(self, event: Begin) -> None:
+        definition = event.definition
+        check(definition)
+        unknown = event.params.keys() - definition.params.keys()
+        if unknown:
+            raise titan.BadMessage(f"{definition.name!r} has no parameter {min(unknown)!r}")
+        params = {**definition.params, **event.params}
+        missing = [name for name, value in params.items() if value is None]
+        if missing:
+            raise titan.BadMessage(f"parameter {missing[0]!r} of {definition.name!r} must be given")
+        self.definition, self.params = definition, params
+        self.state = State.RUNNING
+        self.began = self._now
+        self._add(definition.tasks, definition)
+
+    def _add(self, tasks: Iterable[Task], whole: Definition) -> None:
+        waiting = waits(whole.tasks)
+        new = [Step(task, waiting[task.id]) for task in tasks]
+        self.steps.update((each.task.id, each) for each in new)
+        for each in new:
+            for need in each.upstream:
+                self.steps[need].children.append(each)
+        self._open_steps += len(new)
+        self._ranking(self.steps, order(whole))
+        for each in new:
+            self._consider(each)
+
+    # ---- what people want --------------------------------------------------------------------------------------
+
+    def _cancel(self, tasks: tuple[str, ...]) -> None:
+        if tasks:
+            self._cancel_steps([self._named(each) for each in tasks])
+        else:
+            self._cancelled = True
+            self._cancel_steps(self.steps.values())
+
+    def _cancel_steps(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            if step.state in DONE:
+                continue
+            if not step.instances:
+                self._settle(step, State.CANCELLED)
+            for instance in step.instances:
+                self._end(instance, State.CANCELLED)
+
+    def _suspend(self) -> None:
+        if self.state is State.RUNNING:
+            self._turn_ready(State.READY, State.SUSPENDED)
+            self.state = State.SUSPENDED
+
+    def _resume(self) -> None:
+        if self.state is State.SUSPENDED:
+            self._turn_ready(State.SUSPENDED, State.READY)
+            self.state = State.RUNNING
+
+    def _turn_ready(self, before: State, after: State) -> None:
+        for step in self.steps.values():
+            for instance in step.instances:
+                if instance.state is before:
+                    instance.state = after
+
+    def _rerun(self, tasks: tuple[str, ...]) -> None:
+        if not tasks:
+            failed = (State.FAILED, State.CANCELLED)
+            tasks = tuple(
+                each.key for step in self.steps.values() for each in step.instances if each.state in failed
+            ) + tuple(name for name, step in self.steps.items() if step.state in failed and not step.instances)
+        chosen: dict[str, Step] = {}
+        alone: list[Instance] = []
+        for name in tasks:
+            step = self._named(name)
+            index = _index(name)
+            if index is not None and step.task.map is not None:
+                if not 0 <= index < len(step.instances):
+                    raise titan.BadMessage(f"{step.task.id!r} has {len(step.instances)} instances, and no {name!r}")
+                alone.append(step.instances[index])
+                chosen.update((each.task.id, each) for each in step.below() if each is not step)
+            else:
+                chosen.update((each.task.id, each) for each in step.below())
+        self._cancelled = False
+        for instance in alone:
+            if instance.step.task.id not in chosen:
+                self._again(instance)
+        for step in chosen.values():
+            step.rounds = 1
+        self._reset(chosen.values())
+
+    def _again(self, instance: Instance) -> None:
+        """One instance of a map runs again; the others keep their results."""
+        step = instance.step
+        if instance.state not in DONE:
+            return
+        if step.state in DONE:
+            self._open_steps += 1
+            step.state = State.RUNNING
+            if self.state in DONE:
+                self.state = State.RUNNING
+        step.done -= 1
+        instance.number = 0
+        step.instances[instance.index] = fresh = Instance(step, instance.index)
+        self._admit(fresh)
+
+    def _decide(self, event: Decide) -> None:
+        step = self._named(event.task)
+        if step.state is not State.AWAITING_APPROVAL:
+            raise titan.BadMessage(f"{event.task!r} is {step.state.value}, and waits for nobody's approval")
+        if event.approved:
+            step.approved = True
+            self._open(step)
+        else:
+            self._fail_step(step, Failure("Rejected", event.note or f"rejected by {event.who or 'somebody'}", False))
+
+    def _spawn(self, event: Spawn) -> None:
+        held = self._held.get(event.epoch)
+        if held is None or held.worker != event.worker:
+            raise titan.BadMessage("only a task that runs, under its lease, may spawn others")
+        if len(self.steps) + len(event.tasks) > TASKS_MAX:
+            raise titan.BadMessage(f"a run has at most {TASKS_MAX} tasks")
+        assert self.definition is not None
+        tasks = [*(each.task for each in self.steps.values()), *event.tasks]
+        grown = Definition(name=self.definition.name, tasks=tasks, params=self.definition.params)
+        check(grown)
+        self._add(event.tasks, grown)
+
+    def _named(self, key: str) -> Step:
+        step = self.steps.get(key.partition("[")[0])
+        if step is None:
+            raise titan.BadMessage(f"the run has no task {key!r}")
+        return step
+
+
+def _index(key: str) -> int | None:
+    inner = key.partition("[")[2].removesuffix("]")
+    return int(inner) if inner.isdecimal() else None

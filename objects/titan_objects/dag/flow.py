@@ -1,0 +1,295 @@
+"""How the steps of a run go from pending to their end, and the clock that they go by. The ground floor of the engine.
+
+The way of a step:
+
+    _consider   what it needs has been decided: it opens, or is skipped
+    _open       its instances (one, or one for each item of its map) become ready
+    _offer      an instance stands in the ready queue, once its delay is over
+    _end        it has ended; all that waits for it is considered
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heappop, heappush
+from typing import Any
+
+from titan_objects.dag.definition import ITEMS_MAX, Definition, Task, seconds
+from titan_objects.dag.expressions import parse, truth
+from titan_objects.dag.journal import Failure, Success
+from titan_objects.dag.ready import ReadyQueue
+from titan_objects.dag.references import inside, resolved
+from titan_objects.dag.steps import DONE, Held, Instance, State, Step
+
+NEVER = float("inf")
+
+
+class Flow:
+    """The steps of one run. See the module."""
+
+    def __init__(self) -> None:
+        self.definition: Definition | None = None
+        self.params: dict[str, Any] = {}
+        self.state = State.PENDING
+        self.steps: dict[str, Step] = {}
+        self.began = self.ended = 0.0
+        self._ready = ReadyQueue()
+        self._held: dict[int, Held] = {}
+        self._by_worker: dict[str, dict[int, Held]] = {}
+        self._open_steps = 0
+        """Steps that have not ended."""
+        self._cancelled = False
+        """Somebody wanted an end of the whole run."""
+        self._settled: deque[Step] = deque()
+        self._timers: list[tuple[float, int, Callable[[], bool]]] = []
+        self._number = self._serial = 0
+        self._now = 0.0
+
+    # ---- from pending to ready ---------------------------------------------------------------------------------
+
+    def _consider_all(self) -> None:
+        """What hangs on steps that have ended, and the end of the run. A queue, since chains may be long."""
+        while self._settled:
+            for child in self._settled.popleft().children:
+                self._consider(child)
+        if not self._open_steps and self.state in (State.RUNNING, State.SUSPENDED):
+            self.state = self._conclusion()
+            self.ended = self._now
+
+    def _conclusion(self) -> State:
+        steps = self.steps.values()
+        if not self._cancelled and any(s.state is State.FAILED and s.task.on_failure != "ignore" for s in steps):
+            return State.FAILED
+        return State.CANCELLED if any(s.state is State.CANCELLED for s in steps) else State.SUCCEEDED
+
+    def _consider(self, step: Step) -> None:
+        """Opens a step, or skips it, once what it needs has been decided."""
+        if step.state is not State.PENDING:
+            return
+        decided = truth(step.condition, self._outcome)
+        if decided and step.when is not None:
+            decided = bool(truth(step.when, self._look))
+        if decided:
+            self._open(step)
+        elif decided is False:
+            gone = any(self.steps[each].state is State.CANCELLED for each in step.upstream)
+            self._settle(step, State.CANCELLED if gone else State.SKIPPED)
+
+    def _outcome(self, parts: tuple[str, ...]) -> bool | None:
+        """Whether a step ended like this; None: it has not ended."""
+        step = self.steps[parts[0]]
+        if step.state not in DONE:
+            return None
+        kind = parts[1] if len(parts) > 1 else "Succeeded"
+        if kind == "Succeeded" and step.state is State.FAILED:
+            return step.task.on_failure == "ignore"
+        return kind == "Done" or step.state.value == kind.upper()
+
+    def _look(self, parts: tuple[str, ...]) -> Any:
+        """What a reference refers to; None: nothing."""
+        if parts[0] == "params":
+            return inside(self.params, parts[1:])
+        step = self.steps.get(parts[0])
+        return inside(step.result, parts[1:]) if step is not None else None
+
+    def _open(self, step: Step) -> None:
+        if not step.approved:
+            assert step.task.approval is not None
+            step.state = State.AWAITING_APPROVAL
+            step.asked = asked = self._now
+            self._after(seconds(step.task.approval.expires), lambda: self._approval_expires(step, asked))
+            return
+        if step.task.map is not None:
+            items = resolved(step.task.map.over, self._look)
+            if not isinstance(items, list | tuple) or len(items) > ITEMS_MAX:
+                self._fail_step(step, Failure("BadMap", f"map.over gave no list of at most {ITEMS_MAX} items", False))
+                return
+            step.items = list(items)
+            step.instances = [Instance(step, index) for index in range(len(items))]
+        else:
+            step.instances = [Instance(step)]
+        step.state = State.READY
+        if not step.instances:
+            self._settle(step, State.SUCCEEDED)
+        elif not _does_something(step.task):
+            step.instances[0].result = Success()
+            self._end(step.instances[0], State.SUCCEEDED)
+        at_once = step.task.map.max_parallel if step.task.map is not None else 1
+        for each in step.instances[:at_once]:
+            if each.state is State.PENDING:
+                self._admit(each)
+
+    def _admit(self, instance: Instance) -> None:
+        """An instance becomes ready for the first time."""
+        task = instance.step.task
+        instance.ready_since = self._now
+        instance.target = task.verify.target if task.verify else 1
+        if task.affinity:
+            instance.near = next((each.worker for each in self.steps[task.affinity].instances), "")
+        if task.timeout.total is not None:
+            self._after(seconds(task.timeout.total), lambda: self._over(instance))
+        self._offer(instance, seconds(task.delay))
+
+    def _offer(self, instance: Instance, delay: float) -> None:
+        """An instance may be taken, after so many seconds."""
+        if instance.state in DONE or instance.queued:
+            return
+        if not instance.held:
+            instance.state = State.SUSPENDED if self.state is State.SUSPENDED else State.READY
+            if instance.index < 0:
+                instance.step.state = instance.state
+        self._number += 1
+        instance.number = number = self._number
+        if delay > 0:
+            self._after(delay, lambda: self._enqueue(instance, number))
+        else:
+            self._enqueue(instance, number)
+
+    def _enqueue(self, instance: Instance, number: int) -> bool:
+        if instance.number != number or instance.state in DONE or instance.queued:
+            return False
+        task = instance.step.task
+        assert self.definition is not None
+        self._ready.put(instance, task.fairness_key or self.definition.fairness_key)
+        if task.timeout.queue is not None:
+            self._after(seconds(task.timeout.queue), lambda: self._waited(instance, number))
+        return True
+
+    # ---- ends --------------------------------------------------------------------------------------------------
+
+    def _fail(self, instance: Instance, failure: Failure) -> None:
+        instance.error = failure
+        self._end(instance, State.FAILED)
+
+    def _fail_step(self, step: Step, failure: Failure) -> None:
+        """A step fails that has no instances yet."""
+        step.instances = [Instance(step)]
+        self._fail(step.instances[0], failure)
+
+    def _end(self, instance: Instance, state: State) -> None:
+        """An instance has ended; with the last one, its step."""
+        if instance.state in DONE:
+            return
+        instance.state = state
+        instance.until = self._now
+        self._ready.drop(instance)
+        for held in tuple(instance.held.values()):
+            self._drop(held)
+        step = instance.step
+        step.done += 1
+        if step.done < len(step.instances):
+            if step.task.map is not None and state is not State.CANCELLED:
+                waiting = step.done + step.task.map.max_parallel - 1
+                if waiting < len(step.instances) and step.instances[waiting].state is State.PENDING:
+                    self._admit(step.instances[waiting])
+            return
+        states = {each.state for each in step.instances}
+        worst = (State.CANCELLED, State.FAILED, State.SUCCEEDED)
+        self._settle(step, next(each for each in worst if each in states))
+
+    def _settle(self, step: Step, state: State) -> None:
+        """A step has ended."""
+        step.state = state
+        self._open_steps -= 1
+        if state is State.SUCCEEDED and self._loops(step):
+            return
+        self._settled.append(step)
+        if state is State.FAILED and step.task.on_failure == "cancel":
+            self._cancel_steps(self.steps.values())
+
+    def _cancel_steps(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            if step.state not in DONE and not step.instances:
+                self._settle(step, State.CANCELLED)
+            for instance in tuple(step.instances):
+                self._end(instance, State.CANCELLED)
+
+    def _loops(self, step: Step) -> bool:
+        """Begins the next round of a bounded cycle, if there is one."""
+        loop = step.task.loop
+        if loop is None or step.rounds >= loop.max or not truth(parse(loop.when), self._look):
+            return False
+        behind = {each.task.id for each in self.steps[loop.to].below()}
+        again = [each for each in self._above(step) if each.task.id in behind]
+        rounds = step.rounds + 1
+        for each in again:
+            each.rounds = 1
+        step.rounds = rounds
+        self._reset(again)
+        return True
+
+    def _above(self, step: Step) -> Iterator[Step]:
+        """All that it hangs on, itself first, each once."""
+        seen, waiting = {step.task.id}, [step]
+        for each in waiting:  # it grows meanwhile
+            yield each
+            for need in each.upstream:
+                if need not in seen:
+                    seen.add(need)
+                    waiting.append(self.steps[need])
+
+    def _reset(self, steps: Iterable[Step]) -> None:
+        """These run again, as if they never had."""
+        again = list(steps)
+        for step in again:
+            for instance in step.instances:
+                self._ready.drop(instance)
+                instance.number = 0  # a timer that offers it means nothing any more
+                for held in tuple(instance.held.values()):
+                    self._drop(held)
+            self._open_steps += step.state in DONE
+            step.reset()
+        if self.state in DONE:
+            self.state = State.RUNNING
+        for step in again:
+            self._consider(step)
+
+    def _drop(self, held: Held) -> None:
+        """This lease is over."""
+        self._held.pop(held.epoch, None)
+        held.instance.held.pop(held.epoch, None)
+        mine = self._by_worker.get(held.worker, {})
+        mine.pop(held.epoch, None)
+        if not mine:
+            self._by_worker.pop(held.worker, None)
+
+    # ---- time --------------------------------------------------------------------------------------------------
+
+    def _after(self, delay: float, what: Callable[[], bool]) -> None:
+        """Has something done later; it says whether that has changed anything."""
+        self._serial += 1
+        heappush(self._timers, (self._now + delay, self._serial, what))
+
+    def _expire(self) -> bool:
+        """Does what has come due, each at its own time; whether that has changed anything."""
+        until = self._now
+        changed = False
+        while self._timers and self._timers[0][0] <= until:
+            due, _, what = heappop(self._timers)
+            self._now = due
+            changed |= what()
+            self._consider_all()
+        self._now = until
+        return changed
+
+    def _waited(self, instance: Instance, number: int) -> bool:
+        if not instance.queued or instance.number != number or instance.held:
+            return False
+        self._fail(instance, Failure("Timeout", "no worker took it within timeout.queue", False))
+        return True
+
+    def _over(self, instance: Instance) -> bool:
+        there = instance.step.instances[max(instance.index, 0) :][:1]
+        if instance.state in DONE or there != [instance]:  # it has ended, or was begun anew
+            return False
+        self._fail(instance, Failure("Timeout", "it took longer than timeout.total", False))
+        return True
+
+    def _approval_expires(self, step: Step, asked: float) -> bool:
+        if step.state is not State.AWAITING_APPROVAL or step.asked != asked:
+            return False
+        self._fail_step(step, Failure("Expired", "nobody approved of it in time", False))
+        return True
+
+
+def _does_something(task: Task) -> bool:
+    return bool(task.run or task.call or task.reduce or task.join or task.uses)

@@ -1,0 +1,175 @@
+"""What happens to a run, as it is written into its journal, and what a worker is told. The journal is the run's state.
+
+A run that is replayed from its journal is the same in every detail: time and chance stand beside each event.
+"""
+
+from typing import Any
+
+import msgspec
+
+from titan_objects.dag.definition import Definition, Task
+
+
+class Worker(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A worker that asks, and what it has free."""
+
+    name: str
+    labels: dict[str, str] = {}
+    cores: float = 1.0
+    memory: int = 1 << 62
+    owner: str = ""
+    """Whose it is: of one owner, one result of a verified task counts."""
+    valid: int = 0
+    """Consecutive valid results that it has given elsewhere."""
+
+
+class Success(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """A task's result."""
+
+    value: Any = None
+    """Builtins; what is large is `{"$data": "sha256:..."}`."""
+    digest: bytes = b""
+    """Of the result in canonical bytes: what bitwise verification compares."""
+    files: dict[str, str] = {}
+    """Outputs: name of the file, name of the data."""
+
+
+class Failure(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """Why an attempt failed."""
+
+    kind: str
+    """Type of the error."""
+    text: str = ""
+    retryable: bool = True
+
+
+class Begin(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The run begins."""
+
+    definition: Definition
+    params: dict[str, Any] = {}
+    who: str = ""
+
+
+class Lease(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A worker asks for tasks."""
+
+    worker: Worker
+    count: int = 1
+
+
+class Renew(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A worker is alive, and works on these epochs."""
+
+    worker: str
+    epochs: tuple[int, ...]
+    progress: dict[int, float] = {}
+
+
+class Report(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """An attempt has ended."""
+
+    worker: str
+    epoch: int
+    outcome: Success | Failure
+
+
+class Release(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A worker goes, or has no use for these leases: others may have the tasks at once."""
+
+    worker: str
+    epochs: tuple[int, ...] = ()
+    """Of none: all that it has."""
+
+
+class Tick(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Time has passed."""
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Somebody wants an end of these tasks and what hangs on them; of none: of the run."""
+
+    who: str = ""
+    tasks: tuple[str, ...] = ()
+
+
+class Suspend(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """What runs goes on, nothing new begins."""
+
+    who: str = ""
+
+
+class Resume(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """It goes on."""
+
+    who: str = ""
+
+
+class Rerun(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """These tasks (`render`, `render[3]`) and all behind them run again; of none: those that failed."""
+
+    who: str = ""
+    tasks: tuple[str, ...] = ()
+
+
+class Decide(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Somebody approves of a task, or rejects it."""
+
+    task: str
+    approved: bool
+    who: str = ""
+    note: str = ""
+
+
+class Spawn(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A running task adds tasks."""
+
+    worker: str
+    epoch: int
+    tasks: tuple[Task, ...]
+
+
+Event = Begin | Lease | Renew | Report | Release | Tick | Cancel | Suspend | Resume | Rerun | Decide | Spawn
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """An event, when it was, and the chance that it used."""
+
+    time: float
+    event: Event
+    draws: tuple[float, ...] = ()
+
+
+class Order(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a worker is to do, under a lease."""
+
+    key: str
+    """`render[3]`."""
+    epoch: int
+    """Unique in the run; what is reported under another is not believed."""
+    call: str = ""
+    run: list[str] = []
+    join: bool = False
+    args: list[Any] = []
+    inputs: dict[str, Any] = {}
+    env: dict[str, str] = {}
+    secrets: list[str] = []
+    outputs: list[str] = []
+    code: str = ""
+    timeout: float = 0.0
+    """Seconds; 0: none."""
+    heartbeat: float = 30.0
+    cores: float = 1.0
+    memory: int = 0
+    port: int = 0
+    """Of a service."""
+
+
+class Effects(msgspec.Struct):
+    """What an event leads to."""
+
+    orders: list[Order] = []
+    lost: list[int] = []
+    """Epochs of the asking worker that are not its own any more: it ends what it does there."""
+    accepted: bool = True
+    """Whether a report was believed."""

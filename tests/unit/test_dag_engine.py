@@ -1,0 +1,473 @@
+"""The engine of a run: order, leases, retries, cycles, what people want, and that its journal is its state."""
+
+import re
+from collections import Counter
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import titan_overlay as titan
+from tests.unit.dag_world import Desk, World, definition, dump, states
+from titan_objects.dag.checking import upstream
+from titan_objects.dag.definition import Retry, Task
+from titan_objects.dag.engine import Engine
+from titan_objects.dag.journal import (
+    Begin,
+    Cancel,
+    Decide,
+    Entry,
+    Failure,
+    Lease,
+    Order,
+    Release,
+    Renew,
+    Report,
+    Rerun,
+    Resume,
+    Spawn,
+    Success,
+    Suspend,
+    Tick,
+    Worker,
+)
+from titan_objects.dag.leases import LOST_MAX, pause
+from titan_objects.dag.steps import DONE, State
+
+DIAMOND = definition(
+    {"id": "a"}, {"id": "b", "needs": ["a"]}, {"id": "c", "needs": ["a"]}, {"id": "d", "needs": ["b", "c"]}
+)
+
+
+def test_a_diamond_runs_in_its_order_and_gives_the_result_of_its_last_task() -> None:
+    desk = Desk(DIAMOND)
+    assert desk.run() == ["a", "b", "c", "d"]
+    assert desk.engine.state is State.SUCCEEDED
+    assert desk.engine.result == "d"
+
+
+def test_results_and_parameters_get_where_they_are_referred_to() -> None:
+    desk = Desk(
+        definition(
+            {"id": "a", "args": ["${params.n}", "$$5"], "inputs": {"x": ["${params.n}"]}},
+            {"id": "b", "needs": ["a"], "args": ["${a.rows.1}"], "call": "", "run": "echo 'one word' ${a.name}"},
+            params={"n": None},
+        ),
+        n=7,
+    )
+    (order,) = desk.lease()
+    assert (order.args, order.inputs) == ([7, "$5"], {"x": [7]})
+    desk.step(Report("w", order.epoch, Success({"rows": [1, 2], "name": "it"})))
+    (order,) = desk.lease()
+    assert (order.args, order.run) == ([2], ["echo", "one word", "it"])
+
+
+def test_what_must_be_given_and_what_is_unknown() -> None:
+    made = definition({"id": "a"}, params={"n": None})
+    with pytest.raises(titan.BadMessage, match="'n' of 'it' must be given"):
+        Desk(made)
+    with pytest.raises(titan.BadMessage, match="no parameter 'm'"):
+        Desk(made, n=1, m=2)
+
+
+@pytest.mark.parametrize(
+    ("task", "fails", "expected"),
+    [
+        ({"needs": ["a", "b"]}, "", "SUCCEEDED"),
+        ({"needs": ["a", "b"]}, "a", "SKIPPED"),
+        ({"needs": ["a", "b"], "trigger_rule": "all_done"}, "ab", "SUCCEEDED"),
+        ({"needs": ["a", "b"], "trigger_rule": "one_failed"}, "", "SKIPPED"),
+        ({"needs": ["a", "b"], "trigger_rule": "one_failed"}, "b", "SUCCEEDED"),
+        ({"needs": ["a", "b"], "trigger_rule": "one_success"}, "b", "SUCCEEDED"),
+        ({"needs": ["a", "b"], "trigger_rule": "all_failed"}, "b", "SKIPPED"),
+        ({"needs": ["a", "b"], "trigger_rule": "none_failed"}, "", "SUCCEEDED"),
+        ({"depends": "a && !b"}, "b", "SUCCEEDED"),
+        ({"depends": "a.Failed || b.Failed"}, "b", "SUCCEEDED"),
+        ({"needs": ["a"], "when": "a == 'a' && params.n > 2"}, "", "SUCCEEDED"),
+        ({"needs": ["a"], "when": "a != 'a'"}, "", "SKIPPED"),
+    ],
+)
+def test_a_task_runs_if_what_it_depends_on_ended_as_it_should(task: dict[str, Any], fails: str, expected: str) -> None:
+    desk = Desk(definition({"id": "a"}, {"id": "b"}, {"id": "x", **task}, params={"n": 3}))
+    desk.run(lambda order: Failure("Bad") if order.key in fails else order.key)
+    assert states(desk.engine)["x"] == expected
+    assert desk.engine.state is (State.FAILED if fails else State.SUCCEEDED)
+
+
+def test_a_failure_that_does_not_count_lets_the_others_run() -> None:
+    desk = Desk(definition({"id": "a", "on_failure": "ignore"}, {"id": "b", "needs": ["a"]}))
+    assert desk.run(lambda order: Failure("Bad") if order.key == "a" else 1) == ["a", "b"]
+    assert desk.engine.state is State.SUCCEEDED
+
+
+def test_a_failure_may_end_all() -> None:
+    desk = Desk(
+        definition({"id": "a", "on_failure": "cancel", "priority": 1}, {"id": "b"}, {"id": "c", "needs": ["b"]})
+    )
+    desk.run(lambda order: Failure("Bad"))
+    assert states(desk.engine) == {"a": "FAILED", "b": "CANCELLED", "c": "CANCELLED"}
+    assert desk.engine.state is State.FAILED
+
+
+# --- maps -----------------------------------------------------------------------------------------------------
+
+
+def test_a_map_has_an_instance_for_each_item_and_a_reduce_takes_all_results() -> None:
+    desk = Desk(
+        definition(
+            {"id": "list"},
+            {"id": "each", "needs": ["list"], "map": {"over": "${list}", "max_parallel": 2}},
+            {"id": "sum", "call": "", "reduce": "m:sum", "needs": ["each"]},
+        )
+    )
+    (order,) = desk.lease()
+    desk.step(Report("w", order.epoch, Success([10, 20, 30])))
+    first = desk.lease()
+    assert [(each.key, each.args) for each in first] == [("each[0]", [10]), ("each[1]", [20])]
+    desk.step(Report("w", first[1].epoch, Success(21)))
+    (third,) = desk.lease()
+    assert third.key == "each[2]"
+    desk.step(Report("w", first[0].epoch, Success(11)))
+    desk.step(Report("w", third.epoch, Success(31)))
+    (last,) = desk.lease()
+    assert last.args == [[11, 21, 31]]
+
+
+def test_a_map_over_nothing_has_succeeded_and_over_no_list_has_failed() -> None:
+    made = definition({"id": "a", "map": {"over": "${params.n}"}}, {"id": "b", "needs": ["a"]}, params={"n": None})
+    assert Desk(made, n=[]).run() == ["b"]
+    desk = Desk(made, n="text")
+    assert (desk.run(), desk.engine.state) == ([], State.FAILED)
+
+
+# --- leases ---------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_falls_silent_loses_its_task_and_is_not_believed_any_more() -> None:
+    desk = Desk(definition({"id": "a", "timeout": {"heartbeat": 10}}))
+    (order,) = desk.lease("first")
+    assert desk.lease("second") == []
+    desk.wait(10)
+    (again,) = desk.lease("second")
+    assert again.epoch > order.epoch
+    assert desk.step(Report("first", order.epoch, Success(1))).accepted is False
+    assert desk.step(Renew("first", (order.epoch,))).lost == [order.epoch]
+    assert desk.step(Report("second", again.epoch, Success(2))).accepted is True
+    assert desk.engine.result == 2
+
+
+def test_a_task_is_never_run_twice_because_it_is_long() -> None:
+    desk = Desk(definition({"id": "a", "timeout": {"heartbeat": 10}}))
+    (order,) = desk.lease("first")
+    for _ in range(100):
+        assert desk.step(Renew("first", (order.epoch,)), after=9).lost == []
+        assert desk.lease("second") == []
+    assert desk.step(Report("first", order.epoch, Success(1))).accepted
+
+
+def test_nobody_reports_under_the_lease_of_another() -> None:
+    desk = Desk(DIAMOND)
+    (order,) = desk.lease("first")
+    assert desk.step(Report("second", order.epoch, Success(1))).accepted is False
+    assert states(desk.engine)["a"] == "RUNNING"
+
+
+def test_what_a_worker_gives_back_others_have_at_once() -> None:
+    desk = Desk(definition({"id": "a"}, {"id": "b"}))
+    desk.lease("first")
+    desk.step(Release("first"))
+    assert [each.key for each in desk.lease("second")] == ["a", "b"]
+
+
+def test_a_task_that_takes_its_workers_down_ends_some_day() -> None:
+    desk = Desk(definition({"id": "a", "timeout": {"heartbeat": 1}}))
+    for _ in range(LOST_MAX):
+        assert desk.lease()
+        desk.wait(1)
+    assert (desk.lease(), desk.engine.state) == ([], State.FAILED)
+
+
+# --- retries and time -----------------------------------------------------------------------------------------
+
+
+def test_a_failed_attempt_is_tried_again_after_a_while() -> None:
+    retry = {"max_attempts": 3, "initial": 10, "backoff": 2, "jitter": 0}
+    desk = Desk(definition({"id": "a", "retry": retry}))
+    assert desk.run(lambda order: Failure("Bad")) == ["a"]
+    for wait in (10, 20):
+        desk.wait(wait - 1)
+        assert desk.lease() == []
+        desk.wait(1)
+        assert desk.run(lambda order: Failure("Bad")) == ["a"]
+    assert desk.engine.state is State.FAILED
+
+
+@pytest.mark.parametrize("failure", [Failure("ValueError"), Failure("Bad", retryable=False)])
+def test_some_failures_are_not_tried_again(failure: Failure) -> None:
+    desk = Desk(definition({"id": "a", "retry": {"max_attempts": 3, "non_retryable": ["ValueError"]}}))
+    desk.run(lambda order: failure)
+    assert desk.engine.state is State.FAILED
+
+
+def test_pauses_grow_up_to_the_longest_and_are_drawn_around_their_length() -> None:
+    retry = Retry(initial=1.0, backoff=3.0, max_interval=10.0, jitter=0.5)
+    assert [pause(retry, attempt, 0.5) for attempt in (1, 2, 3, 1000)] == [1, 3, 9, 10]
+    assert (pause(retry, 1, 0.0), pause(retry, 1, 1.0)) == (0.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "waits", "state"),
+    [({"queue": 5}, 5, "FAILED"), ({"run": 5}, 5, "FAILED"), ({"total": 5}, 5, "FAILED"), ({"run": 5}, 4, "RUNNING")],
+)
+def test_what_takes_too_long_has_failed(timeout: dict[str, float], waits: float, state: str) -> None:
+    desk = Desk(definition({"id": "a", "timeout": timeout}))
+    if "queue" not in timeout:
+        desk.lease()
+    desk.wait(waits)
+    assert states(desk.engine)["a"] == state
+
+
+def test_a_delay_is_waited_for() -> None:
+    desk = Desk(definition({"id": "a", "delay": "1m"}))
+    assert desk.lease() == []
+    assert desk.engine.wakes_at == 60
+    desk.wait(60)
+    assert desk.run() == ["a"]
+
+
+# --- cycles, people, spawned tasks ----------------------------------------------------------------------------
+
+
+def test_a_cycle_runs_while_its_condition_holds_and_within_its_bound() -> None:
+    loop = {"to": "try", "when": "judge < 3", "max": 10}
+    made = definition({"id": "try"}, {"id": "judge", "needs": ["try"], "loop": loop}, {"id": "end", "needs": ["judge"]})
+    scores = iter(range(100))
+    assert Desk(made).run(lambda order: next(scores) if order.key == "judge" else 0) == ["try", "judge"] * 4 + ["end"]
+    assert Desk(made).run(lambda order: 0) == ["try", "judge"] * 10 + ["end"]
+
+
+def test_who_needs_something_inside_a_cycle_waits_for_its_last_round() -> None:
+    loop = {"to": "a", "max": 3}
+    made = definition({"id": "a"}, {"id": "x", "needs": ["a"]}, {"id": "b", "needs": ["a"], "loop": loop})
+    assert Desk(made).run() == ["a", "b"] * 3 + ["x"]
+
+
+def test_cancelling_cascades_to_what_hangs_on_it_and_fences_what_runs() -> None:
+    desk = Desk(definition(*[msgspec.to_builtins(each) for each in DIAMOND.tasks], {"id": "e"}))
+    orders = desk.lease()
+    desk.step(Cancel("me", ("a",)))
+    assert states(desk.engine) == dict.fromkeys("abcd", "CANCELLED") | {"e": "RUNNING"}
+    assert [desk.step(Report("w", each.epoch, Success(1))).accepted for each in orders] == [False, True]
+    assert desk.engine.state is State.CANCELLED
+
+
+def test_a_suspended_run_begins_nothing_new() -> None:
+    desk = Desk(DIAMOND)
+    (order,) = desk.lease()
+    desk.step(Suspend("me"))
+    assert desk.step(Report("w", order.epoch, Success(1))).accepted
+    assert desk.lease() == []
+    assert states(desk.engine)["b"] == "SUSPENDED"
+    desk.step(Resume("me"))
+    assert desk.run() == ["b", "c", "d"]
+
+
+def test_what_failed_runs_again_with_all_behind_it() -> None:
+    desk = Desk(DIAMOND)
+    desk.run(lambda order: Failure("Bad") if order.key == "b" else 1)
+    assert (desk.engine.state, states(desk.engine)["d"]) == (State.FAILED, "SKIPPED")
+    desk.step(Rerun("me"))
+    assert desk.run() == ["b", "d"]
+    assert desk.engine.state is State.SUCCEEDED
+
+
+def test_one_instance_of_a_map_runs_again_alone() -> None:
+    desk = Desk(definition({"id": "m", "map": {"over": [1, 2, 3]}}, {"id": "r", "needs": ["m"], "args": ["${m}"]}))
+    desk.run()
+    desk.step(Rerun("me", ("m[1]",)))
+    assert desk.run(lambda order: "new") == ["m[1]", "r"]
+    assert desk.engine.steps["m"].result == ["m[0]", "new", "m[2]"]
+    with pytest.raises(titan.BadMessage, match="3 instances"):
+        desk.step(Rerun("me", ("m[3]",)))
+
+
+def test_a_task_that_waits_for_approval_goes_on_or_not() -> None:
+    made = definition({"id": "ask", "call": "", "approval": {"expires": "1h"}}, {"id": "go", "needs": ["ask"]})
+    desk = Desk(made)
+    assert states(desk.engine)["ask"] == "AWAITING_APPROVAL"
+    with pytest.raises(titan.BadMessage, match="nobody's approval"):
+        desk.step(Decide("go", True))
+    desk.step(Decide("ask", True, "me"))
+    assert desk.run() == ["go"]
+    rejected, expired = Desk(made), Desk(made)
+    rejected.step(Decide("ask", False, "me", "too dear"))
+    expired.wait(3600)
+    for each in (rejected, expired):
+        assert (states(each.engine), each.engine.state) == ({"ask": "FAILED", "go": "SKIPPED"}, State.FAILED)
+
+
+def test_a_running_task_spawns_others() -> None:
+    desk = Desk(definition({"id": "a"}))
+    (order,) = desk.lease()
+    more = definition({"id": "b", "needs": ["a"]}, {"id": "c"}, {"id": "a"}).tasks[:2]
+    desk.step(Spawn("w", order.epoch, tuple(more)))
+    with pytest.raises(titan.BadMessage, match="there twice"):
+        desk.step(Spawn("w", order.epoch, tuple(more)))
+    with pytest.raises(titan.BadMessage, match="under its lease"):
+        desk.step(Spawn("thief", order.epoch, ()))
+    desk.step(Report("w", order.epoch, Success(1)))
+    assert sorted(desk.run()) == ["b", "c"]
+
+
+# --- which comes next -----------------------------------------------------------------------------------------
+
+
+def test_the_longest_way_to_the_end_goes_first_and_priority_before_it() -> None:
+    chain = [{"id": "a", "estimate": 1}, {"id": "a2", "needs": ["a"], "estimate": 60}]
+    others = [{"id": "b", "estimate": 50}, {"id": "c", "estimate": 2, "priority": 1}]
+    assert Desk(definition(*others, *chain)).run() == ["c", "a", "a2", "b"]
+
+
+def test_fairness_keys_take_turns_whoever_has_more() -> None:
+    many = [{"id": f"a{n}", "fairness_key": "a"} for n in range(20)]
+    few = [{"id": f"b{n}", "fairness_key": "b"} for n in range(5)]
+    ran = "".join(each[0] for each in Desk(definition(*many, *few)).run())
+    assert Counter(ran[:10]) == {"a": 5, "b": 5}
+
+
+def test_requirements_are_strict_and_preferences_are_not() -> None:
+    made = definition(
+        {"id": "gpu", "requires": {"labels": {"gpu": "1"}}},
+        {"id": "big", "requires": {"memory": "2G", "cores": 4}},
+        {"id": "liked", "prefer": {"disk": "ssd"}},
+    )
+    desk = Desk(made)
+    small = Worker("small", {"cpu": "1"}, cores=1.0, memory=1 << 30)
+    assert [each.key for each in desk.lease(small)] == ["liked"]
+    assert desk.lease(small) == []
+    assert [each.key for each in desk.lease(Worker("large", {"gpu": "0"}, 4.0, 2 << 30))] == ["big"]
+    assert [each.key for each in desk.lease(Worker("gpu", {"gpu": "1"}))] == ["gpu"]
+
+
+def test_no_worker_is_given_more_than_it_has_cores_for() -> None:
+    desk = Desk(definition(*({"id": f"t{n}", "requires": {"cores": 2}} for n in range(9))))
+    assert len(desk.lease(Worker("w", cores=5.0))) == 2
+
+
+def test_a_task_runs_next_to_the_one_that_it_likes() -> None:
+    desk = Desk(
+        definition(
+            *({"id": f"p{n}"} for n in range(4)),
+            *({"id": f"c{n}", "needs": [f"p{n}"], "affinity": f"p{n}"} for n in range(4)),
+        )
+    )
+    first = {f"w{n}": desk.lease(f"w{n}", 1)[0] for n in range(4)}
+    for name, order in first.items():
+        desk.step(Report(name, order.epoch, Success(1)))
+    for name in ("w3", "w1", "w0", "w2"):
+        (order,) = desk.lease(name, 1)
+        assert order.key[1:] == first[name].key[1:]
+
+
+# --- what holds whatever happens ------------------------------------------------------------------------------
+
+
+@st.composite
+def dags(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Tasks that need some of those before them, in all the ways that there are."""
+    tasks: list[dict[str, Any]] = []
+    for number in range(draw(st.integers(1, 9))):
+        before = [each["id"] for each in tasks]
+        task: dict[str, Any] = {"id": f"t{number}", "retry": {"max_attempts": draw(st.integers(1, 3)), "initial": 0.5}}
+        needs = draw(st.lists(st.sampled_from(before), max_size=3, unique=True)) if before else []
+        if needs and draw(st.booleans()):
+            task["depends"] = draw(st.sampled_from([" && ", " || "])).join(
+                each + draw(st.sampled_from(["", ".Failed", ".Done", ".Skipped"])) for each in needs
+            )
+        else:
+            task["needs"] = needs
+        if draw(st.integers(0, 3)) == 0:
+            task["map"] = {"over": list(range(draw(st.integers(0, 4)))), "max_parallel": draw(st.integers(1, 3))}
+        elif needs and draw(st.integers(0, 4)) == 0:
+            task["loop"] = {"to": needs[0], "max": draw(st.integers(1, 3))}
+        task["on_failure"] = draw(st.sampled_from(["continue", "continue", "ignore", "cancel"]))
+        task["timeout"] = {"heartbeat": 5}
+        tasks.append(task)
+    return tasks
+
+
+@settings(max_examples=60, deadline=None)
+@given(tasks=dags(), seed=st.integers(0, 2**32), death=st.sampled_from([0.0, 0.2]), failing=st.sampled_from([0.0, 0.3]))
+def test_a_run_ends_and_its_journal_is_its_state(
+    tasks: list[dict[str, Any]], seed: int, death: float, failing: float
+) -> None:
+    engine = Engine()
+    world = World(engine, seed, workers=3, death=death, failing=failing)
+    world.step(Begin(definition(*tasks)))
+
+    def nothing_runs_before_its_needs(order: Order) -> None:
+        step = engine.steps[re.sub(r"\[.*", "", order.key)]
+        if "needs" in tasks[int(step.task.id[1:])]:
+            assert all(
+                engine.steps[each].state is State.SUCCEEDED
+                or (engine.steps[each].state is State.FAILED and engine.steps[each].task.on_failure == "ignore")
+                for each in upstream(step.task)
+            )
+
+    world.run(check=nothing_runs_before_its_needs)
+    assert all(step.state in DONE for step in engine.steps.values())
+    looping = any("loop" in each for each in tasks)
+    succeeded = Counter(key for key, good in world.ended if good)
+    assert looping or all(count == 1 for count in succeeded.values()), "each effect is committed once"
+    written = msgspec.msgpack.decode(msgspec.msgpack.encode(engine.journal), type=list[Entry])
+    again = Engine.replay(written)
+    again.step(Tick(), world.now)  # what came to nothing is not in the journal, but for the time that passed
+    assert dump(again) == dump(engine)
+    assert again.journal == engine.journal
+
+
+@settings(max_examples=40, deadline=None)
+@given(tasks=dags(), seed=st.integers(0, 2**32), events=st.lists(st.integers(0, 9), max_size=25))
+def test_whatever_people_do_meanwhile_the_journal_is_the_state(
+    tasks: list[dict[str, Any]], seed: int, events: list[int]
+) -> None:
+    engine = Engine()
+    world = World(engine, seed, workers=2)
+    world.step(Begin(definition(*tasks)))
+    held: list[tuple[str, Order]] = []
+    for kind in events:
+        name = f"t{seed % len(tasks)}"
+        choices: list[Any] = [
+            Tick(), Cancel("me", (name,)), Suspend(), Resume(), Rerun(), Rerun("me", (name,)), Release("w0"),
+            Lease(Worker("w0"), 2), Lease(Worker("w1"), 2), Renew("w0", tuple(order.epoch for _, order in held)),
+        ]  # fmt: skip
+        world.now += world.random.random() * 4
+        orders = world.step(choices[kind]).orders
+        held += [(choices[kind].worker.name, each) for each in orders]
+        if held and world.random.random() < 0.5:
+            worker, order = held.pop()
+            world.step(Report(worker, order.epoch, Success(order.key)))
+        assert engine.ready >= 0
+        again = Engine.replay(engine.journal)
+        again.step(Tick(), world.now)
+        assert dump(again) == dump(engine)
+    world.step(Resume())
+    world.run()
+
+
+def test_a_chain_of_a_thousand_that_is_skipped_does_not_overflow() -> None:
+    chain = [{"id": f"t{n}", "needs": [f"t{n - 1}"] if n else []} for n in range(3000)]
+    desk = Desk(definition(*chain))
+    desk.run(lambda order: Failure("Bad"))
+    assert Counter(states(desk.engine).values()) == {"FAILED": 1, "SKIPPED": 2999}
+
+
+def test_a_run_begins_once() -> None:
+    with pytest.raises(titan.BadMessage):
+        Engine().step(Tick(), 0.0)
+    desk = Desk(DIAMOND)
+    with pytest.raises(titan.BadMessage):
+        desk.step(Begin(DIAMOND))
+    assert isinstance(DIAMOND.tasks[0], Task)
