@@ -117,6 +117,18 @@ def test_a_client_that_waits_holds_up_nobody(store: TitanStore) -> None:
         assert waiting.reply() == b"*2\r\n$4\r\nheld\r\n$1\r\nx\r\n"
 
 
+def test_a_client_that_sends_on_while_it_waits_is_read_again_afterwards(store: TitanStore) -> None:
+    with Wire(store.port) as waiting, Wire(store.port) as other:
+        waiting.send("BLPOP", "later", 0)
+        for _ in range(4):
+            waiting.socket.sendall(PING * 1000)  # more than is kept for a client that waits
+        assert other.ask("PING") == b"+PONG\r\n"
+        assert other.ask("LPUSH", "later", "x") == b":1\r\n"
+        waiting.reply()
+        assert {waiting.reply() for _ in range(4000)} == {b"+PONG\r\n"}
+        assert waiting.ask("ECHO", "x") == b"$1\r\nx\r\n"
+
+
 # ---- bad input ---------------------------------------------------------------------------------------------------
 
 PING = b"*1\r\n$4\r\nPING\r\n"

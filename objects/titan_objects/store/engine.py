@@ -121,10 +121,12 @@ class Engine:
 
     # ---- sessions ------------------------------------------------------------------------------------------------
 
-    def connect(self, now: int, address: str = "", local_address: str = "") -> Session:
+    def connect(
+        self, now: int, address: str = "", local_address: str = "", make: Callable[..., Session] = Session
+    ) -> Session:
         """A new client."""
         self._session_id += 1
-        session = Session(self._session_id, self.databases[0], self.acl.first_user(), now)
+        session = make(self._session_id, self.databases[0], self.acl.first_user(), now)
         session.address, session.local_address = address, local_address
         self.sessions[session.id] = session
         self.stats.connections += 1
@@ -334,6 +336,11 @@ class Engine:
                     self.preserve(self.db, key)
         if self.meter is not None:
             self.meter.admit(command, args)
+
+    def show(self, session: Session, args: Args, now: int) -> None:
+        """Shows those who monitor a command that is executed elsewhere."""
+        self.session, self.db, self.now = session, session.db, now
+        self._show_monitors(args)
 
     def _show_monitors(self, args: Args) -> None:
         words = " ".join(quoted(each) for each in args)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import titan_overlay as titan
 from titan_objects.store import system
@@ -21,6 +21,7 @@ from titan_objects.store.effects import encode
 from titan_objects.store.engine import Engine
 from titan_objects.store.resp import CommandError, decode
 from titan_objects.store.rewriting import Rewrite
+from titan_objects.store.server import Sink
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args
 
@@ -36,13 +37,6 @@ RETRY_SECONDS = 1.0
 """After a write that failed, the disk is tried again so often."""
 
 _FULL = b"MISCONF Errors writing to the append-only file: %b. Writes are refused until the disk takes them again."
-
-
-class Sink(Protocol):
-    """Where a session's replies go."""
-
-    def send(self, data: bytes) -> None: ...
-    def close(self) -> None: ...
 
 
 class Store:

@@ -3,11 +3,13 @@
 import asyncio
 import ipaddress
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import titan_overlay as titan
-from titan_objects.store.host import Store
+from titan_objects.store.config import Config
+from titan_objects.store.engine import Engine
 from titan_objects.store.parser import ProtocolError, announces_too_much, inline, make_reader, only_words
 from titan_objects.store.session import Session
 from titan_objects.store.system import monotonic
@@ -28,6 +30,28 @@ _DENIED = (
     b"default user: connections are only accepted from the loopback interface. Set one (--password-file, or CONFIG "
     b"SET requirepass from this machine), or bind to loopback only.\r\n"
 )
+
+
+class Sink(Protocol):
+    """Where a session's replies go."""
+
+    def send(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class Served(Protocol):
+    """What a server serves: a store of this machine, or a door to one that a group keeps."""
+
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def config(self) -> Config: ...
+    @property
+    def now(self) -> Callable[[], int]: ...
+
+    def connect(self, sink: Sink, address: str = "", local_address: str = "") -> Session: ...
+    def disconnect(self, session: Session) -> None: ...
+    def run(self, session: Session, commands: list[Args], raw: bytes = b"") -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -108,15 +132,11 @@ class Connection(asyncio.Protocol):
             begun = monotonic()
             self._store.run(session, commands, raw)
             seconds = monotonic() - begun
-            if seconds >= slower_than and session.waiter is None:
+            if seconds >= slower_than and not session.waits:
                 self._server.note_slow(session, commands, int(seconds * 1e6))
-        if session.waiter is not None:
-            if len(session.backlog) > BACKLOG_MAX:
-                self._transport.pause_reading()
-                self._paused = True
-        elif self._paused:
-            self._transport.resume_reading()
-            self._paused = False
+        if session.waits and len(session.backlog) > BACKLOG_MAX and not self._paused:
+            self._transport.pause_reading()
+            self._paused = True
 
     def _inline(self, data: bytes) -> None:
         """Commands typed as lines; a `*` at the beginning of one goes back to RESP."""
@@ -154,6 +174,9 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
         if self._full:
             self._check_limits(self._transport.get_write_buffer_size())
+        elif self._paused and len(self.session.backlog) <= BACKLOG_MAX:
+            self._paused = False
+            self._transport.resume_reading()
 
     def close(self) -> None:
         """Closes once all is sent; at once if somebody else asked for it."""
@@ -169,7 +192,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._full = False
         self._soft_since = 0.0
-        if not self._transport.is_closing():
+        if not self._transport.is_closing() and not self._paused:
             self._transport.resume_reading()
 
     def _check_limits(self, waiting: int) -> None:
@@ -192,7 +215,7 @@ class Server:
         store: what its clients see.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Served) -> None:
         self.store = store
         self.connections: set[Connection] = set()
         self._servers: list[asyncio.AbstractServer] = []

@@ -52,13 +52,14 @@ def _config(options: Options) -> Config:
             raise titan.ConfigError(f"--set takes NAME=VALUE, not {pair!r}")
         values[name] = value
     if options.password_file is not None:
-        values["requirepass"] = _first_line(options.password_file)
+        values["requirepass"] = first_line(options.password_file)
     if options.memory_only:
         values["appendonly"] = "no"
     return Config(**values)
 
 
-def _first_line(path: Path) -> str:
+def first_line(path: Path) -> str:
+    """The password in a file. ConfigError: there is none."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as why:

@@ -20,12 +20,14 @@ class Session:
         queue: commands since MULTI; None outside.
         doomed: EXEC will refuse, because a watched key has changed.
         waiter: what a blocking command waits for; while it does, what comes in is kept in `backlog`.
+        busy: its last command is executed elsewhere and not answered yet; likewise.
         closing: to be closed once its replies are sent; None: at once.
     """
 
     __slots__ = (
         "address",
         "backlog",
+        "busy",
         "channels",
         "closing",
         "created_ms",
@@ -69,6 +71,7 @@ class Session:
         self.monitoring = False
         self.waiter: Waiter | None = None
         self.backlog: list[Args] = []
+        self.busy = False
         self.replies = "on"
         self.closing = False
         self.killed = False
@@ -92,6 +95,11 @@ class Session:
             or self.replies != "on"
             or self.subscribed
         )
+
+    @property
+    def waits(self) -> bool:
+        """What comes in is not executed before something else has happened."""
+        return self.busy or self.waiter is not None
 
     @property
     def subscribed(self) -> bool:
