@@ -125,6 +125,19 @@ def test_an_expiry_brought_forward_is_kept() -> None:
     assert core("DBSIZE") == 0
 
 
+def test_keys_leave_in_an_order_that_does_not_show_when_their_end_was_set() -> None:
+    one, other = Core(), Core()
+    for name in "cab":
+        one("SET", name, 1, "PX", 25)
+    for name in "bca":
+        other("SET", name, 1, "PX", 5)
+        other("PEXPIRE", name, 25)  # moved back, so that it stands in an earlier bucket
+    for core in (one, other):
+        core.effects()
+        core.pass_time(1000)
+    assert one.effects() == other.effects() == ["DEL a", "DEL b", "DEL c"]
+
+
 def test_nothing_expires_while_a_log_is_replayed() -> None:
     core = Core()
     core.engine.now = core.engine.keyspace.now = 0

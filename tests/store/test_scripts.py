@@ -123,3 +123,21 @@ def test_what_a_script_pushes_serves_those_that_wait() -> None:
     client("BLPOP k 0")
     core("EVAL", "redis.call('RPUSH', 'k', 'a') return redis.call('LLEN', 'k')", 0)
     assert client.heard() == [[b"k", b"a"]]
+
+
+def test_a_script_sees_nothing_that_differs_between_members() -> None:
+    script = "return {math.random(1000000), math.random(1000000), tostring({}), tostring(print), os.clock() < 1}"
+    ones = [Core(seed=1)("EVAL", script, 0), Core(seed=2)("EVAL", script, 0)]
+    again = Core()
+    again("EVAL", "math.randomseed(7) return math.random(9)", 0)
+    ones.append(again("EVAL", script, 0))
+    assert ones[0] == ones[1] == ones[2]
+    assert isinstance(ones[0], list)
+    assert ones[0][0] != ones[0][1]
+    assert ones[0][2:] == [b"table", b"nil", 1]
+
+
+def test_chance_in_scripts_stays_in_its_bounds() -> None:
+    script = "local t = {} for i = 1, 1000 do t[i] = math.random(3, 5) end table.sort(t) return {t[1], t[1000]}"
+    assert Core()("EVAL", script, 0) == [3, 5]
+    assert "interval is empty" in error(Core()("EVAL", "return math.random(5, 3)", 0))

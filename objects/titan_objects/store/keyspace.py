@@ -18,12 +18,15 @@ class Wheel:
     """Which keys expire in which 10 ms. A key stands in one bucket, the earliest that anybody asked for.
 
     A key whose expiry moves back (a heartbeat) stays where it is and is placed again when its bucket comes up: so a
-    renewal costs nothing here.
+    renewal costs nothing here. Keys leave bucket by bucket, and within one in the order of their databases and names:
+    so it shows nowhere when a key was placed, and a store that was read from a snapshot lets go as the others do.
     """
 
     def __init__(self) -> None:
         self._buckets: dict[int, list[tuple[Database, bytes]]] = {}
         self._order: list[int] = []
+        self._sorted = -1
+        """The bucket that was put in order last."""
 
     def place(self, database: "Database", key: bytes, at: int) -> None:
         """Puts a key into the bucket that ends after `at`."""
@@ -37,12 +40,17 @@ class Wheel:
             entries = self._buckets[bucket] = []
             heapq.heappush(self._order, bucket)
         entries.append((database, key))
+        if bucket == self._sorted:
+            self._sorted = -1
 
     def due(self, now: int, limit: int) -> Iterator[tuple["Database", bytes]]:
         """Takes out up to `limit` keys that have expired by now."""
         while self._order and self._order[0] <= now // BUCKET_MS and limit > 0:
             bucket = self._order[0]
             entries = self._buckets[bucket]
+            if bucket != self._sorted:
+                entries.sort(key=_by_name, reverse=True)
+                self._sorted = bucket
             late: list[tuple[Database, bytes]] = []
             while entries and limit > 0:
                 database, key = entries.pop()
@@ -51,20 +59,21 @@ class Wheel:
                 at = database.expires.get(key)
                 if at is None:
                     del database.placed[key]
+                elif at // BUCKET_MS > bucket:
+                    del database.placed[key]
+                    self.place(database, key, at)
                 elif at > now:
                     del database.placed[key]
-                    if at // BUCKET_MS > bucket:
-                        self.place(database, key, at)
-                    else:
-                        late.append((database, key))
+                    late.append((database, key))
                 else:
                     del database.placed[key]
                     limit -= 1
                     yield database, key
             for database, key in late:
                 database.placed[key] = bucket
-            entries += late
             if late:
+                entries += late
+                self._sorted = -1
                 return  # the bucket's last milliseconds are still to come
             if not entries:
                 heapq.heappop(self._order)
@@ -73,6 +82,10 @@ class Wheel:
     def next(self) -> int | None:
         """When something may expire next."""
         return self._order[0] * BUCKET_MS if self._order else None
+
+
+def _by_name(place: tuple["Database", bytes]) -> tuple[int, bytes]:
+    return place[0].index, place[1]
 
 
 class Database:
@@ -142,6 +155,7 @@ class Keyspace:
     Attributes:
         now: set by whoever runs commands; 0 while a log is replayed, when nothing may expire.
         on_expired: called after a key was removed because its time is over.
+        preserve: called with each key before it is removed for that; None: nobody wants to know.
     """
 
     def __init__(self, databases: int, on_expired: Callable[[Database, bytes], None]) -> None:
@@ -149,9 +163,12 @@ class Keyspace:
         self.wheel = Wheel()
         self.databases = [Database(self, index) for index in range(databases)]
         self._on_expired = on_expired
+        self.preserve: Callable[[Database, bytes], None] | None = None
 
     def expire(self, database: Database, key: bytes) -> None:
         """Removes a key that is past its time."""
+        if self.preserve is not None:
+            self.preserve(database, key)
         database.delete(key)
         self._on_expired(database, key)
 

@@ -6,6 +6,7 @@ from the commands and `chance` alone, as Redis does it: a few are drawn, and the
 """
 
 from collections import deque
+from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,28 @@ class Meter:
             self._order = list(self._sizes)
         return self.total
 
+    # ---- snapshots -----------------------------------------------------------------------------------------------
+
+    def used(self, db: "Database", key: bytes) -> tuple[int, int] | None:
+        """When a key was used last, and its counter then."""
+        return self._used.get((db, key))
+
+    def order(self) -> list[Place]:
+        """The list from which keys are drawn. Keys that are gone may still stand in it."""
+        return list(self._order)
+
+    def restore(self, place: Place, used: tuple[int, int]) -> None:
+        """A key as another store knew it."""
+        db, key = place
+        self._used[place] = used
+        before, after = self._sizes.get(place, 0), size_of(key, db.data[key])
+        self._sizes[place] = after
+        self.total += after - before
+
+    def draw_from(self, places: Iterable[Place]) -> None:
+        """More of the list from which keys are drawn."""
+        self._order += places
+
     def admit(self, command: "Command", args: "Args") -> None:
         """Notes which keys are used; before what may need memory, lets keys go until there is some.
 
@@ -123,6 +146,8 @@ class Meter:
 
     def _use(self, place: Place) -> None:
         if place in self._used:
+            if self._engine.preserve is not None:
+                self._engine.preserve(*place)
             count = self.frequency(*place)
             chance = 1 / (max(0, count - LFU_START) * LFU_FACTOR + 1)
             grown = count < 255 and self._engine.chance.random() < chance

@@ -27,17 +27,36 @@ MEMORY_MAX = 256 << 20
 DEPTH_MAX = 64
 
 _PRELUDE = b"""
-local call, log, setresp, step, limit = ...
+local call, log, setresp, step, per_second = ...
 local G = _G
 local sethook, real_error, real_pcall, setfenv, loadstring = debug.sethook, error, pcall, setfenv, loadstring
 for _, name in ipairs({"io", "require", "dofile", "loadfile", "package", "python", "module", "debug", "newproxy",
                        "print", "collectgarbage", "getfenv", "setfenv", "load"}) do
     G[name] = nil
 end
-G.os = {clock = G.os.clock}
 local create = coroutine.create
 
 local used, budget = 0, 0
+-- What a script may see is the same on every member of a group: time is instructions, chance begins anew with each
+-- script, and nothing has an address.
+G.os = {clock = function() return used / per_second end}
+local floor, seed = math.floor, 1
+math.randomseed = function(given) seed = floor(given) % 2147483646 + 1 end
+math.random = function(low, high)
+    seed = seed * 16807 % 2147483647  -- Park and Miller, CACM 31 (1988)
+    local drawn = (seed - 1) / 2147483646
+    if not low then return drawn end
+    if not high then low, high = 1, low end
+    if low > high then real_error("bad argument to 'random' (interval is empty)", 2) end
+    return floor(low + drawn * (high - low + 1))
+end
+local real_tostring, kind = tostring, type
+tostring = function(value)
+    local of = kind(value)
+    if of == "string" or of == "number" or of == "boolean" or of == "nil" then return real_tostring(value) end
+    local meta = of == "table" and getmetatable(value)
+    return meta and meta.__tostring and real_tostring(value) or of
+end
 local function hook()
     used = used + step
     if used >= budget then
@@ -92,7 +111,7 @@ local function compile(source)
 end
 
 local function run(f, keys, argv, allowed)
-    used, budget = 0, allowed
+    used, budget, seed = 0, allowed, 1
     setfenv(f, setmetatable({KEYS = keys, ARGV = argv}, fixed))
     sethook(hook, "", step)
     local ok, value = real_pcall(f)
@@ -131,6 +150,10 @@ class Scripts:
                 self._compiled.pop(oldest, None)
         return digest
 
+    def keep(self, source: bytes) -> None:
+        """Remembers a script that another store has loaded; compiled when it runs."""
+        self.sources[hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()] = source
+
     def flush(self) -> None:
         """Forgets all scripts."""
         self.sources.clear()
@@ -145,6 +168,8 @@ class Scripts:
         source = self.sources.get(digest)
         if source is None:
             raise CommandError(b"NOSCRIPT No matching script. Please use EVAL.")
+        if digest not in self._compiled:
+            self._compiled[digest] = self._compile(source)
         engine = self._engine
         start = len(engine.effects)
         could_block, engine.may_block = engine.may_block, False
@@ -188,7 +213,7 @@ class Scripts:
         )
         prelude = self._lua.eval(b"function(source) return assert(loadstring(source, '@prelude')) end")(_PRELUDE)
         step = 10_000
-        self._compile_lua, self._run = prelude(self._call, _ignore, _ignore, step, None)
+        self._compile_lua, self._run = prelude(self._call, _ignore, _ignore, step, PER_MS * 1000)
         globals_ = self._lua.globals()
         globals_[b"cjson"] = self._lua.table_from({b"encode": self._json_encode, b"decode": self._json_decode})
         globals_[b"cmsgpack"] = self._lua.table_from({b"pack": self._pack, b"unpack": self._unpack})
