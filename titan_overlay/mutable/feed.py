@@ -9,6 +9,8 @@ from titan_overlay.mutable.talk import Change
 
 KEPT_MAX = 4096
 """Changes that somebody who was away may still ask for."""
+KEPT_BYTES_MAX = 8 << 20
+"""Of their messages and replies; the last one is kept however large it is."""
 
 
 class Feed:
@@ -19,7 +21,8 @@ class Feed:
     """
 
     def __init__(self, last: int) -> None:
-        self._kept: deque[Change] = deque(maxlen=KEPT_MAX)
+        self._kept: deque[Change] = deque()
+        self._bytes = 0
         self._last = last
         self._waiting: set[asyncio.Future[None]] = set()
         self._closed = False
@@ -29,12 +32,16 @@ class Feed:
         if not changes:
             return
         self._kept.extend(changes)
+        self._bytes += sum(map(_size, changes))
+        while len(self._kept) > KEPT_MAX or (self._bytes > KEPT_BYTES_MAX and len(self._kept) > 1):
+            self._bytes -= _size(self._kept.popleft())
         self._last = changes[-1].number
         self._wake()
 
     def restart(self, last: int) -> None:
         """The state was fetched from elsewhere: what led to it is not known here."""
         self._kept.clear()
+        self._bytes = 0
         self._last = last
         self._wake()
 
@@ -80,3 +87,7 @@ class Feed:
                 await future
             finally:
                 self._waiting.discard(future)
+
+
+def _size(change: Change) -> int:
+    return len(change.body) + len(change.reply)

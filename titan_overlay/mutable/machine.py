@@ -222,7 +222,8 @@ class Machine:
                 raise
         except RemotableError as why:
             return [_failed(why)] * len(parts)
-        self._since.append(turn)
+        if self.kind.state is not None:
+            self._since.append(turn)
         self._keep(effects)
         for part, reply in zip(parts, replies, strict=True):
             if not reply.failed:
