@@ -30,17 +30,16 @@ class Contact(Node):  # type: ignore[misc]
     id: NodeId
     ip: str
     port: int
-    other: Address | None = None
-    """The IPv6 address of a node that is known by IPv4 already."""
 
-    @property
-    def address(self) -> Address:
-        return (self.ip, self.port)
-
-    @property
-    def addresses(self) -> tuple[Address, ...]:
+    def __init__(
+        self, id: NodeId, ip: str | None = None, port: int | None = None, other: Address | None = None
+    ) -> None:
+        super().__init__(id, ip, port)
+        self.other = other
+        """The IPv6 address of a node that is known by IPv4 already."""
+        self.address: Address = (self.ip, self.port)
+        self.addresses = (self.address,) if other is None else (self.address, other)
         """One, or two: IPv4 first."""
-        return (self.address,) if self.other is None else (self.address, self.other)
 
     def within(self, families: Collection[int]) -> "Contact | None":
         """The contact as far as these families reach it; None: not at all."""
@@ -67,10 +66,7 @@ def of_addresses(node: NodeId, *addresses: Address) -> Contact:
     """A contact with one address, or with one of each family."""
     by_family = {family(address[0]): address for address in addresses}
     first, *more = (by_family[each] for each in sorted(by_family))
-    made = Contact(node, *first)
-    if more:
-        made.other = more[0]
-    return made
+    return Contact(node, *first, *more)
 
 
 def family(ip: str) -> int:

@@ -281,7 +281,7 @@ class Endpoint(KademliaProtocol):
         opening, session = step.opening, step.session
         if session is not None:
             self._unreachable.pop(session.contact, None)
-            if session.round_trip.seconds >= 0:
+            if session.round_trip is not None:
                 self._strangers.measured(session.round_trip.seconds)
             if step.observed is not None and reach(step.observed[0]) == reach(address[0]):
                 # Who is on the public internet does not see private addresses, nor the other way about.

@@ -79,7 +79,7 @@ class OverlayProtocol(Endpoint):
         handler = self._handlers.get(data[15:end])
         flags = self.serving_flag | purpose << PURPOSE_SHIFT
         try:
-            wait = session.requests.take(1, session.heard)
+            wait = session.admit()
             if wait:
                 self.traffic.count("overloaded")
                 raise Overloaded(f"one peer may ask {REQUESTS_PER_SECOND:g} times a second here", retry_after=wait)

@@ -75,6 +75,7 @@ class Session:
     """
 
     __slots__ = (
+        "_requests",
         "address",
         "allowance",
         "born",
@@ -88,7 +89,6 @@ class Session:
         "mentioned",
         "receive_id",
         "receive_key",
-        "requests",
         "round_trip",
         "second",
         "send_id",
@@ -115,7 +115,7 @@ class Session:
         called: bool = False,
     ) -> None:
         self.contact = contact
-        self.address: Address = (contact.ip, contact.port)
+        self.address = contact.address
         self.second: Address | None = None
         """Its address of the other family, proven likewise; datagrams from there are answered there."""
         self.send_id, self.send_key = send_id, send_key
@@ -124,13 +124,13 @@ class Session:
         self.called = called
         """Whether the peer began it."""
         self.born = self.heard = now
-        rate = NO_LIMIT if is_loopback(contact.ip) else REQUESTS_PER_SECOND
-        self.requests = Bucket(rate, 4 * rate, now)
-        """What the peer may still ask for."""
+        self._requests: Bucket | None = None
+        """What the peer may still ask for; most sessions of a node are with those that never ask."""
         self.sent = 0
         self.highest = 0
         self.window = 0
-        self.round_trip = RoundTrip()
+        self.round_trip: RoundTrip | None = None
+        """None: nothing has been measured."""
         self.silent = 0
         """Calls in a row that got no answer."""
         self.watched = True
@@ -166,12 +166,23 @@ class Session:
             self.window |= 1 << -ahead
         return True
 
+    def admit(self) -> float:
+        """The peer asks for something. 0: it may; else the seconds after which it should ask again."""
+        if self._requests is None:
+            rate = NO_LIMIT if is_loopback(self.contact.ip) else REQUESTS_PER_SECOND
+            self._requests = Bucket(rate, 4 * rate, self.heard)
+        return self._requests.take(1, self.heard)
+
     def measured(self, seconds: float) -> None:
         """One round trip of a request that was sent once."""
+        if self.round_trip is None:
+            self.round_trip = RoundTrip()
         self.round_trip.measured(seconds)
 
     def timeout(self) -> float:
         """Seconds after which an answer is late."""
+        if self.round_trip is None:
+            return TIMEOUT_SECONDS
         return self.round_trip.timeout(TIMEOUT_SECONDS_MIN, TIMEOUT_SECONDS_MAX)
 
     def worn(self, now: float) -> bool:

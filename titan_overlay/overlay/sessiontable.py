@@ -47,7 +47,7 @@ class SessionTable:
         before = self.by_peer.get(session.contact.id)
         if before is not None and before is not session:
             session.kept = before.kept
-            if session.round_trip.seconds < 0:
+            if session.round_trip is None:
                 session.round_trip = before.round_trip
             self._retired[before.receive_id] = now + RETIRED_SECONDS
         self.by_peer[session.contact.id] = session
