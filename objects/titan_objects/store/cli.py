@@ -1,5 +1,8 @@
-"""`titan store`: serve a store to Redis clients."""
+"""`titan store`: serve a store to Redis clients; and the flags with which a node opens a door to one."""
 
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +12,18 @@ import titan_overlay as titan
 
 
 def register(commands: titan.Commands) -> None:
-    """Adds `titan store ...`."""
-    commands.group("store", "A store for Redis clients.").command(serve)
+    """Adds `titan store ...` and `titan-node --redis`."""
+    store = commands.group("store", "A store for Redis clients.")
+    for command in (serve, create, door):
+        store.command(command)
+    commands.node_flags(
+        {
+            "--redis": ("[HOST:]PORT", "serve a store that a group keeps to Redis clients [127.0.0.1]"),
+            "--store": ("NAME", "which store --redis serves"),
+            "--redis-password-file": ("FILE", "its first line is the password of Redis clients"),
+        },
+        _node_door,
+    )
 
 
 def serve(
@@ -42,3 +55,52 @@ def serve(
     if error:
         typer.echo(f"titan store: {error}", err=True)
         raise typer.Exit(2)
+
+
+Name = Annotated[str, typer.Argument(help="Name of the store, such as store/main.")]
+
+
+async def create(
+    face: titan.Face,
+    name: Name,
+    faults: Annotated[int, typer.Option(min=0, help="Members that may fail: of 2 times as many and one.")] = 1,
+    byzantine: Annotated[
+        bool, typer.Option("--byzantine", help="Members that fail may lie: of 3 times as many and one; slower.")
+    ] = False,
+) -> None:
+    """Create a store that a group of nodes keeps."""
+    async with face.pool() as pool:
+        policy = titan.Policy(faults=faults, byzantine=byzantine)
+        receipt = await pool.publish("store-group", name, policy=policy)
+        face.show(
+            {"name": name, "members": list(receipt.holders)}, lambda: f"{name} has {len(receipt.holders)} members"
+        )
+
+
+async def door(
+    face: titan.Face,
+    name: Name,
+    redis: Annotated[str, typer.Option("--redis", metavar="[HOST:]PORT", help="Where to serve.")] = "6379",
+    password_file: Annotated[
+        str, typer.Option("--password-file", metavar="FILE", help="Its first line is the clients' password.")
+    ] = "",
+) -> None:
+    """Serve a store that a group keeps to Redis clients, until interrupted."""
+    async with face.pool() as pool, _opened(pool, name, redis, password_file) as where:
+        face.show({"listening": where}, lambda: f"{name} is served on {where}")
+        await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def _node_door(pool: titan.Pool, flags: Mapping[str, str]) -> AsyncIterator[str]:
+    name, redis = flags.get("--store"), flags.get("--redis")
+    if name is None or redis is None:
+        raise titan.ConfigError("a door takes both: --redis PORT says where, --store NAME says which store")
+    async with _opened(pool, name, redis, flags.get("--redis-password-file", "")) as where:
+        yield f"{name} is served to Redis clients on {where}"
+
+
+def _opened(pool: titan.Pool, name: str, where: str, password_file: str) -> AbstractAsyncContextManager[str]:
+    from titan_objects.store.group.serving import opened
+
+    return opened(pool, name, where, Path(password_file) if password_file else None)

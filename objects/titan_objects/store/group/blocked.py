@@ -1,0 +1,95 @@
+"""Commands of a door's clients that wait. Each is tried again when its guard is touched, those that have waited longest
+first, until it finds something or its time is over.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from titan_objects.store.group.messages import Waiting
+
+if TYPE_CHECKING:
+    from titan_objects.store.group.door import DoorSession
+
+
+class Blocked:
+    """One command that waits.
+
+    Attributes:
+        serial: in the order in which they began.
+        until: loop time; None: for ever.
+        trying: it is under way.
+    """
+
+    __slots__ = ("again", "guard", "nothing", "serial", "session", "timer", "trying", "until")
+
+    def __init__(self, session: "DoorSession", serial: int, until: float | None) -> None:
+        self.session = session
+        self.serial = serial
+        self.until = until
+        self.guard = 0
+        self.again: list[bytes] = []
+        self.nothing = b""
+        self.timer: asyncio.TimerHandle | None = None
+        self.trying = False
+
+
+class Room:
+    """All that wait at a door.
+
+    Args:
+        again: tries one again.
+        over: the time of one is over, and nothing was found.
+    """
+
+    def __init__(self, again: Callable[[Blocked], None], over: Callable[[Blocked], None]) -> None:
+        self._again = again
+        self._over = over
+        self._loop = asyncio.get_running_loop()
+        self._by_guard: dict[int, Blocked] = {}
+        self._serial = 0
+
+    def __len__(self) -> int:
+        return len(self._by_guard)
+
+    def add(self, session: "DoorSession", waiting: Waiting) -> None:
+        """A command has found nothing, for the first time or again."""
+        blocked = session.blocked
+        now = self._loop.time()
+        if blocked is None:
+            self._serial += 1
+            blocked = Blocked(session, self._serial, now + waiting.ms / 1000 if waiting.ms else None)
+            session.blocked = blocked
+            if blocked.until is not None:
+                blocked.timer = self._loop.call_at(blocked.until, self._expire, blocked)
+        blocked.guard, blocked.again, blocked.nothing = waiting.guard, waiting.again, waiting.nothing
+        blocked.trying = False
+        self._by_guard[blocked.guard] = blocked
+        if blocked.until is not None and now >= blocked.until:
+            self._expire(blocked)
+
+    def touched(self, guards: Iterable[int]) -> None:
+        """Something has changed there."""
+        self._try([found for guard in guards if (found := self._by_guard.pop(guard, None)) is not None])
+
+    def try_all(self) -> None:
+        """Something may have been missed."""
+        found = list(self._by_guard.values())
+        self._by_guard.clear()
+        self._try(found)
+
+    def _try(self, found: list[Blocked]) -> None:
+        for blocked in sorted(found, key=lambda each: each.serial):
+            blocked.trying = True
+            self._again(blocked)
+
+    def remove(self, blocked: Blocked) -> None:
+        """It waits no more."""
+        self._by_guard.pop(blocked.guard, None)
+        if blocked.timer is not None:
+            blocked.timer.cancel()
+
+    def _expire(self, blocked: Blocked) -> None:
+        if not blocked.trying:  # else its answer says what to do
+            self.remove(blocked)
+            self._over(blocked)

@@ -1,0 +1,471 @@
+"""A door: what Redis clients talk to where a group keeps the store. Any node, or any program of the pool, can open one.
+
+What belongs to a connection is kept here, by an engine that holds no keys: who it is, its database, MULTI and its
+queue, what it listens to, what it waits for. Everything else goes to the group (`sending.py`). The commands of one
+client are executed in their order: while some are under way, those that come after them wait.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import titan_overlay as titan
+from titan_objects.store import system
+from titan_objects.store.config import Config
+from titan_objects.store.engine import Chance, Engine
+from titan_objects.store.globs import matcher
+from titan_objects.store.group.blocked import Blocked, Room
+from titan_objects.store.group.listening import Listening
+from titan_objects.store.group.messages import Done, News, Overview, Section, Survey
+from titan_objects.store.group.places import GROUP_SETTINGS, Place, Places, door_table
+from titan_objects.store.group.sending import ANSWER_SECONDS, COMMAND_BYTES_MAX, TOGETHER_BYTES, Piece, Sending, Way
+from titan_objects.store.resp import OK, CommandError, integer
+from titan_objects.store.server import Sink
+from titan_objects.store.session import Session
+from titan_objects.store.table import Args, Group
+
+QUIET_SECONDS = 10.0
+"""After so long without anybody who listens or waits, the door does not watch the group any more."""
+
+_TOO_LONG = b"ERR a command of %d bytes: a group orders at most %d at once"
+_FORGET = frozenset((b"DISCARD", b"UNWATCH", b"RESET"))
+
+
+class DoorConfig(Config):
+    """Settings of a door, and the last that was heard of the group's."""
+
+    def __init__(self, **values: str) -> None:
+        super().__init__(**{"appendonly": "no", **values})
+        self.of_group: dict[str, str] = {}
+
+    def matching(self, pattern: bytes) -> dict[str, str]:
+        match = matcher(pattern.lower())
+        group = {name: value for name, value in self.of_group.items() if match(name.encode())}
+        return super().matching(pattern) | group
+
+
+class DoorSession(Session):
+    """A client of a door.
+
+    Attributes:
+        guard: number of the guard on the keys that it watches; 0: none.
+        stale: what it reads may be behind (READONLY).
+        blocked: what it waits for.
+    """
+
+    __slots__ = ("blocked", "guard", "stale")
+
+    def __init__(self, id: int, db: Any, user: Any, now: int = 0) -> None:
+        super().__init__(id, db, user, now)
+        self.guard = 0
+        self.stale = False
+        self.blocked: Blocked | None = None
+
+
+class Door:
+    """See the module. To a `Server` it is what a `Store` is.
+
+    Args:
+        name: of the object that the group keeps.
+        now: unix milliseconds.
+        chance: for passwords that users ask for, and marks.
+    """
+
+    def __init__(
+        self,
+        pool: titan.Pool,
+        name: str,
+        *,
+        config: "DoorConfig | None" = None,
+        now: Callable[[], int] = system.unix_ms,
+        chance: Chance | None = None,
+    ) -> None:
+        self._pool = pool
+        self._name = name
+        self._faults = 0
+        """Failures that the group survives: so many other members have what was acknowledged."""
+        self.now = now
+        self.config = config or DoorConfig()
+        self._chance = chance or system.generator()
+        table = door_table(_own(lambda: self._faults))
+        self.engine = Engine(table, self._chance, self.config)
+        self.engine.surroundings = self._surroundings
+        self.engine.stats.started_ms = now()
+        self._places = Places(table)
+        self._sinks: dict[Session, Sink] = {}
+        self._loop = asyncio.get_running_loop()
+        self._sending = Sending(pool, name, now, self.flush)
+        self._room = Room(self._try_again, self._give_up)
+        self._listening = Listening(pool, name, self._hear, self._room.try_all, self._token)
+        self._flushing = False
+        self._overview: Overview | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._quiet = self._loop.call_later(QUIET_SECONDS, self._rest)
+
+    # ---- clients -------------------------------------------------------------------------------------------------
+
+    def connect(self, sink: Sink, address: str = "", local_address: str = "") -> Session:
+        """A new client, whose replies go there."""
+        session = self.engine.connect(self.now(), address, local_address, make=DoorSession)
+        self._sinks[session] = sink
+        return session
+
+    def disconnect(self, session: Session) -> None:
+        """A client is gone."""
+        assert isinstance(session, DoorSession)
+        self._sinks.pop(session, None)
+        self._forget_guard(session)
+        if session.blocked is not None:
+            self._room.remove(session.blocked)
+            self._sending.drop(session.blocked.guard)
+        self.engine.disconnect(session)
+
+    def run(self, session: Session, commands: list[Args], raw: bytes = b"") -> None:
+        """Executes commands, after those of the same client that are under way."""
+        assert isinstance(session, DoorSession)
+        session.last_ms = self.now()
+        if session.busy:
+            session.backlog += commands
+        else:
+            self._go_on(session, commands, len(raw))
+            if session.out or session.closing:
+                self.engine.outgoing[session] = None
+        if self.engine.outgoing:
+            self._flush_soon()
+
+    async def close(self) -> None:
+        """Lets everybody go."""
+        self._quiet.cancel()
+        await self._listening.stop()
+        await self._sending.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for sink in list(self._sinks.values()):
+            sink.close()
+
+    # ---- the way of a command ------------------------------------------------------------------------------------
+
+    def _go_on(self, session: DoorSession, commands: list[Args], size: int = 0) -> None:
+        """Executes what it can, up to the first thing that has to be waited for.
+
+        Args:
+            size: of all commands, if it is known.
+        """
+        while commands and not session.busy:
+            place = self._place(session, commands[0])
+            if place > Place.WAITS:
+                args, commands = commands[0], commands[1:]
+                self._at_the_door(session, args, place)
+                size = 0
+                if session.closing:
+                    return
+                continue
+            count = self._together(session, commands, size)
+            if count == 0:
+                session.out.append(CommandError(_TOO_LONG % (_size(commands[0]), COMMAND_BYTES_MAX)).reply)
+                commands = commands[1:]
+                continue
+            taken, commands = (commands, []) if count == len(commands) else (commands[:count], commands[count:])
+            self._send(session, taken, size)
+        session.backlog[:0] = commands
+
+    def _place(self, session: DoorSession, args: Args) -> Place:
+        """Where a command of this client is executed as the client is now."""
+        place = self._places.by_word.get(args[0])
+        if place is None or place >= Place.EXEC:
+            place = self._places.find(args)
+        if place is Place.SETTING and all(word.decode("latin-1").lower() in GROUP_SETTINGS for word in args[2::2]):
+            place = Place.ORDERED
+        if not session.gate:
+            return Place.DOOR if place is Place.EXEC else place
+        user = session.user
+        if user is None or (session.subscribed and session.resp.version == 2):
+            return Place.DOOR
+        if session.queue is not None:
+            return Place.EXEC if place is Place.EXEC else Place.DOOR
+        if place is not Place.DOOR and not user.unrestricted:
+            command = self.engine.table.find_full(args)
+            try:
+                if command is not None:
+                    user.check(command, args)
+            except CommandError:
+                return Place.DOOR  # where it is refused
+        return place
+
+    def _together(self, session: DoorSession, commands: list[Args], size: int) -> int:
+        """How many of these, from the first on, travel in one section; 0: the first is too large."""
+        if session.replies != "on":
+            return 1
+        measured = size > TOGETHER_BYTES or size == 0
+        total = 0
+        for count, args in enumerate(commands):
+            if count:
+                place = self._place(session, args)
+                if place > Place.WAITS:
+                    return count
+                if place is Place.WAITS:
+                    return count + 1
+            if measured:
+                total += _size(args)
+                if total > TOGETHER_BYTES:
+                    return count or int(total <= COMMAND_BYTES_MAX)
+            if not count and self._place(session, args) is Place.WAITS:
+                return 1
+        return len(commands)
+
+    def _send(self, session: DoorSession, commands: list[Args], size: int = 0) -> None:
+        """Has commands executed by the group."""
+        way: Way = "stale" if session.stale else "latest"
+        heard: dict[bytes, int] = {}
+        for args in commands:
+            place = self._places.find(args)
+            if place is not Place.READ:
+                way = "ordered"
+                if place is Place.PUBLISH and len(args) == 3:
+                    heard[args[1]] = self._listeners(args)
+        self._note(session, commands)
+        section = Section(commands, session.db.index, session.resp.version, False, session.guard, heard)
+        self._submit(session, way, section, size or sum(map(_size, commands)))
+
+    def _note(self, session: DoorSession, commands: list[Args]) -> None:
+        engine = self.engine
+        engine.stats.commands += len(commands)
+        if engine.monitors:
+            for args in commands:
+                engine.show(session, args, self.now())
+
+    def _listeners(self, args: Args) -> int:
+        exchange = self.engine.exchange
+        return sum(1 for _ in exchange.deliveries(args[1], b"", shard=args[0][:1] in b"sS"))
+
+    def _submit(self, session: DoorSession, way: Way, section: Section, size: int) -> None:
+        session.busy = True
+        self._sending.add(way, Piece(section, size, lambda piece, done: self._answered(session, piece, done)))
+
+    def _at_the_door(self, session: DoorSession, args: Args, place: Place) -> None:
+        """A command that is executed here."""
+        if place is Place.EXEC:
+            self._exec(session)
+        elif place is Place.SETTING and any(w.decode("latin-1").lower() in GROUP_SETTINGS for w in args[2::2]):
+            session.out.append(CommandError(b"ERR set what concerns the group and what concerns this door apart").reply)
+        elif place is Place.SURVEY:
+            self._wait_for(session, self._survey(), args)
+        elif self._must_listen_first(session, args):
+            self._wait_for(session, self._listening.ready(), args)
+        else:
+            self._run_here(session, args)
+
+    def _must_listen_first(self, session: DoorSession, args: Args) -> bool:
+        """Whether it subscribes: what is published after the confirmation must be heard."""
+        subscribes = args[0][-9:].upper() == b"SUBSCRIBE" and args[0][-11:-9].upper() != b"UN"
+        return subscribes and not self._listening.is_ready and session.user is not None and session.queue is None
+
+    def _wait_for(self, session: DoorSession, what: Coroutine[Any, Any, None], args: Args) -> None:
+        """Executes a command here, once something has happened."""
+        session.busy = True
+        self._spawn(self._afterwards(session, what, args))
+
+    async def _afterwards(self, session: DoorSession, what: Coroutine[Any, Any, None], args: Args) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await what
+        except (titan.TitanError, TimeoutError) as why:
+            session.out.append(_failure(why).reply)
+        else:
+            if session in self._sinks:
+                self._run_here(session, args)
+        if session in self._sinks:
+            self._resume(session)
+            self.flush()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _run_here(self, session: DoorSession, args: Args) -> None:
+        self.engine.run(session, [args], self.now())
+        self.engine.requests.clear()
+        if session.guard and args[0].upper() in _FORGET:
+            self._forget_guard(session)
+
+    def _exec(self, session: DoorSession) -> None:
+        queue, guard = session.queue or [], session.guard
+        size = sum(map(_size, queue))
+        if session.flawed or not (queue or guard) or size > COMMAND_BYTES_MAX:
+            if size > COMMAND_BYTES_MAX:
+                session.flawed = True
+            self._run_here(session, [b"EXEC"])
+            self._forget_guard(session)
+            return
+        session.queue, session.guard = None, 0
+        session.look()
+        heard = {a[1]: self._listeners(a) for a in queue if len(a) == 3 and self._places.find(a) is Place.PUBLISH}
+        self._note(session, queue)
+        self._submit(
+            session, "ordered", Section(queue, session.db.index, session.resp.version, True, guard, heard), size
+        )
+
+    def _forget_guard(self, session: DoorSession) -> None:
+        if session.guard:
+            self._sending.drop(session.guard)
+            session.guard = 0
+
+    # ---- answers -------------------------------------------------------------------------------------------------
+
+    def _answered(self, session: DoorSession, piece: Piece, done: Done | titan.TitanError) -> None:
+        section = piece.section
+        if isinstance(done, titan.TitanError):
+            count = 1 if section.atomic else len(section.commands)
+            self._reply(session, _failure(done).reply * count)
+        elif session not in self._sinks:  # it has gone meanwhile
+            session.guard = done.guard
+            self._forget_guard(session)
+            if done.waiting is not None:
+                self._sending.drop(done.waiting.guard)
+            return
+        else:
+            self._reply(session, done.replies)
+            session.db = self.engine.databases[done.db]
+            session.guard = done.guard
+            if done.waiting is not None:
+                session.backlog[:0] = section.commands[done.executed :]
+                self._begin_to_listen()
+                self._room.add(session, done.waiting)
+                self.engine.outgoing[session] = None
+                return
+        if session.blocked is not None:
+            self._room.remove(session.blocked)
+            session.blocked = None
+        self._resume(session)
+
+    def _try_again(self, blocked: Blocked) -> None:
+        session = blocked.session
+        section = Section([blocked.again], session.db.index, session.resp.version, False, session.guard)
+        self._submit(session, "ordered", section, _size(blocked.again))
+
+    def _give_up(self, blocked: Blocked) -> None:
+        session = blocked.session
+        self._sending.drop(blocked.guard)
+        session.blocked = None
+        self._reply(session, blocked.nothing)
+        self._resume(session)
+        self._flush_soon()
+
+    def _resume(self, session: DoorSession) -> None:
+        """Goes on with what the client has sent meanwhile."""
+        session.busy = False
+        self.engine.outgoing[session] = None
+        if session.backlog:
+            commands, session.backlog = session.backlog, []
+            self._go_on(session, commands)
+
+    def _reply(self, session: DoorSession, replies: bytes) -> None:
+        if session.replies == "on":
+            session.out.append(replies)
+        elif session.replies == "skip-next":
+            session.replies = "on"
+            session.look()
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Sends all replies that are there."""
+        self._flushing = False
+        outgoing = self.engine.outgoing
+        while outgoing:
+            session, _ = outgoing.popitem()
+            sink = self._sinks.get(session)
+            if sink is None:
+                continue
+            if session.out:
+                data = b"".join(session.out)
+                session.out.clear()
+                sink.send(data)
+            if session.closing:
+                sink.close()
+
+    # ---- what is heard of the group ------------------------------------------------------------------------------
+
+    def _hear(self, news: News) -> None:
+        for each in news.published:
+            self.engine.publish(each.channel, each.message, each.shard)
+        self._room.touched(news.touched)
+        self.flush()
+
+    def _begin_to_listen(self) -> None:
+        if not self._listening.is_ready:
+            self._spawn(self._listening.ready())
+
+    def _rest(self) -> None:
+        """Watches the group no more where nobody needs it."""
+        exchange = self.engine.exchange
+        if not (self._room or exchange.channels or exchange.patterns or exchange.shards):
+            self._spawn(self._listening.stop())
+        self._quiet = self._loop.call_later(QUIET_SECONDS, self._rest)
+
+    def _token(self) -> bytes:
+        return self._chance.getrandbits(64).to_bytes(8, "big")
+
+    async def _survey(self) -> None:
+        if not self._faults:
+            described = await self._pool.describe(self._name, timeout=ANSWER_SECONDS)
+            if isinstance(described, titan.Description):
+                self._faults = described.policy.faults
+        self._overview = await self._pool.read(self._name, Survey(), timeout=ANSWER_SECONDS)
+        self.config.of_group = self._overview.settings
+
+    def _surroundings(self) -> dict[str, dict[str, object]]:
+        """What INFO says of the group."""
+        around = system.surroundings()
+        seen = self._overview
+        if seen is not None:
+            around["keyspace"] = {f"db{db}": f"keys={keys},expires={ends},avg_ttl=0" for db, keys, ends in seen.keys}
+            around["stats"] = {"expired_keys": seen.expired, "evicted_keys": seen.evicted}
+            around["memory"] |= {
+                name.replace("-", "_"): seen.settings[name] for name in ("maxmemory", "maxmemory-policy")
+            }
+            around["replication"] = {"titan_object": self._name, "titan_faults": self._faults}
+        return around
+
+
+def _size(args: Args) -> int:
+    return sum(map(len, args)) + 8 * len(args)
+
+
+def _failure(why: BaseException) -> CommandError:
+    """What a client is told of commands of which nobody knows what became."""
+    text = " ".join(str(why).split()) or type(why).__name__
+    if getattr(why, "maybe_executed", True):
+        return CommandError(f"UNAVAILABLE the group has not answered; the command may have been executed: {text}")
+    return CommandError(f"UNAVAILABLE the group does not take the command, which was not executed: {text}")
+
+
+def _own(faults: Callable[[], int]) -> Group:
+    """Commands that are there because this is a door."""
+    group = Group("cluster")
+
+    @group.command("readonly", 1, "loading stale fast", since="3.0.0")
+    def readonly(e: Engine, a: Args) -> bytes:
+        """Lets this connection read what may be behind."""
+        assert isinstance(e.session, DoorSession)
+        e.session.stale = True
+        return OK
+
+    @group.command("readwrite", 1, "loading stale fast", since="3.0.0")
+    def readwrite(e: Engine, a: Args) -> bytes:
+        """Lets this connection read what is the latest, again."""
+        assert isinstance(e.session, DoorSession)
+        e.session.stale = False
+        return OK
+
+    @group.command("wait", 3, "noscript", since="3.0.0")
+    def wait(e: Engine, a: Args) -> bytes:
+        """Says how many other members have what was acknowledged."""
+        return integer(faults())
+
+    return group

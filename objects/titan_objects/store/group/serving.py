@@ -1,0 +1,36 @@
+"""A door with its socket: where a node, or `titan store door`, serves a group's store to Redis clients."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import titan_overlay as titan
+from titan_objects.store.group.door import Door, DoorConfig
+from titan_objects.store.server import Server
+from titan_objects.store.serving import first_line
+
+
+@asynccontextmanager
+async def opened(pool: titan.Pool, name: str, where: str, password_file: Path | None = None) -> AsyncIterator[str]:
+    """Serves while it is open; gives HOST:PORT.
+
+    Args:
+        where: PORT (0: any free one) or HOST:PORT; loopback, if it does not say.
+
+    Raises:
+        ConfigError: it cannot be served there.
+    """
+    host, _, port = where.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise titan.ConfigError(f"{where!r} is no place for Redis clients; write PORT or HOST:PORT")
+    host = host.strip("[]") or "127.0.0.1"
+    settings = {"port": port, "bind": host}
+    if password_file is not None:
+        settings["requirepass"] = first_line(password_file)
+    door = Door(pool, name, config=DoorConfig(**settings))
+    server = Server(door)
+    try:
+        yield f"{host}:{await server.listen([host], int(port))}"
+    finally:
+        await server.close()
+        await door.close()

@@ -1,0 +1,179 @@
+"""Values as snapshots keep them: in pieces, all that decides what later commands answer included, such as the order of
+a set's members.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from titan_objects.store.streams import Consumer, ConsumerGroup, Id, Pending, Stream
+from titan_objects.store.values import STRINGS, Members, ZSet
+
+PIECE = 2048
+"""Elements of a value that stand in one piece."""
+
+
+class Kind(IntEnum):
+    """What a value is."""
+
+    STRING = 0
+    LIST = 1
+    SET = 2
+    HASH = 3
+    ZSET = 4
+    STREAM = 5
+
+
+class _Places(dict[bytes, int]):
+    """A frozen set: its members, with the place of each."""
+
+
+class _Scores(dict[bytes, float]):
+    """A frozen sorted set."""
+
+
+class _Entries(list[tuple[int, int, list[bytes]]]):
+    """A frozen stream."""
+
+    tail: "_Tail"
+
+
+class _KeptPending(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    id: Id
+    consumer: bytes
+    since: int
+    count: int
+
+
+class _KeptGroup(msgspec.Struct, frozen=True, array_like=True):
+    name: bytes
+    last: Id
+    read: int | None
+    consumers: list[tuple[bytes, int]]
+    pending: list[_KeptPending]
+
+
+class _Tail(msgspec.Struct, frozen=True, array_like=True):
+    """What a stream is beside its entries."""
+
+    last: Id
+    added: int
+    deleted: Id
+    groups: list[_KeptGroup]
+
+
+class _StreamPiece(msgspec.Struct, frozen=True, array_like=True):
+    entries: list[tuple[int, int, list[bytes]]]
+    tail: _Tail | None = None
+    """In the last piece."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_list = msgspec.msgpack.Decoder(list[bytes])
+_set = msgspec.msgpack.Decoder(list[tuple[bytes, int]])
+_hash = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]])
+_zset = msgspec.msgpack.Decoder(list[tuple[bytes, float]])
+_stream = msgspec.msgpack.Decoder(_StreamPiece)
+
+
+def frozen(value: Any) -> Any:
+    """A value as it is now, which stays so: a shallow copy where it could change."""
+    if value is None or type(value) is bytes:
+        return value
+    if type(value) is bytearray:
+        return bytes(value)
+    if type(value) is deque:
+        return deque(value)
+    if type(value) is dict:
+        return dict(value)
+    if type(value) is ZSet:
+        return _Scores(value.scores)
+    return _frozen_stream(value) if type(value) is Stream else _Places(value)
+
+
+def _frozen_stream(value: Stream) -> _Entries:
+    entries = _Entries((*id, value.entries[id]) for id in value.ids)
+    groups = [
+        _KeptGroup(
+            name,
+            group.last,
+            group.read,
+            [(consumer.name, consumer.seen) for consumer in group.consumers.values()],
+            [_KeptPending(id, each.consumer.name, each.since, each.count) for id, each in group.pending.items()],
+        )
+        for name, group in value.groups.items()
+    ]
+    entries.tail = _Tail(value.last, value.added, value.deleted, groups)
+    return entries
+
+
+def pieces_of(value: Any) -> tuple[Kind, Iterator[bytes]]:
+    """Kind and pieces of a frozen value."""
+    if type(value) in STRINGS:
+        return Kind.STRING, iter((value,))
+    if type(value) is deque:
+        return Kind.LIST, _split(value)
+    if type(value) is dict:
+        return Kind.HASH, _split(value.items())
+    if type(value) is _Scores:
+        return Kind.ZSET, _split(value.items())
+    return (Kind.STREAM, _split_stream(value)) if type(value) is _Entries else (Kind.SET, _split(value.items()))
+
+
+def _split(elements: Iterable[Any]) -> Iterator[bytes]:
+    rest = iter(elements)
+    while piece := list(islice(rest, PIECE)):
+        yield _encode(piece)
+
+
+def _split_stream(entries: _Entries) -> Iterator[bytes]:
+    step = PIECE // 8
+    for start in range(0, max(1, len(entries)), step):
+        last = start + step >= len(entries)
+        yield _encode(_StreamPiece(entries[start : start + step], entries.tail if last else None))
+
+
+def add_piece(value: Any, kind: Kind, data: bytes) -> Any:
+    """A value with one more piece; None: it begins. ValueError: this is none."""
+    if kind is Kind.STRING:
+        return data
+    if kind is Kind.LIST:
+        made = deque() if value is None else value
+        made.extend(_list.decode(data))
+    elif kind is Kind.SET:
+        made = Members() if value is None else value
+        for member, place in _set.decode(data):
+            made[member] = place
+            made.order += [member] * (place + 1 - len(made.order))
+            made.order[place] = member
+    elif kind is Kind.HASH:
+        made = {} if value is None else value
+        made.update(_hash.decode(data))
+    elif kind is Kind.ZSET:
+        made = ZSet() if value is None else value
+        for member, score in _zset.decode(data):
+            made.put(member, score)
+    else:
+        made = Stream() if value is None else value
+        _extend(made, _stream.decode(data))
+    return made
+
+
+def _extend(stream: Stream, piece: _StreamPiece) -> None:
+    for ms, number, fields in piece.entries:
+        stream.append((ms, number), fields)
+    if piece.tail is None:
+        return
+    stream.last, stream.added, stream.deleted = piece.tail.last, piece.tail.added, piece.tail.deleted
+    for kept in piece.tail.groups:
+        group = stream.groups[kept.name] = ConsumerGroup(kept.last, kept.read)
+        for name, seen in kept.consumers:
+            group.consumers[name] = Consumer(name, seen)
+        for each in kept.pending:
+            consumer = group.consumers[each.consumer]
+            group.pending[each.id] = Pending(consumer, each.since, each.count)
+            consumer.pending[each.id] = None
