@@ -11,6 +11,7 @@ import msgspec
 import titan_overlay as titan
 from titan_objects.dag.checking import check
 from titan_objects.dag.definition import Definition
+from titan_objects.dag.importing import imported
 
 FILE_BYTES_MAX = 64 << 20
 
@@ -19,7 +20,7 @@ Locate = Callable[[list[str | int]], int]
 
 
 def read_definition(text: str, file: str) -> Definition:
-    """The definition in a file.
+    """The definition in a file; WfFormat and files of the Titan orchestrator are known by what they hold.
 
     Args:
         file: its name; the suffix says what it is written in (`.json`, `.toml`, else YAML).
@@ -28,7 +29,14 @@ def read_definition(text: str, file: str) -> Definition:
         ConfigError: naming file, line and field.
     """
     value, locate = parse(text, file)
-    return convert(value, file, locate)
+    foreign = imported(value, file)
+    if foreign is None:
+        return convert(value, file, locate)
+    try:
+        check(foreign)
+    except titan.BadMessage as why:
+        raise titan.ConfigError(f"{file}: {why}") from None
+    return foreign
 
 
 def convert(value: Any, file: str, locate: Locate) -> Definition:

@@ -1,0 +1,165 @@
+"""Real workflows in virtual time: the engine's schedules on 16 workers, with recorded run times.
+
+    python -m benchmarks.workflows [--workers 16] [--json FILE] [--report]
+
+The instances are those of WfCommons (WfFormat 1.5), in the directory that WFINSTANCES names, else
+../shared/wfinstances. The same engine, fed with the same tasks, does each twice: by critical path, and first in, first
+out. A makespan is divided by two lower bounds, which no schedule can beat: max(critical path, work / workers), and a
+closer one that also counts what must come before and after the middle of a workflow, and that tasks are not cut up.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks import report
+from titan_objects.dag.checking import order
+from titan_objects.dag.definition import Definition, Timeout, seconds
+from titan_objects.dag.engine import Engine, Ranking
+from titan_objects.dag.journal import Begin, Lease, Report, Success, Worker
+from titan_objects.dag.reading import read_definition
+from titan_objects.dag.ready import critical_path, first_come
+from titan_objects.dag.steps import State
+
+INSTANCES = Path(os.environ.get("WFINSTANCES", report.ROOT.parent / "shared" / "wfinstances"))
+
+
+def makespan(definition: Definition, workers: int, ranking: Ranking) -> float:
+    """Virtual seconds from begin to end; each worker runs one task after the other."""
+    took = {task.id: seconds(task.estimate) for task in definition.tasks}
+    engine = Engine(ranking=ranking, keep_journal=False)
+    engine.step(Begin(definition), 0.0)
+    # Leases are not renewed here, and do not have to be: the longest task is shorter than they are.
+    free = [Worker(f"w{number:02}") for number in range(workers)]
+    busy: list[tuple[float, str, int]] = []
+    by_name = {each.name: each for each in free}
+    now = 0.0
+    while engine.state is State.RUNNING:
+        while free:
+            orders = engine.step(Lease(free[-1]), now).orders
+            if not orders:
+                break
+            heappush(busy, (now + took[orders[0].key], free.pop().name, orders[0].epoch))
+        now, name, epoch = heappop(busy)
+        engine.step(Report(name, epoch, Success()), now)
+        free.append(by_name[name])
+    assert engine.state is State.SUCCEEDED, engine.state
+    assert engine.executions == len(took), "a task ran twice"
+    return now
+
+
+def lower_bounds(definition: Definition, workers: int) -> tuple[float, float]:
+    """max(critical path, work / workers), and a closer bound.
+
+    The closer one: take the tasks that cannot begin before `a` and behind which `b` seconds must follow; the run takes
+    at least a + b + the time for those alone. They take their work / workers; and of the k * workers + 1 longest, one
+    worker has k + 1, so they take the k + 1 shortest of these. Source: Carlier, "The one-machine sequencing problem",
+    1982, with more machines; and Martello and Toth, "Knapsack Problems", 1990, section 8.3.
+    """
+    took = {task.id: seconds(task.estimate) for task in definition.tasks}
+    needs = {task.id: task.needs for task in definition.tasks}
+    heads: dict[str, float] = {}
+    tails = dict.fromkeys(took, 0.0)
+    sorted_ids = order(definition)
+    for name in sorted_ids:
+        heads[name] = max((heads[each] + took[each] for each in needs[name]), default=0.0)
+    for name in reversed(sorted_ids):
+        for each in needs[name]:
+            tails[each] = max(tails[each], tails[name] + took[name])
+    simple = max(max(heads[name] + took[name] for name in took), sum(took.values()) / workers)
+    closer = simple
+    for a in some(heads.values()):
+        for b in some(tails.values()):
+            times = sorted((took[name] for name in took if heads[name] >= a and tails[name] >= b), reverse=True)
+            whole = max(
+                (sum(times[k * workers - k : k * workers + 1]) for k in range(1, (len(times) - 1) // workers + 1)),
+                default=0.0,
+            )
+            if times:
+                closer = max(closer, a + b + max(sum(times) / workers, whole))
+    return simple, closer
+
+
+def some(values: Iterable[float], most: int = 40) -> list[float]:
+    """These values, or so many of them: fewer make a bound that is not as close, and still one."""
+    found = sorted(set(values))
+    return found if len(found) <= most else [found[len(found) * n // most] for n in range(most)]
+
+
+def patient(definition: Definition) -> Definition:
+    """The same with leases that last as long as it takes."""
+    tasks = [msgspec.structs.replace(each, timeout=Timeout(heartbeat=1e9)) for each in definition.tasks]
+    return msgspec.structs.replace(definition, tasks=tasks)
+
+
+def percentile(values: list[float], share: float) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[round(share * 100) - 1]
+
+
+def run(workers: int) -> dict[str, Any]:
+    rows = []
+    started = time.process_time()
+    for path in sorted(INSTANCES.rglob("*.json")):
+        definition = patient(read_definition(path.read_text(), path.name))
+        bound, closer = lower_bounds(definition, workers)
+        ranked, fifo = (makespan(definition, workers, each) for each in (critical_path, first_come))
+        row = {"critical": ranked / bound, "fifo": fifo / bound, "least": closer / bound, "closer": ranked / closer}
+        assert ranked >= closer * (1 - 1e-9), "a schedule that beats the bound: the bound is wrong"
+        rows.append({"instance": path.stem, "tasks": len(definition.tasks), **row})
+    if not rows:
+        raise SystemExit(f"no instances under {INSTANCES}; name their directory with WFINSTANCES")
+    result: dict[str, Any] = {"workers": workers, "instances": len(rows), "rows": rows}
+    for name in ("critical", "fifo", "least", "closer"):
+        ratios = [row[name] for row in rows]
+        result[f"{name}_median"], result[f"{name}_p90"] = statistics.median(ratios), percentile(ratios, 0.9)
+        result[f"{name}_max"] = max(ratios)
+    result["cpu_seconds"] = time.process_time() - started
+    return result
+
+
+def markdown(result: dict[str, Any]) -> str:
+    lines = [
+        f"Makespan / max(critical path, work / {result['workers']}), {result['instances']} instances:",
+        "",
+        "| which task next | median | 90th percentile | worst |",
+        "|---|---:|---:|---:|",
+    ]
+    shown_as = {
+        "critical": "critical path (the engine's own)",
+        "fifo": "first in, first out",
+        "least": "any schedule at all: at least",
+        "closer": "critical path, divided by that",
+    }
+    for name, shown in shown_as.items():
+        figures = " | ".join(f"{result[f'{name}_{each}']:.3f}" for each in ("median", "p90", "max"))
+        lines.append(f"| {shown} | {figures} |")
+    lines += ["", "| instance | tasks | critical path | first in, first out | at least |", "|---|---:|---:|---:|---:|"]
+    lines += [
+        "| {instance} | {tasks:,} | {critical:.3f} | {fifo:.3f} | {least:.3f} |".format(**row) for row in result["rows"]
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--report", action="store_true", help="write the table into docs/benchmarks.md")
+    options = parser.parse_args()
+    result = run(options.workers)
+    report.publish("workflows", (), result, argparse.Namespace(json=options.json, report=False))
+    if options.report:
+        report.write_table("workflows", markdown(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

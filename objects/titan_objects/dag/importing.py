@@ -1,0 +1,192 @@
+"""Workflows of other systems as definitions: WfFormat 1.5 (WfCommons), and the YAML of the Titan orchestrator."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+import titan_overlay as titan
+from titan_objects.dag.definition import Approval, Definition, Requires, Retry, Service, Task
+
+GENERAL = "GENERAL"
+"""What the Titan orchestrator calls a worker of no special kind."""
+
+
+def imported(value: Any, file: str) -> Definition | None:
+    """The definition that a file of another system describes; None: it is none of theirs.
+
+    Raises:
+        ConfigError: it is one of theirs, and wrong.
+    """
+    if not isinstance(value, dict):
+        return None
+    try:
+        if isinstance(value.get("workflow"), dict):
+            return from_wfformat(msgspec.convert(value, WfInstance))
+        if isinstance(value.get("jobs"), list):
+            return from_orchestrator(msgspec.convert(value, OrchestratorFile))
+    except msgspec.ValidationError as why:
+        raise titan.ConfigError(f"{file}: {why}") from None
+    return None
+
+
+# --- WfFormat -------------------------------------------------------------------------------------------------
+
+
+class WfTask(msgspec.Struct, rename="camel"):
+    """A task as it was specified."""
+
+    id: str
+    parents: list[str] = []
+
+
+class WfCommand(msgspec.Struct):
+    """What it ran."""
+
+    program: str = ""
+    arguments: list[str] = []
+
+
+class WfExecuted(msgspec.Struct, rename="camel"):
+    """A task as it went."""
+
+    id: str
+    runtime_in_seconds: float
+    command: WfCommand | None = None
+
+
+class WfSpecification(msgspec.Struct):
+    """The workflow."""
+
+    tasks: list[WfTask]
+
+
+class WfExecution(msgspec.Struct):
+    """One run of it."""
+
+    tasks: list[WfExecuted] = []
+
+
+class WfWorkflow(msgspec.Struct):
+    """Both."""
+
+    specification: WfSpecification
+    execution: WfExecution = msgspec.field(default_factory=WfExecution)
+
+
+class WfInstance(msgspec.Struct, rename="camel"):
+    """An instance in WfFormat. Source: https://github.com/wfcommons/WfFormat, version 1.5."""
+
+    name: str
+    workflow: WfWorkflow
+    schema_version: str = ""
+
+
+def from_wfformat(instance: WfInstance) -> Definition:
+    """The definition of an instance: its edges are `parents`, a recorded run time is the task's estimate."""
+    went = {each.id: each for each in instance.workflow.execution.tasks}
+    ids = _plain_ids([each.id for each in instance.workflow.specification.tasks])
+    tasks = []
+    for task in instance.workflow.specification.tasks:
+        executed = went.get(task.id)
+        command = (executed.command if executed else None) or WfCommand()
+        words = [command.program, *command.arguments] if command.program else ["true"]
+        unknown = [each for each in task.parents if each not in ids]
+        if unknown:
+            raise titan.ConfigError(f"task {task.id!r} has the parent {unknown[0]!r}, and there is no such task")
+        tasks.append(
+            Task(
+                id=ids[task.id],
+                run=[each.replace("$", "$$", 1) if each.startswith("$") else each for each in words],
+                needs=[ids[each] for each in task.parents],
+                estimate=max(0.0, executed.runtime_in_seconds) if executed else 1.0,
+            )
+        )
+    return Definition(name=instance.name[:200] or "workflow", tasks=tasks)
+
+
+def _plain_ids(names: list[str]) -> dict[str, str]:
+    """Ids of our own for names of theirs, each once."""
+    found: dict[str, str] = {}
+    used: set[str] = set()
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:120]
+        plain = plain if re.match(r"[A-Za-z_]", plain) else f"_{plain}"
+        if plain in used:
+            plain = f"{plain[:110]}_{len(used)}"
+        used.add(plain)
+        found[name] = plain
+    return found
+
+
+# --- the Titan orchestrator -----------------------------------------------------------------------------------
+
+
+class OrchestratorJob(msgspec.Struct):
+    """A job of its YAML."""
+
+    id: str
+    file: str = ""
+    type: str = "run"
+    depends_on: list[str] = []
+    requirement: str = GENERAL
+    priority: int = 1
+    delay: int = 0
+    """Milliseconds."""
+    affinity: bool = False
+    port: int = 0
+    args: str | list[Any] = ""
+    hitl_message: str = ""
+    max_wait_seconds: int = 172_800
+
+
+class OrchestratorFile(msgspec.Struct):
+    """Its file."""
+
+    jobs: list[OrchestratorJob]
+    name: str = "dag"
+
+
+def from_orchestrator(file: OrchestratorFile) -> Definition:
+    """The definition of a file: a job is a Python script, tried three times; a requirement is a label of that name.
+
+    A job with a message for a person becomes two: the job, and an approval that those wait for who need the job.
+    """
+    ids = _plain_ids([each.id for each in file.jobs])
+    gates = {each.id: f"{ids[each.id][:110]}_approval" for each in file.jobs if each.hitl_message}
+    tasks = []
+    for job in file.jobs:
+        unknown = [each for each in job.depends_on if each not in ids]
+        if unknown:
+            raise titan.ConfigError(f"job {job.id!r} depends on {unknown[0]!r}, and there is no such job")
+        tasks.append(_task(job, ids, [gates.get(each) or ids[each] for each in job.depends_on]))
+        if job.id in gates:
+            approval = Approval(message=job.hitl_message, expires=float(job.max_wait_seconds))
+            tasks.append(Task(id=gates[job.id], needs=[ids[job.id]], approval=approval))
+    return Definition(name=file.name[:200] or "dag", tasks=tasks)
+
+
+def _task(job: OrchestratorJob, ids: Mapping[str, str], needs: list[str]) -> Task:
+    if not job.file:
+        raise titan.ConfigError(f"job {job.id!r} names no file")
+    kind = job.type.lower()
+    if kind not in ("run", "service"):
+        raise titan.ConfigError(f"job {job.id!r} has the type {job.type!r}; run and service are known")
+    if kind == "service" and not job.port:
+        raise titan.ConfigError(f"job {job.id!r} is a service and names no port")
+    words = job.args if isinstance(job.args, list) else shlex.split(job.args)
+    labels = {} if job.requirement.upper() == GENERAL else {job.requirement.lower(): "1"}
+    return Task(
+        id=ids[job.id],
+        run=["python", job.file, *(str(each).replace("$", "$$", 1) for each in words)],
+        type="service" if kind == "service" else "task",
+        service=Service(port=job.port) if kind == "service" else None,
+        needs=needs,
+        requires=Requires(labels=labels),
+        priority=max(-1000, min(job.priority, 1000)),
+        delay=job.delay / 1000,
+        affinity=ids[job.depends_on[0]] if job.affinity and job.depends_on else "",
+        retry=Retry(max_attempts=3),
+    )

@@ -1,0 +1,73 @@
+"""Workflows of other systems: what becomes of them."""
+
+import json
+
+import pytest
+
+import titan_overlay as titan
+from titan_objects.dag.definition import Definition
+from titan_objects.dag.reading import read_definition
+
+INSTANCE = {
+    "name": "two",
+    "schemaVersion": "1.5",
+    "workflow": {
+        "specification": {
+            "tasks": [
+                {"id": "split.1", "parents": [], "children": ["2 merge"], "inputFiles": []},
+                {"id": "2 merge", "parents": ["split.1"], "children": []},
+            ]
+        },
+        "execution": {
+            "makespanInSeconds": 3,
+            "tasks": [
+                {"id": "split.1", "runtimeInSeconds": 1.5, "command": {"program": "split", "arguments": ["-n", "$2"]}},
+                {"id": "2 merge", "runtimeInSeconds": 2},
+            ],
+        },
+    },
+}
+
+JOBS = """\
+name: night
+jobs:
+  - {id: prepare, file: a.py, args: "one 'and two'"}
+  - {id: train, type: run, file: b.py, depends_on: [prepare], requirement: GPU, priority: 5, delay: 1500,
+     affinity: true, hitl_message: "Good?", max_wait_seconds: 60}
+  - {id: serve, type: service, file: c.py, depends_on: [train], port: 9000}
+"""
+
+
+def test_an_instance_of_wfcommons_keeps_its_edges_commands_and_times() -> None:
+    first, second = read_definition(json.dumps(INSTANCE), "it.json").tasks
+    assert (first.id, first.run, first.estimate) == ("split_1", ["split", "-n", "$$2"], 1.5)
+    assert (second.id, second.needs, second.run) == ("_2_merge", ["split_1"], ["true"])
+
+
+def test_a_file_of_the_titan_orchestrator_means_what_it_meant_there() -> None:
+    prepare, train, asked, serve = read_definition(JOBS, "night.yaml").tasks
+    assert (prepare.run, prepare.requires.labels) == (["python", "a.py", "one", "and two"], {})
+    assert (train.requires.labels, train.priority, train.delay, train.affinity) == ({"gpu": "1"}, 5, 1.5, "prepare")
+    assert train.retry.max_attempts == 3
+    assert (asked.needs, asked.approval and asked.approval.message) == (["train"], "Good?")
+    assert (serve.needs, serve.type, serve.service and serve.service.port) == ([asked.id], "service", 9000)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "words"),
+    [
+        ("- {id: a, file: a.py, depends_on: [b]}", "no such job"),
+        ("- {id: a}", "names no file"),
+        ("- {id: a, file: a.py, type: cron}", "run and service"),
+        ("- {id: a, file: a.py, type: service}", "names no port"),
+        ("- {id: a, file: a.py, priority: high}", "priority"),
+        ("- {id: a, file: a.py, depends_on: [b]}\n- {id: b, file: b.py, depends_on: [a]}", "a -> b -> a"),
+    ],
+)
+def test_mistakes_are_named(jobs: str, words: str) -> None:
+    with pytest.raises(titan.ConfigError, match=words):
+        read_definition(f"jobs:\n{jobs}\n", "x.yaml")
+
+
+def test_a_file_of_our_own_is_none_of_theirs() -> None:
+    assert isinstance(read_definition("name: x\ntasks:\n- {id: a, run: ls}\n", "x.yaml"), Definition)
