@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 import titan_overlay as titan
-from tests.sim.bank import Bank, Deposit, Withdraw
+from tests.sim.bank import Bank, Deposit, Pay, Withdraw
 from tests.sim.test_mutable import balance, group, leader_of
-from titan_overlay.mutable import caller
+from titan_overlay.mutable import proofs
 from titan_overlay.mutable.machine import Executed
 from titan_overlay.mutable.requests import Reply
 from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
@@ -45,11 +45,25 @@ async def test_a_group_of_four_orders_and_executes_once() -> None:
         assert {balance(node, "bank/main") for node in sim.holders("bank/main")} == {600}
 
 
-async def test_the_word_of_one_liar_is_not_believed() -> None:
+async def test_the_leader_alone_is_told_and_others_vouch_for_what_it_says() -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=LIARS)
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
+        for node in sim.holders("bank/main"):
+            group(node, "bank/main").submit = None  # type: ignore[assignment,method-assign]
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1002
+        assert await pool.read("bank/main", "rent") == 1002
+
+
+@pytest.mark.parametrize("leads", [True, False])
+async def test_the_word_of_one_liar_is_not_believed(leads: bool) -> None:
     async with SimulatedPool(8) as sim:
         pool = await sim.client()
         await pool.publish(Bank, "bank/main", policy=LIARS)
-        lie(sim.holders("bank/main")[0], "bank/main")
+        assert await pool.send("bank/main", Deposit("rent", 0)) == 1000
+        members = sim.holders("bank/main")
+        lie(next(node for node in members if group(node, "bank/main").leads == leads), "bank/main")
         for turn in range(1, 6):
             assert await pool.send("bank/main", Deposit("rent", 1)) == 1000 + turn
 
@@ -93,13 +107,24 @@ async def test_a_sender_who_signs_falsely_is_refused_and_costs_no_leader_its_pla
         assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
         members = sim.holders("bank/main")
         before = {group(node, "bank/main").engine.status().term for node in members}
-        honest = caller.proofs.sign
-        monkeypatch.setattr(
-            caller.proofs, "sign", lambda *args: msgspec.structs.replace(honest(*args), proof=bytes(64))
-        )
+        honest = proofs.sign
+        monkeypatch.setattr(proofs, "sign", lambda *args: msgspec.structs.replace(honest(*args), proof=bytes(64)))
         with pytest.raises(titan.Forbidden, match="signed by its sender"):
             await other.send("bank/main", Deposit("rent", 1), once="false")
         await sim.settle(seconds=10)
-        monkeypatch.setattr(caller.proofs, "sign", honest)
+        monkeypatch.setattr(proofs, "sign", honest)
         assert await pool.send("bank/main", Deposit("rent", 1)) == 1002
         assert {group(node, "bank/main").engine.status().term for node in members} == before
+
+
+async def test_a_leader_that_tells_no_time_is_replaced_once_a_timer_is_late() -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=LIARS)
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
+        liar = leader_of(sim, "bank/main")
+        group(liar, "bank/main")._tell_time = lambda: None  # type: ignore[method-assign]
+        await pool.send("bank/main", Pay("bank/other", "rent", 100, after=2.0))
+        await sim.settle(seconds=30)
+        assert {balance(node, "bank/main") for node in sim.holders("bank/main")} == {901}
+        assert leader_of(sim, "bank/main") is not liar

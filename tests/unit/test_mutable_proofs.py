@@ -7,6 +7,7 @@ from titan_overlay.errors import Forbidden
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.mutable import proofs
+from titan_overlay.mutable.authenticators import SharedKeys
 from titan_overlay.mutable.engine import Configuration
 from titan_overlay.mutable.epochs import Charter, configuration_hash
 from titan_overlay.mutable.proofs import Proofs
@@ -18,6 +19,8 @@ POOL = PoolId(SigningKey(b"p" * 32).public)
 OBJECT = b"o" * 32
 GENESIS = configuration_hash(Configuration(1, (b"m" * 32,), keys=(b"k" * 32,)))
 CHARTER = Charter(OBJECT, POOL, GENESIS, byzantine=True, owner=ALICE.public, size=1)
+
+KEYS = SharedKeys(b"s" * 32)
 
 
 def signed(sequence: int = 1, key: SigningKey = ALICE) -> Request:
@@ -33,7 +36,7 @@ def batch(*requests: Request, now: float = 1000.0) -> bytes:
 
 
 def test_a_signed_request_may_be_ordered_and_one_that_nobody_signed_may_not() -> None:
-    checks = Proofs(CHARTER)
+    checks = Proofs(CHARTER, KEYS)
     assert checks.holds(batch(signed(1), signed(2, BOB)), 1000.0)
     assert not checks.holds(batch(signed(1), falsely(signed(2))), 1000.0)
     assert not checks.holds(batch(msgspec.structs.replace(signed(1), sender=BOB.public)), 1000.0)
@@ -44,7 +47,7 @@ def test_a_signed_request_may_be_ordered_and_one_that_nobody_signed_may_not() ->
 
 
 def test_what_the_sender_itself_has_told_is_voted_for_but_not_proposed_without_a_signature() -> None:
-    checks = Proofs(CHARTER)
+    checks = Proofs(CHARTER, KEYS)
     request = falsely(signed())
     checks.heard(request, ALICE.public)
     assert checks.holds(batch(request), 1000.0)
@@ -54,7 +57,7 @@ def test_what_the_sender_itself_has_told_is_voted_for_but_not_proposed_without_a
 
 
 def test_what_another_brings_needs_the_senders_signature() -> None:
-    checks = Proofs(CHARTER)
+    checks = Proofs(CHARTER, KEYS)
     checks.heard(signed(), BOB.public)
     with pytest.raises(Forbidden):
         checks.heard(falsely(signed()), BOB.public)
@@ -68,7 +71,7 @@ def test_each_signature_is_checked_once_and_few_are_remembered(monkeypatch: pyte
         return True
 
     monkeypatch.setattr(proofs, "verify", verify)
-    checks = Proofs(CHARTER, seen_max=3)
+    checks = Proofs(CHARTER, KEYS, seen_max=3)
     for request in (signed(1), signed(1)):
         checks.heard(request, ALICE.public)
         checks.check(request)

@@ -25,7 +25,7 @@ from titan_overlay.errors import (
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.links.links import Links
-from titan_overlay.mutable import proofs, talk
+from titan_overlay.mutable import talk
 from titan_overlay.mutable.crowd import Crowds
 from titan_overlay.mutable.health import GroupHealth, judge
 from titan_overlay.mutable.membership import NOTHING, Membership
@@ -95,13 +95,11 @@ class GroupCaller:
         any_holder: AnyHolder,
         ambient: Ambient,
     ) -> None:
-        self._key = key
         self.user = key.public
         """Who asks."""
-        self._pool = pool
         me = Sender(key.id, key.public)
         self.membership = Membership(places, links, host, me, pool)
-        self._crowds = Crowds(self.membership)
+        self._crowds = Crowds(self.membership, key, pool)
         self._links = links
         self._me = me
         self._any_holder = any_holder
@@ -173,8 +171,7 @@ class GroupCaller:
 
     async def _order_signed(self, place: Place, request: Message, session: int, sequence: int, settled: int) -> bytes:
         asked = Request(b"", session, sequence, settled, request.once, request.type, request.body)
-        signed = codec.encode(proofs.sign(asked, self._key, self._pool, request.object_id))
-        return _value(await self._crowds.ask(place, request, signed))
+        return _value(await self._crowds.ask(place, request, asked))
 
     async def _read(self, place: Place, request: Message) -> bytes:
         question = talk.Read(request.type, request.body, stale_ok=request.read == "stale")

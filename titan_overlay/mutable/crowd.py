@@ -1,14 +1,20 @@
-"""Asking a byzantine group: all members are told, and a reply is believed once more of them give it than can lie."""
+"""Asking a byzantine group: a reply is believed once more members give it than can lie.
+
+The leader is asked first, alone, and brings codes of other members with its reply (`vouching.py`). Where that comes to
+nothing all members are told.
+"""
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
 
-from titan_overlay.errors import DeadlineExceeded, LinkError, RemotableError, Unavailable
-from titan_overlay.identity.ids import NodeId
-from titan_overlay.mutable import talk
+from titan_overlay.errors import DeadlineExceeded, LinkError, NotHere, RemotableError, Unavailable
+from titan_overlay.identity.ids import NodeId, PoolId
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.mutable import authenticators, proofs, talk
 from titan_overlay.mutable.engine import Configuration
 from titan_overlay.mutable.membership import Membership
-from titan_overlay.mutable.requests import Reply
+from titan_overlay.mutable.requests import Reply, Request
 from titan_overlay.pool.finding.any_holder import Request as Message
 from titan_overlay.pool.finding.places import Place
 from titan_overlay.wire import codec
@@ -18,28 +24,134 @@ AGAIN_SECONDS = (0.2, 2.0)
 """Shortest and longest pause before members that gave no reply are told again."""
 PATIENCE_SECONDS = (2.0, 16.0)
 """So long a round of telling waits for members that say nothing: those that could not take it yet are told again."""
+LEADER_SECONDS = 1.0
+"""So long the leader alone is waited for, before all are told."""
+WARY_SECONDS = 10.0
+"""So long all are told at once, after a leader and others did not agree; and a member without a key is left alone."""
+KEY_SECONDS = 0.5
 KNOWN_MAX = 1024
 NOTHING = codec.encode(None)
 
 
+@dataclass
+class _Group:
+    """What a sender knows of a group's members."""
+
+    members: tuple[bytes, ...]
+    keys: dict[bytes, bytes] = field(default_factory=dict)
+    """Shared with each member that has said so."""
+    leader: bytes | None = None
+    wary_until: float = 0.0
+    keyless_until: float = 0.0
+    """When those whose keys are missing are asked again."""
+    introducing: "asyncio.Task[None] | None" = None
+
+
 class Crowds:
-    """See the module."""
+    """See the module.
 
-    def __init__(self, membership: Membership) -> None:
+    Args:
+        key: of the sender.
+    """
+
+    def __init__(self, membership: Membership, key: SigningKey, pool: PoolId) -> None:
         self._membership = membership
+        self._key = key
+        self._pool = pool
         self._loop = asyncio.get_running_loop()
+        self._groups: OrderedDict[bytes, _Group] = OrderedDict()
+        """By genesis."""
 
-    async def ask(self, place: Place, message: Message, signed: bytes) -> Reply:
-        """The reply to a signed request.
+    async def ask(self, place: Place, message: Message, asked: Request) -> Reply:
+        """The reply to a request, which is signed here.
 
         Raises:
             Unavailable: too few members gave the same reply in time. RemotableError: t + 1 refused alike.
         """
+        configuration = await self._membership.current(place, message)
+        group = await self._group(place, message, configuration)
+        shared = [group.keys.get(each) for each in group.members]
+        request = proofs.sign(asked, self._key, self._pool, message.object_id, shared)
+        signed = codec.encode(request)
+        if self._loop.time() >= group.wary_until and len(group.keys) > _faults(group.members):
+            reply = await self._ask_leader(place, message, request, signed, group)
+            if reply is not None:
+                return reply
+        return await self._ask_all(place, message, signed, configuration)
+
+    # ---- the leader alone --------------------------------------------------------------------------------------
+
+    async def _group(self, place: Place, message: Message, configuration: Configuration) -> _Group:
+        genesis = place.descriptor.value.genesis
+        group = self._groups.get(genesis)
+        if group is None or group.members != configuration.members:
+            group = self._groups[genesis] = _Group(configuration.members)
+            while len(self._groups) > KNOWN_MAX:
+                self._groups.popitem(last=False)
+        if len(group.keys) < len(group.members) and self._loop.time() >= group.keyless_until:
+            if group.introducing is None:
+                group.introducing = self._loop.create_task(self._introduce(place, message, group))
+            await asyncio.shield(group.introducing)
+        return group
+
+    async def _introduce(self, place: Place, message: Message, group: _Group) -> None:
+        """Asks for the keys that are missing."""
+        until = self._loop.time() + KEY_SECONDS
+
+        async def learn(member: bytes) -> None:
+            try:
+                answer = await self._membership.ask(place, NodeId(member), message, talk.SHARED_KEY, NOTHING, until)
+                group.keys[member] = codec.decode(answer, bytes)[: authenticators.KEY_BYTES]
+            except (LinkError, RemotableError):
+                return
+
+        await asyncio.gather(*(learn(each) for each in group.members if each not in group.keys))
+        group.keyless_until = self._loop.time() + WARY_SECONDS
+        group.introducing = None
+
+    async def _ask_leader(
+        self, place: Place, message: Message, request: Request, signed: bytes, group: _Group
+    ) -> Reply | None:
+        """None: all have to be asked."""
+        member = group.leader or group.members[0]
+        until = min(message.deadline, self._loop.time() + LEADER_SECONDS)
+        for _ in range(2):
+            try:
+                answer = await self._membership.ask(place, NodeId(member), message, talk.ENTRUST, signed, until)
+                vouched = codec.decode(answer, talk.Vouched)
+            except NotHere as why:
+                group.leader = why.hint or None
+                if why.hint not in group.members:
+                    return None
+                member = why.hint
+            except (LinkError, RemotableError):
+                group.leader = None
+                return None
+            else:
+                group.leader = member
+                return self._believed(vouched, member, request, message, group)
+        return None
+
+    def _believed(
+        self, vouched: talk.Vouched, leader: bytes, request: Request, message: Message, group: _Group
+    ) -> Reply | None:
+        """The reply, if t others vouch for it."""
+        said = proofs.covered(self._pool, message.object_id, request)
+        others = {member: key for member, key in group.keys.items() if member != leader}
+        if authenticators.count(vouched.codes, others, said, codec.encode(vouched.reply)) >= _faults(group.members):
+            return vouched.reply
+        # A liar, or a member that was started again and has another key.
+        group.wary_until = self._loop.time() + WARY_SECONDS
+        group.keys.clear()
+        return None
+
+    # ---- all members -------------------------------------------------------------------------------------------
+
+    async def _ask_all(self, place: Place, message: Message, signed: bytes, configuration: Configuration) -> Reply:
         pause, longest = AGAIN_SECONDS
         patience = PATIENCE_SECONDS[0]
         votes: dict[NodeId, Reply] = {}
         refusals: dict[NodeId, RemotableError] = {}
-        configuration = await self._membership.current(place, message)
         while True:
             needed = (len(configuration.members) - 1) // 3 + 1
             left = [NodeId(each) for each in configuration.members if each not in votes]
@@ -99,3 +211,8 @@ class Crowds:
             return
         except RemotableError as why:
             refusals[member] = why
+
+
+def _faults(members: tuple[bytes, ...]) -> int:
+    """How many of them may lie."""
+    return (len(members) - 1) // 3

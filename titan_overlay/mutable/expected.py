@@ -1,18 +1,21 @@
 """Requests that a member of a byzantine group knows of and that have not been executed.
 
-Senders tell all members, so that no leader can drop a request unseen: each member expects it, whoever leads proposes
-it, and the one that has waited longest is what a leader is measured by.
+A sender entrusts a request to the leader, and tells all members as soon as that does not serve it, so that no leader
+can drop a request unseen: each member expects it then, whoever leads proposes it, and the one that has waited longest
+is what a leader is measured by.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError
 from titan_overlay.mutable.engine import Entry, RequestsWait
+from titan_overlay.mutable.gathering import Gathering
 from titan_overlay.mutable.intake import fail
 from titan_overlay.mutable.machine import Executed
 from titan_overlay.mutable.proofs import Proofs
-from titan_overlay.mutable.requests import OPEN, Request
+from titan_overlay.mutable.requests import OPEN, Reply, Request
+from titan_overlay.mutable.vouching import Vouching
 from titan_overlay.wire import codec
 
 if TYPE_CHECKING:
@@ -22,6 +25,10 @@ EXPECTED_MAX = 8192
 BATCH_REQUESTS = 512
 
 Key = tuple[bytes, int, int, str, bytes]
+TIMER: Key = (b"", 0, 0, "timer", b"")
+"""Stands for a timer that is late, as if somebody had asked for it."""
+LATE_SECONDS = 5.0
+"""By which clocks of honest members may differ, before one is blamed for a timer."""
 
 
 def key_of(request: Request) -> Key:
@@ -35,6 +42,13 @@ def key_of(request: Request) -> Key:
     )
 
 
+class _Waiting(NamedTuple):
+    request: Request
+    future: "asyncio.Future[bytes]"
+    entrusted: bool
+    """Who waits wants the codes of other members with the reply."""
+
+
 class Expected:
     """An `Intake`, in the order of arrival.
 
@@ -42,12 +56,19 @@ class Expected:
         proofs: checks who asked; the same that the engine's votes go by.
     """
 
-    def __init__(self, group: "Group", proofs: Proofs) -> None:
+    def __init__(self, group: "Group", proofs: Proofs, vouching: Vouching) -> None:
+        self.vouching: Vouching | None = vouching
+        self._vouching = vouching
         self._group = group
         self._proofs = proofs
-        self._requests: dict[Key, tuple[Request, asyncio.Future[bytes]]] = {}
+        self._gathering = Gathering(group.loop, group.flush_soon)
+        self._requests: dict[Key, _Waiting] = {}
         self._fresh: list[Request] = []
         """Not proposed by this member, in this view."""
+        self._proposed: dict[int, list[Request]] = {}
+        """By ref: without a place in the order."""
+        self._placed: set[int] = set()
+        """Heights at which something that this member proposed is to stand."""
         self._oldest: Key | None = None
         """That the engine was told of."""
 
@@ -58,24 +79,46 @@ class Expected:
             future: asyncio.Future[bytes] = self._group.loop.create_future()
             future.set_result(codec.encode(done))
             return future
+        return self._expect(request, entrusted=False)
+
+    def entrust(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
+        """As `add`, at the leader alone: an encoded `Vouched`.
+
+        Raises:
+            NotHere: another member leads (`hint`), or all have to be asked.
+        """
+        if not self._group.leads:
+            raise self._group.elsewhere()
+        self._proofs.heard(request, teller)
+        if self._group.machine.reply_to(request) is not None:
+            raise NotHere(f"it has been executed: all members of {self._group.machine.name!r} know what it came to")
+        return self._expect(request, entrusted=True)
+
+    def _expect(self, request: Request, *, entrusted: bool) -> "asyncio.Future[bytes]":
         key = key_of(request)
         known = self._requests.get(key)
-        if known is not None and not known[1].done():
-            return known[1]
+        if known is not None and not known.future.done():
+            if known.entrusted == entrusted:
+                return known.future
+            fail([known.future], NotHere("it was asked for in another way since", maybe_executed=True))
         if len(self._requests) >= EXPECTED_MAX:
             raise Overloaded(f"{EXPECTED_MAX} messages wait for {self._group.machine.name!r}", retry_after=0.5)
-        future = self._group.loop.create_future()
-        self._requests[key] = request, future
-        if self._group.leads:
+        future: asyncio.Future[bytes] = self._group.loop.create_future()
+        self._requests[key] = _Waiting(request, future, entrusted)
+        if self._group.leads and known is None:
             self._fresh.append(request)
         return future
 
     def flush(self) -> None:
-        if self._group.leads:
+        if not self._group.leads:
+            self._fresh = []
+        elif self._fresh and self._gathering.over(under_way=bool(self._proposed or self._placed)):
             fresh = [each for each in self._fresh if key_of(each) in self._requests and self._is_signed(each)]
             self._fresh = []
             for start in range(0, len(fresh), BATCH_REQUESTS):
-                self._group.propose(fresh[start : start + BATCH_REQUESTS])
+                ref, batch = self._group.new_ref(), fresh[start : start + BATCH_REQUESTS]
+                self._proposed[ref] = batch
+                self._group.propose(batch, ref)
         self._tell_oldest()
 
     def _is_signed(self, request: Request) -> bool:
@@ -83,44 +126,83 @@ class Expected:
         try:
             self._proofs.check(request)
         except Forbidden as why:
-            _, future = self._requests.pop(key_of(request))
-            fail([future], why)
+            fail([self._requests.pop(key_of(request)).future], why)
             return False
         return True
 
     def _tell_oldest(self) -> None:
-        """A leader is measured by the request that has waited longest, of those whose sender has signed it."""
+        """A leader is measured by a timer that is late, else by the request that has waited longest, of those whose
+        sender has signed it.
+        """
         oldest = next(iter(self._requests), None)
-        while oldest is not None and not self._is_signed(self._requests[oldest][0]):
+        while oldest is not None and not self._is_signed(self._requests[oldest].request):
             oldest = next(iter(self._requests), None)
+        due = self._group.machine.due()
+        if due is not None and self._group.ambient.wall() > due + LATE_SECONDS:
+            oldest = TIMER
         if oldest != self._oldest:
             self._oldest = oldest
             self._group.step(RequestsWait(oldest is not None))
 
     def leads_now(self) -> None:
         """Whatever an earlier leader did not get ordered is to be proposed."""
-        self._fresh = [request for request, _ in self._requests.values()]
+        self._forget_proposals()
+        self._fresh = [each.request for each in self._requests.values()]
+
+    def leads_no_more(self) -> None:
+        """Who has entrusted this member with a request asks all."""
+        self._forget_proposals()
+        why = self._group.elsewhere()
+        fail((each.future for each in self._requests.values() if each.entrusted), why)
+        self._vouching.send_away(why)
+
+    def _forget_proposals(self) -> None:
+        self._fresh = []
+        self._proposed.clear()
+        self._placed.clear()
+
+    def timer_waits(self) -> None:
+        self._tell_oldest()
 
     def accepted(self, ref: int, index: int, term: int) -> None:
-        """A request is known by itself, wherever it stands."""
+        if self._proposed.pop(ref, None) is not None:
+            self._placed.add(index)
 
     def refused(self, ref: int, why: RemotableError) -> None:
-        """Another member proposes it then."""
+        """Another member proposes it then; or this one, once there is room."""
+        self._fresh = self._proposed.pop(ref, []) + self._fresh
 
     def executed(self, entry: Entry, done: Executed) -> None:
-        if not self._requests:
+        if entry.index in self._placed:
+            self._placed.discard(entry.index)
+            self._gathering.ended()
+            if self._fresh:
+                self._group.flush_soon()
+        self._vouching.vouch(entry.index, done.requests, done.replies)
+        if not self._requests and self._oldest is None:
             return
-        for request, reply in zip(done.requests, done.replies, strict=True):
-            _, future = self._requests.pop(key_of(request), (None, None))
-            if future is not None and not future.done():
-                future.set_result(codec.encode(reply))
+        for place, (request, reply) in enumerate(zip(done.requests, done.replies, strict=True)):
+            waiting = self._requests.pop(key_of(request), None)
+            if waiting is not None:
+                self._answer(waiting, entry.index, place, reply)
+        self._vouching.executed(entry.index)
         self._tell_oldest()
+
+    def _answer(self, waiting: _Waiting, height: int, place: int, reply: Reply) -> None:
+        if waiting.future.done():
+            return
+        if waiting.entrusted:
+            self._vouching.owe(height, place, reply, waiting.future)
+        else:
+            waiting.future.set_result(codec.encode(reply))
 
     def passed_over(self, height: int, why: RemotableError) -> None:
         """Whether it was among them shows when it is asked for again."""
+        self._placed = {each for each in self._placed if each > height}
 
     def send_away(self, why: NotHere) -> None:
-        fail((future for _, future in self._requests.values()), why)
+        self._vouching.send_away(why)
+        fail((each.future for each in self._requests.values()), why)
         self._requests.clear()
-        self._fresh.clear()
+        self._forget_proposals()
         self._oldest = None

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError
+from titan_overlay.errors import BadMessage, Forbidden, NotHere, Overloaded, RemotableError
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.absences import Absences
 from titan_overlay.mutable.code import LacksCode, lacking
@@ -54,6 +54,7 @@ from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.states import States
 from titan_overlay.mutable.succession import Succession
 from titan_overlay.mutable.voting_keys import GroupKeys
+from titan_overlay.mutable.vouching import Vouching
 from titan_overlay.wire import codec
 
 log = logging.getLogger("titan")
@@ -325,6 +326,21 @@ class Group:
         self.flush_soon()
         return future
 
+    def entrusted(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
+        """As `submit`, at the leader of a group whose members are not believed: its encoded `Vouched`."""
+        if self.is_absent:
+            raise self.absent()
+        future = self._intake.entrust(request, teller)
+        self.flush_soon()
+        return future
+
+    @property
+    def vouching(self) -> Vouching:
+        """How others are believed here. BadMessage: members of this group are believed."""
+        if self._intake.vouching is None:
+            raise BadMessage(f"members of {self.machine.name!r} are believed: they share no keys with senders")
+        return self._intake.vouching
+
     def read(self, question: talk.Read, sender: bytes) -> "asyncio.Future[bytes]":
         """Answers a read-only handler's question, linearizable unless `stale_ok`, with an encoded `Answer`.
 
@@ -453,6 +469,8 @@ class Group:
             if self._led:
                 self._intake.leads_now()
                 self.flush_soon()
+            else:
+                self._intake.leads_no_more()
 
     def _do(self, ready: Ready) -> None:
         self._send(ready.send_now)
@@ -500,13 +518,15 @@ class Group:
             self.step(Persisted(ready.number))
 
     def _send(self, sends: list[Send]) -> None:
-        if not sends:
-            return
-        by_peer: dict[bytes, list[msgspec.Raw]] = {}
+        by_peer: dict[bytes, list[Any]] = {}
         for each in sends:
-            by_peer.setdefault(each.to, []).append(msgspec.Raw(codec.encode(each.message)))
+            by_peer.setdefault(each.to, []).append(each.message)
+        encoded: dict[tuple[int, ...], bytes] = {}
         for peer, messages in by_peer.items():
-            self.peers.post(peer, talk.STEP, codec.encode(talk.Step(self.configuration.epoch, messages)))
+            same = tuple(map(id, messages))  # what goes to all is encoded once
+            if same not in encoded:
+                encoded[same] = codec.encode(talk.Step(self.configuration.epoch, messages))
+            self.peers.post(peer, talk.STEP, encoded[same])
 
     def _why_refused(self, leader: bytes | None) -> RemotableError:
         name = self.machine.name
@@ -560,6 +580,8 @@ class Group:
         self._wake = None
         if self.leads:
             self.propose(())
+        else:
+            self._intake.timer_waits()
         self._set_wake()
 
     # ---- states ----------------------------------------------------------------------------------------------

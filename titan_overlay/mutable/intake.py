@@ -4,18 +4,24 @@ brings what fits it: `Waiting` (waiting.py), `Expected` (expected.py).
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from titan_overlay.errors import NotHere, RemotableError
 from titan_overlay.mutable.engine import Entry
 from titan_overlay.mutable.machine import Executed
 from titan_overlay.mutable.requests import Request
 
+if TYPE_CHECKING:
+    from titan_overlay.mutable.vouching import Vouching
+
 
 class Intake(Protocol):
     """The requests that one member knows of. Who waits, and cannot be served here, is told `NotHere`, or another error
     that says what to do.
     """
+
+    vouching: "Vouching | None"
+    """How the leader alone answers for a group whose members are not believed; None: they are."""
 
     def add(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
         """A request that is to be ordered; its encoded `Reply`, once it has been executed.
@@ -28,11 +34,25 @@ class Intake(Protocol):
         """
         ...
 
+    def entrust(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
+        """As `add`, for a member that answers for all: an encoded `Vouched`.
+
+        Raises:
+            NotHere: another member leads, or all have to be asked.
+        """
+        ...
+
     def flush(self) -> None:
         """A turn of the loop is over: proposes what is to be proposed now."""
 
     def leads_now(self) -> None:
         """This member has become the leader."""
+
+    def leads_no_more(self) -> None:
+        """Another member leads, or none."""
+
+    def timer_waits(self) -> None:
+        """An agreed timer is due, and another member should say so."""
 
     def accepted(self, ref: int, index: int, term: int) -> None:
         """What was proposed as `ref` has this place in the log."""

@@ -9,6 +9,7 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage
 from titan_overlay.identity.keys import verify
 from titan_overlay.mutable.absences import Absences
+from titan_overlay.mutable.authenticators import SharedKeys
 from titan_overlay.mutable.bft import Bft
 from titan_overlay.mutable.bft_committee import Committee
 from titan_overlay.mutable.bft_messages import decode_message as decode_bft_message
@@ -23,6 +24,7 @@ from titan_overlay.mutable.raft import Raft
 from titan_overlay.mutable.raft_messages import decode_message, decode_record
 from titan_overlay.mutable.repair import SUSPECT_SECONDS
 from titan_overlay.mutable.voting_keys import GroupKeys
+from titan_overlay.mutable.vouching import Vouching
 from titan_overlay.mutable.waiting import Waiting
 from titan_overlay.wire import codec
 
@@ -55,7 +57,8 @@ class BftMaker:
         self._keys = keys
         self._charter = charter
         self._ambient = ambient
-        self._proofs = Proofs(charter)
+        self._shared = SharedKeys(ambient.token_bytes(32))
+        self._proofs = Proofs(charter, self._shared)
 
     def engine(self, configuration: Configuration, checkpoint: Checkpoint, records: Iterable[bytes]) -> Engine:
         keys = dict(zip(configuration.members, configuration.keys, strict=True))
@@ -68,10 +71,11 @@ class BftMaker:
         )
         decoded = [decode_bft_record(raw) for raw in records]
         self._configuration = configuration
+        self._proofs.sit(self._me, configuration)
         return Bft(committee, checkpoint, decoded, self._valid)
 
     def intake(self, group: Group) -> Intake:
-        return Expected(group, self._proofs)
+        return Expected(group, self._proofs, Vouching(group, self._proofs, self._shared))
 
     def _valid(self, kind: EntryKind, data: bytes) -> bool:
         """What this member votes for: requests of their senders, and successors of members that it misses itself."""

@@ -240,8 +240,20 @@ class GroupRunner(Runner):
     """See the module."""
 
     types = talk.TYPES
-    plain = frozenset({talk.STEP, talk.EPOCHS, talk.CHAIN, talk.CONFIRM, talk.PROMISED, talk.RESIGN, talk.STATUS})
-    promises = frozenset({talk.SUBMIT, talk.READ})
+    plain = frozenset(
+        {
+            talk.STEP,
+            talk.EPOCHS,
+            talk.CHAIN,
+            talk.CONFIRM,
+            talk.PROMISED,
+            talk.RESIGN,
+            talk.STATUS,
+            talk.VOUCH,
+            talk.SHARED_KEY,
+        }
+    )
+    promises = frozenset({talk.SUBMIT, talk.ENTRUST, talk.READ})
     streams = frozenset({talk.WATCH})
     concurrency = CONCURRENCY
     mailbox = CONCURRENCY
@@ -279,7 +291,14 @@ class GroupRunner(Runner):
             self.group.receive(context.sender.id, body)
             return NOTHING
         if type == talk.SUBMIT:
-            return self._submit(codec.decode(body, Request), context)
+            return self._submit(_request(body), context)
+        if type == talk.ENTRUST:
+            return self.group.entrusted(_request(body), context.sender.public)
+        if type == talk.VOUCH:
+            self.group.vouching.vouched(context.sender.id, codec.decode(body, talk.Vouchers))
+            return NOTHING
+        if type == talk.SHARED_KEY:
+            return codec.encode(self.group.vouching.key_for(context.sender.public))
         if type == talk.READ:
             return self.group.read(codec.decode(body, talk.Read), context.sender.public)
         if type == talk.FORWARD:
@@ -312,8 +331,6 @@ class GroupRunner(Runner):
         return codec.encode(self.group.status())
 
     def _submit(self, request: Request, context: Context) -> "asyncio.Future[bytes]":
-        if request.type == DELIVERED or (request.type != OPEN and not (request.session or request.once)):
-            raise BadMessage("a request to a mutable object has a session or a key of its own")
         if not self.group.byzantine:  # who asks is what the link has proven, whatever the request says
             request = msgspec.structs.replace(request, sender=context.sender.public)
         return self.group.submit(request, context.sender.public)
@@ -364,3 +381,10 @@ class GroupRunner(Runner):
 
 
 NOTHING = codec.encode(None)
+
+
+def _request(body: Body) -> Request:
+    request = codec.decode(body, Request)
+    if request.type == DELIVERED or (request.type != OPEN and not (request.session or request.once)):
+        raise BadMessage("a request to a mutable object has a session or a key of its own")
+    return request

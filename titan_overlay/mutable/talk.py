@@ -14,6 +14,12 @@ STEP = "titan.group.Step"
 """Member to member: messages of the engine. Answered with nothing."""
 SUBMIT = "titan.group.Submit"
 """A request to be ordered and executed. Answered with a `Reply`, or `NotHere` with the leader as hint."""
+ENTRUST = "titan.group.Entrust"
+"""The same to the leader of a byzantine group alone. Answered with a `Vouched`, or `NotHere`: all have to be asked."""
+SHARED_KEY = "titan.group.SharedKey"
+"""Which secret does this member share with me? Answered with its 32 bytes."""
+VOUCH = "titan.group.Vouch"
+"""Member to leader: `Vouchers` for the replies of an entry."""
 FORWARD = "titan.group.Forward"
 """A message from the outbox of another mutable object. Answered as a request."""
 READ = "titan.group.Read"
@@ -47,6 +53,9 @@ ADMIT = "titan.group.Admit"
 TYPES = (
     STEP,
     SUBMIT,
+    ENTRUST,
+    SHARED_KEY,
+    VOUCH,
     FORWARD,
     READ,
     EPOCHS,
@@ -76,6 +85,21 @@ class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     epoch: Count
     messages: list[msgspec.Raw]
+
+
+class Vouchers(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the requests of one entry came to at one member: a code for each, in their order (`authenticators.py`)."""
+
+    height: Count
+    codes: tuple[bytes, ...]
+
+
+class Vouched(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A reply, and who else vouches for it."""
+
+    reply: Reply
+    codes: tuple[tuple[bytes, bytes], ...]
+    """(member, its code)."""
 
 
 class Recover(msgspec.Struct, frozen=True, array_like=True, gc=False):

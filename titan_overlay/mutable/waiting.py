@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from titan_overlay.errors import NotHere, Overloaded, RemotableError
+from titan_overlay.errors import BadMessage, NotHere, Overloaded, RemotableError
 from titan_overlay.mutable.engine import Entry
 from titan_overlay.mutable.gathering import Gathering
 from titan_overlay.mutable.intake import fail
@@ -15,6 +15,7 @@ from titan_overlay.wire import codec
 
 if TYPE_CHECKING:
     from titan_overlay.mutable.group import Group
+    from titan_overlay.mutable.vouching import Vouching
 
 QUEUE_MAX = 8192
 """Requests that wait to be proposed."""
@@ -39,6 +40,7 @@ class Waiting:
     """An `Intake`. A request is known to the member that was asked alone; asking another one is safe."""
 
     def __init__(self, group: "Group") -> None:
+        self.vouching: Vouching | None = None
         self._group = group
         self._gathering = Gathering(group.loop, group.flush_soon)
         self._queue: deque[tuple[Request, asyncio.Future[bytes]]] = deque()
@@ -55,6 +57,9 @@ class Waiting:
         self._queue.append((request, future))
         self._queued_bytes += len(request.body)
         return future
+
+    def entrust(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
+        raise BadMessage(f"members of {self._group.machine.name!r} are believed: nobody vouches for them")
 
     def flush(self) -> None:
         under_way = bool(self._proposed or self._placed) and self._queued_bytes < BATCH_BYTES
@@ -79,6 +84,12 @@ class Waiting:
 
     def leads_now(self) -> None:
         """What waits here is proposed whoever leads: the engine brings it to the leader, or refuses it."""
+
+    def leads_no_more(self) -> None:
+        """The same."""
+
+    def timer_waits(self) -> None:
+        """The leader is believed to see to it."""
 
     def accepted(self, ref: int, index: int, term: int) -> None:
         batch = self._proposed.pop(ref, None)
