@@ -47,11 +47,13 @@ class Spent:
 # --- starting and stopping ----------------------------------------------------------------------------------------
 
 
-def start_node(number: int, root: Path, bootstrap: str) -> tuple["subprocess.Popen[str]", str]:
+def start_node(
+    number: int, root: Path, bootstrap: str, listen: str = "127.0.0.1:0"
+) -> tuple["subprocess.Popen[str]", str]:
     """A `titan-node` with the directory `root/number`, and the join line that it prints."""
-    words = [str(BIN / "titan-node"), "--data", str(root / str(number)), "--listen", "127.0.0.1:0"]
+    words = [str(BIN / "titan-node"), "--data", str(root / str(number)), "--listen", listen]
     words += ["--bootstrap", bootstrap] if bootstrap else []
-    log = (root / f"{number}.log").open("w")
+    log = (root / f"{number}.log").open("a")
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None
     line = process.stdout.readline().strip()
