@@ -137,6 +137,8 @@ class _Listener:
     def __init__(self) -> None:
         self.heard: asyncio.Queue[list[bytes] | None] = asyncio.Queue()
 
+    full = False
+
     def send(self, data: bytes) -> None:
         for value in decode_all(data):
             if isinstance(value, list) and value[0] == b"message":

@@ -13,9 +13,9 @@ Serve = Callable[[bytes], bytes | None]
 
 
 class Waiter:
-    """One blocking command that waits. `until`: unix milliseconds, 0 for ever."""
+    """One blocking command that waits. `until`: unix milliseconds, 0 for ever; `touches`: all keys that it names."""
 
-    __slots__ = ("db", "keys", "on_timeout", "serve", "session", "until", "word")
+    __slots__ = ("db", "keys", "on_timeout", "serve", "session", "touches", "until", "word")
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class Waiter:
         self.until = until
         self.serve = serve
         self.on_timeout = on_timeout
+        self.touches: list[bytes] = []
 
 
 class WaitingRoom:

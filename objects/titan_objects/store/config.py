@@ -60,8 +60,17 @@ def _output_limits(text: str) -> str:
     return " ".join(words)
 
 
+def _address(text: str) -> str:
+    words = text.split()
+    if words and not (len(words) == 2 and words[1].isdigit() and 0 < int(words[1]) < 65536):
+        raise ValueError("argument must be a host and a port, separated by a blank")
+    return " ".join(words)
+
+
 _SWITCH = _one_of("yes", "no")
 _BIG = (1 << 63) - 1
+
+_OUTPUT_LIMITS = "normal 268435456 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60"
 
 POLICIES = (
     "volatile-lru",
@@ -82,7 +91,10 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "auto-aof-rewrite-min-size": (str(64 << 20), _memory),
     "auto-aof-rewrite-percentage": ("100", _number(0, 1 << 31)),
     "bind": ("127.0.0.1", _text),
-    "client-output-buffer-limit": ("normal 268435456 0 0 pubsub 33554432 8388608 60", _output_limits),
+    "client-output-buffer-limit": (
+        _OUTPUT_LIMITS,
+        _output_limits,
+    ),
     "client-query-buffer-limit": (str(1 << 30), _memory),
     "databases": ("16", _number(1, 1 << 16)),
     "dbfilename": ("dump.rdb", _text),
@@ -92,6 +104,8 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "latency-monitor-threshold": ("0", _number(0, _BIG)),
     "list-max-listpack-size": ("-2", _number(-5, _BIG)),
     "lua-time-limit": ("5000", _number(0, _BIG)),
+    "masterauth": ("", _text),
+    "masteruser": ("", _text),
     "maxclients": ("10000", _number(1, 1 << 20)),
     "maxmemory": ("0", _memory),
     "maxmemory-policy": ("noeviction", _one_of(*POLICIES)),
@@ -100,6 +114,10 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "port": ("6379", _number(0, 65535)),
     "proto-max-bulk-len": (str(512 << 20), _memory),
     "protected-mode": ("yes", _SWITCH),
+    "repl-backlog-size": (str(1 << 20), _memory),
+    "repl-ping-replica-period": ("10", _number(1, 1 << 31)),
+    "repl-timeout": ("60", _number(1, 1 << 31)),
+    "replicaof": ("", _address),
     "requirepass": ("", _text),
     "save": ("", _text),
     "set-max-intset-entries": ("512", _number(0, _BIG)),
@@ -118,7 +136,7 @@ _ALIASES = {
     "zset-max-listpack-value": "zset-max-ziplist-value",
 }
 
-FIXED = frozenset(("databases", "appenddirname", "appendfilename", "bind", "port"))
+FIXED = frozenset(("databases", "appenddirname", "appendfilename", "bind", "port", "replicaof"))
 """Chosen at the start and not changed afterwards."""
 
 
@@ -142,6 +160,15 @@ class Config:
     def get(self, name: str) -> str:
         """The value as it is kept."""
         return self._values[name]
+
+    def output_limits(self) -> dict[str, tuple[int, int, int]]:
+        """How much may wait for a client to read, by its class: bytes at most, and bytes for so many seconds."""
+        words = self._values["client-output-buffer-limit"].split()
+        limits = {"normal": (0, 0, 0), "slave": (0, 0, 0), "pubsub": (0, 0, 0)}
+        for at in range(0, len(words), 4):
+            kind = "slave" if words[at] == "replica" else words[at]
+            limits[kind] = (int(words[at + 1]), int(words[at + 2]), int(words[at + 3]))
+        return limits
 
     def matching(self, pattern: bytes) -> dict[str, str]:
         """Settings whose name (or old name) matches a glob."""

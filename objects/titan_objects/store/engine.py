@@ -22,6 +22,7 @@ from titan_objects.store.config import Config
 from titan_objects.store.keyspace import Database, Keyspace
 from titan_objects.store.memory import Meter
 from titan_objects.store.pubsub import Exchange
+from titan_objects.store.replication import Replication
 from titan_objects.store.resp import QUEUED, RESP2, CommandError, Resp2
 from titan_objects.store.scans import Scans
 from titan_objects.store.scripting import Scripts
@@ -32,6 +33,9 @@ from titan_objects.store.table import Args, Command, Handler, Table
 _LOG = logging.getLogger("titan_objects.store")
 
 _INTERNAL = CommandError(b"ERR internal error: the command was given up; the log has the reason")
+
+_READ_ONLY = CommandError(b"READONLY You can't write against a read only replica.")
+_LOADING = CommandError(b"LOADING Redis is loading the dataset in memory")
 
 EXPIRE_LIMIT = 1000
 """How many keys one `tick` removes: about a millisecond's work."""
@@ -60,6 +64,8 @@ class Engine:
         effects: commands to log, in order; the caller empties it.
         verbatim: all effects are commands as they were sent; the caller sets it again.
         preserve: while a snapshot is written, called with each key before a command may change it.
+        may_follow: the shell around can follow another server, and be followed.
+        loading: what the server that is followed here holds is being read.
         refuse_writes: why nothing may be written, as an error; None: it may.
         written: bytes of effects since the start, as the shell counts them.
         surroundings: what the shell adds to INFO (memory, process, CPU), by section.
@@ -87,6 +93,7 @@ class Engine:
         self.stats = Stats()
         self.scans = Scans()
         self.scripts = Scripts(self)
+        self.replication = Replication(self)
         self.sessions: dict[int, Session] = {}
         self._session_id = 0
         self._watchers: dict[tuple[Database, bytes], set[Session]] = {}
@@ -104,6 +111,8 @@ class Engine:
 
         self.preserve: Callable[[Database, bytes], None] | None = None
         self.refuse_writes: CommandError | None = None
+        self.loading = False
+        self.may_follow = False
         self.gate = False
         self.observed = False
         self.may_block = True
@@ -141,6 +150,7 @@ class Engine:
         session.backlog.clear()
         self.unwatch(session)
         self.exchange.leave(session)
+        self.replication.leave(session)
         self.monitors.pop(session, None)
         self.outgoing.pop(session, None)
         self.look()
@@ -149,7 +159,7 @@ class Engine:
         """Works out `gate` and `observed` anew; to be called after any change that they depend on."""
         if bool(self.config.maxmemory) != (self.meter is not None):
             self.meter = Meter(self) if self.config.maxmemory else None
-        self.gate = bool(self.monitors or self.preserve or self.refuse_writes or self.meter)
+        self.gate = bool(self.monitors or self.preserve or self.refuse_writes or self.meter or self.replication.leader)
         self.observed = bool(self._watchers or self.waiting.count or self.config.events or self.meter)
 
     # ---- the way of a command ------------------------------------------------------------------------------------
@@ -176,6 +186,7 @@ class Engine:
         out = session.out
         self.stats.commands += len(commands)
         pending = iter(commands)
+        command = None
         for args in pending:
             try:
                 handler, low, high, command = rows.get(args[0]) or self._row(args)
@@ -193,6 +204,7 @@ class Engine:
                 out.append(reply)
             elif session.waiter is not None:
                 session.backlog += pending
+                session.waiter.touches = command.keys(args) if command else []
             elif session.closing:
                 return
 
@@ -326,11 +338,15 @@ class Engine:
 
     def _admit(self, command: Command, args: Args) -> None:
         """What concerns all sessions. Raises CommandError: not now."""
+        if self.loading and "loading" not in command.flags and self.session is not self.internal:
+            raise _LOADING
         if self.monitors and "skip-monitor" not in command.flags and self.session is not self.internal:
             self._show_monitors(args)
         if command.writes:
             if self.refuse_writes is not None:
                 raise self.refuse_writes
+            if self.replication.leader is not None and self.session is not self.internal:
+                raise _READ_ONLY
             if self.preserve is not None:
                 for key in command.keys(args):
                     self.preserve(self.db, key)
@@ -513,6 +529,9 @@ class Engine:
                 if self.db.get(key) is None:
                     break
                 self.session, self.reply = waiter.session, waiter.session.resp
+                if self.preserve is not None:
+                    for touched in waiter.touches:
+                        self.preserve(waiter.db, touched)
                 try:
                     answer = waiter.serve(key)
                 except CommandError as why:
@@ -532,7 +551,7 @@ class Engine:
     def tick(self, now: int) -> bool:
         """Expires keys and ends waits whose time is over. True: there is more to do at once."""
         self.now = self.keyspace.now = max(now, self.now)
-        many = self.keyspace.expire_due(EXPIRE_LIMIT) >= EXPIRE_LIMIT
+        many = not self.keyspace.hides_expired and self.keyspace.expire_due(EXPIRE_LIMIT) >= EXPIRE_LIMIT
         for waiter in self.waiting.overdue(self.now):
             self.release(waiter, waiter.on_timeout)
         while self._resumed:
@@ -568,6 +587,23 @@ class Engine:
         failed = next((at for at, reply in enumerate(out) if reply.startswith(b"-")), None)
         out.clear()
         return failed
+
+    def apply(self, commands: list[Args], now: int) -> list[bytes]:
+        """Executes what the server that is followed here has executed; nothing expires meanwhile. The errors."""
+        session = self.internal
+        self.now, self.keyspace.now = now, 0
+        self._run(session, commands)
+        self.keyspace.now = now
+        errors = [reply for reply in session.out if reply.startswith(b"-")]
+        session.out.clear()
+        return errors
+
+    def rewind_log(self) -> None:
+        """Whoever reads the log from here on begins in database 0."""
+        if self._logged_db:
+            self._logged_db = 0
+            self.effects.append([b"SELECT", b"0"])
+            self.verbatim = False
 
     def evaluate(self, args: Args, now: int) -> Any:
         """Executes one command for the program around the store; the encoded reply. Blocking commands do not wait."""

@@ -19,6 +19,8 @@ from titan_objects.store.commands import all_commands
 from titan_objects.store.config import Config
 from titan_objects.store.effects import encode
 from titan_objects.store.engine import Engine
+from titan_objects.store.following import Following
+from titan_objects.store.leading import Leading
 from titan_objects.store.resp import CommandError, decode
 from titan_objects.store.rewriting import Rewrite
 from titan_objects.store.server import Sink
@@ -58,6 +60,7 @@ class Store:
         self.now = now
         self.engine = Engine(all_commands(), system.generator(), self.config)
         self.engine.surroundings = system.surroundings
+        self.engine.may_follow = True
         self.engine.stats.started_ms = now()
         self.sinks: dict[Session, Sink] = {}
         self.stopped = asyncio.Event()
@@ -73,9 +76,17 @@ class Store:
         self._rewriting: asyncio.Task[None] | None = None
         self._syncing: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
+        self.snapshots = asyncio.Lock()  # the engine keeps one moment at a time
+        self.replica_limit = 0
+        self._leading = Leading(self)
+        self._following = Following(self)
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self.config.watch(self._on_config)
         self._on_config()
+        if self.config.get("replicaof"):
+            host, port = self.config.get("replicaof").split()
+            self.engine.replication.follow(host, int(port))
+            self._following.look()
 
     # ---- commands ------------------------------------------------------------------------------------------------
 
@@ -100,18 +111,23 @@ class Store:
         engine = self.engine
         engine.run(session, commands, self.now())
         if engine.effects:
-            self._note_effects(raw, len(commands))
+            self.note_effects(raw, len(commands))
             self._writers[session] = None
         if engine.requests:
             self._obey()
         if session.out or engine.outgoing or session.closing:
             # Not on the spot: what one turn of the loop answers goes out together, which costs less for each.
             engine.outgoing[session] = None
-        if not self._flushing and (engine.outgoing or (self._log is not None and self._log.pending)):
-            self._flushing = True
-            self._loop.call_soon(self.flush)
+        self.schedule_flush()
 
-    def _note_effects(self, raw: bytes, count: int) -> None:
+    def apply(self, commands: list[Args]) -> list[bytes]:
+        """Executes what the server that is followed has executed; the errors."""
+        errors = self.engine.apply(commands, self.now())
+        self.note_effects()
+        return errors
+
+    def note_effects(self, raw: bytes = b"", count: int = -1) -> None:
+        """Passes on what was written: to the log, and to replicas."""
         engine = self.engine
         effects = engine.effects
         # The bytes may be logged as they came if each command in them is an effect, and nothing else is in them.
@@ -124,11 +140,30 @@ class Store:
             data = raw
         else:
             data = encode(effects)
-        engine.written += len(data)
         effects.clear()
         engine.verbatim = True
         if self._log is not None:
             self._log.append(data)
+        if engine.replication.leader is None:
+            self.feed(data)
+        self.schedule_flush()
+
+    def feed(self, data: bytes) -> None:
+        """More of the stream that replicas follow."""
+        self.engine.written += len(data)
+        self.engine.replication.feed(data)
+        self.schedule_flush()
+
+    def schedule_flush(self) -> None:
+        """What is pending goes out at the end of this turn of the loop."""
+        if not self._flushing and (self.engine.outgoing or (self._log is not None and self._log.pending)):
+            self._flushing = True
+            self._loop.call_soon(self.flush)
+
+    def is_full(self, session: Session) -> bool:
+        """Whether a client has left much unread."""
+        sink = self.sinks.get(session)
+        return sink is not None and sink.full
 
     async def execute(self, args: Args) -> Any:
         """Executes one command for a program in this process, and waits until it is durable.
@@ -205,7 +240,8 @@ class Store:
         engine = self.engine
         more = engine.tick(self.now())
         if engine.effects:
-            self._note_effects(b"", -1)
+            self.note_effects()
+        self._leading.look_after(engine.now)
         if engine.outgoing or (self._log is not None and self._log.pending):
             self.flush()
         pause = 0.0 if more else TICK_SECONDS
@@ -233,6 +269,7 @@ class Store:
 
     def _on_config(self) -> None:
         self._sync_always = self.config.get("appendfsync") == "always"
+        self.replica_limit = self.config.output_limits()["slave"][0]
 
     # ---- what commands ask for -----------------------------------------------------------------------------------
 
@@ -243,6 +280,12 @@ class Store:
                 self.rewrite()
             elif request == "shutdown":
                 self.stopped.set()
+            elif request == "replicate":
+                self._leading.begin()
+            elif request == "acknowledge":
+                self._leading.ask()
+            elif request == "follow":
+                self._following.look()
 
     def rewrite(self) -> None:
         """Begins to rewrite the log, unless that is under way."""
@@ -251,12 +294,17 @@ class Store:
             self._rewriting = self._loop.create_task(self._rewrite(self._log))
 
     async def _rewrite(self, log: AppendLog) -> None:
+        async with self.snapshots:
+            await self._rewrite_alone(log)
+
+    async def _rewrite_alone(self, log: AppendLog) -> None:
         engine = self.engine
         stats = engine.stats
         try:
             await _sync_elsewhere(log)  # so that little is left to be confirmed while everybody waits
+            engine.rewind_log()
+            self.note_effects()
             path = log.begin_rewrite()
-            engine.forget_logged_db()
             with path.open("wb") as file:
                 rewrite = Rewrite(engine, file.write)
                 engine.preserve = rewrite.preserve
@@ -295,6 +343,8 @@ class Store:
         self._timer.cancel()
         if self._retry is not None:
             self._retry.cancel()
+        await self._leading.close()
+        await self._following.close()
         for task in (self._rewriting, self._syncing):
             if task is not None:
                 task.cancel()
@@ -329,6 +379,8 @@ class _Caller:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.answered: asyncio.Future[bytes] = loop.create_future()
+
+    full = False
 
     def send(self, data: bytes) -> None:
         if not self.answered.done():

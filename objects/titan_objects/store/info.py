@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import titan_overlay as titan
 from titan_objects.store.commands.connection import SERVER_VERSION
+from titan_objects.store.commands.replication import host_of
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
@@ -71,6 +72,8 @@ def _stats(e: "Engine") -> Section:
         "total_net_input_bytes": stats.read_bytes,
         "total_net_output_bytes": stats.sent_bytes,
         "rejected_connections": stats.rejected,
+        "sync_full": stats.full_syncs,
+        "sync_partial_ok": stats.partial_syncs,
         "expired_keys": stats.expired,
         "evicted_keys": stats.evicted,
         "keyspace_hits": stats.hits,
@@ -82,7 +85,36 @@ def _stats(e: "Engine") -> Section:
 
 
 def _replication(e: "Engine") -> Section:
-    return {"role": "master", "connected_slaves": 0, "master_repl_offset": e.written}
+    replication = e.replication
+    leader = replication.leader
+    shown: Section = {"role": "master" if leader is None else "slave"}
+    if leader is not None:
+        shown |= {
+            "master_host": leader.host,
+            "master_port": leader.port,
+            "master_link_status": "up" if leader.link == "connected" else "down",
+            "master_last_io_seconds_ago": (e.now - leader.heard_ms) // 1000 if leader.heard_ms else -1,
+            "master_sync_in_progress": int(leader.link == "sync"),
+            "slave_repl_offset": max(0, leader.offset),
+            "slave_read_only": 1,
+        }
+    shown["connected_slaves"] = len(replication.replicas)
+    for at, (session, replica) in enumerate(replication.replicas.items()):
+        lag = max(0, e.now - replica.heard_ms) // 1000
+        shown[f"slave{at}"] = (
+            f"ip={host_of(session.address).decode()},port={session.replica_port},state={replica.state},"
+            f"offset={replica.acknowledged},lag={lag}"
+        )
+    return shown | {
+        "master_replid": replication.id if leader is None else leader.id,
+        "master_replid2": "0" * 40,
+        "master_repl_offset": e.written if leader is None else max(0, leader.offset),
+        "second_repl_offset": -1,
+        "repl_backlog_active": int(replication.backlog.size > 0 or bool(replication.replicas)),
+        "repl_backlog_size": e.config.get("repl-backlog-size"),
+        "repl_backlog_first_byte_offset": replication.backlog.begin + 1,
+        "repl_backlog_histlen": replication.backlog.size,
+    }
 
 
 def _cpu(e: "Engine") -> Section:

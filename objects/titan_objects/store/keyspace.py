@@ -103,7 +103,8 @@ class Database:
     def get(self, key: bytes) -> Any:
         """The value, or None. One that is past its time is removed on the way."""
         if key in self.expires and self.expires[key] <= self._space.now:
-            self._space.expire(self, key)
+            if not self._space.hides_expired:
+                self._space.expire(self, key)
             return None
         return self.data.get(key)
 
@@ -155,11 +156,13 @@ class Keyspace:
     Attributes:
         now: set by whoever runs commands; 0 while a log is replayed, when nothing may expire.
         on_expired: called after a key was removed because its time is over.
+        hides_expired: what is past its time is not seen, but stays until the server that is followed here removes it.
         preserve: called with each key before it is removed for that; None: nobody wants to know.
     """
 
     def __init__(self, databases: int, on_expired: Callable[[Database, bytes], None]) -> None:
         self.now = 0
+        self.hides_expired = False
         self.wheel = Wheel()
         self.databases = [Database(self, index) for index in range(databases)]
         self._on_expired = on_expired

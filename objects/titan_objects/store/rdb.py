@@ -4,14 +4,21 @@ Redis puts one before an append-only file (`appendonly.aof.1.base.rdb`). The str
 is not, because Python would take longer for it than for everything else.
 """
 
+import mmap
 import struct
 from collections import deque
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from titan_objects.store.engine import Engine
+from titan_objects.store.keyspace import Database
 from titan_objects.store.parser import Damaged
 from titan_objects.store.streams import Consumer, ConsumerGroup, Id, Stream
 from titan_objects.store.values import Members, ZSet
+
+if TYPE_CHECKING:
+    from titan_objects.store.engine import Engine
+
+Data = bytes | mmap.mmap
 
 MAGIC = b"REDIS"
 VERSION_MAX = 11
@@ -20,27 +27,51 @@ _AUX, _RESIZE, _EXPIRE_MS, _EXPIRE_S, _SELECT, _END = 0xFA, 0xFB, 0xFC, 0xFD, 0x
 _IDLE, _FREQUENCY, _FUNCTION = 0xF8, 0xF9, 0xF5
 
 
-def load(data: bytes, engine: Engine) -> int:
+Key = tuple[Database, bytes]
+
+_BROKEN = (IndexError, KeyError, struct.error, ValueError, OverflowError)
+
+
+def load(data: Data, engine: "Engine") -> int:
     """Reads a snapshot into an empty engine; returns the place behind it.
 
     Raises:
         Damaged: it is none, or not whole, or holds what is not known here.
     """
-    reader = _Reader(data)
+    reader = Reader(data)
+    for _ in reader.keys(engine):
+        pass
+    return reader.at
+
+
+def restored(data: bytes) -> Any:
+    """A value from its type and body, as DUMP gives them. Raises Damaged."""
+    reader = Reader(data[1:])
     try:
-        return reader.run(engine)
-    except (IndexError, KeyError, struct.error, ValueError, OverflowError) as why:
-        raise Damaged(min(reader.at, len(data)), f"the snapshot cannot be read: {why or type(why).__name__}") from None
+        value = reader.value(data[0])
+        if reader.at != len(data) - 1:
+            raise ValueError("bytes are left over")
+    except _BROKEN as why:
+        raise Damaged(0, f"it cannot be read: {why or type(why).__name__}") from None
+    return value
 
 
-class _Reader:
+class Reader:
     """A place in a snapshot that moves on."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Data) -> None:
         self._data = data
         self.at = 0
 
-    def run(self, engine: Engine) -> int:
+    def keys(self, engine: "Engine") -> Iterator[Key]:
+        """Reads a snapshot into an engine, and tells each key once it is there. Raises Damaged."""
+        try:
+            yield from self._keys(engine)
+        except _BROKEN as why:
+            at = min(self.at, len(self._data))
+            raise Damaged(at, f"the snapshot cannot be read: {why or type(why).__name__}") from None
+
+    def _keys(self, engine: "Engine") -> Iterator[Key]:
         version = self._data[5:9]
         if self._data[:5] != MAGIC or not version.isdigit() or not 1 <= int(version) <= VERSION_MAX:
             raise ValueError(f"version {version!r} is not known")
@@ -53,7 +84,7 @@ class _Reader:
                 self.at += 8 if int(version) >= 5 else 0
                 if self.at > len(self._data):
                     raise ValueError("it has no end")
-                return self.at
+                return
             if kind == _SELECT:
                 index = self._length()
                 if index >= len(engine.databases):
@@ -77,10 +108,11 @@ class _Reader:
                 self._string()  # functions are not there
             else:
                 key = self._string()
-                db.put(key, self._value(kind))
+                db.put(key, self.value(kind))
                 if expires is not None:
                     db.expire_at(key, expires)
                 expires = None
+                yield db, key
 
     # ---- bytes ---------------------------------------------------------------------------------------------------
 
@@ -132,7 +164,8 @@ class _Reader:
 
     # ---- values --------------------------------------------------------------------------------------------------
 
-    def _value(self, kind: int) -> Any:
+    def value(self, kind: int) -> Any:
+        """The value of that type which stands here."""
         match kind:
             case 0:
                 return self._string()

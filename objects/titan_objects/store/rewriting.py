@@ -5,9 +5,12 @@ No process is forked. Before a command changes a key that has not been written y
 everything since.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any, Protocol
 
+from titan_objects.store import rdb_writing
 from titan_objects.store.effects import encode, recreate
 from titan_objects.store.engine import Engine
 from titan_objects.store.keyspace import Database
@@ -56,17 +59,57 @@ class _Part:
         self.done = _Keys()
 
 
+class Form(Protocol):
+    """How a snapshot is written."""
+
+    def select(self, db: int) -> bytes: ...
+    def key(self, key: bytes, value: Any, expires: int | None) -> Iterator[bytes]: ...
+
+
+class Commands:
+    """As commands that make the keys anew: the base of a log."""
+
+    def select(self, db: int) -> bytes:
+        """Keys that follow are in that database."""
+        return encode([[b"SELECT", b"%d" % db]])
+
+    def key(self, key: bytes, value: Any, expires: int | None) -> Iterator[bytes]:
+        """A key in pieces; its value may change once the first is taken."""
+        if type(value) is bytes and expires is None:  # as most keys are
+            yield bulks([b"SET", key, value])
+            return
+        batch: list[Args] = []
+        for args in recreate(key, value, expires):
+            batch.append(args)
+            if len(batch) == 32:
+                yield encode(batch)
+                batch = []
+        if batch:
+            yield encode(batch)
+
+
+class Records:
+    """As records of a snapshot that Redis reads (RDB)."""
+
+    select = staticmethod(rdb_writing.select)
+    key = staticmethod(rdb_writing.record)
+
+
 class Rewrite:
     """Writes what is in an engine now, slice by slice.
 
     Args:
-        write: takes encoded commands.
+        write: takes encoded keys.
+        form: how they are encoded.
     """
 
-    def __init__(self, engine: Engine, write: Callable[[bytes], object]) -> None:
+    def __init__(self, engine: Engine, write: Callable[[bytes], object], form: Form | None = None) -> None:
         self._write = write
+        self._form = form or Commands()
         self._parts = {id(db.data): _Part(db) for db in engine.databases if db.data}
         self._db = 0
+        # Keys that were about to change, begun and not yet written: the pieces of a key must not be torn apart.
+        self._begun: deque[tuple[int, Iterator[bytes]]] = deque()
         self._steps = self._run()
 
     def step(self) -> bool:
@@ -79,50 +122,40 @@ class Rewrite:
 
     def _run(self) -> Iterator[bool]:
         size = count = 0
-        for part in self._parts.values():
-            while part.keys:
-                key = part.keys.pop()
-                count += 1
-                if part.done.add(key):
-                    for piece in self._pieces(part, key):
-                        self._write(piece)
-                        size += len(piece)
-                        if size >= SLICE_BYTES:
-                            size = count = 0
-                            yield True
-                if count >= SLICE_KEYS:
+        for index, pieces in self._keys():
+            count += 1
+            if index != self._db:
+                self._db = index
+                self._write(self._form.select(index))
+            for piece in pieces:
+                self._write(piece)
+                size += len(piece)
+                if size >= SLICE_BYTES:
                     size = count = 0
                     yield True
+            if count >= SLICE_KEYS:
+                size = count = 0
+                yield True
 
-    def _pieces(self, part: _Part, key: bytes) -> Iterable[bytes]:
-        value = part.data.get(key)
-        if type(value) is bytes and key not in part.expires:  # as most keys are
-            return (self._selected(part) + bulks([b"SET", key, value]),)
-        return self._large_pieces(part, key, value)
-
-    def _large_pieces(self, part: _Part, key: bytes, value: Any) -> Iterator[bytes]:
-        if value is None:
-            return  # it has expired since
-        batch: list[Args] = []
-        for args in recreate(key, value, part.expires.get(key)):
-            # Another key may be written between two pieces of this one, from another database.
-            batch.append(args)
-            if len(batch) == 32:
-                yield self._selected(part) + encode(batch)
-                batch = []
-        if batch:
-            yield self._selected(part) + encode(batch)
-
-    def _selected(self, part: _Part) -> bytes:
-        if part.index == self._db:
-            return b""
-        self._db = part.index
-        return encode([[b"SELECT", b"%d" % part.index]])
+    def _keys(self) -> Iterator[tuple[int, Iterator[bytes]]]:
+        for part in self._parts.values():
+            while part.keys:
+                while self._begun:
+                    yield self._begun.popleft()
+                key = part.keys.pop()
+                value = part.data.get(key)
+                if part.done.add(key) and value is not None:  # it may have expired since
+                    yield part.index, self._form.key(key, value, part.expires.get(key))
+        while self._begun:
+            yield self._begun.popleft()
 
     def preserve(self, db: Database, key: bytes) -> None:
-        """Writes a key now, because it is about to change."""
+        """Takes a key as it is, because it is about to change."""
         part = self._parts.get(id(db.data))
         if part is None or not part.done.add(key):
             return
-        for piece in self._pieces(part, key):
-            self._write(piece)
+        value = part.data.get(key)
+        if value is not None:
+            pieces = self._form.key(key, value, part.expires.get(key))
+            first = next(pieces)
+            self._begun.append((part.index, chain((first,), pieces)))

@@ -35,6 +35,9 @@ _DENIED = (
 class Sink(Protocol):
     """Where a session's replies go."""
 
+    @property
+    def full(self) -> bool: ...
+
     def send(self, data: bytes) -> None: ...
     def close(self) -> None: ...
 
@@ -185,6 +188,11 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
+    @property
+    def full(self) -> bool:
+        """Whether much of what was sent has not been read yet."""
+        return self._full
+
     def pause_writing(self) -> None:
         self._full = True
         self._transport.pause_reading()
@@ -196,7 +204,7 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _check_limits(self, waiting: int) -> None:
-        hard, soft, seconds = self._server.output_limits["pubsub" if self.session.subscribed else "normal"]
+        hard, soft, seconds = self._server.output_limits[_class(self._store.engine, self.session)]
         now = monotonic()
         if soft and waiting > soft:
             self._soft_since = self._soft_since or now
@@ -285,10 +293,13 @@ class Server:
         self.query_max = int(config.get("client-query-buffer-limit"))
         micros = int(config.get("slowlog-log-slower-than"))
         self.slow_seconds = None if micros < 0 else micros / 1e6
-        words = config.get("client-output-buffer-limit").split()
-        self.output_limits = {"normal": (0, 0, 0), "pubsub": (0, 0, 0)}
-        for at in range(0, len(words), 4):
-            self.output_limits[words[at]] = (int(words[at + 1]), int(words[at + 2]), int(words[at + 3]))
+        self.output_limits = config.output_limits()
+
+
+def _class(engine: Engine, session: Session) -> str:
+    if session in engine.replication.replicas:
+        return "slave"
+    return "pubsub" if session.subscribed else "normal"
 
 
 def _address(name: object) -> str:

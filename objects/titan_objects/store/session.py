@@ -28,6 +28,7 @@ class Session:
         "address",
         "backlog",
         "busy",
+        "capabilities",
         "channels",
         "closing",
         "created_ms",
@@ -47,6 +48,7 @@ class Session:
         "out",
         "patterns",
         "queue",
+        "replica_port",
         "replies",
         "resp",
         "shards",
@@ -77,6 +79,8 @@ class Session:
         self.killed = False
         self.no_evict = False
         self.name = b""
+        self.capabilities: frozenset[bytes] = frozenset()
+        self.replica_port = 0
         self.library = {b"lib-name": b"", b"lib-ver": b""}
         self.address = ""
         self.local_address = ""

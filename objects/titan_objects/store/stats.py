@@ -55,5 +55,6 @@ class Stats:
     def reset(self) -> None:
         """Begins at 0."""
         self.commands = self.connections = self.errors = self.rejected = 0
+        self.full_syncs = self.partial_syncs = 0
         self.expired = self.evicted = self.hits = self.misses = 0
         self.read_bytes = self.sent_bytes = 0

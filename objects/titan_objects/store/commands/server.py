@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from titan_objects.store.arguments import integer
 from titan_objects.store.info import report
 from titan_objects.store.memory import SAMPLED, size_of
-from titan_objects.store.resp import EMPTY, OK, CommandError, array, bulk, bulks, simple, syntax_error
+from titan_objects.store.resp import OK, CommandError, array, bulk, bulks, simple, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group
 
@@ -60,21 +60,6 @@ def info(e: "Engine", a: Args) -> bytes:
 def lolwut(e: "Engine", a: Args) -> bytes:
     """Displays computer art and the Redis version."""
     return e.reply.verbatim(b"Titan store. Redis ver. 7.0.15\n")
-
-
-@group.command("role", 1, "noscript loading stale fast", since="2.8.12")
-def role(e: "Engine", a: Args) -> bytes:
-    """Returns the replication role."""
-    return array([bulk(b"master"), number(e.written), EMPTY])
-
-
-@group.command("wait", 3, "noscript", since="3.0.0")
-def wait(e: "Engine", a: Args) -> bytes:
-    """Blocks until the asynchronous replication of all preceding write commands is completed; there are no replicas."""
-    integer(a[1])
-    if integer(a[2], b"ERR timeout is not an integer or out of range") < 0:
-        raise CommandError(b"ERR timeout is negative")
-    return number(0)
 
 
 # ---- CONFIG ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,180 @@
+"""A real redis-server follows the store, and the store follows a real one: both hold the same, key by key."""
+
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.store.commands_by_chance import GROUPS, commands
+from tests.store.real import SECONDS, RealRedis, TitanStore, needs_redis
+
+pytestmark = needs_redis
+
+EVERYTHING = tuple(name for name in GROUPS if name not in ("blocking", "counts"))
+"""Not what Redis keeps in two forms (HyperLogLog)."""
+PIPELINE = 200
+Server = RealRedis | TitanStore
+Client = redis.Redis
+
+
+def ask(server: Server) -> Client:
+    return redis.Redis(port=server.port, socket_timeout=SECONDS)
+
+
+def write(client: Client, seed: int, count: int) -> None:
+    """Random commands, in the databases that they choose; errors are part of it."""
+    drawn = commands(seed, count, EVERYTHING)
+    for at in range(0, count, PIPELINE):
+        with client.pipeline(transaction=False) as pipe:
+            for args in drawn[at : at + PIPELINE]:
+                if args[0] not in ("MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"):
+                    pipe.execute_command(*args)
+            pipe.execute(raise_on_error=False)
+        with client.pipeline(transaction=True) as pipe:
+            pipe.incr("in:transactions").rpush("in:list", at).ltrim("in:list", -5, -1).execute(raise_on_error=False)
+        client.set(f"t{at % 7}", at, px=10_000_000)
+        client.eval("redis.call('sadd', KEYS[1], ARGV[1]); redis.call('spop', KEYS[1])", 1, "in:script", at)
+
+
+def contents(client: Client) -> dict[object, object]:
+    found: dict[object, object] = {}
+    for db in (0, 1):
+        client.execute_command("SELECT", db)
+        for key in client.keys("*"):
+            kind = client.type(key).decode()
+            readers: dict[str, Callable[[], object]] = {
+                "string": lambda key=key: client.get(key),
+                "list": lambda key=key: client.lrange(key, 0, -1),
+                "set": lambda key=key: sorted(client.smembers(key)),
+                "hash": lambda key=key: client.hgetall(key),
+                "zset": lambda key=key: client.zrange(key, 0, -1, withscores=True),
+                "stream": lambda key=key: (client.xrange(key), client.xinfo_groups(key), client.xinfo_stream(key)),
+            }
+            found[db, key] = (kind, readers[kind](), client.execute_command("PEXPIRETIME", key))
+    client.execute_command("SELECT", 0)
+    for value in found.values():
+        if value[0] == "stream":  # how Redis stores it is its own business
+            for name in ("radix-tree-keys", "radix-tree-nodes"):
+                value[1][2].pop(name, None)
+    return found
+
+
+def in_step(leader: Client, follower: Client) -> None:
+    """Both hold the same, once the follower has all that the leader had."""
+    assert leader.wait(1, SECONDS * 1000) == 1
+    mine, theirs = contents(leader), contents(follower)
+    assert mine.keys() == theirs.keys()
+    for key, value in mine.items():
+        assert value == theirs[key], (key, value, theirs[key])
+
+
+def follow(follower: Client, port: int) -> None:
+    follower.replicaof("127.0.0.1", port)
+
+
+class Cable:
+    """A way to a server that can be cut."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._open: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                return
+            self._open += (near, far)
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+        for each in (source, sink):
+            each.close()
+
+    def cut(self) -> None:
+        for each in self._open:
+            try:
+                each.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+        self._open.clear()
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+
+
+@pytest.fixture
+def titan(tmp_path: Path) -> Iterator[TitanStore]:
+    with TitanStore(tmp_path / "titan", "--appendfsync", "no") as server:
+        yield server
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Iterator[RealRedis]:
+    with RealRedis(tmp_path / "redis") as server:
+        yield server
+
+
+def replicate(leader: Server, follower: Server, count: int, seed: int) -> None:
+    with ask(leader) as above, ask(follower) as below:
+        cable = Cable(leader.port)
+        try:
+            write(above, seed, count // 4)
+            follow(below, cable.port)  # a snapshot, while commands go on
+            write(above, seed + 1, count // 4)
+            in_step(above, below)
+            write(above, seed + 2, count // 4)
+            in_step(above, below)
+            full = synchronisations(above)
+            cable.cut()
+            write(above, seed + 3, count // 4)
+            in_step(above, below)
+            if full is not None:
+                assert synchronisations(above) == full, "the link that was cut took a whole snapshot"
+        finally:
+            cable.close()
+
+
+def synchronisations(leader: Client) -> int:
+    return int(leader.info("stats")["sync_full"])
+
+
+def test_redis_follows_the_store(titan: TitanStore, real: RealRedis) -> None:
+    replicate(titan, real, 4_000, 1)
+
+
+@pytest.mark.parametrize("diskless", ["yes", "no"])
+def test_the_store_follows_redis(titan: TitanStore, real: RealRedis, diskless: str) -> None:
+    with ask(real) as above:
+        above.config_set("repl-diskless-sync", diskless)
+        above.config_set("repl-diskless-sync-delay", 0)
+        above.config_set("repl-backlog-size", "16mb")
+    replicate(real, titan, 4_000, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("ours_leads", [True, False])
+def test_a_million_commands(titan: TitanStore, real: RealRedis, ours_leads: bool) -> None:
+    leader, follower = (titan, real) if ours_leads else (real, titan)
+    with ask(leader) as above:
+        above.config_set("repl-backlog-size", "256mb")
+    replicate(leader, follower, 1_000_000, random.Random(3).randrange(1000))

@@ -1,0 +1,116 @@
+"""Snapshots and DUMP: what is written here is read here, and by Redis."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+
+from tests.store.commands_by_chance import GROUPS, commands
+from tests.store.core import Core
+from tests.store.real import RealRedis, Wire, needs_redis
+from titan_objects.store import rdb, rdb_writing
+from titan_objects.store.rewriting import Records, Rewrite
+from titan_objects.store.streams import Stream
+from titan_objects.store.values import ZSet
+
+
+def snapshot(core: Core) -> bytes:
+    parts = [rdb_writing.header()]
+    rewrite = Rewrite(core.engine, parts.append, Records())
+    while rewrite.step():
+        pass
+    return b"".join(parts) + rdb_writing.END
+
+
+def filled(seed: int) -> Core:
+    core = Core(seed)
+    for args in commands(seed, 3000, tuple(name for name in GROUPS if name not in ("blocking", "transactions", "odd"))):
+        core(*args)
+    core("SELECT", 0)
+    core("SET", "long", "x" * 100_000, "PX", 5_000_000)
+    core("XADD", "wide", "5-5", "f", "v" * 5_000, "g", "v" * 16_382)
+    core("XADD", "wide", "18446744073709551615-1", "f", "y")
+    return core
+
+
+def shown(core: Core) -> list[object]:
+    """All keys, as the commands that make them."""
+    found = []
+    for db in core.engine.databases:
+        for key in sorted(db.data):
+            value = db.data[key]
+            if isinstance(value, Stream):
+                groups = {name: (group.last, group.read, sorted(group.pending)) for name, group in value.groups.items()}
+                found.append((key, value.entries, value.last, value.added, value.deleted, groups))
+            else:
+                found.append((key, list(value) if isinstance(value, ZSet) else value, db.expires.get(key)))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_snapshot_holds_everything(seed: int) -> None:
+    core, again = filled(seed), Core()
+    data = snapshot(core)
+    assert rdb.load(data, again.engine) == len(data)
+    assert shown(again) == shown(core)
+
+
+def test_a_snapshot_shows_one_moment_whatever_is_changed_meanwhile() -> None:
+    core = Core()
+    for at in range(3000):
+        core("SET", f"k{at}", at)
+    core("RPUSH", "list", *range(5000))
+    before = deepcopy(shown(core))
+    parts = [rdb_writing.header()]
+    rewrite = Rewrite(core.engine, parts.append, Records())
+    core.engine.preserve = rewrite.preserve
+    core.engine.look()
+    while rewrite.step():
+        for at in range(0, 3000, 7):
+            core("APPEND", f"k{at}", "changed")
+        core("LPOP", "list")
+        core("SET", "new", 1)
+    again = Core()
+    rdb.load(b"".join(parts) + rdb_writing.END, again.engine)
+    assert shown(again) == before
+
+
+def test_the_checksum_is_that_of_redis() -> None:
+    assert rdb_writing.crc64(b"123456789") == 0xE9C6D914C4B8D9CA
+
+
+def test_restore_takes_what_dump_gives_and_nothing_else() -> None:
+    core = Core()
+    core("ZADD z 1 a 2.5 b")
+    data = core("DUMP z")
+    assert isinstance(data, bytes)
+    assert core("DUMP nothing") is None
+    assert core("RESTORE", "z", 0, data).text.startswith(b"BUSYKEY")
+    assert core("RESTORE", "y", 1000, data) == b"OK"
+    assert core("ZRANGE y 0 -1 WITHSCORES") == [b"a", b"1", b"b", b"2.5"]
+    assert core("PTTL y") == 1000
+    assert core("RESTORE", "z", core.now - 1, data, "REPLACE", "ABSTTL") == b"OK"
+    assert core("EXISTS z") == 0
+    for at in range(len(data)):
+        damaged = data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :]
+        assert b"checksum" in core("RESTORE", "x", 0, damaged).text
+    bad = b"\x05\x7f" + data[-10:-8]
+    bad += rdb_writing.crc64(bad).to_bytes(8, "little")
+    assert core("RESTORE", "x", 0, bad).text == b"ERR Bad data format"
+
+
+@needs_redis
+def test_redis_reads_a_snapshot_and_takes_what_dump_gives(tmp_path: Path) -> None:
+    core = filled(7)
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "dump.rdb").write_bytes(snapshot(core))
+    with RealRedis(tmp_path / "r", "--sanitize-dump-payload", "yes") as server, Wire(server.port) as wire:
+        for db in core.engine.databases[:2]:
+            wire.ask("SELECT", db.index)
+            assert wire.ask("DBSIZE") == b":%d\r\n" % len(db.data)
+            for key, value in db.data.items():
+                theirs = wire.ask("DUMP", key).partition(b"\r\n")[2][:-2]
+                read = rdb.restored(rdb_writing.undumped(theirs))
+                assert list(read) == list(value) if not isinstance(value, (Stream, dict)) else len(read) == len(value)
+                assert wire.ask("RESTORE", "copy", 0, rdb_writing.dump(value), "REPLACE") == b"+OK\r\n"
+                wire.ask("DEL", "copy")
