@@ -4,6 +4,8 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from tests.store.commands_by_chance import GROUPS, commands
 from tests.store.core import Core
@@ -12,6 +14,7 @@ from titan_objects.store import rdb, rdb_writing
 from titan_objects.store.rewriting import Records, Rewrite
 from titan_objects.store.streams import Stream
 from titan_objects.store.values import ZSet
+from titan_overlay.cli.titan import complete
 
 
 def snapshot(core: Core) -> bytes:
@@ -114,3 +117,32 @@ def test_redis_reads_a_snapshot_and_takes_what_dump_gives(tmp_path: Path) -> Non
                 assert list(read) == list(value) if not isinstance(value, (Stream, dict)) else len(read) == len(value)
                 assert wire.ask("RESTORE", "copy", 0, rdb_writing.dump(value), "REPLACE") == b"+OK\r\n"
                 wire.ask("DEL", "copy")
+
+
+def titan(*words: object) -> Result:
+    return CliRunner().invoke(complete(), ["store", *map(str, words)])
+
+
+@pytest.mark.parametrize("name", ["all.rdb", "all.aof"])
+def test_a_store_goes_into_a_file_and_out_of_it(tmp_path: Path, name: str) -> None:
+    core = filled(5)
+    (tmp_path / "from.rdb").write_bytes(snapshot(core))
+    count = sum(len(db.data) for db in core.engine.databases)
+    done = titan("import", "--dir", tmp_path / "one", tmp_path / "from.rdb")
+    assert done.exit_code == 0 and f"{count} keys" in done.output
+    assert titan("export", "--dir", tmp_path / "one", tmp_path / name).exit_code == 0
+    assert titan("import", "--dir", tmp_path / "two", tmp_path / name).exit_code == 0
+    assert titan("export", "--dir", tmp_path / "two", tmp_path / "again.rdb").exit_code == 0
+    again = Core()
+    rdb.load((tmp_path / "again.rdb").read_bytes(), again.engine)
+    assert shown(again) == shown(core)
+
+
+def test_what_cannot_be_moved_is_said(tmp_path: Path) -> None:
+    (tmp_path / "from.rdb").write_bytes(snapshot(filled(5))[:-20])
+    assert "damaged at byte" in titan("import", "--dir", tmp_path / "one", tmp_path / "from.rdb").output
+    assert "holds no store" in titan("export", "--dir", tmp_path / "nowhere", tmp_path / "x.rdb").output
+    (tmp_path / "whole.rdb").write_bytes(snapshot(filled(5)))
+    assert titan("import", "--dir", tmp_path / "two", tmp_path / "whole.rdb").exit_code == 0
+    assert "already" in titan("import", "--dir", tmp_path / "two", tmp_path / "whole.rdb").output
+    assert "already" in titan("export", "--dir", tmp_path / "two", tmp_path / "whole.rdb").output

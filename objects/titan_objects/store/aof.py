@@ -257,6 +257,22 @@ class AppendLog:
         self.size, self.base_size = sum(sizes.values()), sizes.get("b", 0)
 
 
+def load_file(path: Path, engine: Engine) -> None:
+    """Loads one file of commands, or a snapshot (RDB), into an empty engine.
+
+    Raises:
+        StorageError: it is not there, damaged, or ends within a command.
+    """
+    try:
+        _Replay(path, engine).run()
+    except OSError as why:
+        raise titan.StorageError(f"{path}: {why.strerror}") from None
+    except Torn as torn:
+        raise titan.StorageError(f"{path} ends within a command, which begins at byte {torn.at}") from None
+    except Damaged as damaged:
+        raise titan.StorageError(f"{path} is damaged at byte {damaged.at}: {damaged.why}") from None
+
+
 _SENTINEL = [b"ECHO", b"whole"]
 """Fed behind the end of a file: it comes back as it is only if the file ended with a whole command."""
 

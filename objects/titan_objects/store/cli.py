@@ -14,7 +14,8 @@ import titan_overlay as titan
 def register(commands: titan.Commands) -> None:
     """Adds `titan store ...` and `titan-node --redis`."""
     store = commands.group("store", "A store for Redis clients.")
-    for command in (serve, create, door):
+    import_.__name__ = "import"  # commands are named after their functions, and this is a word of Python
+    for command in (serve, create, door, import_, export):
         store.command(command)
     commands.node_flags(
         {
@@ -55,6 +56,33 @@ def serve(
     if error:
         typer.echo(f"titan store: {error}", err=True)
         raise typer.Exit(2)
+
+
+Directory = Annotated[Path, typer.Option("--dir", metavar="DIR", help="The store's directory; no server may use it.")]
+
+
+def import_(
+    face: titan.Face,
+    file: Annotated[Path, typer.Argument(help="An RDB or append-only file of Redis.")],
+    directory: Directory = Path("titan-store"),
+) -> None:
+    """Load a file of Redis into a new store."""
+    from titan_objects.store.moving import import_file
+
+    count = import_file(file, directory)
+    face.show({"keys": count, "dir": str(directory)}, lambda: f"{directory} has {count} keys")
+
+
+def export(
+    face: titan.Face,
+    file: Annotated[Path, typer.Argument(help="Where to write: commands if it ends in .aof, else a snapshot (RDB).")],
+    directory: Directory = Path("titan-store"),
+) -> None:
+    """Write a store's keys into a file that Redis reads."""
+    from titan_objects.store.moving import export_file
+
+    count = export_file(directory, file)
+    face.show({"keys": count, "file": str(file)}, lambda: f"{file} has {count} keys")
 
 
 Name = Annotated[str, typer.Argument(help="Name of the store, such as store/main.")]
