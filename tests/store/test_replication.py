@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.store.commands_by_chance import GROUPS, commands
-from tests.store.real import SECONDS, RealRedis, TitanStore, needs_redis
+from tests.store.commands_by_chance import GROUPS, Word, commands
+from tests.store.real import SECONDS, RealRedis, TitanStore, Wire, needs_redis
+from titan_objects.store.resp import bulks
 
 pytestmark = needs_redis
 
 EVERYTHING = tuple(name for name in GROUPS if name not in ("blocking", "counts"))
 """Not what Redis keeps in two forms (HyperLogLog)."""
 PIPELINE = 200
+TRANSACTION = ("MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH")
 Server = RealRedis | TitanStore
 Client = redis.Redis
 
@@ -25,19 +27,22 @@ def ask(server: Server) -> Client:
     return redis.Redis(port=server.port, socket_timeout=SECONDS)
 
 
-def write(client: Client, seed: int, count: int) -> None:
+def write(server: Server, seed: int, count: int) -> None:
     """Random commands, in the databases that they choose; errors are part of it."""
     drawn = commands(seed, count, EVERYTHING)
-    for at in range(0, count, PIPELINE):
-        with client.pipeline(transaction=False) as pipe:
-            for args in drawn[at : at + PIPELINE]:
-                if args[0] not in ("MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"):
-                    pipe.execute_command(*args)
-            pipe.execute(raise_on_error=False)
-        with client.pipeline(transaction=True) as pipe:
-            pipe.incr("in:transactions").rpush("in:list", at).ltrim("in:list", -5, -1).execute(raise_on_error=False)
-        client.set(f"t{at % 7}", at, px=10_000_000)
-        client.eval("redis.call('sadd', KEYS[1], ARGV[1]); redis.call('spop', KEYS[1])", 1, "in:script", at)
+    script = "redis.call('sadd', KEYS[1], ARGV[1]); redis.call('spop', KEYS[1])"
+    with Wire(server.port) as wire:
+        for at in range(0, count, PIPELINE):
+            batch: list[tuple[Word, ...]] = [args for args in drawn[at : at + PIPELINE] if args[0] not in TRANSACTION]
+            batch += [("MULTI",), ("INCR", "in:transactions"), ("RPUSH", "in:list", at), ("EXEC",)]
+            batch += [("SET", f"t{at % 7}", at, "PX", 10_000_000), ("EVAL", script, 1, "in:script", at)]
+            wire.socket.sendall(b"".join(bulks([as_bytes(word) for word in args]) for args in batch))
+            for _ in batch:
+                wire.reply()
+
+
+def as_bytes(word: Word) -> bytes:
+    return word if isinstance(word, bytes) else str(word).encode()
 
 
 def contents(client: Client) -> dict[object, object]:
@@ -65,6 +70,7 @@ def contents(client: Client) -> dict[object, object]:
 
 def in_step(leader: Client, follower: Client) -> None:
     """Both hold the same, once the follower has all that the leader had."""
+    leader.incr("in:step")  # what a client waits for is what it has written itself
     assert leader.wait(1, SECONDS * 1000) == 1
     mine, theirs = contents(leader), contents(follower)
     assert mine.keys() == theirs.keys()
@@ -137,15 +143,15 @@ def replicate(leader: Server, follower: Server, count: int, seed: int) -> None:
     with ask(leader) as above, ask(follower) as below:
         cable = Cable(leader.port)
         try:
-            write(above, seed, count // 4)
+            write(leader, seed, count // 4)
             follow(below, cable.port)  # a snapshot, while commands go on
-            write(above, seed + 1, count // 4)
+            write(leader, seed + 1, count // 4)
             in_step(above, below)
-            write(above, seed + 2, count // 4)
+            write(leader, seed + 2, count // 4)
             in_step(above, below)
             full = synchronisations(above)
             cable.cut()
-            write(above, seed + 3, count // 4)
+            write(leader, seed + 3, count // 4)
             in_step(above, below)
             if full is not None:
                 assert synchronisations(above) == full, "the link that was cut took a whole snapshot"
