@@ -58,6 +58,72 @@ SimpleWorker([queue], connection=connection).work(burst=True)
 print([job.return_value() for job in jobs])
 """
 
+ARQ = """
+import asyncio, os
+from arq import create_pool
+from arq.connections import RedisSettings
+from arq.worker import Worker
+
+async def add(ctx, a, b):
+    return a + b
+
+async def main():
+    settings = RedisSettings.from_dsn(os.environ["STORE"])
+    pool = await create_pool(settings)
+    jobs = [await pool.enqueue_job("add", at, at) for at in range(3)]
+    later = await pool.enqueue_job("add", 5, 5, _defer_by=0.1)
+    worker = Worker([add], redis_settings=settings, burst=True, poll_delay=0.05, handle_signals=False)
+    await worker.main()
+    print([await job.result(timeout=60) for job in [*jobs, later]])
+    await worker.close()
+    await pool.aclose()
+
+asyncio.run(main())
+"""
+
+DRAMATIQ = """
+import os
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.results import Results
+from dramatiq.results.backends import RedisBackend
+
+broker = RedisBroker(url=os.environ["STORE"])
+broker.add_middleware(Results(backend=RedisBackend(url=os.environ["STORE"])))
+dramatiq.set_broker(broker)
+
+tries = []
+
+@dramatiq.actor(store_results=True, max_retries=2, min_backoff=10)
+def flaky(a):
+    tries.append(a)
+    if len(tries) == 1:
+        raise ValueError("not yet")
+    return a + 1
+
+worker = dramatiq.Worker(broker, worker_timeout=50, worker_threads=2)
+worker.start()
+print(flaky.send(1).get_result(block=True, timeout=60_000))
+worker.stop()
+"""
+
+HUEY = """
+import os
+from huey import RedisHuey
+
+huey = RedisHuey("jobs", url=os.environ["STORE"])
+
+@huey.task()
+def add(a, b):
+    return a + b
+
+results = [add(at, at) for at in range(3)]
+later = add.schedule((5, 5), delay=60)
+while (task := huey.dequeue()) is not None:
+    huey.execute(task)
+print([result() for result in results], huey.scheduled_count())
+"""
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
@@ -80,6 +146,15 @@ def run(program: str, place: Path, environment: dict[str, str]) -> str:
 def test_rq(place: tuple[Path, dict[str, str]]) -> None:
     pytest.importorskip("rq")
     assert run(RQ, *place).splitlines()[-1] == "[0, 2, 4]"
+
+
+@pytest.mark.parametrize(
+    ("library", "program", "says"),
+    [("arq", ARQ, "[0, 2, 4, 10]"), ("dramatiq", DRAMATIQ, "2"), ("huey", HUEY, "[0, 2, 4] 1")],
+)
+def test_queues_of_other_makers(place: tuple[Path, dict[str, str]], library: str, program: str, says: str) -> None:
+    pytest.importorskip(library)
+    assert run(program, *place).splitlines()[-1] == says
 
 
 @pytest.mark.slow

@@ -221,8 +221,12 @@ def described(e: "Engine", session: Session) -> str:
         "ssub": len(session.shards),
         "multi": len(session.queue) if session.queue is not None else -1,
         "watch": len(session.watched),
+        # Clients look for these buffers of Redis, which are not counted apart here.
+        **dict.fromkeys(("qbuf", "qbuf-free", "argv-mem", "multi-mem", "rbs", "rbp", "obl"), 0),
         "oll": len(session.out),
         "omem": sum(map(len, session.out)),
+        "tot-mem": sum(map(len, session.out)),
+        "events": "r",
         "cmd": session.last_command.decode("latin-1").lower(),
         "user": session.user.name if session.user else "(superuser)",
         "redir": -1,
