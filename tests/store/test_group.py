@@ -1,0 +1,145 @@
+"""The store as members of a group run it: the same state from the same order, whatever else happened to a member."""
+
+from random import Random
+from typing import Any
+
+import pytest
+
+import titan_overlay as titan
+from tests.store.commands_by_chance import GROUPS, commands
+from tests.store.core import words
+from titan_objects.store.group.messages import Look, Outcome, Run, Section, Survey, Wake
+from titan_objects.store.group.replicated import GroupStore
+from titan_objects.store.resp import decode_all
+
+START = 2_000_000_000.0
+
+
+class Turn:
+    """What a handler is given."""
+
+    def __init__(self, now: float, seed: int) -> None:
+        self.now = now
+        self.random = Random(seed)
+
+    def schedule(self, seconds: float, message: Any) -> None:
+        assert isinstance(message, Wake) and seconds >= 0
+
+
+class Member:
+    """One copy of a store."""
+
+    def __init__(self) -> None:
+        self.store = GroupStore()
+
+    def outcome(self, *sections: Section, now: float = START, seed: int = 1) -> Outcome:
+        return self.store.run(Run(list(sections)), Turn(now, seed))  # type: ignore[arg-type]
+
+    def run(self, *sections: Section, now: float = START) -> list[list[object]]:
+        return [decode_all(done.replies) for done in self.outcome(*sections, now=now).done]
+
+    def __call__(self, *commands: str, now: float = START) -> list[object]:
+        return self.run(Section([command.encode().split() for command in commands]), now=now)[0]
+
+    def state(self) -> list[bytes]:
+        return list(self.store.snapshot())
+
+    def restored(self, chunks: list[bytes] | None = None) -> "Member":
+        twin = Member()
+        for chunk in self.state() if chunks is None else chunks:
+            twin.store.restore(chunk)
+        return twin
+
+
+@pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru", "allkeys-lfu"])
+def test_a_member_restored_on_the_way_ends_as_one_that_was_always_there(policy: str) -> None:
+    random = Random(policy)
+    made = iter(commands(7, 1200, tuple(group for group in GROUPS if group not in ("transactions", "odd"))))
+    here, there = Member(), Member()
+    for member in (here, there):
+        member(
+            "CONFIG SET maxmemory-policy " + policy, "CONFIG SET maxmemory 8kb" if policy != "noeviction" else "PING"
+        )
+    now = START
+    for number in range(60):
+        now += random.choice((0.0, 0.001, 0.05, 2.0))
+        section = Section([words(next(made)) for _ in range(20)], db=random.randrange(2))
+        replies = [member.outcome(section, now=now, seed=number) for member in (here, there)]
+        assert replies[0] == replies[1]
+        if number % 15 == 7:
+            there = there.restored()
+        if number % 10 == 0:
+            assert here.state() == there.state()
+    assert here.state() == there.state()
+    overview = here.store.survey(Survey())
+    assert overview.keys
+    assert (overview.evicted > 0) == (policy != "noeviction")
+
+
+def test_a_snapshot_shows_one_moment_whatever_happens_while_it_is_taken() -> None:
+    member = Member()
+    member(*(f"SET k{n} {n}" for n in range(3000)), *(f"RPUSH l{n} a b" for n in range(300)), "SADD s x y z")
+    member("SET soon 1 PX 100", "XADD x 1-1 f v", "ZADD z 1 a", "HSET h f v", "SELECT 1", "SET other 1")
+    expected = member.state()
+    taking = member.store.snapshot()
+    chunks = [next(iter(taking))]
+    member("DEL k0 k2999 s", "SET k1 new", "RPUSH l299 c", "ZADD z 2 b", "HSET h f w", "XADD x 2-1 f w", "SET new 1")
+    chunks.append(next(iter(taking)))
+    member("SWAPDB 0 1", "PING", now=START + 1)
+    chunks.append(next(iter(taking)))
+    member("FLUSHALL", now=START + 2)
+    chunks += taking
+    assert chunks == expected
+    assert not member.store.engine.gate, "nothing is put aside any more"
+    twin = member.restored(chunks)
+    assert twin("LRANGE l299 0 -1", "GET k1", "PTTL soon", "DBSIZE") == [[b"a", b"b"], b"1", 100, 3305]
+
+
+def test_large_values_are_kept_in_pieces() -> None:
+    member = Member()
+    words = [b"m%d" % number for number in range(30_000)]
+    member.run(
+        Section(
+            [[b"RPUSH", b"l", *words], [b"SADD", b"s", *words], [b"ZADD", b"z", *(w for m in words for w in (b"1", m))]]
+        )
+    )
+    member("SREM s m7 m9000")
+    chunks = member.state()
+    assert max(map(len, chunks)) < 200_000
+    assert member.restored(chunks).state() == chunks
+
+
+def test_reading_leaves_no_trace_and_depends_on_no_clock() -> None:
+    member = Member()
+    member("SET k v", "SET soon 1 PX 1000")
+    before = member.state()
+
+    def look(*commands: str, now: float) -> list[object] | None:
+        section = Section([command.encode().split() for command in commands])
+        found = member.store.look(Look([section], int(now * 1000)), Turn(START, 1))  # type: ignore[arg-type]
+        return None if found is None else decode_all(found[0])
+
+    assert look("GET k", "TTL k", "PTTL soon", now=START + 0.4) == [b"v", -1, 600]
+    assert look("GET k", now=START + 2) is None, "whether a key is over is agreed upon"
+    assert member.state() == before
+    with pytest.raises(titan.BadMessage, match=r"store\.Run"):
+        look("SET k w", now=START)
+
+
+@pytest.mark.parametrize("section", [Section([[]]), Section([[b"GET", b"k"]], db=16), Section([[b"GET"]], db=-1)])
+def test_what_is_no_section_changes_nothing(section: Section) -> None:
+    member = Member()
+    with pytest.raises(titan.BadMessage):
+        member.run(Section([[b"SET", b"k", b"v"]]), section)
+    assert member("DBSIZE") == [0]
+
+
+def test_guards_are_part_of_the_state() -> None:
+    member = Member()
+    watching = member.outcome(Section([[b"WATCH", b"k"]])).done[0]
+    waiting = member.outcome(Section([[b"BLPOP", b"q", b"0"]])).done[0]
+    assert waiting.waiting is not None
+    for twin in (member, member.restored()):
+        outcome = twin.outcome(Section([[b"RPUSH", b"q", b"x"], [b"SET", b"k", b"v"]]))
+        assert outcome.news.touched == [waiting.waiting.guard]
+        assert twin.run(Section([[b"INCR", b"n"]], atomic=True, guard=watching.guard)) == [[None]]
