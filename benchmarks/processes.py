@@ -48,10 +48,10 @@ class Spent:
 
 
 def start_node(
-    number: int, root: Path, bootstrap: str, listen: str = "127.0.0.1:0"
+    number: int, root: Path, bootstrap: str, *flags: str, listen: str = "127.0.0.1:0"
 ) -> tuple["subprocess.Popen[str]", str]:
     """A `titan-node` with the directory `root/number`, and the join line that it prints."""
-    words = [str(BIN / "titan-node"), "--data", str(root / str(number)), "--listen", listen]
+    words = [str(BIN / "titan-node"), "--data", str(root / str(number)), "--listen", listen, *flags]
     words += ["--bootstrap", bootstrap] if bootstrap else []
     log = (root / f"{number}.log").open("a")
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True)

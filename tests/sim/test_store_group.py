@@ -202,3 +202,31 @@ async def test_stale_reads_are_answered_without_a_quorum_and_others_are_not() ->
         assert refused(await reader("GET k"), "UNAVAILABLE")
         assert refused((await reader("SET k w", "PING"))[0], "may have been executed")
         await door.close()
+
+
+LOCK = (
+    "if(redis.call('SET',KEYS[1],ARGV[1],'NX','PX',ARGV[2]))then--[[]]"
+    "return(redis.call('INCR',KEYS[2]))end--[[]]return(0)"
+)
+
+
+async def test_workers_are_registered_locks_have_numbers_and_logs_are_streamed() -> None:
+    async with two_doors() as (_, one, other):
+        watching = Client(one.door)
+        await one("CONFIG SET notify-keyspace-events Ex")
+        await watching("PSUBSCRIBE __keyevent@0__:expired logs:*", expect=2)
+        await other("SADD workers ann bob", "SET alive:ann 1 PX 2000", "SET alive:bob 1 PX 2000")
+        for _ in range(4):
+            await asyncio.sleep(1)
+            await other("SET alive:ann 1 PX 2000")
+            await other(f"PUBLISH logs:job-{_} done")
+        heard = [await watching.hear() for _ in range(5)]
+        assert [each[3] for each in heard if each[2] == b"__keyevent@0__:expired"] == [b"alive:bob"]
+        assert [each[2] for each in heard if each[1] == b"logs:*"] == [b"logs:job-%d" % n for n in range(4)]
+        first = await one(f"EVAL {LOCK} 2 lock fence me 1000")
+        assert await other(f"EVAL {LOCK} 2 lock fence you 1000") == 0
+        await asyncio.sleep(1.2)
+        assert await other(f"EVAL {LOCK} 2 lock fence you 1000") == first + 1, (
+            "the slow one can be told from the new one"
+        )
+        assert await other("SET seen 1 PX 100 GET", "SET seen 2 NX GET") == [None, b"1"]
