@@ -230,3 +230,13 @@ async def test_workers_are_registered_locks_have_numbers_and_logs_are_streamed()
             "the slow one can be told from the new one"
         )
         assert await other("SET seen 1 PX 100 GET", "SET seen 2 NX GET") == [None, b"1"]
+
+
+async def test_members_may_lie_where_that_is_wanted() -> None:
+    async with two_doors(byzantine=True) as (_, one, other):
+        assert await one("SET k v", "INCR n", "SADD s a b c") == [b"OK", 1, 3]
+        assert await other("GET k", "SMEMBERS s") == [b"v", [b"a", b"b", b"c"]]
+        one.put("BLPOP q 0")
+        await asyncio.sleep(3)
+        await other("RPUSH q x")
+        assert await one.hear() == [b"q", b"x"]
