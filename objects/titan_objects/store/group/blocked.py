@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from titan_objects.store.group.messages import Waiting
 
 if TYPE_CHECKING:
-    from titan_objects.store.group.door import DoorSession
+    from titan_objects.store.group.clients import DoorSession
 
 
 class Blocked:

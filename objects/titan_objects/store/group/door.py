@@ -11,55 +11,23 @@ from typing import Any
 
 import titan_overlay as titan
 from titan_objects.store import system
-from titan_objects.store.config import Config
 from titan_objects.store.engine import Chance, Engine
-from titan_objects.store.globs import matcher
 from titan_objects.store.group.blocked import Blocked, Room
+from titan_objects.store.group.clients import DoorConfig, DoorSession, own_commands
 from titan_objects.store.group.listening import Listening
 from titan_objects.store.group.messages import Done, News, Overview, Section, Survey
 from titan_objects.store.group.places import GROUP_SETTINGS, Place, Places, door_table
 from titan_objects.store.group.sending import ANSWER_SECONDS, COMMAND_BYTES_MAX, TOGETHER_BYTES, Piece, Sending, Way
-from titan_objects.store.resp import OK, CommandError, integer
+from titan_objects.store.resp import CommandError
 from titan_objects.store.server import Sink
 from titan_objects.store.session import Session
-from titan_objects.store.table import Args, Group
+from titan_objects.store.table import Args
 
 QUIET_SECONDS = 10.0
 """After so long without anybody who listens or waits, the door does not watch the group any more."""
 
 _TOO_LONG = b"ERR a command of %d bytes: a group orders at most %d at once"
 _FORGET = frozenset((b"DISCARD", b"UNWATCH", b"RESET"))
-
-
-class DoorConfig(Config):
-    """Settings of a door, and the last that was heard of the group's."""
-
-    def __init__(self, **values: str) -> None:
-        super().__init__(**{"appendonly": "no", **values})
-        self.of_group: dict[str, str] = {}
-
-    def matching(self, pattern: bytes) -> dict[str, str]:
-        match = matcher(pattern.lower())
-        group = {name: value for name, value in self.of_group.items() if match(name.encode())}
-        return super().matching(pattern) | group
-
-
-class DoorSession(Session):
-    """A client of a door.
-
-    Attributes:
-        guard: number of the guard on the keys that it watches; 0: none.
-        stale: what it reads may be behind (READONLY).
-        blocked: what it waits for.
-    """
-
-    __slots__ = ("blocked", "guard", "stale")
-
-    def __init__(self, id: int, db: Any, user: Any, now: int = 0) -> None:
-        super().__init__(id, db, user, now)
-        self.guard = 0
-        self.stale = False
-        self.blocked: Blocked | None = None
 
 
 class Door:
@@ -76,7 +44,7 @@ class Door:
         pool: titan.Pool,
         name: str,
         *,
-        config: "DoorConfig | None" = None,
+        config: DoorConfig | None = None,
         now: Callable[[], int] = system.unix_ms,
         chance: Chance | None = None,
     ) -> None:
@@ -87,7 +55,7 @@ class Door:
         self.now = now
         self.config = config or DoorConfig()
         self._chance = chance or system.generator()
-        table = door_table(_own(lambda: self._faults))
+        table = door_table(own_commands(lambda: self._faults))
         self.engine = Engine(table, self._chance, self.config)
         self.engine.surroundings = self._surroundings
         self.engine.stats.started_ms = now()
@@ -458,29 +426,3 @@ def _failure(why: BaseException) -> CommandError:
     if getattr(why, "maybe_executed", True):
         return CommandError(f"UNAVAILABLE the group has not answered; the command may have been executed: {text}")
     return CommandError(f"UNAVAILABLE the group does not take the command, which was not executed: {text}")
-
-
-def _own(faults: Callable[[], int]) -> Group:
-    """Commands that are there because this is a door."""
-    group = Group("cluster")
-
-    @group.command("readonly", 1, "loading stale fast", since="3.0.0")
-    def readonly(e: Engine, a: Args) -> bytes:
-        """Lets this connection read what may be behind."""
-        assert isinstance(e.session, DoorSession)
-        e.session.stale = True
-        return OK
-
-    @group.command("readwrite", 1, "loading stale fast", since="3.0.0")
-    def readwrite(e: Engine, a: Args) -> bytes:
-        """Lets this connection read what is the latest, again."""
-        assert isinstance(e.session, DoorSession)
-        e.session.stale = False
-        return OK
-
-    @group.command("wait", 3, "noscript", since="3.0.0")
-    def wait(e: Engine, a: Args) -> bytes:
-        """Says how many other members have what was acknowledged."""
-        return integer(faults())
-
-    return group

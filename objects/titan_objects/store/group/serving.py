@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import titan_overlay as titan
-from titan_objects.store.group.door import Door, DoorConfig
+from titan_objects.store.group.clients import DoorConfig
+from titan_objects.store.group.door import Door
 from titan_objects.store.server import Server
 from titan_objects.store.serving import first_line
 

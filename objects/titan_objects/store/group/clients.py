@@ -1,0 +1,73 @@
+"""What a door knows of its clients, its own settings, and the commands that are there because it is a door."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from titan_objects.store.acl import User
+from titan_objects.store.config import Config
+from titan_objects.store.engine import Engine
+from titan_objects.store.globs import matcher
+from titan_objects.store.keyspace import Database
+from titan_objects.store.resp import OK, integer
+from titan_objects.store.session import Session
+from titan_objects.store.table import Args, Group
+
+if TYPE_CHECKING:
+    from titan_objects.store.group.blocked import Blocked
+
+
+class DoorConfig(Config):
+    """Settings of a door, and the last that was heard of the group's."""
+
+    def __init__(self, **values: str) -> None:
+        super().__init__(**{"appendonly": "no", **values})
+        self.of_group: dict[str, str] = {}
+
+    def matching(self, pattern: bytes) -> dict[str, str]:
+        match = matcher(pattern.lower())
+        group = {name: value for name, value in self.of_group.items() if match(name.encode())}
+        return super().matching(pattern) | group
+
+
+class DoorSession(Session):
+    """A client of a door.
+
+    Attributes:
+        guard: number of the guard on the keys that it watches; 0: none.
+        stale: what it reads may be behind (READONLY).
+        blocked: what it waits for.
+    """
+
+    __slots__ = ("blocked", "guard", "stale")
+
+    def __init__(self, id: int, db: Database, user: User | None, now: int = 0) -> None:
+        super().__init__(id, db, user, now)
+        self.guard = 0
+        self.stale = False
+        self.blocked: Blocked | None = None
+
+
+def own_commands(faults: Callable[[], int]) -> Group:
+    """Commands that are there because this is a door."""
+    group = Group("cluster")
+
+    @group.command("readonly", 1, "loading stale fast", since="3.0.0")
+    def readonly(e: Engine, a: Args) -> bytes:
+        """Lets this connection read what may be behind."""
+        assert isinstance(e.session, DoorSession)
+        e.session.stale = True
+        return OK
+
+    @group.command("readwrite", 1, "loading stale fast", since="3.0.0")
+    def readwrite(e: Engine, a: Args) -> bytes:
+        """Lets this connection read what is the latest, again."""
+        assert isinstance(e.session, DoorSession)
+        e.session.stale = False
+        return OK
+
+    @group.command("wait", 3, "noscript", since="3.0.0")
+    def wait(e: Engine, a: Args) -> bytes:
+        """Says how many other members have what was acknowledged."""
+        return integer(faults())
+
+    return group
