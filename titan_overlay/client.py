@@ -47,6 +47,7 @@ from titan_overlay.pool.finding.places import Place, contact_of
 from titan_overlay.pool.finding.reference import Reference
 from titan_overlay.pool.hosting.bundles import Source
 from titan_overlay.pool.hosting.data import ContentSource, DataRunner, open_source
+from titan_overlay.pool.hosting.packing import pack, sign, unpack
 from titan_overlay.pool.keeping.publisher import Publisher
 from titan_overlay.pool.keeping.publisher import Receipt as Receipt
 from titan_overlay.pool.message import Message, decode_reply, encode_message
@@ -442,6 +443,30 @@ class Pool:
         if not re.fullmatch(r"[0-9a-fA-F]{64}", decrypt):
             raise BadMessage("a key has 64 hexadecimal digits, as in the receipt of put_receipt(..., encrypt=True)")
         return lambda salt: bytes.fromhex(decrypt)
+
+    # ---- code ------------------------------------------------------------------------------------------------
+
+    async def pack(self, path: str | Path) -> bytes:
+        """A Python file, or a package with all its modules, as a bundle signed by this user.
+
+        Raises:
+            ConfigError: there is none, it is not Python, or it is too big.
+        """
+        packed = await asyncio.to_thread(pack, Path(path), "")
+        return sign(packed, self._member.user, self._member.overlay.pool)
+
+    async def unpack(self, bundle: bytes) -> dict[str, bytes]:
+        """The files of a signed bundle by their paths, if its signer's code may run here; none of it is run.
+
+        Raises:
+            BadMessage: it is none, or needs a newer Python. Forbidden: its signer is not trusted here.
+        """
+        return dict(unpack(bundle, self._member.trusted, self._member.overlay.pool).files)
+
+    @property
+    def trusted(self) -> list[str]:
+        """Fingerprints of the keys whose code may run here (`titan-node --trust`), this user's among them."""
+        return sorted(map(fingerprint, self._member.trusted))
 
     # ---- where, what, away -----------------------------------------------------------------------------------
 

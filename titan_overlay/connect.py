@@ -303,6 +303,8 @@ class SyncPool:
     census = _blocking(Pool.census)
     nearest = _blocking(Pool.nearest)
     crowd = _blocking(Pool.crowd)
+    pack = _blocking(Pool.pack)
+    unpack = _blocking(Pool.unpack)
     send_raw = _blocking(Pool.send_raw)
     ask_raw = _blocking(Pool.ask_raw)
 
@@ -310,6 +312,11 @@ class SyncPool:
     def id(self) -> str:
         """As `Pool.id`."""
         return self._pool.id
+
+    @property
+    def trusted(self) -> list[str]:
+        """As `Pool.trusted`."""
+        return self._pool.trusted
 
 
 async def _next(items: AsyncGenerator[T, None]) -> T:

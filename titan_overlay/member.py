@@ -98,6 +98,8 @@ class Member:
             user=self.user.public,
         )
         self.me = Sender(self.user.id, self.user.public)
+        self.trusted = frozenset([self.user.public, *(bytes.fromhex(text) for text in config.trust)])
+        """Public keys whose code may run here."""
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._senders: dict[Peer, tuple[Sender, float]] = {}
         self.host: Host

@@ -87,10 +87,14 @@ class Engine(Leases):
     def replay(cls, journal: Iterable[Entry], *, ranking: Ranking = critical_path) -> "Engine":
         """The engine that has taken these events."""
         engine = cls(ranking=ranking)
+        engine.retake(journal)
+        return engine
+
+    def retake(self, journal: Iterable[Entry]) -> None:
+        """Takes events as they were taken before, with their time and chance."""
         for entry in journal:
             draws = iter(entry.draws)
-            engine.step(entry.event, entry.time, lambda draws=draws: next(draws, 0.5))  # type: ignore[misc]
-        return engine
+            self.step(entry.event, entry.time, lambda draws=draws: next(draws, 0.5))  # type: ignore[misc]
 
     @property
     def wakes_at(self) -> float:

@@ -216,7 +216,7 @@ def bundle(data: bytes) -> None:
     """A bundle as it came, or one that a trusted key has signed, whatever is in it. None of it is run."""
     draw = Drawn(data)
     raw = draw.rest() if draw.below(2) == 0 else _bundle(draw.rest())
-    packed = packing._verify(raw, [OWNER.public], POOL)
+    packed = packing.unpack(raw, [OWNER.public], POOL)
     assert len(packed.files) <= BUNDLE_BYTES_MAX
     finder = importer._Finder()
     finder.bundles["h"] = dict(packed.files)

@@ -168,7 +168,7 @@ def load(signed: bytes, trusted: Collection[bytes], pool: PoolId) -> type:
     """
     from titan_overlay.pool.hosting import importer  # half a megabyte with what it imports, for nodes that run code
 
-    packed = _verify(signed, trusted, pool)
+    packed = unpack(signed, trusted, pool)
     digest = bundle_id(signed)
     module, _, name = packed.entry.partition(":")
     try:
@@ -188,7 +188,8 @@ def load(signed: bytes, trusted: Collection[bytes], pool: PoolId) -> type:
     return cls
 
 
-def _verify(signed: bytes, trusted: Collection[bytes], pool: PoolId) -> Packed:
+def unpack(signed: bytes, trusted: Collection[bytes], pool: PoolId) -> Packed:
+    """The code in a signed bundle, none of it run. Raises BadMessage, and Forbidden where its signer is not trusted."""
     if len(signed) > BUNDLE_BYTES_MAX + records.MAX_RECORD_BYTES + 64:
         raise BadMessage(f"a bundle has at most {BUNDLE_BYTES_MAX} bytes, this one {len(signed)}")
     envelope = codec.decode(signed, _SignedBundle)

@@ -1,0 +1,151 @@
+"""DAGs written as Python: functions that are tasks, and a function that says what hangs on what."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import msgspec
+
+import titan_overlay as titan
+from titan_objects.dag.checking import check
+from titan_objects.dag.definition import Definition, Retry, Task, Timeout
+
+if TYPE_CHECKING:
+    from titan_objects.dag.client import SubmittedRun
+
+
+class Handle:
+    """The result that a task will have: given to another task, it makes that one need it."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+
+
+class Function:
+    """A function that is a task. Called in a `@dag`, it adds one; called anywhere else, it is the function."""
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        self.function = function
+        self.options = options
+        self.__name__ = function.__name__
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
+        plan = _Plan.open
+        return self.function(*args, **inputs) if plan is None else plan.add(self, args, inputs)
+
+    def map(self, over: Iterable[Any] | Handle, *, max_parallel: int | None = None) -> Handle:
+        """One instance for each item. Raises TypeError outside a `@dag`."""
+        if _Plan.open is None:
+            raise TypeError(f"{self.__name__}.map(...) is of use inside a function with @dag")
+        values = over if isinstance(over, Handle) else list(over)
+        more = {"over": values} if max_parallel is None else {"over": values, "max_parallel": max_parallel}
+        return _Plan.open.add(self, (), {}, more)
+
+
+class _Plan:
+    """A DAG that is being written."""
+
+    open: "_Plan | None" = None
+
+    def __init__(self) -> None:
+        self.tasks: list[Task] = []
+        self.used: dict[str, int] = {}
+
+    def add(self, function: Function, args: tuple[Any, ...], inputs: dict[str, Any], map: Any = None) -> Handle:
+        name = function.__name__
+        self.used[name] = count = self.used.get(name, 0) + 1
+        needs: list[str] = []
+        fields = {
+            "id": name if count == 1 else f"{name}-{count}",
+            "call": f"{Path(inspect.getfile(function.function)).stem}:{function.__name__}",
+            "args": _plain(args, needs),
+            "inputs": _plain(inputs, needs),
+            **({"map": _plain(map, needs)} if map else {}),
+            **function.options,
+        }
+        fields["needs"] = list(dict.fromkeys([*needs, *function.options.get("needs", [])]))
+        try:
+            self.tasks.append(msgspec.convert(fields, Task))
+        except msgspec.ValidationError as why:
+            raise titan.ConfigError(f"@task {name}: {why}") from None
+        return Handle(self.tasks[-1].id)
+
+
+def _plain(value: Any, needs: list[str]) -> Any:
+    """The value with references in place of handles; whose they are is added to `needs`."""
+    if isinstance(value, Handle):
+        needs.append(value.id)
+        return f"${{{value.id}}}"
+    if isinstance(value, list | tuple):
+        return [_plain(each, needs) for each in value]
+    if isinstance(value, dict):
+        return {key: _plain(each, needs) for key, each in value.items()}
+    return f"${value}" if isinstance(value, str) and value.startswith("$") else value
+
+
+class Dag:
+    """A function that writes a DAG."""
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        self.function = function
+        self.options = options
+
+    @property
+    def source(self) -> Path:
+        """The file that travels with it."""
+        return Path(inspect.getfile(self.function))
+
+    def definition(self, *args: Any, **params: Any) -> Definition:
+        """What it comes to with these parameters.
+
+        Raises:
+            ConfigError, BadMessage: it makes no sense.
+        """
+        plan, before = _Plan(), _Plan.open
+        _Plan.open = plan
+        try:
+            last = self.function(*args, **params)
+        finally:
+            _Plan.open = before
+        result = last.id if isinstance(last, Handle) else ""
+        made = Definition(name=self.function.__name__, tasks=plan.tasks, result=result, **self.options)
+        check(made)
+        return made
+
+    async def submit(self, pool: titan.Pool, *, queue: str = "dag", **params: Any) -> "SubmittedRun":
+        """Submits a run of it. Raises as `titan_objects.dag.submit`."""
+        from titan_objects.dag.client import submit
+
+        return await submit(pool, self.definition(**params), queue=queue, code=self.source)
+
+
+@overload
+def task(function: Callable[..., Any], /) -> Function: ...
+@overload
+def task(
+    *, retries: int = ..., timeout: float | str | None = ..., **options: Any
+) -> Callable[[Callable[..., Any]], Function]: ...
+def task(function: Any = None, /, *, retries: int = 0, timeout: float | str | None = None, **options: Any) -> Any:
+    """Makes a task of a function.
+
+    Args:
+        retries: attempts after the first one.
+        timeout: of one attempt.
+        options: any other field of a task in a definition file, such as `requires={"labels": {"gpu": "1"}}`.
+    """
+    if retries:
+        options.setdefault("retry", msgspec.to_builtins(Retry(max_attempts=retries + 1)))
+    if timeout is not None:
+        options.setdefault("timeout", msgspec.to_builtins(Timeout(run=timeout)))
+    return Function(function, options) if function is not None else lambda found: Function(found, options)
+
+
+@overload
+def dag(function: Callable[..., Any], /) -> Dag: ...
+@overload
+def dag(**options: Any) -> Callable[[Callable[..., Any]], Dag]: ...
+def dag(function: Any = None, /, **options: Any) -> Any:
+    """Makes a DAG of a function that calls tasks; `options` are fields of a definition."""
+    return Dag(function, options) if function is not None else lambda found: Dag(found, options)

@@ -1,0 +1,80 @@
+"""A warm process that calls functions of one bundle: requests on standard input, answers on standard output.
+
+    python -m titan_objects.dag.child DIRECTORY
+
+What the functions print goes to standard error, which the worker reads as the task's log.
+"""
+
+import importlib
+import os
+import sys
+from typing import Any, BinaryIO
+
+import msgspec
+
+FRAME_BYTES_MAX = 256 << 20
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True):
+    """What to call."""
+
+    function: str
+    args: list[Any]
+    inputs: dict[str, Any]
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """What came of it."""
+
+    value: bytes = b""
+    """msgpack."""
+    kind: str = ""
+    """Type of the error, where there was one."""
+    text: str = ""
+
+
+def write_frame(stream: BinaryIO, body: bytes) -> None:
+    """A length of four bytes, big-endian, and the body."""
+    stream.write(len(body).to_bytes(4, "big") + body)
+    stream.flush()
+
+
+def read_frame(stream: BinaryIO) -> bytes | None:
+    """The next body; None: there is none."""
+    head = stream.read(4)
+    if len(head) < 4:
+        return None
+    body = stream.read(int.from_bytes(head, "big"))
+    return body if len(body) == int.from_bytes(head, "big") else None
+
+
+def call(request: Call) -> Answer:
+    """Calls a function. Whatever it raises is an answer."""
+    try:
+        module, _, name = request.function.partition(":")
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+        found = getattr(found, "function", found)
+        return Answer(msgspec.msgpack.encode(found(*request.args, **request.inputs)))
+    except BaseException as why:
+        return Answer(kind=type(why).__name__, text=str(why)[:2000])
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def main() -> None:
+    """Serves until its input ends."""
+    requests = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what tasks print must not get between the answers
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    sys.path.insert(0, sys.argv[1])
+    while (body := read_frame(requests)) is not None:
+        write_frame(answers, msgspec.msgpack.encode(call(msgspec.msgpack.decode(body, type=Call))))
+
+
+if __name__ == "__main__":
+    main()

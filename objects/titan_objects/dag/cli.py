@@ -1,0 +1,202 @@
+"""`titan dag ...`, and `titan-node --workers`."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import titan_overlay as titan
+
+if TYPE_CHECKING:
+    from titan_objects.dag.run import RunView
+
+Name = Annotated[str, typer.Argument(help="Name of the run, as submit and runs show it.")]
+Queue = Annotated[str, typer.Option("--queue", help="The queue.")]
+Tasks = Annotated[list[str] | None, typer.Option("--task", help="A task, such as render or render[3]; all: none.")]
+Note = Annotated[str, typer.Option("--note", help="Why.")]
+
+
+def register(commands: titan.Commands) -> None:
+    """Adds `titan dag ...` and `titan-node --workers`."""
+    dag = commands.group("dag", "Workflows: tasks that need one another, run by whatever nodes offer workers.")
+    for command in (submit, runs, show, logs, cancel, suspend, resume, rerun, approve, reject, graph, export, schema):
+        dag.command(command)
+    commands.node_flags(
+        {
+            "--workers": ("N", "run up to N tasks of DAGs at once"),
+            "--queue": ("NAME", "the queue whose runs they take [dag]"),
+            "--worker-label": ("KEY=VALUE,...", "labels that tasks may require of these workers"),
+        },
+        _workers,
+    )
+
+
+async def submit(
+    face: titan.Face,
+    file: Annotated[Path, typer.Argument(help="The definition (.yaml, .toml, .json).")],
+    queue: Queue = "dag",
+    code: Annotated[
+        Path | None, typer.Option("--code", help="Python file or package whose functions are called.")
+    ] = None,
+    param: Annotated[list[str] | None, typer.Option("--param", metavar="NAME=JSON", help="A parameter.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has ended, showing what its tasks write.")] = False,
+) -> None:
+    """Submit a run."""
+    from titan_objects.dag.client import submit as send
+    from titan_objects.dag.reading import read_definition
+
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as why:
+        raise titan.ConfigError(f"{file}: {getattr(why, 'strerror', None) or 'is no text'}") from None
+    definition = read_definition(text, file.name)
+    async with face.pool() as pool:
+        run = await send(pool, definition, params=_params(param or []), queue=queue, code=code)
+        if not wait:
+            face.show(run.name, lambda: run.name)
+            return
+        face.note(f"{run.name} runs")
+        async for line in run.logs():
+            face.note(f"{line.key}: {line.text}")
+        result = await run.result()
+        face.show({"run": run.name, "result": result}, lambda: f"{run.name} has succeeded: {result!r}")
+
+
+def _params(given: list[str]) -> dict[str, Any]:
+    found = {}
+    for each in given:
+        name, equals, text = each.partition("=")
+        if not equals:
+            raise titan.ConfigError(f"--param takes NAME=VALUE, not {each!r}")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
+
+
+async def runs(face: titan.Face, queue: Queue = "dag") -> None:
+    """List the runs of a queue."""
+    from titan_objects.dag.queue import Runs
+
+    async with face.pool() as pool:
+        found = await pool.read(queue, Runs())
+        lines = [f"{each.name}  {each.state:10} {each.title}" for each in found]
+        face.show(found, lambda: "\n".join(lines) or "no runs")
+
+
+async def show(face: titan.Face, name: Name) -> None:
+    """Show a run and its tasks."""
+    from titan_objects.dag.client import SubmittedRun
+
+    async with face.pool() as pool:
+        view = await SubmittedRun(pool, name).look(tasks=True)
+        face.show(view, lambda: _shown(view))
+
+
+def _shown(view: "RunView") -> str:
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items()))
+    lines = [f"{view.name}: {view.state} ({counts}), {view.executions} executions"]
+    for each in view.tasks:
+        took = f"{each.until - each.since:.1f} s" if each.until and each.since else ""
+        lines.append(f"  {each.key:30} {each.state:18} {took:>9} {each.error}".rstrip())
+    return "\n".join(lines)
+
+
+async def logs(
+    face: titan.Face,
+    name: Name,
+    task: Annotated[str, typer.Option("--task", help="Of this task alone.")] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+) -> None:
+    """Print what the tasks of a run have written."""
+    from titan_objects.dag.client import SubmittedRun
+
+    async with face.pool() as pool:
+        async for line in SubmittedRun(pool, name).logs(task, follow=follow):
+            shown = f"{line.key}: {line.text}"
+            face.show(line, lambda shown=shown: shown)  # type: ignore[misc]
+
+
+async def _act(face: titan.Face, name: str, queue: str, what: str, tasks: list[str] | None, note: str = "") -> None:
+    from titan_objects.dag.client import SubmittedRun
+
+    async with face.pool() as pool:
+        state = await SubmittedRun(pool, name, queue).act(what, *(tasks or []), note=note)
+        face.show(state, lambda: f"{name} is {state}")
+
+
+async def cancel(face: titan.Face, name: Name, task: Tasks = None, queue: Queue = "dag") -> None:
+    """End a run, or a task and all that hangs on it."""
+    await _act(face, name, queue, "cancel", task)
+
+
+async def suspend(face: titan.Face, name: Name, queue: Queue = "dag") -> None:
+    """Let a run begin nothing new."""
+    await _act(face, name, queue, "suspend", None)
+
+
+async def resume(face: titan.Face, name: Name, queue: Queue = "dag") -> None:
+    """Let a run go on."""
+    await _act(face, name, queue, "resume", None)
+
+
+async def rerun(face: titan.Face, name: Name, task: Tasks = None, queue: Queue = "dag") -> None:
+    """Run tasks again, with all behind them; without --task, those that failed."""
+    await _act(face, name, queue, "rerun", task)
+
+
+async def approve(face: titan.Face, name: Name, task: Tasks = None, note: Note = "", queue: Queue = "dag") -> None:
+    """Let tasks go on that wait for approval."""
+    await _act(face, name, queue, "approve", task, note)
+
+
+async def reject(face: titan.Face, name: Name, task: Tasks = None, note: Note = "", queue: Queue = "dag") -> None:
+    """Let tasks fail that wait for approval."""
+    await _act(face, name, queue, "reject", task, note)
+
+
+async def graph(face: titan.Face, file: Annotated[Path, typer.Argument(help="The definition.")]) -> None:
+    """Print a definition as a graph in the DOT language."""
+    from titan_objects.dag.checking import waits
+    from titan_objects.dag.reading import read_definition
+
+    edges = waits(read_definition(file.read_text(), file.name).tasks)
+    lines = [f'  "{need}" -> "{name}"' for name, each in edges.items() for need in each.ids]
+    text = "\n".join(["digraph {", *(f'  "{name}"' for name in edges), *lines, "}"])
+    face.show({name: each.ids for name, each in edges.items()}, lambda: text)
+
+
+async def export(face: titan.Face, name: Name) -> None:
+    """Print the journal of a run as JSON."""
+    import msgspec
+
+    from titan_objects.dag.run import Export
+
+    async with face.pool() as pool:
+        journal = await pool.read(name, Export())
+        plain = msgspec.to_builtins(journal)
+        face.show(plain, lambda: json.dumps(plain))
+
+
+async def schema(face: titan.Face) -> None:
+    """Print the JSON schema of definition files."""
+    from titan_objects.dag.definition import schema as made
+
+    face.show(made(), lambda: json.dumps(made(), indent=2))
+
+
+@asynccontextmanager
+async def _workers(pool: titan.Pool, flags: Mapping[str, str]) -> AsyncIterator[str]:
+    from titan_objects.dag.worker import working
+
+    text = flags.get("--workers", "")
+    if not text.isdecimal() or not 0 < int(text) <= 1024:
+        raise titan.ConfigError("--workers takes how many tasks run at once, 1 to 1024; --queue says whose")
+    labels = dict(each.partition("=")[::2] for each in flags.get("--worker-label", "").split(",") if each)
+    queue = flags.get("--queue", "dag")
+    async with working(pool, queue, int(text), labels):
+        yield f"{text} workers at the queue {queue!r}"

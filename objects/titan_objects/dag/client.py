@@ -1,0 +1,139 @@
+"""Submitting runs, and what can be done with one that was."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import titan_overlay as titan
+from titan_objects.dag.definition import Definition, revision
+from titan_objects.dag.queue import Close, Submit, WorkerInfo
+from titan_objects.dag.queue import Workers as AskWorkers
+from titan_objects.dag.run import Act, Line, Lines, Look, Result, Run, RunView, Start
+from titan_objects.dag.worker import there
+
+POLL_SECONDS_MAX = 0.5
+ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
+
+
+class SubmittedRun:
+    """A run in the pool, by its name."""
+
+    def __init__(self, pool: titan.Pool, name: str, queue: str = "dag") -> None:
+        self.pool = pool
+        self.name = name
+        self.queue = queue
+
+    async def result(self) -> Any:
+        """What the run gives, once it has ended.
+
+        Raises:
+            RemoteError: it failed; the text says which task, and why. Gone: it was cancelled.
+        """
+        pause = 0.02
+        while True:
+            state, value, why = await self.pool.read(self.name, Result())
+            if state == "SUCCEEDED":
+                return await there(self.pool, value)
+            if state == "FAILED":
+                raise titan.RemoteError(f"the run {self.name} has failed: {why}", type="TaskFailed")
+            if state == "CANCELLED":
+                raise titan.Gone(f"the run {self.name} was cancelled")
+            await asyncio.sleep(pause)
+            pause = min(1.5 * pause, POLL_SECONDS_MAX)
+
+    async def logs(self, key: str = "", *, follow: bool = True) -> AsyncIterator[Line]:
+        """The lines that its tasks write, or that one task (`render`, `render[3]`) does, until it has ended."""
+        start = 0
+        while True:
+            ended = (await self.look()).state in ENDED
+            while found := await self.pool.read(self.name, Lines(start, key)):
+                for line in found:
+                    yield line
+                start = found[-1].number + 1
+            if ended or not follow:
+                return
+            await asyncio.sleep(POLL_SECONDS_MAX)
+
+    async def look(self, *, tasks: bool = False) -> RunView:
+        """How it is."""
+        return await self.pool.read(self.name, Look(tasks))
+
+    async def act(self, what: str, *tasks: str, note: str = "") -> str:
+        """`cancel`, `suspend`, `resume`, `rerun`, `approve` or `reject`; gives the run's state after it.
+
+        Raises:
+            Forbidden: it is somebody else's run. BadMessage: there is no such task, or nothing to decide.
+        """
+        state = await self.pool.send(self.name, Act(what, list(tasks), note))
+        await self.pool.send(self.queue, Close(self.name, "RUNNING" if state not in ENDED else state))
+        return state
+
+
+async def submit(
+    pool: titan.Pool,
+    definition: Definition,
+    *,
+    params: dict[str, Any] | None = None,
+    queue: str = "dag",
+    code: Path | None = None,
+    faults: int | None = None,
+    once: str = "",
+) -> SubmittedRun:
+    """Submits a run, and says at once if nobody could run it.
+
+    Args:
+        code: the Python file or package that tasks call functions of.
+        faults: crashes that the run survives; by default 1 where the pool has nodes enough.
+        once: a key of your own: submitted again under it, it is the same run.
+
+    Raises:
+        Unavailable: no worker is there, or none trusts you.
+        BadMessage: the definition makes no sense.
+    """
+    await _open_queue(pool, queue)
+    _check_workers(await pool.read(queue, AskWorkers()), definition, pool.id, queue, calls=code is not None)
+    if code is not None:
+        bundle = await pool.pack(code)
+        definition = msgspec.structs.replace(definition, code=await pool.put(bundle))
+    if faults is None:
+        faults = 1 if len(await pool.census()) >= 3 else 0
+    seed = once or f"{asyncio.get_running_loop().time()}"
+    tag = sha256(f"{pool.id}/{revision(definition)}/{seed}".encode()).hexdigest()[:16]
+    name = f"~{pool.id}/dag/{tag}"
+    await pool.publish(Run, name, policy=titan.Policy(faults=faults))
+    await pool.send(name, Start(definition, params or {}), once=once)
+    await pool.send(queue, Submit(name, definition.name))
+    return SubmittedRun(pool, name, queue)
+
+
+async def _open_queue(pool: titan.Pool, queue: str) -> None:
+    try:
+        await pool.read(queue, AskWorkers())
+    except titan.NotFound:
+        raise titan.NotFound(f"there is no queue {queue!r}; open one: titan publish dag --name {queue}") from None
+
+
+def _check_workers(workers: list[WorkerInfo], definition: Definition, me: str, queue: str, *, calls: bool) -> None:
+    """Raises Unavailable where a task has nobody to run it."""
+    if not workers:
+        raise titan.Unavailable(
+            f"no worker is at the queue {queue!r}; start some: titan-node --workers 4 --queue {queue}"
+        )
+    trusting = [each for each in workers if not calls or me in each.trusts]
+    if not trusting:
+        raise titan.Unavailable(
+            f"0 of {len(workers)} workers run your code; their operators can allow it: titan-node --trust KEY "
+            "(yours is shown by `titan id`), or invite them: titan invite --trust-me"
+        )
+    for task in definition.tasks:
+        labels = task.requires.labels.items()
+        if labels and not any(labels <= each.labels.items() for each in trusting):
+            wanted = ", ".join(f"{name}={value}" for name, value in labels)
+            raise titan.Unavailable(
+                f"task '{task.id}' requires {wanted}: 0 of {len(trusting)} workers that run your code have it; "
+                f"start one: titan-node --workers 1 --worker-label {wanted.split(',')[0]}"
+            )

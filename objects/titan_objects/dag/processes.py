@@ -1,0 +1,182 @@
+"""Processes of tasks: commands, and warm ones for functions. Bounded, streamed, and ended with all they started."""
+
+import asyncio
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from titan_objects.dag.child import FRAME_BYTES_MAX, Answer, Call
+from titan_objects.dag.journal import Failure
+
+MARK = "TITAN_TASK"
+"""Environment variable that all processes of a task have, whatever they do to hide."""
+PIECE_BYTES = 16 << 10
+LINE_BYTES_MAX = 4 << 10
+FILE_BYTES_MAX = 4 << 30
+PROCESSES_MAX = 512
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH")
+
+Say = Callable[[str], None]
+"""Takes a line of output."""
+
+
+class Failed(Exception):
+    """An attempt failed."""
+
+    def __init__(self, kind: str, text: str, retryable: bool = True) -> None:
+        super().__init__(text)
+        self.failure = Failure(kind, text, retryable)
+
+
+async def start(
+    words: Sequence[str], directory: Path, mark: str, *, memory: int = 0, env: dict[str, str] | None = None
+) -> asyncio.subprocess.Process:
+    """Starts a program in a session of its own, with limits.
+
+    Raises:
+        Failed: it cannot be started.
+    """
+
+    def limit() -> None:
+        if memory:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES_MAX, FILE_BYTES_MAX))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
+    try:
+        return await asyncio.create_subprocess_exec(
+            *words,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=directory,
+            env={**environment, **(env or {}), MARK: mark},
+            start_new_session=True,
+            preexec_fn=limit,
+        )
+    except (OSError, ValueError) as why:
+        reason = why.strerror if isinstance(why, OSError) and why.strerror else str(why)
+        raise Failed("CannotStart", f"{words[0]}: {reason}", False) from None
+
+
+async def end(process: asyncio.subprocess.Process, mark: str) -> None:
+    """Ends a program and all that it started, even what has left its session, and waits for it."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await asyncio.to_thread(_end_marked, f"{MARK}={mark}".encode())
+    await process.wait()
+
+
+def _end_marked(mark: bytes) -> None:
+    """Kills every process with this in its environment, until there is none: what forks meanwhile has it too."""
+    for _ in range(10):
+        found = False
+        for entry in Path("/proc").iterdir() if Path("/proc").is_dir() else ():
+            if not entry.name.isdecimal():
+                continue
+            try:
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(entry.name), signal.SIGKILL)
+                    found = True
+            except OSError:
+                continue
+        if not found:
+            return
+
+
+async def read_lines(reader: asyncio.StreamReader, say: Say) -> None:
+    """Hands on what a program writes, line by line; what has no end is cut."""
+    rest = b""
+    while piece := await reader.read(PIECE_BYTES):
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            say(line[:LINE_BYTES_MAX].decode(errors="replace"))
+        if len(rest) > LINE_BYTES_MAX:
+            say(rest[:LINE_BYTES_MAX].decode(errors="replace"))
+            rest = b""
+    if rest:
+        say(rest.decode(errors="replace"))
+
+
+async def run_command(
+    words: Sequence[str], directory: Path, mark: str, say: Say, *, memory: int = 0, env: dict[str, str] | None = None
+) -> int:
+    """Runs a command to its end, and gives its status.
+
+    Raises:
+        Failed: it cannot be started, or ended badly.
+    """
+    process = await start(words, directory, mark, memory=memory, env=env)
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    process.stdin.close()
+    try:
+        readers = asyncio.gather(read_lines(process.stdout, say), read_lines(process.stderr, say))
+        status = await process.wait()
+        with suppress(TimeoutError):  # what it left behind may hold the pipes open
+            async with asyncio.timeout(0.5):
+                await readers
+    finally:
+        await asyncio.shield(end(process, mark))
+    if status:
+        shown = f"status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
+        raise Failed("CommandFailed", f"{words[0]} ended with {shown}")
+    return status
+
+
+class Warm:
+    """A process that has imported a bundle, and calls its functions one after the other."""
+
+    def __init__(self, directory: Path, mark: str) -> None:
+        self._directory = directory
+        self._mark = mark
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._say: Say = lambda line: None
+
+    async def call(self, request: Call, say: Say) -> bytes:
+        """What a function gives, as msgpack; cancelled, the process is ended with what it does.
+
+        Raises:
+            Failed: it raised, or the process ended.
+        """
+        if self._process is None or self._process.returncode is not None:
+            words = [sys.executable, "-m", "titan_objects.dag.child", str(self._directory)]
+            self._process = await start(words, self._directory, self._mark)
+            assert self._process.stderr is not None
+            self._reading = asyncio.create_task(read_lines(self._process.stderr, lambda line: self._say(line)))
+        self._say = say
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        done = False
+        try:
+            body = msgspec.msgpack.encode(request)
+            process.stdin.write(len(body).to_bytes(4, "big") + body)
+            await process.stdin.drain()
+            size = int.from_bytes(await process.stdout.readexactly(4), "big")
+            if size > FRAME_BYTES_MAX:
+                raise Failed("TooLarge", f"a result of {size} bytes; {FRAME_BYTES_MAX} are the most", False)
+            answer = msgspec.msgpack.decode(await process.stdout.readexactly(size), type=Answer)
+            done = True
+        except (OSError, EOFError):
+            raise Failed("Died", "the process ended before it had answered") from None
+        finally:
+            if not done:
+                await asyncio.shield(self.close())
+        if answer.kind:
+            raise Failed(answer.kind, answer.text)
+        return answer.value
+
+    async def close(self) -> None:
+        """Ends it."""
+        process, self._process = self._process, None
+        if process is not None:
+            await end(process, self._mark)
+        if self._reading is not None:
+            self._reading.cancel()

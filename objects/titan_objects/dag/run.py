@@ -1,0 +1,367 @@
+"""A run as an object of the pool: its journal is its state, so it goes on whichever of its members die.
+
+Workers come by themselves: one message (`Sync`) says what they have done, what they still do, and how much they could
+take, and is answered with what to do next.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+import titan_overlay as titan
+from titan_objects.dag.definition import Definition, Task
+from titan_objects.dag.engine import Engine
+from titan_objects.dag.journal import (
+    Begin,
+    Cancel,
+    Decide,
+    Entry,
+    Event,
+    Failure,
+    Lease,
+    Order,
+    Release,
+    Renew,
+    Report,
+    Rerun,
+    Resume,
+    Spawn,
+    Success,
+    Suspend,
+    Tick,
+    Worker,
+)
+from titan_objects.dag.steps import DONE, Instance
+
+CHUNK_BYTES = 64 << 10
+LOG_BYTES_MAX = 8 << 20
+"""Kept of a run's logs: what is older is dropped, and counted."""
+LINE_BYTES_MAX = 4 << 10
+LINES_AT_ONCE = 1000
+
+
+class Line(msgspec.Struct, frozen=True, array_like=True):
+    """A line that a task wrote."""
+
+    number: int
+    key: str
+    text: str
+    time: float = 0.0
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True):
+    """What came of a lease."""
+
+    epoch: int
+    outcome: Success | Failure
+
+
+class Synced(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a worker is told."""
+
+    orders: list[Order] = []
+    lost: list[int] = []
+    """Epochs that are not its own any more."""
+    state: str = ""
+    ready: int = 0
+
+
+class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An instance of a task as people see it."""
+
+    key: str
+    state: str
+    worker: str = ""
+    attempts: int = 0
+    since: float = 0.0
+    until: float = 0.0
+    error: str = ""
+    progress: float = 0.0
+
+
+class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A run as people see it."""
+
+    name: str
+    state: str
+    owner: str
+    began: float = 0.0
+    ended: float = 0.0
+    counts: dict[str, int] = {}
+    tasks: list[TaskView] = []
+    executions: int = 0
+    lines: int = 0
+
+
+class Start(titan.Message[str], namespace="dag"):
+    """Begins the run; answered with its state. Who sends it first is its owner."""
+
+    definition: Definition
+    params: dict[str, Any] = {}
+    workers: list[str] = []
+    """Fingerprints of those whose workers may take its tasks; none: anybody's."""
+
+
+class Sync(titan.Message[Synced], namespace="dag"):
+    """A worker says what it has done, and asks for more."""
+
+    worker: Worker
+    count: int = 0
+    done: list[Done] = []
+    holds: list[int] = []
+    progress: dict[int, float] = {}
+    lines: list[tuple[str, str]] = []
+    """Key and text."""
+    leaving: bool = False
+
+
+class Spawned(titan.Message[None], namespace="dag"):
+    """A running task adds tasks."""
+
+    worker: str
+    epoch: int
+    tasks: list[Task]
+
+
+class Act(titan.Message[str], namespace="dag"):
+    """What its owner wants of the run; answered with its state."""
+
+    what: str
+    """cancel, suspend, resume, rerun, approve or reject."""
+    tasks: list[str] = []
+    note: str = ""
+
+
+class Look(titan.Message[RunView], namespace="dag"):
+    """Asks how the run is."""
+
+    tasks: bool = False
+
+
+class Result(titan.Message[tuple[str, Any, str]], namespace="dag"):
+    """Asks for its state, its result, and what failed first."""
+
+
+class Ready(titan.Message[int], namespace="dag"):
+    """Asks how many instances wait for a worker; -1: the run has ended."""
+
+
+class Lines(titan.Message[list[Line]], namespace="dag"):
+    """Asks for lines of the logs."""
+
+    start: int = 0
+    key: str = ""
+
+
+class Export(titan.Message[list[Entry]], namespace="dag"):
+    """Asks for the journal."""
+
+
+class Wake(titan.Message[None], namespace="dag"):
+    """The run reminds itself that something is due. From others it changes nothing."""
+
+
+@titan.mutable("*", policy=titan.Policy(faults=1))
+class Run:
+    """One run of a DAG."""
+
+    def __init__(self) -> None:
+        self.engine = Engine()
+        self.owner = b""
+        self.workers: frozenset[str] = frozenset()
+        self.lines: deque[Line] = deque()
+        self.next_line = 0
+        self._log_bytes = 0
+        self._alarm = float("inf")
+
+    # ---- the owner -------------------------------------------------------------------------------------------
+
+    def start(self, m: Start, ctx: titan.Context) -> str:
+        """Begins."""
+        if self.engine.definition is not None:
+            raise titan.Conflict("this run has begun")
+        self._step(Begin(m.definition, m.params, _who(ctx)), ctx)
+        self.owner, self.workers = ctx.sender.id, frozenset(m.workers)
+        return str(self.engine.state.value)
+
+    def act(self, m: Act, ctx: titan.Context) -> str:
+        """Does what its owner wants."""
+        if ctx.sender.id != self.owner:
+            raise titan.Forbidden(f"only {self.owner.hex()[:32]}, who submitted this run, may do that")
+        who, tasks = _who(ctx), tuple(m.tasks)
+        events: dict[str, list[Event]] = {
+            "cancel": [Cancel(who, tasks)],
+            "suspend": [Suspend(who)],
+            "resume": [Resume(who)],
+            "rerun": [Rerun(who, tasks)],
+            "approve": [Decide(each, True, who, m.note) for each in tasks],
+            "reject": [Decide(each, False, who, m.note) for each in tasks],
+        }
+        if m.what not in events:
+            raise titan.BadMessage(f"a run cannot {m.what!r}; it can {', '.join(events)}")
+        for event in events[m.what]:
+            self._step(event, ctx)
+        return str(self.engine.state.value)
+
+    # ---- workers ---------------------------------------------------------------------------------------------
+
+    def sync(self, m: Sync, ctx: titan.Context) -> Synced:
+        """Takes what a worker has done, and gives it more to do."""
+        who = _who(ctx)
+        if self.workers and who not in self.workers:
+            raise titan.Forbidden(f"this run takes no workers of {who}")
+        # Whose a worker is, and that nobody else speaks for it, the sender says, not the worker.
+        worker = msgspec.structs.replace(m.worker, name=f"{who}/{m.worker.name}", owner=who, valid=0)
+        self._keep(m.lines, ctx.now)
+        for done in m.done:
+            self._step(Report(worker.name, done.epoch, done.outcome), ctx)
+        lost = self._step(Renew(worker.name, tuple(m.holds), m.progress), ctx).lost if m.holds else []
+        if m.leaving:
+            self._step(Release(worker.name), ctx)
+        orders = self._step(Lease(worker, m.count), ctx).orders if m.count else []
+        return Synced(orders, lost, self.engine.state.value, self.engine.ready)
+
+    def spawned(self, m: Spawned, ctx: titan.Context) -> None:
+        """Adds the tasks of a running one."""
+        self._step(Spawn(f"{_who(ctx)}/{m.worker}", m.epoch, tuple(m.tasks)), ctx)
+
+    def wake(self, m: Wake, ctx: titan.Context) -> None:
+        """Something is due."""
+        self._alarm = float("inf")
+        if self.engine.definition is not None:
+            self._step(Tick(), ctx)
+
+    def _step(self, event: Event, ctx: titan.Context) -> Any:
+        effects = self.engine.step(event, ctx.now, ctx.random.random)
+        if self.engine.wakes_at < self._alarm:
+            self._alarm = self.engine.wakes_at
+            ctx.schedule(max(0.0, self._alarm - ctx.now), Wake())
+        return effects
+
+    def _keep(self, lines: list[tuple[str, str]], now: float) -> None:
+        for key, text in lines[:LINES_AT_ONCE]:
+            line = Line(self.next_line, key, text[:LINE_BYTES_MAX], now)
+            self.next_line += 1
+            self.lines.append(line)
+            self._log_bytes += len(line.text) + 64
+        while self._log_bytes > LOG_BYTES_MAX:
+            self._log_bytes -= len(self.lines.popleft().text) + 64
+
+    # ---- questions -------------------------------------------------------------------------------------------
+
+    @titan.readonly
+    def ready(self, m: Ready) -> int:
+        """How many instances wait."""
+        return -1 if self.engine.state in DONE else self.engine.ready
+
+    @titan.readonly
+    def look(self, m: Look) -> RunView:
+        """How the run is."""
+        engine = self.engine
+        counts: dict[str, int] = {}
+        views = []
+        for name, step in engine.steps.items():
+            for each in step.instances:
+                counts[each.state.value] = counts.get(each.state.value, 0) + 1
+                if m.tasks:
+                    views.append(_view(each))
+            if not step.instances:
+                counts[step.state.value] = counts.get(step.state.value, 0) + 1
+                if m.tasks:
+                    views.append(TaskView(name, step.state.value))
+        return RunView(
+            engine.definition.name if engine.definition else "",
+            engine.state.value,
+            self.owner.hex()[:32],
+            engine.began,
+            engine.ended,
+            counts,
+            views,
+            engine.executions,
+            self.next_line,
+        )
+
+    @titan.readonly
+    def result(self, m: Result) -> tuple[str, Any, str]:
+        """State, result, and what failed first."""
+        failed = [each for step in self.engine.steps.values() for each in step.instances if each.error]
+        first = min(failed, key=lambda each: each.until, default=None)
+        why = f"{first.key}: {_error(first)}" if first is not None else ""
+        done = self.engine.state in DONE
+        return self.engine.state.value, self.engine.result if done else None, why
+
+    @titan.readonly
+    def log(self, m: Lines) -> list[Line]:
+        """Lines from a number on."""
+        if not self.lines:
+            return []
+        skipped = max(0, m.start - self.lines[0].number)
+        found: list[Line] = []
+        for place in range(skipped, len(self.lines)):
+            line = self.lines[place]
+            if not m.key or line.key == m.key or line.key.startswith(m.key + "["):
+                found.append(line)
+            if len(found) >= LINES_AT_ONCE // 4:
+                break
+        return found
+
+    @titan.readonly
+    def export(self, m: Export) -> list[Entry]:
+        """The journal."""
+        return self.engine.journal
+
+    # ---- its state -------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Iterator[bytes]:
+        """The journal, in chunks, and what else there is."""
+        rest = [self.owner, sorted(self.workers), self.next_line, self._alarm]
+        lines, journal = list(self.lines), list(self.engine.journal)
+        yield msgspec.msgpack.encode(rest)
+        for kind, items in ((0, lines), (1, journal)):
+            chunk: list[msgspec.Raw] = []
+            size = 0
+            for each in items:
+                chunk.append(msgspec.Raw(msgspec.msgpack.encode(each)))
+                size += len(bytes(chunk[-1]))
+                if size >= CHUNK_BYTES:
+                    yield msgspec.msgpack.encode([kind, chunk])
+                    chunk, size = [], 0
+            if chunk:
+                yield msgspec.msgpack.encode([kind, chunk])
+
+    def restore(self, chunk: bytes) -> None:
+        """Takes the next chunk."""
+        decoded = msgspec.msgpack.decode(chunk)
+        if len(decoded) == 4:
+            self.owner, workers, self.next_line, self._alarm = decoded
+            self.workers = frozenset(workers)
+        elif decoded[0] == 0:
+            for each in msgspec.convert(decoded[1], list[Line]):
+                self.lines.append(each)
+                self._log_bytes += len(each.text) + 64
+        else:
+            self.engine.retake(msgspec.convert(decoded[1], list[Entry]))
+
+
+def _who(ctx: titan.Context) -> str:
+    return ctx.sender.id.hex()[:32]
+
+
+def _view(instance: Instance) -> TaskView:
+    progress = max((held.progress for held in instance.held.values()), default=0.0)
+    return TaskView(
+        instance.key,
+        instance.state.value,
+        instance.worker,
+        instance.attempts,
+        instance.since,
+        instance.until,
+        _error(instance),
+        progress,
+    )
+
+
+def _error(instance: Instance) -> str:
+    return f"{instance.error.kind}: {instance.error.text}" if instance.error else ""

@@ -1,0 +1,307 @@
+"""Workers: they find runs at a queue, take what they can run, and say what came of it."""
+
+import asyncio
+import logging
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import titan_overlay as titan
+from titan_objects.dag import processes
+from titan_objects.dag.child import Call
+from titan_objects.dag.journal import Failure, Order, Success, Worker
+from titan_objects.dag.processes import Failed, Warm
+from titan_objects.dag.queue import Close, Register, RunInfo, Runs, WorkerInfo
+from titan_objects.dag.run import LINES_AT_ONCE, Done, Ready, Sync
+
+log = logging.getLogger("titan")
+
+INLINE_BYTES = 32 << 10
+"""A result that is larger travels as data of the pool."""
+RESULT_BYTES_MAX = 64 << 20
+LINES_MAX = 5000
+"""That wait to be sent; of a flood, the rest is counted."""
+REGISTER_SECONDS = 30.0
+LOOK_SECONDS = 0.5
+IDLE_SECONDS = 0.5
+BEAT_SECONDS = 5.0
+DATA = "$data"
+
+
+class Workers:
+    """A node's workers.
+
+    Args:
+        name: of this program, unique among those of its user.
+        slots: tasks that run at once.
+    """
+
+    def __init__(
+        self, pool: titan.Pool, queue: str, name: str, slots: int, labels: Mapping[str, str], directory: Path
+    ) -> None:
+        self.pool = pool
+        self.queue = queue
+        self.info = WorkerInfo(name, slots, dict(labels), pool.trusted)
+        self.directory = directory
+        self.free = slots
+        self._memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        self._warm: dict[str, list[Warm]] = {}
+        """Idle processes by bundle."""
+        self._code: dict[str, Path] = {}
+        self._made = 0
+
+    @property
+    def worker(self) -> Worker:
+        return Worker(self.info.name, self.info.labels, cores=float(self.free), memory=self._memory)
+
+    async def serve(self) -> None:
+        """Works until cancelled."""
+        runs: dict[str, asyncio.Task[None]] = {}
+        registered = -REGISTER_SECONDS
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                try:
+                    if loop.time() - registered >= REGISTER_SECONDS:
+                        await self.pool.send(self.queue, Register(self.info))
+                        registered = loop.time()
+                    for each in await self.pool.read(self.queue, Runs(open=True)):
+                        if each.name not in runs or runs[each.name].done():
+                            runs[each.name] = asyncio.create_task(self._take_part(each))
+                except titan.TitanError as why:
+                    log.debug("the queue %s does not answer: %s", self.queue, why)
+                runs = {name: task for name, task in runs.items() if not task.done()}
+                await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            for task in runs.values():
+                task.cancel()
+            await asyncio.gather(*runs.values(), return_exceptions=True)
+            for warm in [each for idle in self._warm.values() for each in idle]:
+                await warm.close()
+            with suppress(titan.TitanError):
+                await self.pool.send(self.queue, Register(self.info, leaving=True), timeout=2)
+
+    async def _take_part(self, run: RunInfo) -> None:
+        try:
+            await Part(self, run.name).serve()
+        except titan.TitanError as why:
+            log.warning("the run %s does not take this worker: %s", run.name, why)
+            await asyncio.sleep(10 * LOOK_SECONDS)
+
+    # ---- doing -----------------------------------------------------------------------------------------------
+
+    async def execute(self, order: Order, say: processes.Say) -> Success:
+        """Runs a task. Raises Failed."""
+        self._made += 1
+        mark = f"{self.info.name}-{self._made}"
+        if order.join:
+            return await self._success(_joined(await self._there(order.args)))
+        if order.call:
+            return await self._call(order, mark, say)
+        place = Path(tempfile.mkdtemp(dir=self.directory))
+        try:
+            if order.code:
+                shutil.copytree(await self._unpacked(order.code), place, dirs_exist_ok=True)
+            secrets = {name: os.environ[name] for name in order.secrets if name in os.environ}
+            env = {**order.env, **secrets}
+            await processes.run_command(order.run, place, mark, say, memory=order.memory, env=env)
+            files = {}
+            for name in order.outputs:
+                files[name] = await self.pool.put(_inside(place, name))
+            return Success(0, sha256(msgspec.msgpack.encode(sorted(files.items()))).digest(), files)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, place, True)
+
+    async def _call(self, order: Order, mark: str, say: processes.Say) -> Success:
+        place = await self._unpacked(order.code)
+        idle = self._warm.setdefault(order.code, [])
+        warm = idle.pop() if idle else Warm(place, mark)
+        request = Call(order.call, await self._there(order.args), await self._there(order.inputs))
+        value = await warm.call(request, say)
+        idle.append(warm)
+        return await self._success(msgspec.msgpack.decode(value), value)
+
+    async def _success(self, value: Any, encoded: bytes = b"") -> Success:
+        encoded = encoded or msgspec.msgpack.encode(value)
+        digest = sha256(encoded).digest()
+        if len(encoded) > RESULT_BYTES_MAX:
+            most = f"{RESULT_BYTES_MAX} are the most, write a file and name it in outputs"
+            raise Failed("TooLarge", f"a result of {len(encoded)} bytes; {most}", False)
+        if len(encoded) > INLINE_BYTES:
+            value = {DATA: await self.pool.put(encoded)}
+        return Success(value, digest)
+
+    async def _there(self, value: Any) -> Any:
+        return await there(self.pool, value)
+
+    async def _unpacked(self, code: str) -> Path:
+        """The directory with the files of a bundle. Raises Failed where its signer is not trusted."""
+        known = self._code.get(code)
+        if known is None:
+            if not code:
+                raise Failed("NoCode", "the task calls a function, and no code came with the run", False)
+            try:
+                files = await self.pool.unpack(await self.pool.get(code))
+            except titan.Forbidden as why:
+                raise Failed("Untrusted", str(why)) from None
+            known = Path(tempfile.mkdtemp(dir=self.directory, prefix="code-"))
+            for name, source in files.items():
+                path = known / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(source)
+            self._code[code] = known
+        return known
+
+
+class Part:
+    """What a node's workers do for one run."""
+
+    def __init__(self, workers: Workers, run: str) -> None:
+        self._workers = workers
+        self._run = run
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._done: list[Done] = []
+        self._lines: deque[tuple[str, str]] = deque()
+        self._dropped = 0
+        self._changed = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Until the run has ended."""
+        loop = asyncio.get_running_loop()
+        said, pause = loop.time(), 0.02
+        try:
+            while True:
+                due = self._tasks and loop.time() - said >= BEAT_SECONDS
+                if self._workers.free and not self._done and not self._lines and not due:
+                    ready = await self._workers.pool.read(self._run, Ready())
+                    if ready < 0:
+                        return
+                    wanted = ready > 0
+                else:
+                    wanted = bool(self._done or self._lines or due)
+                if wanted:
+                    said = loop.time()
+                    state, got = await self._sync()
+                    if state not in ("RUNNING", "SUSPENDED"):
+                        await self._workers.pool.send(self._workers.queue, Close(self._run, state))
+                        return
+                    pause = 0.02 if got else pause
+                if not self._done:
+                    self._changed.clear()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), pause)
+                    pause = min(2 * pause, IDLE_SECONDS)
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            if self._tasks:
+                with suppress(titan.TitanError):
+                    leaving = Sync(self._workers.worker, leaving=True)
+                    await self._workers.pool.send(self._run, leaving, timeout=2)
+
+    async def _sync(self) -> tuple[str, int]:
+        """Says what was done, and begins what is to be done; the state of the run, and how many tasks have begun."""
+        done, self._done = self._done, []
+        lines = [self._lines.popleft() for _ in range(min(len(self._lines), LINES_AT_ONCE))]
+        if self._dropped:
+            lines.append(("", f"{self._dropped} lines more were written than can be sent"))
+            self._dropped = 0
+        count = self._workers.free
+        self._workers.free = 0  # nobody else gives these away meanwhile
+        worker = Worker(
+            self._workers.info.name, self._workers.info.labels, cores=float(count), memory=self._workers.worker.memory
+        )
+        orders: list[Order] = []
+        try:
+            message = Sync(worker, count, done, sorted(self._tasks), {}, lines)
+            synced = await self._workers.pool.send(self._run, message)
+            orders = synced.orders
+        except titan.RemotableError as why:
+            if why.retryable or isinstance(why, titan.DeadlineExceeded | titan.Unavailable):
+                self._done = done + self._done  # fenced by their epochs: twice is as once
+                return "RUNNING", 0
+            raise
+        finally:
+            self._workers.free += count - len(orders)
+        for epoch in synced.lost:
+            if epoch in self._tasks:
+                self._tasks[epoch].cancel()
+        for order in orders:
+            self._tasks[order.epoch] = asyncio.create_task(self._do(order))
+        return synced.state, len(orders)
+
+    async def _do(self, order: Order) -> None:
+        outcome: Success | Failure | None = None
+        try:
+            async with asyncio.timeout(order.timeout or None):
+                outcome = await self._workers.execute(order, lambda line: self._say(order.key, line))
+        except Failed as why:
+            outcome = why.failure
+        except TimeoutError:
+            outcome = Failure("Timeout", f"it took longer than {order.timeout:g} s, and was ended")
+        except titan.TitanError as why:
+            outcome = Failure(type(why).__name__, str(why))
+        finally:
+            self._tasks.pop(order.epoch, None)
+            self._workers.free += 1
+            if outcome is not None:
+                self._done.append(Done(order.epoch, outcome))
+            self._changed.set()
+
+    def _say(self, key: str, line: str) -> None:
+        if len(self._lines) < LINES_MAX:
+            self._lines.append((key, line))
+        else:
+            self._dropped += 1
+
+
+async def there(pool: titan.Pool, value: Any) -> Any:
+    """The value with data of the pool in place of its names."""
+    if isinstance(value, dict):
+        if set(value) == {DATA}:
+            return msgspec.msgpack.decode(await pool.get(str(value[DATA])))
+        return {key: await there(pool, each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return list(await asyncio.gather(*(there(pool, each) for each in value)))
+    return value
+
+
+def _inside(place: Path, name: str) -> Path:
+    """The file that a task left under this name. Raises Failed where there is none, or it lies elsewhere."""
+    path = (place / name).resolve()
+    if not path.is_relative_to(place.resolve()) or not path.is_file():
+        raise Failed("NoOutput", f"it left no file {name!r}")
+    return path
+
+
+def _joined(results: list[Any]) -> dict[str, Any]:
+    joined: dict[str, Any] = {}
+    for each in results:
+        if isinstance(each, dict):
+            joined.update(each)
+    return joined
+
+
+@asynccontextmanager
+async def working(
+    pool: titan.Pool, queue: str, slots: int, labels: Mapping[str, str], name: str = ""
+) -> AsyncIterator[Workers]:
+    """Workers of this program at a queue, until left."""
+    directory = Path(tempfile.mkdtemp(prefix="titan-dag-"))
+    workers = Workers(pool, queue, name or f"{os.uname().nodename}-{os.getpid()}", slots, labels, directory)
+    task = asyncio.create_task(workers.serve())
+    try:
+        yield workers
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,39 @@
+"""Workflows on real nodes: code that travels, commands, and what is left of a task that is cancelled."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import titan_overlay as titan
+from tests.net import films
+from tests.net.commands import titan as command
+from tests.net.nodes import Nodes
+from titan_objects.dag.queue import Workers
+
+FILE = """\
+name: night
+tasks:
+  - {id: hello, run: "sh -c 'echo hello; echo data > out.txt'", outputs: [out.txt]}
+  - {id: bad, run: "false", needs: [hello], on_failure: ignore}
+  - {id: end, run: "echo end", needs: [bad]}
+"""
+
+
+@pytest.mark.slow
+async def test_functions_and_commands_run_on_the_workers_of_nodes(tmp_path: Path) -> None:
+    with Nodes(tmp_path, 3) as nodes:
+        door = nodes.add("--workers", "2", "--queue", "dag")
+        nodes.by_id[door].wait_for_log("2 workers at the queue")
+        async with titan.connect(nodes.line, data=nodes.user) as pool:
+            await pool.publish("dag", "dag")
+            while not await pool.read("dag", Workers()):
+                await asyncio.sleep(0.1)
+            run = await films.film.submit(pool, n=5)
+            assert await run.result() == {"frames": 5, "bytes": 50000}
+            assert sorted([line.text async for line in run.logs()]) == [f"frame {n}" for n in range(5)]
+        (tmp_path / "night.yaml").write_text(FILE)
+        here = {"TITAN_BOOTSTRAP": nodes.line}
+        done = command("dag", "submit", "night.yaml", "--wait", "--data", "node0", home=tmp_path, **here)
+        assert b"has succeeded" in done.stdout
+        assert b"hello: hello" in done.stderr

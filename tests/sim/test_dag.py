@@ -1,0 +1,85 @@
+"""Runs as objects of a pool: workers find them, and they go on when a member dies. No processes."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import titan_overlay as titan
+from tests.unit.dag_world import definition
+from titan_objects.dag.client import submit
+from titan_objects.dag.journal import Success, Worker
+from titan_objects.dag.queue import Register, Runs, WorkerInfo
+from titan_objects.dag.run import Act, Done, Sync
+from titan_overlay.identity.keys import SigningKey
+from titan_overlay.testing.pool import SimulatedPool
+
+pytestmark = pytest.mark.loops("virtual")
+
+COUNT = definition(
+    {"id": "each", "map": {"over": [1, 2, 3, 4]}},
+    {"id": "sum", "call": "", "reduce": "m:sum", "needs": ["each"]},
+)
+
+
+async def opened(sim: SimulatedPool, **worker: Any) -> titan.Pool:
+    pool = await sim.client()
+    await pool.publish("dag", "dag")
+    await pool.send("dag", Register(WorkerInfo("w", **worker)))
+    return pool
+
+
+async def work(pool: titan.Pool, run: str, turns: int = 100) -> None:
+    """A worker that adds one to what a map gives it, and sums what a reduce gives it."""
+    done: list[Done] = []
+    for _ in range(turns):
+        lines = [("each", "hello")] * len(done)
+        synced = await pool.send(run, Sync(Worker("w", cores=2.0), 2, done, lines=lines))
+        done = [
+            Done(each.epoch, Success(sum(each.args[0]) if "sum" in each.call else each.args[0] + 1))
+            for each in synced.orders
+        ]
+        if synced.state == "SUCCEEDED":
+            return
+        await asyncio.sleep(1)  # what a turn before took and never reported is another's after its lease
+
+
+@pytest.mark.slow
+async def test_a_run_goes_on_when_a_member_dies_and_gives_its_result() -> None:
+    async with SimulatedPool(5) as sim:
+        pool = await opened(sim)
+        run = await submit(pool, COUNT)
+        assert [each.name for each in await pool.read("dag", Runs(open=True))] == [run.name]
+        await work(pool, run.name, turns=1)
+        member = (await pool.group(run.name)).members[0].node.removeprefix("node:")
+        sim.kill(next(each for each in sim.nodes if each.node.key.id.hex() == member))
+        await work(pool, run.name)
+        assert await run.result() == 2 + 3 + 4 + 5
+        assert [line.text async for line in run.logs()] == ["hello"] * (await run.look()).lines
+
+
+async def test_only_who_submitted_a_run_may_end_it() -> None:
+    async with SimulatedPool(5) as sim:
+        run = await submit(await opened(sim), COUNT)
+        stranger = await sim.client(user=SigningKey(bytes(32)))
+        with pytest.raises(titan.Forbidden, match="who submitted"):
+            await stranger.send(run.name, Act("cancel"))
+        assert await run.act("cancel") == "CANCELLED"
+        with pytest.raises(titan.Gone):
+            await run.result()
+
+
+async def test_a_run_that_nobody_can_run_is_refused_at_once() -> None:
+    async with SimulatedPool(5) as sim:
+        pool = await sim.client()
+        with pytest.raises(titan.NotFound, match="titan publish dag"):
+            await submit(pool, COUNT)
+        await pool.publish("dag", "dag")
+        with pytest.raises(titan.Unavailable, match="no worker"):
+            await submit(pool, COUNT)
+        await pool.send("dag", Register(WorkerInfo("w", trusts=["somebody"])))
+        with pytest.raises(titan.Unavailable, match="gpu=1: 0 of 1"):
+            await submit(pool, definition({"id": "a", "requires": {"labels": {"gpu": "1"}}}))
+        with pytest.raises(titan.Unavailable, match="0 of 1 workers run your code"):
+            await submit(pool, COUNT, code=Path(__file__))
