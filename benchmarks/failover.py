@@ -66,7 +66,7 @@ class Nodes:
     def start(self, number: int) -> None:
         """Starts a node that was killed."""
         bootstrap = self._invited if number else ""
-        self._processes[number], _ = start_node(number, self._directory, bootstrap, self._addresses[number])
+        self._processes[number], _ = start_node(number, self._directory, bootstrap, listen=self._addresses[number])
 
     def power_cut(self) -> None:
         """Kills all at once, and starts them again."""
