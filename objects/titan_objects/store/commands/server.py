@@ -172,6 +172,37 @@ def memory_purge(e: "Engine", a: Args) -> bytes:
     return OK
 
 
+@group.command("memory|stats", 2, since="4.0.0")
+def memory_stats(e: "Engine", a: Args) -> bytes:
+    """Returns details about memory usage."""
+    keys = sum(len(db.data) for db in e.databases)
+    memory = e.surroundings().get("memory", {})
+    used = memory.get("used_memory", 0)
+    pairs = [(bulk(b"total.allocated"), number(used if isinstance(used, int) else 0))]
+    pairs += [(bulk(b"keys.count"), number(keys)), (bulk(b"replication.backlog"), number(e.replication.backlog.size))]
+    if e.meter is not None:
+        pairs.append((bulk(b"dataset.bytes"), number(e.meter.measure())))
+    return e.reply.map(pairs)
+
+
+@group.command("memory|malloc-stats", 2, since="4.0.0")
+def memory_malloc_stats(e: "Engine", a: Args) -> bytes:
+    """Returns the allocator statistics; Python's allocator has none to show."""
+    return e.reply.verbatim(b"Stats not supported for the current allocator\n")
+
+
+@group.command("module", -2, since="4.0.0")
+def module(e: "Engine", a: Args) -> bytes:
+    """A container for module commands: there are no modules."""
+    raise CommandError(b"ERR unknown subcommand '%b'. Try MODULE HELP." % a[1])
+
+
+@group.command("module|list", 2, "admin noscript", since="4.0.0")
+def module_list(e: "Engine", a: Args) -> bytes:
+    """Returns all loaded modules: none."""
+    return array([])
+
+
 # ---- looking in --------------------------------------------------------------------------------------------------
 
 
