@@ -97,7 +97,7 @@ async def test_histories_are_linearizable(seed: int) -> None:
         many, *_ = await asyncio.gather(trouble(sim, random, outside, until), *clients)
         for door in doors:
             await door.close()
-    assert many >= 3
+    assert many >= 2
     assert history.done > 50
     for key in KEYS:
         verdict = check(history.by_key[key], step, None)
