@@ -95,14 +95,13 @@ class Replication:
     """What a store knows of its replicas and of its leader.
 
     Attributes:
-        id: names the history of this store's data; it is another after a restart.
         leader: who is followed; None: nobody, this is a leader.
         to_sync: replicas that need a snapshot; the shell around sends it.
     """
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
-        self.id = self._new_id()
+        self._id = ""
         self.replicas: dict[Session, Replica] = {}
         self.backlog = Backlog()
         self.leader: Leader | None = None
@@ -110,8 +109,15 @@ class Replication:
         self._waiting: dict[Waiter, tuple[int, int]] = {}
         self._unplaced: list[Waiter] = []
 
-    def _new_id(self) -> str:
-        return f"{self._engine.chance.getrandbits(160):040x}"
+    @property
+    def id(self) -> str:
+        """Names the history of this store's data; it is another after a restart.
+
+        Drawn when it is first asked for: a store that a group keeps is never followed, and draws nothing.
+        """
+        if not self._id:
+            self._id = f"{self._engine.chance.getrandbits(160):040x}"
+        return self._id
 
     # ---- leading -------------------------------------------------------------------------------------------------
 
@@ -230,7 +236,7 @@ class Replication:
         if self.leader is None:
             return
         self.leader = None
-        self.id = self._new_id()
+        self._id = ""
         self._let_replicas_go()
         self._engine.keyspace.hides_expired = False
         self._engine.look()
