@@ -134,6 +134,8 @@ class Leases(Flow):
         if isinstance(event.outcome, Failure):
             self._failed_attempt(instance, event.outcome)
         elif instance.step.task.verify is None or instance.single:
+            if instance.single:  # as in BOINC, what is believed counts as valid
+                self.records.judge(held.worker, True)
             instance.result, instance.worker = event.outcome, held.worker
             self._end(instance, State.SUCCEEDED)
         else:
