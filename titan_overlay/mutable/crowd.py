@@ -24,10 +24,11 @@ AGAIN_SECONDS = (0.2, 2.0)
 """Shortest and longest pause before members that gave no reply are told again."""
 PATIENCE_SECONDS = (2.0, 16.0)
 """So long a round of telling waits for members that say nothing: those that could not take it yet are told again."""
-LEADER_SECONDS = 1.0
+LEADER_SECONDS = 2.0
 """So long the leader alone is waited for, before all are told."""
 WARY_SECONDS = 10.0
-"""So long all are told at once, after a leader and others did not agree; and a member without a key is left alone."""
+"""So long all are told at once, after a leader was slow or others did not agree with it; and a member that has not said
+which key it shares is left alone."""
 KEY_SECONDS = 0.5
 KNOWN_MAX = 1024
 NOTHING = codec.encode(None)
@@ -124,6 +125,10 @@ class Crowds:
                 if why.hint not in group.members:
                     return None
                 member = why.hint
+            except DeadlineExceeded:
+                group.leader = None
+                group.wary_until = self._loop.time() + WARY_SECONDS  # it, or the group, has too much to do
+                return None
             except (LinkError, RemotableError):
                 group.leader = None
                 return None
