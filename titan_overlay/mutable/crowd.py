@@ -114,17 +114,19 @@ class Crowds:
         self, place: Place, message: Message, request: Request, signed: bytes, group: _Group
     ) -> Reply | None:
         """None: all have to be asked."""
-        member = group.leader or group.members[0]
+        left = [each for each in group.members if each != group.leader]
+        member = group.leader or left.pop()
         until = min(message.deadline, self._loop.time() + LEADER_SECONDS)
-        for _ in range(2):
+        for _ in group.members:
             try:
                 answer = await self._membership.ask(place, NodeId(member), message, talk.ENTRUST, signed, until)
                 vouched = codec.decode(answer, talk.Vouched)
             except NotHere as why:
-                group.leader = why.hint or None
-                if why.hint not in group.members:
+                group.leader = None
+                if not left:
                     return None
-                member = why.hint
+                member = why.hint if why.hint in left else left[-1]  # or it is not known where that one is
+                left.remove(member)
             except DeadlineExceeded:
                 group.leader = None
                 group.wary_until = self._loop.time() + WARY_SECONDS  # it, or the group, has too much to do
@@ -145,9 +147,10 @@ class Crowds:
         others = {member: key for member, key in group.keys.items() if member != leader}
         if authenticators.count(vouched.codes, others, said, codec.encode(vouched.reply)) >= _faults(group.members):
             return vouched.reply
-        # A liar, or a member that was started again and has another key.
-        group.wary_until = self._loop.time() + WARY_SECONDS
-        group.keys.clear()
+        if all(member in others for member, _ in vouched.codes):
+            # A liar, or a member that was started again and has another key.
+            group.wary_until = self._loop.time() + WARY_SECONDS
+            group.keys.clear()
         return None
 
     # ---- all members -------------------------------------------------------------------------------------------
