@@ -15,7 +15,19 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE / "corpus"
 
-_ROOMS = ("wire", "identity", "overlay", "links", "objects", "keeping", "storage", "settings", "mutable", "store")
+_ROOMS = (
+    "wire",
+    "identity",
+    "overlay",
+    "links",
+    "objects",
+    "keeping",
+    "storage",
+    "settings",
+    "mutable",
+    "store",
+    "dag",
+)
 
 
 class Target:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -32,6 +33,14 @@ class Failed(Exception):
     def __init__(self, kind: str, text: str, retryable: bool = True) -> None:
         super().__init__(text)
         self.failure = Failure(kind, text, retryable)
+
+
+def decoded(data: bytes, kind: Any = Any) -> Any:
+    """What a task or another worker gave. Raises Failed: it is no msgpack of this type."""
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
+        raise Failed("Garbage", f"a value that cannot be read: {why}") from None
 
 
 async def start(
@@ -162,7 +171,7 @@ class Warm:
             size = int.from_bytes(await process.stdout.readexactly(4), "big")
             if size > FRAME_BYTES_MAX:
                 raise Failed("TooLarge", f"a result of {size} bytes; {FRAME_BYTES_MAX} are the most", False)
-            answer = msgspec.msgpack.decode(await process.stdout.readexactly(size), type=Answer)
+            answer: Answer = decoded(await process.stdout.readexactly(size), Answer)
             done = True
         except (OSError, EOFError):
             raise Failed("Died", "the process ended before it had answered") from None

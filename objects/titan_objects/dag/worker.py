@@ -127,7 +127,7 @@ class Workers:
         request = Call(order.call, await self._there(order.args), await self._there(order.inputs))
         value = await warm.call(request, say)
         idle.append(warm)
-        return await self._success(msgspec.msgpack.decode(value), value)
+        return await self._success(processes.decoded(value), value)
 
     async def _success(self, value: Any, encoded: bytes = b"") -> Success:
         encoded = encoded or msgspec.msgpack.encode(value)
@@ -153,10 +153,7 @@ class Workers:
             except titan.Forbidden as why:
                 raise Failed("Untrusted", str(why)) from None
             known = Path(tempfile.mkdtemp(dir=self.directory, prefix="code-"))
-            for name, source in files.items():
-                path = known / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(source)
+            lay_out(files, known)
             self._code[code] = known
         return known
 
@@ -248,7 +245,7 @@ class Part:
             outcome = why.failure
         except TimeoutError:
             outcome = Failure("Timeout", f"it took longer than {order.timeout:g} s, and was ended")
-        except titan.TitanError as why:
+        except (titan.TitanError, OSError) as why:
             outcome = Failure(type(why).__name__, str(why))
         finally:
             self._tasks.pop(order.epoch, None)
@@ -268,11 +265,21 @@ async def there(pool: titan.Pool, value: Any) -> Any:
     """The value with data of the pool in place of its names."""
     if isinstance(value, dict):
         if set(value) == {DATA}:
-            return msgspec.msgpack.decode(await pool.get(str(value[DATA])))
+            return processes.decoded(await pool.get(str(value[DATA])))
         return {key: await there(pool, each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return list(await asyncio.gather(*(there(pool, each) for each in value)))
     return value
+
+
+def lay_out(files: Mapping[str, bytes], place: Path) -> None:
+    """Writes the files of a bundle. Raises Failed, before anything is written: one would lie elsewhere."""
+    paths = {(place / name).resolve(): source for name, source in files.items() if "\0" not in name}
+    if len(paths) < len(files) or not all(path.is_relative_to(place.resolve()) for path in paths):
+        raise Failed("BadBundle", "a file of the bundle lies outside of it", False)
+    for path, source in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source)
 
 
 def _inside(place: Path, name: str) -> Path:

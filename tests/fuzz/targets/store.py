@@ -2,9 +2,12 @@
 
 import msgspec
 
+import titan_overlay as titan
 from tests.fuzz.target import Drawn, story, target
 from tests.store.core import Core
 from titan_objects.store import rdb
+from titan_objects.store.group.listening import Listening
+from titan_objects.store.group.messages import Done, Mark, News, Outcome, Published, Run, Wake
 from titan_objects.store.parser import Damaged
 
 SCRIPTS = (
@@ -50,5 +53,18 @@ def rdb_snapshot(data: bytes) -> None:
     rdb.load(data, Core().engine)
 
 
+@target(seeds=lambda: [b"\0" + msgspec.msgpack.encode(OUTCOME), b"\1" + msgspec.msgpack.encode(OUTCOME.news)])
+def store_news(data: bytes) -> None:
+    """What a member says has happened in a store that a group keeps."""
+    heard: list[News] = []
+    listening = Listening(None, "store/x", heard.append, lambda: None, lambda: b"mark")  # type: ignore[arg-type]
+    draw = Drawn(data)
+    kind = (Run, Wake, Mark)[draw.below(3)].wire_type
+    said = draw.rest()
+    listening._hear(titan.Change(1, 1, 0.0, b"", kind, said, said), b"mark")
+    assert all(each.published or each.touched for each in heard)
+
+
+OUTCOME = Outcome([Done(b"+OK\r\n", 0, 1)], News([Published(b"channel", b"text")], [3]))
 STAYING = {b"DEBUG", b"SHUTDOWN"}
 """They stop or delay the program by design, for those who may."""

@@ -93,6 +93,12 @@ class Listening:
             await asyncio.sleep(PAUSE_SECONDS)
 
     def _hear(self, change: titan.Change, mark: bytes) -> None:
+        try:
+            self._take(change, mark)
+        except (msgspec.DecodeError, UnicodeDecodeError) as why:
+            _LOG.warning("a change of %s cannot be read, and is passed over: %s", self._name, why)
+
+    def _take(self, change: titan.Change, mark: bytes) -> None:
         if change.type == Run.wire_type:
             news = _outcome.decode(change.reply).news
         elif change.type == Wake.wire_type:

@@ -147,6 +147,8 @@ def add_piece(value: Any, kind: Kind, data: bytes) -> Any:
     elif kind is Kind.SET:
         made = Members() if value is None else value
         for member, place in _set.decode(data):
+            if not 0 <= place < MEMBERS_MAX:
+                raise ValueError("a member of a set has no such place")
             made[member] = place
             made.order += [member] * (place + 1 - len(made.order))
             made.order[place] = member
@@ -177,3 +179,7 @@ def _extend(stream: Stream, piece: _StreamPiece) -> None:
             consumer = group.consumers[each.consumer]
             group.pending[each.id] = Pending(consumer, each.since, each.count)
             consumer.pending[each.id] = None
+
+
+MEMBERS_MAX = 1 << 27
+"""Of a set that is restored."""

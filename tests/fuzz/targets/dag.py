@@ -1,0 +1,75 @@
+"""DAGs: definitions in files of all kinds, and what tasks and other workers give."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+import titan_overlay as titan
+from tests.fuzz.target import Drawn, target
+from titan_objects.dag.definition import Definition
+from titan_objects.dag.processes import Failed, decoded
+from titan_objects.dag.reading import read_definition
+from titan_objects.dag.worker import lay_out
+
+SUFFIXES = ("json", "toml", "yaml")
+YAML = b"""name: two
+tasks:
+  - {id: a, run: [echo, hello], retry: {max_attempts: 3}}
+  - {id: b, run: [cat], depends: "a.Succeeded && !a.Failed", inputs: {x: "${a}"}}
+"""
+TOML = b"""name = "one"
+[[tasks]]
+id = "a"
+run = ["true"]
+timeout = {run = "10m"}
+"""
+WFFORMAT = {
+    "name": "it",
+    "schemaVersion": "1.5",
+    "workflow": {
+        "specification": {"tasks": [{"id": "x", "parents": []}]},
+        "execution": {"tasks": [{"id": "x", "runtimeInSeconds": 1.5, "command": {"program": "x", "arguments": []}}]},
+    },
+}
+JOBS = b"""name: night
+jobs:
+  - {id: prepare, file: a.py, args: "one 'and two'", requirement: GPU, priority: 5, delay: 1500}
+"""
+
+
+def _files() -> list[bytes]:
+    return [b"\0" + json.dumps(WFFORMAT).encode(), b"\1" + TOML, b"\2" + YAML, b"\2" + JOBS]
+
+
+@target(titan.ConfigError, UnicodeDecodeError, seeds=_files, limit=4096)
+def dag_definition(data: bytes) -> None:
+    """A file that says what a DAG is: a definition that is the same once it is written out, or what is wrong where."""
+    draw = Drawn(data)
+    suffix = SUFFIXES[draw.below(len(SUFFIXES))]
+    definition = read_definition(draw.rest().decode(), f"it.{suffix}")
+    assert msgspec.json.decode(msgspec.json.encode(definition), type=Definition) == definition
+
+
+@target(Failed, seeds=lambda: [msgspec.msgpack.encode({"a": [1, "x"]})])
+def dag_value(data: bytes) -> None:
+    """What a task gave, or another worker left in the pool."""
+    decoded(data)
+
+
+@target(
+    Failed,
+    seeds=lambda: [msgspec.msgpack.encode({"a.py": b"x = 1", "b/c.py": b""}), msgspec.msgpack.encode({"../a": b""})],
+)
+def dag_code(data: bytes) -> None:
+    """The files of a bundle, whatever they are called, stay in their directory."""
+    try:
+        files = msgspec.msgpack.decode(data, type=dict[str, bytes])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory) / "code"
+        place.mkdir()
+        lay_out(files, place)
+        assert [each.name for each in Path(directory).iterdir()] == ["code"]
