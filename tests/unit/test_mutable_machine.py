@@ -565,3 +565,11 @@ def test_a_restore_that_raises_is_no_snapshot_of_that_class() -> None:
     picky.execute(order.entry(order.request(b"one")))
     with pytest.raises(titan.BadMessage, match="KeyError"):
         picky.restore(list(picky.snapshot()))
+
+
+def test_where_members_may_lie_nobody_sends_for_the_object() -> None:
+    bank, order = Machine(mutable_type(Bank), Bank(), "bank/main", b"o" * 32, sends=False), Order()
+    order.open(bank)
+    (reply,) = bank.execute(order.entry(order.request(Remind(60.0, "rent")))).replies
+    assert failure(reply).code == "forbidden" and "let the caller send" in failure(reply).message
+    assert not bank.outbox and bank.due() is None, "the timer that it ordered before is gone too"

@@ -92,6 +92,7 @@ class Machine:
         instance: of the class, fresh.
         owner: public key whose code may take the place of this.
         load: makes a class of it.
+        sends: whether handlers may `send_later`.
     """
 
     def __init__(
@@ -103,11 +104,13 @@ class Machine:
         *,
         owner: bytes = b"",
         load: Load = no_code,
+        sends: bool = True,
     ) -> None:
         self._first = self.kind = kind
         self._code: NewCode | None = None
         self._owner = owner
         self._load = load
+        self._sends = sends
         self.name = name
         self.object_id = object_id
         self.instance = instance
@@ -212,7 +215,8 @@ class Machine:
         """One call of a handler; a reply for each message."""
         self._place += 1
         turn = Turn(sender, parts, self.now, seed, self.height, self._place)
-        effects = Effects(self._numbers, OUTBOX_MAX - len(self.outbox), TIMERS_MAX - len(self.timers))
+        room, timers_room = OUTBOX_MAX - len(self.outbox), TIMERS_MAX - len(self.timers)
+        effects = Effects(self._numbers, room, timers_room, sends=self._sends)
         try:
             handler, messages = self._understand(parts)
             try:
@@ -359,7 +363,7 @@ class Machine:
         self.kind.state.decode(self._checkpoint, self.instance)
         for turn in self._since:
             # What they ordered has been kept already.
-            self._call(*self._understand(turn.parts), turn, Effects(0, OUTBOX_MAX, TIMERS_MAX))
+            self._call(*self._understand(turn.parts), turn, Effects(0, OUTBOX_MAX, TIMERS_MAX, sends=self._sends))
         if self._since:
             self._take_checkpoint()  # who makes handlers raise again and again does not pay with others' time
 

@@ -148,9 +148,17 @@ class Members:
         """
         value = descriptor.value
         snapshots = Snapshots(self._disk, object_id)
-        machine = Machine(kind, kind.cls(), value.name, object_id, owner=descriptor.public, load=self.load)
-        lacks = ""
         charter = charter_of(descriptor, object_id, self.pool)
+        machine = Machine(
+            kind,
+            kind.cls(),
+            value.name,
+            object_id,
+            owner=descriptor.public,
+            load=self.load,
+            sends=not charter.byzantine,
+        )
+        lacks = ""
         logs = GroupLogs(self._log, object_id)
         kept = await snapshots.newest()
         if kept is not None and configuration_hash(kept.head.chain.genesis) != value.genesis:
