@@ -39,7 +39,8 @@ class Bank:
             ctx.schedule(m.after, Pay(m.bank, m.account, m.pence))
             return
         self.balances[m.account] -= m.pence
-        ctx.send_later(m.bank, Deposit(m.account, m.pence))
+        if m.bank:
+            ctx.send_later(m.bank, Deposit(m.account, m.pence))
 
     @titan.readonly
     def balance(self, account: str) -> int:

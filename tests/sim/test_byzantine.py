@@ -124,7 +124,16 @@ async def test_a_leader_that_tells_no_time_is_replaced_once_a_timer_is_late() ->
         assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
         liar = leader_of(sim, "bank/main")
         group(liar, "bank/main")._tell_time = lambda: None  # type: ignore[method-assign]
-        await pool.send("bank/main", Pay("bank/other", "rent", 100, after=2.0))
+        await pool.send("bank/main", Pay("", "rent", 100, after=2.0))
         await sim.settle(seconds=30)
         assert {balance(node, "bank/main") for node in sim.holders("bank/main")} == {901}
         assert leader_of(sim, "bank/main") is not liar
+
+
+async def test_an_object_whose_members_may_lie_sends_nothing() -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=LIARS)
+        with pytest.raises(titan.Forbidden, match="let the caller send"):
+            await pool.send("bank/main", Pay("bank/other", "rent", 100))
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001, "nothing of it has happened"

@@ -571,5 +571,5 @@ def test_where_members_may_lie_nobody_sends_for_the_object() -> None:
     bank, order = Machine(mutable_type(Bank), Bank(), "bank/main", b"o" * 32, sends=False), Order()
     order.open(bank)
     (reply,) = bank.execute(order.entry(order.request(Remind(60.0, "rent")))).replies
-    assert failure(reply).code == "forbidden" and "let the caller send" in failure(reply).message
+    assert failure(reply).code == "forbidden" and "let the caller send" in str(failure(reply))
     assert not bank.outbox and bank.due() is None, "the timer that it ordered before is gone too"
