@@ -118,7 +118,15 @@ def test_a_cycle_is_refused_and_named() -> None:
         ({"id": "b", "run": None, "reduce": "m:f", "needs": ["a", "c"]}, "exactly one task"),
         ({"id": "b", "loop": {"to": "a", "max": 3}}, "on no way"),
         ({"id": "b", "affinity": "x"}, "affinity"),
-        ({"id": "b", "type": "service"}, "port"),
+        ({"id": "b", "type": "service"}, "service is not supported yet"),
+        ({"id": "b", "service": {"port": 80}}, "service is not supported yet"),
+        ({"id": "b", "run": None, "uses": "other"}, "uses is not supported yet"),
+        ({"id": "b", "cache_key": "x"}, "cache_key is not supported yet"),
+        ({"id": "b", "args": ["x"]}, "args does nothing in a task with run; write it into the command"),
+        ({"id": "b", "run": None, "call": "m:f", "outputs": ["x"]}, "outputs does nothing in a task with call"),
+        ({"id": "b", "run": None, "join": True, "inputs": {"n": 1}}, "inputs does nothing in a task with join"),
+        ({"id": "b", "run": None, "approval": {}, "map": {"over": [1]}}, "map does nothing in a task with approval"),
+        ({"id": "b", "verify": {"quorum": 3, "max_total": 2}}, "max_total is less"),
     ],
 )
 def test_what_makes_no_sense_is_refused(task: dict[str, Any], words: str) -> None:

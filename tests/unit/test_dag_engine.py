@@ -52,7 +52,8 @@ def test_results_and_parameters_get_where_they_are_referred_to() -> None:
     desk = Desk(
         definition(
             {"id": "a", "args": ["${params.n}", "$$5"], "inputs": {"x": ["${params.n}"]}},
-            {"id": "b", "needs": ["a"], "args": ["${a.rows.1}"], "call": "", "run": "echo 'one word' ${a.name}"},
+            {"id": "b", "needs": ["a"], "args": ["${a.rows.1}"]},
+            {"id": "c", "needs": ["a"], "call": "", "run": "echo 'one word' ${a.name}"},
             params={"n": None},
         ),
         n=7,
@@ -60,8 +61,8 @@ def test_results_and_parameters_get_where_they_are_referred_to() -> None:
     (order,) = desk.lease()
     assert (order.args, order.inputs) == ([7, "$5"], {"x": [7]})
     desk.step(Report("w", order.epoch, Success({"rows": [1, 2], "name": "it"})))
-    (order,) = desk.lease()
-    assert (order.args, order.run) == ([2], ["echo", "one word", "it"])
+    called, command = desk.lease()
+    assert (called.args, command.run) == ([2], ["echo", "one word", "it"])
 
 
 def test_what_must_be_given_and_what_is_unknown() -> None:

@@ -9,6 +9,22 @@ from titan_objects.dag.definition import ITEMS_MAX, TASKS_MAX, Definition, Task
 from titan_objects.dag.expressions import Both, Either, Expression, Name, Value, names, parse
 from titan_objects.dag.references import referred
 
+NOT_YET = {
+    "uses": "put the tasks of that definition in its place",
+    "service": "a task is a command or a function that ends",
+    "cache_key": "leave it out, and the task runs each time",
+}
+"""Fields that nothing is done with, and what can be done instead."""
+
+IDLE = {
+    "run": ("args", "inputs"),
+    "call": ("outputs", "env", "secrets"),
+    "reduce": ("outputs", "env", "secrets"),
+    "join": ("args", "inputs", "outputs", "env", "secrets"),
+    "approval": ("args", "inputs", "outputs", "env", "secrets", "map", "verify"),
+}
+"""By what a task does: fields that would change nothing."""
+
 OUTCOMES = ("Succeeded", "Failed", "Skipped", "Cancelled", "Done")
 
 
@@ -34,11 +50,14 @@ def check(definition: Definition) -> None:
 
 
 def _check_task(task: Task, tasks: Mapping[str, Task], definition: Definition) -> None:
-    does = [what for what in ("run", "call", "uses", "reduce", "join") if getattr(task, what)]
+    for field, instead in NOT_YET.items():
+        if getattr(task, field) or task.type == field:
+            raise titan.BadMessage(f"{field} is not supported yet; {instead}")
+    does = [what for what in ("run", "call", "reduce", "join") if getattr(task, what)]
     if len(does) > 1:
         raise titan.BadMessage(f"it has {' and '.join(does)}; a task does one thing")
     if not does and task.approval is None:
-        raise titan.BadMessage("it does nothing: give it run, call, uses, reduce, join or an approval")
+        raise titan.BadMessage("it does nothing: give it run, call, reduce, join or an approval")
     if task.depends and (task.needs or task.trigger_rule != "all_success"):
         raise titan.BadMessage("depends stands in place of needs and trigger_rule; take one or the other")
     for need in upstream(task):
@@ -51,8 +70,6 @@ def _check_task(task: Task, tasks: Mapping[str, Task], definition: Definition) -
         raise titan.BadMessage("a reduce needs exactly one task: the one whose results it takes")
     if task.affinity and task.affinity not in tasks:
         raise titan.BadMessage(f"affinity names {task.affinity!r}, and there is no such task")
-    if task.type == "service" and (task.run is None or task.service is None):
-        raise titan.BadMessage("a service has a command (run) and says its port (service: {port: ...})")
     if task.map is not None:
         if task.loop is not None:
             raise titan.BadMessage("a map has no loop of its own; put the loop on a task that needs it")
@@ -66,6 +83,13 @@ def _check_task(task: Task, tasks: Mapping[str, Task], definition: Definition) -
             _check_name(parts, known, task, definition)
     if task.loop is not None:
         _check_loop(task, tasks)
+    if task.verify is not None and task.verify.max_total < task.verify.quorum:
+        raise titan.BadMessage("verify.max_total is less than verify.quorum, so no result could ever be believed")
+    what = does[0] if does else "approval"
+    for field in IDLE[what]:
+        if getattr(task, field):
+            hint = "; write it into the command" if what == "run" else ""
+            raise titan.BadMessage(f"{field} does nothing in a task with {what}{hint}")
 
 
 def _check_name(parts: tuple[str, ...], known: set[str], task: Task, definition: Definition) -> None:

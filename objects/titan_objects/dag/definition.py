@@ -116,7 +116,7 @@ class Loop(_Part, frozen=True, kw_only=True):
 
 
 class Service(_Part, frozen=True, kw_only=True):
-    """The task is a program that goes on: it has succeeded once its port answers, and is started again when it ends."""
+    """Not supported yet. The task is a program that goes on: it has succeeded once its port answers."""
 
     port: Annotated[int, Meta(ge=1, le=65535)]
     ready: Duration = 30.0
@@ -127,28 +127,30 @@ TriggerRule = Literal["all_success", "all_done", "all_failed", "one_success", "o
 
 
 class Task(_Part, frozen=True, kw_only=True):
-    """One step. It has one of `run`, `call`, `uses` and `reduce`, or, being a `join` or an `approval` only, none."""
+    """One step. It has one of `run`, `call` and `reduce`, or, being a `join` or an `approval` only, none."""
 
     id: Id
     run: str | list[str] | None = None
     """A command: words, or a text that is split like a shell would, with no shell."""
     call: str = ""
     """`module:function`, in the code that travels with the DAG."""
-    uses: str = ""
-    """Name of a definition that runs in this place."""
+    uses: Annotated[str, Meta(description="not supported yet: name of a definition that runs in this place")] = ""
     reduce: str = ""
     """`module:function` that takes the list of results of the one task that is needed."""
     join: bool = False
     """Merges the results (maps) of all that it needs, later ones win."""
-    type: Literal["task", "service"] = "task"
+    type: Annotated[Literal["task", "service"], Meta(description="service: not supported yet")] = "task"
     service: Service | None = None
     args: list[Any] = []
+    """Of the function; a command has its own words."""
     inputs: dict[str, Any] = {}
+    """Of the function, by name."""
     outputs: list[str] = []
-    """Files of the task's directory that are kept."""
+    """Files of the command's directory that are kept."""
     env: dict[str, str] = {}
+    """Of the command."""
     secrets: list[str] = []
-    """Names of environment variables that the worker's operator provides; values are never in the journal."""
+    """Of the command: environment variables that the worker's operator provides; values are never in the journal."""
 
     needs: list[Id] = []
     depends: str = ""
@@ -172,7 +174,7 @@ class Task(_Part, frozen=True, kw_only=True):
     estimate: Duration = 1.0
     """How long it takes, for the critical path."""
     verify: Verify | None = None
-    cache_key: str = ""
+    cache_key: Annotated[str, Meta(description="not supported yet")] = ""
     on_failure: Literal["continue", "cancel", "ignore"] = "continue"
     """What its failure does to the others: all goes on that can; all is cancelled; it does not count."""
     approval: Approval | None = None

@@ -292,4 +292,4 @@ class Flow:
 
 
 def _does_something(task: Task) -> bool:
-    return bool(task.run or task.call or task.reduce or task.join or task.uses)
+    return bool(task.run or task.call or task.reduce or task.join)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 import titan_overlay as titan
-from titan_objects.dag.definition import Approval, Definition, Requires, Retry, Service, Task
+from titan_objects.dag.definition import Approval, Definition, Requires, Retry, Task
 
 GENERAL = "GENERAL"
 """What the Titan orchestrator calls a worker of no special kind."""
@@ -174,15 +174,12 @@ def _task(job: OrchestratorJob, ids: Mapping[str, str], needs: list[str]) -> Tas
     kind = job.type.lower()
     if kind not in ("run", "service"):
         raise titan.ConfigError(f"job {job.id!r} has the type {job.type!r}; run and service are known")
-    if kind == "service" and not job.port:
-        raise titan.ConfigError(f"job {job.id!r} is a service and names no port")
     words = job.args if isinstance(job.args, list) else shlex.split(job.args)
     labels = {} if job.requirement.upper() == GENERAL else {job.requirement.lower(): "1"}
     return Task(
         id=ids[job.id],
         run=["python", job.file, *(str(each).replace("$", "$$", 1) for each in words)],
-        type="service" if kind == "service" else "task",
-        service=Service(port=job.port) if kind == "service" else None,
+        type="service" if kind == "service" or job.port else "task",
         needs=needs,
         requires=Requires(labels=labels),
         priority=max(-1000, min(job.priority, 1000)),

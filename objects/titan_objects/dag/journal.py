@@ -161,8 +161,6 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     heartbeat: float = 30.0
     cores: float = 1.0
     memory: int = 0
-    port: int = 0
-    """Of a service."""
 
 
 class Effects(msgspec.Struct):

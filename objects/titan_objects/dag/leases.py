@@ -104,7 +104,6 @@ class Leases(Flow):
             heartbeat=seconds(task.timeout.heartbeat),
             cores=task.requires.cores,
             memory=size_bytes(task.requires.memory),
-            port=task.service.port if task.service else 0,
         )
 
     def _release(self, event: Release) -> None:
