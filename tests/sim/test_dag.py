@@ -10,7 +10,7 @@ import titan_overlay as titan
 from tests.unit.dag_world import definition
 from titan_objects.dag.client import submit
 from titan_objects.dag.journal import Success, Worker
-from titan_objects.dag.queue import Register, Runs, WorkerInfo
+from titan_objects.dag.queue import Close, Register, Runs, WorkerInfo
 from titan_objects.dag.run import Act, Done, Sync
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.testing.pool import SimulatedPool
@@ -65,7 +65,13 @@ async def test_only_who_submitted_a_run_may_end_it() -> None:
         stranger = await sim.client(user=SigningKey(bytes(32)))
         with pytest.raises(titan.Forbidden, match="who submitted"):
             await stranger.send(run.name, Act("cancel"))
+        with pytest.raises(titan.Forbidden, match="who submitted"):
+            await stranger.send("dag", Close(run.name, "SUCCEEDED"))
+        assert [each.state for each in await run.pool.read("dag", Runs())] == ["RUNNING"]
         assert await run.act("cancel") == "CANCELLED"
+        while await run.pool.read("dag", Runs(open=True)):  # the run itself tells the queue
+            await asyncio.sleep(0.1)
+        assert [each.state for each in await run.pool.read("dag", Runs())] == ["CANCELLED"]
         with pytest.raises(titan.Gone):
             await run.result()
 

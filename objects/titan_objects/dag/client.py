@@ -10,7 +10,7 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag.definition import Definition, revision
-from titan_objects.dag.queue import Close, Submit, WorkerInfo
+from titan_objects.dag.queue import Submit, WorkerInfo
 from titan_objects.dag.queue import Workers as AskWorkers
 from titan_objects.dag.run import Act, Line, Lines, Look, Result, Run, RunView, Start
 from titan_objects.dag.worker import there
@@ -68,9 +68,7 @@ class SubmittedRun:
         Raises:
             Forbidden: it is somebody else's run. BadMessage: there is no such task, or nothing to decide.
         """
-        state = await self.pool.send(self.name, Act(what, list(tasks), note))
-        await self.pool.send(self.queue, Close(self.name, "RUNNING" if state not in ENDED else state))
-        return state
+        return await self.pool.send(self.name, Act(what, list(tasks), note))
 
 
 async def submit(
@@ -105,8 +103,8 @@ async def submit(
     tag = sha256(f"{pool.id}/{revision(definition)}/{seed}".encode()).hexdigest()[:16]
     name = f"~{pool.id}/dag/{tag}"
     await pool.publish(Run, name, policy=titan.Policy(faults=faults))
-    await pool.send(name, Start(definition, params or {}), once=once)
-    await pool.send(queue, Submit(name, definition.name))
+    began = await pool.send(name, Start(definition, params or {}, queue=queue), once=once)
+    await pool.send(queue, Submit(name, definition.name, began.state, began.voice))
     return SubmittedRun(pool, name, queue)
 
 

@@ -34,6 +34,8 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     owner: str
     submitted: float
     state: str = "RUNNING"
+    voice: bytes = b""
+    """Id of the run as an object: under it the run itself speaks."""
 
 
 class Register(titan.Message[None], namespace="dagqueue"):
@@ -44,14 +46,16 @@ class Register(titan.Message[None], namespace="dagqueue"):
 
 
 class Submit(titan.Message[None], namespace="dagqueue"):
-    """A run wants workers."""
+    """A run wants workers. Only the key in whose space its name lies (`~KEY/...`) may say so."""
 
     run: str
     title: str
+    state: str = "RUNNING"
+    voice: bytes = b""
 
 
 class Close(titan.Message[None], namespace="dagqueue"):
-    """A run has ended, or is open again."""
+    """A run has ended, or is open again. Only the run itself and who submitted it may say so."""
 
     run: str
     state: str
@@ -79,7 +83,7 @@ class Queue:
     def register(self, m: Register, ctx: titan.Context) -> None:
         """Remembers a worker for a while."""
         self.now = ctx.now
-        name = f"{ctx.sender.id.hex()[:32]}/{m.worker.name}"
+        name = f"{_who(ctx)}/{m.worker.name}"
         self.workers = {key: each for key, each in self.workers.items() if each.seen > ctx.now - SEEN_SECONDS}
         if m.leaving:
             self.workers.pop(name, None)
@@ -89,20 +93,27 @@ class Queue:
             raise titan.Overloaded(f"{ctx.name!r} has {WORKERS_MAX} workers, and takes no more")
 
     def submit(self, m: Submit, ctx: titan.Context) -> None:
-        """Makes a run known."""
+        """Makes a run known. Raises Forbidden: its name is another's."""
+        owner = _who(ctx)
+        if not m.run.startswith(f"~{owner}/"):
+            raise titan.Forbidden(f"{owner} submits runs that are named ~{owner}/..., and {m.run[:200]!r} is not")
         self.now = ctx.now
         if m.run not in self.runs and len(self.runs) >= RUNS_MAX:
             ended = next((name for name, each in self.runs.items() if each.state != "RUNNING"), None)
             if ended is None:
                 raise titan.Overloaded(f"{ctx.name!r} has {RUNS_MAX} open runs, and takes no more")
             del self.runs[ended]
-        self.runs[m.run] = RunInfo(m.run, m.title[:200], ctx.sender.id.hex()[:32], ctx.now)
+        self.runs[m.run] = RunInfo(m.run, m.title[:200], owner, ctx.now, m.state[:20], m.voice[:64])
 
     def close(self, m: Close, ctx: titan.Context) -> None:
-        """A run wants no workers any more. Workers say so too: they have seen it end."""
+        """A run wants no workers any more, or some again. Raises Forbidden: it is another's."""
+        known = self.runs.get(m.run)
+        if known is None:
+            return
+        if ctx.sender.public != known.voice and _who(ctx) != known.owner:
+            raise titan.Forbidden(f"only {m.run!r} itself, and {known.owner}, who submitted it, may say how it is")
         self.now = ctx.now
-        if m.run in self.runs:
-            self.runs[m.run] = msgspec.structs.replace(self.runs[m.run], state=m.state[:20])
+        self.runs[m.run] = msgspec.structs.replace(known, state=m.state[:20])
 
     @titan.readonly
     def list_runs(self, m: Runs) -> list[RunInfo]:
@@ -113,3 +124,7 @@ class Queue:
     def list_workers(self, m: Workers) -> list[WorkerInfo]:
         """Those that were seen lately."""
         return [each for each in self.workers.values() if each.seen > self.now - SEEN_SECONDS]
+
+
+def _who(ctx: titan.Context) -> str:
+    return ctx.sender.id.hex()[:32]

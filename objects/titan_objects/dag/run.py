@@ -33,13 +33,18 @@ from titan_objects.dag.journal import (
     Tick,
     Worker,
 )
+from titan_objects.dag.queue import Close
 from titan_objects.dag.steps import DONE, Instance
 
 CHUNK_BYTES = 64 << 10
 LOG_BYTES_MAX = 8 << 20
 """Kept of a run's logs: what is older is dropped, and counted."""
 LINE_BYTES_MAX = 4 << 10
+KEY_LENGTH_MAX = 200
 LINES_AT_ONCE = 1000
+ORDERS_AT_ONCE = 1000
+EARLY_SECONDS = 0.001
+"""By so much a timer may come too early: it was rounded."""
 
 
 class Line(msgspec.Struct, frozen=True, array_like=True):
@@ -95,13 +100,23 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     lines: int = 0
 
 
-class Start(titan.Message[str], namespace="dag"):
-    """Begins the run; answered with its state. Who sends it first is its owner."""
+class Started(msgspec.Struct, frozen=True, array_like=True):
+    """How a run began."""
+
+    state: str
+    voice: bytes
+    """Id of the object: under it, the run itself tells its queue when it has ended."""
+
+
+class Start(titan.Message[Started], namespace="dag"):
+    """Begins the run. Who sends it first is its owner; under a name `~KEY/...`, that key alone may."""
 
     definition: Definition
     params: dict[str, Any] = {}
     workers: list[str] = []
     """Fingerprints of those whose workers may take its tasks; none: anybody's."""
+    queue: str = ""
+    """That is told when the run ends, or is open again."""
 
 
 class Sync(titan.Message[Synced], namespace="dag"):
@@ -118,7 +133,7 @@ class Sync(titan.Message[Synced], namespace="dag"):
 
 
 class Spawned(titan.Message[None], namespace="dag"):
-    """A running task adds tasks."""
+    """A running task adds tasks. On workers of the owner, and of those that `Start` names, it may."""
 
     worker: str
     epoch: int
@@ -173,18 +188,25 @@ class Run:
         self.workers: frozenset[str] = frozenset()
         self.lines: deque[Line] = deque()
         self.next_line = 0
+        self.queue = ""
+        self._told = ""
+        """The state that the queue knows."""
         self._log_bytes = 0
         self._alarm = float("inf")
 
     # ---- the owner -------------------------------------------------------------------------------------------
 
-    def start(self, m: Start, ctx: titan.Context) -> str:
-        """Begins."""
+    def start(self, m: Start, ctx: titan.Context) -> Started:
+        """Begins. Raises Forbidden: the name is another's. Conflict: it has begun."""
+        who = _who(ctx)
+        if ctx.name.startswith("~") and not ctx.name.startswith(f"~{who}/"):
+            raise titan.Forbidden(f"only the key in whose space {ctx.name!r} lies may begin it, and {who} is another")
         if self.engine.definition is not None:
             raise titan.Conflict("this run has begun")
-        self._step(Begin(m.definition, m.params, _who(ctx)), ctx)
+        self._step(Begin(m.definition, m.params, who), ctx)
         self.owner, self.workers = ctx.sender.id, frozenset(m.workers)
-        return str(self.engine.state.value)
+        self.queue, self._told = m.queue, self._openness
+        return Started(self._told, ctx.object_id)
 
     def act(self, m: Act, ctx: titan.Context) -> str:
         """Does what its owner wants."""
@@ -220,17 +242,20 @@ class Run:
         lost = self._step(Renew(worker.name, tuple(m.holds), m.progress), ctx).lost if m.holds else []
         if m.leaving:
             self._step(Release(worker.name), ctx)
-        orders = self._step(Lease(worker, m.count), ctx).orders if m.count else []
+        orders = self._step(Lease(worker, min(m.count, ORDERS_AT_ONCE)), ctx).orders if m.count else []
         return Synced(orders, lost, self.engine.state.value, self.engine.ready)
 
     def spawned(self, m: Spawned, ctx: titan.Context) -> None:
-        """Adds the tasks of a running one."""
-        self._step(Spawn(f"{_who(ctx)}/{m.worker}", m.epoch, tuple(m.tasks)), ctx)
+        """Adds the tasks of a running one. What a stranger's worker thinks of, nobody else should have to run."""
+        who = _who(ctx)
+        if ctx.sender.id != self.owner and who not in self.workers:
+            raise titan.Forbidden(f"tasks on workers of {who} may add none; the run's owner names those that may")
+        self._step(Spawn(f"{who}/{m.worker}", m.epoch, tuple(m.tasks)), ctx)
 
     def wake(self, m: Wake, ctx: titan.Context) -> None:
-        """Something is due."""
-        self._alarm = float("inf")
-        if self.engine.definition is not None:
+        """Something is due. Before that it changes nothing, whoever sends it: each would set one timer more."""
+        if ctx.now >= self._alarm - EARLY_SECONDS:
+            self._alarm = float("inf")
             self._step(Tick(), ctx)
 
     def _step(self, event: Event, ctx: titan.Context) -> Any:
@@ -238,11 +263,19 @@ class Run:
         if self.engine.wakes_at < self._alarm:
             self._alarm = self.engine.wakes_at
             ctx.schedule(max(0.0, self._alarm - ctx.now), Wake())
+        if self.queue and self._told != self._openness:
+            self._told = self._openness
+            ctx.send_later(self.queue, Close(ctx.name, self._told))
         return effects
+
+    @property
+    def _openness(self) -> str:
+        """Its state as far as a queue cares: how it has ended, or that it has not."""
+        return str(self.engine.state.value) if self.engine.state in DONE else "RUNNING"
 
     def _keep(self, lines: list[tuple[str, str]], now: float) -> None:
         for key, text in lines[:LINES_AT_ONCE]:
-            line = Line(self.next_line, key, text[:LINE_BYTES_MAX], now)
+            line = Line(self.next_line, key[:KEY_LENGTH_MAX], text[:LINE_BYTES_MAX], now)
             self.next_line += 1
             self.lines.append(line)
             self._log_bytes += len(line.text) + 64
@@ -316,7 +349,7 @@ class Run:
 
     def snapshot(self) -> Iterator[bytes]:
         """The journal, in chunks, and what else there is."""
-        rest = [self.owner, sorted(self.workers), self.next_line, self._alarm]
+        rest = [self.owner, sorted(self.workers), self.next_line, self._alarm, self.queue, self._told]
         lines, journal = list(self.lines), list(self.engine.journal)
         yield msgspec.msgpack.encode(rest)
         for kind, items in ((0, lines), (1, journal)):
@@ -334,8 +367,8 @@ class Run:
     def restore(self, chunk: bytes) -> None:
         """Takes the next chunk."""
         decoded = msgspec.msgpack.decode(chunk)
-        if len(decoded) == 4:
-            self.owner, workers, self.next_line, self._alarm = decoded
+        if len(decoded) == 6:
+            self.owner, workers, self.next_line, self._alarm, self.queue, self._told = decoded
             self.workers = frozenset(workers)
         elif decoded[0] == 0:
             for each in msgspec.convert(decoded[1], list[Line]):

@@ -19,7 +19,7 @@ from titan_objects.dag import processes
 from titan_objects.dag.child import Call
 from titan_objects.dag.journal import Failure, Order, Success, Worker
 from titan_objects.dag.processes import Failed, Warm
-from titan_objects.dag.queue import Close, Register, RunInfo, Runs, WorkerInfo
+from titan_objects.dag.queue import Register, RunInfo, Runs, WorkerInfo
 from titan_objects.dag.run import LINES_AT_ONCE, Done, Ready, Sync
 
 log = logging.getLogger("titan")
@@ -188,7 +188,6 @@ class Part:
                     said = loop.time()
                     state, got = await self._sync()
                     if state not in ("RUNNING", "SUSPENDED"):
-                        await self._workers.pool.send(self._workers.queue, Close(self._run, state))
                         return
                     pause = 0.02 if got else pause
                 if not self._done:

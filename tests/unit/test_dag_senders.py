@@ -1,0 +1,155 @@
+"""Who may say what to a queue and to a run: handlers are asked as their objects ask them, without a pool."""
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+from random import Random
+from typing import Any, cast
+
+import pytest
+
+import titan_overlay as titan
+from tests.unit.dag_world import definition
+from titan_objects.dag.journal import Order, Success, Worker
+from titan_objects.dag.queue import Close, Queue, Register, Runs, Submit, WorkerInfo
+from titan_objects.dag.run import Act, Done, Run, Spawned, Start, Started, Sync, Wake
+from titan_overlay.pool.context import Sender
+
+VOICE = b"v" * 32
+
+
+def key(name: str) -> bytes:
+    return sha256(name.encode()).digest()
+
+
+def sender(name: str) -> Sender:
+    return Sender(cast(Any, key(name)), key(name))
+
+
+def space(name: str) -> str:
+    return f"~{key(name).hex()[:32]}"
+
+
+@dataclass
+class Asking:
+    """What a handler sees of who asks, and what it orders."""
+
+    sender: Sender
+    name: str = f"{space('ann')}/dag/1"
+    now: float = 1000.0
+    object_id: bytes = VOICE
+    random: Random = field(default_factory=lambda: Random(1))
+    later: list[tuple[str, Any]] = field(default_factory=list)
+    timers: list[float] = field(default_factory=list)
+
+    def send_later(self, name: str, message: Any) -> None:
+        self.later.append((name, message))
+
+    def schedule(self, seconds: float, message: Any) -> None:
+        self.timers.append(seconds)
+
+
+def by(name: str, **more: Any) -> Any:
+    return Asking(sender(name), **more)
+
+
+def as_run() -> Any:
+    return Asking(Sender(cast(Any, VOICE), VOICE))
+
+
+RUN = f"{space('ann')}/dag/1"
+
+
+def queue() -> Queue:
+    made = Queue()
+    made.submit(Submit(RUN, "it", voice=VOICE), by("ann"))
+    return made
+
+
+def run(*tasks: dict[str, Any], **more: Any) -> Run:
+    made = Run()
+    started = made.start(Start(definition(*(tasks or ({"id": "a"},))), queue="dag", **more), by("ann"))
+    assert started == Started("RUNNING", VOICE)
+    return made
+
+
+def lease(made: Run, who: str, name: str = "w") -> list[Order]:
+    return made.sync(Sync(Worker(name, owner="nobody"), 1), by(who)).orders
+
+
+def test_a_stranger_neither_closes_a_run_nor_submits_one_in_the_name_of_another() -> None:
+    made = queue()
+    for message in (Close(RUN, "SUCCEEDED"), Close(RUN, "RUNNING")):
+        with pytest.raises(titan.Forbidden, match="who submitted it"):
+            made.close(message, by("eve"))
+    with pytest.raises(titan.Forbidden, match="named ~"):
+        made.submit(Submit(RUN, "mine now", "SUCCEEDED", key("eve")), by("eve"))
+    assert [(each.title, each.state) for each in made.list_runs(Runs(open=True))] == [("it", "RUNNING")]
+
+
+def test_a_run_and_its_owner_say_how_it_is() -> None:
+    made = queue()
+    made.close(Close(RUN, "SUCCEEDED"), as_run())
+    assert made.list_runs(Runs(open=True)) == []
+    made.close(Close(RUN, "RUNNING"), by("ann"))
+    assert len(made.list_runs(Runs(open=True))) == 1
+
+
+def test_a_worker_leaves_by_its_own_word_alone() -> None:
+    made = queue()
+    made.register(Register(WorkerInfo("w")), by("bob"))
+    made.register(Register(WorkerInfo("w"), leaving=True), by("eve"))
+    assert list(made.workers) == [f"{key('bob').hex()[:32]}/w"]
+
+
+def test_nobody_begins_a_run_in_the_space_of_another() -> None:
+    with pytest.raises(titan.Forbidden, match="in whose space"):
+        Run().start(Start(definition({"id": "a"})), by("eve"))
+
+
+@pytest.mark.parametrize("what", ["cancel", "suspend", "resume", "rerun", "approve", "reject"])
+def test_a_stranger_decides_nothing_about_a_run(what: str) -> None:
+    made = run({"id": "a", "call": "", "approval": {}})
+    with pytest.raises(titan.Forbidden, match="who submitted"):
+        made.act(Act(what, ["a"]), by("eve"))
+    assert len(made.engine.journal) == 1
+
+
+def test_a_stranger_reports_renews_and_gives_back_nothing_of_a_worker() -> None:
+    made = run()
+    (order,) = lease(made, "bob")
+    lies = Sync(Worker("w"), 0, [Done(order.epoch, Success("lie"))], [order.epoch], leaving=True)
+    assert made.sync(lies, by("eve")).lost == [order.epoch]
+    made.sync(Sync(Worker("w"), 0, [Done(order.epoch, Success("truth"))]), by("bob"))
+    assert made.engine.result == "truth"
+
+
+def test_only_workers_that_the_owner_answers_for_add_tasks() -> None:
+    more = definition({"id": "b"}).tasks
+    made = run()
+    (order,) = lease(made, "eve")
+    with pytest.raises(titan.Forbidden, match="may add none"):
+        made.spawned(Spawned("w", order.epoch, more), by("eve"))
+    for who, chosen in (("ann", []), ("bob", [key("bob").hex()[:32]])):
+        made = run(workers=chosen)
+        (order,) = lease(made, who)
+        made.spawned(Spawned("w", order.epoch, more), by(who))
+        assert "b" in made.engine.steps
+
+
+def test_a_run_tells_its_queue_when_it_ends_and_when_it_is_open_again() -> None:
+    made = run()
+    (order,) = lease(made, "bob")
+    ending, again = by("bob"), by("ann")
+    made.sync(Sync(Worker("w"), 0, [Done(order.epoch, Success(1))]), ending)
+    made.act(Act("rerun", ["a"]), again)
+    assert ending.later == [("dag", Close(RUN, "SUCCEEDED"))]
+    assert again.later == [("dag", Close(RUN, "RUNNING"))]
+
+
+def test_a_wake_before_its_time_sets_no_timer() -> None:
+    made = run({"id": "a", "timeout": {"queue": 50}})
+    early, due = by("eve"), by("eve", now=1050.0)
+    made.wake(Wake(), early)
+    assert (early.timers, made.engine.state.value) == ([], "RUNNING")
+    made.wake(Wake(), due)
+    assert made.engine.state.value == "FAILED"
