@@ -463,6 +463,10 @@ class Pool:
         """
         return dict(unpack(bundle, self._member.trusted, self._member.overlay.pool).files)
 
+    def token_bytes(self, length: int) -> bytes:
+        """Entropy, for names that nobody else has; in a simulation it comes from the seed."""
+        return self._member.ambient.token_bytes(length)
+
     @property
     def trusted(self) -> list[str]:
         """Fingerprints of the keys whose code may run here (`titan-node --trust`), this user's among them."""

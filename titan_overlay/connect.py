@@ -313,6 +313,10 @@ class SyncPool:
         """As `Pool.id`."""
         return self._pool.id
 
+    def token_bytes(self, length: int) -> bytes:
+        """As `Pool.token_bytes`."""
+        return self._pool.token_bytes(length)
+
     @property
     def trusted(self) -> list[str]:
         """As `Pool.trusted`."""

@@ -89,3 +89,12 @@ async def test_a_run_that_nobody_can_run_is_refused_at_once() -> None:
             await submit(pool, definition({"id": "a", "requires": {"labels": {"gpu": "1"}}}))
         with pytest.raises(titan.Unavailable, match="0 of 1 workers run your code"):
             await submit(pool, COUNT, code=Path(__file__))
+
+
+async def test_two_programs_of_one_user_submit_the_same_at_one_moment_and_have_two_runs() -> None:
+    async with SimulatedPool(5) as sim:
+        first = await opened(sim)
+        second = await sim.client()
+        assert first.id == second.id
+        runs = await asyncio.gather(submit(first, COUNT), submit(second, COUNT))
+        assert len({each.name for each in runs}) == 2

@@ -99,7 +99,7 @@ async def submit(
         definition = msgspec.structs.replace(definition, code=await pool.put(bundle))
     if faults is None:
         faults = 1 if len(await pool.census()) >= 3 else 0
-    seed = once or f"{asyncio.get_running_loop().time()}"
+    seed = once or pool.token_bytes(16).hex()
     tag = sha256(f"{pool.id}/{revision(definition)}/{seed}".encode()).hexdigest()[:16]
     name = f"~{pool.id}/dag/{tag}"
     await pool.publish(Run, name, policy=titan.Policy(faults=faults))
