@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from random import Random
 from typing import Any
 
 import msgspec
@@ -370,6 +371,42 @@ def test_a_task_runs_next_to_the_one_that_it_likes() -> None:
     for name in ("w3", "w1", "w0", "w2"):
         (order,) = desk.lease(name, 1)
         assert order.key[1:] == first[name].key[1:]
+
+
+# --- results that are compared --------------------------------------------------------------------------------
+
+
+def test_a_task_that_one_worker_may_not_have_waits_for_another() -> None:
+    desk = Desk(definition({"id": "a", "verify": {}}))
+    (order,) = desk.lease("first")
+    assert desk.lease("first") == []  # of one owner, one result
+    assert desk.engine.ready == 1
+    (second,) = desk.lease("second")
+    for name, epoch in (("first", order.epoch), ("second", second.epoch)):
+        desk.step(Report(name, epoch, Success(1, b"1")))
+    assert desk.engine.state is State.SUCCEEDED
+
+
+def test_what_others_have_begun_is_compared_before_more_is_begun() -> None:
+    desk = Desk(definition({"id": "m", "map": {"over": list(range(200))}, "verify": {}}))
+    (order,) = desk.lease("first", 1)
+    assert [each.key for each in desk.lease("second", 2)] == [order.key, "m[1]"]
+    assert len(desk.lease("first", 150)) == 150  # what it may not have does not keep it from the rest
+
+
+def test_liars_are_found_out_and_who_was_right_is_believed_alone() -> None:
+    made = {"id": "m", "map": {"over": list(range(1000))}, "verify": {"adaptive": True, "max_total": 30}}
+    engine, random = Engine(keep_journal=False), Random(1)
+    engine.step(Begin(definition(made)), 0.0)
+    workers = [Worker(f"w{n}") for n in range(10)]
+    for _ in range(3000):
+        worker = random.choice(workers)
+        for order in engine.step(Lease(worker), 0.0, random.random).orders:
+            text = f"lie {random.random()}" if worker in workers[:2] else "true"
+            engine.step(Report(worker.name, order.epoch, Success(text, text.encode())), 0.0, random.random)
+    assert engine.state is State.SUCCEEDED
+    assert set(engine.steps["m"].result) == {"true"}
+    assert engine.executions < 1.8 * 1000
 
 
 # --- what holds whatever happens ------------------------------------------------------------------------------

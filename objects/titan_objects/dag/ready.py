@@ -8,12 +8,13 @@ from titan_objects.dag.steps import Instance, Step
 
 Requirement = tuple[tuple[tuple[str, str], ...], float, int, tuple[tuple[str, str], ...]]
 """Labels, cores, memory; labels that are liked."""
-Group = tuple[str, Requirement]
+Group = tuple[str, Requirement, bool]
+"""Fairness key; requirement; whether others have begun it, so that it waits for more results to compare."""
 Item = tuple[float, float, int, Instance]
 """-priority, -rank, number."""
 
 REFUSED_MAX = 64
-"""Instances that one question may meet which this worker may not have; what is behind them waits for its next."""
+"""Instances of a group that one question may meet which this worker may not have; what is behind them waits."""
 
 
 def critical_path(steps: Mapping[str, Step], order: Iterable[str]) -> None:
@@ -54,7 +55,8 @@ class ReadyQueue:
         instance.queued = True
         self.length += 1
         item = (-step.task.priority, -step.rank, instance.number, instance)
-        group = self._groups.setdefault((key, step.requirement), [])
+        begun = bool(instance.held or instance.results)
+        group = self._groups.setdefault((key, step.requirement, begun), [])
         if not group and key not in self._served:  # who is new owes nothing, and is owed nothing
             self._served[key] = min(self._served.values(), default=0.0)
         heappush(group, item)
@@ -73,37 +75,34 @@ class ReadyQueue:
         Args:
             wanted: whether this worker may have this one.
         """
-        refused: list[tuple[list[Item], Item]] = []
+        refused: dict[Group, list[Item]] = {}
         try:
-            while True:
-                best = self._best(worker)
-                if best is None:
-                    return None
-                key, heap = best
-                item = heap[0]
-                if wanted(item[-1]):
-                    return self._taken(worker, key, item, wanted)
-                refused.append((heap, heappop(heap)))
-                if len(refused) >= REFUSED_MAX:
-                    return None
+            while (group := self._best(worker, refused)) is not None:
+                heap = self._groups[group]
+                if wanted(heap[0][-1]):
+                    return self._taken(worker, group[0], heap[0], wanted)
+                refused.setdefault(group, []).append(heappop(heap))
+            return None
         finally:
-            for heap, item in refused:
-                heappush(heap, item)
+            for group, items in refused.items():
+                for item in items:  # a group that had nothing else is gone meanwhile
+                    heappush(self._groups.setdefault(group, []), item)
 
-    def _best(self, worker: Worker) -> tuple[str, list[Item]] | None:
-        """The group whose first is next, by fairness key."""
-        chosen: tuple[tuple[float, bool, float, float, int], str, list[Item]] | None = None
-        for (key, requirement), heap in list(self._groups.items()):
+    def _best(self, worker: Worker, refused: Mapping[Group, list[Item]]) -> Group | None:
+        """The group whose first is next. Of equals, one that others have begun: who lies is known sooner."""
+        chosen: tuple[tuple[float, bool, float, float, bool, int], Group] | None = None
+        for group, heap in list(self._groups.items()):
+            key, requirement, begun = group
             _clean(heap)
             if not heap:
-                del self._groups[key, requirement]
-            elif _fits(requirement, worker):
+                del self._groups[group]
+            elif _fits(requirement, worker) and len(refused.get(group, ())) < REFUSED_MAX:
                 first = heap[0]
                 liked = all(worker.labels.get(name) == value for name, value in requirement[3])
-                rated = (first[0], not liked, self._served.get(key, 0.0), first[1], first[2])
+                rated = (first[0], not liked, self._served.get(key, 0.0), first[1], not begun, first[2])
                 if chosen is None or rated < chosen[0]:
-                    chosen = rated, key, heap
-        return chosen and chosen[1:]
+                    chosen = rated, group
+        return chosen and chosen[1]
 
     def _taken(self, worker: Worker, key: str, item: Item, wanted: Callable[[Instance], bool]) -> Instance:
         """This one, or one of the same kind whose place is next to this worker."""
