@@ -23,7 +23,7 @@ tasks:
 @pytest.mark.slow
 async def test_functions_and_commands_run_on_the_workers_of_nodes(tmp_path: Path) -> None:
     with Nodes(tmp_path, 3) as nodes:
-        door = nodes.add("--workers", "2", "--queue", "dag")
+        door = nodes.add("--workers", "2", "--queue", "dag", "--worker-commands", "trusted")
         nodes.by_id[door].wait_for_log("2 workers at the queue")
         async with titan.connect(nodes.line, data=nodes.user) as pool:
             await pool.publish("dag", "dag")

@@ -9,9 +9,11 @@ import pytest
 import titan_overlay as titan
 from tests.unit.dag_world import definition
 from titan_objects.dag.client import submit
-from titan_objects.dag.journal import Success, Worker
-from titan_objects.dag.queue import Close, Register, Runs, WorkerInfo
+from titan_objects.dag.journal import Order, Success, Worker
+from titan_objects.dag.processes import Failed
+from titan_objects.dag.queue import COMMANDS, Close, Register, Runs, WorkerInfo
 from titan_objects.dag.run import Act, Done, Sync
+from titan_objects.dag.worker import Workers
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.testing.pool import SimulatedPool
 
@@ -26,7 +28,7 @@ COUNT = definition(
 async def opened(sim: SimulatedPool, **worker: Any) -> titan.Pool:
     pool = await sim.client()
     await pool.publish("dag", "dag")
-    await pool.send("dag", Register(WorkerInfo("w", **worker)))
+    await pool.send("dag", Register(WorkerInfo("w", **{"trusts": [pool.id], **worker})))
     return pool
 
 
@@ -85,10 +87,26 @@ async def test_a_run_that_nobody_can_run_is_refused_at_once() -> None:
         with pytest.raises(titan.Unavailable, match="no worker"):
             await submit(pool, COUNT)
         await pool.send("dag", Register(WorkerInfo("w", trusts=["somebody"])))
+        with pytest.raises(titan.Unavailable, match="0 of 1 workers run what is yours"):
+            await submit(pool, COUNT, code=Path(__file__))
+        await pool.send("dag", Register(WorkerInfo("v", trusts=[pool.id])))
         with pytest.raises(titan.Unavailable, match="gpu=1: 0 of 1"):
             await submit(pool, definition({"id": "a", "requires": {"labels": {"gpu": "1"}}}))
-        with pytest.raises(titan.Unavailable, match="0 of 1 workers run your code"):
-            await submit(pool, COUNT, code=Path(__file__))
+        with pytest.raises(titan.Unavailable, match="--worker-commands trusted"):
+            await submit(pool, definition({"id": "a", "run": "true", "call": ""}))
+
+
+async def test_workers_look_at_runs_of_those_alone_whom_they_trust_and_run_no_commands_unless_told() -> None:
+    async with SimulatedPool(5) as sim:
+        run = await submit(await opened(sim), COUNT)
+        other = await sim.client(user=SigningKey(bytes(32)))
+        workers = Workers(other, "dag", "w", 1, {}, Path("nowhere"))
+        assert not [each for each in await other.read("dag", Runs(open=True)) if workers.may_take_part(each)]
+        workers = Workers(run.pool, "dag", "w", 1, {}, Path("nowhere"))
+        assert [each for each in await other.read("dag", Runs(open=True)) if workers.may_take_part(each)]
+        assert COMMANDS not in workers.info.labels
+        with pytest.raises(Failed, match="runs no commands"):
+            await workers.execute(Order("a", 1, run=["true"]), lambda line: None)
 
 
 async def test_two_programs_of_one_user_submit_the_same_at_one_moment_and_have_two_runs() -> None:

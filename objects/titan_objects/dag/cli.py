@@ -29,6 +29,7 @@ def register(commands: titan.Commands) -> None:
             "--workers": ("N", "run up to N tasks of DAGs at once"),
             "--queue": ("NAME", "the queue whose runs they take [dag]"),
             "--worker-label": ("KEY=VALUE,...", "labels that tasks may require of these workers"),
+            "--worker-commands": ("trusted", "run commands as well, of those whose code may run here (--trust)"),
         },
         _workers,
     )
@@ -191,12 +192,15 @@ async def schema(face: titan.Face) -> None:
 
 @asynccontextmanager
 async def _workers(pool: titan.Pool, flags: Mapping[str, str]) -> AsyncIterator[str]:
+    from titan_objects.dag.queue import COMMANDS
     from titan_objects.dag.worker import working
 
     text = flags.get("--workers", "")
     if not text.isdecimal() or not 0 < int(text) <= 1024:
         raise titan.ConfigError("--workers takes how many tasks run at once, 1 to 1024; --queue says whose")
     labels = dict(each.partition("=")[::2] for each in flags.get("--worker-label", "").split(",") if each)
+    if COMMANDS in labels or flags.get("--worker-commands", "trusted") != "trusted":
+        raise titan.ConfigError("workers that are to run commands are started with --worker-commands trusted")
     queue = flags.get("--queue", "dag")
-    async with working(pool, queue, int(text), labels):
+    async with working(pool, queue, int(text), labels, commands="--worker-commands" in flags):
         yield f"{text} workers at the queue {queue!r}"

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 import titan_overlay as titan
-from titan_objects.dag.definition import Definition, revision
-from titan_objects.dag.queue import Submit, WorkerInfo
+from titan_objects.dag.definition import Definition, Task, revision
+from titan_objects.dag.queue import COMMANDS, Submit, WorkerInfo
 from titan_objects.dag.queue import Workers as AskWorkers
 from titan_objects.dag.run import Act, Line, Lines, Look, Result, Run, RunView, Start
 from titan_objects.dag.worker import there
@@ -93,7 +93,8 @@ async def submit(
         BadMessage: the definition makes no sense.
     """
     await _open_queue(pool, queue)
-    _check_workers(await pool.read(queue, AskWorkers()), definition, pool.id, queue, calls=code is not None)
+    _check_workers(await pool.read(queue, AskWorkers()), definition, pool.id, queue)
+    definition = _with_label(definition)
     if code is not None:
         bundle = await pool.pack(code)
         definition = msgspec.structs.replace(definition, code=await pool.put(bundle))
@@ -108,6 +109,18 @@ async def submit(
     return SubmittedRun(pool, name, queue)
 
 
+def _with_label(definition: Definition) -> Definition:
+    """The same; its commands go to workers that run commands."""
+
+    def of(task: Task) -> Task:
+        if not task.run:
+            return task
+        requires = msgspec.structs.replace(task.requires, labels={**task.requires.labels, COMMANDS: "trusted"})
+        return msgspec.structs.replace(task, requires=requires)
+
+    return msgspec.structs.replace(definition, tasks=[of(task) for task in definition.tasks])
+
+
 async def _open_queue(pool: titan.Pool, queue: str) -> None:
     try:
         await pool.read(queue, AskWorkers())
@@ -115,23 +128,28 @@ async def _open_queue(pool: titan.Pool, queue: str) -> None:
         raise titan.NotFound(f"there is no queue {queue!r}; open one: titan publish dag --name {queue}") from None
 
 
-def _check_workers(workers: list[WorkerInfo], definition: Definition, me: str, queue: str, *, calls: bool) -> None:
+def _check_workers(workers: list[WorkerInfo], definition: Definition, me: str, queue: str) -> None:
     """Raises Unavailable where a task has nobody to run it."""
     if not workers:
         raise titan.Unavailable(
             f"no worker is at the queue {queue!r}; start some: titan-node --workers 4 --queue {queue}"
         )
-    trusting = [each for each in workers if not calls or me in each.trusts]
+    trusting = [each for each in workers if me in each.trusts]
     if not trusting:
         raise titan.Unavailable(
-            f"0 of {len(workers)} workers run your code; their operators can allow it: titan-node --trust KEY "
+            f"0 of {len(workers)} workers run what is yours; their operators can allow it: titan-node --trust KEY "
             "(yours is shown by `titan id`), or invite them: titan invite --trust-me"
+        )
+    if any(task.run for task in definition.tasks) and not any(COMMANDS in each.labels for each in trusting):
+        raise titan.Unavailable(
+            f"0 of {len(trusting)} workers that trust you run commands; their operators can allow it: "
+            "titan-node --workers N --worker-commands trusted"
         )
     for task in definition.tasks:
         labels = task.requires.labels.items()
         if labels and not any(labels <= each.labels.items() for each in trusting):
             wanted = ", ".join(f"{name}={value}" for name, value in labels)
             raise titan.Unavailable(
-                f"task '{task.id}' requires {wanted}: 0 of {len(trusting)} workers that run your code have it; "
+                f"task '{task.id}' requires {wanted}: 0 of {len(trusting)} workers that run what is yours have it; "
                 f"start one: titan-node --workers 1 --worker-label {wanted.split(',')[0]}"
             )

@@ -13,6 +13,13 @@ RUNS_MAX = 10_000
 WORKERS_MAX = 10_000
 SEEN_SECONDS = 90.0
 """A worker that has not been seen for longer is gone."""
+COMMANDS = "commands"
+"""Label of workers that run commands, and not functions alone."""
+
+
+def owner_of(run: str) -> str:
+    """Fingerprint of the key that alone can have published a run of this name."""
+    return run.removeprefix("~").partition("/")[0]
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, omit_defaults=True):

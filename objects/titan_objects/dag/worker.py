@@ -19,7 +19,7 @@ from titan_objects.dag import processes
 from titan_objects.dag.child import Call
 from titan_objects.dag.journal import Failure, Order, Success, Worker
 from titan_objects.dag.processes import Failed, Warm
-from titan_objects.dag.queue import Register, RunInfo, Runs, WorkerInfo
+from titan_objects.dag.queue import COMMANDS, Register, RunInfo, Runs, WorkerInfo, owner_of
 from titan_objects.dag.run import LINES_AT_ONCE, Done, Ready, Sync
 
 log = logging.getLogger("titan")
@@ -42,14 +42,26 @@ class Workers:
     Args:
         name: of this program, unique among those of its user.
         slots: tasks that run at once.
+        commands: whether it runs commands too. Functions come in a bundle that somebody trusted has signed; a command
+            comes from the members of the run's group, on their word.
     """
 
     def __init__(
-        self, pool: titan.Pool, queue: str, name: str, slots: int, labels: Mapping[str, str], directory: Path
+        self,
+        pool: titan.Pool,
+        queue: str,
+        name: str,
+        slots: int,
+        labels: Mapping[str, str],
+        directory: Path,
+        *,
+        commands: bool = False,
     ) -> None:
         self.pool = pool
         self.queue = queue
-        self.info = WorkerInfo(name, slots, dict(labels), pool.trusted)
+        self._commands = commands
+        shown = {**labels, **({COMMANDS: "trusted"} if commands else {})}
+        self.info = WorkerInfo(name, slots, shown, pool.trusted)
         self.directory = directory
         self.free = slots
         self._memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -74,6 +86,8 @@ class Workers:
                         await self.pool.send(self.queue, Register(self.info))
                         registered = loop.time()
                     for each in await self.pool.read(self.queue, Runs(open=True)):
+                        if not self.may_take_part(each):
+                            continue
                         if each.name not in runs or runs[each.name].done():
                             runs[each.name] = asyncio.create_task(self._take_part(each))
                 except titan.TitanError as why:
@@ -88,6 +102,10 @@ class Workers:
                 await warm.close()
             with suppress(titan.TitanError):
                 await self.pool.send(self.queue, Register(self.info, leaving=True), timeout=2)
+
+    def may_take_part(self, run: RunInfo) -> bool:
+        """Whether its owner's code may run here. Its name says whose it is, and only that key can have published it."""
+        return owner_of(run.name) in self.info.trusts
 
     async def _take_part(self, run: RunInfo) -> None:
         try:
@@ -106,6 +124,8 @@ class Workers:
             return await self._success(_joined(await self._there(order.args)))
         if order.call:
             return await self._call(order, mark, say)
+        if not self._commands:
+            raise Failed("NotAllowed", "this worker runs no commands (titan-node --worker-commands trusted)", False)
         place = Path(tempfile.mkdtemp(dir=self.directory))
         try:
             if order.code:
@@ -299,11 +319,18 @@ def _joined(results: list[Any]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def working(
-    pool: titan.Pool, queue: str, slots: int, labels: Mapping[str, str], name: str = ""
+    pool: titan.Pool,
+    queue: str,
+    slots: int,
+    labels: Mapping[str, str],
+    name: str = "",
+    *,
+    commands: bool = False,
 ) -> AsyncIterator[Workers]:
     """Workers of this program at a queue, until left."""
     directory = Path(tempfile.mkdtemp(prefix="titan-dag-"))
-    workers = Workers(pool, queue, name or f"{os.uname().nodename}-{os.getpid()}", slots, labels, directory)
+    name = name or f"{os.uname().nodename}-{os.getpid()}"
+    workers = Workers(pool, queue, name, slots, labels, directory, commands=commands)
     task = asyncio.create_task(workers.serve())
     try:
         yield workers
