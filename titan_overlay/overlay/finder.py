@@ -126,9 +126,12 @@ class Finder:
     async def refresh(self, target: bytes) -> list[Contact]:
         """Walks to a random id: the density of nodes shows, and the closest, which are returned, are for its bucket.
 
-        On several paths: what one liar names would fill the bucket for good.
+        On several paths: what one liar names would fill the bucket for good. More of them begin only if something is in
+        vain, for this is most of what a node sends when nothing else happens.
         """
-        lookup = self._lookup(target, None, first=REFRESH_PATHS, wanted=REFRESH_WANTED, union=SAMPLE_CLOSEST)
+        lookup = self._lookup(
+            target, None, first=REFRESH_PATHS, every=BUDGET, wanted=REFRESH_WANTED, union=SAMPLE_CLOSEST
+        )
         await self._crawl_nodes(lookup, traffic.ROUTING)
         self._table.touch(target, self._loop.time())
         closest = lookup.answered(SAMPLE_CLOSEST)

@@ -85,7 +85,7 @@ class Lookup:
         aim: draws the point that the next path walks to; None: all walk to the target.
         origin: draws the id near which each path beyond the first `alpha` begins; None: all begin near their aims.
         alpha: questions in flight.
-        paths: at most so many. first: so many begin at once.
+        paths: at most so many. first: so many begin at once. every: one more for so many questions, in any case.
         wanted: how many contacts must have answered on each path; union: of the closest, whatever the path.
         expects, within: distances from the target, see above.
         budget: questions, at most. spare: of them, what is left for the asker once somebody has told something.
@@ -98,6 +98,7 @@ class Lookup:
         "_alpha",
         "_avoided",
         "_budget",
+        "_every",
         "_expects",
         "_first",
         "_flying",
@@ -135,6 +136,7 @@ class Lookup:
         alpha: int,
         paths: int = PATHS,
         first: int = 1,
+        every: int = PATIENCE,
         wanted: int = 3,
         union: int = UNION,
         aim: Callable[[], bytes] | None = None,
@@ -153,6 +155,7 @@ class Lookup:
         self._alpha = alpha
         self._limit = paths
         self._first = min(first, paths)
+        self._every = every
         self._wanted = wanted
         self._union = union
         self._aim = aim
@@ -336,7 +339,7 @@ class Lookup:
         return any(node.state == LATE for node in self._nodes.values())
 
     def _choose(self) -> Question | None:
-        while len(self._paths) < self._first + self._vain + self.questions // PATIENCE and self._begin():
+        while len(self._paths) < self._first + self._vain + self.questions // self._every and self._begin():
             pass
         question = self._follow() if self.questions < self._budget - self._union else None
         if question is not None or (self._flying and not self._united.questions):
