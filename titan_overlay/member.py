@@ -71,6 +71,8 @@ class Member:
     ) -> None:
         self.key = key
         self.user = user or key
+        self.owner = self.user
+        """Who runs this program."""
         self.rights = rights
         self.ambient = ambient
         self.config = config
@@ -98,8 +100,6 @@ class Member:
             user=self.user.public,
         )
         self.me = Sender(self.user.id, self.user.public)
-        self.trusted = frozenset([self.user.public, *(bytes.fromhex(text) for text in config.trust)])
-        """Public keys whose code may run here."""
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._senders: dict[Peer, tuple[Sender, float]] = {}
         self.host: Host
@@ -107,6 +107,11 @@ class Member:
         self.router: Router
         self.recruiter: Recruiter
         self.gossip: Gossip
+
+    @property
+    def trusted(self) -> frozenset[bytes]:
+        """Public keys whose code may run here: the owner's, and those of the configuration."""
+        return frozenset([self.owner.public, *map(bytes.fromhex, self.config.trust)])
 
     # ---- start and stop --------------------------------------------------------------------------------------
 

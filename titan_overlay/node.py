@@ -211,7 +211,6 @@ class Node(Answering):
 
     def _furnish(self) -> None:
         """Builds the rooms that hold replicas."""
-        self.trusted = frozenset([self.owner.public, *(bytes.fromhex(text) for text in self.config.trust)])
         self.bundles = BundleLoader(self.trusted, self.overlay.pool)
         self.admission = Admission(
             rights=self.rights,

@@ -146,7 +146,6 @@ NOT_FUZZED = {
     "titan_overlay/mutable/recovery.py:Recovery.carry_out": OWN,
     "titan_overlay/mutable/upgrading.py:upgrade": OWN,
     "titan_overlay/mutable/repair.py:Repair._is_named": "a status is a body, its leader's id may be anything",
-    "titan_overlay/node.py:Node._furnish": OWN,
     "titan_objects/dag/authoring.py:_Plan.add": OWN,
     "titan_objects/dag/child.py:main": OWN,
     "titan_objects/dag/cli.py:_params": OWN,

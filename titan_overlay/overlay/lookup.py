@@ -37,6 +37,7 @@ counts as such: a slow or dead contact costs a spare question and never a round;
     asked                   no answer in the usual time    late
     asked, late             an answer, in its session      answered: it has proven its id
     asked, late             no answer at all               failed
+    new                     its id was proven elsewhere    failed
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -98,11 +99,11 @@ class Lookup:
         "_alpha",
         "_avoided",
         "_budget",
+        "_by_id",
         "_every",
         "_expects",
         "_first",
         "_flying",
-        "_ids",
         "_limit",
         "_long_target",
         "_me",
@@ -117,7 +118,6 @@ class Lookup:
         "_started",
         "_target",
         "_told",
-        "_twins",
         "_union",
         "_united",
         "_vain",
@@ -167,9 +167,8 @@ class Lookup:
         self._patient = patient
         self._avoided = avoided
         self._nodes: dict[Contact, Heard] = {}
-        self._ids: set[bytes] = set()
-        self._twins: set[bytes] = set()
-        """Ids that were heard of at several addresses: the first to prove one settles it for all."""
+        self._by_id: dict[bytes, list[Heard]] = {}
+        """All addresses at which an id was heard of: the first to prove itself settles it for all."""
         self._sorted: list[Heard] = []
         """By distance, as of when the union last looked."""
         self._proven: dict[bytes, Contact] = {}
@@ -209,8 +208,9 @@ class Lookup:
         if node is None or node.path is None:
             return self._next()
         self._proven[asked.id] = proven or asked
-        if asked.id in self._twins:
-            self._changed()
+        for each in self._by_id[asked.id]:
+            if each.state == NEW:
+                each.become(FAILED)
         self._told |= told
         if node.distance < self._expects and not told:
             self._vain += 1
@@ -298,11 +298,13 @@ class Lookup:
             return
         node = self._nodes.get(contact)
         if node is None:
-            (self._twins if contact.id in self._ids else self._ids).add(contact.id)
             depth = 1 if referrer is None else referrer.depth + 1
             node = self._nodes[contact] = Heard(
                 contact, contact.long_id ^ self._long_target, depth, avoided=self._avoided(contact.id)
             )
+            self._by_id.setdefault(contact.id, []).append(node)
+            if contact.id in self._proven:
+                node.state = FAILED
         if referrer is not None and node.state == NEW:
             node.referrers.append(referrer)
         path.learn(node, referrer)
@@ -315,10 +317,6 @@ class Lookup:
             self._flying -= 1
         node.become(state)
         return node
-
-    def _changed(self) -> None:
-        for path in self._paths:
-            path.changed = True
 
     # ---- whom to ask -----------------------------------------------------------------------------------------
 
@@ -355,7 +353,7 @@ class Lookup:
             least = (STRIKES, 0)
             best: tuple[Heard, Path] | None = None
             for path in self._paths:
-                offer = path.offer(self._wanted, self._proven)
+                offer = path.offer(self._wanted)
                 if offer is not None and (offer[0], path.questions) < least:
                     least, best = (offer[0], path.questions), (offer[1], path)
             if best is not None:
@@ -384,7 +382,7 @@ class Lookup:
                 break
             if node.state == ANSWERED:
                 closest += 1
-            elif node.state == NEW and node.contact.id not in self._proven:
+            elif node.state == NEW:
                 key = (fewest_strikes(node.referrers) + node.doubt, node.distance)
                 if best is None or key < best:
                     best, chosen = key, node

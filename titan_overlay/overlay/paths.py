@@ -88,23 +88,23 @@ class Path:
         if referrer is not None:
             lead[2].append(referrer)
 
-    def offer(self, wanted: int, proven: dict[bytes, Contact]) -> tuple[int, Heard] | None:
+    def offer(self, wanted: int) -> tuple[int, Heard] | None:
         """Whom to ask next, and the strikes against that. None: its `wanted` closest have been asked, or there are no
         more.
         """
         if self.changed:
-            self._offered = self._find(wanted, proven)
+            self._offered = self._find(wanted)
             self.changed = False
         return self._offered
 
-    def _find(self, wanted: int, proven: dict[bytes, Contact]) -> tuple[int, Heard] | None:
+    def _find(self, wanted: int) -> tuple[int, Heard] | None:
         best: Heard | None = None
         first = (STRIKES, 0)
         before: list[tuple[int, int]] = []
         for distance, node, named_by in self._leads.values():
             if node.state == NEW:
                 place = (fewest_strikes(named_by) + node.doubt, distance)
-                if place < first and node.contact.id not in proven:
+                if place < first:
                     first, best = place, node
             elif node.path is self and (node.state == ASKED or node.state == ANSWERED):
                 before.append((fewest_strikes(named_by), distance))
