@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("idle", "rpc", "lookups", "send", "mutable", "groups", "puzzle", "store", "store_group")
+BENCHMARKS = ("idle", "rpc", "lookups", "send", "mutable", "groups", "puzzle", "store", "store_group", "workflows")
 
 
 def main() -> int:

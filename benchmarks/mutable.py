@@ -261,14 +261,7 @@ def main() -> None:
         systems.remove("etcd")
     with tempfile.TemporaryDirectory(prefix="titan-mutable-") as directory:
         summary = summarize(measure(systems, options.rounds, options.seconds, Path(directory)))
-    text = markdown(summary)
-    print(text)
-    if options.json:
-        stamped = {**summary, "machine": report.machine(), "commit": report.commit(), "command": report.command()}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(stamped, indent=1) + "\n", encoding="utf-8")
-    if options.report:
-        report.write_table("mutable", text)
+    report.publish_table("mutable", markdown(summary), summary, options)
 
 
 if __name__ == "__main__":

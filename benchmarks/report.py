@@ -89,11 +89,22 @@ def _arguments() -> list[str]:
 
 
 def publish(marker: str, rows: Sequence[Row], result: dict[str, Any], options: argparse.Namespace) -> None:
-    """Prints the result; writes `options.json` and, with `options.report`, the table of the page."""
+    """Prints the result as JSON, and keeps it: see `keep`."""
     print(json.dumps(result, indent=1, default=str))
+    keep(marker, table(rows, result), result, options)
+
+
+def publish_table(marker: str, markdown: str, result: dict[str, Any], options: argparse.Namespace) -> None:
+    """Prints the table, which is of a form of its own, and keeps it: see `keep`."""
+    print(markdown)
+    keep(marker, markdown, result, options)
+
+
+def keep(marker: str, markdown: str, result: dict[str, Any], options: argparse.Namespace) -> None:
+    """Writes the result into the file `options.json`, and with `options.report` the table into the page."""
     if options.json:
         stamped = {**result, "machine": machine(), "commit": commit(), "command": command()}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(stamped, indent=1, default=str) + "\n", encoding="utf-8")
     if options.report:
-        write_table(marker, table(rows, result))
+        write_table(marker, markdown)

@@ -236,14 +236,7 @@ def main() -> None:
         print("nats-server is not installed: its row is left out", file=sys.stderr)
         names.remove("nats")
     summary = summarize(measure(names, options.rounds, options.seconds))
-    text = markdown(summary)
-    print(text)
-    if options.json:
-        stamped = {**summary, "machine": report.machine(), "commit": report.commit(), "command": report.command()}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(stamped, indent=1) + "\n", encoding="utf-8")
-    if options.report:
-        report.write_table("send", text)
+    report.publish_table("send", markdown(summary), summary, options)
 
 
 async def _run(act: Awaitable[None]) -> None:

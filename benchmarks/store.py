@@ -111,9 +111,7 @@ def main() -> int:
         print("redis-server and redis-benchmark are needed: scripts/install-test-packages", file=sys.stderr)
         return 2
     result = run(options)
-    report.publish("store", (), result, argparse.Namespace(json=options.json, report=False))
-    if options.report:
-        report.write_table("store", markdown(result))
+    report.publish_table("store", markdown(result), result, options)
     return 0
 
 
