@@ -3,6 +3,7 @@
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 import titan_overlay as titan
@@ -10,6 +11,7 @@ from tests.store.commands_by_chance import GROUPS, commands
 from tests.store.core import words
 from titan_objects.store.group.messages import Look, Outcome, Run, Section, Survey, Wake
 from titan_objects.store.group.replicated import GroupStore
+from titan_objects.store.group.values import Kind, add_piece
 from titan_objects.store.resp import decode_all
 
 START = 2_000_000_000.0
@@ -143,3 +145,54 @@ def test_guards_are_part_of_the_state() -> None:
         outcome = twin.outcome(Section([[b"RPUSH", b"q", b"x"], [b"SET", b"k", b"v"]]))
         assert outcome.news.touched == [waiting.waiting.guard]
         assert twin.run(Section([[b"INCR", b"n"]], atomic=True, guard=watching.guard)) == [[None]]
+
+
+def test_members_let_the_same_keys_go_after_one_was_restored() -> None:
+    """The list from which keys are drawn is cleared of what has gone; how it was come by must not show."""
+    here = Member()
+    here("CONFIG SET maxmemory-policy allkeys-random", "CONFIG SET maxmemory 100mb")
+    here(*(f"SET k{number} 1" for number in range(100)))
+    here(*(f"SET k{number} 2" for number in reversed(range(100))))
+    there = here.restored()
+    for at in range(3):
+        for member in (here, there):
+            member(*(f"SET gone{number} 1" for number in range(500)))
+            member(*(f"DEL gone{number}" for number in range(500)))
+        assert here.state() == there.state(), at
+    for member in (here, there):
+        member("CONFIG SET maxmemory 8kb", "SET one more")
+    assert here.store.survey(Survey()).evicted > 0
+    assert here.state() == there.state()
+    assert here.restored().store.survey(Survey()) == here.store.survey(Survey()), "what INFO says is agreed upon, too"
+
+
+def test_a_snapshot_keeps_how_keys_were_used_when_databases_are_exchanged_meanwhile() -> None:
+    member = Member()
+    member("CONFIG SET maxmemory-policy allkeys-lru", "CONFIG SET maxmemory 100mb")
+    member(*(f"SET k{number} 1" for number in range(2000)))
+    expected = member.state()
+    taking = member.store.snapshot()
+    chunks = [next(iter(taking))]
+    member("SWAPDB 0 1", now=START + 5)
+    member.run(Section([[b"GET", b"k1999"], [b"SET", b"k1998", b"2"]], db=1), now=START + 6)
+    assert [*chunks, *taking] == expected
+
+
+def test_a_set_is_restored_as_its_members_stood_and_takes_no_more_room_than_they_do() -> None:
+    member = Member()
+    member("SADD s a b c d", "SREM s b")
+    kept = member.store.engine.databases[0].data[b"s"]
+    twin = member.restored().store.engine.databases[0].data[b"s"]
+    assert twin == kept and twin.order == kept.order == [b"a", b"d", b"c"]
+    with pytest.raises(msgspec.ValidationError):
+        add_piece(None, Kind.SET, msgspec.msgpack.encode([(b"m", 1 << 20)]))
+
+
+def test_chunks_end_where_they_end_whatever_is_changed_meanwhile() -> None:
+    member = Member()
+    member.run(Section([[b"SET", b"k%d" % number, b"x" * 200] for number in range(1000)]))
+    expected = member.state()
+    taking = member.store.snapshot()
+    chunks = [next(iter(taking))]
+    member.run(Section([[b"APPEND", b"k%d" % number, b"y"] for number in range(0, 1000, 2)]))
+    assert [*chunks, *taking] == expected

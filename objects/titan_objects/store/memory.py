@@ -53,7 +53,7 @@ def _value_bytes(value: Any, samples: int) -> int:
         sampled_ids = value.ids[: samples or None]
         mean = sum(sum(map(len, value.entries[id])) + 300 for id in sampled_ids) / max(1, len(sampled_ids))
         return 400 + int(len(value) * mean) + 500 * len(value.groups)
-    return 64 + _estimated(value, len(value), samples, 140)
+    return 64 + _estimated(value.order, len(value), samples, 140)
 
 
 def _estimated(elements: Any, count: int, samples: int, overhead: int) -> int:
@@ -96,7 +96,8 @@ class Meter:
                     self._used.setdefault(place, (self._engine.now, LFU_START))
             self.total += after - before
         if len(self._order) > 2 * len(self._sizes) + 1024:
-            self._order = list(self._sizes)
+            # From the list itself: `_sizes` has an order of its own, which a snapshot does not keep.
+            self._order = list(dict.fromkeys(place for place in self._order if place in self._sizes))
         return self.total
 
     # ---- snapshots -----------------------------------------------------------------------------------------------

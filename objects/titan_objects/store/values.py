@@ -15,7 +15,10 @@ Scored = tuple[float, bytes]
 
 
 class Members(dict[bytes, int]):
-    """A set: each member's place in `order`, so that one can be drawn by chance or removed at once."""
+    """A set: each member's place in `order`, so that one can be drawn by chance or removed at once.
+
+    Whatever goes through the members goes by `order`, which is all that a snapshot keeps of a set.
+    """
 
     __slots__ = ("order",)
 

@@ -37,7 +37,8 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     last_parked: int
     scans: int
     alarm: float
-    metered: bool
+    expired: int
+    evicted: int
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -86,6 +87,19 @@ Aside = tuple[Any, int | None, tuple[int, int] | None]
 """What a key was: a value that will not change, its end, its use. The value of one that was not there is None."""
 
 
+class _Part:
+    """One database as it was: the very dicts, which FLUSHALL and SWAPDB leave as they are, and what was put aside."""
+
+    __slots__ = ("aside", "data", "db", "expires", "keys")
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self.data = db.data
+        self.expires = db.expires
+        self.keys = list(db.data)
+        self.aside: dict[bytes, Aside] = {}
+
+
 class Walk:
     """One walk through an engine, as it is when the walk is made.
 
@@ -95,12 +109,11 @@ class Walk:
 
     def __init__(self, engine: AgreedEngine, alarm: float) -> None:
         self._engine = engine
-        self._parts = [(db.index, db.data, db.expires, list(db.data)) for db in engine.databases if db.data]
-        self._aside: dict[int, dict[bytes, Aside]] = {id(data): {} for _, data, _, _ in self._parts}
+        self._parts = {id(db.data): _Part(db) for db in engine.databases if db.data}
         meter = engine.meter
         self._used = meter.used if meter is not None else None
         self._drawn = meter.order() if meter is not None else []
-        self._ends = [(index, list(ends)) for index, _, ends, _ in self._parts] if meter is not None else []
+        self._ends = [(part.db.index, list(part.expires)) for part in self._parts.values()] if meter is not None else []
         self._sources = list(engine.scripts.sources.values())
         self._head = Head(
             engine.now,
@@ -113,18 +126,19 @@ class Walk:
             engine.last_parked,
             engine.agreed_scans.serial,
             alarm,
-            meter is not None,
+            engine.stats.expired,
+            engine.stats.evicted,
         )
 
     def preserve(self, db: Database, key: bytes) -> None:
         """This key is about to change."""
-        aside = self._aside.get(id(db.data))
-        if aside is not None and key not in aside:
-            aside[key] = self._as_it_is(db.index, db.data, db.expires, key)
+        part = self._parts.get(id(db.data))
+        if part is not None and key not in part.aside:
+            part.aside[key] = self._as_it_is(part, key)
 
-    def _as_it_is(self, index: int, data: dict[bytes, Any], expires: dict[bytes, int], key: bytes) -> Aside:
-        use = self._used(self._engine.databases[index], key) if self._used is not None else None
-        return frozen(data.get(key)), expires.get(key), use
+    def _as_it_is(self, part: _Part, key: bytes) -> Aside:
+        use = self._used(part.db, key) if self._used is not None else None
+        return frozen(part.data.get(key)), part.expires.get(key), use
 
     def chunks(self) -> Iterator[bytes]:
         """All of it. Whoever takes them lets the engine go on between two."""
@@ -134,8 +148,8 @@ class Walk:
             yield encode(self._head)
             for source in self._sources:
                 yield encode(Scripts([source]))
-            for index, data, expires, keys in self._parts:
-                yield from self._keys(index, data, expires, keys)
+            for part in self._parts.values():
+                yield from self._keys(part)
             for start in range(0, len(self._drawn), CHUNK_KEYS):
                 places = self._drawn[start : start + CHUNK_KEYS]
                 yield encode(Drawn([(db.index, key) for db, key in places]))
@@ -145,35 +159,29 @@ class Walk:
         finally:
             engine.remove_walk(self)
 
-    def _keys(
-        self, index: int, data: dict[bytes, Any], expires: dict[bytes, int], keys: list[bytes]
-    ) -> Iterator[bytes]:
-        aside = self._aside[id(data)]
+    def _keys(self, part: _Part) -> Iterator[bytes]:
         records: list[Record] = []
         size = 0
-        keys.reverse()
-        while keys:
-            key = keys.pop()
-            kept = aside.get(key) if aside else None
-            if kept is None and self._used is None:
-                value = data[key]
-                if type(value) is bytes:
-                    records.append(Record(key, Kind.STRING, value, expires.get(key) if expires else None))
-                    size += len(key) + len(value) + 8
-                    if size >= CHUNK_BYTES or len(records) >= CHUNK_KEYS:
-                        yield encode(Keys(index, records))
-                        records, size = [], 0
-                    continue
-            value, end, use = kept if kept is not None else self._as_it_is(index, data, expires, key)
+        for record in self._records(part):
+            records.append(record)
+            size += len(record.key) + len(record.value) + 16
+            if size >= CHUNK_BYTES or len(records) >= CHUNK_KEYS:
+                yield encode(Keys(part.db.index, records))
+                records, size = [], 0
+        if records:
+            yield encode(Keys(part.db.index, records))
+
+    def _records(self, part: _Part) -> Iterator[Record]:
+        data, expires, aside = part.data, part.expires, part.aside
+        for key in part.keys:
+            kept = aside.get(key)
+            if kept is None and self._used is None and type(value := data[key]) is bytes:  # as most are
+                yield Record(key, Kind.STRING, value, expires.get(key))
+                continue
+            value, end, use = kept or self._as_it_is(part, key)
             kind, pieces = pieces_of(value)
             for piece in pieces:
-                records.append(Record(key, kind, piece, end, use))
-                size += len(key) + len(piece) + 16
-                if size >= CHUNK_BYTES or len(records) >= CHUNK_KEYS:
-                    yield encode(Keys(index, records))
-                    records, size = [], 0
-        if records:
-            yield encode(Keys(index, records))
+                yield Record(key, kind, piece, end, use)
 
 
 class Restore:
@@ -209,11 +217,9 @@ class Restore:
         engine = self._engine
         engine.now = engine.keyspace.now = head.now
         engine.config.change(head.settings)
-        engine.last_guard, engine.last_parked, engine.agreed_scans.serial = (
-            head.last_guard,
-            head.last_parked,
-            head.scans,
-        )
+        engine.last_guard, engine.last_parked = head.last_guard, head.last_parked
+        engine.agreed_scans.serial = head.scans
+        engine.stats.expired, engine.stats.evicted = head.expired, head.evicted
         for each in head.guards:
             engine.set_guard(each.number, each.places, fallen=each.fallen, awaited=each.awaited)
 

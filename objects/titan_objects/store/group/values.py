@@ -28,10 +28,6 @@ class Kind(IntEnum):
     STREAM = 5
 
 
-class _Places(dict[bytes, int]):
-    """A frozen set: its members, with the place of each."""
-
-
 class _Scores(dict[bytes, float]):
     """A frozen sorted set."""
 
@@ -74,7 +70,6 @@ class _StreamPiece(msgspec.Struct, frozen=True, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _list = msgspec.msgpack.Decoder(list[bytes])
-_set = msgspec.msgpack.Decoder(list[tuple[bytes, int]])
 _hash = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]])
 _zset = msgspec.msgpack.Decoder(list[tuple[bytes, float]])
 _stream = msgspec.msgpack.Decoder(_StreamPiece)
@@ -92,7 +87,7 @@ def frozen(value: Any) -> Any:
         return dict(value)
     if type(value) is ZSet:
         return _Scores(value.scores)
-    return _frozen_stream(value) if type(value) is Stream else _Places(value)
+    return _frozen_stream(value) if type(value) is Stream else list(value.order)
 
 
 def _frozen_stream(value: Stream) -> _Entries:
@@ -121,7 +116,7 @@ def pieces_of(value: Any) -> tuple[Kind, Iterator[bytes]]:
         return Kind.HASH, _split(value.items())
     if type(value) is _Scores:
         return Kind.ZSET, _split(value.items())
-    return (Kind.STREAM, _split_stream(value)) if type(value) is _Entries else (Kind.SET, _split(value.items()))
+    return (Kind.STREAM, _split_stream(value)) if type(value) is _Entries else (Kind.SET, _split(value))
 
 
 def _split(elements: Iterable[Any]) -> Iterator[bytes]:
@@ -146,12 +141,8 @@ def add_piece(value: Any, kind: Kind, data: bytes) -> Any:
         made.extend(_list.decode(data))
     elif kind is Kind.SET:
         made = Members() if value is None else value
-        for member, place in _set.decode(data):
-            if not 0 <= place < MEMBERS_MAX:
-                raise ValueError("a member of a set has no such place")
-            made[member] = place
-            made.order += [member] * (place + 1 - len(made.order))
-            made.order[place] = member
+        for member in _list.decode(data):
+            made.add(member)
     elif kind is Kind.HASH:
         made = {} if value is None else value
         made.update(_hash.decode(data))
@@ -179,7 +170,3 @@ def _extend(stream: Stream, piece: _StreamPiece) -> None:
             consumer = group.consumers[each.consumer]
             group.pending[each.id] = Pending(consumer, each.since, each.count)
             consumer.pending[each.id] = None
-
-
-MEMBERS_MAX = 1 << 27
-"""Of a set that is restored."""
