@@ -91,6 +91,12 @@ def test_more_is_looked_up_while_there_are_few_samples_or_the_overlay_has_grown(
     assert density.is_doubtful(rules.FRESH_SECONDS + 1)
 
 
+def test_a_neighbourhood_that_was_always_dense_is_no_reason_to_look_again() -> None:
+    density = density_of(world(1000) + ground(ME, 40))
+    assert density._table.estimated_size() > 5 * density.nodes()
+    assert not density.is_doubtful(10_000.0)
+
+
 def test_few_nodes_are_counted() -> None:
     assert nodes_from(ME, world(5)) == 6.0
     assert density_of([]).nodes() == 1.0 and density_of([]).region_bits(16) == 0

@@ -20,11 +20,20 @@ SAMPLES = 8
 FRESH_SECONDS = 120.0
 """Samples younger than this are not drawn anew, however little they fit."""
 DOUBT = 1.5
-"""The own neighbourhood and the samples may differ by this factor before more samples are drawn."""
+"""The own neighbourhood may have changed by this factor since the samples were drawn before more are."""
 STICKY_BITS = 0.7
 """A region stays as large as it is until it is off by this much; half a bit is what rounding costs anyway."""
 SAMPLE_CLOSEST = 8
 """Closest nodes that a sample is drawn from."""
+
+
+class Sample(NamedTuple):
+    """The number of nodes, as one lookup showed it."""
+
+    at: float
+    nodes: float
+    own: float
+    """What the own neighbourhood showed at that time. It may be off for good, by chance: only its changes tell."""
 
 
 class Density:
@@ -36,16 +45,16 @@ class Density:
 
     def __init__(self, table: RoutingTable) -> None:
         self._table = table
-        self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)
-        """When, and how many nodes."""
+        self._samples: deque[Sample] = deque(maxlen=SAMPLES)
 
     def observe(self, target: bytes, closest: Sequence[Contact], now: float) -> None:
         """A lookup of this random id ended: these are the closest that answered, closest first."""
-        self._samples.append((now, nodes_from(target, closest[:SAMPLE_CLOSEST])))
+        nodes = nodes_from(target, closest[:SAMPLE_CLOSEST])
+        self._samples.append(Sample(now, nodes, self._table.estimated_size()))
 
     def nodes(self) -> float:
         """Nodes in the overlay, this one included; 1 at least."""
-        return max(1.0, _median([self._table.estimated_size(), *(nodes for _, nodes in self._samples)]))
+        return max(1.0, _median([self._table.estimated_size(), *(each.nodes for each in self._samples)]))
 
     def region_bits(self, wanted: int, last: int = -1) -> int:
         """How many leading bits an id shares with about `wanted` others (within a factor of the square root of two).
@@ -57,13 +66,11 @@ class Density:
         return last if abs(exact - last) < STICKY_BITS else round(exact)
 
     def is_doubtful(self, now: float) -> bool:
-        """Whether to look one more random id up: there are few samples, or old ones that do not fit any more."""
+        """Whether to look one more random id up: there are few samples, or old ones, and the pool is not as it was."""
         if len(self._samples) < SAMPLES:
             return True
-        own = self._table.estimated_size()
-        sampled = _median(nodes for _, nodes in self._samples)
-        apart = max(own, sampled) / max(1.0, min(own, sampled))
-        return apart > DOUBT and now - self._samples[0][0] > FRESH_SECONDS
+        own, before = self._table.estimated_size(), _median(each.own for each in self._samples)
+        return max(own, before) > DOUBT * min(own, before) and now - self._samples[0].at > FRESH_SECONDS
 
 
 def _median(values: Iterable[float]) -> float:
