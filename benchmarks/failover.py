@@ -230,14 +230,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="write the table into docs/benchmarks.md")
     options = parser.parse_args()
     results = run(options.groups.split(","), options.minutes, options.pause, options.clients)
-    text = markdown(results)
-    print(text)
-    if options.json:
-        stamped = {**results, "machine": report.machine(), "commit": report.commit(), "command": report.command()}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(stamped, indent=1) + "\n", encoding="utf-8")
-    if options.report:
-        report.write_table("failover", text)
+    report.publish_table("failover", markdown(results), results, options)
     if any(each["missing"] for each in results.values()):
         raise SystemExit("acknowledged writes are missing")
 

@@ -155,9 +155,7 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="write the table into docs/benchmarks.md")
     options = parser.parse_args()
     result = run(options.workers)
-    report.publish("workflows", (), result, argparse.Namespace(json=options.json, report=False))
-    if options.report:
-        report.write_table("workflows", markdown(result))
+    report.publish_table("workflows", markdown(result), result, options)
     return 0
 
 
