@@ -84,11 +84,12 @@ def test_lookups_that_ran_into_liars_do_not_spoil_it() -> None:
 def test_more_is_looked_up_while_there_are_few_samples_or_the_overlay_has_grown() -> None:
     assert density_of(world(100), samples=SAMPLES - 1).is_doubtful(0.0)
     density = density_of(world(100))
-    assert not density.is_doubtful(10_000.0)
+    assert not density.is_doubtful(1000.0)
     for contact in world(1000, seed=5):
         density._table.add(contact, 500.0)
-    assert not density.is_doubtful(rules.FRESH_SECONDS), "not at once again"
-    assert density.is_doubtful(rules.FRESH_SECONDS + 1)
+    assert not density.is_doubtful(1000.0 + rules.FRESH_SECONDS), "not at once again"
+    assert density.is_doubtful(1000.0 + rules.FRESH_SECONDS + 1)
+    assert density.is_doubtful(1000.0 + rules.FRESH_SECONDS + 1), "until it fits"
 
 
 def test_a_neighbourhood_that_was_always_dense_is_no_reason_to_look_again() -> None:

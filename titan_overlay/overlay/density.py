@@ -18,7 +18,7 @@ SPACE = 1 << ID_BITS
 
 SAMPLES = 8
 FRESH_SECONDS = 120.0
-"""Samples younger than this are not drawn anew, however little they fit."""
+"""Samples younger than this are not drawn anew, however little they fit; those that fit are looked at as often."""
 DOUBT = 1.5
 """The own neighbourhood may have changed by this factor since the samples were drawn before more are."""
 STICKY_BITS = 0.7
@@ -46,6 +46,8 @@ class Density:
     def __init__(self, table: RoutingTable) -> None:
         self._table = table
         self._samples: deque[Sample] = deque(maxlen=SAMPLES)
+        self._fitted = float("-inf")
+        """When the pool was last seen to be as it was."""
 
     def observe(self, target: bytes, closest: Sequence[Contact], now: float) -> None:
         """A lookup of this random id ended: these are the closest that answered, closest first."""
@@ -69,8 +71,13 @@ class Density:
         """Whether to look one more random id up: there are few samples, or old ones, and the pool is not as it was."""
         if len(self._samples) < SAMPLES:
             return True
+        if now - max(self._samples[0].at, self._fitted) <= FRESH_SECONDS:
+            return False
         own, before = self._table.estimated_size(), _median(each.own for each in self._samples)
-        return max(own, before) > DOUBT * min(own, before) and now - self._samples[0].at > FRESH_SECONDS
+        if max(own, before) > DOUBT * min(own, before):
+            return True
+        self._fitted = now
+        return False
 
 
 def _median(values: Iterable[float]) -> float:
