@@ -15,7 +15,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 from itertools import islice
 
-from titan_overlay.buckets import Buckets
+from titan_overlay.buckets import Buckets, Limit
 from titan_overlay.errors import LinkError, Overloaded, TitanError
 from titan_overlay.identity.contacts import Address, Contact, family, format_address
 from titan_overlay.identity.ids import NodeId
@@ -37,7 +37,7 @@ RETRY_SECONDS = (10.0, 3600.0)
 """First and longest pause before others are asked again."""
 
 DIALS_AT_ONCE = 16
-DIALS_BURST, DIALS_PER_SECOND = 6, 1 / 30
+DIALS = Limit(rate=1 / 30, burst=6)
 """What one asker (its subnet, see `identity.subnets`) may have this node dial."""
 
 
@@ -132,7 +132,7 @@ class Dialler:
     def __init__(self, overlay: Overlay, links: Links) -> None:
         self._overlay = overlay
         self._links = links
-        self._budget: Buckets[str] = Buckets(DIALS_PER_SECOND, DIALS_BURST)
+        self._budget: Buckets[str] = Buckets(DIALS)
         self._under_way = 0
 
     async def dial(self, asker: NodeId, where: str) -> bool:

@@ -11,7 +11,7 @@ from titan_overlay.errors import Overloaded
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.node import Node
-from titan_overlay.reachability import DIALS_BURST, enough, witnesses
+from titan_overlay.reachability import DIALS, enough, witnesses
 from titan_overlay.testing import Event, Machine, SimulatedNode, SimulatedPool
 
 HOUSES = [f"5.9.{number}.1" for number in range(5)]
@@ -140,8 +140,8 @@ def test_only_an_address_that_the_asker_has_proven_is_dialled() -> None:
 def test_one_subnet_has_only_so_much_dialled() -> None:
     async def scenario(sim: SimulatedPool) -> None:
         asker, asked = sim.nodes[1], sim.nodes[0].running
-        await sim.settle(seconds=DIALS_BURST * 30.0)
-        for port in range(1, DIALS_BURST + 1):
+        await sim.settle(seconds=DIALS.burst / DIALS.rate)
+        for port in range(1, int(DIALS.burst) + 1):
             assert not await asked.dial_back(asker.key.id, f"{asker.ip}:{port}")
         with pytest.raises(Overloaded, match="enough dialled") as refused:
             await asked.dial_back(asker.key.id, f"{asker.ip}:4747")

@@ -3,18 +3,18 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from titan_overlay.buckets import Bucket, Buckets
+from titan_overlay.buckets import Bucket, Buckets, Limit
 
 
 def test_a_burst_is_let_through_and_then_the_rate() -> None:
-    bucket = Bucket(2.0, 4.0, 10.0)
+    bucket = Bucket(Limit(2.0, 4.0))
     assert [bucket.take(1, 10.0) for _ in range(5)] == [0.0, 0.0, 0.0, 0.0, 0.5]
     assert bucket.take(1, 10.25) == 0.25
     assert bucket.take(1, 10.5) == 0.0
 
 
 def test_what_is_refused_costs_nothing() -> None:
-    bucket = Bucket(1.0, 1.0, 0.0)
+    bucket = Bucket(Limit(1.0, 1.0))
     assert bucket.take(1, 0.0) == 0.0
     for _ in range(100):
         assert bucket.take(1, 0.5) == 0.5
@@ -22,7 +22,7 @@ def test_what_is_refused_costs_nothing() -> None:
 
 
 def test_more_than_fits_is_let_through_when_the_bucket_is_full_and_owed() -> None:
-    bucket = Bucket(1.0, 2.0, 0.0)
+    bucket = Bucket(Limit(1.0, 2.0))
     assert bucket.take(10, 0.0) == 0.0
     assert bucket.take(1, 1.0) == 8.0
     assert bucket.take(1, 9.0) == 0.0
@@ -30,7 +30,7 @@ def test_more_than_fits_is_let_through_when_the_bucket_is_full_and_owed() -> Non
 
 @given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 20)), max_size=60))
 def test_never_more_than_burst_and_rate_allow(asked: list[tuple[float, float]]) -> None:
-    bucket = Bucket(3.0, 10.0, 0.0)
+    bucket = Bucket(Limit(3.0, 10.0))
     now = taken = 0.0
     for gap, amount in asked:
         now += gap
@@ -40,8 +40,16 @@ def test_never_more_than_burst_and_rate_allow(asked: list[tuple[float, float]]) 
 
 
 def test_each_key_has_its_own_and_the_number_of_keys_is_bounded() -> None:
-    buckets: Buckets[int] = Buckets(1.0, 1.0, keys_max=3)
+    buckets: Buckets[int] = Buckets(Limit(1.0, 1.0), keys_max=3)
     assert [buckets.take(key, 1, 0.0) for key in (1, 2, 3, 1)] == [0.0, 0.0, 0.0, 1.0]
     assert buckets.take(4, 1, 0.0) == 0.0
-    assert len(buckets._buckets) == 3
+    assert len(buckets._full) == 3
     assert buckets.take(1, 1, 0.0) == 1.0, "who was seen last is remembered"
+
+
+def test_keys_whose_bucket_is_full_again_are_forgotten() -> None:
+    buckets: Buckets[int] = Buckets(Limit(1.0, 5.0))
+    for key in range(10):
+        buckets.take(key, 1, 0.1 * key)
+    assert buckets.take(10, 1, 1.55) == 0.0
+    assert list(buckets._full) == [6, 7, 8, 9, 10]

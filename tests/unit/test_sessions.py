@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from titan_overlay.buckets import Limit
 from titan_overlay.identity import credentials, records
 from titan_overlay.identity.grants import Right, issue
 from titan_overlay.identity.ids import PoolId
@@ -97,7 +98,7 @@ def test_a_cookie_holds_for_its_address_and_half_a_minute(address: tuple[str, in
 
 
 def test_no_bit_of_the_signed_messages_can_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handshake, "ARRIVALS_AT_ONCE", 1000)
+    monkeypatch.setattr(handshake, "ARRIVALS", Limit(5.0, 1000))
     one, other = party(LOW), party(HIGH)
     opening, _ = one.begin(B, other.key.id, 100.0)
     init = one.receive(other.receive(opening.datagram, A, 100.0).reply, B, 100.0).reply
@@ -289,7 +290,7 @@ def test_timeouts_follow_the_round_trips_within_bounds() -> None:
 
 def test_every_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessiontable, "MAX_SESSIONS", 64)
-    monkeypatch.setattr(handshake, "ARRIVALS_AT_ONCE", 1000)
+    monkeypatch.setattr(handshake, "ARRIVALS", Limit(5.0, 1000))
     responder = party(HIGH)
     for number in range(200):
         one = party(SigningKey(sha256(b"many %d" % number).digest()))
@@ -313,7 +314,7 @@ def test_a_subnet_opens_only_so_many_sessions_and_leaves_others_theirs() -> None
         return responder.receive(init, address, now).event
 
     crowd = [arrive(number, (f"5.9.1.{number % 250}", 1000 + number), 100.0) for number in range(100)]
-    assert crowd.count("hasty") == 100 - handshake.ARRIVALS_AT_ONCE
+    assert crowd.count("hasty") == 100 - int(handshake.ARRIVALS.burst)
     assert arrive(200, ("5.9.2.1", 1), 100.0) == ""
     assert arrive(201, ("5.9.1.1", 1), 110.0) == "", "it may again after a while"
 

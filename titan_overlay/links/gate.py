@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol
 
-from titan_overlay.buckets import Buckets
+from titan_overlay.buckets import Buckets, Limit
 from titan_overlay.links.shared import Counters, Limits
 
 
@@ -36,7 +36,7 @@ class Gate:
         self._counters = counters
         self._inside: dict[Incoming, None] = {}
         self._half_open: dict[Incoming, None] = {}
-        self._arrivals: Buckets[str] = Buckets(limits.arrivals_per_second, limits.arrivals_at_once)
+        self._arrivals: Buckets[str] = Buckets(Limit(limits.arrivals_per_second, limits.arrivals_at_once))
 
     @property
     def half_open(self) -> int:

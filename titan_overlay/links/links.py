@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.buckets import Bucket
+from titan_overlay.buckets import Bucket, Limit
 from titan_overlay.errors import DeadlineExceeded, Forbidden, LinkError
 from titan_overlay.identity.contacts import IPV4, IPV6, Address, Contact, family, format_address
 from titan_overlay.identity.ids import NodeId, PoolId
@@ -334,7 +334,7 @@ class Links:
         if known is None:
             # What programs of this machine ask for is its user's own business.
             rate = NO_LIMIT if is_loopback(peer.ip) else self.limits.messages_per_second
-            known = self._known[id] = Known(Bucket(rate, 2 * rate, self._loop.time()))
+            known = self._known[id] = Known(Bucket(Limit(rate, 2 * rate)))
             if len(self._known) > _MAX_KNOWN:
                 self._known.popitem(last=False)
         else:

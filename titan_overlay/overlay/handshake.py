@@ -48,7 +48,7 @@ import struct
 from collections.abc import Callable
 from hmac import compare_digest
 
-from titan_overlay.buckets import Buckets
+from titan_overlay.buckets import Buckets, Limit
 from titan_overlay.errors import Forbidden
 from titan_overlay.identity.contacts import pack_address, unpack_address
 from titan_overlay.identity.ids import NodeId, PoolId, node_id
@@ -99,7 +99,7 @@ from titan_overlay.overlay.sessions import Session
 from titan_overlay.overlay.sessiontable import SessionTable
 
 MAX_OPENINGS = 256
-ARRIVALS_PER_SECOND, ARRIVALS_AT_ONCE = 5.0, 64
+ARRIVALS = Limit(rate=5.0, burst=64)
 """Sessions that one subnet may open: each costs two signatures, and a place that others could have."""
 
 
@@ -125,7 +125,7 @@ class Handshakes(SessionTable):
         """By nonce."""
         self._opening_to: dict[tuple[tuple[str, int], bytes | None], Opening] = {}
         self._epochs: tuple[Epoch, ...] = ()
-        self._arrivals: Buckets[str] = Buckets(ARRIVALS_PER_SECOND, ARRIVALS_AT_ONCE)
+        self._arrivals: Buckets[str] = Buckets(ARRIVALS)
 
     @property
     def pool(self) -> PoolId | None:

@@ -12,7 +12,7 @@ import struct
 from hashlib import blake2b
 from hmac import compare_digest
 
-from titan_overlay.buckets import Bucket
+from titan_overlay.buckets import Limit
 from titan_overlay.identity.contacts import Address, Contact
 from titan_overlay.identity.subnets import is_loopback
 
@@ -32,7 +32,8 @@ PURPOSE_SHIFT = 4
 
 REQUESTS_PER_SECOND = 500.0
 """Of one peer on another machine; four times as many at once. Above it, it is refused."""
-NO_LIMIT = 1e12
+REQUESTS = Limit(REQUESTS_PER_SECOND, 4 * REQUESTS_PER_SECOND)
+NO_LIMIT = Limit(1e12, 1e12)
 
 WINDOW_BITS = 64
 REKEY_SECONDS = 12 * 3600.0
@@ -75,7 +76,8 @@ class Session:
     """
 
     __slots__ = (
-        "_requests",
+        "_limit",
+        "_may_ask",
         "address",
         "allowance",
         "born",
@@ -124,8 +126,9 @@ class Session:
         self.called = called
         """Whether the peer began it."""
         self.born = self.heard = now
-        self._requests: Bucket | None = None
-        """What the peer may still ask for; most sessions of a node are with those that never ask."""
+        self._limit: Limit | None = None
+        self._may_ask = now
+        """When the peer may ask for as much at once as ever (`Limit.take`)."""
         self.sent = 0
         self.highest = 0
         self.window = 0
@@ -168,10 +171,10 @@ class Session:
 
     def admit(self) -> float:
         """The peer asks for something. 0: it may; else the seconds after which it should ask again."""
-        if self._requests is None:
-            rate = NO_LIMIT if is_loopback(self.contact.ip) else REQUESTS_PER_SECOND
-            self._requests = Bucket(rate, 4 * rate, self.heard)
-        return self._requests.take(1, self.heard)
+        if self._limit is None:
+            self._limit = NO_LIMIT if is_loopback(self.contact.ip) else REQUESTS
+        wait, self._may_ask = self._limit.take(self._may_ask, 1, self.heard)
+        return wait
 
     def measured(self, seconds: float) -> None:
         """One round trip of a request that was sent once."""
