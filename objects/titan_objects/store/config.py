@@ -124,6 +124,7 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "slowlog-log-slower-than": ("10000", _number(-1, _BIG)),
     "slowlog-max-len": ("128", _number(0, 1 << 20)),
     "timeout": ("0", _number(0, 1 << 31)),
+    "tracking-table-max-keys": ("1000000", _number(0, _BIG)),
     "zset-max-listpack-entries": ("128", _number(0, _BIG)),
     "zset-max-listpack-value": ("64", _number(0, _BIG)),
 }

@@ -7,9 +7,9 @@ session's `out`, and the sessions that got any without having asked are in `outg
 
 Three flags are read for each command, so that the common one pays for nothing else:
 
-    session.gate    this client's commands need a closer look (AUTH, MULTI, ACL, subscribed)
-    gate            everybody's do (MONITOR, maxmemory, a rewrite of the log, no disk to write to)
-    observed        changes have to be told to somebody (WATCH, blocked clients, keyspace events, maxmemory)
+    session.gate    this client's commands need a closer look (AUTH, MULTI, ACL, subscribed, caching)
+    gate            everybody's do (MONITOR, maxmemory, a rewrite of the log, no disk to write to, a pause)
+    observed        changes have to be told to somebody (WATCH, blocked clients, keyspace events, maxmemory, caches)
 """
 
 import logging
@@ -21,6 +21,7 @@ from titan_objects.store.blocking import Serve, Waiter, WaitingRoom
 from titan_objects.store.config import Config
 from titan_objects.store.keyspace import Database, Keyspace
 from titan_objects.store.memory import Meter
+from titan_objects.store.pausing import Pause
 from titan_objects.store.pubsub import Exchange
 from titan_objects.store.replication import Replication
 from titan_objects.store.resp import QUEUED, RESP2, CommandError, Resp2
@@ -29,6 +30,7 @@ from titan_objects.store.scripting import Scripts
 from titan_objects.store.session import Session
 from titan_objects.store.stats import Stats
 from titan_objects.store.table import Args, Command, Handler, Table
+from titan_objects.store.tracking import Tracking
 
 _LOG = logging.getLogger("titan_objects.store")
 
@@ -94,6 +96,8 @@ class Engine:
         self.scans = Scans()
         self.scripts = Scripts(self)
         self.replication = Replication(self)
+        self.tracking = Tracking(self)
+        self.pause = Pause(self)
         self.sessions: dict[int, Session] = {}
         self._session_id = 0
         self._watchers: dict[tuple[Database, bytes], set[Session]] = {}
@@ -150,6 +154,8 @@ class Engine:
         session.backlog.clear()
         self.unwatch(session)
         self.exchange.leave(session)
+        self.tracking.leave(session)
+        self.pause.held.pop(session, None)
         self.replication.leave(session)
         self.monitors.pop(session, None)
         self.outgoing.pop(session, None)
@@ -159,8 +165,18 @@ class Engine:
         """Works out `gate` and `observed` anew; to be called after any change that they depend on."""
         if bool(self.config.maxmemory) != (self.meter is not None):
             self.meter = Meter(self) if self.config.maxmemory else None
-        self.gate = bool(self.monitors or self.preserve or self.refuse_writes or self.meter or self.replication.leader)
-        self.observed = bool(self._watchers or self.waiting.count or self.config.events or self.meter)
+        self.gate = bool(
+            self.monitors
+            or self.preserve
+            or self.refuse_writes
+            or self.meter
+            or self.replication.leader
+            or self.pause.until
+        )
+        self.keyspace.hides_expired = bool(self.replication.leader or self.pause.until)
+        self.observed = bool(
+            self._watchers or self.waiting.count or self.config.events or self.meter or self.tracking.clients
+        )
 
     # ---- the way of a command ------------------------------------------------------------------------------------
 
@@ -172,11 +188,19 @@ class Engine:
             session.backlog += commands
             return
         self._run(session, commands)
+        if self._resumed or self.tracking.pending:
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        """Clients that wait no more go on; those that cache are told what has changed meanwhile."""
         while self._resumed:
-            other = self._resumed.pop(0)
-            pending, other.backlog = other.backlog, []
-            self.outgoing[other] = None
-            self._run(other, pending)
+            session = self._resumed.pop(0)
+            pending, session.backlog = session.backlog, []
+            before = len(self.effects)
+            self._run(session, pending)
+            session.wrote |= len(self.effects) > before
+            self.outgoing[session] = None
+        self.tracking.end_turn()
 
     def _run(self, session: Session, commands: list[Args]) -> None:
         self.session = session
@@ -229,6 +253,8 @@ class Engine:
         finally:
             if self.dirty:
                 self._settle(args)
+        if self.session.tracker is not None:
+            self.tracking.note(command, args)
         return b"" if reply is None else reply
 
     def _call_subcommand(self, args: Args) -> bytes | None:
@@ -315,6 +341,9 @@ class Engine:
                 f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET "
                 "are allowed in this context"
             )
+        if self.pause.until and self.pause.concerns(session, command, args):
+            self.pause.hold(session, args)
+            return None
         if session.queue is not None and command.name not in self._AT_ONCE:
             if "no-multi" in command.flags:
                 raise CommandError(f"ERR Command '{command.name}' not allowed inside a transaction")
@@ -327,7 +356,7 @@ class Engine:
         if self.gate:
             self._admit(command, args)
         before = session.replies
-        reply = handler(self, args)
+        reply = handler(self, args) if session.tracker is None else self.tracking.run(handler, command, args)
         if before == "off" and session.replies == "off":
             return None
         if before == "skip-next" and session.replies == "skip-next":
@@ -415,6 +444,8 @@ class Engine:
             self.meter.note(db, key)
         for session in self._watchers.get(where, ()):
             session.doomed = True
+        if self.tracking.clients:
+            self.tracking.changed(key, own=kind not in "xe")
         if self.waiting.count and where in self.waiting:
             self._ready[where] = None
         if event and kind in self.config.events:
@@ -467,6 +498,7 @@ class Engine:
                 for where in [each for each in self._watchers if each[0] is db and each[1] in db.data]:
                     self.tell(*where, b"", "g")
             db.clear()
+        self.tracking.flushed()
         self._measure_anew()
 
     def _measure_anew(self) -> None:
@@ -489,6 +521,7 @@ class Engine:
         pair = (self.databases[one], self.databases[other])
         touched = [each for each in self._watchers if each[0] in pair and any(each[1] in db.data for db in pair)]
         self.keyspace.swap(one, other)
+        self.tracking.flushed()  # whoever caches goes by names alone
         self._measure_anew()
         for where in touched:
             self.tell(*where, b"", "g")
@@ -514,7 +547,8 @@ class Engine:
         session = waiter.session
         session.waiter = None
         self.waiting.remove(waiter)
-        self.deliver(session, reply)
+        if reply:
+            self.deliver(session, reply)
         if session.backlog:
             self._resumed.append(session)
         self.look()
@@ -538,6 +572,7 @@ class Engine:
                     answer = why.reply
                 self.dirty = self._rewritten = False  # what it did was logged with `rewrite`
                 if answer is not None:
+                    waiter.session.wrote = True
                     self.release(waiter, answer)
         self.session, self.db, self.reply = session, db, reply
 
@@ -551,14 +586,12 @@ class Engine:
     def tick(self, now: int) -> bool:
         """Expires keys and ends waits whose time is over. True: there is more to do at once."""
         self.now = self.keyspace.now = max(now, self.now)
+        if self.pause.until and self.now >= self.pause.until:
+            self.pause.end()
         many = not self.keyspace.hides_expired and self.keyspace.expire_due(EXPIRE_LIMIT) >= EXPIRE_LIMIT
         for waiter in self.waiting.overdue(self.now):
             self.release(waiter, waiter.on_timeout)
-        while self._resumed:
-            session = self._resumed[0]
-            self._resumed.pop(0)
-            pending, session.backlog = session.backlog, []
-            self._run(session, pending)
+        self._end_turn()
         return many
 
     def next_due(self) -> int | None:

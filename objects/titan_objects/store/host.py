@@ -70,7 +70,6 @@ class Store:
             self._log.open(self.engine)
             self._measure()
         self._loop = asyncio.get_running_loop()
-        self._writers: dict[Session, None] = {}
         self._flushing = False
         self._sync_always = True
         self._rewriting: asyncio.Task[None] | None = None
@@ -99,7 +98,6 @@ class Store:
     def disconnect(self, session: Session) -> None:
         """A client is gone."""
         self.sinks.pop(session, None)
-        self._writers.pop(session, None)
         self.engine.disconnect(session)
 
     def run(self, session: Session, commands: list[Args], raw: bytes = b"") -> None:
@@ -112,7 +110,7 @@ class Store:
         engine.run(session, commands, self.now())
         if engine.effects:
             self.note_effects(raw, len(commands))
-            self._writers[session] = None
+            session.wrote = True
         if engine.requests:
             self._obey()
         if session.out or engine.outgoing or session.closing:
@@ -199,10 +197,10 @@ class Store:
             else:
                 if self.engine.refuse_writes is not None:
                     self._on_disk_again()
-        self._writers.clear()
         outgoing = self.engine.outgoing
         while outgoing:
             session, _ = outgoing.popitem()
+            session.wrote = False
             sink = self.sinks.get(session)
             if sink is None:
                 continue
@@ -220,8 +218,9 @@ class Store:
         self.engine.refuse_writes = error
         self.engine.look()
         # What was executed stays in memory and goes to the log when the disk takes it; nobody is told it is safe.
-        for session in self._writers:
-            session.out[:] = [error.reply] * len(session.out)
+        for session in self.engine.outgoing:
+            if session.wrote:
+                session.out[:] = [each if each.startswith(b">") else error.reply for each in session.out]
         if self._retry is None:
             self._retry = self._loop.call_later(RETRY_SECONDS, self._try_again)
 

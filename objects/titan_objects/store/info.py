@@ -37,6 +37,7 @@ def _clients(e: "Engine") -> Section:
         "maxclients": e.config.get("maxclients"),
         "blocked_clients": e.waiting.count,
         "pubsub_clients": sum(session.subscribed for session in sessions),
+        "tracking_clients": len(e.tracking.clients),
         "watching_clients": sum(bool(session.watched) for session in sessions),
     }
 

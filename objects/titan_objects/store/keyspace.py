@@ -156,7 +156,8 @@ class Keyspace:
     Attributes:
         now: set by whoever runs commands; 0 while a log is replayed, when nothing may expire.
         on_expired: called after a key was removed because its time is over.
-        hides_expired: what is past its time is not seen, but stays until the server that is followed here removes it.
+        hides_expired: what is past its time is not seen, but stays: the server that is followed here
+            removes it, or a pause ends.
         preserve: called with each key before it is removed for that; None: nobody wants to know.
     """
 

@@ -228,7 +228,6 @@ class Replication:
         """This store holds what that server holds, from now on."""
         self.leader = Leader(host, port)
         self._let_replicas_go()
-        self._engine.keyspace.hides_expired = True
         self._engine.look()
 
     def lead(self) -> None:
@@ -238,7 +237,6 @@ class Replication:
         self.leader = None
         self._id = ""
         self._let_replicas_go()
-        self._engine.keyspace.hides_expired = False
         self._engine.look()
 
     def _let_replicas_go(self) -> None:

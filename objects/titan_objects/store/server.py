@@ -299,7 +299,7 @@ class Server:
 def _class(engine: Engine, session: Session) -> str:
     if session in engine.replication.replicas:
         return "slave"
-    return "pubsub" if session.subscribed else "normal"
+    return "pubsub" if session.subscribed or session.told else "normal"
 
 
 def _address(name: object) -> str:

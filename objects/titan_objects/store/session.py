@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from titan_objects.store.blocking import Waiter
     from titan_objects.store.keyspace import Database
     from titan_objects.store.table import Args
+    from titan_objects.store.tracking import Tracker
 
 
 class Session:
@@ -16,11 +17,14 @@ class Session:
 
     Attributes:
         out: encoded replies and messages that the client has not been sent.
-        gate: its commands need a closer look: not authenticated, in MULTI, subscribed, restricted, or without replies.
+        gate: its commands need a closer look: not authenticated, in MULTI, subscribed, restricted, without
+            replies, or kept informed of changes.
         queue: commands since MULTI; None outside.
         doomed: EXEC will refuse, because a watched key has changed.
         waiter: what a blocking command waits for; while it does, what comes in is kept in `backlog`.
         busy: its last command is executed elsewhere and not answered yet; likewise.
+        told: it is sent what it does not ask for, and held to the limits of subscribers.
+        wrote: replies in `out` say that something was written.
         closing: to be closed once its replies are sent; None: at once.
     """
 
@@ -42,7 +46,6 @@ class Session:
         "last_ms",
         "library",
         "local_address",
-        "monitoring",
         "name",
         "no_evict",
         "out",
@@ -52,9 +55,12 @@ class Session:
         "replies",
         "resp",
         "shards",
+        "told",
+        "tracker",
         "user",
         "waiter",
         "watched",
+        "wrote",
     )
 
     def __init__(self, id: int, db: "Database", user: "User | None", now: int = 0) -> None:
@@ -70,14 +76,16 @@ class Session:
         self.channels: dict[bytes, None] = {}
         self.patterns: dict[bytes, None] = {}
         self.shards: dict[bytes, None] = {}
-        self.monitoring = False
+        self.told = False
         self.waiter: Waiter | None = None
         self.backlog: list[Args] = []
         self.busy = False
         self.replies = "on"
         self.closing = False
         self.killed = False
+        self.wrote = False
         self.no_evict = False
+        self.tracker: Tracker | None = None
         self.name = b""
         self.capabilities: frozenset[bytes] = frozenset()
         self.replica_port = 0
@@ -98,6 +106,7 @@ class Session:
             or self.queue is not None
             or self.replies != "on"
             or self.subscribed
+            or self.tracker is not None
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from titan_objects.store.arguments import integer, option
+from titan_objects.store.arguments import INT_MAX, integer, option
 from titan_objects.store.resp import OK, ONE, PONG, RESP2, RESP3, ZERO, CommandError, array, bulk, simple, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.session import Session
@@ -70,6 +70,7 @@ def reset(e: "Engine", a: Args) -> bytes:
     session.queue, session.flawed = None, False
     e.unwatch(session)
     e.exchange.leave(session)
+    e.tracking.leave(session)
     e.monitors.pop(session, None)
     session.resp = e.reply = RESP2
     session.db = e.db = e.databases[0]
@@ -206,6 +207,9 @@ def described(e: "Engine", session: Session) -> str:
     flags = "P" if session.subscribed else ""
     flags += ("b" if session.waiter else "") + ("x" if session.queue is not None else "")
     flags += ("O" if session in e.monitors else "") + ("d" if session.doomed else "")
+    tracker = session.tracker
+    if tracker is not None:
+        flags += "t" + ("R" if tracker.broken else "") + ("B" if tracker.broadcasts else "")
     fields = {
         "id": session.id,
         "addr": session.address,
@@ -229,7 +233,7 @@ def described(e: "Engine", session: Session) -> str:
         "events": "r",
         "cmd": session.last_command.decode("latin-1").lower(),
         "user": session.user.name if session.user else "(superuser)",
-        "redir": -1,
+        "redir": -1 if tracker is None else tracker.redirect,
         "resp": session.resp.version,
         "lib-name": session.library[b"lib-name"].decode(),
         "lib-ver": session.library[b"lib-ver"].decode(),
@@ -332,7 +336,7 @@ def client_unblock(e: "Engine", a: Args) -> bytes:
     if len(a) > 4 or how not in (b"TIMEOUT", b"ERROR"):
         raise CommandError(b"ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
     session = e.sessions.get(integer(a[2]))
-    if session is None or session.waiter is None:
+    if session is None or session.waiter is None or session in e.pause.held:
         return ZERO
     error = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
     e.release(session.waiter, session.waiter.on_timeout if how == b"TIMEOUT" else error)
@@ -348,7 +352,22 @@ def client_no_evict(e: "Engine", a: Args) -> bytes:
     return OK
 
 
-@group.command("client|getredir", 2, "noscript loading stale", since="6.0.0")
-def client_getredir(e: "Engine", a: Args) -> bytes:
-    """Returns the client ID to which the connection's tracking notifications are redirected."""
-    return b":-1\r\n"
+@group.command("client|pause", -3, "admin noscript loading stale", since="3.0.0")
+def client_pause(e: "Engine", a: Args) -> bytes:
+    """Suspends commands processing."""
+    if len(a) > 4 or (len(a) == 4 and a[3].upper() not in (b"WRITE", b"ALL")):
+        raise CommandError(b"ERR CLIENT PAUSE mode must be WRITE or ALL")
+    ms = integer(a[2], b"ERR timeout is not an integer or out of range")
+    if ms < 0:
+        raise CommandError(b"ERR timeout is negative")
+    if ms > INT_MAX - e.now:
+        raise CommandError(b"ERR timeout is out of range")
+    e.pause.begin(e.now + ms, len(a) == 3 or a[3].upper() == b"ALL")
+    return OK
+
+
+@group.command("client|unpause", 2, "admin noscript loading stale", since="6.2.0")
+def client_unpause(e: "Engine", a: Args) -> bytes:
+    """Resumes processing commands from paused clients."""
+    e.pause.end()
+    return OK

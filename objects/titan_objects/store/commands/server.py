@@ -210,6 +210,7 @@ def module_list(e: "Engine", a: Args) -> bytes:
 def monitor(e: "Engine", a: Args) -> bytes:
     """Listens for all requests received by the server in real-time."""
     e.monitors[e.session] = None
+    e.session.told = True
     e.look()
     return OK
 

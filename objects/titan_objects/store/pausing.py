@@ -1,0 +1,63 @@
+"""CLIENT PAUSE: clients wait for a while, all of them or those that write, and go on where they were."""
+
+from typing import TYPE_CHECKING
+
+from titan_objects.store.blocking import Waiter
+
+if TYPE_CHECKING:
+    from titan_objects.store.engine import Engine
+    from titan_objects.store.session import Session
+    from titan_objects.store.table import Args, Command
+
+
+class Pause:
+    """The pause of one store.
+
+    Attributes:
+        until: unix milliseconds; 0: there is none.
+        everything: reads wait as well.
+        held: who waits for its end.
+    """
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self.until = 0
+        self.everything = False
+        self.held: dict[Session, None] = {}
+
+    def begin(self, until: int, everything: bool) -> None:
+        """Pauses; one that is under way becomes no shorter and no weaker. Meanwhile nothing expires, but is hidden."""
+        self.until = max(self.until, until)
+        self.everything |= everything
+        self._engine.look()
+
+    def end(self) -> None:
+        """Lets everybody go on."""
+        self.until, self.everything = 0, False
+        held, self.held = self.held, {}
+        for session in held:
+            if session.waiter is not None:
+                self._engine.release(session.waiter, b"")
+        self._engine.look()
+
+    def concerns(self, session: "Session", command: "Command", args: "Args") -> bool:
+        """Whether this command has to wait. Servers that follow this one never do."""
+        engine = self._engine
+        if engine.now >= self.until or session is engine.internal or session in engine.replication.replicas:
+            return False
+        if self.everything:
+            return True
+        if command.name == "exec":
+            return any(self._writes(engine.table.find_full(each)) for each in session.queue or ())
+        return self._writes(engine.table.find_full(args) or command)
+
+    def _writes(self, command: "Command | None") -> bool:
+        return command is not None and (command.writes or "may-replicate" in command.flags)
+
+    def hold(self, session: "Session", args: "Args") -> None:
+        """Lets a client wait, who then begins with this command."""
+        session.backlog.append(args)
+        session.waiter = Waiter(session, session.db, (), self.until, lambda key: None, b"")
+        self.held[session] = None
+        self._engine.waiting.add(session.waiter)
+        self._engine.look()
