@@ -9,6 +9,7 @@ import pytest
 import titan_overlay as titan
 from tests.store.commands_by_chance import GROUPS, commands
 from tests.store.core import words
+from titan_objects.store import listing
 from titan_objects.store.group.messages import Look, Outcome, Run, Section, Survey, Wake
 from titan_objects.store.group.replicated import GroupStore
 from titan_objects.store.group.values import Kind, add_piece
@@ -78,7 +79,11 @@ def test_a_member_restored_on_the_way_ends_as_one_that_was_always_there(policy: 
     assert (overview.evicted > 0) == (policy != "noeviction")
 
 
-def test_a_snapshot_shows_one_moment_whatever_happens_while_it_is_taken() -> None:
+@pytest.mark.parametrize("piece", [7, 20_000])
+def test_a_snapshot_shows_one_moment_whatever_happens_while_it_is_taken(
+    piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "PIECE", piece)
     member = Member()
     member(*(f"SET k{n} {n}" for n in range(3000)), *(f"RPUSH l{n} a b" for n in range(300)), "SADD s x y z")
     member("SET soon 1 PX 100", "XADD x 1-1 f v", "ZADD z 1 a", "HSET h f v", "SELECT 1", "SET other 1")

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from tests.store.commands_by_chance import GROUPS, commands
 from tests.store.core import Core
 from tests.store.real import RealRedis, Wire, needs_redis
-from titan_objects.store import rdb, rdb_writing
+from titan_objects.store import listing, rdb, rdb_writing
+from titan_objects.store.listing import Listing
 from titan_objects.store.rewriting import Records, Rewrite
 from titan_objects.store.streams import Stream
 from titan_objects.store.values import ZSet
@@ -146,3 +147,82 @@ def test_what_cannot_be_moved_is_said(tmp_path: Path) -> None:
     assert titan("import", "--dir", tmp_path / "two", tmp_path / "whole.rdb").exit_code == 0
     assert "already" in titan("import", "--dir", tmp_path / "two", tmp_path / "whole.rdb").output
     assert "already" in titan("export", "--dir", tmp_path / "two", tmp_path / "whole.rdb").output
+
+
+# ---- listing keys while they come and go -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "PIECE", 5)
+
+
+def churn(core: Core, seed: int, many: int) -> None:
+    names = tuple(name for name in GROUPS if name not in ("blocking", "transactions", "odd"))
+    for args in commands(seed, many, names):
+        core(*args)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_database_that_is_listed_is_like_any_other(small_pieces: None, seed: int) -> None:
+    """Beside one that is not: the same keys in the same order, at every step and afterwards."""
+    held, plain = filled(seed), filled(seed)
+    database, other = held.engine.databases[0], plain.engine.databases[0]
+    before = list(other.data)
+    walk = Listing(database)
+    more = True
+    while more:
+        for core in (held, plain):
+            churn(core, seed + 100, 40)
+        assert list(database.data) == list(other.data) and len(database.data) == len(other.data)
+        assert held("KEYS", "*") == plain("KEYS", "*")
+        more = walk.more()
+    assert list(walk) == before and type(database.data) is dict
+    assert shown(held) == shown(plain) and list(database.data) == list(other.data)
+
+
+def test_a_database_may_be_emptied_exchanged_and_listed_again_while_it_is_listed(small_pieces: None) -> None:
+    core = Core()
+    for at in range(40):
+        core("SET", f"k{at:02}", at)
+    names = list(core.engine.databases[0].data)
+    first = Listing(core.engine.databases[0])
+    first.more()
+    core("DEL", "k39")
+    core("SWAPDB", 0, 1)
+    core("SET", "other", 1)
+    second = Listing(core.engine.databases[1])
+    assert list(first) == names and list(second) == names[:-1]
+    third = Listing(core.engine.databases[1])
+    third.more()
+    core("FLUSHALL")
+    core("SELECT", 1)
+    core("SET", "new", 1)
+    assert list(third) == names[:-1] and list(core.engine.databases[1].data) == [b"new"]
+    assert all(type(database.data) is dict for database in core.engine.databases)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_rewrite_shows_the_moment_at_which_keys_began_to_be_listed(small_pieces: None, seed: int) -> None:
+    core, again = filled(seed), Core()
+    before = deepcopy(shown(core))
+    parts = [rdb_writing.header()]
+    rewrite = Rewrite(core.engine, parts.append, Records())
+    core.engine.preserve = core.engine.keyspace.preserve = rewrite.preserve
+    core.engine.look()
+    while rewrite.step():
+        churn(core, seed + 100, 20)
+    rdb.load(b"".join(parts) + rdb_writing.END, again.engine)
+    assert shown(again) == before
+
+
+def test_a_rewrite_that_is_given_up_leaves_the_store_as_it_was(small_pieces: None) -> None:
+    core = Core()
+    core("MSET", *range(40))
+    rewrite = Rewrite(core.engine, bytes.split)
+    rewrite.step()
+    core("DEL", 0)
+    core("SET", "new", 1)
+    rewrite.close()
+    database = core.engine.databases[0]
+    assert type(database.data) is dict and list(database.data)[-1] == b"new" and b"0" not in database.data

@@ -5,7 +5,7 @@ checks it as well, so that nobody ever sees one that is past its time. Moments a
 """
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from titan_objects.store.resp import wrong_type
@@ -89,22 +89,25 @@ def _by_name(place: tuple["Database", bytes]) -> tuple[int, bytes]:
 
 
 class Database:
-    """One numbered keyspace. `data` and `expires` may be read directly where speed counts."""
+    """One numbered keyspace. `data` and `expires` may be read directly where speed counts.
 
-    __slots__ = ("_space", "data", "expires", "index", "placed")
+    `data` is a dict, but while its keys are listed (`listing.py`).
+    """
+
+    __slots__ = ("data", "expires", "index", "placed", "space")
 
     def __init__(self, space: "Keyspace", index: int) -> None:
-        self._space = space
+        self.space = space
         self.index = index
-        self.data: dict[bytes, Any] = {}
+        self.data: MutableMapping[bytes, Any] = {}
         self.expires: dict[bytes, int] = {}
         self.placed: dict[bytes, int] = {}
 
     def get(self, key: bytes) -> Any:
         """The value, or None. One that is past its time is removed on the way."""
-        if key in self.expires and self.expires[key] <= self._space.now:
-            if not self._space.hides_expired:
-                self._space.expire(self, key)
+        if key in self.expires and self.expires[key] <= self.space.now:
+            if not self.space.hides_expired:
+                self.space.expire(self, key)
             return None
         return self.data.get(key)
 
@@ -135,7 +138,7 @@ class Database:
     def expire_at(self, key: bytes, at: int) -> None:
         """Sets a key's end."""
         self.expires[key] = at
-        self._space.wheel.place(self, key, at)
+        self.space.wheel.place(self, key, at)
 
     def clear(self) -> None:
         """Removes all keys."""
@@ -143,7 +146,7 @@ class Database:
 
     def live_keys(self) -> list[bytes]:
         """All keys that are not past their time."""
-        now = self._space.now
+        now = self.space.now
         if not self.expires:
             return list(self.data)
         expires = self.expires

@@ -14,6 +14,7 @@ from titan_objects.store import rdb_writing
 from titan_objects.store.effects import encode, recreate
 from titan_objects.store.engine import Engine
 from titan_objects.store.keyspace import Database
+from titan_objects.store.listing import Listing, contents
 from titan_objects.store.resp import bulks
 from titan_objects.store.table import Args
 
@@ -47,15 +48,15 @@ class _Keys:
 
 
 class _Part:
-    """One database as it was: the very dicts, which FLUSHALL and SWAPDB leave as they are."""
+    """One database as it was: the very dicts, which FLUSHALL and SWAPDB leave as they are, and the keys to write."""
 
     __slots__ = ("data", "done", "expires", "index", "keys")
 
     def __init__(self, db: Database) -> None:
         self.index = db.index
-        self.data: dict[bytes, Any] = db.data
+        self.keys = Listing(db)
+        self.data = contents(db.data)
         self.expires = db.expires
-        self.keys = list(db.data)
         self.done = _Keys()
 
 
@@ -106,21 +107,30 @@ class Rewrite:
     def __init__(self, engine: Engine, write: Callable[[bytes], object], form: Form | None = None) -> None:
         self._write = write
         self._form = form or Commands()
-        self._parts = {id(db.data): _Part(db) for db in engine.databases if db.data}
+        parts = [_Part(db) for db in engine.databases if db.data]
+        self._parts = {id(part.data): part for part in parts}
         self._db = 0
         # Keys that were about to change, begun and not yet written: the pieces of a key must not be torn apart.
         self._begun: deque[tuple[int, Iterator[bytes]]] = deque()
         self._steps = self._run()
 
     def step(self) -> bool:
-        """Writes a slice; False: all is written."""
+        """Lists or writes a slice; False: all is written."""
         return next(self._steps, False)
+
+    def close(self) -> None:
+        """Writes no more."""
+        for part in self._parts.values():
+            part.keys.close()
 
     def clean_up(self) -> bool:
         """Forgets what was written, a little; False: all is forgotten. For when `preserve` is called no more."""
         return sum(part.done.shrink() for part in self._parts.values()) > 0
 
     def _run(self) -> Iterator[bool]:
+        for part in self._parts.values():
+            while part.keys.more():
+                yield True
         size = count = 0
         for index, pieces in self._keys():
             count += 1
@@ -139,10 +149,9 @@ class Rewrite:
 
     def _keys(self) -> Iterator[tuple[int, Iterator[bytes]]]:
         for part in self._parts.values():
-            while part.keys:
+            for key in part.keys:
                 while self._begun:
                     yield self._begun.popleft()
-                key = part.keys.pop()
                 value = part.data.get(key)
                 if part.done.add(key) and value is not None:  # it may have expired since
                     yield part.index, self._form.key(key, value, part.expires.get(key))
@@ -151,7 +160,7 @@ class Rewrite:
 
     def preserve(self, db: Database, key: bytes) -> None:
         """Takes a key as it is, because it is about to change."""
-        part = self._parts.get(id(db.data))
+        part = self._parts.get(id(contents(db.data)))
         if part is None or not part.done.add(key):
             return
         value = part.data.get(key)

@@ -1,8 +1,9 @@
 """Snapshots of a store, in chunks of some 64 KiB, as its members keep and exchange them.
 
-A walk goes through the keys in their order, while commands go on. Before a command changes a key, the engine says so
-(`preserve`), and the walk puts aside what the key was: strings as they are, other values as a shallow copy. So the
-chunks show one moment, and are the same bytes at all members, whatever happened to the store while they were made.
+A walk lists the keys in their order and goes through them, while commands go on. Before a command changes a key, the
+engine says so (`preserve`), and the walk puts aside what the key was: strings as they are, other values as a shallow
+copy. So the chunks show one moment, and are the same bytes at all members, whatever happened to the store while they
+were made.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import msgspec
 from titan_objects.store.group.agreed import AgreedEngine
 from titan_objects.store.group.values import Kind, add_piece, frozen, pieces_of
 from titan_objects.store.keyspace import Database
+from titan_objects.store.listing import Listing, contents
 
 CHUNK_BYTES = 64 << 10
 CHUNK_KEYS = 500
@@ -94,9 +96,9 @@ class _Part:
 
     def __init__(self, db: Database) -> None:
         self.db = db
-        self.data = db.data
+        self.keys = Listing(db)
+        self.data = contents(db.data)
         self.expires = db.expires
-        self.keys = list(db.data)
         self.aside: dict[bytes, Aside] = {}
 
 
@@ -109,7 +111,8 @@ class Walk:
 
     def __init__(self, engine: AgreedEngine, alarm: float) -> None:
         self._engine = engine
-        self._parts = {id(db.data): _Part(db) for db in engine.databases if db.data}
+        parts = [_Part(db) for db in engine.databases if db.data]
+        self._parts = {id(part.data): part for part in parts}
         meter = engine.meter
         self._used = meter.used if meter is not None else None
         self._drawn = meter.order() if meter is not None else []
@@ -132,7 +135,7 @@ class Walk:
 
     def preserve(self, db: Database, key: bytes) -> None:
         """This key is about to change."""
-        part = self._parts.get(id(db.data))
+        part = self._parts.get(id(contents(db.data)))
         if part is not None and key not in part.aside:
             part.aside[key] = self._as_it_is(part, key)
 
@@ -157,6 +160,8 @@ class Walk:
                 for start in range(0, len(ends), CHUNK_KEYS):
                     yield encode(Ends(index, ends[start : start + CHUNK_KEYS]))
         finally:
+            for part in self._parts.values():
+                part.keys.close()
             engine.remove_walk(self)
 
     def _keys(self, part: _Part) -> Iterator[bytes]:
@@ -166,6 +171,7 @@ class Walk:
             records.append(record)
             size += len(record.key) + len(record.value) + 16
             if size >= CHUNK_BYTES or len(records) >= CHUNK_KEYS:
+                any(each.keys.more() for each in self._parts.values())  # one piece, and the lists are well ahead
                 yield encode(Keys(part.db.index, records))
                 records, size = [], 0
         if records:
