@@ -8,6 +8,7 @@ whatever their database, as in Redis.
 What clients are told is bounded by the output limits of subscribers; prefixes, by `PREFIXES_MAX` for a client.
 """
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from titan_objects.store.resp import array, bulk, bulks, integer
@@ -56,7 +57,7 @@ class Tracking:
         self._engine = engine
         self.clients: dict[Session, Tracker] = {}
         self._broadcasts: dict[Session, Tracker] = {}
-        self.readers: dict[bytes, set[int]] = {}
+        self.readers: OrderedDict[bytes, set[int]] = OrderedDict()
         """Ids of the clients that have read a key; some may be gone."""
         self.pending: dict[Session, dict[bytes, None]] = {}
         """Keys for those who are told at the end of the turn."""
