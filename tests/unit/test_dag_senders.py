@@ -9,6 +9,7 @@ import pytest
 
 import titan_overlay as titan
 from tests.unit.dag_world import definition
+from titan_objects.dag import queue as queues
 from titan_objects.dag.journal import Order, Success, Worker
 from titan_objects.dag.queue import Close, Queue, Register, Runs, Submit, WorkerInfo
 from titan_objects.dag.run import Act, Done, Run, Spawned, Start, Started, Sync, Wake
@@ -99,6 +100,38 @@ def test_a_worker_leaves_by_its_own_word_alone() -> None:
     made.register(Register(WorkerInfo("w")), by("bob"))
     made.register(Register(WorkerInfo("w"), leaving=True), by("eve"))
     assert list(made.workers) == [f"{key('bob').hex()[:32]}/w"]
+
+
+def test_one_key_fills_neither_table_of_a_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "RUNS_OF_ONE_MAX", 3)
+    monkeypatch.setattr(queues, "WORKERS_OF_ONE_MAX", 3)
+    made = queue()
+    for number in range(3):
+        made.submit(Submit(f"{space('eve')}/{number}", ""), by("eve"))
+        made.register(Register(WorkerInfo(f"w{number}")), by("eve"))
+    with pytest.raises(titan.Overloaded, match="has 3 open runs"):
+        made.submit(Submit(f"{space('eve')}/more", ""), by("eve"))
+    with pytest.raises(titan.Overloaded, match="has 3 workers"):
+        made.register(Register(WorkerInfo("more")), by("eve"))
+    made.register(Register(WorkerInfo("w1", 9)), by("eve"))  # it is there already
+    made.register(Register(WorkerInfo("w")), by("bob"))
+    made.close(Close(f"{space('eve')}/1", "FAILED"), by("eve"))
+    made.submit(Submit(f"{space('eve')}/more", ""), by("eve"))
+    assert list(made.runs) == [RUN, *(f"{space('eve')}/{each}" for each in (0, 2, "more"))]
+
+
+@pytest.mark.parametrize(
+    "worker",
+    [
+        WorkerInfo("w" * 201),
+        WorkerInfo("w", labels={str(each): "" for each in range(65)}),
+        WorkerInfo("w", labels={"gpu": "x" * 201}),
+        WorkerInfo("w", trusts=["key"] * 257),
+    ],
+)
+def test_a_worker_does_not_fill_a_queue_with_what_it_says_of_itself(worker: WorkerInfo) -> None:
+    with pytest.raises(titan.BadMessage, match="at most"):
+        queue().register(Register(worker), by("eve"))
 
 
 def test_nobody_begins_a_run_in_the_space_of_another() -> None:

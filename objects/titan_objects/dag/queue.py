@@ -5,12 +5,20 @@
 It knows which runs are open and which workers have been seen lately, and nothing of what is inside a run.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 
 import titan_overlay as titan
 
 RUNS_MAX = 10_000
 WORKERS_MAX = 10_000
+RUNS_OF_ONE_MAX = 1_000
+"""Of one key: nobody fills the queue alone."""
+WORKERS_OF_ONE_MAX = 2_000
+NAME_LENGTH_MAX = 200
+LABELS_MAX = 64
+TRUSTS_MAX = 256
 SEEN_SECONDS = 90.0
 """A worker that has not been seen for longer is gone."""
 COMMANDS = "commands"
@@ -88,29 +96,47 @@ class Queue:
     now: float = 0.0
 
     def register(self, m: Register, ctx: titan.Context) -> None:
-        """Remembers a worker for a while."""
+        """Remembers a worker for a while. Raises Overloaded: there are too many. BadMessage: it says too much."""
+        _check(m.worker)
         self.now = ctx.now
-        name = f"{_who(ctx)}/{m.worker.name}"
+        who = _who(ctx)
+        name = f"{who}/{m.worker.name}"
         self.workers = {key: each for key, each in self.workers.items() if each.seen > ctx.now - SEEN_SECONDS}
         if m.leaving:
             self.workers.pop(name, None)
-        elif name in self.workers or len(self.workers) < WORKERS_MAX:
-            self.workers[name] = msgspec.structs.replace(m.worker, name=name, seen=ctx.now)
-        else:
-            raise titan.Overloaded(f"{ctx.name!r} has {WORKERS_MAX} workers, and takes no more")
+            return
+        if name not in self.workers:
+            theirs = sum(key.startswith(f"{who}/") for key in self.workers)
+            if theirs >= WORKERS_OF_ONE_MAX:
+                raise titan.Overloaded(
+                    f"{who} has {theirs} workers at {ctx.name!r}, and no key may have more; give one worker more slots"
+                )
+            if len(self.workers) >= WORKERS_MAX:
+                raise titan.Overloaded(f"{ctx.name!r} has {WORKERS_MAX} workers, and takes no more")
+        self.workers[name] = msgspec.structs.replace(m.worker, name=name, seen=ctx.now)
 
     def submit(self, m: Submit, ctx: titan.Context) -> None:
-        """Makes a run known. Raises Forbidden: its name is another's."""
+        """Makes a run known. Raises Forbidden: its name is another's. Overloaded: there are too many open ones."""
         owner = _who(ctx)
         if not m.run.startswith(f"~{owner}/"):
             raise titan.Forbidden(f"{owner} submits runs that are named ~{owner}/..., and {m.run[:200]!r} is not")
+        if len(m.run) > NAME_LENGTH_MAX:
+            raise titan.BadMessage(f"the name of a run has at most {NAME_LENGTH_MAX} characters, not {len(m.run)}")
         self.now = ctx.now
-        if m.run not in self.runs and len(self.runs) >= RUNS_MAX:
-            ended = next((name for name, each in self.runs.items() if each.state != "RUNNING"), None)
-            if ended is None:
-                raise titan.Overloaded(f"{ctx.name!r} has {RUNS_MAX} open runs, and takes no more")
-            del self.runs[ended]
+        if m.run not in self.runs:
+            theirs = [each for each in self.runs.values() if each.owner == owner]
+            if len(theirs) >= RUNS_OF_ONE_MAX:
+                self._forget_one(theirs, f"{owner} has {len(theirs)} open runs at {ctx.name!r}; cancel some")
+            elif len(self.runs) >= RUNS_MAX:
+                self._forget_one(self.runs.values(), f"{ctx.name!r} has {RUNS_MAX} open runs, and takes no more")
         self.runs[m.run] = RunInfo(m.run, m.title[:200], owner, ctx.now, m.state[:20], m.voice[:64])
+
+    def _forget_one(self, runs: Iterable[RunInfo], otherwise: str) -> None:
+        """Makes room: of these, the one that has ended and was submitted first goes. Raises Overloaded: none has."""
+        ended = next((each.name for each in runs if each.state != "RUNNING"), None)
+        if ended is None:
+            raise titan.Overloaded(otherwise)
+        del self.runs[ended]
 
     def close(self, m: Close, ctx: titan.Context) -> None:
         """A run wants no workers any more, or some again. Raises Forbidden: it is another's."""
@@ -135,3 +161,12 @@ class Queue:
 
 def _who(ctx: titan.Context) -> str:
     return ctx.sender.id.hex()[:32]
+
+
+def _check(worker: WorkerInfo) -> None:
+    """Raises BadMessage: a description that would fill the queue by itself."""
+    if len(worker.labels) > LABELS_MAX or len(worker.trusts) > TRUSTS_MAX:
+        raise titan.BadMessage(f"a worker has at most {LABELS_MAX} labels, and names {TRUSTS_MAX} keys that it trusts")
+    texts = [worker.name, *worker.labels, *worker.labels.values(), *worker.trusts]
+    if any(len(each) > NAME_LENGTH_MAX for each in texts):
+        raise titan.BadMessage(f"names and labels of a worker have at most {NAME_LENGTH_MAX} characters")
