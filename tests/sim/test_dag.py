@@ -36,7 +36,7 @@ async def work(pool: titan.Pool, run: str, turns: int = 100) -> None:
     """A worker that adds one to what a map gives it, and sums what a reduce gives it."""
     done: list[Done] = []
     for _ in range(turns):
-        lines = [("each", "hello")] * len(done)
+        lines = [(each.epoch, 0, "hello") for each in done]
         synced = await pool.send(run, Sync(Worker("w", cores=2.0), 2, done, lines=lines))
         done = [
             Done(each.epoch, Success(sum(each.args[0]) if "sum" in each.call else each.args[0] + 1))
@@ -107,6 +107,34 @@ async def test_workers_look_at_runs_of_those_alone_whom_they_trust_and_run_no_co
         assert COMMANDS not in workers.info.labels
         with pytest.raises(Failed, match="runs no commands"):
             await workers.execute(Order("a", 1, run=["true"]), lambda line: None)
+
+
+async def test_submitted_again_under_its_own_key_it_is_the_same_run_even_when_that_has_ended() -> None:
+    async with SimulatedPool(5) as sim:
+        pool = await opened(sim)
+        other = await sim.client()
+        first, second = await asyncio.gather(*(submit(each, COUNT, once="the 11th") for each in (pool, other)))
+        assert first.name == second.name
+        with pytest.raises(titan.Conflict, match="differ"):
+            await submit(pool, definition({"id": "another"}), once="the 11th")
+        await first.act("cancel")
+        again = await submit(pool, COUNT, once="the 11th")
+        assert (again.name, (await again.look()).state) == (first.name, "CANCELLED")
+        while await pool.read("dag", Runs(open=True)):
+            await asyncio.sleep(0.1)
+
+
+async def test_a_run_that_has_ended_before_its_queue_knew_it_does_not_stay_open_there() -> None:
+    async with SimulatedPool(5) as sim:
+        run = await submit(await opened(sim), COUNT)
+        run.queue = "slow"
+        await run.pool.publish("dag", "slow")
+        view = await run.look()
+        await run.act("cancel")
+        await run.announce(view.name, view.state, view.voice)  # as it was before
+        assert [each.state for each in await run.pool.read("slow", Runs())] == ["CANCELLED"]
+        await run.act("rerun")
+        assert [each.name for each in await run.pool.read("slow", Runs(open=True))] == [run.name]
 
 
 async def test_two_programs_of_one_user_submit_the_same_at_one_moment_and_have_two_runs() -> None:

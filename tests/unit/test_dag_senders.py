@@ -12,7 +12,7 @@ from tests.unit.dag_world import definition
 from titan_objects.dag import queue as queues
 from titan_objects.dag.journal import Order, Success, Worker
 from titan_objects.dag.queue import Close, Queue, Register, Runs, Submit, WorkerInfo
-from titan_objects.dag.run import Act, Done, Run, Spawned, Start, Started, Sync, Wake
+from titan_objects.dag.run import Act, Done, Lines, Run, Spawned, Start, Started, Sync, Wake
 from titan_overlay.pool.context import Sender
 
 VOICE = b"v" * 32
@@ -154,6 +154,41 @@ def test_a_stranger_reports_renews_and_gives_back_nothing_of_a_worker() -> None:
     assert made.sync(lies, by("eve")).lost == [order.epoch]
     made.sync(Sync(Worker("w"), 0, [Done(order.epoch, Success("truth"))]), by("bob"))
     assert made.engine.result == "truth"
+
+
+def test_only_who_holds_a_task_writes_into_its_log_and_each_line_once() -> None:
+    made = run({"id": "a"}, {"id": "b", "priority": -1})
+    (order,) = lease(made, "bob")
+    made.sync(Sync(Worker("w"), lines=[(order.epoch, 0, "lie"), (order.epoch + 1, 0, "lie")]), by("eve"))
+    made.sync(Sync(Worker("w"), lines=[(order.epoch, 0, "one")]), by("bob"))
+    last = Sync(Worker("w"), 0, [Done(order.epoch, Success())], lines=[(order.epoch, n, t) for n, t in enumerate("12")])
+    for _ in range(2):  # its answer was lost, so it says it again
+        made.sync(last, by("bob"))
+    made.sync(Sync(Worker("w"), lines=[(order.epoch, 9, "after its end")]), by("bob"))
+    assert [(each.number, each.key, each.text) for each in made.log(Lines())] == [(0, "a", "one"), (1, "a", "2")]
+
+
+def test_a_member_that_comes_later_knows_all_that_the_others_know() -> None:
+    made = run({"id": "a"}, {"id": "b"}, workers=[key("bob").hex()[:32]])
+    (order,) = lease(made, "bob")
+    made.sync(Sync(Worker("w"), lines=[(order.epoch, 0, "one")]), by("bob"))
+    other = Run()
+    for chunk in made.snapshot():
+        other.restore(chunk)
+    assert list(other.snapshot()) == list(made.snapshot())
+    for each in (made, other):
+        each.sync(Sync(Worker("w"), lines=[(order.epoch, 0, "one"), (order.epoch, 1, "two")]), by("bob"))
+        assert [line.text for line in each.log(Lines())] == ["one", "two"]
+        start = Start(definition({"id": "a"}, {"id": "b"}), workers=[key("bob").hex()[:32]], queue="dag")
+        assert each.start(start, by("ann")) == Started("RUNNING", VOICE)
+
+
+def test_what_has_begun_is_begun_again_by_nobody_as_something_else() -> None:
+    made = run()
+    for message, who in ((Start(definition({"id": "b"}), queue="dag"), "ann"), (Start(definition({"id": "a"})), "ann")):
+        with pytest.raises(titan.Conflict, match="differ"):
+            made.start(message, by(who))
+    assert list(made.engine.steps) == ["a"]
 
 
 def test_only_workers_that_the_owner_answers_for_add_tasks() -> None:

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 import msgspec
 
 FRAME_BYTES_MAX = 256 << 20
+END = "\x1eend"
+"""A line on standard error, on a line of its own: all that a call has written came before it."""
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True):
@@ -61,6 +63,7 @@ def call(request: Call) -> Answer:
         return Answer(kind=type(why).__name__, text=str(why)[:2000])
     finally:
         sys.stdout.flush()
+        sys.stderr.write(f"\n{END}\n")
         sys.stderr.flush()
 
 

@@ -1,7 +1,7 @@
 """Submitting runs, and what can be done with one that was."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,13 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag.definition import Definition, Task, revision
-from titan_objects.dag.queue import COMMANDS, Submit, WorkerInfo
+from titan_objects.dag.queue import COMMANDS, Close, Submit, WorkerInfo, owner_of
 from titan_objects.dag.queue import Workers as AskWorkers
-from titan_objects.dag.run import Act, Line, Lines, Look, Result, Run, RunView, Start
+from titan_objects.dag.run import Act, Line, Lines, Look, Ready, Result, Run, RunView, Start
 from titan_objects.dag.worker import there
 
 POLL_SECONDS_MAX = 0.5
+PUBLISH_TURNS = 3
 ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
@@ -68,7 +69,18 @@ class SubmittedRun:
         Raises:
             Forbidden: it is somebody else's run. BadMessage: there is no such task, or nothing to decide.
         """
-        return await self.pool.send(self.name, Act(what, list(tasks), note))
+        state = await self.pool.send(self.name, Act(what, list(tasks), note))
+        if what == "rerun":  # the queue may have forgotten it
+            view = await self.look()
+            await self.announce(view.name, view.state, view.voice)
+        return state
+
+    async def announce(self, title: str, state: str, voice: bytes) -> None:
+        """Has the queue know it. From then on the run itself says there how it is."""
+        await self.pool.send(self.queue, Submit(self.name, title, state if state in ENDED else "RUNNING", voice))
+        now = (await self.look()).state
+        if now in ENDED and now != state:  # it has ended before the queue knew it, and its own word was for nobody
+            await self.pool.send(self.queue, Close(self.name, now))
 
 
 async def submit(
@@ -80,33 +92,65 @@ async def submit(
     code: Path | None = None,
     faults: int | None = None,
     once: str = "",
+    workers: Sequence[str] = (),
 ) -> SubmittedRun:
     """Submits a run, and says at once if nobody could run it.
 
     Args:
         code: the Python file or package that tasks call functions of.
         faults: crashes that the run survives; by default 1 where the pool has nodes enough.
-        once: a key of your own: submitted again under it, it is the same run.
+        once: a key of your own: submitted again under it, by whichever of your programs, it is the same run.
+        workers: fingerprints of the keys whose workers may take its tasks, and whose results count; none: those of
+            any node of the pool that offers to, whose results `verify` compares.
 
     Raises:
+        Conflict: under the same `once` something else was submitted.
         Unavailable: no worker is there, or none trusts you.
         BadMessage: the definition makes no sense.
     """
     await _open_queue(pool, queue)
-    _check_workers(await pool.read(queue, AskWorkers()), definition, pool.id, queue)
+    offered = await pool.read(queue, AskWorkers())
+    _check_workers(
+        [each for each in offered if not workers or owner_of(each.name) in workers], definition, pool.id, queue
+    )
     definition = _with_label(definition)
     if code is not None:
         bundle = await pool.pack(code)
         definition = msgspec.structs.replace(definition, code=await pool.put(bundle))
     if faults is None:
         faults = 1 if len(await pool.census()) >= 3 else 0
-    seed = once or pool.token_bytes(16).hex()
-    tag = sha256(f"{pool.id}/{revision(definition)}/{seed}".encode()).hexdigest()[:16]
-    name = f"~{pool.id}/dag/{tag}"
+    seed = f"once/{once}" if once else f"{revision(definition)}/{pool.token_bytes(16).hex()}"
+    name = f"~{pool.id}/dag/{sha256(f'{pool.id}/{seed}'.encode()).hexdigest()[:16]}"
+    await (_publish_once if once else _publish)(pool, name, faults)
+    began = await pool.send(name, Start(definition, params or {}, list(workers), queue))
+    run = SubmittedRun(pool, name, queue)
+    await run.announce(definition.name, began.state, began.voice)
+    return run
+
+
+async def _publish(pool: titan.Pool, name: str, faults: int) -> None:
     await pool.publish(Run, name, policy=titan.Policy(faults=faults))
-    began = await pool.send(name, Start(definition, params or {}, queue=queue), once=once)
-    await pool.send(queue, Submit(name, definition.name, began.state, began.voice))
-    return SubmittedRun(pool, name, queue)
+
+
+async def _publish_once(pool: titan.Pool, name: str, faults: int) -> None:
+    """Publishes it unless it is there. Of several programs that do so at one moment, one does."""
+    for turns_left in reversed(range(PUBLISH_TURNS)):
+        if await _is_there(pool, name):
+            return
+        try:
+            return await _publish(pool, name, faults)
+        except (titan.BadMessage, titan.Conflict, titan.Unavailable):
+            if not turns_left:
+                raise
+        await asyncio.sleep(POLL_SECONDS_MAX)
+
+
+async def _is_there(pool: titan.Pool, name: str) -> bool:
+    try:
+        await pool.read(name, Ready())
+    except titan.NotFound:
+        return False
+    return True
 
 
 def _with_label(definition: Definition) -> Definition:

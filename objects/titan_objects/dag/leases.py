@@ -27,6 +27,15 @@ class Leases(Flow):
         self._draw: Callable[[], float] = lambda: 0.5
         self._drawn: list[float] = []
 
+    def holds(self, epoch: int) -> bool:
+        """Whether somebody works under it."""
+        return epoch in self._held
+
+    def key_of(self, worker: str, epoch: int) -> str | None:
+        """Of the instance that this worker has under this epoch; None: it has none."""
+        held = self._held.get(epoch)
+        return None if held is None or held.worker != worker else held.instance.key
+
     def _lease(self, worker: Worker, count: int) -> Effects:
         effects = Effects()
         assert self.definition is not None

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from titan_objects.dag.child import FRAME_BYTES_MAX, Answer, Call
+from titan_objects.dag.child import END, FRAME_BYTES_MAX, Answer, Call
 from titan_objects.dag.journal import Failure
 
 MARK = "TITAN_TASK"
@@ -20,7 +20,8 @@ MARK = "TITAN_TASK"
 PIECE_BYTES = 16 << 10
 LINE_BYTES_MAX = 4 << 10
 FILE_BYTES_MAX = 4 << 30
-PROCESSES_MAX = 512
+LATE_SECONDS = 0.5
+"""So long is waited for the last that a task has written: what it left behind may hold the pipes open."""
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH")
 
 Say = Callable[[str], None]
@@ -128,8 +129,8 @@ async def run_command(
     try:
         readers = asyncio.gather(read_lines(process.stdout, say), read_lines(process.stderr, say))
         status = await process.wait()
-        with suppress(TimeoutError):  # what it left behind may hold the pipes open
-            async with asyncio.timeout(0.5):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LATE_SECONDS):
                 await readers
     finally:
         await asyncio.shield(end(process, mark))
@@ -148,6 +149,9 @@ class Warm:
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._say: Say = lambda line: None
+        self._blank = False
+        """The line before was empty, and may belong to the end of a call."""
+        self._all_said = asyncio.Event()
 
     async def call(self, request: Call, say: Say) -> bytes:
         """What a function gives, as msgpack; cancelled, the process is ended with what it does.
@@ -159,8 +163,9 @@ class Warm:
             words = [sys.executable, "-m", "titan_objects.dag.child", str(self._directory)]
             self._process = await start(words, self._directory, self._mark)
             assert self._process.stderr is not None
-            self._reading = asyncio.create_task(read_lines(self._process.stderr, lambda line: self._say(line)))
+            self._reading = asyncio.create_task(read_lines(self._process.stderr, self._take))
         self._say = say
+        self._all_said.clear()
         process = self._process
         assert process.stdin is not None and process.stdout is not None
         done = False
@@ -172,6 +177,9 @@ class Warm:
             if size > FRAME_BYTES_MAX:
                 raise Failed("TooLarge", f"a result of {size} bytes; {FRAME_BYTES_MAX} are the most", False)
             answer: Answer = decoded(await process.stdout.readexactly(size), Answer)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LATE_SECONDS):
+                    await self._all_said.wait()
             done = True
         except (OSError, EOFError):
             raise Failed("Died", "the process ended before it had answered") from None
@@ -181,6 +189,16 @@ class Warm:
         if answer.kind:
             raise Failed(answer.kind, answer.text)
         return answer.value
+
+    def _take(self, line: str) -> None:
+        if line == END:
+            self._all_said.set()
+        else:
+            if self._blank:
+                self._say("")
+            if line:
+                self._say(line)
+        self._blank = not line
 
     async def close(self) -> None:
         """Ends it."""

@@ -25,9 +25,9 @@ COMMANDS = "commands"
 """Label of workers that run commands, and not functions alone."""
 
 
-def owner_of(run: str) -> str:
-    """Fingerprint of the key that alone can have published a run of this name."""
-    return run.removeprefix("~").partition("/")[0]
+def owner_of(name: str) -> str:
+    """Fingerprint of the key whose run or worker this is: nobody else can publish, or register, under its name."""
+    return name.removeprefix("~").partition("/")[0]
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, omit_defaults=True):

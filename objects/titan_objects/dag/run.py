@@ -6,6 +6,7 @@ take, and is answered with what to do next.
 
 from collections import deque
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -98,6 +99,8 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     tasks: list[TaskView] = []
     executions: int = 0
     lines: int = 0
+    voice: bytes = b""
+    """Id of the run as an object."""
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True):
@@ -105,7 +108,7 @@ class Started(msgspec.Struct, frozen=True, array_like=True):
 
     state: str
     voice: bytes
-    """Id of the object: under it, the run itself tells its queue when it has ended."""
+    """Id of the run as an object."""
 
 
 class Start(titan.Message[Started], namespace="dag"):
@@ -127,8 +130,8 @@ class Sync(titan.Message[Synced], namespace="dag"):
     done: list[Done] = []
     holds: list[int] = []
     progress: dict[int, float] = {}
-    lines: list[tuple[str, str]] = []
-    """Key and text."""
+    lines: list[tuple[int, int, str]] = []
+    """Epoch, number among the lines under that epoch (from 0 on), and text. Only under a lease are they kept."""
     leaving: bool = False
 
 
@@ -178,6 +181,32 @@ class Wake(titan.Message[None], namespace="dag"):
     """The run reminds itself that something is due. From others it changes nothing."""
 
 
+class _Rest(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A run's state, but for its journal and its logs: the first chunk of a snapshot."""
+
+    owner: bytes
+    voice: bytes
+    started_by: bytes
+    workers: list[str]
+    next_line: int
+    lines_of: dict[int, int]
+    alarm: float
+    queue: str
+    told: str
+
+
+class _Logged(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A chunk of its logs."""
+
+    lines: list[Line]
+
+
+class _Happened(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A chunk of its journal."""
+
+    entries: list[Entry]
+
+
 @titan.mutable("*", policy=titan.Policy(faults=1))
 class Run:
     """One run of a DAG."""
@@ -185,9 +214,15 @@ class Run:
     def __init__(self) -> None:
         self.engine = Engine()
         self.owner = b""
+        self.voice = b""
+        """Id of this object: under it, the run itself speaks to its queue."""
+        self._started_by = b""
+        """Digest of what began it."""
         self.workers: frozenset[str] = frozenset()
         self.lines: deque[Line] = deque()
         self.next_line = 0
+        self._lines_of: dict[int, int] = {}
+        """How many lines were taken under each epoch: what comes twice is kept once."""
         self.queue = ""
         self._told = ""
         """The state that the queue knows."""
@@ -197,16 +232,22 @@ class Run:
     # ---- the owner -------------------------------------------------------------------------------------------
 
     def start(self, m: Start, ctx: titan.Context) -> Started:
-        """Begins. Raises Forbidden: the name is another's. Conflict: it has begun."""
+        """Begins. Of the same again, from the same sender, it says how it is.
+
+        Raises:
+            Forbidden: the name is another's. Conflict: another run has begun here.
+        """
         who = _who(ctx)
         if ctx.name.startswith("~") and not ctx.name.startswith(f"~{who}/"):
             raise titan.Forbidden(f"only the key in whose space {ctx.name!r} lies may begin it, and {who} is another")
-        if self.engine.definition is not None:
-            raise titan.Conflict("this run has begun")
-        self._step(Begin(m.definition, m.params, who), ctx)
-        self.owner, self.workers = ctx.sender.id, frozenset(m.workers)
-        self.queue, self._told = m.queue, self._openness
-        return Started(self._told, ctx.object_id)
+        digest = sha256(msgspec.msgpack.encode([ctx.sender.id, m], order="deterministic")).digest()
+        if self.engine.definition is None:
+            self._step(Begin(m.definition, m.params, who), ctx)
+            self.owner, self.workers, self.voice = ctx.sender.id, frozenset(m.workers), ctx.object_id
+            self.queue, self._told, self._started_by = m.queue, self._openness, digest
+        elif digest != self._started_by:
+            raise titan.Conflict(f"another run has begun as {ctx.name!r}: its definition, code or parameters differ")
+        return Started(self._openness, self.voice)
 
     def act(self, m: Act, ctx: titan.Context) -> str:
         """Does what its owner wants."""
@@ -236,12 +277,13 @@ class Run:
             raise titan.Forbidden(f"this run takes no workers of {who}")
         # Whose a worker is, and that nobody else speaks for it, the sender says, not the worker.
         worker = msgspec.structs.replace(m.worker, name=f"{who}/{m.worker.name}", owner=who, valid=0)
-        self._keep(m.lines, ctx.now)
+        self._keep(worker.name, m.lines, ctx.now)
         for done in m.done:
             self._step(Report(worker.name, done.epoch, done.outcome), ctx)
         lost = self._step(Renew(worker.name, tuple(m.holds), m.progress), ctx).lost if m.holds else []
         if m.leaving:
             self._step(Release(worker.name), ctx)
+        self._lines_of = {epoch: said for epoch, said in self._lines_of.items() if self.engine.holds(epoch)}
         orders = self._step(Lease(worker, min(m.count, ORDERS_AT_ONCE)), ctx).orders if m.count else []
         return Synced(orders, lost, self.engine.state.value, self.engine.ready)
 
@@ -273,8 +315,12 @@ class Run:
         """Its state as far as a queue cares: how it has ended, or that it has not."""
         return str(self.engine.state.value) if self.engine.state in DONE else "RUNNING"
 
-    def _keep(self, lines: list[tuple[str, str]], now: float) -> None:
-        for key, text in lines[:LINES_AT_ONCE]:
+    def _keep(self, worker: str, lines: list[tuple[int, int, str]], now: float) -> None:
+        for epoch, number, text in lines[:LINES_AT_ONCE]:
+            key = self.engine.key_of(worker, epoch)
+            if key is None or number < self._lines_of.get(epoch, 0):
+                continue
+            self._lines_of[epoch] = number + 1
             line = Line(self.next_line, key[:KEY_LENGTH_MAX], text[:LINE_BYTES_MAX], now)
             self.next_line += 1
             self.lines.append(line)
@@ -314,6 +360,7 @@ class Run:
             views,
             engine.executions,
             self.next_line,
+            self.voice,
         )
 
     @titan.readonly
@@ -349,33 +396,46 @@ class Run:
 
     def snapshot(self) -> Iterator[bytes]:
         """The journal, in chunks, and what else there is."""
-        rest = [self.owner, sorted(self.workers), self.next_line, self._alarm, self.queue, self._told]
         lines, journal = list(self.lines), list(self.engine.journal)
-        yield msgspec.msgpack.encode(rest)
-        for kind, items in ((0, lines), (1, journal)):
-            chunk: list[msgspec.Raw] = []
+        yield msgspec.msgpack.encode(
+            _Rest(
+                self.owner,
+                self.voice,
+                self._started_by,
+                sorted(self.workers),
+                self.next_line,
+                self._lines_of,
+                self._alarm,
+                self.queue,
+                self._told,
+            )
+        )
+        for kind, items in ((_Logged, lines), (_Happened, journal)):
+            chunk: list[Any] = []
             size = 0
             for each in items:
-                chunk.append(msgspec.Raw(msgspec.msgpack.encode(each)))
-                size += len(bytes(chunk[-1]))
+                chunk.append(msgspec.Raw(encoded := msgspec.msgpack.encode(each)))
+                size += len(encoded)
                 if size >= CHUNK_BYTES:
-                    yield msgspec.msgpack.encode([kind, chunk])
+                    yield msgspec.msgpack.encode(kind(chunk))
                     chunk, size = [], 0
             if chunk:
-                yield msgspec.msgpack.encode([kind, chunk])
+                yield msgspec.msgpack.encode(kind(chunk))
 
     def restore(self, chunk: bytes) -> None:
         """Takes the next chunk."""
-        decoded = msgspec.msgpack.decode(chunk)
-        if len(decoded) == 6:
-            self.owner, workers, self.next_line, self._alarm, self.queue, self._told = decoded
-            self.workers = frozenset(workers)
-        elif decoded[0] == 0:
-            for each in msgspec.convert(decoded[1], list[Line]):
-                self.lines.append(each)
-                self._log_bytes += len(each.text) + 64
-        else:
-            self.engine.retake(msgspec.convert(decoded[1], list[Entry]))
+        part = msgspec.msgpack.decode(chunk, type=_Rest | _Logged | _Happened)
+        match part:
+            case _Rest():
+                self.owner, self.voice, self._started_by = part.owner, part.voice, part.started_by
+                self.workers, self.next_line, self._alarm = frozenset(part.workers), part.next_line, part.alarm
+                self._lines_of = part.lines_of
+                self.queue, self._told = part.queue, part.told
+            case _Logged(lines):
+                self.lines.extend(lines)
+                self._log_bytes += sum(len(each.text) + 64 for each in lines)
+            case _Happened(entries):
+                self.engine.retake(entries)
 
 
 def _who(ctx: titan.Context) -> str:

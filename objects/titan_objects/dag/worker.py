@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -186,68 +187,84 @@ class Part:
         self._run = run
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._done: list[Done] = []
-        self._lines: deque[tuple[str, str]] = deque()
-        self._dropped = 0
+        self._lines: deque[tuple[int, int, str]] = deque()
+        """Epoch, number and text."""
+        self._said: dict[int, int] = {}
+        """Lines under each epoch so far."""
+        self._dropped: dict[int, int] = {}
         self._changed = asyncio.Event()
 
     async def serve(self) -> None:
         """Until the run has ended."""
+        try:
+            await self._work()
+        except asyncio.CancelledError:
+            await self._end_tasks()
+            with suppress(titan.TitanError):  # others need not wait until the leases have run out
+                await self._workers.pool.send(self._run, self._news(0, leaving=True), timeout=2)
+            raise
+        finally:
+            await self._end_tasks()
+
+    async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         said, pause = loop.time(), 0.02
-        try:
-            while True:
-                due = self._tasks and loop.time() - said >= BEAT_SECONDS
-                if self._workers.free and not self._done and not self._lines and not due:
-                    ready = await self._workers.pool.read(self._run, Ready())
-                    if ready < 0:
-                        return
-                    wanted = ready > 0
-                else:
-                    wanted = bool(self._done or self._lines or due)
-                if wanted:
-                    said = loop.time()
-                    state, got = await self._sync()
-                    if state not in ("RUNNING", "SUSPENDED"):
-                        return
-                    pause = 0.02 if got else pause
-                if not self._done:
-                    self._changed.clear()
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), pause)
-                    pause = min(2 * pause, IDLE_SECONDS)
-        finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-            if self._tasks:
-                with suppress(titan.TitanError):
-                    leaving = Sync(self._workers.worker, leaving=True)
-                    await self._workers.pool.send(self._run, leaving, timeout=2)
+        while True:
+            due = self._tasks and loop.time() - said >= BEAT_SECONDS
+            if self._workers.free and not self._done and not self._lines and not due:
+                ready = await self._workers.pool.read(self._run, Ready())
+                if ready < 0:
+                    return
+                wanted = ready > 0
+            else:
+                wanted = bool(self._done or self._lines or due)
+            if wanted:
+                said = loop.time()
+                state, got = await self._sync()
+                if state not in ("RUNNING", "SUSPENDED"):
+                    return
+                pause = 0.02 if got else pause
+            if not self._done:
+                self._changed.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), pause)
+                pause = min(2 * pause, IDLE_SECONDS)
+
+    async def _end_tasks(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _news(self, count: int, *, leaving: bool = False) -> Sync:
+        """What the run does not know yet: what a task has written, then its end, with which its lease goes."""
+        lines = list(islice(self._lines, LINES_AT_ONCE))
+        unsaid = {epoch for epoch, _, _ in islice(self._lines, LINES_AT_ONCE, None)}
+        done = [each for each in self._done if each.epoch not in unsaid]
+        holds = sorted({*self._tasks, *(each.epoch for each in self._done if each.epoch in unsaid)})
+        info = self._workers.info
+        worker = Worker(info.name, info.labels, cores=float(count), memory=self._workers.worker.memory)
+        return Sync(worker, count, done, holds, {}, lines, leaving)
 
     async def _sync(self) -> tuple[str, int]:
         """Says what was done, and begins what is to be done; the state of the run, and how many tasks have begun."""
-        done, self._done = self._done, []
-        lines = [self._lines.popleft() for _ in range(min(len(self._lines), LINES_AT_ONCE))]
-        if self._dropped:
-            lines.append(("", f"{self._dropped} lines more were written than can be sent"))
-            self._dropped = 0
         count = self._workers.free
         self._workers.free = 0  # nobody else gives these away meanwhile
-        worker = Worker(
-            self._workers.info.name, self._workers.info.labels, cores=float(count), memory=self._workers.worker.memory
-        )
+        news = self._news(count)
         orders: list[Order] = []
         try:
-            message = Sync(worker, count, done, sorted(self._tasks), {}, lines)
-            synced = await self._workers.pool.send(self._run, message)
+            synced = await self._workers.pool.send(self._run, news)
             orders = synced.orders
         except titan.RemotableError as why:
             if why.retryable or isinstance(why, titan.DeadlineExceeded | titan.Unavailable):
-                self._done = done + self._done  # fenced by their epochs: twice is as once
-                return "RUNNING", 0
+                return "RUNNING", 0  # said again: results are fenced by epochs, lines by numbers, so twice is as once
             raise
         finally:
             self._workers.free += count - len(orders)
+        for _ in news.lines:
+            self._lines.popleft()
+        told = {each.epoch for each in news.done}
+        self._done = [each for each in self._done if each.epoch not in told]
         for epoch in synced.lost:
             if epoch in self._tasks:
                 self._tasks[epoch].cancel()
@@ -259,7 +276,7 @@ class Part:
         outcome: Success | Failure | None = None
         try:
             async with asyncio.timeout(order.timeout or None):
-                outcome = await self._workers.execute(order, lambda line: self._say(order.key, line))
+                outcome = await self._workers.execute(order, lambda line: self._say(order.epoch, line))
         except Failed as why:
             outcome = why.failure
         except TimeoutError:
@@ -269,15 +286,23 @@ class Part:
         finally:
             self._tasks.pop(order.epoch, None)
             self._workers.free += 1
+            if dropped := self._dropped.pop(order.epoch, 0):
+                self._lines.append(self._numbered(order.epoch, f"{dropped} lines more were written than can be sent"))
+            self._said.pop(order.epoch, None)
             if outcome is not None:
                 self._done.append(Done(order.epoch, outcome))
             self._changed.set()
 
-    def _say(self, key: str, line: str) -> None:
+    def _say(self, epoch: int, line: str) -> None:
         if len(self._lines) < LINES_MAX:
-            self._lines.append((key, line))
+            self._lines.append(self._numbered(epoch, line))
         else:
-            self._dropped += 1
+            self._dropped[epoch] = self._dropped.get(epoch, 0) + 1
+
+    def _numbered(self, epoch: int, line: str) -> tuple[int, int, str]:
+        number = self._said.get(epoch, 0)
+        self._said[epoch] = number + 1
+        return epoch, number, line
 
 
 async def there(pool: titan.Pool, value: Any) -> Any:

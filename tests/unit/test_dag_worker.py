@@ -1,0 +1,88 @@
+"""What a node's workers tell a run, and what they leave behind: against a real run, without a pool."""
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+import titan_overlay as titan
+from tests.unit.dag_world import definition
+from tests.unit.test_dag_senders import by
+from titan_objects.dag.journal import Order, Success
+from titan_objects.dag.processes import Say
+from titan_objects.dag.run import LINES_AT_ONCE, Ready, Run, Start, Sync
+from titan_objects.dag.worker import LINES_MAX, Part, Workers
+
+pytestmark = pytest.mark.loops("virtual")
+
+
+class Door:
+    """As much of a pool as leads to one run; every other answer is lost."""
+
+    trusted: list[str] = []
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.syncs: list[Sync] = []
+
+    async def read(self, name: str, message: Ready) -> int:
+        return self.run.ready(message)
+
+    async def send(self, name: str, message: Sync, *, timeout: float = 0.0) -> Any:
+        now = 1000.0 + asyncio.get_running_loop().time()
+        answer = self.run.sync(message, by("bob", now=now))
+        self.syncs.append(message)
+        await asyncio.sleep(0.01)
+        if len(self.syncs) % 2 and not answer.orders and not message.leaving:
+            raise titan.DeadlineExceeded("lost")
+        return answer
+
+
+class Chatty(Workers):
+    """Workers without processes, whose tasks say so many lines."""
+
+    lines = 0
+    stays = False
+
+    async def execute(self, order: Order, say: Say) -> Success:
+        for number in range(self.lines):
+            say(f"{order.key} {number}")
+        await asyncio.sleep(1000 if self.stays else 0)
+        return Success(order.key)
+
+
+def made(*tasks: dict[str, Any]) -> tuple[Run, Chatty]:
+    run = Run()
+    run.start(Start(definition(*tasks)), by("ann"))
+    return run, Chatty(cast(Any, Door(run)), "dag", "w", 2, {}, Path("nowhere"))
+
+
+async def test_all_that_tasks_have_written_is_there_when_the_run_ends_and_once_although_answers_are_lost() -> None:
+    run, workers = made({"id": "a"}, {"id": "b"})
+    workers.lines = LINES_AT_ONCE * 2
+    await Part(workers, "run").serve()
+    assert run.engine.state == "SUCCEEDED"
+    for key in "ab":
+        assert [each.text for each in run.lines if each.key == key] == [f"{key} {n}" for n in range(workers.lines)]
+
+
+async def test_of_a_flood_the_rest_is_counted() -> None:
+    run, workers = made({"id": "a"})
+    workers.lines = LINES_MAX + 7
+    await Part(workers, "run").serve()
+    assert len(run.lines) == LINES_MAX + 1
+    assert run.lines[-1].text.startswith("7 lines more")
+
+
+async def test_a_worker_that_goes_gives_its_tasks_back_at_once() -> None:
+    run, workers = made({"id": "a"})
+    workers.stays = True
+    part = asyncio.create_task(Part(workers, "run").serve())
+    while not run.engine.executions:
+        await asyncio.sleep(0.01)
+    assert run.engine.ready == 0
+    part.cancel()
+    await asyncio.gather(part, return_exceptions=True)
+    assert run.engine.ready == 1
+    assert workers.free == 2
