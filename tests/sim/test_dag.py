@@ -10,9 +10,9 @@ import titan_overlay as titan
 from tests.unit.dag_world import definition
 from titan_objects.dag.client import submit
 from titan_objects.dag.journal import Order, Success, Worker
+from titan_objects.dag.messages import Act, Done, Sync
 from titan_objects.dag.processes import Failed
 from titan_objects.dag.queue import COMMANDS, Close, Register, Runs, WorkerInfo
-from titan_objects.dag.run import Act, Done, Sync
 from titan_objects.dag.worker import Workers
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.testing.pool import SimulatedPool

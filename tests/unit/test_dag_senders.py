@@ -11,8 +11,9 @@ import titan_overlay as titan
 from tests.unit.dag_world import definition
 from titan_objects.dag import queue as queues
 from titan_objects.dag.journal import Order, Success, Worker
+from titan_objects.dag.messages import Act, Done, Lines, Spawned, Start, Started, Sync, Wake
 from titan_objects.dag.queue import Close, Queue, Register, Runs, Submit, WorkerInfo
-from titan_objects.dag.run import Act, Done, Lines, Run, Spawned, Start, Started, Sync, Wake
+from titan_objects.dag.run import Run
 from titan_overlay.pool.context import Sender
 
 VOICE = b"v" * 32

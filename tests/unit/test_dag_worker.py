@@ -10,8 +10,9 @@ import titan_overlay as titan
 from tests.unit.dag_world import definition
 from tests.unit.test_dag_senders import by
 from titan_objects.dag.journal import Order, Success
+from titan_objects.dag.messages import LINES_AT_ONCE, Ready, Start, Sync
 from titan_objects.dag.processes import Say
-from titan_objects.dag.run import LINES_AT_ONCE, Ready, Run, Start, Sync
+from titan_objects.dag.run import Run
 from titan_objects.dag.worker import LINES_MAX, Part, Workers
 
 pytestmark = pytest.mark.loops("virtual")

@@ -11,7 +11,7 @@ import typer
 import titan_overlay as titan
 
 if TYPE_CHECKING:
-    from titan_objects.dag.run import RunView
+    from titan_objects.dag.messages import RunView
 
 Name = Annotated[str, typer.Argument(help="Name of the run, as submit and runs show it.")]
 Queue = Annotated[str, typer.Option("--queue", help="The queue.")]
@@ -175,7 +175,7 @@ async def export(face: titan.Face, name: Name) -> None:
     """Print the journal of a run as JSON."""
     import msgspec
 
-    from titan_objects.dag.run import Export
+    from titan_objects.dag.messages import Export
 
     async with face.pool() as pool:
         journal = await pool.read(name, Export())

@@ -10,9 +10,10 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag.definition import Definition, Task, revision
+from titan_objects.dag.messages import Act, Line, Lines, Look, Ready, Result, RunView, Start
 from titan_objects.dag.queue import COMMANDS, Close, Submit, WorkerInfo, owner_of
 from titan_objects.dag.queue import Workers as AskWorkers
-from titan_objects.dag.run import Act, Line, Lines, Look, Ready, Result, Run, RunView, Start
+from titan_objects.dag.run import Run
 from titan_objects.dag.worker import there
 
 POLL_SECONDS_MAX = 0.5

@@ -19,9 +19,9 @@ import titan_overlay as titan
 from titan_objects.dag import processes
 from titan_objects.dag.child import Call
 from titan_objects.dag.journal import Failure, Order, Success, Worker
+from titan_objects.dag.messages import LINES_AT_ONCE, Done, Ready, Sync
 from titan_objects.dag.processes import Failed, Warm
 from titan_objects.dag.queue import COMMANDS, Register, RunInfo, Runs, WorkerInfo, owner_of
-from titan_objects.dag.run import LINES_AT_ONCE, Done, Ready, Sync
 
 log = logging.getLogger("titan")
 
