@@ -82,7 +82,41 @@ def test_a_script_that_fails_says_why(script: str, says: str) -> None:
 def test_a_loop_without_an_end_is_ended(script: str) -> None:
     core = Core(lua_time_limit="5")
     assert "over its limit" in error(core("EVAL", script, 0))
-    assert core("PING") == b"PONG"
+    assert core("EVAL", "return 1", 0) == 1, "others run as before"
+
+
+@pytest.mark.parametrize("way", ["return {%s}", "return %s", "error(%s)"])
+@pytest.mark.parametrize("word", ["__index", "__tostring", "__len"])
+def test_nothing_runs_when_a_script_has_ended(way: str, word: str) -> None:
+    core = Core(lua_time_limit="5")
+    trap = f"setmetatable({{}}, {{{word} = function() while true do end end, __metatable = 1}})"
+    core("EVAL", way % trap, 0)
+    assert core("EVAL", "return 1", 0) == 1
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "redis.call = function() return 'mine' end",
+        "string.rep = nil",
+        "_G.leak = 1",
+        "_G._G.leak = 1",
+        "rawset(_G, 'leak', 1)",
+        "rawset(string, 'rep', false)",
+        "setmetatable(_G, nil)",
+        "getmetatable(_G).__newindex = nil",
+        "getmetatable('').__index = nil",
+        "loadstring('leak = 1')()",
+        "coroutine.wrap(loadstring('leak = 1'))()",
+        "loadstring(string.dump(function() end))()",
+    ],
+)
+def test_no_script_changes_what_others_see(script: str) -> None:
+    core = Core()
+    assert error(core("EVAL", script, 0))
+    core("EVAL", "return {string, redis, _G}", 0)
+    after = "return {type(leak), ('x'):rep(2), redis.call('PING'), redis.call('EXISTS', 'k')}"
+    assert core("EVAL", after, 0) == [b"nil", b"xx", b"PONG", 0]
 
 
 def test_what_a_script_wrote_is_a_transaction_of_the_log() -> None:

@@ -30,6 +30,8 @@ _PRELUDE = b"""
 local call, log, setresp, step, per_second = ...
 local G = _G
 local sethook, real_error, real_pcall, setfenv, loadstring = debug.sethook, error, pcall, setfenv, loadstring
+local byte, getinfo, set_meta, kind, rawget, next = string.byte, debug.getinfo, debug.setmetatable, type, rawget, next
+local run
 for _, name in ipairs({"io", "require", "dofile", "loadfile", "package", "python", "module", "debug", "newproxy",
                        "print", "collectgarbage", "getfenv", "setfenv", "load"}) do
     G[name] = nil
@@ -50,7 +52,7 @@ math.random = function(low, high)
     if low > high then real_error("bad argument to 'random' (interval is empty)", 2) end
     return floor(low + drawn * (high - low + 1))
 end
-local real_tostring, kind = tostring, type
+local real_tostring = tostring
 tostring = function(value)
     local of = kind(value)
     if of == "string" or of == "number" or of == "boolean" or of == "nil" then return real_tostring(value) end
@@ -60,6 +62,7 @@ end
 local function hook()
     used = used + step
     if used >= budget then
+        if getinfo(2, "f").func == run then return sethook() end  -- the script has ended
         sethook(hook, "", 1)  -- from now on every instruction fails, whoever catches it
         real_error("script is over its limit (lua-time-limit) and was ended", 0)
     end
@@ -102,25 +105,59 @@ redis.breakpoint = function() return false end
 redis.debug = function() end
 G.redis = redis
 
-local fixed = {__index = G, __newindex = function(_, name)
+-- Scripts share what is global: none may change it for others.
+local function refuse(_, name)
     real_error("Attempted to modify a global variable '" .. tostring(name) .. "': use local ones", 0)
-end}
+end
+local shared = {}
+local function protect(given)
+    local shown = setmetatable({}, {__index = given, __newindex = refuse, __metatable = false})
+    shared[shown] = true
+    return shown
+end
+local real_rawset = rawset
+rawset = function(target, name, value)
+    if shared[target] then refuse(target, name) end
+    return real_rawset(target, name, value)
+end
+getmetatable("").__metatable = false
+local globals = protect(G)
+local function seal()
+    for name, value in pairs(G) do
+        if kind(value) == "table" then G[name] = value == G and globals or protect(value) end
+    end
+    setfenv(0, globals)
+end
+local fixed = {__index = G, __newindex = refuse, __metatable = false}
 
-local function compile(source)
-    return loadstring(source, "@user_script")
+-- What a script returns is looked at when it has ended: nothing in it may run.
+local function bare(value, seen)
+    if kind(value) == "table" and not seen[value] and not shared[value] then
+        seen[value] = true
+        set_meta(value, nil)
+        for _, each in next, value do bare(each, seen) end
+    end
+    return value
 end
 
-local function run(f, keys, argv, allowed)
+local function compile(source, name)
+    if byte(source) == 27 then return nil, "compiled code is not taken" end  -- it is not checked, and may crash
+    return loadstring(source, name)
+end
+G.loadstring = compile
+
+function run(f, keys, argv, allowed)
     used, budget, seed = 0, allowed, 1
     setfenv(f, setmetatable({KEYS = keys, ARGV = argv}, fixed))
     sethook(hook, "", step)
     local ok, value = real_pcall(f)
     sethook()
-    if ok then return true, value end
-    if type(value) == "table" then return false, value.err or "ERR script raised a table" end
-    return false, "ERR " .. tostring(value)
+    if ok then return true, bare(value, {}) end
+    if kind(value) ~= "table" then return false, "ERR " .. tostring(value) end
+    local why = rawget(value, "err")
+    return false, kind(why) == "string" and why or "ERR script raised a table"
 end
-return compile, run
+return compile, run, seal
 """
 
 
@@ -213,18 +250,19 @@ class Scripts:
         )
         prelude = self._lua.eval(b"function(source) return assert(loadstring(source, '@prelude')) end")(_PRELUDE)
         step = 10_000
-        self._compile_lua, self._run = prelude(self._call, _ignore, _ignore, step, PER_MS * 1000)
+        self._compile_lua, self._run, seal = prelude(self._call, _ignore, _ignore, step, PER_MS * 1000)
         globals_ = self._lua.globals()
         globals_[b"cjson"] = self._lua.table_from({b"encode": self._json_encode, b"decode": self._json_decode})
         globals_[b"cmsgpack"] = self._lua.table_from({b"pack": self._pack, b"unpack": self._unpack})
         globals_[b"bit"] = self._lua.table_from(_BITS)
+        seal()
 
     def _compile(self, source: bytes) -> Any:
         if self._lua is None:
             self._start()
         if source.startswith(b"#!"):
             source = b"--" + source
-        compiled = self._compile_lua(source)
+        compiled = self._compile_lua(source, b"@user_script")
         if isinstance(compiled, tuple):
             text = compiled[1].decode("utf-8", "backslashreplace")
             raise CommandError(f"ERR Error compiling script (new function): {text}")
