@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from titan_objects.store.acl import Acl
 from titan_objects.store.blocking import Serve, Waiter, WaitingRoom
 from titan_objects.store.config import Config
+from titan_objects.store.functions import Functions
 from titan_objects.store.keyspace import Database, Keyspace
 from titan_objects.store.memory import Meter
 from titan_objects.store.pausing import Pause
@@ -95,6 +96,7 @@ class Engine:
         self.stats = Stats()
         self.scans = Scans()
         self.scripts = Scripts(self)
+        self.functions = Functions(self)
         self.replication = Replication(self)
         self.tracking = Tracking(self)
         self.pause = Pause(self)

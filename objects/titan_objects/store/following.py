@@ -103,7 +103,8 @@ class Following:
         engine.look()
         engine.rewind_log()
         engine.flush(engine.databases)
-        engine.effects += ([b"MULTI"], [b"FLUSHALL"])
+        engine.functions.flush()
+        engine.effects += ([b"MULTI"], [b"FLUSHALL"], [b"FUNCTION", b"FLUSH"])
         store.note_effects()
         logged_db = 0
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -115,6 +116,7 @@ class Following:
                 if count % SLICE_KEYS == 0:
                     store.note_effects()
                     await asyncio.sleep(0)
+        engine.effects += ([b"FUNCTION", b"LOAD", each.source] for each in engine.functions.libraries.values())
         engine.effects += ([b"SELECT", b"0"], [b"EXEC"])
         store.note_effects()
         engine.internal.db = engine.databases[0]

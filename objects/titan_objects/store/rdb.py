@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from titan_objects.store.keyspace import Database
 from titan_objects.store.parser import Damaged
+from titan_objects.store.resp import CommandError
 from titan_objects.store.streams import Consumer, ConsumerGroup, Id, Stream
 from titan_objects.store.values import Members, ZSet
 
@@ -105,7 +106,7 @@ class Reader:
             elif kind == _FREQUENCY:
                 self._byte()
             elif kind == _FUNCTION:
-                self._string()  # functions are not there
+                self._load_functions(engine)
             else:
                 key = self._string()
                 db.put(key, self.value(kind))
@@ -113,6 +114,24 @@ class Reader:
                     db.expire_at(key, expires)
                 expires = None
                 yield db, key
+
+    def _load_functions(self, engine: "Engine") -> None:
+        try:
+            engine.functions.load(self._string(), replace=True)
+        except CommandError as why:
+            raise ValueError(f"a library of functions cannot be loaded: {why}") from None
+
+    def functions(self) -> list[bytes]:
+        """Sources of libraries up to the end of the data. Raises Damaged."""
+        found = []
+        try:
+            while self.at < len(self._data):
+                if self._byte() != _FUNCTION:
+                    raise ValueError("it holds other things than functions")
+                found.append(self._string())
+        except _BROKEN as why:
+            raise Damaged(self.at, f"no functions: {why or type(why).__name__}") from None
+        return found
 
     # ---- bytes ---------------------------------------------------------------------------------------------------
 

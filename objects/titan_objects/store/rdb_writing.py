@@ -43,6 +43,11 @@ def select(db: int) -> bytes:
     return b"\xfe" + length(db)
 
 
+def function(source: bytes) -> bytes:
+    """A library of functions."""
+    return b"\xf5" + string(source)
+
+
 def record(key: bytes, value: Any, expires: int | None) -> Iterator[bytes]:
     """A key in pieces. The value may change once the first is taken."""
     kind, pieces = body(value)
@@ -232,14 +237,19 @@ def crc64(data: bytes, crc: int = 0) -> int:
 
 
 def dump(value: Any) -> bytes:
-    """A value as DUMP gives it: its type and body, the version, and the checksum of all that."""
+    """A value as DUMP gives it."""
     kind, pieces = body(value)
-    data = bytes((kind,)) + b"".join(pieces) + struct.pack("<H", VERSION)
+    return sealed(bytes((kind,)) + b"".join(pieces))
+
+
+def sealed(data: bytes) -> bytes:
+    """What is dumped, the version, and the checksum of all that."""
+    data += struct.pack("<H", VERSION)
     return data + struct.pack("<Q", crc64(data))
 
 
 def undumped(data: bytes) -> bytes:
-    """What `dump` made, without its end.
+    """What `sealed` was given.
 
     Raises:
         CommandError: its version is not known here, or its checksum is another.

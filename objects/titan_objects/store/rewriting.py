@@ -63,12 +63,17 @@ class _Part:
 class Form(Protocol):
     """How a snapshot is written."""
 
+    def function(self, source: bytes) -> bytes: ...
     def select(self, db: int) -> bytes: ...
     def key(self, key: bytes, value: Any, expires: int | None) -> Iterator[bytes]: ...
 
 
 class Commands:
     """As commands that make the keys anew: the base of a log."""
+
+    def function(self, source: bytes) -> bytes:
+        """A library of functions."""
+        return encode([[b"FUNCTION", b"LOAD", source]])
 
     def select(self, db: int) -> bytes:
         """Keys that follow are in that database."""
@@ -92,6 +97,7 @@ class Commands:
 class Records:
     """As records of a snapshot that Redis reads (RDB)."""
 
+    function = staticmethod(rdb_writing.function)
     select = staticmethod(rdb_writing.select)
     key = staticmethod(rdb_writing.record)
 
@@ -107,6 +113,7 @@ class Rewrite:
     def __init__(self, engine: Engine, write: Callable[[bytes], object], form: Form | None = None) -> None:
         self._write = write
         self._form = form or Commands()
+        self._functions = [each.source for each in engine.functions.libraries.values()]
         parts = [_Part(db) for db in engine.databases if db.data]
         self._parts = {id(part.data): part for part in parts}
         self._db = 0
@@ -131,6 +138,8 @@ class Rewrite:
         for part in self._parts.values():
             while part.keys.more():
                 yield True
+        for source in self._functions:
+            self._write(self._form.function(source))
         size = count = 0
         for index, pieces in self._keys():
             count += 1

@@ -7,6 +7,8 @@ to the log as the commands it called, in one transaction.
 
 import hashlib
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -30,8 +32,8 @@ _PRELUDE = b"""
 local call, log, setresp, step, per_second = ...
 local G = _G
 local sethook, real_error, real_pcall, setfenv, loadstring = debug.sethook, error, pcall, setfenv, loadstring
-local byte, getinfo, set_meta, kind, rawget, next = string.byte, debug.getinfo, debug.setmetatable, type, rawget, next
-local run
+local byte, getinfo, kind, rawget, next = string.byte, debug.getinfo, type, rawget, next
+local limited
 for _, name in ipairs({"io", "require", "dofile", "loadfile", "package", "python", "module", "debug", "newproxy",
                        "print", "collectgarbage", "getfenv", "setfenv", "load"}) do
     G[name] = nil
@@ -62,7 +64,7 @@ end
 local function hook()
     used = used + step
     if used >= budget then
-        if getinfo(2, "f").func == run then return sethook() end  -- the script has ended
+        if getinfo(2, "f").func == limited then return sethook() end  -- the script has ended
         sethook(hook, "", 1)  -- from now on every instruction fails, whoever catches it
         real_error("script is over its limit (lua-time-limit) and was ended", 0)
     end
@@ -130,14 +132,15 @@ local function seal()
 end
 local fixed = {__index = G, __newindex = refuse, __metatable = false}
 
--- What a script returns is looked at when it has ended: nothing in it may run.
-local function bare(value, seen)
-    if kind(value) == "table" and not seen[value] and not shared[value] then
-        seen[value] = true
-        set_meta(value, nil)
-        for _, each in next, value do bare(each, seen) end
+-- What a script returns is looked at when it has ended: nothing in it may run. A copy, for a function may keep it.
+local function bare(value, copies)
+    if kind(value) ~= "table" or shared[value] then return value end
+    if not copies[value] then
+        local copy = {}
+        copies[value] = copy
+        for name, each in next, value do copy[name] = bare(each, copies) end
     end
-    return value
+    return copies[value]
 end
 
 local function compile(source, name)
@@ -146,18 +149,42 @@ local function compile(source, name)
 end
 G.loadstring = compile
 
-function run(f, keys, argv, allowed)
+function limited(allowed, f, ...)
     used, budget, seed = 0, allowed, 1
-    setfenv(f, setmetatable({KEYS = keys, ARGV = argv}, fixed))
     sethook(hook, "", step)
-    local ok, value = real_pcall(f)
+    local ok, value = real_pcall(f, ...)
     sethook()
     if ok then return true, bare(value, {}) end
     if kind(value) ~= "table" then return false, "ERR " .. tostring(value) end
     local why = rawget(value, "err")
     return false, kind(why) == "string" and why or "ERR script raised a table"
 end
-return compile, run, seal
+
+local function run(f, keys, argv, allowed)
+    setfenv(f, setmetatable({KEYS = keys, ARGV = argv}, fixed))
+    return limited(allowed, f)
+end
+
+local function invoke(f, keys, argv, allowed)
+    return limited(allowed, f, keys, argv)
+end
+
+-- While a library is loaded it can register functions, and nothing else; what it calls later finds all of `redis`.
+local function load(f, register, allowed)
+    local given = {register_function = function(...)
+        local wrong = register(...)
+        if wrong ~= "" then real_error({err = "ERR " .. wrong}, 0) end
+    end, log = redis.log}
+    for name, value in pairs(redis) do
+        if kind(value) == "number" then given[name] = value end
+    end
+    local own = setmetatable({redis = given}, fixed)
+    setfenv(f, own)
+    local ok, why = limited(allowed, f)
+    own.redis = nil
+    return ok, why
+end
+return compile, run, invoke, load, seal
 """
 
 
@@ -207,15 +234,47 @@ class Scripts:
             raise CommandError(b"NOSCRIPT No matching script. Please use EVAL.")
         if digest not in self._compiled:
             self._compiled[digest] = self._compile(source)
+        return self._execute(self._run, self._compiled[digest], keys, argv, read_only)
+
+    def invoke(self, callback: Any, keys: Args, argv: Args, read_only: bool) -> bytes:
+        """Runs a function of a library; its encoded reply. Raises CommandError: it failed."""
+        return self._execute(self._invoke, callback, keys, argv, read_only)
+
+    def load_library(self, source: bytes, register: Callable[..., bytes]) -> None:
+        """Has a library register its functions.
+
+        Args:
+            register: `Library.register`.
+
+        Raises:
+            CommandError: it does not compile, or failed.
+        """
+        compiled = self._compile(source, b"user_function")
+        given = partial(register, self._is(b"table"), self._is(b"function"))
+        try:
+            ok, why = self._load(compiled, given, self._allowed)
+        except Exception as failed:
+            ok, why = False, f"ERR {type(failed).__name__}: {str(failed)[:200]}".encode()
+        if not ok:
+            raise CommandError(b"ERR Error registering functions: " + bytes(why))
+
+    def _is(self, kind: bytes) -> Callable[[Any], bool]:
+        return lambda value: bool(self._type(value) == kind)
+
+    @property
+    def _allowed(self) -> int:
+        """How many instructions a script may take."""
+        return max(1, int(self._engine.config.get("lua-time-limit"))) * PER_MS
+
+    def _execute(self, run: Any, code: Any, keys: Args, argv: Args, read_only: bool) -> bytes:
         engine = self._engine
         start = len(engine.effects)
         could_block, engine.may_block = engine.may_block, False
         self._read_only, self._running = read_only, True
-        allowed = max(1, int(engine.config.get("lua-time-limit"))) * PER_MS
         db, reply = engine.db, engine.reply
         try:
             table = self._lua.table_from
-            ok, value = self._run(self._compiled[digest], table(keys), table(argv), allowed)
+            ok, value = run(code, table(keys), table(argv), self._allowed)
             answer = self._to_resp(value, 0) if ok else None
         except CommandError:
             raise
@@ -250,22 +309,25 @@ class Scripts:
         )
         prelude = self._lua.eval(b"function(source) return assert(loadstring(source, '@prelude')) end")(_PRELUDE)
         step = 10_000
-        self._compile_lua, self._run, seal = prelude(self._call, _ignore, _ignore, step, PER_MS * 1000)
+        made = prelude(self._call, _ignore, _ignore, step, PER_MS * 1000)
+        self._compile_lua, self._run, self._invoke, self._load, seal = made
+        self._type = self._lua.globals()[b"type"]
         globals_ = self._lua.globals()
         globals_[b"cjson"] = self._lua.table_from({b"encode": self._json_encode, b"decode": self._json_decode})
         globals_[b"cmsgpack"] = self._lua.table_from({b"pack": self._pack, b"unpack": self._unpack})
         globals_[b"bit"] = self._lua.table_from(_BITS)
         seal()
 
-    def _compile(self, source: bytes) -> Any:
+    def _compile(self, source: bytes, name: bytes = b"user_script") -> Any:
         if self._lua is None:
             self._start()
         if source.startswith(b"#!"):
             source = b"--" + source
-        compiled = self._compile_lua(source, b"@user_script")
+        compiled = self._compile_lua(source, b"@" + name)
         if isinstance(compiled, tuple):
             text = compiled[1].decode("utf-8", "backslashreplace")
-            raise CommandError(f"ERR Error compiling script (new function): {text}")
+            what = "script (new function)" if name == b"user_script" else "function"
+            raise CommandError(f"ERR Error compiling {what}: {text}")
         return compiled
 
     def _call(self, *words: Any) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from functools import cache
 
-from titan_objects.store.commands import MODULES
+from titan_objects.store.commands import MODULES, functions
 from titan_objects.store.table import Args, Command, Group, Table, helpers
 
 
@@ -44,8 +44,10 @@ _ABSENT = """
     bgrewriteaof bgsave save shutdown debug replicaof slaveof sync psync replconf failover waitaof
     script|kill client|unblock client|pause client|unpause client|tracking client|caching
 """
-ABSENT = frozenset(_ABSENT.split())
-"""A group has none of it: its log is not this command's business, and its members are not its clients'."""
+ABSENT = frozenset(_ABSENT.split()) | {command.name for command in functions.group.commands}
+"""A group has none of it: its log is not this command's business, its members are not its clients', and what functions
+remember between calls is not part of a snapshot.
+"""
 
 _SCANS = frozenset(("scan", "hscan", "sscan", "zscan"))
 # Some read, but draw by chance, which is agreed upon with the order; the others are not declared to write.
