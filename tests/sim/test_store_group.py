@@ -187,6 +187,20 @@ async def test_who_may_do_what_is_the_doors_affair() -> None:
         assert await guest("CLIENT REPLY ON") == b"OK"
 
 
+async def test_who_may_not_do_everything_runs_no_scripts_that_members_would_not_check() -> None:
+    async with two_doors() as (_, one, _other):
+        assert await one("ACL SETUSER writer on >pw ~k* +@all") == b"OK"
+        guest = Client(one.door)
+        await guest("AUTH writer pw")
+        script = "EVAL return(redis.call('SET','other',1)) 0"
+        assert refused(await guest(script), "NOPERM")
+        assert await guest("MULTI") == b"OK"
+        assert refused(await guest(script), "NOPERM")
+        assert refused(await guest("EXEC"), "EXECABORT")
+        assert await one("EXISTS other") == 0
+        assert await one(script) == b"OK"
+
+
 async def test_stale_reads_are_answered_without_a_quorum_and_others_are_not() -> None:
     async with two_doors() as (sim, one, _):
         await one("SET k v")

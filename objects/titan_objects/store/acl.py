@@ -167,6 +167,8 @@ class User:
         """Why not, or nothing."""
         if command.name not in self.allowed:
             return f"this user has no permissions to run the '{command.name}' command"
+        if command.unchecked and not self.unrestricted:
+            return "scripts of a store that a group keeps are for users who may do everything"
         for key in command.keys(args):
             if not any(
                 (write if command.writes else read) and matcher(pattern)(key)

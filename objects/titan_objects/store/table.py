@@ -44,6 +44,7 @@ class Command:
         arity: number of words with the name; below 0: at least that many.
         first, last, step: which words are keys (0: none); last below 0 counts from the end.
         movable: finds the keys where they have no fixed place.
+        unchecked: it calls others where nobody knows its user, so only those who may do everything may use it.
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class Command:
         "step",
         "subcommands",
         "summary",
+        "unchecked",
         "writes",
     )
 
@@ -87,6 +89,7 @@ class Command:
         self.writes = "write" in self.flags
         self.first, self.last, self.step = keys
         self.movable = movable
+        self.unchecked = False
         self.handler = handler
         self.group = group
         self.since = since

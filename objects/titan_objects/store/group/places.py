@@ -55,6 +55,7 @@ _ORDERED_TOO = """
     randomkey srandmember hrandfield zrandmember touch publish spublish watch eval eval_ro evalsha evalsha_ro
     script|load script|exists script|flush
 """
+_SCRIPTS = frozenset(("eval", "eval_ro", "evalsha", "evalsha_ro"))
 _ORDERED = _SCANS | frozenset(_ORDERED_TOO.split())
 _ANYWHERE = frozenset(("ping", "echo", "select", "time"))
 """At the door, and in transactions and scripts by all members."""
@@ -125,6 +126,7 @@ def door_table(own: Group) -> Table:
     commands = [*_all(but=[command.name for command in own.commands]), *map(copy.copy, own.commands)]
     known = group_table().commands
     for command in commands:
+        command.unchecked = command.name in _SCRIPTS
         if command.name not in known and command.name not in _IN_MULTI:
             command.flags |= {"no-multi"}  # members, who execute transactions, do not know it
     return _kept(commands)
