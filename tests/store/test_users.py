@@ -1,9 +1,12 @@
 """ACL: what a user may not do is refused, whichever way it is asked."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.store.core import Client, Core
-from titan_objects.store.resp import CommandError
+from tests.store.real import RealRedis, Wire, needs_redis
+from titan_objects.store.resp import CommandError, decode_all
 
 
 def error(reply: object) -> str:
@@ -73,3 +76,38 @@ def test_what_is_shown() -> None:
     assert core("ACL WHOAMI") == b"default"
     secret = core("ACL GENPASS 64")
     assert isinstance(secret, bytes) and len(secret) == 16
+
+
+DENIED = """
+GET other | GET other | SET app:x 1 | DEL app:x | CONFIG SET maxmemory 1 | PUBLISH other x | MULTI | GET other | DISCARD
+EVAL return(redis.pcall('DEL','app:x').err) 0 | AUTH ann wrong | auth nobody pw | HELLO 2 AUTH ann wrong | GET other
+"""
+
+
+@needs_redis
+def test_what_was_refused_is_remembered_as_redis_does(tmp_path: Path) -> None:
+    core = Core()
+    rules = ("+@read", "+set", "+eval", "+multi", "+discard", "+hello", "+publish", "~app:*", "resetchannels", "&news")
+    with RealRedis(tmp_path) as redis, Wire(redis.port) as admin, Wire(redis.port) as guest:
+        admin.ask("ACL", "SETUSER", "ann", "on", ">pw", *rules)
+        guest.ask("AUTH", "ann", "pw")
+        ann = user(core, *rules)
+        for line in DENIED.strip().replace("|", "\n").splitlines():
+            ann(line.strip())
+            guest.ask(*line.split())
+        theirs = decode_all(admin.ask("ACL", "LOG"))[0]
+        assert isinstance(theirs, list)
+        ours = core("ACL LOG")
+        assert isinstance(ours, list)
+        assert [entry[:10] for entry in ours] == [entry[:10] for entry in theirs]
+        assert len(ours) == 9 and ours[0][:2] == [b"count", 3]
+
+
+def test_the_log_of_refusals_is_bounded() -> None:
+    core = Core(acllog_max_len="3")
+    ann = user(core, "+@all", "~app:*")
+    for at in range(10):
+        ann(f"GET k{at}")
+    entries = core("ACL LOG 100")
+    assert isinstance(entries, list) and [entry[7] for entry in entries] == [b"k9", b"k8", b"k7"]
+    assert core("ACL LOG RESET") == b"OK" and core("ACL LOG") == []

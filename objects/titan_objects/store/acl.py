@@ -8,11 +8,13 @@ import hmac
 import re
 from typing import TYPE_CHECKING
 
+from titan_objects.store.acl_log import AclLog, Denial, Entry
 from titan_objects.store.globs import matcher
 from titan_objects.store.resp import CommandError
 
 if TYPE_CHECKING:
     from titan_objects.store.config import Config
+    from titan_objects.store.session import Session
     from titan_objects.store.table import Args, Command, Table
 
 FREE_TRIES = 8
@@ -23,6 +25,7 @@ ADDRESSES_MAX = 4096
 
 _CATEGORIES = {"generic": "keyspace", "transactions": "transaction", "sorted-set": "sortedset"}
 _DANGEROUS = frozenset(["keys", "flushall", "flushdb", "sort", "sort_ro", "info", "role", "swapdb", "restore"])
+_NO_ACCESS = "this user has no permissions to access one of the"
 _CHANNEL_COMMANDS = frozenset(["subscribe", "ssubscribe", "publish", "spublish", "psubscribe"])
 
 
@@ -157,34 +160,29 @@ class User:
 
     # ---- questions -----------------------------------------------------------------------------------------------
 
-    def check(self, command: "Command", args: "Args") -> None:
-        """Raises CommandError: this user may not."""
-        refused = self.refusal(command, args)
-        if refused:
-            raise CommandError(f"NOPERM {refused}")
-
-    def refusal(self, command: "Command", args: "Args") -> str:
-        """Why not, or nothing."""
+    def denial(self, command: "Command", args: "Args") -> Denial | None:
+        """Why this user may not; None: it may."""
+        name = command.name.encode()
         if command.name not in self.allowed:
-            return f"this user has no permissions to run the '{command.name}' command"
+            return Denial("command", name, f"this user has no permissions to run the '{command.name}' command")
         if command.unchecked and not self.unrestricted:
-            return "scripts of a store that a group keeps are for users who may do everything"
+            return Denial("command", name, "scripts of a store that a group keeps are for users who may do everything")
         for key in command.keys(args):
             if not any(
                 (write if command.writes else read) and matcher(pattern)(key)
                 for pattern, (read, write) in self.keys.items()
             ):
-                return "this user has no permissions to access one of the keys used as arguments"
+                return Denial("key", key, f"{_NO_ACCESS} keys used as arguments")
         if command.name in _CHANNEL_COMMANDS:
             names = args[1:2] if command.name.endswith("publish") else args[1:]
             exact = command.name == "psubscribe"
-            for name in names:
+            for channel in names:
                 if not any(
-                    pattern == b"*" or (pattern == name if exact else matcher(pattern)(name))
+                    pattern == b"*" or (pattern == channel if exact else matcher(pattern)(channel))
                     for pattern in self.channels
                 ):
-                    return "this user has no permissions to access one of the channels used as arguments"
-        return ""
+                    return Denial("channel", channel, f"{_NO_ACCESS} channels used as arguments")
+        return None
 
     def key_rules(self) -> list[bytes]:
         """Key patterns as rules."""
@@ -221,6 +219,7 @@ class Acl:
         self._config = config
         self._requirepass = ""
         self._failures: dict[str, tuple[int, int]] = {}
+        self.log = AclLog()
         config.watch(self._on_config)
         self._on_config()
 
@@ -254,9 +253,22 @@ class Acl:
         pause = 1000 << min(count - FREE_TRIES, 6) if count >= FREE_TRIES else 0
         return max(0, -((now - last - pause) // 1000))
 
-    def note_failure(self, address: str, now: int) -> None:
-        """A wrong password came from there."""
-        host = address.rpartition(":")[0]
+    def check(self, session: "Session", command: "Command", args: "Args", now: int, context: str = "") -> None:
+        """Raises CommandError: the user of this session may not; that is noted. `context`: "lua", within a script."""
+        user = session.user
+        denial = user.denial(command, args) if user is not None and not user.unrestricted else None
+        if user is not None and denial is not None:
+            context = context or ("toplevel" if session.queue is None else "multi")
+            self._note(Entry(denial, context, user.name, session, now))
+            raise CommandError(f"NOPERM {denial.text}")
+
+    def _note(self, entry: Entry) -> None:
+        self.log.note(entry, int(self._config.get("acllog-max-len")))
+
+    def note_failure(self, session: "Session", word: bytes, name: str, now: int) -> None:
+        """A wrong password for that user came with the command `word`."""
+        self._note(Entry(Denial("auth", word), "toplevel", name, session, now))
+        host = session.address.rpartition(":")[0]
         count, last = self._failures.pop(host, (0, 0))
         self._failures[host] = (1 if now - last > FORGIVEN_MS else count + 1, now)
         if len(self._failures) > ADDRESSES_MAX:

@@ -84,6 +84,7 @@ POLICIES = (
 )
 
 SETTINGS: dict[str, tuple[str, Check]] = {
+    "acllog-max-len": ("128", _number(0, 1 << 20)),
     "appendfsync": ("always", _one_of("always", "everysec", "no")),
     "appendonly": ("yes", _SWITCH),
     "appenddirname": ("appendonlydir", _text),

@@ -337,7 +337,7 @@ class Engine:
             if command.name not in self._BEFORE_AUTH:
                 raise CommandError(b"NOAUTH Authentication required.")
         elif not session.user.unrestricted and "no-auth" not in command.flags:
-            session.user.check(self.table.find_full(args) or command, args)
+            self.acl.check(session, self.table.find_full(args) or command, args, self.now)
         if session.subscribed and session.resp.version == 2 and command.name not in self._WHILE_SUBSCRIBED:
             raise CommandError(
                 f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET "

@@ -354,9 +354,7 @@ class Scripts:
             raise CommandError(b"ERR This Redis command is not allowed from script")
         if self._read_only and command.writes:
             raise CommandError(b"ERR Write commands are not allowed from read-only scripts.")
-        user = engine.session.user
-        if user is not None and not user.unrestricted:
-            user.check(command, args)
+        engine.acl.check(engine.session, command, args, engine.now, "lua")
 
     def _to_lua(self, value: Any) -> Any:
         if isinstance(value, list):

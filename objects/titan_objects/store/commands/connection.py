@@ -84,13 +84,14 @@ def reset(e: "Engine", a: Args) -> bytes:
 # ---- who is there ------------------------------------------------------------------------------------------------
 
 
-def _authenticate(e: "Engine", name: bytes, password: bytes) -> None:
+def _authenticate(e: "Engine", word: bytes, name: bytes, password: bytes) -> None:
     wait = e.acl.seconds_to_wait(e.session.address, e.now)
     if wait:
         raise CommandError(f"ERR too many failed AUTH attempts from this address; try again in {wait} s")
-    user = e.acl.authenticate(name.decode("utf-8", "replace"), password)
+    known = name.decode("utf-8", "replace")
+    user = e.acl.authenticate(known, password)
     if user is None:
-        e.acl.note_failure(e.session.address, e.now)
+        e.acl.note_failure(e.session, word, known, e.now)
         raise CommandError(b"WRONGPASS invalid username-password pair or user is disabled.")
     e.session.user = user
     e.session.look()
@@ -106,7 +107,7 @@ def auth(e: "Engine", a: Args) -> bytes:
             b"ERR AUTH <password> called without any password configured for the default user. "
             b"Are you sure your configuration is correct?"
         )
-    _authenticate(e, a[1] if len(a) == 3 else b"default", a[-1])
+    _authenticate(e, a[0], a[1] if len(a) == 3 else b"default", a[-1])
     return OK
 
 
@@ -134,7 +135,7 @@ def hello(e: "Engine", a: Args) -> bytes:
         else:
             raise CommandError(b"ERR Syntax error in HELLO option '%b'" % a[at])
     if credentials is not None:
-        _authenticate(e, *credentials)
+        _authenticate(e, a[0], *credentials)
     if session.user is None:
         raise CommandError(
             b"NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH "

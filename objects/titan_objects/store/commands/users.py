@@ -1,8 +1,10 @@
 """ACL: users and what they may do."""
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from titan_objects.store.acl import User, categories
+from titan_objects.store.acl_log import Entry
 from titan_objects.store.arguments import integer
 from titan_objects.store.resp import OK, CommandError, array, bulk, bulks
 from titan_objects.store.resp import integer as number
@@ -127,5 +129,32 @@ def acl_dryrun(e: "Engine", a: Args) -> bytes:
         raise CommandError(b"ERR Command '%b' not found" % a[3])
     if not command.takes(len(a) - 3):
         raise CommandError(f"ERR wrong number of arguments for '{command.name}' command")
-    refused = user.refusal(command, a[3:])
-    return bulk(f"User {user.name} has no permissions: {refused}".encode()) if refused else OK
+    denial = user.denial(command, a[3:])
+    return OK if denial is None else bulk(f"User {user.name} has no permissions: {denial.text}".encode())
+
+
+@group.command("acl|log", -2, _FLAGS, since="6.0.0")
+def acl_log(e: "Engine", a: Args) -> bytes:
+    """Lists recent security events generated due to ACL rules."""
+    if len(a) > 3:
+        raise CommandError(b"ERR wrong number of arguments for 'acl|log' command")
+    entries = e.acl.log.entries
+    if len(a) == 3 and a[2].upper() == b"RESET":
+        entries.clear()
+        return OK
+    count = integer(a[2]) if len(a) == 3 else 10
+    return array([_denied(e, each) for each in islice(entries, max(0, count))])
+
+
+def _denied(e: "Engine", entry: Entry) -> bytes:
+    return e.reply.map(
+        [
+            (bulk(b"count"), number(entry.count)),
+            (bulk(b"reason"), bulk(entry.reason.encode())),
+            (bulk(b"context"), bulk(entry.context.encode())),
+            (bulk(b"object"), bulk(entry.object)),
+            (bulk(b"username"), bulk(entry.user.encode())),
+            (bulk(b"age-seconds"), e.reply.double((e.now - entry.last_ms) / 1000)),
+            (bulk(b"client-info"), bulk(entry.client.encode())),
+        ]
+    )

@@ -169,10 +169,7 @@ class Door:
             return Place.EXEC if place is Place.EXEC else Place.DOOR
         if place is not Place.DOOR and not user.unrestricted:
             command = self.engine.table.find_full(args)
-            try:
-                if command is not None:
-                    user.check(command, args)
-            except CommandError:
+            if command is not None and user.denial(command, args) is not None:
                 return Place.DOOR  # where it is refused
         return place
 
