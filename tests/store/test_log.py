@@ -12,10 +12,12 @@ import titan_overlay as titan
 from tests.store.commands_by_chance import commands
 from tests.store.real import RealRedis, Wire, needs_redis
 from tests.store.test_beside_redis import EVERYTHING, contents
+from titan_objects.store import system
 from titan_objects.store.aof import AppendLog
 from titan_objects.store.config import Config
 from titan_objects.store.host import Store
 from titan_objects.store.resp import CommandError
+from titan_objects.store.stats import Latencies
 
 NAME = "appendonly.aof"
 SET = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\n1\r\n"
@@ -221,6 +223,32 @@ async def test_a_full_disk_refuses_writes_and_keeps_reads(tmp_path: Path, monkey
     restored = Store(tmp_path)
     assert await restored.execute([b"GET", b"k"]) == b"4"
     await restored.close()
+
+
+async def test_what_takes_long_is_noted_where_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    clock = iter(range(1_000_000))
+    monkeypatch.setattr(system, "monotonic", lambda: next(clock))  # everything takes a second
+    await store.execute([b"SET", b"k", b"1"])
+    assert await store.execute([b"LATENCY", b"LATEST"]) == []
+    await store.execute([b"CONFIG", b"SET", b"latency-monitor-threshold", b"1000"])
+    await store.execute([b"SET", b"k", b"1"])
+    latest = await store.execute([b"LATENCY", b"LATEST"])
+    assert [b"aof-fsync-always", 1000, 1000] in [[event, ms, worst] for event, _, ms, worst in latest]
+    assert await store.execute([b"LATENCY", b"RESET", b"aof-fsync-always", b"none"]) == 1
+    await store.execute([b"CONFIG", b"SET", b"latency-monitor-threshold", b"1001"])
+    await store.execute([b"LATENCY", b"RESET"])
+    await store.execute([b"SET", b"k", b"1"])
+    assert await store.execute([b"LATENCY", b"LATEST"]) == []
+    await store.close()
+
+
+def test_samples_of_what_takes_long_are_bounded_and_one_for_a_second() -> None:
+    found = Latencies()
+    for at in range(1000):
+        found.note("command", at // 2, at % 2 + 5)
+    assert len(found.samples["command"]) == Latencies.SAMPLES_MAX
+    assert found.samples["command"][-1] == (499, 6) and found.worst == {"command": 6}
 
 
 # ---- with the real thing -----------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ import redis.asyncio
 from typer.testing import CliRunner
 
 from tests.store.real import SECONDS, TitanStore, Wire, needs_redis
+from titan_objects.store.host import Store
+from titan_objects.store.server import Server
 from titan_overlay.cli.titan import complete
 
 
@@ -98,6 +100,37 @@ async def test_redis_py_asyncio_and_pubsub(store: TitanStore, protocol: int) -> 
         async with redis.asyncio.Redis(port=store.port) as other:
             await other.rpush("queue", "job")
         assert list(await waiting) == [b"queue", b"job"]
+
+
+async def test_turns_that_take_long_are_in_the_slow_log_and_among_the_latencies() -> None:
+    store = Store(None)
+    server = Server(store)
+    session = store.connect(Unheard())
+    for settings, micros, slow, latencies in (
+        ((10_000, 0), 15_000, 1, 0),
+        ((10_000, 20), 15_000, 1, 0),
+        ((10_000, 20), 25_000, 1, 1),
+        ((-1, 20), 25_000, 0, 1),
+        ((30_000, 20), 25_000, 0, 1),
+    ):
+        for name, value in zip(("slowlog-log-slower-than", "latency-monitor-threshold"), settings, strict=True):
+            store.config.change({name: str(value)})
+        server.note_slow(session, [[b"SET", b"k", b"v"], [b"GET", b"k"]], micros)
+        counts = len(store.engine.stats.slow.entries), len(store.engine.stats.latency.samples)
+        assert counts == (slow, latencies), (settings, micros)
+        await store.execute([b"SLOWLOG", b"RESET"])
+        await store.execute([b"LATENCY", b"RESET"])
+    assert server.noted_seconds == 0.02
+    await store.close()
+
+
+class Unheard:
+    """A sink that takes all."""
+
+    full = False
+
+    def send(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
 
 
 def test_a_thousand_connections(store: TitanStore) -> None:

@@ -72,6 +72,7 @@ class Store:
         self._loop = asyncio.get_running_loop()
         self._flushing = False
         self._sync_always = True
+        self._latency_ms = 0
         self._rewriting: asyncio.Task[None] | None = None
         self._syncing: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -189,9 +190,11 @@ class Store:
         """Writes out what is pending, and then sends what waits for that."""
         self._flushing = False
         if self._log is not None and self._log.pending:
+            begun = system.monotonic()
             try:
                 self._log.write_out(self._sync_always)
                 self.engine.stats.log_bytes = self._log.size
+                self._note_latency("aof-fsync-always" if self._sync_always else "aof-write", begun)
             except OSError as why:
                 self._on_full_disk(why)
             else:
@@ -233,11 +236,18 @@ class Store:
         self.engine.refuse_writes = None
         self.engine.look()
 
+    def _note_latency(self, event: str, begun: float) -> None:
+        ms = int((system.monotonic() - begun) * 1000)
+        if 0 < self._latency_ms <= ms:
+            self.engine.stats.latency.note(event, self.now() // 1000, ms)
+
     # ---- time ----------------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         engine = self.engine
+        begun = system.monotonic()
         more = engine.tick(self.now())
+        self._note_latency("expire-cycle", begun)
         if engine.effects:
             self.note_effects()
         self._leading.look_after(engine.now)
@@ -268,6 +278,7 @@ class Store:
 
     def _on_config(self) -> None:
         self._sync_always = self.config.get("appendfsync") == "always"
+        self._latency_ms = int(self.config.get("latency-monitor-threshold"))
         self.replica_limit = self.config.output_limits()["slave"][0]
 
     # ---- what commands ask for -----------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
     def _run(self, commands: list[Args], raw: bytes) -> None:
         session = self.session
         session.last_command = commands[-1][0]
-        slower_than = self._server.slow_seconds
+        slower_than = self._server.noted_seconds
         if slower_than is None:
             self._store.run(session, commands, raw)
         else:
@@ -228,7 +228,8 @@ class Server:
         self.connections: set[Connection] = set()
         self._servers: list[asyncio.AbstractServer] = []
         self.query_max = 0
-        self.slow_seconds: float | None = None
+        self.noted_seconds: float | None = None
+        self._slow_micros = self._latency_ms = 0
         self.output_limits: dict[str, tuple[int, int, int]] = {}
         store.config.watch(self._on_config)
         self._on_config()
@@ -272,11 +273,15 @@ class Server:
 
     def note_slow(self, session: Session, commands: list[Args], micros: int) -> None:
         """A turn took long. Of a pipeline the first command is shown, and how many came with it."""
+        now = self.store.now() // 1000
+        if 0 < self._latency_ms <= micros // 1000:
+            self.store.engine.stats.latency.note("command", now, micros // 1000)
+        if not 0 <= self._slow_micros <= micros:
+            return
         args = commands[0]
         if len(commands) > 1:
             args = [*args, b"(and %d more commands in one pipeline)" % (len(commands) - 1)]
         most = int(self.store.config.get("slowlog-max-len"))
-        now = self.store.now() // 1000
         self.store.engine.stats.slow.note(args, micros, now, session.address, session.name, most)
 
     async def close(self) -> None:
@@ -291,8 +296,11 @@ class Server:
     def _on_config(self) -> None:
         config = self.store.config
         self.query_max = int(config.get("client-query-buffer-limit"))
-        micros = int(config.get("slowlog-log-slower-than"))
-        self.slow_seconds = None if micros < 0 else micros / 1e6
+        self._slow_micros = int(config.get("slowlog-log-slower-than"))
+        self._latency_ms = int(config.get("latency-monitor-threshold"))
+        limits = [self._slow_micros / 1e6] if self._slow_micros >= 0 else []
+        limits += [self._latency_ms / 1e3] if self._latency_ms else []
+        self.noted_seconds = min(limits, default=None)
         self.output_limits = config.output_limits()
 
 

@@ -39,11 +39,42 @@ class SlowLog:
         return list(self.entries if count < 0 else islice(self.entries, count))
 
 
+class Latencies:
+    """What took long, by event: for each the latest samples, of a second the longest.
+
+    Attributes:
+        samples: unix seconds and milliseconds, oldest first.
+        worst: milliseconds.
+    """
+
+    SAMPLES_MAX = 160
+
+    def __init__(self) -> None:
+        self.samples: dict[str, deque[tuple[int, int]]] = {}
+        self.worst: dict[str, int] = {}
+
+    def note(self, event: str, at: int, ms: int) -> None:
+        """Something took so long. `event`: one of a few names."""
+        samples = self.samples.setdefault(event, deque(maxlen=self.SAMPLES_MAX))
+        if samples and samples[-1][0] == at:
+            ms = max(ms, samples.pop()[1])
+        samples.append((at, ms))
+        self.worst[event] = max(ms, self.worst.get(event, 0))
+
+    def forget(self, events: list[str]) -> int:
+        """Forgets what was noted of these; says of how many there was something."""
+        found = [event for event in dict.fromkeys(events) if event in self.samples]
+        for event in found:
+            del self.samples[event], self.worst[event]
+        return len(found)
+
+
 class Stats:
     """What has happened since the start, or since CONFIG RESETSTAT."""
 
     def __init__(self) -> None:
         self.slow = SlowLog()
+        self.latency = Latencies()
         self.started_ms = 0
         self.last_rewrite_ms = 0
         self.last_rewrite = "ok"

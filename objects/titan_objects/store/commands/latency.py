@@ -1,0 +1,58 @@
+"""LATENCY: what took longer than `latency-monitor-threshold`, by kind of event."""
+
+from typing import TYPE_CHECKING
+
+from titan_objects.store.resp import CommandError, array, bulk
+from titan_objects.store.resp import integer as number
+from titan_objects.store.table import Args, Group
+
+if TYPE_CHECKING:
+    from titan_objects.store.engine import Engine
+
+group = Group("server")
+
+_FLAGS = "admin noscript loading stale"
+
+
+@group.command("latency", -2, since="2.8.13")
+def latency(e: "Engine", a: Args) -> bytes:
+    """A container for latency diagnostics commands."""
+    raise CommandError(b"ERR unknown subcommand '%b'. Try LATENCY HELP." % a[1])
+
+
+@group.command("latency|latest", 2, _FLAGS, since="2.8.13")
+def latency_latest(e: "Engine", a: Args) -> bytes:
+    """Returns the latest latency samples for all events."""
+    return array(
+        [
+            array([bulk(event.encode()), *map(number, (*samples[-1], e.stats.latency.worst[event]))])
+            for event, samples in e.stats.latency.samples.items()
+        ]
+    )
+
+
+@group.command("latency|history", 3, _FLAGS, since="2.8.13")
+def latency_history(e: "Engine", a: Args) -> bytes:
+    """Returns timestamp-latency samples for an event."""
+    samples = e.stats.latency.samples.get(a[2].decode("latin-1"), ())
+    return array([array([number(at), number(ms)]) for at, ms in samples])
+
+
+@group.command("latency|reset", -2, _FLAGS, since="2.8.13")
+def latency_reset(e: "Engine", a: Args) -> bytes:
+    """Resets the latency data for one or more events."""
+    known = e.stats.latency.samples
+    return number(e.stats.latency.forget([event.decode("latin-1") for event in a[2:]] or list(known)))
+
+
+@group.command("latency|doctor", 2, _FLAGS, since="2.8.13")
+def latency_doctor(e: "Engine", a: Args) -> bytes:
+    """Returns a human-readable latency analysis report."""
+    threshold = int(e.config.get("latency-monitor-threshold"))
+    if not threshold:
+        return e.reply.verbatim(b"Nothing is watched: CONFIG SET latency-monitor-threshold to milliseconds.\n")
+    lines = [f"What took {threshold} ms or longer:"]
+    for event, samples in e.stats.latency.samples.items():
+        mean = sum(ms for _, ms in samples) / len(samples)
+        lines.append(f"{event}: {len(samples)} samples, mean {mean:.0f} ms, worst {e.stats.latency.worst[event]} ms")
+    return e.reply.verbatim("\n".join(lines if len(lines) > 1 else ["Nothing took so long."]).encode() + b"\n")
