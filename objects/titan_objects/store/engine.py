@@ -14,7 +14,7 @@ Three flags are read for each command, so that the common one pays for nothing e
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 from titan_objects.store.acl import Acl
 from titan_objects.store.blocking import Serve, Waiter, WaitingRoom
@@ -22,6 +22,7 @@ from titan_objects.store.config import Config
 from titan_objects.store.functions import Functions
 from titan_objects.store.keyspace import Database, Keyspace
 from titan_objects.store.memory import Meter
+from titan_objects.store.monitors import Monitors
 from titan_objects.store.pausing import Pause
 from titan_objects.store.pubsub import Exchange
 from titan_objects.store.replication import Replication
@@ -103,7 +104,7 @@ class Engine:
         self.sessions: dict[int, Session] = {}
         self._session_id = 0
         self._watchers: dict[tuple[Database, bytes], set[Session]] = {}
-        self.monitors: dict[Session, None] = {}
+        self.monitors = Monitors(self.deliver)
 
         self.effects: list[Args] = []
         self.verbatim = True
@@ -159,7 +160,7 @@ class Engine:
         self.tracking.leave(session)
         self.pause.held.pop(session, None)
         self.replication.leave(session)
-        self.monitors.pop(session, None)
+        self.monitors.leave(session)
         self.outgoing.pop(session, None)
         self.look()
 
@@ -372,7 +373,7 @@ class Engine:
         if self.loading and "loading" not in command.flags and self.session is not self.internal:
             raise _LOADING
         if self.monitors and "skip-monitor" not in command.flags and self.session is not self.internal:
-            self._show_monitors(args)
+            self.monitors.show(self.session, self.db.index, args, self.now)
         if command.writes:
             if self.refuse_writes is not None:
                 raise self.refuse_writes
@@ -383,19 +384,6 @@ class Engine:
                     self.preserve(self.db, key)
         if self.meter is not None:
             self.meter.admit(command, args)
-
-    def show(self, session: Session, args: Args, now: int) -> None:
-        """Shows those who monitor a command that is executed elsewhere."""
-        self.session, self.db, self.now = session, session.db, now
-        self._show_monitors(args)
-
-    def _show_monitors(self, args: Args) -> None:
-        words = " ".join(quoted(each) for each in args)
-        if args[0].lower() in (b"auth", b"hello"):
-            words = quoted(args[0]) + ' "(redacted)"'
-        line = f"+{self.now / 1000:.6f} [{self.db.index} {self.session.address or 'lua'}] {words}\r\n".encode("latin-1")
-        for session in self.monitors:
-            self.deliver(session, line)
 
     # ---- what handlers call --------------------------------------------------------------------------------------
 
@@ -639,17 +627,3 @@ class Engine:
             self._logged_db = 0
             self.effects.append([b"SELECT", b"0"])
             self.verbatim = False
-
-    def evaluate(self, args: Args, now: int) -> Any:
-        """Executes one command for the program around the store; the encoded reply. Blocking commands do not wait."""
-        self.now = self.keyspace.now = now
-        self._run(self.internal, [args])
-        replies = b"".join(self.internal.out)
-        self.internal.out.clear()
-        return replies
-
-
-def quoted(word: bytes) -> str:
-    """As Redis prints it: in quotes, with escapes."""
-    named = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 13: "\\r", 34: '\\"', 92: "\\\\"}
-    return '"' + "".join(named.get(c) or (chr(c) if 32 <= c < 127 else f"\\x{c:02x}") for c in word) + '"'

@@ -23,7 +23,7 @@ from titan_objects.store.following import Following
 from titan_objects.store.leading import Leading
 from titan_objects.store.resp import CommandError, decode
 from titan_objects.store.rewriting import Rewrite
-from titan_objects.store.server import Sink
+from titan_objects.store.server import Sink, send_out
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args
 
@@ -200,19 +200,7 @@ class Store:
             else:
                 if self.engine.refuse_writes is not None:
                     self._on_disk_again()
-        outgoing = self.engine.outgoing
-        while outgoing:
-            session, _ = outgoing.popitem()
-            session.wrote = False
-            sink = self.sinks.get(session)
-            if sink is None:
-                continue
-            if session.out:
-                data = b"".join(session.out)
-                session.out.clear()
-                sink.send(data)
-            if session.closing:
-                sink.close()
+        send_out(self.engine.outgoing, self.sinks)
 
     def _on_full_disk(self, why: OSError) -> None:
         error = CommandError(_FULL % (why.strerror or "unknown").encode())

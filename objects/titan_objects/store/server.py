@@ -3,7 +3,7 @@
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -40,6 +40,22 @@ class Sink(Protocol):
 
     def send(self, data: bytes) -> None: ...
     def close(self) -> None: ...
+
+
+def send_out(outgoing: dict[Session, None], sinks: Mapping[Session, Sink]) -> None:
+    """Sends what these sessions have to be sent, and forgets that they had."""
+    while outgoing:
+        session, _ = outgoing.popitem()
+        session.wrote = False
+        sink = sinks.get(session)
+        if sink is None:
+            continue
+        if session.out:
+            data = b"".join(session.out)
+            session.out.clear()
+            sink.send(data)
+        if session.closing:
+            sink.close()
 
 
 class Served(Protocol):

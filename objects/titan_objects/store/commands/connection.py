@@ -71,7 +71,7 @@ def reset(e: "Engine", a: Args) -> bytes:
     e.unwatch(session)
     e.exchange.leave(session)
     e.tracking.leave(session)
-    e.monitors.pop(session, None)
+    e.monitors.leave(session)
     session.resp = e.reply = RESP2
     session.db = e.db = e.databases[0]
     session.name, session.replies = b"", "on"

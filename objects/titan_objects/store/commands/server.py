@@ -209,8 +209,7 @@ def module_list(e: "Engine", a: Args) -> bytes:
 @group.command("monitor", 1, "admin noscript loading stale")
 def monitor(e: "Engine", a: Args) -> bytes:
     """Listens for all requests received by the server in real-time."""
-    e.monitors[e.session] = None
-    e.session.told = True
+    e.monitors.add(e.session)
     e.look()
     return OK
 

@@ -19,7 +19,7 @@ from titan_objects.store.group.messages import Done, News, Overview, Section, Su
 from titan_objects.store.group.places import GROUP_SETTINGS, Place, Places, door_table
 from titan_objects.store.group.sending import ANSWER_SECONDS, COMMAND_BYTES_MAX, TOGETHER_BYTES, Piece, Sending, Way
 from titan_objects.store.resp import CommandError
-from titan_objects.store.server import Sink
+from titan_objects.store.server import Sink, send_out
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args
 
@@ -213,7 +213,7 @@ class Door:
         engine.stats.commands += len(commands)
         if engine.monitors:
             for args in commands:
-                engine.show(session, args, self.now())
+                engine.monitors.show(session, session.db.index, args, self.now())
 
     def _listeners(self, args: Args) -> int:
         exchange = self.engine.exchange
@@ -356,18 +356,7 @@ class Door:
     def flush(self) -> None:
         """Sends all replies that are there."""
         self._flushing = False
-        outgoing = self.engine.outgoing
-        while outgoing:
-            session, _ = outgoing.popitem()
-            sink = self._sinks.get(session)
-            if sink is None:
-                continue
-            if session.out:
-                data = b"".join(session.out)
-                session.out.clear()
-                sink.send(data)
-            if session.closing:
-                sink.close()
+        send_out(self.engine.outgoing, self._sinks)
 
     # ---- what is heard of the group ------------------------------------------------------------------------------
 
