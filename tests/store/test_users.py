@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+import titan_overlay as titan
 from tests.store.core import Client, Core
 from tests.store.real import RealRedis, Wire, needs_redis
+from titan_objects.store.config import Config
+from titan_objects.store.host import Store
 from titan_objects.store.resp import CommandError, decode_all
 
 
@@ -111,3 +114,59 @@ def test_the_log_of_refusals_is_bounded() -> None:
     entries = core("ACL LOG 100")
     assert isinstance(entries, list) and [entry[7] for entry in entries] == [b"k9", b"k8", b"k7"]
     assert core("ACL LOG RESET") == b"OK" and core("ACL LOG") == []
+
+
+async def test_users_that_were_saved_are_there_after_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "users.acl"
+    file.write_text("")
+    store = Store(None, Config(aclfile=str(file)))
+    await store.execute([b"ACL", b"SETUSER", b"ann", b"on", b">pw", b"~app:*", b"+get"])
+    store.engine.acl.change("default", [b">secret"])
+    store.engine.acl.save()
+    expected = [user.described() for _, user in sorted(store.engine.acl.users.items())]
+    await store.close()
+    again = Store(None, Config(aclfile=str(file)))
+    assert again.engine.acl.first_user() is None
+    assert [user.described() for _, user in sorted(again.engine.acl.users.items())] == expected
+    await again.close()
+
+
+@pytest.mark.parametrize(
+    "line", ["user ann +nosuch", "foo bar", "user", "user ann (+get)", "user bob on\nuser bob on", "\xff\x00"]
+)
+async def test_a_file_of_users_that_is_wrong_changes_nothing(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "users.acl"
+    file.write_text("user ann on >pw ~* +get\n")
+    store = Store(None, Config(aclfile=str(file)))
+    before = await store.execute([b"ACL", b"LIST"])
+    file.write_text(f"user carl on\n{line}\n")
+    with pytest.raises(CommandError, match=rf"{file}:[23]: "):
+        await store.execute([b"ACL", b"LOAD"])
+    assert await store.execute([b"ACL", b"LIST"]) == before
+    await store.close()
+    with pytest.raises(titan.ConfigError, match=rf"{file}:[23]: "):
+        Store(None, Config(aclfile=str(file)))
+    with pytest.raises(titan.ConfigError, match="No such file"):
+        Store(None, Config(aclfile=str(tmp_path / "none")))
+
+
+def test_whoever_is_not_in_the_file_any_more_is_let_go() -> None:
+    class Kept:
+        data = b"user ann on nopass ~* +get\n"
+
+        def read(self) -> bytes:
+            return self.data
+
+        def write(self, data: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+    core = Core()
+    assert "not configured" in error(core("ACL SAVE")) and "not configured" in error(core("ACL LOAD"))
+    ann, bob = user(core, "+@all", "~*"), core.connect()
+    core("ACL SETUSER bob on nopass +@all")
+    bob("AUTH bob x")
+    core.engine.acl.keeper = Kept()
+    assert core("ACL LOAD") == b"OK"
+    assert "NOPERM" in error(ann("SET k v")) and ann("GET k") is None
+    assert bob.session.closing and core("GET k") is None
+    assert "No space left" in error(core("ACL SAVE"))

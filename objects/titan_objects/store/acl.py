@@ -1,12 +1,13 @@
 """Who may do what: users, their passwords, and the commands, keys and channels that they may use.
 
-Rules are those of `ACL SETUSER` in Redis 7.0, without selectors. Users last as long as the process.
+Rules are those of `ACL SETUSER` in Redis 7.0, without selectors. Users last as long as the process, unless a file
+keeps them.
 """
 
 import hashlib
 import hmac
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from titan_objects.store.acl_log import AclLog, Denial, Entry
 from titan_objects.store.globs import matcher
@@ -198,7 +199,17 @@ class User:
         return b" ".join([*words, *(rule.encode() for rule in self.rules)])
 
 
+class Keeper(Protocol):
+    """A file of users; its text is its name. Both raise OSError."""
+
+    def read(self) -> bytes: ...
+    def write(self, data: bytes) -> None: ...
+
+
+_EVERYTHING = (b"on", b"nopass", b"~*", b"&*", b"+@all")
 _PLAIN: dict[str, tuple[bytes, ...]] = {
+    "sanitize-payload": (),
+    "skip-sanitize-payload": (),
     "allkeys": (b"~*",),
     "allchannels": (b"&*",),
     "allcommands": (b"+@all",),
@@ -208,18 +219,24 @@ _PLAIN: dict[str, tuple[bytes, ...]] = {
 
 
 class Acl:
-    """All users. `default` is who a connection is until it says otherwise."""
+    """All users.
+
+    Attributes:
+        default: who a connection is until it says otherwise.
+        keeper: what keeps them; None: nothing does.
+    """
 
     def __init__(self, table: "Table", config: "Config") -> None:
         self._table = table
         self.default = User("default", table)
-        for rule in (b"on", b"nopass", b"~*", b"&*", b"+@all"):
+        for rule in _EVERYTHING:
             self.default.apply(rule)
         self.users = {"default": self.default}
         self._config = config
         self._requirepass = ""
         self._failures: dict[str, tuple[int, int]] = {}
         self.log = AclLog()
+        self.keeper: Keeper | None = None
         config.watch(self._on_config)
         self._on_config()
 
@@ -242,6 +259,66 @@ class Acl:
             return tried
         before.take(tried)
         return before
+
+    # ---- the file ------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Has all users kept. Raises CommandError."""
+        keeper = self._kept_by()
+        try:
+            keeper.write(b"".join(user.described() + b"\n" for _, user in sorted(self.users.items())))
+        except OSError as why:
+            raise CommandError(f"ERR There was an error trying to save the ACLs: {why.strerror}") from None
+
+    def load(self) -> list[User]:
+        """Puts the users that are kept in place of those that there are; those that are gone.
+
+        Raises:
+            CommandError: the file cannot be read, or a line of it is wrong. Nothing has changed then.
+        """
+        keeper = self._kept_by()
+        try:
+            data = keeper.read()
+        except OSError as why:
+            raise CommandError(f"ERR Error loading ACLs, opening file '{keeper}': {why.strerror}") from None
+        found: dict[str, User] = {}
+        for number, line in enumerate(data.splitlines(), 1):
+            words = line.split()
+            if words:
+                try:
+                    self._read(words, found)
+                except ValueError as why:
+                    raise CommandError(f"ERR {keeper}:{number}: {why}. Nothing was changed") from None
+        if "default" not in found:
+            self._read([b"user", b"default", *_EVERYTHING], found)
+        gone = [user for name, user in self.users.items() if name not in found]
+        for name, user in found.items():
+            if name in self.users:
+                self.users[name].take(user)  # connections know it by this object
+                found[name] = self.users[name]
+        self.users = found
+        return gone
+
+    def _kept_by(self) -> Keeper:
+        if self.keeper is None:
+            raise CommandError(b"ERR This Redis instance is not configured to use an ACL file: aclfile names one")
+        return self.keeper
+
+    def _read(self, words: list[bytes], found: dict[str, User]) -> None:
+        """One line. Raises ValueError."""
+        if words[0].lower() != b"user" or len(words) < 2:
+            raise ValueError("it should start with user keyword followed by the username")
+        name = words[1].decode("utf-8", "backslashreplace")
+        if name in found:
+            raise ValueError(f"Duplicate user '{name}' found")
+        found[name] = User(name, self._table)
+        for rule in words[2:]:
+            try:
+                found[name].apply(rule)
+            except ValueError as why:
+                raise ValueError(f"'{rule.decode('utf-8', 'backslashreplace')}': {why}") from None
+
+    # ---- who is who ----------------------------------------------------------------------------------------------
 
     def first_user(self) -> User | None:
         """Who a new connection is; None: it has to authenticate."""

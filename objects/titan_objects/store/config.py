@@ -84,6 +84,7 @@ POLICIES = (
 )
 
 SETTINGS: dict[str, tuple[str, Check]] = {
+    "aclfile": ("", _text),
     "acllog-max-len": ("128", _number(0, 1 << 20)),
     "appendfsync": ("always", _one_of("always", "everysec", "no")),
     "appendonly": ("yes", _SWITCH),
@@ -138,7 +139,7 @@ _ALIASES = {
     "zset-max-listpack-value": "zset-max-ziplist-value",
 }
 
-FIXED = frozenset(("databases", "appenddirname", "appendfilename", "bind", "port", "replicaof"))
+FIXED = frozenset(("aclfile", "databases", "appenddirname", "appendfilename", "bind", "port", "replicaof"))
 """Chosen at the start and not changed afterwards."""
 
 

@@ -26,6 +26,7 @@ from titan_objects.store.rewriting import Rewrite
 from titan_objects.store.server import Sink, send_out
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args
+from titan_objects.store.users_file import UsersFile
 
 _LOG = logging.getLogger("titan_objects.store")
 
@@ -50,7 +51,7 @@ class Store:
         now: unix milliseconds.
 
     Raises:
-        ConfigError, StorageError: as `AppendLog.open`.
+        ConfigError, StorageError: as `AppendLog.open`; or the file of users is wrong.
     """
 
     def __init__(
@@ -62,6 +63,12 @@ class Store:
         self.engine.surroundings = system.surroundings
         self.engine.may_follow = True
         self.engine.stats.started_ms = now()
+        if self.config.get("aclfile"):
+            self.engine.acl.keeper = UsersFile(Path(self.config.get("aclfile")))
+            try:
+                self.engine.acl.load()
+            except CommandError as why:
+                raise titan.ConfigError(str(why).removeprefix("ERR ")) from None
         self.sinks: dict[Session, Sink] = {}
         self.stopped = asyncio.Event()
         self._log: AppendLog | None = None

@@ -65,6 +65,11 @@ def acl_deluser(e: "Engine", a: Args) -> bytes:
     if "default" in names:
         raise CommandError(b"ERR The 'default' user cannot be removed")
     gone = [user for name in names if (user := e.acl.users.pop(name, None)) is not None]
+    _let_go(e, gone)
+    return number(len(gone))
+
+
+def _let_go(e: "Engine", gone: list[User]) -> None:
     for session in e.sessions.values():
         if session.user in gone:
             session.user = None
@@ -72,7 +77,22 @@ def acl_deluser(e: "Engine", a: Args) -> bytes:
             session.closing = True
             session.killed = session is not e.session
             e.outgoing[session] = None
-    return number(len(gone))
+
+
+@group.command("acl|save", 2, _FLAGS, since="6.0.0")
+def acl_save(e: "Engine", a: Args) -> bytes:
+    """Saves the effective ACL rules in the configured ACL file."""
+    e.acl.save()
+    return OK
+
+
+@group.command("acl|load", 2, _FLAGS, since="6.0.0")
+def acl_load(e: "Engine", a: Args) -> bytes:
+    """Reloads the rules from the configured ACL file."""
+    _let_go(e, e.acl.load())
+    for session in e.sessions.values():
+        session.look()
+    return OK
 
 
 @group.command("acl|getuser", 3, _FLAGS, since="6.0.0")
