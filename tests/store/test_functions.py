@@ -108,7 +108,7 @@ def test_a_group_knows_none() -> None:
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
-    with RealRedis(tmp_path_factory.mktemp("redis")) as server:
+    with RealRedis(tmp_path_factory.mktemp("redis"), "--repl-diskless-sync-delay", "0") as server:
         yield server
 
 

@@ -1,9 +1,13 @@
 """Lua scripts: what they may do, what they may not, and how they end."""
 
+import shlex
+from pathlib import Path
+
 import pytest
 
 from tests.store.core import Core
-from titan_objects.store.resp import CommandError
+from tests.store.real import RealRedis, Wire, needs_redis
+from titan_objects.store.resp import CommandError, decode_all
 
 pytest.importorskip("lupa")
 
@@ -141,6 +145,26 @@ def test_scripts_are_found_by_their_hash() -> None:
 def test_a_read_only_script_writes_nothing() -> None:
     core = Core()
     assert "read-only" in error(core("EVAL_RO", "return redis.call('SET', 'k', 1)", 0))
+
+
+DECLARED = """
+EVAL "#!lua flags=no-writes;return 2" 0 | EVAL "#!lua flags=no-writes,allow-oom;return 2" 0 | EVAL "#!lua;return 1" 0
+EVAL "#!lua flags=x;return 1" 0 | EVAL "#!js;return 1" 0 | EVAL "#!lua return 1" 0 | EVAL "#!lua name=x;return 1" 0
+EVAL_RO "#!lua;return 1" 0 | EVAL_RO "#!lua flags=no-writes;return 1" 0 | EVAL_RO "return 1" 0
+EVAL "#!lua flags=;return 3" 0
+SCRIPT LOAD "#!lua flags=x;return 1" | EVAL "#!" 0 | EVAL "#!;return 1" 0
+"""
+
+
+@needs_redis
+def test_what_scripts_say_of_themselves_counts_as_in_redis(tmp_path: Path) -> None:
+    core = Core()
+    with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:
+        for line in DECLARED.strip().replace("|", "\n").splitlines():
+            args = [word.replace(";", "\n") for word in shlex.split(line)]
+            ours, (theirs,) = core(*args), decode_all(wire.ask(*args))
+            assert getattr(ours, "text", ours) == getattr(theirs, "text", theirs), args
+    assert "read-only" in error(core("EVAL", "#!lua flags=no-writes\nreturn redis.call('SET', 'k', 1)", 0))
 
 
 def test_a_script_that_selects_leaves_the_client_where_it_was() -> None:

@@ -10,12 +10,12 @@ from titan_objects.store.parser import Damaged
 from titan_objects.store.rdb import Reader
 from titan_objects.store.rdb_writing import function, sealed, undumped
 from titan_objects.store.resp import CommandError
+from titan_objects.store.scripting import FLAGS
 from titan_objects.store.table import Args
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
 
-FLAGS = frozenset((b"no-writes", b"allow-oom", b"allow-stale", b"no-cluster"))
 FUNCTIONS_MAX = 10_000
 """Of all libraries."""
 

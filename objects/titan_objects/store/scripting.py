@@ -25,6 +25,11 @@ PER_MS = 50_000
 SCRIPTS_MAX = 10_000
 """Scripts that are remembered by their hash; the oldest makes room."""
 
+FLAGS = frozenset((b"no-writes", b"allow-oom", b"allow-stale", b"no-cluster", b"allow-cross-slot-keys"))
+"""What scripts and functions may say of themselves; only the first changes anything here."""
+
+WRITES = CommandError(b"ERR Can not execute a script with write flag using *_ro command.")
+
 MEMORY_MAX = 256 << 20
 DEPTH_MAX = 64
 
@@ -206,6 +211,7 @@ class Scripts:
         """Remembers a script; its SHA-1 in hexadecimal. Raises CommandError: it does not compile."""
         digest = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
         if digest not in self.sources:
+            declared(source)
             self._compiled[digest] = self._compile(source)
             self.sources[digest] = source
             if len(self.sources) > SCRIPTS_MAX:
@@ -234,6 +240,11 @@ class Scripts:
             raise CommandError(b"NOSCRIPT No matching script. Please use EVAL.")
         if digest not in self._compiled:
             self._compiled[digest] = self._compile(source)
+        flags = declared(source)
+        if flags is not None and b"no-writes" in flags:
+            read_only = True
+        elif flags is not None and read_only:
+            raise WRITES
         return self._execute(self._run, self._compiled[digest], keys, argv, read_only)
 
     def invoke(self, callback: Any, keys: Args, argv: Args, read_only: bool) -> bytes:
@@ -427,6 +438,32 @@ class Scripts:
         if isinstance(value, dict):
             return self._lua.table_from({self._from_plain(key): self._from_plain(each) for key, each in value.items()})
         return value
+
+
+def declared(source: bytes) -> list[bytes] | None:
+    """The flags in a script's first line, `#!lua flags=...`; None: it has no such line.
+
+    Raises:
+        CommandError: that line is wrong.
+    """
+    if not source.startswith(b"#!"):
+        return None
+    head, newline, _ = source.partition(b"\n")
+    if not newline:
+        raise CommandError(b"ERR Invalid script shebang")
+    engine, *options = head.split() or [head]
+    if engine != b"#!lua":
+        raise CommandError(b"ERR Unexpected engine in script shebang: %b" % engine)
+    flags: list[bytes] = []
+    for option in options:
+        name, _, words = option.partition(b"=")
+        if name != b"flags":
+            raise CommandError(b"ERR Unknown lua shebang option: %b" % option)
+        flags += [word for word in words.split(b",") if word]
+    unknown = [flag for flag in flags if flag not in FLAGS]
+    if unknown:
+        raise CommandError(b"ERR Unexpected flag in script shebang: %b" % unknown[0])
+    return flags
 
 
 def _texts(value: Any) -> Any:

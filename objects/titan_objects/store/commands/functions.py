@@ -6,6 +6,7 @@ from titan_objects.store.arguments import integer, option
 from titan_objects.store.globs import matcher
 from titan_objects.store.resp import OK, CommandError, array, bulk
 from titan_objects.store.resp import integer as number
+from titan_objects.store.scripting import WRITES
 from titan_objects.store.table import Args, Group, counted
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def _fcall(e: "Engine", a: Args, read_only: bool) -> bytes:
     if many < 0:
         raise CommandError(b"ERR Number of keys can't be negative")
     if read_only and not function.read_only:
-        raise CommandError(b"ERR Can not execute a script with write flag using *_ro command.")
+        raise WRITES
     return e.functions.call(function, a[3 : 3 + many], a[3 + many :])
 
 
