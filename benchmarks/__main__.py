@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("idle", "rpc", "lookups", "send", "mutable", "groups", "puzzle", "store", "store_group", "workflows")
+BENCHMARKS = (
+    "idle", "rpc", "lookups", "send", "mutable", "groups", "puzzle", "store", "store_group", "workflows",
+    "verification",
+)  # fmt: skip
 
 
 def main() -> int:
