@@ -1,12 +1,16 @@
 """Mutable objects whose members may lie."""
 
+import asyncio
+
 import msgspec
 import pytest
 
 import titan_overlay as titan
 from tests.sim.bank import Bank, Deposit, Pay, Withdraw
 from tests.sim.test_mutable import balance, group, leader_of
-from titan_overlay.mutable import proofs
+from titan_overlay.mutable import proofs, talk
+from titan_overlay.mutable.authenticators import CODE_BYTES
+from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.machine import Executed
 from titan_overlay.mutable.requests import Reply
 from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
@@ -54,6 +58,45 @@ async def test_the_leader_alone_is_told_and_others_vouch_for_what_it_says() -> N
             group(node, "bank/main").submit = None  # type: ignore[assignment,method-assign]
         assert await pool.send("bank/main", Deposit("rent", 1)) == 1002
         assert await pool.read("bank/main", "rent") == 1002
+
+
+async def test_wrong_codes_of_the_fastest_member_make_nobody_ask_all() -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=LIARS)
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
+        members = [group(node, "bank/main") for node in sim.holders("bank/main")]
+        liar, *others = (each for each in members if not each.leads)
+        liar._intake._vouching._code = lambda request, reply: bytes(CODE_BYTES)  # type: ignore[attr-defined]
+        for each in others:
+            vouch_late(each)
+        for each in members:
+            each.submit = None  # type: ignore[assignment,method-assign]
+        for turn in range(2, 12):
+            assert await pool.send("bank/main", Deposit("rent", 1)) == 1000 + turn
+
+
+def vouch_late(member: Group) -> None:
+    """From now on others are faster."""
+    post = member.peers.post
+
+    def late(node: bytes, type: str, body: bytes) -> None:
+        member.loop.call_later(0.5 if type == talk.VOUCH else 0.0, post, node, type, body)
+
+    member.peers.post = late  # type: ignore[method-assign]
+
+
+async def test_more_than_members_can_hold_is_refused_and_the_rest_is_executed() -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=LIARS)
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
+        large = [Deposit("x" * 200_000, 1) for _ in range(60)]
+        sendings = (pool.send("bank/main", each, timeout=30) for each in large)
+        replies = await asyncio.gather(*sendings, return_exceptions=True)
+        taken = [each for each in replies if isinstance(each, int)]
+        assert taken and all(isinstance(each, titan.TitanError) for each in replies if each not in taken)
+        assert await pool.send("bank/main", Deposit("rent", 1), timeout=30) == 1002
 
 
 @pytest.mark.parametrize("leads", [True, False])

@@ -6,23 +6,26 @@ is what a leader is measured by.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError
+from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Entry, RequestsWait
 from titan_overlay.mutable.gathering import Gathering
-from titan_overlay.mutable.intake import fail
+from titan_overlay.mutable.intake import WAITING_BYTES_MAX, WAITING_MAX, batches, fail
 from titan_overlay.mutable.machine import Executed
 from titan_overlay.mutable.proofs import Proofs
-from titan_overlay.mutable.requests import OPEN, Reply, Request
+from titan_overlay.mutable.requests import OPEN, VOUCHED_MAX, Reply, Request, decode_request
 from titan_overlay.mutable.vouching import Vouching
+from titan_overlay.pool.context import Sender
+from titan_overlay.pool.hosting.calls import Begun
+from titan_overlay.pool.hosting.runner import Body
 from titan_overlay.wire import codec
 
 if TYPE_CHECKING:
     from titan_overlay.mutable.group import Group
 
-EXPECTED_MAX = 8192
-BATCH_REQUESTS = 512
+NOTHING = codec.encode(None)
 
 Key = tuple[bytes, int, int, str, bytes]
 TIMER: Key = (b"", 0, 0, "timer", b"")
@@ -42,11 +45,20 @@ def key_of(request: Request) -> Key:
     )
 
 
-class _Waiting(NamedTuple):
-    request: Request
-    future: "asyncio.Future[bytes]"
-    entrusted: bool
-    """Who waits wants the codes of other members with the reply."""
+class _Waiting:
+    """A request, and who waits for what it comes to."""
+
+    __slots__ = ("entrusted", "request", "told")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.told: asyncio.Future[bytes] | None = None
+        """An encoded `Reply`."""
+        self.entrusted: asyncio.Future[bytes] | None = None
+        """An encoded `Vouched`."""
+
+    def fail(self, why: RemotableError) -> None:
+        fail((each for each in (self.told, self.entrusted) if each is not None), why)
 
 
 class Expected:
@@ -57,12 +69,13 @@ class Expected:
     """
 
     def __init__(self, group: "Group", proofs: Proofs, vouching: Vouching) -> None:
-        self.vouching: Vouching | None = vouching
         self._vouching = vouching
         self._group = group
         self._proofs = proofs
         self._gathering = Gathering(group.loop, group.flush_soon)
         self._requests: dict[Key, _Waiting] = {}
+        self._bytes = 0
+        """Of the requests."""
         self._fresh: list[Request] = []
         """Not proposed by this member, in this view."""
         self._proposed: dict[int, list[Request]] = {}
@@ -79,9 +92,20 @@ class Expected:
             future: asyncio.Future[bytes] = self._group.loop.create_future()
             future.set_result(codec.encode(done))
             return future
-        return self._expect(request, entrusted=False)
+        waiting = self._expect(request)
+        if waiting.told is None or waiting.told.done():
+            waiting.told = self._group.loop.create_future()
+        return waiting.told
 
-    def entrust(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
+    def told(self, type: str, body: Body, sender: Sender) -> Begun:
+        if type == talk.ENTRUST:
+            return self._entrust(decode_request(body), sender.public)
+        if type == talk.VOUCH:
+            self._vouching.vouched(sender.id, codec.decode(body, talk.Vouchers))
+            return NOTHING
+        return codec.encode(self._vouching.key_for(sender.public))
+
+    def _entrust(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
         """As `add`, at the leader alone: an encoded `Vouched`.
 
         Raises:
@@ -92,22 +116,24 @@ class Expected:
         self._proofs.heard(request, teller)
         if self._group.machine.reply_to(request) is not None:
             raise NotHere(f"it has been executed: all members of {self._group.machine.name!r} know what it came to")
-        return self._expect(request, entrusted=True)
+        waiting = self._expect(request)
+        if waiting.entrusted is None or waiting.entrusted.done():
+            waiting.entrusted = self._group.loop.create_future()
+        self._group.flush_soon()
+        return waiting.entrusted
 
-    def _expect(self, request: Request, *, entrusted: bool) -> "asyncio.Future[bytes]":
+    def _expect(self, request: Request) -> _Waiting:
         key = key_of(request)
         known = self._requests.get(key)
-        if known is not None and not known.future.done():
-            if known.entrusted == entrusted:
-                return known.future
-            fail([known.future], NotHere("it was asked for in another way since", maybe_executed=True))
-        if len(self._requests) >= EXPECTED_MAX:
-            raise Overloaded(f"{EXPECTED_MAX} messages wait for {self._group.machine.name!r}", retry_after=0.5)
-        future: asyncio.Future[bytes] = self._group.loop.create_future()
-        self._requests[key] = _Waiting(request, future, entrusted)
-        if self._group.leads and known is None:
+        if known is not None:
+            return known
+        if len(self._requests) >= WAITING_MAX or self._bytes > WAITING_BYTES_MAX:
+            raise Overloaded(f"{len(self._requests)} messages wait for {self._group.machine.name!r}", retry_after=0.5)
+        waiting = self._requests[key] = _Waiting(request)
+        self._bytes += request.size
+        if self._group.leads:
             self._fresh.append(request)
-        return future
+        return waiting
 
     def flush(self) -> None:
         if not self._group.leads:
@@ -115,8 +141,8 @@ class Expected:
         elif self._fresh and self._gathering.over(under_way=bool(self._proposed or self._placed)):
             fresh = [each for each in self._fresh if key_of(each) in self._requests and self._is_signed(each)]
             self._fresh = []
-            for start in range(0, len(fresh), BATCH_REQUESTS):
-                ref, batch = self._group.new_ref(), fresh[start : start + BATCH_REQUESTS]
+            for batch in batches(fresh, VOUCHED_MAX):
+                ref = self._group.new_ref()
                 self._proposed[ref] = batch
                 self._group.propose(batch, ref)
         self._tell_oldest()
@@ -126,9 +152,17 @@ class Expected:
         try:
             self._proofs.check(request)
         except Forbidden as why:
-            fail([self._requests.pop(key_of(request)).future], why)
+            waiting = self._forget(key_of(request))
+            assert waiting is not None, "only what waits is looked at"
+            waiting.fail(why)
             return False
         return True
+
+    def _forget(self, key: Key) -> _Waiting | None:
+        waiting = self._requests.pop(key, None)
+        if waiting is not None:
+            self._bytes -= waiting.request.size
+        return waiting
 
     def _tell_oldest(self) -> None:
         """A leader is measured by a timer that is late, else by the request that has waited longest, of those whose
@@ -153,7 +187,7 @@ class Expected:
         """Who has entrusted this member with a request asks all."""
         self._forget_proposals()
         why = self._group.elsewhere()
-        fail((each.future for each in self._requests.values() if each.entrusted), why)
+        fail((each.entrusted for each in self._requests.values() if each.entrusted is not None), why)
         self._vouching.send_away(why)
 
     def _forget_proposals(self) -> None:
@@ -179,22 +213,19 @@ class Expected:
             if self._fresh:
                 self._group.flush_soon()
         self._vouching.vouch(entry.index, done.requests, done.replies)
-        if not self._requests and self._oldest is None:
-            return
-        for place, (request, reply) in enumerate(zip(done.requests, done.replies, strict=True)):
-            waiting = self._requests.pop(key_of(request), None)
-            if waiting is not None:
-                self._answer(waiting, entry.index, place, reply)
+        if self._requests:
+            for place, (request, reply) in enumerate(zip(done.requests, done.replies, strict=True)):
+                waiting = self._forget(key_of(request))
+                if waiting is not None:
+                    self._answer(waiting, entry.index, place, reply)
         self._vouching.executed(entry.index)
         self._tell_oldest()
 
     def _answer(self, waiting: _Waiting, height: int, place: int, reply: Reply) -> None:
-        if waiting.future.done():
-            return
-        if waiting.entrusted:
-            self._vouching.owe(height, place, reply, waiting.future)
-        else:
-            waiting.future.set_result(codec.encode(reply))
+        if waiting.told is not None and not waiting.told.done():
+            waiting.told.set_result(codec.encode(reply))
+        if waiting.entrusted is not None and not waiting.entrusted.done():
+            self._vouching.owe(height, place, reply, waiting.entrusted)
 
     def passed_over(self, height: int, why: RemotableError) -> None:
         """Whether it was among them shows when it is asked for again."""
@@ -202,7 +233,9 @@ class Expected:
 
     def send_away(self, why: NotHere) -> None:
         self._vouching.send_away(why)
-        fail((each.future for each in self._requests.values()), why)
+        for each in self._requests.values():
+            each.fail(why)
         self._requests.clear()
+        self._bytes = 0
         self._forget_proposals()
         self._oldest = None

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import BadMessage, Forbidden, NotHere, Overloaded, RemotableError
+from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.absences import Absences
 from titan_overlay.mutable.code import LacksCode, lacking
@@ -54,7 +54,9 @@ from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.states import States
 from titan_overlay.mutable.succession import Succession
 from titan_overlay.mutable.voting_keys import GroupKeys
-from titan_overlay.mutable.vouching import Vouching
+from titan_overlay.pool.context import Sender
+from titan_overlay.pool.hosting.calls import Begun
+from titan_overlay.pool.hosting.runner import Body
 from titan_overlay.wire import codec
 
 log = logging.getLogger("titan")
@@ -326,20 +328,9 @@ class Group:
         self.flush_soon()
         return future
 
-    def entrusted(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
-        """As `submit`, at the leader of a group whose members are not believed: its encoded `Vouched`."""
-        if self.is_absent:
-            raise self.absent()
-        future = self._intake.entrust(request, teller)
-        self.flush_soon()
-        return future
-
-    @property
-    def vouching(self) -> Vouching:
-        """How others are believed here. BadMessage: members of this group are believed."""
-        if self._intake.vouching is None:
-            raise BadMessage(f"members of {self.machine.name!r} are believed: they share no keys with senders")
-        return self._intake.vouching
+    def told(self, type: str, body: Body, sender: Sender) -> Begun:
+        """What groups of one kind alone are told: see `Intake`."""
+        return self._intake.told(type, body, sender)
 
     def read(self, question: talk.Read, sender: bytes) -> "asyncio.Future[bytes]":
         """Answers a read-only handler's question, linearizable unless `stale_ok`, with an encoded `Answer`.
@@ -401,7 +392,7 @@ class Group:
     @property
     def leads(self) -> bool:
         """Whether this member is the leader, as far as it knows."""
-        return not self.trouble and self.engine.leader == self.me
+        return not self.is_absent and self.engine.leader == self.me
 
     def receive(self, sender: bytes, body: bytes | msgspec.Raw) -> None:
         """A `Step` from another member.

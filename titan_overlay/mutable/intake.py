@@ -3,25 +3,28 @@ brings what fits it: `Waiting` (waiting.py), `Expected` (expected.py).
 """
 
 import asyncio
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 from titan_overlay.errors import NotHere, RemotableError
 from titan_overlay.mutable.engine import Entry
 from titan_overlay.mutable.machine import Executed
 from titan_overlay.mutable.requests import Request
+from titan_overlay.pool.context import Sender
+from titan_overlay.pool.hosting.calls import Begun
+from titan_overlay.pool.hosting.runner import Body
 
-if TYPE_CHECKING:
-    from titan_overlay.mutable.vouching import Vouching
+BATCH_BYTES = 256 << 10
+"""Of requests that are proposed together: an entry fits into a frame, and into an engine's queue."""
+WAITING_MAX = 8192
+"""Requests that wait at one member."""
+WAITING_BYTES_MAX = 8 << 20
 
 
 class Intake(Protocol):
     """The requests that one member knows of. Who waits, and cannot be served here, is told `NotHere`, or another error
     that says what to do.
     """
-
-    vouching: "Vouching | None"
-    """How the leader alone answers for a group whose members are not believed; None: they are."""
 
     def add(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
         """A request that is to be ordered; its encoded `Reply`, once it has been executed.
@@ -34,11 +37,11 @@ class Intake(Protocol):
         """
         ...
 
-    def entrust(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
-        """As `add`, for a member that answers for all: an encoded `Vouched`.
+    def told(self, type: str, body: Body, sender: Sender) -> Begun:
+        """What groups of one kind alone are told, a type of `talk.BYZANTINE`.
 
-        Raises:
-            NotHere: another member leads, or all have to be asked.
+        Raises (by the future too):
+            BadMessage: this group is of the other kind. NotHere: another member leads, or all have to be asked.
         """
         ...
 
@@ -75,3 +78,17 @@ def fail(waiting: "Iterable[asyncio.Future[Any]]", why: RemotableError) -> None:
     for future in waiting:
         if not future.done():
             future.set_exception(why)
+
+
+def batches(requests: Iterable[Request], requests_max: int) -> Iterator[list[Request]]:
+    """Requests as they are proposed, in their order; one that is larger than a batch goes alone."""
+    batch: list[Request] = []
+    room = BATCH_BYTES
+    for each in requests:
+        if batch and (room < each.size or len(batch) >= requests_max):
+            yield batch
+            batch, room = [], BATCH_BYTES
+        batch.append(each)
+        room -= each.size
+    if batch:
+        yield batch

@@ -4,6 +4,7 @@ from hashlib import sha256
 
 import msgspec
 
+from titan_overlay.errors import BadMessage
 from titan_overlay.wire import codec
 
 OPEN = "titan.group.Open"
@@ -15,6 +16,8 @@ BATCH = "titan.group.Batch"
 UPGRADE = "titan.group.Upgrade"
 """Another class takes over the state; the body is a `NewCode`, the sender the object's owner."""
 PARTS_MAX = 4096
+VOUCHED_MAX = 512
+"""Requests of one entry, where members vouch for each other's replies."""
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -42,6 +45,11 @@ class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
     proof: bytes = b""
     """The sender's signature, where members are not believed (byzantine)."""
 
+    @property
+    def size(self) -> int:
+        """Bytes, about: of all that its sender can make long."""
+        return len(self.once) + len(self.type) + len(self.body) + len(self.proof)
+
     def digest(self) -> bytes:
         """Of what it asks for: who sends another request under the same `once` has made a mistake."""
         return sha256(self.type.encode() + b"\0" + self.body).digest()[:16]
@@ -64,4 +72,9 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     failed: bool = False
 
 
-encode = codec.encode
+def decode_request(body: bytes | msgspec.Raw) -> Request:
+    """What somebody asks of a mutable object. BadMessage: it is nothing that anybody may ask for."""
+    request = codec.decode(body, Request)
+    if request.type == DELIVERED or (request.type != OPEN and not (request.session or request.once)):
+        raise BadMessage("a request to a mutable object has a session or a key of its own")
+    return request

@@ -26,7 +26,7 @@ from titan_overlay.mutable.log import Log
 from titan_overlay.mutable.machine import Machine
 from titan_overlay.mutable.makers import BftMaker, RaftMaker
 from titan_overlay.mutable.repair import Repair
-from titan_overlay.mutable.requests import DELIVERED, OPEN, Request
+from titan_overlay.mutable.requests import Request, decode_request
 from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.voting_keys import GroupKeys, VotingKeys
 from titan_overlay.pool.context import Context, Sender
@@ -299,14 +299,9 @@ class GroupRunner(Runner):
             self.group.receive(context.sender.id, body)
             return NOTHING
         if type == talk.SUBMIT:
-            return self._submit(_request(body), context)
-        if type == talk.ENTRUST:
-            return self.group.entrusted(_request(body), context.sender.public)
-        if type == talk.VOUCH:
-            self.group.vouching.vouched(context.sender.id, codec.decode(body, talk.Vouchers))
-            return NOTHING
-        if type == talk.SHARED_KEY:
-            return codec.encode(self.group.vouching.key_for(context.sender.public))
+            return self._submit(decode_request(body), context)
+        if type in talk.BYZANTINE:
+            return self.group.told(type, body, context.sender)
         if type == talk.READ:
             return self.group.read(codec.decode(body, talk.Read), context.sender.public)
         if type == talk.FORWARD:
@@ -389,10 +384,3 @@ class GroupRunner(Runner):
 
 
 NOTHING = codec.encode(None)
-
-
-def _request(body: Body) -> Request:
-    request = codec.decode(body, Request)
-    if request.type == DELIVERED or (request.type != OPEN and not (request.session or request.once)):
-        raise BadMessage("a request to a mutable object has a session or a key of its own")
-    return request

@@ -4,11 +4,14 @@ All of it travels as messages to the object itself, under types that no class ca
 msgpack arrays; all decoders are total.
 """
 
+from typing import Annotated
+
 import msgspec
 
+from titan_overlay.mutable.authenticators import CODE_BYTES
 from titan_overlay.mutable.engine import Count
 from titan_overlay.mutable.epochs import RecoveryOrder
-from titan_overlay.mutable.requests import Reply
+from titan_overlay.mutable.requests import VOUCHED_MAX, Reply
 
 STEP = "titan.group.Step"
 """Member to member: messages of the engine. Answered with nothing."""
@@ -72,6 +75,9 @@ TYPES = (
     ADMIT,
 )
 
+BYZANTINE = frozenset({ENTRUST, SHARED_KEY, VOUCH})
+"""What only groups are told whose members are not believed."""
+
 
 class Admit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Whoever published the object may ask for that, and who has a grant to administer its name."""
@@ -91,7 +97,7 @@ class Vouchers(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the requests of one entry came to at one member: a code for each, in their order (`authenticators.py`)."""
 
     height: Count
-    codes: tuple[bytes, ...]
+    codes: Annotated[bytes, msgspec.Meta(max_length=VOUCHED_MAX * CODE_BYTES)]
 
 
 class Vouched(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -1,7 +1,10 @@
-"""How one member answers for a byzantine group: it brings its reply, and codes of t others that came to the same.
+"""How one member answers for a byzantine group: it brings its reply, and codes of others that came to the same.
 
     sender -> leader: request     leader -> all: block ...     each -> leader: codes for the replies of an entry
-    leader -> sender: the reply, and t codes that only their members and the sender can make
+    leader -> sender: the reply, and 2t codes that only their members and the sender can make
+
+Only the sender can tell which codes are right. Of 2t others t may lie, and t right ones are enough: with the leader's
+own word that is one more than can lie. So no liar among the others makes a leader seem to be one.
 
 So a request costs the other members a share of a block, and no message. What does not come this way (a leader that
 says nothing, a member whose codes are wrong) is asked of all members, as ever.
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from titan_overlay.errors import NotHere
 from titan_overlay.mutable import authenticators, talk
-from titan_overlay.mutable.authenticators import SharedKeys
+from titan_overlay.mutable.authenticators import CODE_BYTES, SharedKeys
 from titan_overlay.mutable.intake import fail
 from titan_overlay.mutable.proofs import Proofs
 from titan_overlay.mutable.requests import Reply, Request
@@ -39,8 +42,8 @@ class Vouching:
         self._keys = keys
         self._owed: dict[int, list[tuple[int, Reply, asyncio.Future[bytes]]]] = {}
         """By height of the entry: place in it, the reply, who waits for it and its codes."""
-        self._codes: dict[int, dict[bytes, Sequence[bytes]]] = {}
-        """By height, by member."""
+        self._codes: dict[int, dict[bytes, bytes]] = {}
+        """By height, by member: one after the other."""
 
     def key_for(self, public: bytes) -> bytes:
         """What this member shares with that user."""
@@ -54,7 +57,7 @@ class Vouching:
         if leader is None or leader == self._group.me or not self._group.is_member:
             return
         if any(authenticators.has_codes(each.proof) for each in requests):
-            codes = tuple(self._code(*each) for each in zip(requests, replies, strict=True))
+            codes = b"".join(map(self._code, requests, replies))
             self._group.peers.post(leader, talk.VOUCH, codec.encode(talk.Vouchers(height, codes)))
 
     def _code(self, request: Request, reply: Reply) -> bytes:
@@ -79,22 +82,23 @@ class Vouching:
         """Codes of another member."""
         height = vouchers.height
         executed = self._group.machine.height
-        if sender not in self._group.configuration.members or height > executed + ENTRIES_MAX:
+        if not self._group.leads or sender not in self._group.configuration.members:
             return
-        if height > executed or height in self._owed:
+        if executed < height <= executed + ENTRIES_MAX or height in self._owed:
             self._codes.setdefault(height, {})[sender] = vouchers.codes
             self._settle(height)
 
     def _settle(self, height: int) -> None:
         owed, codes = self._owed.get(height), self._codes.get(height, {})
         faults = (len(self._group.configuration.members) - 1) // 3
-        if owed is None or len(codes) < faults:
+        if owed is None or len(codes) < 2 * faults:  # of which t may be lies, and the others are enough
             return
         del self._owed[height]
         self._codes.pop(height, None)
         for place, reply, waiting in owed:
             if not waiting.done():
-                vouching = tuple((member, each[place]) for member, each in codes.items() if place < len(each))
+                theirs = slice(place * CODE_BYTES, (place + 1) * CODE_BYTES)
+                vouching = tuple((member, each[theirs]) for member, each in codes.items())
                 waiting.set_result(codec.encode(talk.Vouched(reply, vouching)))
 
     def _fail(self, height: int, why: NotHere) -> None:

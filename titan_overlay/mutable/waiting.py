@@ -1,26 +1,24 @@
 """Requests at one member of a crash group: they wait for this turn's batch, for its place, and for its execution."""
 
 import asyncio
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from titan_overlay.errors import BadMessage, NotHere, Overloaded, RemotableError
 from titan_overlay.mutable.engine import Entry
 from titan_overlay.mutable.gathering import Gathering
-from titan_overlay.mutable.intake import fail
+from titan_overlay.mutable.intake import BATCH_BYTES, WAITING_BYTES_MAX, WAITING_MAX, batches, fail
 from titan_overlay.mutable.machine import Executed
 from titan_overlay.mutable.requests import Request
+from titan_overlay.pool.context import Sender
+from titan_overlay.pool.hosting.calls import Begun
+from titan_overlay.pool.hosting.runner import Body
 from titan_overlay.wire import codec
 
 if TYPE_CHECKING:
     from titan_overlay.mutable.group import Group
-    from titan_overlay.mutable.vouching import Vouching
 
-QUEUE_MAX = 8192
-"""Requests that wait to be proposed."""
-QUEUE_BYTES_MAX = 8 << 20
-BATCH_BYTES = 256 << 10
 BATCH_REQUESTS = 2048
 
 
@@ -29,9 +27,9 @@ class _Batch:
 
     __slots__ = ("requests", "term", "waiting")
 
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
-        self.waiting: list[asyncio.Future[bytes]] = []
+    def __init__(self, requests: list[Request], waiting: list[asyncio.Future[bytes]]) -> None:
+        self.requests = requests
+        self.waiting = waiting
         self.term = 0
         """In which it was accepted."""
 
@@ -40,10 +38,9 @@ class Waiting:
     """An `Intake`. A request is known to the member that was asked alone; asking another one is safe."""
 
     def __init__(self, group: "Group") -> None:
-        self.vouching: Vouching | None = None
         self._group = group
         self._gathering = Gathering(group.loop, group.flush_soon)
-        self._queue: deque[tuple[Request, asyncio.Future[bytes]]] = deque()
+        self._queue: list[tuple[Request, asyncio.Future[bytes]]] = []
         self._queued_bytes = 0
         self._proposed: dict[int, _Batch] = {}
         """By ref: not yet accepted or refused."""
@@ -51,36 +48,32 @@ class Waiting:
         """By height."""
 
     def add(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
-        if len(self._queue) >= QUEUE_MAX or self._queued_bytes > QUEUE_BYTES_MAX:
+        if len(self._queue) >= WAITING_MAX or self._queued_bytes > WAITING_BYTES_MAX:
             raise Overloaded(f"{len(self._queue)} messages wait for {self._group.machine.name!r}", retry_after=0.2)
         future: asyncio.Future[bytes] = self._group.loop.create_future()
         self._queue.append((request, future))
-        self._queued_bytes += len(request.body)
+        self._queued_bytes += request.size
         return future
 
-    def entrust(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
-        raise BadMessage(f"members of {self._group.machine.name!r} are believed: nobody vouches for them")
+    def told(self, type: str, body: Body, sender: Sender) -> Begun:
+        raise BadMessage(f"members of {self._group.machine.name!r} are believed: {type} means nothing to them")
 
     def flush(self) -> None:
         under_way = bool(self._proposed or self._placed) and self._queued_bytes < BATCH_BYTES
         if self._queue and self._gathering.over(under_way=under_way):
-            for batch in self._batches():
-                ref = self._group.new_ref()
-                self._proposed[ref] = batch
-                self._group.propose(batch.requests, ref)
+            made = {self._group.new_ref(): batch for batch in self._batches()}
+            self._proposed |= made
+            for ref, batch in made.items():
+                if ref in self._proposed:  # else the epoch has ended meanwhile
+                    self._group.propose(batch.requests, ref)
 
-    def _batches(self) -> Iterable[_Batch]:
-        while self._queue:
-            batch, size = _Batch(), 0
-            while self._queue and size < BATCH_BYTES and len(batch.requests) < BATCH_REQUESTS:
-                request, future = self._queue.popleft()
-                self._queued_bytes -= len(request.body)
-                if not future.done():
-                    batch.requests.append(request)
-                    batch.waiting.append(future)
-                    size += len(request.body)
-            if batch.requests:
-                yield batch
+    def _batches(self) -> Iterator[_Batch]:
+        queued = [each for each in self._queue if not each[1].done()]
+        self._queue.clear()
+        self._queued_bytes = 0
+        waiting = (future for _, future in queued)
+        for requests in batches((request for request, _ in queued), BATCH_REQUESTS):
+            yield _Batch(requests, list(islice(waiting, len(requests))))
 
     def leads_now(self) -> None:
         """What waits here is proposed whoever leads: the engine brings it to the leader, or refuses it."""
