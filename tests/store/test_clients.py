@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.core import Client, Core
-from tests.store.real import RealRedis, TitanStore, Wire, needs_redis
+from tests.store.real import RealRedis, Wire, needs_redis
 from titan_objects.store.aof import AppendLog
 from titan_objects.store.group.places import door_table
 from titan_objects.store.host import Store
@@ -264,18 +264,6 @@ async def test_what_waited_for_a_pause_is_not_acknowledged_on_a_full_disk(
         with pytest.raises(CommandError, match="MISCONF"):
             await held
     await store.close()
-
-
-def test_a_pause_holds_sockets_and_what_they_sent_meanwhile(tmp_path: Path) -> None:
-    with (
-        TitanStore(tmp_path / "store", "--appendfsync", "no") as store,
-        Wire(store.port) as ann,
-        Wire(store.port) as bob,
-    ):
-        assert ann.ask("CLIENT", "PAUSE", 50, "WRITE") == b"+OK\r\n"
-        for _ in range(3000):
-            bob.send("INCR", "n")
-        assert [bob.reply() for _ in range(3000)][-1] == b":3000\r\n"
 
 
 def test_a_door_to_a_group_has_neither() -> None:

@@ -150,6 +150,14 @@ def test_a_client_that_waits_holds_up_nobody(store: TitanStore) -> None:
         assert waiting.reply() == b"*2\r\n$4\r\nheld\r\n$1\r\nx\r\n"
 
 
+def test_a_pause_holds_clients_and_what_they_sent_meanwhile(store: TitanStore) -> None:
+    with Wire(store.port) as ann, Wire(store.port) as bob:
+        assert ann.ask("DEL", "n")[:1] == b":" and ann.ask("CLIENT", "PAUSE", 50, "WRITE") == b"+OK\r\n"
+        for _ in range(3000):
+            bob.send("INCR", "n")
+        assert [bob.reply() for _ in range(3000)][-1] == b":3000\r\n"
+
+
 def test_a_client_that_sends_on_while_it_waits_is_read_again_afterwards(store: TitanStore) -> None:
     with Wire(store.port) as waiting, Wire(store.port) as other:
         waiting.send("BLPOP", "later", 0)
