@@ -184,6 +184,7 @@ def test_whoever_leaves_is_told_nothing(way: str) -> None:
     core("SET k 1")
     assert ann.heard() == []
     assert not core.engine.tracking.clients and not core.engine.observed
+    assert ann.session.told == (way != "RESET")
 
 
 def test_a_pause_of_writes_lets_reads_through_and_ends_by_itself() -> None:

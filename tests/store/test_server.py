@@ -251,8 +251,19 @@ def test_subscribers_that_never_read_are_cut_off_and_nobody_else_notices(tmp_pat
                     break
             else:
                 raise AssertionError("they were never cut off")
+            caching = Wire(server.port)
+            caching.ask("HELLO", 3)
+            assert caching.ask("CLIENT", "TRACKING", "ON", "BCAST") == b"+OK\r\n"
+            # What it is told of is bounded in the same way.
+            for at in range(1000):
+                publisher.ask("SET", message[: 1 << 16] + b"%d" % at, 1)
+                publisher.ask("DEL", message[: 1 << 16] + b"%d" % at)
+                if b"tracking_clients:0" in publisher.ask("INFO", "clients"):
+                    break
+            else:
+                raise AssertionError("it was never cut off")
             assert publisher.ask("PING") == b"+PONG\r\n"
-        for each in slow:
+        for each in (*slow, caching):
             each.close()
 
 

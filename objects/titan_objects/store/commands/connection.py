@@ -72,6 +72,7 @@ def reset(e: "Engine", a: Args) -> bytes:
     e.exchange.leave(session)
     e.tracking.leave(session)
     e.monitors.leave(session)
+    session.told = False
     session.resp = e.reply = RESP2
     session.db = e.db = e.databases[0]
     session.name, session.replies = b"", "on"
