@@ -9,7 +9,7 @@ import pytest
 import titan_overlay as titan
 from tests.unit.dag_world import definition
 from tests.unit.test_dag_senders import by
-from titan_objects.dag.journal import Order, Success
+from titan_objects.dag.journal import Order, Success, Worker
 from titan_objects.dag.messages import LINES_AT_ONCE, Ready, Start, Sync
 from titan_objects.dag.processes import Say
 from titan_objects.dag.run import Run
@@ -87,3 +87,27 @@ async def test_a_worker_that_goes_gives_its_tasks_back_at_once() -> None:
     await asyncio.gather(part, return_exceptions=True)
     assert run.engine.ready == 1
     assert workers.free == 2
+
+
+async def test_short_tasks_are_fetched_ahead_and_long_ones_given_back_unbegun() -> None:
+    run, workers = made({"id": "a", "map": {"over": list(range(100))}})
+    part = asyncio.create_task(Part(workers, "run").serve())
+    while run.engine.ready > 20:
+        await asyncio.sleep(0.01)
+    door = cast(Door, workers.pool)
+    assert len(door.syncs) < 40
+    workers.stays = True
+    while not (given_back := [each for each in door.syncs if each.back]):
+        await asyncio.sleep(0.1)
+    assert run.engine.ready > 0
+    assert not set(given_back[0].back) & set(given_back[0].holds)
+    part.cancel()
+    await asyncio.gather(part, return_exceptions=True)
+    assert run.engine.ready + run.engine.steps["a"].done == 100
+
+
+def test_nothing_large_is_fetched_ahead() -> None:
+    large = {"requires": {"cores": 2}}, {"requires": {"memory": "1G"}}
+    run, _ = made({"id": "a", **large[0]}, {"id": "b", **large[1]}, {"id": "c"}, {"id": "d"})
+    synced = run.sync(Sync(Worker("w", cores=1.0, memory=1), 1, ahead=9), by("bob"))
+    assert {each.key for each in synced.orders} == {"c", "d"}

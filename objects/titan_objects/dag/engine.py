@@ -121,8 +121,8 @@ class Engine(Leases):
         match event:
             case Begin():
                 self._begin(event)
-            case Lease(worker, count):
-                return self._lease(worker, count)
+            case Lease():
+                return self._lease(event)
             case Renew():
                 return self._renew(event)
             case Report():

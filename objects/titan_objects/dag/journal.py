@@ -56,6 +56,8 @@ class Lease(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
     worker: Worker
     count: int = 1
+    ahead: int = 0
+    """As many more that it will run one after the other, each as soon as it has a core free."""
 
 
 class Renew(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -6,7 +6,7 @@ from typing import Any
 from titan_objects.dag.checking import words
 from titan_objects.dag.definition import Retry, seconds, size_bytes
 from titan_objects.dag.flow import Flow
-from titan_objects.dag.journal import Effects, Failure, Order, Release, Renew, Report, Worker
+from titan_objects.dag.journal import Effects, Failure, Lease, Order, Release, Renew, Report, Worker
 from titan_objects.dag.references import inside, resolved
 from titan_objects.dag.steps import Held, Instance, State
 from titan_objects.dag.verifying import Records, verdict
@@ -36,21 +36,30 @@ class Leases(Flow):
         held = self._held.get(epoch)
         return None if held is None or held.worker != worker else held.instance.key
 
-    def _lease(self, worker: Worker, count: int) -> Effects:
+    def _lease(self, event: Lease) -> Effects:
         effects = Effects()
         assert self.definition is not None
         if self.state is not State.RUNNING:
             return effects
+        worker = event.worker
         cores, memory = worker.cores, worker.memory
-        while len(effects.orders) < count and len(self._held) < self.definition.max_parallel:
-            free = Worker(worker.name, worker.labels, cores, memory, worker.owner)
-            instance = self._ready.take(free, lambda each: _may_have(each, worker))
-            if instance is None:
-                break
+        while len(effects.orders) < event.count and (instance := self._next(worker, cores, memory)) is not None:
             cores -= instance.step.task.requires.cores
             memory -= size_bytes(instance.step.task.requires.memory)
             effects.orders.append(self._grant(instance, worker))
+        most = len(effects.orders) + event.ahead
+        # What waits at a worker must fit in wherever something small has ended.
+        while len(effects.orders) < most and (instance := self._next(worker, 1.0, 0)) is not None:
+            effects.orders.append(self._grant(instance, worker))
         return effects
+
+    def _next(self, worker: Worker, cores: float, memory: int) -> Instance | None:
+        """What a worker with so much left should run next."""
+        assert self.definition is not None
+        if len(self._held) >= self.definition.max_parallel:
+            return None
+        free = Worker(worker.name, worker.labels, cores, memory, worker.owner)
+        return self._ready.take(free, lambda each: _may_have(each, worker))
 
     def _grant(self, instance: Instance, worker: Worker) -> Order:
         task = instance.step.task

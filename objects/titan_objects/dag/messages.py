@@ -96,6 +96,10 @@ class Sync(titan.Message[Synced], namespace="dag"):
     progress: dict[int, float] = {}
     lines: list[tuple[int, int, str]] = []
     """Epoch, number among the lines under that epoch (from 0 on), and text. Only under a lease are they kept."""
+    ahead: int = 0
+    """Beyond `count`, as many that it would run one after the other."""
+    back: list[int] = []
+    """Epochs of tasks that it has not begun, and will not."""
     leaving: bool = False
 
 

@@ -160,10 +160,11 @@ class Run:
         for done in m.done:
             self._step(Report(worker.name, done.epoch, done.outcome), ctx)
         lost = self._step(Renew(worker.name, tuple(m.holds), m.progress), ctx).lost if m.holds else []
-        if m.leaving:
-            self._step(Release(worker.name), ctx)
+        if m.leaving or m.back:
+            self._step(Release(worker.name, () if m.leaving else tuple(m.back)), ctx)
         self._lines_of = {epoch: said for epoch, said in self._lines_of.items() if self.engine.holds(epoch)}
-        orders = self._step(Lease(worker, min(m.count, ORDERS_AT_ONCE)), ctx).orders if m.count else []
+        lease = Lease(worker, min(m.count, ORDERS_AT_ONCE), min(m.ahead, ORDERS_AT_ONCE))
+        orders = self._step(lease, ctx).orders if m.count or m.ahead else []
         return Synced(orders, lost, self.engine.state.value, self.engine.ready)
 
     def spawned(self, m: Spawned, ctx: titan.Context) -> None:

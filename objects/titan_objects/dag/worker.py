@@ -34,6 +34,9 @@ REGISTER_SECONDS = 30.0
 LOOK_SECONDS = 0.5
 IDLE_SECONDS = 0.5
 BEAT_SECONDS = 5.0
+SHORT_SECONDS = 0.05
+"""Tasks that take no longer on average are fetched ahead: others would wait here while a worker elsewhere is idle."""
+AHEAD_PER_SLOT = 8
 DATA = "$data"
 
 
@@ -186,6 +189,12 @@ class Part:
         self._workers = workers
         self._run = run
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._waiting: dict[int, Order] = {}
+        """Fetched ahead, by epoch."""
+        self._back: list[int] = []
+        """Epochs that it gives back."""
+        self._took = SHORT_SECONDS * 10
+        """Seconds, on a moving average, that a task takes."""
         self._done: list[Done] = []
         self._lines: deque[tuple[int, int, str]] = deque()
         """Epoch, number and text."""
@@ -219,6 +228,9 @@ class Part:
             else:
                 wanted = bool(self._done or self._lines or due)
             if wanted:
+                if due:  # nothing has ended for long: others may have what waits here
+                    self._back, self._took = sorted({*self._back, *self._waiting}), self._took + BEAT_SECONDS
+                    self._waiting.clear()
                 said = loop.time()
                 state, got = await self._sync()
                 if state not in ("RUNNING", "SUSPENDED"):
@@ -231,6 +243,7 @@ class Part:
                 pause = min(2 * pause, IDLE_SECONDS)
 
     async def _end_tasks(self) -> None:
+        self._waiting.clear()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -241,39 +254,55 @@ class Part:
         lines = list(islice(self._lines, LINES_AT_ONCE))
         unsaid = {epoch for epoch, _, _ in islice(self._lines, LINES_AT_ONCE, None)}
         done = [each for each in self._done if each.epoch not in unsaid]
-        holds = sorted({*self._tasks, *(each.epoch for each in self._done if each.epoch in unsaid)})
+        holds = sorted({*self._tasks, *self._waiting, *(each.epoch for each in self._done if each.epoch in unsaid)})
         info = self._workers.info
+        short = self._took <= SHORT_SECONDS and not leaving
+        ahead = max(0, AHEAD_PER_SLOT * info.slots - len(self._waiting)) if short else 0
         worker = Worker(info.name, info.labels, cores=float(count), memory=self._workers.worker.memory)
-        return Sync(worker, count, done, holds, {}, lines, leaving)
+        return Sync(worker, count, done, holds, lines=lines, ahead=ahead, back=self._back, leaving=leaving)
 
     async def _sync(self) -> tuple[str, int]:
         """Says what was done, and begins what is to be done; the state of the run, and how many tasks have begun."""
         count = self._workers.free
         self._workers.free = 0  # nobody else gives these away meanwhile
         news = self._news(count)
-        orders: list[Order] = []
+        began = 0
         try:
             synced = await self._workers.pool.send(self._run, news)
-            orders = synced.orders
+            began = min(count, len(synced.orders))
         except titan.RemotableError as why:
             if why.retryable or isinstance(why, titan.DeadlineExceeded | titan.Unavailable):
                 return "RUNNING", 0  # said again: results are fenced by epochs, lines by numbers, so twice is as once
             raise
         finally:
-            self._workers.free += count - len(orders)
+            self._workers.free += count - began
+            self._begin_waiting()
         for _ in news.lines:
             self._lines.popleft()
+        self._back = []
         told = {each.epoch for each in news.done}
         self._done = [each for each in self._done if each.epoch not in told]
         for epoch in synced.lost:
+            self._waiting.pop(epoch, None)
             if epoch in self._tasks:
                 self._tasks[epoch].cancel()
-        for order in orders:
+        for order in synced.orders[:began]:
             self._tasks[order.epoch] = asyncio.create_task(self._do(order))
-        return synced.state, len(orders)
+        self._waiting.update((each.epoch, each) for each in synced.orders[began:])
+        self._begin_waiting()  # something may have ended meanwhile
+        return synced.state, len(synced.orders)
+
+    def _begin_waiting(self) -> None:
+        """Begins what was fetched ahead, as far as there is room."""
+        while self._waiting and self._workers.free:
+            order = self._waiting.pop(next(iter(self._waiting)))
+            self._workers.free -= 1
+            self._tasks[order.epoch] = asyncio.create_task(self._do(order))
 
     async def _do(self, order: Order) -> None:
         outcome: Success | Failure | None = None
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             async with asyncio.timeout(order.timeout or None):
                 outcome = await self._workers.execute(order, lambda line: self._say(order.epoch, line))
@@ -286,6 +315,8 @@ class Part:
         finally:
             self._tasks.pop(order.epoch, None)
             self._workers.free += 1
+            self._took += (loop.time() - began - self._took) / 4
+            self._begin_waiting()
             if dropped := self._dropped.pop(order.epoch, 0):
                 self._lines.append(self._numbered(order.epoch, f"{dropped} lines more were written than can be sent"))
             self._said.pop(order.epoch, None)
