@@ -9,7 +9,7 @@ import pytest
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.overlay import density as rules
-from titan_overlay.overlay.density import SAMPLES, Density, crowd, nodes_from, poisson_tail
+from titan_overlay.overlay.density import SAMPLES, SAMPLES_MIN, Density, crowd, nodes_from, poisson_tail
 from titan_overlay.overlay.routing import RoutingTable
 
 ME = sha256(b"me").digest()
@@ -82,7 +82,7 @@ def test_lookups_that_ran_into_liars_do_not_spoil_it() -> None:
 
 
 def test_more_is_looked_up_while_there_are_few_samples_or_the_overlay_has_grown() -> None:
-    assert density_of(world(100), samples=SAMPLES - 1).is_doubtful(0.0)
+    assert density_of(world(100), samples=SAMPLES_MIN - 1).is_doubtful(0.0)
     density = density_of(world(100))
     assert not density.is_doubtful(1000.0)
     for contact in world(1000, seed=5):

@@ -221,13 +221,17 @@ def test_private_addresses_are_not_counted() -> None:
 
 def test_buckets_are_refreshed_one_at_a_time_and_not_again_within_the_hour() -> None:
     table = table_of(500)
+    for contact in table.buckets[1].get_nodes()[:3]:
+        table.remove(contact.id)
     random = Random(1)
     refreshed = []
     while (target := table.stale(10_000.0, random)) is not None:
-        refreshed.append(target)
-    assert len(refreshed) == len(table.buckets)
+        refreshed.append(int.from_bytes(target, "big"))
+    *others, deepest = table.buckets
+    stale = [bucket for bucket in others if len(bucket) < 20] + [deepest]
+    assert table.buckets[1] in stale and table.buckets[0] not in stale, "a full one has nothing to gain"
     for bucket in table.buckets:
-        assert sum(bucket.range[0] <= int.from_bytes(t, "big") <= bucket.range[1] for t in refreshed) == 1
+        assert sum(bucket.range[0] <= each <= bucket.range[1] for each in refreshed) == (bucket in stale)
     assert table.stale(10_000.0 + 2000.0, random) is None
     assert table.stale(10_000.0 + 5000.0, random) is not None
 

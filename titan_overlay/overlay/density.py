@@ -17,6 +17,9 @@ from titan_overlay.overlay.routing import RoutingTable
 SPACE = 1 << ID_BITS
 
 SAMPLES = 8
+"""Remembered; those of stale buckets come by the way."""
+SAMPLES_MIN = 4
+"""With its own view an odd number: two of them may be spoiled."""
 FRESH_SECONDS = 120.0
 """Samples younger than this are not drawn anew, however little they fit; those that fit are looked at as often."""
 DOUBT = 1.5
@@ -69,7 +72,7 @@ class Density:
 
     def is_doubtful(self, now: float) -> bool:
         """Whether to look one more random id up: there are few samples, or old ones, and the pool is not as it was."""
-        if len(self._samples) < SAMPLES:
+        if len(self._samples) < SAMPLES_MIN:
             return True
         if now - max(self._samples[0].at, self._fitted) <= FRESH_SECONDS:
             return False

@@ -359,9 +359,12 @@ class RoutingTable(StockTable):
     def stale(self, now: float, random: Random) -> bytes | None:
         """A random id in the bucket that was refreshed longest ago, if that is too long; its refresh begins now.
 
-        The deepest bucket is refreshed by looking up an id next to this node's own.
+        A full bucket has nothing to gain: its contacts are pinged, and nobody displaces them. The deepest bucket is
+        refreshed by looking up an id next to this node's own.
         """
-        bucket = min(self.buckets, key=lambda each: each.refreshed)
+        *others, deepest = self.buckets
+        open_ones = [each for each in others if len(each) < self.ksize]
+        bucket = min([*open_ones, deepest], key=lambda each: each.refreshed)
         if now - bucket.refreshed < self._refresh_seconds * (0.8 + 0.4 * random.random()):
             return None
         bucket.refreshed = now
