@@ -11,8 +11,9 @@ from tests.sim.test_mutable import balance, group, leader_of
 from titan_overlay.mutable import proofs, talk
 from titan_overlay.mutable.authenticators import CODE_BYTES
 from titan_overlay.mutable.group import Group
+from titan_overlay.mutable.intake import WAITING_BYTES_MAX
 from titan_overlay.mutable.machine import Executed
-from titan_overlay.mutable.requests import Reply
+from titan_overlay.mutable.requests import Reply, Request
 from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
 from titan_overlay.wire import codec
 
@@ -76,27 +77,36 @@ async def test_wrong_codes_of_the_fastest_member_make_nobody_ask_all() -> None:
             assert await pool.send("bank/main", Deposit("rent", 1)) == 1000 + turn
 
 
-def vouch_late(member: Group) -> None:
+def vouch_late(slow: Group) -> None:
     """From now on others are faster."""
-    post = member.peers.post
+    post = slow.peers.post
 
-    def late(node: bytes, type: str, body: bytes) -> None:
-        member.loop.call_later(0.5 if type == talk.VOUCH else 0.0, post, node, type, body)
+    def late(member: bytes, type: str, body: bytes) -> None:
+        slow.loop.call_later(0.5 if type == talk.VOUCH else 0.0, post, member, type, body)
 
-    member.peers.post = late  # type: ignore[method-assign]
+    slow.peers.post = late  # type: ignore[method-assign]
 
 
-async def test_more_than_members_can_hold_is_refused_and_the_rest_is_executed() -> None:
+async def test_large_requests_do_not_stall_a_group() -> None:
     async with SimulatedPool(6) as sim:
         pool = await sim.client()
         await pool.publish(Bank, "bank/main", policy=LIARS)
         assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
-        large = [Deposit("x" * 200_000, 1) for _ in range(60)]
-        sendings = (pool.send("bank/main", each, timeout=30) for each in large)
-        replies = await asyncio.gather(*sendings, return_exceptions=True)
-        taken = [each for each in replies if isinstance(each, int)]
-        assert taken and all(isinstance(each, titan.TitanError) for each in replies if each not in taken)
-        assert await pool.send("bank/main", Deposit("rent", 1), timeout=30) == 1002
+        sendings = (pool.send("bank/main", Deposit(str(each) + "x" * 200_000, 1)) for each in range(8))
+        assert len(await asyncio.gather(*sendings)) == 8
+
+
+async def test_the_bytes_that_wait_at_a_member_are_bounded() -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=LIARS)
+        members = [group(node, "bank/main") for node in sim.holders("bank/main")]
+        member = next(each for each in members if not each.leads)
+        sender, body = bytes(32), bytes(WAITING_BYTES_MAX // 4)
+        waiting = [member.submit(Request(sender, 0, 0, 0, str(each), "Deposit", body), sender) for each in range(4)]
+        with pytest.raises(titan.Overloaded, match="4 messages wait for 'bank/main'"):
+            member.submit(Request(sender, 0, 0, 0, "5", "Deposit", body), sender)
+        assert all(each.cancel() for each in waiting)
 
 
 @pytest.mark.parametrize("leads", [True, False])
