@@ -1,6 +1,7 @@
 """Mutable objects whose members may lie."""
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
@@ -8,12 +9,14 @@ import pytest
 import titan_overlay as titan
 from tests.sim.bank import Bank, Deposit, Pay, Withdraw
 from tests.sim.test_mutable import balance, group, leader_of
+from titan_overlay.links.links import Links
 from titan_overlay.mutable import proofs, talk
 from titan_overlay.mutable.authenticators import CODE_BYTES
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.intake import WAITING_BYTES_MAX
 from titan_overlay.mutable.machine import Executed
 from titan_overlay.mutable.requests import Reply, Request
+from titan_overlay.pool.finding.places import Place, Places
 from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
 from titan_overlay.wire import codec
 
@@ -75,6 +78,33 @@ async def test_wrong_codes_of_the_fastest_member_make_nobody_ask_all() -> None:
             each.submit = None  # type: ignore[assignment,method-assign]
         for turn in range(2, 12):
             assert await pool.send("bank/main", Deposit("rent", 1)) == 1000 + turn
+
+
+async def test_a_newcomer_whose_look_up_shows_one_member_finds_the_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=LIARS)
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
+        members = [group(node, "bank/main") for node in sim.holders("bank/main")]
+        leader = next(each for each in members if each.leads)
+        for each in members:
+            each.submit = None  # type: ignore[assignment,method-assign]
+        newcomer = await sim.client()
+        find, peer_of = Places.find, Links.peer_of
+        strangers = {leader.me}
+
+        async def find_one(self: Places, *args: Any, **options: Any) -> Place:
+            place = await find(self, *args, **options)
+            if options.get("fresh"):
+                strangers.clear()
+                return place
+            others = [each for each in place.holders if each.signer not in strangers]
+            return Place(place.descriptor, others[:1], place.learned)
+
+        monkeypatch.setattr(Places, "find", find_one)
+        monkeypatch.setattr(Links, "peer_of", lambda self, id: None if id in strangers else peer_of(self, id))
+        assert await newcomer.send("bank/main", Deposit("rent", 1)) == 1002
+        assert leader.leads
 
 
 def vouch_late(slow: Group) -> None:

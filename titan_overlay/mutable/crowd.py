@@ -96,19 +96,23 @@ class Crowds:
         return group
 
     async def _introduce(self, place: Place, message: Message, group: _Group) -> None:
-        """Asks for the keys that are missing."""
-        until = self._loop.time() + KEY_SECONDS
+        """Asks for the keys that are missing, of members wherever they are: afterwards there are links to all."""
+        try:
+            missing = [NodeId(each) for each in group.members if each not in group.keys]
+            if not all(self._membership.is_within_reach(place, each) for each in missing):
+                place = await self._membership.look_again(place, message)  # a look-up ends with the first holders
+            until = self._loop.time() + KEY_SECONDS
+            await asyncio.gather(*(self._learn(place, message, each, group, until) for each in missing))
+        finally:
+            group.keyless_until = self._loop.time() + WARY_SECONDS
+            group.introducing = None
 
-        async def learn(member: bytes) -> None:
-            try:
-                answer = await self._membership.ask(place, NodeId(member), message, talk.SHARED_KEY, NOTHING, until)
-                group.keys[member] = codec.decode(answer, bytes)[: authenticators.KEY_BYTES]
-            except (LinkError, RemotableError):
-                return
-
-        await asyncio.gather(*(learn(each) for each in group.members if each not in group.keys))
-        group.keyless_until = self._loop.time() + WARY_SECONDS
-        group.introducing = None
+    async def _learn(self, place: Place, message: Message, member: NodeId, group: _Group, until: float) -> None:
+        try:
+            answer = await self._membership.ask(place, member, message, talk.SHARED_KEY, NOTHING, until)
+            group.keys[member] = codec.decode(answer, bytes)[: authenticators.KEY_BYTES]
+        except (LinkError, RemotableError):
+            return
 
     async def _ask_leader(
         self, place: Place, message: Message, request: Request, signed: bytes, group: _Group

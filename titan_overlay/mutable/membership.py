@@ -66,6 +66,11 @@ class Membership:
             raise NotHere(f"where the member {member.hex()[:12]} can be reached is not known yet")
         return Contact(peer.id, peer.ip, peer.port)
 
+    def is_within_reach(self, place: Place, member: NodeId) -> bool:
+        """Whether it is known where a member can be reached."""
+        here = member == self._host.holder
+        return here or any(each.signer == member for each in place.holders) or self._links.peer_of(member) is not None
+
     async def look_again(self, place: Place, request: Message) -> Place:
         """The holders as the directory knows them now; the place as it was where nobody knows better."""
         name = place.descriptor.value.name
