@@ -12,7 +12,7 @@ from tests.unit.dag_world import definition
 from titan_objects.dag import queue as queues
 from titan_objects.dag.journal import Order, Success, Worker
 from titan_objects.dag.messages import Act, Done, Lines, Spawned, Start, Started, Sync, Wake
-from titan_objects.dag.queue import Close, Queue, Register, Runs, Submit, WorkerInfo
+from titan_objects.dag.queue import AskOpen, Close, Queue, Register, RunInfo, Submit, WorkerInfo
 from titan_objects.dag.run import Run
 from titan_overlay.pool.context import Sender
 
@@ -63,8 +63,13 @@ RUN = f"{space('ann')}/dag/1"
 
 def queue() -> Queue:
     made = Queue()
+    made.runs, made.workers = {}, {}  # as an object of a pool has its own
     made.submit(Submit(RUN, "it", voice=VOICE), by("ann"))
     return made
+
+
+def opened(made: Queue, since: int = 0) -> list[RunInfo]:
+    return made.list_open(AskOpen([key("ann").hex()[:32]], since)).runs
 
 
 def run(*tasks: dict[str, Any], **more: Any) -> Run:
@@ -85,15 +90,33 @@ def test_a_stranger_neither_closes_a_run_nor_submits_one_in_the_name_of_another(
             made.close(message, by("eve"))
     with pytest.raises(titan.Forbidden, match="named ~"):
         made.submit(Submit(RUN, "mine now", "SUCCEEDED", key("eve")), by("eve"))
-    assert [(each.title, each.state) for each in made.list_runs(Runs(open=True))] == [("it", "RUNNING")]
+    assert [(each.title, each.state) for each in opened(made)] == [("it", "RUNNING")]
 
 
 def test_a_run_and_its_owner_say_how_it_is() -> None:
     made = queue()
     made.close(Close(RUN, "SUCCEEDED"), as_run())
-    assert made.list_runs(Runs(open=True)) == []
+    assert opened(made) == []
     made.close(Close(RUN, "RUNNING"), by("ann"))
-    assert len(made.list_runs(Runs(open=True))) == 1
+    assert len(opened(made)) == 1
+
+
+def test_a_worker_is_told_of_runs_that_it_may_work_for_and_has_not_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "RUNS_AT_ONCE", 2)
+    made, owners = queue(), [key("ann").hex()[:32]]
+    names = [RUN, *(f"{space('ann')}/{number}" for number in range(3))]
+    for name in names[1:]:
+        made.submit(Submit(name, ""), by("ann"))
+        made.submit(Submit(f"{space('eve')}/{name[-1]}", ""), by("eve"))
+    first = made.list_open(AskOpen(owners))
+    rest = made.list_open(AskOpen(owners, first.version))
+    assert [each.name for each in (*first.runs, *rest.runs)] == names
+    assert rest.version == made.version
+    assert opened(made, rest.version) == []
+    made.close(Close(RUN, "FAILED"), as_run())
+    made.close(Close(RUN, "RUNNING"), as_run())  # it runs again
+    assert [each.name for each in opened(made, rest.version)] == [RUN]
+    assert [each.name for each in opened(made, made.version + 100)] == names[1:3], "another queue, of the same name"
 
 
 def test_a_worker_leaves_by_its_own_word_alone() -> None:

@@ -19,6 +19,8 @@ WORKERS_OF_ONE_MAX = 2_000
 NAME_LENGTH_MAX = 200
 LABELS_MAX = 64
 TRUSTS_MAX = 256
+RUNS_AT_ONCE = 256
+"""That one answer to a worker names."""
 SEEN_SECONDS = 90.0
 """A worker that has not been seen for longer is gone."""
 COMMANDS = "commands"
@@ -51,6 +53,16 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     state: str = "RUNNING"
     voice: bytes = b""
     """Id of the run as an object: under it the run itself speaks."""
+    changed: int = 0
+    """The queue's version since which it is as it is."""
+
+
+class Open(msgspec.Struct, frozen=True, array_like=True):
+    """Runs that want workers, the one that has changed first before all others."""
+
+    version: int
+    """To ask on from."""
+    runs: list[RunInfo] = []
 
 
 class Register(titan.Message[None], namespace="dagqueue"):
@@ -77,10 +89,14 @@ class Close(titan.Message[None], namespace="dagqueue"):
 
 
 class Runs(titan.Message[list[RunInfo]], namespace="dagqueue"):
-    """Asks for runs."""
+    """Asks for all runs that are known, ended ones too."""
 
-    open: bool = False
-    """Only those that want workers."""
+
+class AskOpen(titan.Message[Open], namespace="dagqueue"):
+    """Asks for runs of these keys that want workers, as far as they do so since a version of the queue."""
+
+    owners: list[str]
+    since: int = 0
 
 
 class Workers(titan.Message[list[WorkerInfo]], namespace="dagqueue"):
@@ -94,6 +110,8 @@ class Queue:
     runs: dict[str, RunInfo] = {}
     workers: dict[str, WorkerInfo] = {}
     now: float = 0.0
+    version: int = 0
+    """Counts what was said of runs."""
 
     def register(self, m: Register, ctx: titan.Context) -> None:
         """Remembers a worker for a while. Raises Overloaded: there are too many. BadMessage: it says too much."""
@@ -129,7 +147,8 @@ class Queue:
                 self._forget_one(theirs, f"{owner} has {len(theirs)} open runs at {ctx.name!r}; cancel some")
             elif len(self.runs) >= RUNS_MAX:
                 self._forget_one(self.runs.values(), f"{ctx.name!r} has {RUNS_MAX} open runs, and takes no more")
-        self.runs[m.run] = RunInfo(m.run, m.title[:200], owner, ctx.now, m.state[:20], m.voice[:64])
+        self.version += 1
+        self.runs[m.run] = RunInfo(m.run, m.title[:200], owner, ctx.now, m.state[:20], m.voice[:64], self.version)
 
     def _forget_one(self, runs: Iterable[RunInfo], otherwise: str) -> None:
         """Makes room: of these, the one that has ended and was submitted first goes. Raises Overloaded: none has."""
@@ -146,12 +165,29 @@ class Queue:
         if ctx.sender.public != known.voice and _who(ctx) != known.owner:
             raise titan.Forbidden(f"only {m.run!r} itself, and {known.owner}, who submitted it, may say how it is")
         self.now = ctx.now
-        self.runs[m.run] = msgspec.structs.replace(known, state=m.state[:20])
+        self.version += 1
+        self.runs[m.run] = msgspec.structs.replace(known, state=m.state[:20], changed=self.version)
 
     @titan.readonly
     def list_runs(self, m: Runs) -> list[RunInfo]:
         """Those that are known."""
-        return [each for each in self.runs.values() if not m.open or each.state == "RUNNING"]
+        return list(self.runs.values())
+
+    @titan.readonly
+    def list_open(self, m: AskOpen) -> Open:
+        """What is new for a worker. One that knows more than there is (the queue began anew) is told all."""
+        if m.since == self.version:
+            return Open(self.version)
+        since, owners = m.since * (m.since < self.version), set(m.owners)
+        found = [
+            each
+            for each in self.runs.values()
+            if each.changed > since and each.state == "RUNNING" and each.owner in owners
+        ]
+        found.sort(key=lambda each: each.changed)
+        if len(found) <= RUNS_AT_ONCE:
+            return Open(self.version, found)
+        return Open(found[RUNS_AT_ONCE - 1].changed, found[:RUNS_AT_ONCE])
 
     @titan.readonly
     def list_workers(self, m: Workers) -> list[WorkerInfo]:

@@ -21,7 +21,7 @@ from titan_objects.dag.child import Call
 from titan_objects.dag.journal import Failure, Order, Success, Worker
 from titan_objects.dag.messages import LINES_AT_ONCE, Done, Ready, Sync
 from titan_objects.dag.processes import Failed, Warm
-from titan_objects.dag.queue import COMMANDS, Register, RunInfo, Runs, WorkerInfo, owner_of
+from titan_objects.dag.queue import COMMANDS, RUNS_AT_ONCE, AskOpen, Register, WorkerInfo, owner_of
 
 log = logging.getLogger("titan")
 
@@ -73,6 +73,8 @@ class Workers:
         """Idle processes by bundle."""
         self._code: dict[str, Path] = {}
         self._made = 0
+        self._version = 0
+        """Of the queue: what has changed there up to it is known."""
 
     @property
     def worker(self) -> Worker:
@@ -81,23 +83,26 @@ class Workers:
     async def serve(self) -> None:
         """Works until cancelled."""
         runs: dict[str, asyncio.Task[None]] = {}
+        wanted: set[str] = set()
         registered = -REGISTER_SECONDS
         loop = asyncio.get_running_loop()
         try:
             while True:
+                more = False
                 try:
                     if loop.time() - registered >= REGISTER_SECONDS:
                         await self.pool.send(self.queue, Register(self.info))
-                        registered = loop.time()
-                    for each in await self.pool.read(self.queue, Runs(open=True)):
-                        if not self.may_take_part(each):
-                            continue
-                        if each.name not in runs or runs[each.name].done():
-                            runs[each.name] = asyncio.create_task(self._take_part(each))
+                        registered, self._version = loop.time(), 0
+                    found = await self.look()
+                    wanted.update(found)
+                    more = len(found) == RUNS_AT_ONCE
                 except titan.TitanError as why:
                     log.debug("the queue %s does not answer: %s", self.queue, why)
                 runs = {name: task for name, task in runs.items() if not task.done()}
-                await asyncio.sleep(LOOK_SECONDS)
+                begun = wanted - runs.keys()  # what is heard of again while it is worked for may have begun anew
+                runs.update((name, asyncio.create_task(self._take_part(name))) for name in sorted(begun))
+                wanted -= begun
+                await asyncio.sleep(0 if more else LOOK_SECONDS)
         finally:
             for task in runs.values():
                 task.cancel()
@@ -107,16 +112,25 @@ class Workers:
             with suppress(titan.TitanError):
                 await self.pool.send(self.queue, Register(self.info, leaving=True), timeout=2)
 
-    def may_take_part(self, run: RunInfo) -> bool:
-        """Whether its owner's code may run here. Its name says whose it is, and only that key can have published it."""
-        return owner_of(run.name) in self.info.trusts
+    async def look(self) -> list[str]:
+        """Names of runs that want workers, and have not been heard of. They are owned by those whose code may run here.
 
-    async def _take_part(self, run: RunInfo) -> None:
+        A run's name says whose it is, and only that key can have published it.
+        """
+        trusts = self.info.trusts
+        found = await self.pool.read(self.queue, AskOpen(trusts, self._version))
+        self._version = found.version
+        return [each.name for each in found.runs if owner_of(each.name) in trusts]
+
+    async def _take_part(self, run: str) -> None:
         try:
-            await Part(self, run.name).serve()
+            await Part(self, run).serve()
+        except titan.Forbidden as why:  # it is asked again when this worker registers again
+            log.info("the run %s does not take this worker: %s", run, why)
         except titan.TitanError as why:
-            log.warning("the run %s does not take this worker: %s", run.name, why)
+            log.warning("the run %s cannot be worked for: %s", run, why)
             await asyncio.sleep(10 * LOOK_SECONDS)
+            self._version = 0
 
     # ---- doing -----------------------------------------------------------------------------------------------
 
