@@ -1,6 +1,7 @@
 """The store without disk and network: time is handed in, nothing waits."""
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -370,6 +371,24 @@ def test_a_scan_finds_what_is_there_all_the_time() -> None:
         if cursor == b"0":
             break
     assert {b"k%d" % at for at in range(0, 500, 2)} <= found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_scan_of_a_set_finds_what_is_there_all_the_time(seed: int) -> None:
+    core, chance = Core(), Random(seed)
+    core("SADD", "s", *range(500))
+    cursor, found = b"0", set()
+    while True:
+        reply = core("SSCAN", "s", cursor, "COUNT", 7)
+        assert isinstance(reply, list)
+        cursor, members = reply
+        found.update(members)
+        if cursor == b"0":
+            break
+        core("SREM", "s", *(2 * chance.randrange(250) for _ in range(5)))
+        core("SADD", "s", *(chance.randrange(1000, 2000) for _ in range(chance.randrange(6))))
+    assert {b"%d" % odd for odd in range(1, 500, 2)} <= found
+    assert core("SSCAN", "s", 1 << 60, "COUNT", 5000) == [b"0", [*core.engine.databases[0].data[b"s"].order]]
 
 
 def test_command_tells_what_there_is() -> None:

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from pathlib import Path
+from random import Random
 
 import pytest
 from click.testing import Result
@@ -170,13 +171,12 @@ def test_a_database_that_is_listed_is_like_any_other(small_pieces: None, seed: i
     database, other = held.engine.databases[0], plain.engine.databases[0]
     before = list(other.data)
     walk = Listing(database)
-    more = True
-    while more:
+    while held.engine.keyspace.held:
         for core in (held, plain):
             churn(core, seed + 100, 40)
         assert list(database.data) == list(other.data) and len(database.data) == len(other.data)
         assert held("KEYS", "*") == plain("KEYS", "*")
-        more = walk.more()
+        held.engine.keyspace.list_on()
     assert list(walk) == before and type(database.data) is dict
     assert shown(held) == shown(plain) and list(database.data) == list(other.data)
 
@@ -187,19 +187,59 @@ def test_a_database_may_be_emptied_exchanged_and_listed_again_while_it_is_listed
         core("SET", f"k{at:02}", at)
     names = list(core.engine.databases[0].data)
     first = Listing(core.engine.databases[0])
-    first.more()
     core("DEL", "k39")
     core("SWAPDB", 0, 1)
     core("SET", "other", 1)
     second = Listing(core.engine.databases[1])
     assert list(first) == names and list(second) == names[:-1]
     third = Listing(core.engine.databases[1])
-    third.more()
     core("FLUSHALL")
     core("SELECT", 1)
     core("SET", "new", 1)
     assert list(third) == names[:-1] and list(core.engine.databases[1].data) == [b"new"]
     assert all(type(database.data) is dict for database in core.engine.databases)
+
+
+def test_listings_that_overlap_show_each_its_own_moment(small_pieces: None) -> None:
+    """Of keys and of those that expire, while keys come, go and come again; in the end the dicts are back."""
+    core, chance, taken = Core(), Random(1), []
+    database = core.engine.databases[0]
+    core("MSET", *range(200))
+    for turn in range(40):
+        taken.append((list(database.data), Listing(database)))
+        taken.append((list(database.expires), Listing(database, "expires")))
+        for _ in range(6):
+            key = chance.randrange(0, 210, 2)
+            core(*chance.choice((("DEL", key), ("SET", key, turn), ("SET", key, turn, "PX", 50_000), ("PERSIST", key))))
+        if turn % 3 == 0:
+            core.engine.keyspace.list_on()
+    assert len({len(names) for names, _ in taken}) > 10 and core.engine.keyspace.held
+    assert all(list(made) == names for names, made in taken)
+    assert type(database.data) is type(database.expires) is dict and not core.engine.keyspace.held
+
+
+def test_scans_begin_at_any_time_and_those_given_up_leave_nothing(small_pieces: None) -> None:
+    core = Core()
+    core("MSET", *range(400))
+    cursors = []
+    for at in range(60):
+        expected = set(core.engine.databases[0].data)
+        cursors.append((core("SCAN", 0, "COUNT", 3), expected))
+        core("SET", f"new{at}", 1)
+        core("DEL", 2 * at)
+    assert type(core.engine.databases[0].data) is not dict
+    for _ in range(100):
+        core.pass_time(10)
+    assert type(core.engine.databases[0].data) is dict
+    there = set(core.engine.databases[0].data)
+    for reply, expected in cursors:
+        assert isinstance(reply, list)
+        found = set(reply[1])
+        while reply[0] != b"0":
+            reply = core("SCAN", reply[0], "COUNT", 50)
+            assert isinstance(reply, list)
+            found |= set(reply[1])
+        assert found >= expected & there and found <= expected
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -223,6 +263,7 @@ def test_a_rewrite_that_is_given_up_leaves_the_store_as_it_was(small_pieces: Non
     rewrite.step()
     core("DEL", 0)
     core("SET", "new", 1)
-    rewrite.close()
+    for _ in range(10):
+        core.pass_time(10)
     database = core.engine.databases[0]
     assert type(database.data) is dict and list(database.data)[-1] == b"new" and b"0" not in database.data

@@ -579,6 +579,8 @@ class Engine:
         if self.pause.until and self.now >= self.pause.until:
             self.pause.end()
         many = not self.keyspace.hides_expired and self.keyspace.expire_due(EXPIRE_LIMIT) >= EXPIRE_LIMIT
+        if self.keyspace.held:
+            self.keyspace.list_on()
         for waiter in self.waiting.overdue(self.now):
             self.release(waiter, waiter.on_timeout)
         self._end_turn()

@@ -305,7 +305,6 @@ class Store:
     async def _rewrite_alone(self, log: AppendLog) -> None:
         engine = self.engine
         stats = engine.stats
-        rewrite: Rewrite | None = None
         try:
             await _sync_elsewhere(log)  # so that little is left to be confirmed while everybody waits
             engine.rewind_log()
@@ -337,8 +336,6 @@ class Store:
         finally:
             engine.preserve = None
             engine.look()
-            if rewrite is not None:
-                rewrite.close()
             stats.rewriting = False
             self._rewriting = None
 

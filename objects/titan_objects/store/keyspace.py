@@ -8,6 +8,7 @@ import heapq
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
+from titan_objects.store.listing import Held
 from titan_objects.store.resp import wrong_type
 from titan_objects.store.values import STRINGS
 
@@ -91,7 +92,7 @@ def _by_name(place: tuple["Database", bytes]) -> tuple[int, bytes]:
 class Database:
     """One numbered keyspace. `data` and `expires` may be read directly where speed counts.
 
-    `data` is a dict, but while its keys are listed (`listing.py`).
+    Both are dicts, but while their keys are listed (`listing.py`).
     """
 
     __slots__ = ("data", "expires", "index", "placed", "space")
@@ -100,7 +101,7 @@ class Database:
         self.space = space
         self.index = index
         self.data: MutableMapping[bytes, Any] = {}
-        self.expires: dict[bytes, int] = {}
+        self.expires: MutableMapping[bytes, int] = {}
         self.placed: dict[bytes, int] = {}
 
     def get(self, key: bytes) -> Any:
@@ -159,6 +160,7 @@ class Keyspace:
     Attributes:
         now: set by whoever runs commands; 0 while a log is replayed, when nothing may expire.
         on_expired: called after a key was removed because its time is over.
+        held: what is being listed.
         hides_expired: what is past its time is not seen, but stays: the server that is followed here
             removes it, or a pause ends.
         preserve: called with each key before it is removed for that; None: nobody wants to know.
@@ -166,6 +168,7 @@ class Keyspace:
 
     def __init__(self, databases: int, on_expired: Callable[[Database, bytes], None]) -> None:
         self.now = 0
+        self.held: list[Held] = []
         self.hides_expired = False
         self.wheel = Wheel()
         self.databases = [Database(self, index) for index in range(databases)]
@@ -186,6 +189,11 @@ class Keyspace:
             self.expire(database, key)
             count += 1
         return count
+
+    def list_on(self) -> None:
+        """Lists a piece more of all that is being listed."""
+        for held in list(self.held):
+            held.more()
 
     def swap(self, one: int, other: int) -> None:
         """Exchanges two databases' contents."""

@@ -91,7 +91,6 @@ class Leading:
                 await asyncio.sleep(SLICE_PAUSE)
                 replicas = await self._until_read(replicas)
         finally:
-            rewrite.close()
             engine.preserve = None
             engine.look()
         self._pass_on(replicas, rdb_writing.END + mark)

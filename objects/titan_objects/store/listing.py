@@ -1,32 +1,43 @@
-"""The keys of a database as they are at one moment, in their order, listed piece by piece while commands go on.
+"""The keys of a dict as they are at one moment, in their order, listed piece by piece while commands go on.
 
 A dict cannot be gone through while keys come and go, and a list of a million keys holds up everybody for tens of
-milliseconds. So for as long as its keys are listed, a database has a `Held` in place of its dict: the dict keeps the
-keys that it has, and what comes and goes is noted beside it. To commands the two look alike, down to the order of keys.
+milliseconds. So for as long as its keys are listed, a database has a `Held` in place of the dict: that keeps the keys
+that it has, and what comes and goes is noted beside it. To commands the two look alike, down to the order of keys.
+Whoever needs the keys of one moment makes a `Listing` then; all that are made meanwhile share what is listed.
 """
 
-from collections import deque
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from titan_objects.store.keyspace import Database
+    from titan_objects.store.keyspace import Database, Keyspace
 
 PIECE = 20_000
 """Keys that are listed at once: less than a millisecond's work."""
 
+Name = Literal["data", "expires"]
+
 
 class Held(MutableMapping[bytes, Any]):
-    """A dict whose keys stay as they are, and what has come and gone since."""
+    """A dict whose keys stay as they are, and what has come and gone since.
 
-    __slots__ = ("base", "gone", "listing", "new")
+    Attributes:
+        pieces: the keys of the dict, as far as they are listed.
+        listed: they all are, and the dict has what was noted.
+    """
 
-    def __init__(self, base: dict[bytes, Any], listing: "Listing") -> None:
+    __slots__ = ("_rest", "_space", "base", "gone", "listed", "new", "pieces")
+
+    def __init__(self, base: dict[bytes, Any], space: "Keyspace") -> None:
         self.base = base
-        self.listing = listing
         self.gone: set[bytes] = set()
         self.new: dict[bytes, Any] = {}
+        self.pieces: list[list[bytes]] = []
+        self.listed = False
+        self._rest = iter(base)
+        self._space = space
+        space.held.append(self)
 
     def _kept(self, key: bytes) -> bool:
         return key in self.base and key not in self.gone
@@ -59,13 +70,27 @@ class Held(MutableMapping[bytes, Any]):
     def __len__(self) -> int:
         return len(self.base) - len(self.gone) + len(self.new)
 
-    def settled(self) -> dict[bytes, Any]:
-        """The dict, with all that was noted."""
+    def more(self) -> None:
+        """Lists a piece. After the last one, databases have the dict again, with all that was noted."""
+        if self.listed:
+            return
+        piece = list(islice(self._rest, PIECE))
+        self.pieces.append(piece)
+        if len(piece) < PIECE:
+            self._settle()
+
+    def _settle(self) -> None:
+        self.listed = True
+        self._space.held.remove(self)
         for key in self.gone:
             del self.base[key]
         self.base.update(self.new)
         self.gone, self.new = set(), {}
-        return self.base
+        for database in self._space.databases:  # perhaps another one by now (SWAPDB), or none (FLUSHALL)
+            if database.data is self:
+                database.data = self.base
+            if database.expires is self:
+                database.expires = self.base
 
 
 def contents(data: MutableMapping[bytes, Any]) -> MutableMapping[bytes, Any]:
@@ -73,49 +98,36 @@ def contents(data: MutableMapping[bytes, Any]) -> MutableMapping[bytes, Any]:
     return data.base if isinstance(data, Held) else data
 
 
-class Listing:
-    """Lists the keys of a database as they are when it is made; ends when it has, or by `close`.
+class Listing(Iterable[bytes]):
+    """The keys of a database as they are when it is made, or those of them that expire.
 
-    One that is under way when another begins lists the rest at once.
+    Attributes:
+        data: what they lead to: as it is now, not as it was.
     """
 
-    def __init__(self, database: "Database") -> None:
-        if isinstance(database.data, Held):
-            database.data.listing.finish()
-        self._databases = database.space.databases
-        self._pieces: deque[list[bytes]] = deque()
-        assert isinstance(database.data, dict)
-        self._rest = iter(database.data)
-        self._held: Held | None = Held(database.data, self)
-        database.data = self._held
+    def __init__(self, database: "Database", name: Name = "data") -> None:
+        held = getattr(database, name)
+        if not isinstance(held, Held):
+            held = Held(held, database.space)
+            setattr(database, name, held)
+        self.data: MutableMapping[bytes, Any] = held
+        self._held = held
+        self._gone = set(held.gone)
+        self._new = list(held.new)
+        held.more()
 
-    def more(self) -> bool:
-        """Lists a piece, if that is left to do; False: all are listed."""
-        if self._held is not None:
-            piece = list(islice(self._rest, PIECE))
-            self._pieces.append(piece)
-            if len(piece) < PIECE:
-                self.close()
-        return self._held is not None
-
-    def finish(self) -> None:
-        """Lists the rest."""
-        while self.more():
-            pass
-
-    def close(self) -> None:
-        """Lists no more. The database has its dict again, unless it was emptied meanwhile."""
-        held, self._held = self._held, None
-        for database in self._databases:
-            if held is not None and database.data is held:  # perhaps another database by now: SWAPDB
-                database.data = held.settled()
+    def pieces(self) -> Iterator[list[bytes]]:
+        """The keys, piece by piece; those that are not listed yet are when it comes to them."""
+        held, gone, at = self._held, self._gone, 0
+        while True:
+            if at == len(held.pieces):
+                if held.listed:
+                    break
+                held.more()
+            piece = held.pieces[at]
+            at += 1
+            yield [key for key in piece if key not in gone] if gone else piece
+        yield self._new
 
     def __iter__(self) -> Iterator[bytes]:
-        """Takes the keys; those that are not listed yet are when it comes to them."""
-        while self._pieces or self._held is not None:
-            if not self._pieces:
-                self.more()
-            piece = self._pieces.popleft()
-            piece.reverse()
-            while piece:
-                yield piece.pop()
+        return chain.from_iterable(self.pieces())

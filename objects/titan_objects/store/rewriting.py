@@ -55,7 +55,7 @@ class _Part:
     def __init__(self, db: Database) -> None:
         self.index = db.index
         self.keys = Listing(db)
-        self.data = contents(db.data)
+        self.data = self.keys.data
         self.expires = db.expires
         self.done = _Keys()
 
@@ -115,29 +115,21 @@ class Rewrite:
         self._form = form or Commands()
         self._functions = [each.source for each in engine.functions.libraries.values()]
         parts = [_Part(db) for db in engine.databases if db.data]
-        self._parts = {id(part.data): part for part in parts}
+        self._parts = {id(contents(part.data)): part for part in parts}
         self._db = 0
         # Keys that were about to change, begun and not yet written: the pieces of a key must not be torn apart.
         self._begun: deque[tuple[int, Iterator[bytes]]] = deque()
         self._steps = self._run()
 
     def step(self) -> bool:
-        """Lists or writes a slice; False: all is written."""
+        """Writes a slice; False: all is written."""
         return next(self._steps, False)
-
-    def close(self) -> None:
-        """Writes no more."""
-        for part in self._parts.values():
-            part.keys.close()
 
     def clean_up(self) -> bool:
         """Forgets what was written, a little; False: all is forgotten. For when `preserve` is called no more."""
         return sum(part.done.shrink() for part in self._parts.values()) > 0
 
     def _run(self) -> Iterator[bool]:
-        for part in self._parts.values():
-            while part.keys.more():
-                yield True
         for source in self._functions:
             self._write(self._form.function(source))
         size = count = 0

@@ -189,5 +189,5 @@ def hscan(e: "Engine", a: Args) -> bytes:
     fields = _hash(e, a[1])
     if fields is None:
         return scan_reply(b"0", [])
-    cursor, names = options.page(fields, lambda: list(fields))
+    cursor, names = options.page(fields, lambda: iter([list(fields)]))
     return scan_reply(cursor, [bulk(word) for name in names if name in fields for word in (name, fields[name])])

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from titan_objects.store.arguments import INT_MAX, INT_MIN, double, integer, option
 from titan_objects.store.globs import matcher
+from titan_objects.store.listing import Listing
 from titan_objects.store.resp import OK, ONE, ZERO, CommandError, array, bulk, bulks, simple, syntax_error
 from titan_objects.store.resp import integer as number
+from titan_objects.store.scans import Pieces
 from titan_objects.store.table import Args, Group
 from titan_objects.store.values import STRINGS, Members, ZSet, duplicate, type_name
 
@@ -311,20 +313,28 @@ class Scan:
             index += 2
         self._e = e
 
-    def page(self, owner: object, everything: Callable[[], list[bytes]]) -> tuple[bytes, list[bytes]]:
+    def page(self, owner: object, everything: Callable[[], Pieces]) -> tuple[bytes, list[bytes]]:
         """The next cursor, and the names of this page; `owner`: what is scanned."""
         names, serial, begin = self._e.scans.resume(self.cursor, owner, everything)
         end = begin + self.count
-        page = names[begin:end]
-        if end >= len(names):
+        page, more = names.page(begin, end)
+        if not more:
             self._e.scans.done(serial)
-            following = 0
-        else:
-            following = serial << 32 | end
-        if self.match is not None:
-            match = self.match
-            page = [name for name in page if match(name)]
-        return b"%d" % following, page
+        return b"%d" % (serial << 32 | end if more else 0), self._matching(page)
+
+    def backwards(self, members: Members) -> tuple[bytes, list[bytes]]:
+        """The same for a set, from its last member to its first.
+
+        Its cursor is a place and needs no list: a member that goes is replaced by the last one, so none that was not
+        returned yet ever comes to a place that is behind.
+        """
+        end = min(self.cursor or len(members), len(members))
+        begin = max(0, end - self.count)
+        return b"%d" % begin, self._matching(members.order[begin:end])
+
+    def _matching(self, page: list[bytes]) -> list[bytes]:
+        match = self.match
+        return page if match is None else [name for name in page if match(name)]
 
 
 def scan_reply(cursor: bytes, items: list[bytes]) -> bytes:
@@ -336,7 +346,7 @@ def scan_reply(cursor: bytes, items: list[bytes]) -> bytes:
 def scan(e: "Engine", a: Args) -> bytes:
     """Iterates over the key names in the database."""
     options = Scan(e, a, 1, kinds=True)
-    cursor, names = options.page(e.db, lambda: list(e.db.data))
+    cursor, names = options.page(e.db, lambda: Listing(e.db).pieces())
     found = []
     for name in names:
         value = e.db.get(name)

@@ -285,5 +285,5 @@ def sscan(e: "Engine", a: Args) -> bytes:
     members = _set(e, a[1])
     if members is None:
         return scan_reply(b"0", [])
-    cursor, names = options.page(members, lambda: list(members.order))
-    return scan_reply(cursor, [bulk(name) for name in names if name in members])
+    cursor, names = options.backwards(members)
+    return scan_reply(cursor, [bulk(name) for name in names])

@@ -541,6 +541,6 @@ def zscan(e: "Engine", a: Args) -> bytes:
     values = zset(e, a[1])
     if values is None:
         return scan_reply(b"0", [])
-    cursor, names = options.page(values, lambda: [member for _, member in values])
+    cursor, names = options.page(values, lambda: iter([list(values.scores)]))
     found = [name for name in names if name in values.scores]
     return scan_reply(cursor, [bulk(word) for name in found for word in (name, double_text(values.scores[name]))])

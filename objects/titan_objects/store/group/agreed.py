@@ -20,7 +20,7 @@ from titan_objects.store.group.places import GROUP_SETTINGS, Place, Places, grou
 from titan_objects.store.keyspace import Database
 from titan_objects.store.memory import Meter
 from titan_objects.store.resp import RESP2, RESP3, CommandError
-from titan_objects.store.scans import Scans
+from titan_objects.store.scans import Names, Pieces, Scans
 from titan_objects.store.session import Session
 from titan_objects.store.streams import Stream, shown
 from titan_objects.store.table import Args
@@ -73,7 +73,7 @@ class _Scans(Scans):
 
     serial = 0
 
-    def resume(self, cursor: int, owner: object, everything: Callable[[], list[bytes]]) -> tuple[list[bytes], int, int]:
+    def resume(self, cursor: int, owner: object, everything: Callable[[], Pieces]) -> tuple[Names, int, int]:
         self.serial = self._serial = (self.serial + 1) % (1 << 31)
         found = super().resume(cursor, owner, everything)
         self._serial = self.serial

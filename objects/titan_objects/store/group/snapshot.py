@@ -7,6 +7,7 @@ were made.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -97,7 +98,7 @@ class _Part:
     def __init__(self, db: Database) -> None:
         self.db = db
         self.keys = Listing(db)
-        self.data = contents(db.data)
+        self.data = self.keys.data
         self.expires = db.expires
         self.aside: dict[bytes, Aside] = {}
 
@@ -112,11 +113,11 @@ class Walk:
     def __init__(self, engine: AgreedEngine, alarm: float) -> None:
         self._engine = engine
         parts = [_Part(db) for db in engine.databases if db.data]
-        self._parts = {id(part.data): part for part in parts}
+        self._parts = {id(contents(part.data)): part for part in parts}
         meter = engine.meter
         self._used = meter.used if meter is not None else None
         self._drawn = meter.order() if meter is not None else []
-        self._ends = [(part.db.index, list(part.expires)) for part in self._parts.values()] if meter is not None else []
+        self._ends = [(part.db.index, Listing(part.db, "expires")) for part in parts] if meter is not None else []
         self._sources = list(engine.scripts.sources.values())
         self._head = Head(
             engine.now,
@@ -156,12 +157,11 @@ class Walk:
             for start in range(0, len(self._drawn), CHUNK_KEYS):
                 places = self._drawn[start : start + CHUNK_KEYS]
                 yield encode(Drawn([(db.index, key) for db, key in places]))
-            for index, ends in self._ends:
-                for start in range(0, len(ends), CHUNK_KEYS):
-                    yield encode(Ends(index, ends[start : start + CHUNK_KEYS]))
+            for index, listing in self._ends:
+                ends = iter(listing)
+                while keys := list(islice(ends, CHUNK_KEYS)):
+                    yield encode(Ends(index, keys))
         finally:
-            for part in self._parts.values():
-                part.keys.close()
             engine.remove_walk(self)
 
     def _keys(self, part: _Part) -> Iterator[bytes]:
@@ -171,7 +171,6 @@ class Walk:
             records.append(record)
             size += len(record.key) + len(record.value) + 16
             if size >= CHUNK_BYTES or len(records) >= CHUNK_KEYS:
-                any(each.keys.more() for each in self._parts.values())  # one piece, and the lists are well ahead
                 yield encode(Keys(part.db.index, records))
                 records, size = [], 0
         if records:
