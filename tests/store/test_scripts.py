@@ -7,6 +7,7 @@ import pytest
 
 from tests.store.core import Core
 from tests.store.real import RealRedis, Wire, needs_redis
+from titan_objects.store import resp, scripting
 from titan_objects.store.resp import CommandError, decode_all
 
 pytest.importorskip("lupa")
@@ -55,6 +56,10 @@ def test_a_script_answers(script: str, reply: object) -> None:
     ("script", "says"),
     [
         ("return", ""),
+        ("local t = {} t[1] = t return t", "nested 64 deep"),
+        ("return cjson.decode('{')", "JSONDecodeError"),
+        ("local ok, why = pcall(cjson.decode, '{') error(type(why) .. why)", "stringJSONDecodeError"),
+        ("return bit.band({})", "TypeError"),
         ("this is not lua", "Error compiling script"),
         ("return redis.call('NOSUCH')", "Unknown Redis command"),
         ("return redis.call('SUBSCRIBE', 'c')", "not allowed from script"),
@@ -72,6 +77,51 @@ def test_a_script_that_fails_says_why(script: str, says: str) -> None:
     reply = core("EVAL", script, 0)
     assert reply is None if not says else says in error(reply)
     assert core("EVAL", "return 1", 0) == 1
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["for i = 1, 99 do t[i] = 1 end t[100] = t", "for i = 1, 40 do t = {t, t} end", "for i = 1, 2000 do t[i] = i end"],
+)
+@pytest.mark.parametrize("use", ["return t", "return cjson.encode(t)", "return cmsgpack.pack(t)"])
+def test_what_a_script_gives_is_bounded_however_its_tables_are_nested(
+    table: str, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripting, "ITEMS_MAX", 1000)
+    core = Core()
+    assert "more than 1000 elements" in error(core("EVAL", f"local t = {{}} {table} {use}", 0))
+    assert core("EVAL", "return {1, cjson.encode({2})}", 0) == [1, b"[2]"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "MGET k k k",
+        "HMGET h f f f",
+        "SRANDMEMBER s -3",
+        "HRANDFIELD h -3 WITHVALUES",
+        "ZRANDMEMBER z -3",
+        "SORT l BY none GET # GET # GET #",
+        "EVAL return{ARGV[1],ARGV[1],ARGV[1]} 0 " + "v" * 400,
+    ],
+)
+def test_a_reply_is_bounded_that_names_a_value_many_times(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resp, "REPLY_BYTES_MAX", 1000)
+    core, value = Core(), "v" * 400
+    core("SET", "k", value)
+    core("HSET", "h", "f", value)
+    core("SADD", "s", value)
+    core("ZADD", "z", 1, value)
+    core("RPUSH", "l", value)
+    assert "more than 1000 bytes" in error(core(command))
+    core("MULTI")
+    for _ in range(4):
+        core("GET", "k")
+    core("SET", "k", "new")
+    replies = core("EXEC")
+    assert isinstance(replies, list) and replies[:2] == [value.encode()] * 2
+    assert "more than 1000 bytes" in error(replies[2])
+    assert core("GET", "k") == b"new"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,10 @@ EMPTY = b"*0\r\n"
 EMPTY_BULK = b"$0\r\n\r\n"
 
 
+REPLY_BYTES_MAX = 512 << 20
+"""Of what a reply puts together from values: as much as one value may have."""
+
+
 class CommandError(Exception):
     """A command was refused; the text goes to the client as it stands, its code (`ERR`, `WRONGTYPE`) first."""
 
@@ -41,6 +45,12 @@ def wrong_type() -> CommandError:
 def syntax_error() -> CommandError:
     """Options that do not go together, or are not known."""
     return CommandError(b"ERR syntax error")
+
+
+def limit_reply(size: int) -> None:
+    """Raises CommandError: a reply would put together more than it may."""
+    if size > REPLY_BYTES_MAX:
+        raise CommandError(b"ERR the reply would have more than %d bytes: ask for less at once" % REPLY_BYTES_MAX)
 
 
 def bulk(value: Text) -> bytes:
@@ -71,6 +81,16 @@ def bulks(values: Sequence[Text]) -> bytes:
     parts = [b"*%d\r\n" % len(values)]
     parts += [b"$%d\r\n%b\r\n" % (len(value), value) for value in values]
     return b"".join(parts)
+
+
+def looked_up(values: Sequence[Text | None], null: bytes) -> bytes:
+    """An array of strings, any of them asked for any number of times; None: there is none.
+
+    Raises:
+        CommandError: together they are too long.
+    """
+    limit_reply(sum(map(len, filter(None, values))))
+    return array([null if value is None else bulk(value) for value in values])
 
 
 def number(value: float) -> bytes:

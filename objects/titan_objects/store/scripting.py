@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from titan_objects.store.resp import CommandError, array, bulk, decode, integer, simple
+from titan_objects.store.resp import CommandError, array, bulk, decode, integer, limit_reply, simple
 from titan_objects.store.table import Args
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ WRITES = CommandError(b"ERR Can not execute a script with write flag using *_ro 
 
 MEMORY_MAX = 256 << 20
 DEPTH_MAX = 64
+ITEMS_MAX = 1 << 20
+"""Elements of what a script returns or encodes. A table may stand in many places of another, and in itself."""
 
 _PRELUDE = b"""
 local call, log, setresp, step, per_second = ...
@@ -189,7 +191,15 @@ local function load(f, register, allowed)
     own.redis = nil
     return ok, why
 end
-return compile, run, invoke, load, seal
+-- What is written in Python says what was wrong as text.
+local function checked(f)
+    return function(...)
+        local ok, value = f(...)
+        if not ok then real_error(value, 0) end
+        return value
+    end
+end
+return compile, run, invoke, load, checked, seal
 """
 
 
@@ -206,6 +216,7 @@ class Scripts:
         self._lua: Any = None
         self._read_only = False
         self._running = False
+        self._items = self._bytes = 0
 
     def load(self, source: bytes) -> bytes:
         """Remembers a script; its SHA-1 in hexadecimal. Raises CommandError: it does not compile."""
@@ -286,6 +297,7 @@ class Scripts:
         try:
             table = self._lua.table_from
             ok, value = run(code, table(keys), table(argv), self._allowed)
+            self._items = self._bytes = 0
             answer = self._to_resp(value, 0) if ok else None
         except CommandError:
             raise
@@ -321,12 +333,16 @@ class Scripts:
         prelude = self._lua.eval(b"function(source) return assert(loadstring(source, '@prelude')) end")(_PRELUDE)
         step = 10_000
         made = prelude(self._call, _ignore, _ignore, step, PER_MS * 1000)
-        self._compile_lua, self._run, self._invoke, self._load, seal = made
+        self._compile_lua, self._run, self._invoke, self._load, checked, seal = made
         self._type = self._lua.globals()[b"type"]
         globals_ = self._lua.globals()
-        globals_[b"cjson"] = self._lua.table_from({b"encode": self._json_encode, b"decode": self._json_decode})
-        globals_[b"cmsgpack"] = self._lua.table_from({b"pack": self._pack, b"unpack": self._unpack})
-        globals_[b"bit"] = self._lua.table_from(_BITS)
+        for library, functions in (
+            (b"cjson", {b"encode": self._json_encode, b"decode": self._json_decode}),
+            (b"cmsgpack", {b"pack": self._pack, b"unpack": self._unpack}),
+            (b"bit", _BITS),
+        ):
+            shown = {name: checked(partial(_checked, function)) for name, function in functions.items()}
+            globals_[library] = self._lua.table_from(shown)
         seal()
 
     def _compile(self, source: bytes, name: bytes = b"user_script") -> Any:
@@ -376,7 +392,20 @@ class Scripts:
             return self._lua.table_from({b"err": value.text})
         return False if value is None else value
 
+    def _count(self, value: Any) -> None:
+        """One more element of what is put together. Raises CommandError: that is too large."""
+        self._items += 1
+        if self._items > ITEMS_MAX:
+            raise CommandError(
+                b"ERR a script's table has more than %d elements: return fewer, and no table that is nested in itself"
+                % ITEMS_MAX
+            )
+        if isinstance(value, bytes):
+            self._bytes += len(value)
+            limit_reply(self._bytes)
+
     def _to_resp(self, value: Any, depth: int) -> bytes:
+        self._count(value)
         null = self._engine.session.resp.null
         if value is None or value is False:
             return null
@@ -387,7 +416,7 @@ class Scripts:
         if isinstance(value, (int, float)):
             return integer(int(value) if abs(value) < 1 << 63 else -(1 << 63))
         if depth > DEPTH_MAX:
-            raise CommandError(b"ERR reached lua stack limit")
+            raise CommandError(b"ERR reached lua stack limit: a reply is nested %d deep at most" % DEPTH_MAX)
         if value[b"err"] is not None:
             return CommandError(value[b"err"]).reply
         if value[b"ok"] is not None:
@@ -403,6 +432,9 @@ class Scripts:
 
     def _plain(self, value: Any, depth: int = 0) -> Any:
         """A Lua value as Python's; a table whose keys are 1..n is a list."""
+        if depth == 0:
+            self._items = self._bytes = 0
+        self._count(value)
         if depth > DEPTH_MAX:
             raise ValueError("nested too deep")
         if isinstance(value, (bytes, int, float, bool)) or value is None:
@@ -489,7 +521,7 @@ def _signed(value: int) -> int:
     return value - (1 << 32) if value >= 1 << 31 else value
 
 
-_BITS = {
+_BITS: dict[bytes, Callable[..., Any]] = {
     b"band": lambda *values: _signed(_folded(values, lambda a, b: a & b)),
     b"bor": lambda *values: _signed(_folded(values, lambda a, b: a | b)),
     b"bxor": lambda *values: _signed(_folded(values, lambda a, b: a ^ b)),
@@ -507,6 +539,16 @@ def _folded(values: Any, how: Any) -> int:
     for value in values[1:]:
         result = how(result, int(value))
     return result
+
+
+def _checked(function: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
+    """Its result, or the text of its error."""
+    try:
+        return True, function(*args)
+    except CommandError as why:
+        return False, why.text.removeprefix(b"ERR ")
+    except Exception as why:
+        return False, f"{type(why).__name__}: {str(why)[:200]}".encode("utf-8", "backslashreplace")
 
 
 def _nothing(target: object, name: object, setting: bool) -> object:

@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING
 from titan_objects.store.arguments import INT_MAX, INT_MIN, decimal, decimal_text, integer
 from titan_objects.store.commands.keys import Scan, scan_reply
 from titan_objects.store.commands.sets import sample, sample_count
-from titan_objects.store.resp import EMPTY, OK, ONE, ZERO, CommandError, array, bulk, bulks, syntax_error
+from titan_objects.store.resp import (
+    EMPTY,
+    OK,
+    ONE,
+    ZERO,
+    CommandError,
+    array,
+    bulk,
+    bulks,
+    limit_reply,
+    looked_up,
+    syntax_error,
+)
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group
 
@@ -78,7 +90,7 @@ def hmget(e: "Engine", a: Args) -> bytes:
     """Returns the values of all fields in a hash."""
     fields = _hash(e, a[1]) or {}
     found = [fields.get(field) for field in a[2:]]
-    return array([e.reply.null if value is None else bulk(value) for value in found])
+    return looked_up(found, e.reply.null)
 
 
 @group.command("hgetall", 2, "readonly", keys=(1, 1, 1), since="2.0.0")
@@ -177,6 +189,7 @@ def hrandfield(e: "Engine", a: Args) -> bytes:
     drawn = sample(e, names, count)
     if not with_values:
         return bulks(drawn)
+    limit_reply(sum(len(name) + len(fields[name]) for name in drawn))
     if e.reply.version == 3:
         return array([bulks([name, fields[name]]) for name in drawn])
     return bulks([word for name in drawn for word in (name, fields[name])])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from titan_objects.store.arguments import INT_MAX, INT_MIN, double, integer, option
 from titan_objects.store.globs import matcher
 from titan_objects.store.listing import Listing
-from titan_objects.store.resp import OK, ONE, ZERO, CommandError, array, bulk, bulks, simple, syntax_error
+from titan_objects.store.resp import OK, ONE, ZERO, CommandError, array, bulk, bulks, looked_up, simple, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.scans import Pieces
 from titan_objects.store.table import Args, Group
@@ -415,7 +415,7 @@ def _sort(e: "Engine", a: Args, may_store: bool) -> bytes:
     if gets:
         rows = [_by_pattern(e, pattern, member) for member in members for pattern in gets]
     if target is None:
-        return array([e.reply.null if row is None else bulk(row) for row in rows])
+        return looked_up(rows, e.reply.null)
     if rows:
         e.db.put(target, deque(bytes(row or b"") for row in rows))
         e.touch(target, b"sortstore", "l")

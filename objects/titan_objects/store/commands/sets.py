@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from titan_objects.store.arguments import INT_MAX, integer
 from titan_objects.store.commands.keys import Scan, scan_reply
 from titan_objects.store.commands.pops import pop_count
-from titan_objects.store.resp import EMPTY, ONE, ZERO, CommandError, array, bulk, bulks, syntax_error
+from titan_objects.store.resp import EMPTY, ONE, ZERO, CommandError, array, bulk, bulks, limit_reply, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group, counted
 from titan_objects.store.values import Members
@@ -147,7 +147,9 @@ def sample(e: "Engine", names: list[bytes], count: int) -> list[bytes]:
     if count < 0:
         if count < -(1 << 24):
             raise CommandError(b"ERR value is out of range")
-        return [names[e.chance.randrange(size)] for _ in range(-count)]
+        found = [names[e.chance.randrange(size)] for _ in range(-count)]
+        limit_reply(sum(map(len, found)))
+        return found
     if count >= size:
         return list(names)
     drawn: dict[int, None] = {}

@@ -12,7 +12,7 @@ from titan_objects.store.arguments import (
     slice_bounds,
 )
 from titan_objects.store.commands.keys import end_at
-from titan_objects.store.resp import EMPTY_BULK, OK, ONE, ZERO, CommandError, array, bulk, syntax_error
+from titan_objects.store.resp import EMPTY_BULK, OK, ONE, ZERO, CommandError, array, bulk, looked_up, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group
 from titan_objects.store.values import STRINGS
@@ -187,9 +187,9 @@ def getex(e: "Engine", a: Args) -> bytes:
 @group.command("mget", -2, "readonly fast", keys=(1, -1, 1))
 def mget(e: "Engine", a: Args) -> bytes:
     """Atomically returns the string values of one or more keys."""
-    get, null = e.db.get, e.reply.null
+    get = e.db.get
     values = [get(key) for key in a[1:]]
-    return array([bulk(value) if type(value) in STRINGS else null for value in values])
+    return looked_up([value if type(value) in STRINGS else None for value in values], e.reply.null)
 
 
 def _put_many(e: "Engine", a: Args) -> None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from titan_objects.store.resp import OK, CommandError, array
+from titan_objects.store.resp import OK, CommandError, array, limit_reply
 from titan_objects.store.table import Args, Group
 
 if TYPE_CHECKING:
@@ -56,14 +56,18 @@ def exec_(e: "Engine", a: Args) -> bytes:
         return e.reply.null_array
     start = len(e.effects)
     could_block, e.may_block = e.may_block, False
-    replies = []
+    replies: list[bytes] = []
+    size = 0
     try:
         for args in queue:
             try:
-                replies.append(e.call(args))
+                reply = e.call(args)
+                size += len(reply)
+                limit_reply(size)  # the command was executed, and the rest will be
             except CommandError as why:
-                replies.append(why.reply)
+                reply = why.reply
                 e.stats.errors += 1
+            replies.append(reply)
     finally:
         e.may_block = could_block
     if len(e.effects) > start:
