@@ -47,6 +47,7 @@ from titan_overlay.wire.messages import Send
 
 if TYPE_CHECKING:
     from titan_overlay.mutable.runner import Members
+    from titan_overlay.pool.finding.any_holder import Origin
 
 log = logging.getLogger("titan")
 
@@ -379,7 +380,7 @@ class Node(Answering):
             self._disk,
             self.groups_log,
             self.voting_keys,
-            may_speak=self._is_member,
+            may_speak=self._may_speak,
             may_administer=self.may_administer,
             forward=self._forward,
             founders=Founders(self.overlay, self.links, self.ambient),
@@ -395,14 +396,14 @@ class Node(Answering):
     def _let_go(self, object_id: ObjectId) -> None:
         self.spawn(self.keeper.let_go(object_id), "giving up a group")
 
-    async def _is_member(self, origin: ObjectId, node: NodeId) -> bool:
+    async def _may_speak(self, origin: ObjectId, chain: bytes, node: NodeId) -> bool:
         deadline = asyncio.get_running_loop().time() + LOCATE_SECONDS
         place = await self.router.places.find(origin, deadline=deadline)
-        return place.descriptor.value.kind == "mutable" and any(each.signer == node for each in place.holders)
+        return self.groups_caller.membership.speaks_for(place, origin, chain, node)
 
-    async def _forward(self, origin: ObjectId, number: int, name: str, type: str, body: bytes) -> None:
+    async def _forward(self, origin: "Origin", name: str, type: str, body: bytes) -> None:
         deadline = asyncio.get_running_loop().time() + FORWARD_SECONDS
-        await self.router.call(name, type, body, deadline=deadline, origin=(origin, number))
+        await self.router.call(name, type, body, deadline=deadline, origin=origin)
 
     # ---- the rules of the pool ---------------------------------------------------------------------------------
 

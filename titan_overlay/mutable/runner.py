@@ -30,6 +30,7 @@ from titan_overlay.mutable.requests import Request, decode_request
 from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.voting_keys import GroupKeys, VotingKeys
 from titan_overlay.pool.context import Context, Sender
+from titan_overlay.pool.finding.any_holder import Origin
 from titan_overlay.pool.hosting.bundles import BundleLoader, Code
 from titan_overlay.pool.hosting.calls import Begun
 from titan_overlay.pool.hosting.runner import Body, Runner
@@ -85,9 +86,9 @@ class Members:
     """The groups of which this node is a member, and what they share.
 
     Args:
-        may_speak: (origin's id, node) -> whether that node is a member of that mutable object.
+        may_speak: (origin's id, its chain, node) -> whether that node's word stands for that mutable object.
         may_administer: (who, object, grant) -> whether that user has a say in who its members are.
-        forward: brings a message of an outbox: (origin, number, name, type, body).
+        forward: brings a message of an outbox: (origin, its number and chain, name, type, body).
         let_go: gives up the replica of an object in which this node was replaced.
     """
 
@@ -101,9 +102,9 @@ class Members:
         log: Log,
         keys: VotingKeys,
         *,
-        may_speak: Callable[[ObjectId, NodeId], Awaitable[bool]],
+        may_speak: Callable[[ObjectId, bytes, NodeId], Awaitable[bool]],
         may_administer: Callable[[Sender, Signed[Descriptor], bytes], bool],
-        forward: Callable[[ObjectId, int, str, str, bytes], Awaitable[None]],
+        forward: Callable[[Origin, str, str, bytes], Awaitable[None]],
         founders: Founders,
         recruiter: Recruiter,
         bundles: BundleLoader,
@@ -182,7 +183,7 @@ class Members:
                 head = msgspec.structs.replace(head, checkpoint=kept.checkpoint)
 
         async def deliver(number: int, target: str, type: str, body: bytes) -> None:
-            await self._forward(object_id, number, target, type, body)
+            await self._forward((object_id, number, codec.encode(group.chain)), target, type, body)
 
         absences = Absences(self.vigil)
         group = Group(
@@ -339,8 +340,8 @@ class GroupRunner(Runner):
         return self.group.submit(request, context.sender.public)
 
     async def _forwarded(self, forward: talk.Forward, context: Context) -> bytes:
-        if not await self._members.may_speak(ObjectId(forward.origin), context.sender.id):
-            raise Forbidden("only the members of an object bring what is in its outbox")
+        if not await self._members.may_speak(ObjectId(forward.origin), forward.chain, context.sender.id):
+            raise Forbidden("only the members of an object whose members do not lie bring what is in its outbox")
         request = Request(forward.origin, 0, 0, 0, f"outbox/{forward.number}", forward.type, forward.body)
         return await self.group.submit(request, context.sender.public)
 

@@ -121,6 +121,8 @@ class Forward(msgspec.Struct, frozen=True, array_like=True, gc=False):
     origin: bytes
     """Id of the object that sends it."""
     number: Count
+    chain: bytes
+    """Encoded: who its members are, so that no other is believed."""
     type: str
     body: bytes
 

@@ -43,6 +43,8 @@ HARMLESS = frozenset({"titan.Ping", "titan.Info", "titan.Stats", "titan.Schema",
 
 
 Freshness = Literal["latest", "stale"]
+Origin = tuple[bytes, int, bytes]
+"""Object in whose outbox a message stands, its number there, and what proves who the object's members are."""
 
 
 class Request:
@@ -60,10 +62,10 @@ class Request:
         *,
         once: str = "",
         read: Freshness | None = None,
-        origin: tuple[bytes, int] | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.origin = origin
-        """Object in whose outbox it stands, and its number there; None: it comes from no outbox."""
+        """None: it comes from no outbox."""
         self.once = once
         """The sender's own key: a mutable object executes it at most once, whoever sends it again."""
         self.read = read

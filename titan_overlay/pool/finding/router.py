@@ -27,7 +27,7 @@ from titan_overlay.identity.statements import Descriptor
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.context import Sender
-from titan_overlay.pool.finding.any_holder import AnyHolder, Freshness, Request, Tally
+from titan_overlay.pool.finding.any_holder import AnyHolder, Freshness, Origin, Request, Tally
 from titan_overlay.pool.finding.places import PLACES_MAX, Place, Places
 from titan_overlay.pool.finding.votes import Votes
 from titan_overlay.pool.finding.witness import Witness
@@ -94,7 +94,7 @@ class Router:
         chain: tuple[bytes, ...] = (),
         once: str = "",
         read: Freshness | None = None,
-        origin: tuple[bytes, int] | None = None,
+        origin: Origin | None = None,
     ) -> bytes:
         """The encoded reply of the object with this name.
 
