@@ -48,7 +48,7 @@ async def work(pool: titan.Pool, run: str, turns: int = 100) -> None:
         ]
         if synced.state == "SUCCEEDED":
             return
-        await asyncio.sleep(1)  # what a turn before took and never reported is another's after its lease
+        await asyncio.sleep(1)
 
 
 @pytest.mark.slow

@@ -174,17 +174,50 @@ def test_a_stranger_decides_nothing_about_a_run(what: str) -> None:
 def test_a_stranger_reports_renews_and_gives_back_nothing_of_a_worker() -> None:
     made = run()
     (order,) = lease(made, "bob")
-    lies = Sync(Worker("w"), 0, [Done(order.epoch, Success("lie"))], [order.epoch], leaving=True)
+    lies = Sync(Worker("w"), 0, [Done(order.epoch, Success("lie"))], [order.epoch])
     assert made.sync(lies, by("eve")).lost == [order.epoch]
     made.sync(Sync(Worker("w"), 0, [Done(order.epoch, Success("truth"))]), by("bob"))
     assert made.engine.result == "truth"
+
+
+def test_what_a_worker_does_not_name_is_given_again_at_once() -> None:
+    made = run()
+    lease(made, "bob")  # and its answer is lost
+    (order,) = lease(made, "bob")
+    assert made.sync(Sync(Worker("v"), 1), by("bob")).orders == [], "it is another's now"
+    made.sync(Sync(Worker("w"), holds=[order.epoch]), by("bob"))
+    made.sync(Sync(Worker("w"), done=[Done(order.epoch, Success(1))]), by("bob"))
+    assert made.engine.state.value == "SUCCEEDED"
+    assert made.engine.executions == 2
+
+
+def test_what_comes_too_late_takes_nothing_away_and_is_given_nothing() -> None:
+    made = run({"id": "a"}, {"id": "b"})
+    (order,) = made.sync(Sync(Worker("w"), 1, turn=8), by("bob")).orders
+    late = made.sync(Sync(Worker("w"), 1, turn=7), by("bob"))
+    assert (late.orders, late.turn) == ([], 8)
+    assert made.engine.holds(order.epoch)
+    again = made.sync(Sync(Worker("w", cores=2.0), 2, turn=late.turn + 1), by("bob"))  # a program that began anew
+    assert {each.key for each in again.orders} == {"a", "b"}
+
+
+def test_a_run_remembers_turns_and_lines_of_those_alone_that_have_something() -> None:
+    made = run({"id": "a", "map": {"over": list(range(300))}})
+    for number in range(300):
+        (order,) = lease(made, "bob", f"w{number}")
+        said = Sync(Worker(f"w{number}"), holds=[order.epoch], lines=[(order.epoch, 0, "hello")])
+        made.sync(said, by("bob"))
+        made.sync(Sync(Worker(f"w{number}"), done=[Done(order.epoch, Success())]), by("bob"))
+    assert len(made.lines) == 300
+    rest = next(iter(made.snapshot()))
+    assert rest.count(b"/w") < 100
 
 
 def test_only_who_holds_a_task_writes_into_its_log_and_each_line_once() -> None:
     made = run({"id": "a"}, {"id": "b", "priority": -1})
     (order,) = lease(made, "bob")
     made.sync(Sync(Worker("w"), lines=[(order.epoch, 0, "lie"), (order.epoch + 1, 0, "lie")]), by("eve"))
-    made.sync(Sync(Worker("w"), lines=[(order.epoch, 0, "one")]), by("bob"))
+    made.sync(Sync(Worker("w"), holds=[order.epoch], lines=[(order.epoch, 0, "one")]), by("bob"))
     last = Sync(Worker("w"), 0, [Done(order.epoch, Success())], lines=[(order.epoch, n, t) for n, t in enumerate("12")])
     for _ in range(2):  # its answer was lost, so it says it again
         made.sync(last, by("bob"))
@@ -195,7 +228,7 @@ def test_only_who_holds_a_task_writes_into_its_log_and_each_line_once() -> None:
 def test_a_member_that_comes_later_knows_all_that_the_others_know() -> None:
     made = run({"id": "a"}, {"id": "b"}, workers=[key("bob").hex()[:32]])
     (order,) = lease(made, "bob")
-    made.sync(Sync(Worker("w"), lines=[(order.epoch, 0, "one")]), by("bob"))
+    made.sync(Sync(Worker("w"), holds=[order.epoch], lines=[(order.epoch, 0, "one")]), by("bob"))
     other = Run()
     for chunk in made.snapshot():
         other.restore(chunk)

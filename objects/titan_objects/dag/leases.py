@@ -31,6 +31,15 @@ class Leases(Flow):
         """Whether somebody works under it."""
         return epoch in self._held
 
+    def held_by(self, worker: str) -> frozenset[int]:
+        """Epochs under which a worker works."""
+        return frozenset(self._by_worker.get(worker, ()))
+
+    @property
+    def leases(self) -> int:
+        """That are given now."""
+        return len(self._held)
+
     def key_of(self, worker: str, epoch: int) -> str | None:
         """Of the instance that this worker has under this epoch; None: it has none."""
         held = self._held.get(epoch)

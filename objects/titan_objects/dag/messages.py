@@ -35,7 +35,8 @@ class Synced(msgspec.Struct, frozen=True, omit_defaults=True):
     lost: list[int] = []
     """Epochs that are not its own any more."""
     state: str = ""
-    ready: int = 0
+    turn: int = 0
+    """The highest that it has said: what comes under a lower one, comes too late to be given anything."""
 
 
 class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -93,14 +94,14 @@ class Sync(titan.Message[Synced], namespace="dag"):
     count: int = 0
     done: list[Done] = []
     holds: list[int] = []
+    """Epochs of all that it has. What else it was given, it gives back, or has never heard of: others may have it."""
     progress: dict[int, float] = {}
     lines: list[tuple[int, int, str]] = []
     """Epoch, number among the lines under that epoch (from 0 on), and text. Only under a lease are they kept."""
     ahead: int = 0
     """Beyond `count`, as many that it would run one after the other."""
-    back: list[int] = []
-    """Epochs of tasks that it has not begun, and will not."""
-    leaving: bool = False
+    turn: int = 0
+    """Grows from one message of a worker to the next."""
 
 
 class Spawned(titan.Message[None], namespace="dag"):

@@ -56,6 +56,7 @@ LOG_BYTES_MAX = 8 << 20
 LINE_BYTES_MAX = 4 << 10
 KEY_LENGTH_MAX = 200
 ORDERS_AT_ONCE = 1000
+SPARE = 64
 EARLY_SECONDS = 0.001
 """By so much a timer may come too early: it was rounded."""
 
@@ -72,6 +73,7 @@ class _Rest(msgspec.Struct, frozen=True, tag=True, array_like=True):
     alarm: float
     queue: str
     told: str
+    turns: dict[str, int] = {}
 
 
 class _Logged(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -102,6 +104,8 @@ class Run:
         self.next_line = 0
         self._lines_of: dict[int, int] = {}
         """How many lines were taken under each epoch: what comes twice is kept once."""
+        self._turns: dict[str, int] = {}
+        """Of each worker that has something: the turn of what it said last."""
         self.queue = ""
         self._told = ""
         """The state that the queue knows."""
@@ -159,13 +163,25 @@ class Run:
         self._keep(worker.name, m.lines, ctx.now)
         for done in m.done:
             self._step(Report(worker.name, done.epoch, done.outcome), ctx)
+        last = self._turns.get(worker.name, 0)
+        if m.turn < last:  # it was overtaken: what the worker has now, and whether it listens, a later one has said
+            return Synced(state=self.engine.state.value, turn=last)
         lost = self._step(Renew(worker.name, tuple(m.holds), m.progress), ctx).lost if m.holds else []
-        if m.leaving or m.back:
-            self._step(Release(worker.name, () if m.leaving else tuple(m.back)), ctx)
-        self._lines_of = {epoch: said for epoch, said in self._lines_of.items() if self.engine.holds(epoch)}
+        if unnamed := self.engine.held_by(worker.name).difference(m.holds):
+            self._step(Release(worker.name, tuple(sorted(unnamed))), ctx)
         lease = Lease(worker, min(m.count, ORDERS_AT_ONCE), min(m.ahead, ORDERS_AT_ONCE))
         orders = self._step(lease, ctx).orders if m.count or m.ahead else []
-        return Synced(orders, lost, self.engine.state.value, self.engine.ready)
+        self._turns[worker.name] = m.turn
+        self._forget()
+        return Synced(orders, lost, self.engine.state.value, m.turn)
+
+    def _forget(self) -> None:
+        """What was kept beside leases goes once most of them are over: looked through now and then, not each time."""
+        held = self.engine.leases
+        if len(self._lines_of) > 2 * held + SPARE:
+            self._lines_of = {epoch: said for epoch, said in self._lines_of.items() if self.engine.holds(epoch)}
+        if len(self._turns) > 2 * held + SPARE:
+            self._turns = {worker: turn for worker, turn in self._turns.items() if self.engine.held_by(worker)}
 
     def spawned(self, m: Spawned, ctx: titan.Context) -> None:
         """Adds the tasks of a running one. What a stranger's worker thinks of, nobody else should have to run."""
@@ -288,6 +304,7 @@ class Run:
                 self._alarm,
                 self.queue,
                 self._told,
+                self._turns,
             )
         )
         for kind, items in ((_Logged, lines), (_Happened, journal)):
@@ -310,7 +327,7 @@ class Run:
                 self.owner, self.voice, self._started_by = part.owner, part.voice, part.started_by
                 self.workers, self.next_line, self._alarm = frozenset(part.workers), part.next_line, part.alarm
                 self._lines_of = part.lines_of
-                self.queue, self._told = part.queue, part.told
+                self.queue, self._told, self._turns = part.queue, part.told, part.turns
             case _Logged(lines):
                 self.lines.extend(lines)
                 self._log_bytes += sum(len(each.text) + 64 for each in lines)

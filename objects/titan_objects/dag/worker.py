@@ -73,6 +73,8 @@ class Workers:
         """Idle processes by bundle."""
         self._code: dict[str, Path] = {}
         self._made = 0
+        self.turn = 0
+        """Of what was last said to a run."""
         self._version = 0
         """Of the queue: what has changed there up to it is known."""
 
@@ -205,8 +207,8 @@ class Part:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._waiting: dict[int, Order] = {}
         """Fetched ahead, by epoch."""
-        self._back: list[int] = []
-        """Epochs that it gives back."""
+        self._unheard = False
+        """The last answer was lost; what it gave is not known here, and the run has to hear of that."""
         self._took = SHORT_SECONDS * 10
         """Seconds, on a moving average, that a task takes."""
         self._done: list[Done] = []
@@ -233,17 +235,16 @@ class Part:
         loop = asyncio.get_running_loop()
         said, pause = loop.time(), 0.02
         while True:
-            due = self._tasks and loop.time() - said >= BEAT_SECONDS
-            if self._workers.free and not self._done and not self._lines and not due:
+            due = bool(self._tasks) and loop.time() - said >= BEAT_SECONDS
+            wanted = bool(self._done or self._lines or due or self._unheard)
+            if self._workers.free and not wanted:
                 ready = await self._workers.pool.read(self._run, Ready())
                 if ready < 0:
                     return
                 wanted = ready > 0
-            else:
-                wanted = bool(self._done or self._lines or due)
             if wanted:
                 if due:  # nothing has ended for long: others may have what waits here
-                    self._back, self._took = sorted({*self._back, *self._waiting}), self._took + BEAT_SECONDS
+                    self._took += BEAT_SECONDS
                     self._waiting.clear()
                 said = loop.time()
                 state, got = await self._sync()
@@ -262,18 +263,23 @@ class Part:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
 
     def _news(self, count: int, *, leaving: bool = False) -> Sync:
         """What the run does not know yet: what a task has written, then its end, with which its lease goes."""
         lines = list(islice(self._lines, LINES_AT_ONCE))
         unsaid = {epoch for epoch, _, _ in islice(self._lines, LINES_AT_ONCE, None)}
         done = [each for each in self._done if each.epoch not in unsaid]
-        holds = sorted({*self._tasks, *self._waiting, *(each.epoch for each in self._done if each.epoch in unsaid)})
+        ending = [each.epoch for each in self._done if each.epoch in unsaid]
         info = self._workers.info
-        short = self._took <= SHORT_SECONDS and not leaving
-        ahead = max(0, AHEAD_PER_SLOT * info.slots - len(self._waiting)) if short else 0
+        ahead = AHEAD_PER_SLOT * info.slots - len(self._waiting) if self._took <= SHORT_SECONDS else 0
         worker = Worker(info.name, info.labels, cores=float(count), memory=self._workers.worker.memory)
-        return Sync(worker, count, done, holds, lines=lines, ahead=ahead, back=self._back, leaving=leaving)
+        self._workers.turn += 1
+        turn = self._workers.turn
+        if leaving:
+            return Sync(worker, done=done, lines=lines, turn=turn)
+        holds = sorted({*self._tasks, *self._waiting, *ending})
+        return Sync(worker, count, done, holds, lines=lines, ahead=max(0, ahead), turn=turn)
 
     async def _sync(self) -> tuple[str, int]:
         """Says what was done, and begins what is to be done; the state of the run, and how many tasks have begun."""
@@ -284,8 +290,11 @@ class Part:
         try:
             synced = await self._workers.pool.send(self._run, news)
             began = min(count, len(synced.orders))
+            self._unheard = synced.turn > news.turn
+            self._workers.turn = max(synced.turn, self._workers.turn)
         except titan.RemotableError as why:
             if why.retryable or isinstance(why, titan.DeadlineExceeded | titan.Unavailable):
+                self._unheard = True
                 return "RUNNING", 0  # said again: results are fenced by epochs, lines by numbers, so twice is as once
             raise
         finally:
@@ -293,7 +302,6 @@ class Part:
             self._begin_waiting()
         for _ in news.lines:
             self._lines.popleft()
-        self._back = []
         told = {each.epoch for each in news.done}
         self._done = [each for each in self._done if each.epoch not in told]
         for epoch in synced.lost:
@@ -399,7 +407,7 @@ async def working(
 ) -> AsyncIterator[Workers]:
     """Workers of this program at a queue, until left."""
     directory = Path(tempfile.mkdtemp(prefix="titan-dag-"))
-    name = name or f"{os.uname().nodename}-{os.getpid()}"
+    name = name or f"{os.uname().nodename}-{os.getpid()}-{pool.token_bytes(4).hex()}"  # two of one name are one
     workers = Workers(pool, queue, name, slots, labels, directory, commands=commands)
     task = asyncio.create_task(workers.serve())
     try:
