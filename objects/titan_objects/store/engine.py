@@ -93,7 +93,7 @@ class Engine:
         self.databases = self.keyspace.databases
         self.acl = Acl(table, self.config)
         self.exchange = Exchange()
-        self.waiting = WaitingRoom()
+        self.waiting = WaitingRoom(self)
         self.stats = Stats()
         self.scans = Scans()
         self.scripts = Scripts(self)
@@ -112,8 +112,6 @@ class Engine:
         self.requests: list[str] = []
         self.written = 0
         self.surroundings: Callable[[], dict[str, dict[str, object]]] = dict
-        self._resumed: list[Session] = []
-        self._ready: dict[tuple[Database, bytes], None] = {}
         self._logged_db = 0
 
         self.preserve: Callable[[Database, bytes], None] | None = None
@@ -153,7 +151,6 @@ class Engine:
         self.sessions.pop(session.id, None)
         if session.waiter is not None:
             self.waiting.remove(session.waiter)
-            session.waiter = None
         session.backlog.clear()
         self.unwatch(session)
         self.exchange.leave(session)
@@ -191,13 +188,13 @@ class Engine:
             session.backlog += commands
             return
         self._run(session, commands)
-        if self._resumed or self.tracking.pending:
+        if self.waiting.resumed or self.tracking.pending:
             self._end_turn()
 
     def _end_turn(self) -> None:
         """Clients that wait no more go on; those that cache are told what has changed meanwhile."""
-        while self._resumed:
-            session = self._resumed.pop(0)
+        while self.waiting.resumed:
+            session = self.waiting.resumed.popleft()
             pending, session.backlog = session.backlog, []
             before = len(self.effects)
             self._run(session, pending)
@@ -302,8 +299,8 @@ class Engine:
             if self.db.index != self._logged_db:
                 self._select()
             self.effects.append(args)
-        if self._ready and self.may_block:
-            self._serve_ready()
+        if self.waiting.ready and self.may_block:
+            self.waiting.serve()
 
     def _select(self) -> None:
         self._logged_db = self.db.index
@@ -413,6 +410,10 @@ class Engine:
         """The command at hand is in the log already, by `rewrite` or by commands that it called."""
         self._rewritten = self.dirty = True
 
+    def logged(self) -> None:
+        """All that was changed outside of a command is in the log already, by `rewrite`."""
+        self.dirty = self._rewritten = False
+
     def emit(self, args: Iterable[bytes]) -> None:
         """Logs a command beside the one at hand."""
         if self.db.index != self._logged_db:
@@ -437,7 +438,7 @@ class Engine:
         if self.tracking.clients:
             self.tracking.changed(key, own=kind not in "xe")
         if self.waiting.count and where in self.waiting:
-            self._ready[where] = None
+            self.waiting.ready[where] = None
         if event and kind in self.config.events:
             self.notify(db, key, event)
 
@@ -515,10 +516,7 @@ class Engine:
         self._measure_anew()
         for where in touched:
             self.tell(*where, b"", "g")
-        for db in pair:
-            for key in self.waiting.keys_of(db):
-                if key in db.data:
-                    self._ready[db, key] = None
+        self.waiting.look_at(pair)
 
     # ---- blocking ------------------------------------------------------------------------------------------------
 
@@ -526,50 +524,8 @@ class Engine:
         """Lets the current client wait, or answers at once where nobody may wait (transactions, scripts)."""
         if not self.may_block or self.session is self.internal:
             return on_timeout
-        waiter = Waiter(self.session, self.db, keys, until, serve, on_timeout)
-        self.session.waiter = waiter
-        self.waiting.add(waiter)
-        self.look()
+        self.waiting.add(Waiter(self.session, self.db, keys, until, serve, on_timeout))
         return None
-
-    def release(self, waiter: Waiter, reply: bytes) -> None:
-        """Ends a wait with this reply."""
-        session = waiter.session
-        session.waiter = None
-        self.waiting.remove(waiter)
-        if reply:
-            self.deliver(session, reply)
-        if session.backlog:
-            self._resumed.append(session)
-        self.look()
-
-    def _serve_ready(self) -> None:
-        session, db, reply = self.session, self.db, self.reply
-        while self._ready:
-            where = next(iter(self._ready))
-            del self._ready[where]
-            self.db, key = where
-            for waiter in self.waiting.waiting_for(*where):
-                if self.db.get(key) is None:
-                    break
-                self.session, self.reply = waiter.session, waiter.session.resp
-                if self.preserve is not None:
-                    for touched in waiter.touches:
-                        self.preserve(waiter.db, touched)
-                try:
-                    answer = waiter.serve(key)
-                except CommandError as why:
-                    answer = why.reply
-                self.dirty = self._rewritten = False  # what it did was logged with `rewrite`
-                if answer is not None:
-                    waiter.session.wrote = True
-                    self.release(waiter, answer)
-        self.session, self.db, self.reply = session, db, reply
-
-    def serve_ready(self) -> None:
-        """Serves who waited for what a transaction has changed."""
-        if self._ready and self.may_block:
-            self._serve_ready()
 
     # ---- time ----------------------------------------------------------------------------------------------------
 
@@ -582,7 +538,7 @@ class Engine:
         if self.keyspace.held:
             self.keyspace.list_on()
         for waiter in self.waiting.overdue(self.now):
-            self.release(waiter, waiter.on_timeout)
+            self.waiting.release(waiter, waiter.on_timeout)
         self._end_turn()
         return many
 

@@ -37,7 +37,7 @@ class Pause:
         held, self.held = self.held, {}
         for session in held:
             if session.waiter is not None:
-                self._engine.release(session.waiter, b"")
+                self._engine.waiting.release(session.waiter, b"")
         self._engine.look()
 
     def concerns(self, session: "Session", command: "Command", args: "Args") -> bool:
@@ -57,7 +57,5 @@ class Pause:
     def hold(self, session: "Session", args: "Args") -> None:
         """Lets a client wait, who then begins with this command."""
         session.backlog.append(args)
-        session.waiter = Waiter(session, session.db, (), self.until, lambda key: None, b"")
         self.held[session] = None
-        self._engine.waiting.add(session.waiter)
-        self._engine.look()
+        self._engine.waiting.add(Waiter(session, session.db, (), self.until, lambda key: None, b""))

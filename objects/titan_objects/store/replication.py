@@ -202,7 +202,7 @@ class Replication:
             waiter.on_timeout = integer(count)
             if count >= wanted:
                 del self._waiting[waiter]
-                self._engine.release(waiter, integer(count))
+                self._engine.waiting.release(waiter, integer(count))
 
     def count(self, offset: int) -> int:
         """How many replicas have all up to there."""

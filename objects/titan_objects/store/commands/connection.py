@@ -341,7 +341,7 @@ def client_unblock(e: "Engine", a: Args) -> bytes:
     if session is None or session.waiter is None or session in e.pause.held:
         return ZERO
     error = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
-    e.release(session.waiter, session.waiter.on_timeout if how == b"TIMEOUT" else error)
+    e.waiting.release(session.waiter, session.waiter.on_timeout if how == b"TIMEOUT" else error)
     return ONE
 
 
