@@ -25,7 +25,9 @@ FORGIVEN_MS = 600_000
 ADDRESSES_MAX = 4096
 
 _CATEGORIES = {"generic": "keyspace", "transactions": "transaction", "sorted-set": "sortedset"}
-_DANGEROUS = frozenset(["keys", "flushall", "flushdb", "sort", "sort_ro", "info", "role", "swapdb", "restore"])
+_DANGEROUS = frozenset(
+    ["keys", "flushall", "flushdb", "sort", "sort_ro", "info", "role", "swapdb", "restore", "migrate"]
+)
 _NO_ACCESS = "this user has no permissions to access one of the"
 _CHANNEL_COMMANDS = frozenset(["subscribe", "ssubscribe", "publish", "spublish", "psubscribe"])
 

@@ -14,7 +14,7 @@ Three flags are read for each command, so that the common one pays for nothing e
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from titan_objects.store.acl import Acl
 from titan_objects.store.blocking import Serve, Waiter, WaitingRoom
@@ -34,11 +34,14 @@ from titan_objects.store.stats import Stats
 from titan_objects.store.table import Args, Command, Handler, Table
 from titan_objects.store.tracking import Tracking
 
+if TYPE_CHECKING:
+    from titan_objects.store.commands.migrate import Migration
+
 _LOG = logging.getLogger("titan_objects.store")
 
 _INTERNAL = CommandError(b"ERR internal error: the command was given up; the log has the reason")
 
-_READ_ONLY = CommandError(b"READONLY You can't write against a read only replica.")
+READ_ONLY = CommandError(b"READONLY You can't write against a read only replica.")
 _LOADING = CommandError(b"LOADING Redis is loading the dataset in memory")
 
 EXPIRE_LIMIT = 1000
@@ -74,6 +77,7 @@ class Engine:
         written: bytes of effects since the start, as the shell counts them.
         surroundings: what the shell adds to INFO (memory, process, CPU), by section.
         requests: what commands asked of the shell around the engine ("rewrite", "save", "shutdown").
+        migrations: keys that are to be moved to another server ("migrate"); the shell empties it.
     """
 
     def __init__(self, table: Table, chance: Chance, config: Config | None = None) -> None:
@@ -110,6 +114,7 @@ class Engine:
         self.verbatim = True
         self.outgoing: dict[Session, None] = {}
         self.requests: list[str] = []
+        self.migrations: list[Migration] = []
         self.written = 0
         self.surroundings: Callable[[], dict[str, dict[str, object]]] = dict
         self._logged_db = 0
@@ -375,7 +380,7 @@ class Engine:
             if self.refuse_writes is not None:
                 raise self.refuse_writes
             if self.replication.leader is not None and self.session is not self.internal:
-                raise _READ_ONLY
+                raise READ_ONLY
             if self.preserve is not None:
                 for key in command.keys(args):
                     self.preserve(self.db, key)

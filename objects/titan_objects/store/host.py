@@ -18,9 +18,11 @@ from titan_objects.store.aof import AppendLog, sync_directory
 from titan_objects.store.commands import all_commands
 from titan_objects.store.config import Config
 from titan_objects.store.effects import encode
-from titan_objects.store.engine import Engine
+from titan_objects.store.engine import READ_ONLY, Engine
 from titan_objects.store.following import Following
+from titan_objects.store.keyspace import Database
 from titan_objects.store.leading import Leading
+from titan_objects.store.migrating import Migrations
 from titan_objects.store.resp import CommandError, decode
 from titan_objects.store.rewriting import Rewrite
 from titan_objects.store.server import Sink, send_out
@@ -87,6 +89,7 @@ class Store:
         self.replica_limit = 0
         self._leading = Leading(self)
         self._following = Following(self)
+        self._migrations = Migrations(self)
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self.config.watch(self._on_config)
         self._on_config()
@@ -131,6 +134,16 @@ class Store:
         errors = self.engine.apply(commands, self.now())
         self.note_effects()
         return errors
+
+    def delete(self, db: Database, key: bytes) -> None:
+        """Removes a key. Raises CommandError: nothing may be written here now."""
+        engine = self.engine
+        engine.now = engine.keyspace.now = self.now()
+        engine.session, engine.db = engine.internal, db
+        if engine.replication.leader is not None:
+            raise READ_ONLY
+        engine.call([b"DEL", key])
+        self.note_effects()
 
     def note_effects(self, raw: bytes = b"", count: int = -1) -> None:
         """Passes on what was written: to the log, and to replicas."""
@@ -289,6 +302,8 @@ class Store:
                 self._leading.begin()
             elif request == "acknowledge":
                 self._leading.ask()
+            elif request == "migrate":
+                self._migrations.begin()
             elif request == "follow":
                 self._following.look()
 
@@ -350,6 +365,7 @@ class Store:
             self._retry.cancel()
         await self._leading.close()
         await self._following.close()
+        await self._migrations.close()
         for task in (self._rewriting, self._syncing):
             if task is not None:
                 task.cancel()

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from titan_objects.store.session import Session
     from titan_objects.store.table import Args
 
-_SECRET = (b"auth", b"hello")
+_SECRET = (b"auth", b"hello", b"migrate")
 
 
 class Monitors:

@@ -41,7 +41,7 @@ GROUP_SETTINGS = frozenset(_GROUP_SETTINGS.split())
 """What CONFIG SET changes for all doors. Other settings are the door's."""
 
 _ABSENT = """
-    bgrewriteaof bgsave save shutdown debug replicaof slaveof sync psync replconf failover waitaof
+    bgrewriteaof bgsave save shutdown debug migrate replicaof slaveof sync psync replconf failover waitaof
     script|kill client|unblock client|pause client|unpause client|tracking client|caching
 """
 ABSENT = frozenset(_ABSENT.split()) | {command.name for command in functions.group.commands}
