@@ -381,6 +381,7 @@ class Node(Answering):
             self.groups_log,
             self.voting_keys,
             may_speak=self._may_speak,
+            check_caller=self._check_caller,
             may_administer=self.may_administer,
             forward=self._forward,
             founders=Founders(self.overlay, self.links, self.ambient),

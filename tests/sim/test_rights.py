@@ -6,11 +6,12 @@ from collections.abc import Callable
 import pytest
 
 import titan_overlay as titan
+from tests.sim.bank import Bank, Deposit
 from tests.sim.calculator import Calculator
 from titan_overlay import introduction
 from titan_overlay.config import NodeConfig
 from titan_overlay.identity import records
-from titan_overlay.identity.grants import Right, issue
+from titan_overlay.identity.grants import CLOCK_TOLERANCE, Right, issue
 from titan_overlay.identity.ids import solves_puzzle
 from titan_overlay.identity.invitations import invite, redeem
 from titan_overlay.identity.keys import SigningKey
@@ -189,6 +190,42 @@ async def test_a_grant_to_call_that_comes_later_opens_the_object_although_links_
             await pool.send("calc", "hello")
         assert node.running.hold_grant(sim.grant(node.key, Right.CALL, "calc"))
         assert await pool.send("calc", "hello") == "hello"
+
+
+@pytest.mark.parametrize("how", ["expires", "is revoked", "is renewed"])
+async def test_who_watches_sees_nothing_more_once_the_right_has_ended(how: str) -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=titan.Policy(faults=1, callers="granted"))
+        end = wall(sim) + 15 - CLOCK_TOLERANCE
+        short = issue(sim.pool_key, sim.id, ANN.id, Right.CALL, now=end - 60, expires=end, pattern="bank/*").raw
+        ann = await sim.client(
+            user=ANN, grants=[sim.grant(ANN, Right.CALL, "bank/*") if how == "is revoked" else short]
+        )
+        seen: list[titan.Change] = []
+
+        async def watch() -> None:
+            async for change in ann.watch("bank/main", start=1):
+                seen.append(change)
+
+        watching = asyncio.create_task(watch())
+        await pool.send("bank/main", Deposit("rent", 1))
+        await sim.settle(lambda: len(seen) == 1, within=20)
+        if how == "is revoked":
+            for node in sim.holders("bank/main"):
+                await tell(sim, node, listed(sim, key_entry(ANN.id, wall(sim))))
+        elif how == "is renewed":
+            ann._member.grants.append(sim.grant(ANN, Right.CALL, "bank/*"))
+            ann._member.show_credentials()
+        await sim.settle(seconds=1 if how == "is revoked" else 16)
+        await pool.send("bank/main", Deposit("rent", 1))
+        if how == "is renewed":
+            await sim.settle(lambda: len(seen) == 2, within=20)
+            watching.cancel()
+            return
+        with pytest.raises(titan.Forbidden, match="titan grant"):
+            await asyncio.wait_for(watching, 60)
+        assert len(seen) == 1, "what came later is not shown"
 
 
 # --- revocation -----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import BadMessage, Forbidden, LinkError, RemotableError, Unavailable
+from titan_overlay.errors import BadMessage, Forbidden, LinkError, NotHere, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId, PoolId
 from titan_overlay.identity.records import Signed
@@ -87,6 +87,7 @@ class Members:
 
     Args:
         may_speak: (origin's id, its chain, node) -> whether that node's word stands for that mutable object.
+        check_caller: raises Forbidden where that user may not call that object (any more).
         may_administer: (who, object, grant) -> whether that user has a say in who its members are.
         forward: brings a message of an outbox: (origin, its number and chain, name, type, body).
         let_go: gives up the replica of an object in which this node was replaced.
@@ -103,6 +104,7 @@ class Members:
         keys: VotingKeys,
         *,
         may_speak: Callable[[ObjectId, bytes, NodeId], Awaitable[bool]],
+        check_caller: Callable[[Sender, Signed[Descriptor]], None],
         may_administer: Callable[[Sender, Signed[Descriptor], bytes], bool],
         forward: Callable[[Origin, str, str, bytes], Awaitable[None]],
         founders: Founders,
@@ -119,6 +121,7 @@ class Members:
         self.ambient = ambient
         self.peers = peers
         self.may_speak = may_speak
+        self.check_caller = check_caller
         self.may_administer = may_administer
         self._disk = disk
         self._log = log
@@ -331,7 +334,7 @@ class GroupRunner(Runner):
         if type == talk.ADMIT:
             return self._admit(codec.decode(body, talk.Admit), context)
         if type == talk.WATCH:
-            return self._watch(codec.decode(body, talk.Watch).start)
+            return self._watch(codec.decode(body, talk.Watch).start, context.sender)
         return codec.encode(self.group.status())
 
     def _submit(self, request: Request, context: Context) -> "asyncio.Future[bytes]":
@@ -379,8 +382,13 @@ class GroupRunner(Runner):
         await self._repair.admit(NodeId(order.node))
         return NOTHING
 
-    async def _watch(self, start: int) -> AsyncIterator[bytes]:
+    async def _watch(self, start: int, sender: Sender) -> AsyncIterator[bytes]:
+        """A right may end long before a stream does; who has got another meanwhile shows it by asking again."""
         async for change in self.group.feed.watch(start):
+            try:
+                self._members.check_caller(sender, self._descriptor)
+            except Forbidden as why:
+                raise NotHere(f"the right to watch has ended ({why}); whoever has another may watch on") from None
             yield codec.encode(change)
 
 
