@@ -1,13 +1,17 @@
 """Quorums that are lost for good."""
 
+from collections.abc import Callable
+
 import pytest
 
 import titan_overlay as titan
 from tests.sim.bank import Bank, Deposit
-from tests.sim.test_mutable import balance, group
+from tests.sim.test_mutable import balance, group, leader_of
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.mutable.recovery import RecoveryPlan
-from titan_overlay.testing.pool import SimulatedPool
+from titan_overlay.mutable.requests import Request
+from titan_overlay.pool.message import encode_message
+from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
 
 pytestmark = pytest.mark.loops("virtual")
 
@@ -50,6 +54,80 @@ async def test_the_owner_has_it_go_on_and_it_grows_again(policy: titan.Policy, k
         await sim.settle(seconds=2)
         named = {each.node for each in (await pool.group(NAME)).members}
         assert {balance(node, NAME) for node in sim.holders(NAME) if node.key.id.hex() in named} == {1006}
+
+
+def part(sim: SimulatedPool, *sides: list[SimulatedNode]) -> Callable[[], None]:
+    """Members on different sides tell each other nothing, until what this gives is called."""
+    peers = {node: group(node, NAME).peers for side in sides for node in side}
+    posts = {node: each.post for node, each in peers.items()}
+
+    def only_to(side: list[SimulatedNode], post: Callable[[bytes, str, bytes], None]) -> Callable[..., None]:
+        near = {node.key.id for node in side}
+        return lambda member, type, body: post(member, type, body) if member in near else None
+
+    for side in sides:
+        for node in side:
+            peers[node].post = only_to(side, posts[node])  # type: ignore[method-assign]
+
+    def heal() -> None:
+        for node, each in peers.items():
+            each.post = posts[node]  # type: ignore[method-assign]
+
+    return heal
+
+
+def order(node: SimulatedNode, once: str) -> None:
+    """A member that leads, or thinks so, is asked for something, and nobody waits for the answer."""
+    type, body = encode_message(Deposit("rent", 100))
+    group(node, NAME).propose([Request(b"s" * 32, 0, 0, 0, once, type, body)])
+
+
+@pytest.mark.parametrize(("elected", "left"), [(True, 1010), (False, 1000 + 6 * 100)], ids=["a later term", "longer"])
+async def test_of_tails_that_differ_the_one_counts_that_may_have_been_acknowledged(elected: bool, left: int) -> None:
+    """Two of five are left. The tail of an old leader gives way to what a later one has acknowledged, however long."""
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, NAME, policy=titan.Policy(faults=2))
+        await sim.settle(seconds=2)
+        old = leader_of(sim, NAME)
+        behind, *others = (node for node in sim.holders(NAME) if node is not old)
+        heal = part(sim, [old, behind], others)
+        for once in "abcdef":
+            order(old, once)
+            await sim.settle(seconds=0.1)
+        if elected:
+            await sim.settle(lambda: any(group(node, NAME).leads for node in others), within=30)
+            assert await pool.send(NAME, Deposit("rent", 10), timeout=30) == 1010
+        last = {node: group(node, NAME).engine.status() for node in (behind, others[-1])}
+        assert last[behind].last > last[others[-1]].last, "the tail to be dropped, or kept, is the longer one"
+        for node in (old, *others[:-1]):
+            sim.kill(node)
+        heal()
+        await sim.settle(seconds=8)
+        await pool.recover(NAME, yes)
+        assert await pool.send(NAME, Deposit("rent", 1), timeout=30) == left + 1
+        await sim.settle(lambda: {balance(behind, NAME), balance(others[-1], NAME)} == {left + 1}, within=10)
+
+
+async def test_a_member_that_may_lie_and_was_behind_is_recovered_with_the_others() -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, NAME, policy=LIARS)
+        assert await pool.send(NAME, Deposit("rent", 1)) == 1001
+        behind, *others = sorted(sim.holders(NAME), key=lambda node: group(node, NAME).leads)
+        heal = part(sim, [behind], others)
+        for turn in range(2, 5):
+            assert await pool.send(NAME, Deposit("rent", 1), timeout=30) == 1000 + turn
+        assert balance(behind, NAME) == 1001
+        for node in others[:2]:
+            sim.kill(node)
+        await sim.settle(seconds=8)
+        with pytest.raises(titan.Unavailable, match="nothing has been given up"):
+            await pool.recover(NAME, yes)
+        heal()
+        await pool.recover(NAME, yes)
+        assert await pool.send(NAME, Deposit("rent", 1), timeout=30) == 1005
+        await sim.settle(lambda: {balance(behind, NAME), balance(others[2], NAME)} == {1005}, within=10)
 
 
 async def test_where_there_is_a_quorum_nobody_recovers_anything() -> None:

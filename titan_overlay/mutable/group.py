@@ -35,6 +35,7 @@ from titan_overlay.mutable.engine import (
     Proposed,
     Ready,
     Received,
+    RequestsWait,
     Send,
     SnapshotInstalled,
     SnapshotTaken,
@@ -244,6 +245,13 @@ class Group:
             for each in self.others:
                 self.peers.post(each, talk.RESIGN, codec.encode(None))
             await asyncio.sleep(RESIGN_AGAIN_SECONDS)
+
+    def catch_up(self, recover: talk.Recover) -> None:
+        """The owner is about to give the quorum up: an engine that sleeps asks the others what it lacks. Raises: as
+        `lay_down`.
+        """
+        self.succession.check_order(recover)
+        self.step(RequestsWait(True))
 
     async def lay_down(self, recover: talk.Recover) -> Legacy:
         """The owner gives the quorum up: this member takes no part in its epoch any more, and executes what is left.

@@ -1,6 +1,7 @@
 """A quorum that is lost for good: the owner gives it up, and the members that are left go on by themselves.
 
-    owner -- order, signed --> members that are left: they stop, execute what their logs have, and say where they stand
+    owner -- order, signed --> members that are left: where they may lie they first tell each other what they know
+    owner -- the same -------> they stop, execute what their logs have, and say where they stand
     owner signs the start of a new epoch, from the longest log --> they begin it, and grow to the policy's number again
 
 The signature is a link of the chain of epochs like a quorum's, so whoever has the descriptor believes it. What the
@@ -38,6 +39,8 @@ from titan_overlay.pool.finding.places import Place
 from titan_overlay.wire import codec
 
 ASK_SECONDS = 5.0
+LEVEL_SECONDS = 10.0
+"""So long members that may lie are waited for until all have executed the same; then enough of them will do."""
 LOOK_SECONDS = 0.25
 
 
@@ -125,8 +128,10 @@ class Recovery:
         order = RecoveryOrder(self._message.object_id, configuration_hash(old), new)
         signature = key.sign(covered_recovery(self._pool, codec.encode(order)))
         asked = codec.encode(talk.Recover(order, signature))
-        answers = [await self._ask(each, talk.RECOVER, asked) for each in left]
         liars = self._charter.liars(old)
+        if liars:
+            await self._level(left, asked, liars + 1)
+        answers = [await self._ask(each, talk.RECOVER, asked) for each in left]
         start = self._best([codec.decode(each, Legacy) for each in answers], order, liars)
         certificate = Certificate(start, (), key.sign(covered_recovery(self._pool, start)))
         chain = Chain(group.chain.genesis, (*group.chain.certificates, certificate))
@@ -146,6 +151,29 @@ class Recovery:
         if best.configuration.epoch != plan.epoch:
             raise Conflict(f"epoch {plan.epoch} of {plan.name!r} has ended meanwhile; look again")
         return best
+
+    async def _level(self, left: list[bytes], order: bytes, needed: int) -> None:
+        """Who has stopped catches up no more, and a state counts that enough members have: so they come to it before.
+
+        Raises:
+            Unavailable: too few stand at the same height. All take part as before, and it can be tried again.
+        """
+        await asyncio.gather(*(self._ask(each, talk.CATCH_UP, order) for each in left))
+        until = min(self._message.deadline, self._loop.time() + LEVEL_SECONDS)
+        while True:
+            statuses = await asyncio.gather(*(self._ask(each, talk.STATUS, codec.encode(None)) for each in left))
+            heights = Counter(codec.decode(each, talk.MemberStatus).executed for each in statuses)
+            most = max(heights.values())
+            if most == len(left):
+                return
+            if self._loop.time() >= until:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        if most < needed:
+            raise Unavailable(
+                f"{needed} members must stand at the same height, since fewer may lie; these stand at "
+                f"{', '.join(map(str, sorted(heights)))}: nothing has been given up, try again in a while"
+            )
 
     def _best(self, legacies: list[Legacy], order: RecoveryOrder, liars: int) -> bytes:
         """From where the group goes on: the log that may have most; where members may lie, what enough of them say.

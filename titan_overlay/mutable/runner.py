@@ -261,6 +261,7 @@ class GroupRunner(Runner):
             talk.PROMISED,
             talk.RESIGN,
             talk.STATUS,
+            talk.CATCH_UP,
             talk.VOUCH,
             talk.SHARED_KEY,
         }
@@ -325,6 +326,9 @@ class GroupRunner(Runner):
             return NOTHING
         if type == talk.NEXT_KEY:
             return self._next_key(context)
+        if type == talk.CATCH_UP:
+            self.group.catch_up(codec.decode(body, talk.Recover))
+            return NOTHING
         if type == talk.RECOVER:
             return self._lay_down(codec.decode(body, talk.Recover))
         if type == talk.CAN_RUN:

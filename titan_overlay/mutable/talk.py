@@ -41,6 +41,8 @@ RESIGN = "titan.group.Resign"
 """Member to member: the sender can take no part any more; another should be in its place."""
 NEXT_KEY = "titan.group.NextKey"
 """Member to member: with which key will you vote in the next epoch? Answered with a `KeyOffer`."""
+CATCH_UP = "titan.group.CatchUp"
+"""The owner to a member that is left, with the same order: ask the others what you lack, before you all stop."""
 RECOVER = "titan.group.Recover"
 """The owner to a member that is left: stop, and say from where you would go on. Answered with a `Legacy`."""
 CAN_RUN = "titan.group.CanRun"
@@ -68,6 +70,7 @@ TYPES = (
     PROMISED,
     RESIGN,
     NEXT_KEY,
+    CATCH_UP,
     RECOVER,
     CAN_RUN,
     STATUS,
