@@ -150,7 +150,7 @@ async def check(run: SubmittedRun, chaos: Chaos) -> None:
 
 
 async def test_a_run_survives_kills_of_its_workers_and_of_the_members_below_it() -> None:
-    await survive(seed=1, depth=6, width=2, kills=2)
+    await survive(seed=1, depth=8, width=2, kills=2)
 
 
 @pytest.mark.slow

@@ -23,6 +23,8 @@ RUNS_AT_ONCE = 256
 """That one answer to a worker names."""
 SEEN_SECONDS = 90.0
 """A worker that has not been seen for longer is gone."""
+LOOKS_PER_SECOND = 500
+"""Of all workers together: the more there are, the less often each looks."""
 COMMANDS = "commands"
 """Label of workers that run commands, and not functions alone."""
 
@@ -63,6 +65,8 @@ class Open(msgspec.Struct, frozen=True, array_like=True):
     version: int
     """To ask on from."""
     runs: list[RunInfo] = []
+    pause: float = 0.0
+    """Seconds to wait before the next look."""
 
 
 class Register(titan.Message[None], namespace="dagqueue"):
@@ -176,8 +180,9 @@ class Queue:
     @titan.readonly
     def list_open(self, m: AskOpen) -> Open:
         """What is new for a worker. One that knows more than there is (the queue began anew) is told all."""
+        pause = len(self.workers) / LOOKS_PER_SECOND
         if m.since == self.version:
-            return Open(self.version)
+            return Open(self.version, pause=pause)
         since, owners = m.since * (m.since < self.version), set(m.owners)
         found = [
             each
@@ -186,8 +191,8 @@ class Queue:
         ]
         found.sort(key=lambda each: each.changed)
         if len(found) <= RUNS_AT_ONCE:
-            return Open(self.version, found)
-        return Open(found[RUNS_AT_ONCE - 1].changed, found[:RUNS_AT_ONCE])
+            return Open(self.version, found, pause)
+        return Open(found[RUNS_AT_ONCE - 1].changed, found[:RUNS_AT_ONCE], pause)
 
     @titan.readonly
     def list_workers(self, m: Workers) -> list[WorkerInfo]:

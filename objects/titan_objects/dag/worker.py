@@ -21,7 +21,7 @@ from titan_objects.dag.child import Call
 from titan_objects.dag.journal import Failure, Order, Success, Worker
 from titan_objects.dag.messages import LINES_AT_ONCE, Done, Ready, Sync
 from titan_objects.dag.processes import Failed, Warm
-from titan_objects.dag.queue import COMMANDS, RUNS_AT_ONCE, AskOpen, Register, WorkerInfo, owner_of
+from titan_objects.dag.queue import COMMANDS, AskOpen, Register, WorkerInfo, owner_of
 
 log = logging.getLogger("titan")
 
@@ -31,7 +31,10 @@ RESULT_BYTES_MAX = 64 << 20
 LINES_MAX = 5000
 """That wait to be sent; of a flood, the rest is counted."""
 REGISTER_SECONDS = 30.0
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.2
+"""Between two looks at the queue, where it does not want more."""
+AGAIN_SECONDS = 5.0
+"""Until a run is tried again that could not be worked for."""
 IDLE_SECONDS = 0.5
 BEAT_SECONDS = 5.0
 SHORT_SECONDS = 0.05
@@ -77,6 +80,7 @@ class Workers:
         """Of what was last said to a run."""
         self._version = 0
         """Of the queue: what has changed there up to it is known."""
+        self._pause = LOOK_SECONDS
 
     @property
     def worker(self) -> Worker:
@@ -90,21 +94,18 @@ class Workers:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                more = False
                 try:
                     if loop.time() - registered >= REGISTER_SECONDS:
                         await self.pool.send(self.queue, Register(self.info))
                         registered, self._version = loop.time(), 0
-                    found = await self.look()
-                    wanted.update(found)
-                    more = len(found) == RUNS_AT_ONCE
+                    wanted.update(await self.look())
                 except titan.TitanError as why:
                     log.debug("the queue %s does not answer: %s", self.queue, why)
                 runs = {name: task for name, task in runs.items() if not task.done()}
                 begun = wanted - runs.keys()  # what is heard of again while it is worked for may have begun anew
                 runs.update((name, asyncio.create_task(self._take_part(name))) for name in sorted(begun))
                 wanted -= begun
-                await asyncio.sleep(0 if more else LOOK_SECONDS)
+                await asyncio.sleep(self._pause)
         finally:
             for task in runs.values():
                 task.cancel()
@@ -121,7 +122,7 @@ class Workers:
         """
         trusts = self.info.trusts
         found = await self.pool.read(self.queue, AskOpen(trusts, self._version))
-        self._version = found.version
+        self._version, self._pause = found.version, max(found.pause, LOOK_SECONDS)
         return [each.name for each in found.runs if owner_of(each.name) in trusts]
 
     async def _take_part(self, run: str) -> None:
@@ -131,7 +132,7 @@ class Workers:
             log.info("the run %s does not take this worker: %s", run, why)
         except titan.TitanError as why:
             log.warning("the run %s cannot be worked for: %s", run, why)
-            await asyncio.sleep(10 * LOOK_SECONDS)
+            await asyncio.sleep(AGAIN_SECONDS)
             self._version = 0
 
     # ---- doing -----------------------------------------------------------------------------------------------
@@ -254,7 +255,8 @@ class Part:
             if not self._done:
                 self._changed.clear()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._changed.wait()
                 pause = min(2 * pause, IDLE_SECONDS)
 
     async def _end_tasks(self) -> None:
@@ -360,8 +362,19 @@ class Part:
 
 async def there(pool: titan.Pool, value: Any) -> Any:
     """The value with data of the pool in place of its names."""
+    return await _fetched(pool, value) if _is_elsewhere(value) else value
+
+
+def _is_elsewhere(value: Any) -> bool:
+    """Whether data of the pool is named in it. Most values name none, and need not wait for anything."""
     if isinstance(value, dict):
-        if set(value) == {DATA}:
+        return value.keys() == {DATA} or any(_is_elsewhere(each) for each in value.values())
+    return isinstance(value, list | tuple) and any(_is_elsewhere(each) for each in value)
+
+
+async def _fetched(pool: titan.Pool, value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {DATA}:
             return processes.decoded(await pool.get(str(value[DATA])))
         return {key: await there(pool, each) for key, each in value.items()}
     if isinstance(value, list | tuple):
