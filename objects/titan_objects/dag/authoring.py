@@ -1,7 +1,7 @@
 """DAGs written as Python: functions that are tasks, and a function that says what hangs on what."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -13,6 +13,9 @@ from titan_objects.dag.definition import Definition, Retry, Task, Timeout
 
 if TYPE_CHECKING:
     from titan_objects.dag.client import SubmittedRun
+
+OF_SUBMIT = {"pool", "queue", "once", "workers"}
+"""Arguments of `Dag.submit`; all others are parameters of the DAG."""
 
 
 class Handle:
@@ -89,6 +92,11 @@ class Dag:
     """A function that writes a DAG."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        taken = OF_SUBMIT & inspect.signature(function).parameters.keys()
+        if taken:
+            raise titan.ConfigError(
+                f"@dag {function.__name__}: {min(taken)!r} is an argument of submit; call the parameter something else"
+            )
         self.function = function
         self.options = options
 
@@ -114,11 +122,14 @@ class Dag:
         check(made)
         return made
 
-    async def submit(self, pool: titan.Pool, *, queue: str = "dag", **params: Any) -> "SubmittedRun":
-        """Submits a run of it. Raises as `titan_objects.dag.submit`."""
+    async def submit(
+        self, pool: titan.Pool, *, queue: str = "dag", once: str = "", workers: Sequence[str] = (), **params: Any
+    ) -> "SubmittedRun":
+        """Submits a run of it with these parameters; all else is as in `titan_objects.dag.submit`."""
         from titan_objects.dag.client import submit
 
-        return await submit(pool, self.definition(**params), queue=queue, code=self.source)
+        definition = self.definition(**params)
+        return await submit(pool, definition, queue=queue, code=self.source, once=once, workers=workers)
 
 
 @overload
