@@ -40,18 +40,25 @@ def serve(
         typer.Option("--password-file", metavar="FILE", help="Its first line is the default user's password."),
     ] = None,
     appendfsync: Annotated[
-        str, typer.Option("--appendfsync", help="When the disk confirms: always (before each reply), everysec or no.")
-    ] = "always",
+        str | None,
+        typer.Option("--appendfsync", help="When the disk confirms: always (the default), everysec or no."),
+    ] = None,
     memory_only: Annotated[bool, typer.Option("--memory-only", help="Keep nothing on disk.")] = False,
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting that CONFIG GET shows.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Settings, as in redis.conf; CONFIG REWRITE writes them there."),
     ] = None,
 ) -> None:
     """Serve a store of this machine to Redis clients until it is interrupted."""
     # Imported here, so that `titan`'s other commands start without it.
     from titan_objects.store.serving import Options, run
 
-    options = Options(directory, port, bind.split(), socket, password_file, appendfsync, memory_only, setting or [])
+    options = Options(
+        directory, port, bind.split(), socket, password_file, appendfsync, memory_only, setting or [], config
+    )
     error = run(options, typer.echo)
     if error:
         typer.echo(f"titan store: {error}", err=True)

@@ -143,12 +143,18 @@ FIXED = frozenset(("aclfile", "databases", "appenddirname", "appendfilename", "b
 """Chosen at the start and not changed afterwards."""
 
 
+def canonical(name: str) -> str:
+    """The name of a setting that may have been given by its old name."""
+    return next((new for new, old in _ALIASES.items() if old == name), name)
+
+
 class Config:
     """The settings of one store.
 
     Attributes:
         events: letters of the keyspace events that are published; empty: none.
         maxmemory: bytes; 0: no limit.
+        rewrite: brings the file that they came from up to date; None: they came from none.
     """
 
     def __init__(self, **values: str) -> None:
@@ -156,6 +162,7 @@ class Config:
         self._watchers: list[Callable[[], None]] = []
         self.events = ""
         self.maxmemory = 0
+        self.rewrite: Callable[[], None] | None = None
         for name, value in values.items():
             self._set(name.replace("_", "-"), value)
         self._apply()
@@ -163,6 +170,10 @@ class Config:
     def get(self, name: str) -> str:
         """The value as it is kept."""
         return self._values[name]
+
+    def all(self) -> dict[str, str]:
+        """Every setting by its name."""
+        return dict(self._values)
 
     def output_limits(self) -> dict[str, tuple[int, int, int]]:
         """How much may wait for a client to read, by its class: bytes at most, and bytes for so many seconds."""
@@ -204,7 +215,7 @@ class Config:
             changed()
 
     def _set(self, name: str, value: str) -> None:
-        name = next((new for new, old in _ALIASES.items() if old == name), name)
+        name = canonical(name)
         known = SETTINGS.get(name)
         if known is None:
             raise CommandError(f"ERR Unknown option or number of arguments for CONFIG SET - '{name}'")

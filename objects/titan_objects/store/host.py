@@ -28,7 +28,7 @@ from titan_objects.store.rewriting import Rewrite
 from titan_objects.store.server import Sink, send_out
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args
-from titan_objects.store.users_file import UsersFile
+from titan_objects.store.whole_file import WholeFile
 
 _LOG = logging.getLogger("titan_objects.store")
 
@@ -66,7 +66,7 @@ class Store:
         self.engine.may_follow = True
         self.engine.stats.started_ms = now()
         if self.config.get("aclfile"):
-            self.engine.acl.keeper = UsersFile(Path(self.config.get("aclfile")))
+            self.engine.acl.keeper = WholeFile(Path(self.config.get("aclfile")))
             try:
                 self.engine.acl.load()
             except CommandError as why:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import titan_overlay as titan
-from titan_objects.store.config import Config
+from titan_objects.store import settings_file
+from titan_objects.store.config import SETTINGS, Config, canonical
 from titan_objects.store.host import Store
 from titan_objects.store.resp import CommandError
 from titan_objects.store.server import Server
+from titan_objects.store.whole_file import WholeFile
 
 
 @dataclass(frozen=True)
@@ -24,38 +26,61 @@ class Options:
     hosts: list[str]
     socket: Path | None
     password_file: Path | None
-    appendfsync: str
+    appendfsync: str | None
     memory_only: bool
     settings: list[str]
+    config_file: Path | None
 
 
 def run(options: Options, say: Callable[[str], None]) -> str:
     """Serves until SIGINT, SIGTERM or SHUTDOWN; why it could not, or nothing."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     try:
-        _run(_serve(options, _config(options), say))
+        _run(_serve(options, configured(options), say))
     except (titan.TitanError, CommandError, ValueError) as why:
         return str(why)
     return ""
 
 
-def _config(options: Options) -> Config:
+def configured(options: Options) -> Config:
+    """The settings, of the file and of the flags. ConfigError, CommandError, ValueError: they cannot be."""
     values = {
         "port": str(options.port),
         "bind": " ".join(options.hosts),
-        "appendfsync": options.appendfsync,
         "dir": str(options.directory),
     }
+    if options.appendfsync is not None:
+        values["appendfsync"] = options.appendfsync
     for pair in options.settings:
         name, equals, value = pair.partition("=")
         if not equals:
             raise titan.ConfigError(f"--set takes NAME=VALUE, not {pair!r}")
-        values[name] = value
+        values[canonical(name)] = value
     if options.password_file is not None:
         values["requirepass"] = first_line(options.password_file)
     if options.memory_only:
         values["appendonly"] = "no"
-    return Config(**values)
+    return Config(**values) if options.config_file is None else _from_file(options.config_file, values)
+
+
+def _from_file(path: Path, flags: dict[str, str]) -> Config:
+    """Flags come before what the file says, and are not written into it."""
+    file = WholeFile(path)
+    try:
+        config = Config(**(settings_file.parse(file.read()) | flags))
+    except OSError as why:
+        raise titan.ConfigError(f"{path}: {why.strerror}") from None
+    except ValueError as why:
+        raise titan.ConfigError(f"{path}: {why}") from None
+    before = config.all()
+
+    def rewrite() -> None:
+        own = {name: now for name, now in config.all().items() if name not in flags or now != before[name]}
+        wanted = {name: value for name, value in own.items() if value != SETTINGS[name][0]}
+        file.write(settings_file.rewritten(file.read(), own, wanted))
+
+    config.rewrite = rewrite
+    return config
 
 
 def first_line(path: Path) -> str:

@@ -93,6 +93,18 @@ def config_set(e: "Engine", a: Args) -> bytes:
     return OK
 
 
+@group.command("config|rewrite", 2, "admin noscript loading stale", since="2.8.0")
+def config_rewrite(e: "Engine", a: Args) -> bytes:
+    """Persists the effective configuration to file."""
+    if e.config.rewrite is None:
+        raise CommandError(b"ERR The server is running without a config file: `titan store serve --config` names one")
+    try:
+        e.config.rewrite()
+    except (OSError, ValueError) as why:
+        raise CommandError(f"ERR Rewriting config file: {why}") from None
+    return OK
+
+
 @group.command("config|resetstat", 2, "admin noscript loading stale", since="2.0.0")
 def config_resetstat(e: "Engine", a: Args) -> bytes:
     """Resets the server's statistics."""

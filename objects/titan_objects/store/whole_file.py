@@ -1,4 +1,4 @@
-"""The file in which users are kept (`aclfile`): a line for each, as ACL LIST shows it."""
+"""Files that are replaced as a whole: users (`aclfile`, a line for each as ACL LIST shows it), and settings."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from titan_objects.store.aof import sync_directory
 
 
-class UsersFile:
+class WholeFile:
     """See the module. `read` and `write` raise OSError."""
 
     def __init__(self, path: Path) -> None:
