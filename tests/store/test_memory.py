@@ -70,3 +70,18 @@ def test_a_limit_may_come_later_and_go_again() -> None:
     core("CONFIG SET maxmemory 0")
     assert core.engine.meter is None and not core.engine.gate
     assert core("MEMORY USAGE none") is None
+
+
+def test_what_has_gone_is_drawn_no_more_and_takes_no_room() -> None:
+    core = Core(maxmemory="1gb", maxmemory_policy="allkeys-random")
+    for turn in range(30):
+        for at in range(40):
+            core("SET", f"k{at}", turn)
+        core("DEL", *(f"k{at}" for at in range(turn, 40)))
+        meter = core.engine.meter
+        assert meter is not None
+        meter.measure()
+        assert {key for _, key in meter.order()} == set(core.engine.databases[0].data)
+        assert len(meter.order()) == turn
+    core("CONFIG SET maxmemory 1")
+    assert core("SET", "one", "more") == b"OK" and core("KEYS *") == [b"one"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from titan_objects.store.resp import CommandError
 from titan_objects.store.streams import Stream
-from titan_objects.store.values import STRINGS, ZSet
+from titan_objects.store.values import STRINGS, Drawable, ZSet
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
@@ -67,7 +67,7 @@ class Meter:
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
         self._sizes: dict[Place, int] = {}
-        self._order: list[Place] = []
+        self._places: Drawable[Place] = Drawable()
         self._used: dict[Place, tuple[int, int]] = {}
         self._changed: dict[Place, None] = {}
         self.total = 0
@@ -88,16 +88,14 @@ class Meter:
             before = self._sizes.pop(place, 0)
             if value is None:
                 self._used.pop(place, None)
+                self._places.remove(place)
                 after = 0
             else:
                 after = self._sizes[place] = size_of(key, value)
                 if not before:
-                    self._order.append(place)
+                    self._places.add(place)
                     self._used.setdefault(place, (self._engine.now, LFU_START))
             self.total += after - before
-        if len(self._order) > 2 * len(self._sizes) + 1024:
-            # From the list itself: `_sizes` has an order of its own, which a snapshot does not keep.
-            self._order = list(dict.fromkeys(place for place in self._order if place in self._sizes))
         return self.total
 
     # ---- snapshots -----------------------------------------------------------------------------------------------
@@ -107,8 +105,8 @@ class Meter:
         return self._used.get((db, key))
 
     def order(self) -> list[Place]:
-        """The list from which keys are drawn. Keys that are gone may still stand in it."""
-        return list(self._order)
+        """The list from which keys are drawn."""
+        return list(self._places.order)
 
     def restore(self, place: Place, used: tuple[int, int]) -> None:
         """A key as another store knew it."""
@@ -120,7 +118,8 @@ class Meter:
 
     def draw_from(self, places: Iterable[Place]) -> None:
         """More of the list from which keys are drawn."""
-        self._order += places
+        for place in places:
+            self._places.add(place)
 
     def admit(self, command: "Command", args: "Args") -> None:
         """Notes which keys are used; before what may need memory, lets keys go until there is some.
@@ -182,14 +181,12 @@ class Meter:
         """Some keys by chance; of those that expire alone, if asked for."""
         drawn: list[Place] = []
         tries = 0
-        while self._order and len(drawn) < many and tries < 20 * many:
+        order = self._places.order
+        while order and len(drawn) < many and tries < 20 * many:
             tries += 1
-            at = self._engine.chance.randrange(len(self._order))
-            place = self._order[at]
-            if place not in self._sizes or place[1] not in place[0].data:
-                self._order[at] = self._order[-1]
-                self._order.pop()
-            elif not volatile or place[1] in place[0].expires:
+            place = order[self._engine.chance.randrange(len(order))]
+            db, key = place
+            if key in (db.expires if volatile else db.data):  # one that is gone leaves when it is measured
                 drawn.append(place)
         if not drawn and volatile:
             for db in self._engine.databases:

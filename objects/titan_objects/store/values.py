@@ -8,27 +8,29 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 Scored = tuple[float, bytes]
 """A score and its member: their order is that of the sorted set."""
 
 
-class Members(dict[bytes, int]):
-    """A set: each member's place in `order`, so that one can be drawn by chance or removed at once.
+class Drawable(dict[T, int]):
+    """Each member's place in `order`, so that one can be drawn by chance or removed at once.
 
-    Whatever goes through the members goes by `order`, which is all that a snapshot keeps of a set.
+    Whatever goes through the members goes by `order`, which is all that a snapshot keeps of them.
     """
 
     __slots__ = ("order",)
 
-    def __init__(self, members: Iterable[bytes] = ()) -> None:
+    def __init__(self, members: Iterable[T] = ()) -> None:
         super().__init__()
-        self.order: list[bytes] = []
+        self.order: list[T] = []
         for member in members:
             self.add(member)
 
-    def add(self, member: bytes) -> bool:
+    def add(self, member: T) -> bool:
         """Whether it is new."""
         if member in self:
             return False
@@ -36,7 +38,7 @@ class Members(dict[bytes, int]):
         self.order.append(member)
         return True
 
-    def remove(self, member: bytes) -> bool:
+    def remove(self, member: T) -> bool:
         """Whether it was there. The last one takes its place."""
         at = self.pop(member, -1)
         if at < 0:
@@ -46,6 +48,12 @@ class Members(dict[bytes, int]):
             self.order[at] = last
             self[last] = at
         return True
+
+
+class Members(Drawable[bytes]):
+    """A set."""
+
+    __slots__ = ()
 
 
 class ZSet:
