@@ -16,6 +16,15 @@ def join(frames: list[bytes]) -> dict[str, int]:
     return {"frames": len(frames), "bytes": sum(map(len, frames))}
 
 
+@task
+def crawl(depth: int) -> int:
+    """Says how far it is, and adds a task of its own kind."""
+    task.progress(0.5)
+    if depth:
+        task.spawn(crawl, depth - 1)
+    return depth
+
+
 @dag
 def film(n: int) -> object:
     """Renders frames, and joins them."""

@@ -2,13 +2,17 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 import titan_overlay as titan
 from tests.net import films
 from tests.net.commands import titan as command
 from tests.net.nodes import Nodes
+from titan_objects.dag.inside import Call
+from titan_objects.dag.processes import Warm
 from titan_objects.dag.queue import Workers
 
 FILE = """\
@@ -18,6 +22,34 @@ tasks:
   - {id: bad, run: "false", needs: [hello], on_failure: ignore}
   - {id: end, run: "echo end", needs: [bad]}
 """
+
+
+class Notes:
+    """What was heard of a task."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def line(self, text: str) -> None:
+        self.heard.append(text)
+
+    def progress(self, done: float) -> None:
+        self.heard.append(done)
+
+    async def spawn(self, tasks: list[Any]) -> str:
+        self.heard.append([each["id"] for each in tasks])
+        return "" if tasks[0]["args"] else "it is too deep"
+
+
+async def test_a_function_in_a_process_of_its_own_is_heard_while_it_runs() -> None:
+    warm = Warm(Path(films.__file__).parent, "test")
+    for function, args, value in (("crawl", [3], 3), ("render", [1], b"1," * 5000), ("crawl", [0], 0)):
+        notes = Notes()
+        answer = await warm.call(Call(f"films:{function}", args, {}, 5), notes)
+        assert msgspec.msgpack.decode(answer) == value
+        expected = ["frame 1"] if function == "render" else [0.5, *([["crawl-in-5"]] if value else [])]
+        assert notes.heard == expected
+    await warm.close()
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -111,7 +111,7 @@ async def test_workers_look_at_runs_of_those_alone_whom_they_trust_and_run_no_co
         assert not await workers.look(), "nothing has changed"
         assert COMMANDS not in workers.info.labels
         with pytest.raises(Failed, match="runs no commands"):
-            await workers.execute(Order("a", 1, run=["true"]), lambda line: None)
+            await workers.execute(Order("a", 1, run=["true"]), cast(Any, None))
 
 
 async def test_submitted_again_under_its_own_key_it_is_the_same_run_even_when_that_has_ended() -> None:

@@ -15,7 +15,7 @@ from titan_objects.dag.definition import Definition
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import Order, Success
 from titan_objects.dag.messages import Export
-from titan_objects.dag.processes import Say
+from titan_objects.dag.processes import Ear
 from titan_objects.dag.queue import Workers as AskWorkers
 from titan_objects.dag.worker import Workers
 from titan_overlay.testing.pool import SimulatedPool
@@ -57,12 +57,12 @@ class Adders(Workers):
         super().__init__(cast(titan.Pool, self.cord), "dag", name, 2, {}, Path("nowhere"))
         self._chaos = chaos
 
-    async def execute(self, order: Order, say: Say) -> Success:
-        say(f"{order.key} begins")
+    async def execute(self, order: Order, ear: Ear) -> Success:
+        ear.line(f"{order.key} begins")
         await asyncio.sleep(self._chaos.random.uniform(0.1, 4))
         if not self.cord.cut:
             self._chaos.effects[order.key] += 1
-        say(f"{order.key} ends")
+        ear.line(f"{order.key} ends")
         return Success(1 + sum(order.args))
 
 

@@ -1,13 +1,15 @@
 """DAGs that are written as Python, and what they hand on."""
 
+from io import BytesIO
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 import titan_overlay as titan
-from tests.net.films import film
-from titan_objects.dag import client, dag
-from titan_objects.dag.definition import Definition
+from tests.net.films import film, render
+from titan_objects.dag import client, dag, inside, task
+from titan_objects.dag.definition import Definition, Task
 
 
 async def test_what_submit_takes_and_parameters_go_their_own_ways(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,3 +27,41 @@ async def test_what_submit_takes_and_parameters_go_their_own_ways(monkeypatch: p
 def test_a_parameter_of_a_dag_that_submit_would_take_is_refused() -> None:
     with pytest.raises(titan.ConfigError, match="'once' is an argument of submit"):
         dag(lambda once: None)
+
+
+def test_outside_of_a_run_progress_goes_nowhere_and_nothing_can_be_spawned() -> None:
+    task.progress(0.5)
+    with pytest.raises(RuntimeError, match="inside a task that runs"):
+        task.spawn(render, 1)
+
+
+def test_a_task_spawns_others_that_may_need_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = BytesIO()
+    taken = msgspec.msgpack.encode("")
+    refused = msgspec.msgpack.encode("there are too many")
+    requests = BytesIO(b"".join(len(each).to_bytes(4, "big") + each for each in (taken, taken, refused)))
+    monkeypatch.setattr(inside, "here", inside.Running(7, requests, answers))
+    first = task.spawn(render, 1)
+    second = task.spawn(render, first)
+    with pytest.raises(RuntimeError, match="too many"):
+        task.spawn(render, 2)
+    assert (first.id, second.id) == ("render-in-7", "render-in-7-2")
+    answers.seek(0)
+    said = [msgspec.msgpack.decode(cast(bytes, inside.read_frame(answers)), type=inside.Said) for _ in range(3)]
+    tasks = [msgspec.convert(each, Task) for spawn in said if isinstance(spawn, inside.Spawn) for each in spawn.tasks]
+    assert [each.needs for each in tasks] == [[], ["render-in-7"], []]
+
+
+def test_of_many_small_steps_whole_percents_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = BytesIO()
+    running = inside.Running(7, BytesIO(), answers)
+    monkeypatch.setattr(inside, "here", running)
+    for step in range(100_000):
+        task.progress(step / 100_000)
+    running.end(inside.Answer())
+    running.progress(1.0)
+    answers.seek(0)
+    said = 0
+    while inside.read_frame(answers) is not None:
+        said += 1
+    assert 50 < said <= 101

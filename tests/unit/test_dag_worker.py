@@ -8,10 +8,10 @@ import pytest
 
 import titan_overlay as titan
 from tests.unit.dag_world import definition
-from tests.unit.test_dag_senders import by
+from tests.unit.test_dag_senders import by, key
 from titan_objects.dag.journal import Order, Success, Worker
-from titan_objects.dag.messages import LINES_AT_ONCE, Ready, Start, Sync
-from titan_objects.dag.processes import Say
+from titan_objects.dag.messages import LINES_AT_ONCE, Look, Ready, Spawned, Start, Sync
+from titan_objects.dag.processes import Ear
 from titan_objects.dag.run import Run
 from titan_objects.dag.worker import LINES_MAX, Part, Workers
 
@@ -30,7 +30,9 @@ class Door:
     async def read(self, name: str, message: Ready) -> int:
         return self.run.ready(message)
 
-    async def send(self, name: str, message: Sync, *, timeout: float = 0.0) -> Any:
+    async def send(self, name: str, message: Sync | Spawned, *, timeout: float = 0.0) -> Any:
+        if isinstance(message, Spawned):
+            return self.run.spawned(message, by("bob"))
         now = 1000.0 + asyncio.get_running_loop().time()
         answer = self.run.sync(message, by("bob", now=now))
         self.syncs.append(message)
@@ -46,16 +48,16 @@ class Chatty(Workers):
     lines = 0
     stays = False
 
-    async def execute(self, order: Order, say: Say) -> Success:
+    async def execute(self, order: Order, ear: Ear) -> Success:
         for number in range(self.lines):
-            say(f"{order.key} {number}")
+            ear.line(f"{order.key} {number}")
         await asyncio.sleep(1000 if self.stays else 0)
         return Success(order.key)
 
 
-def made(*tasks: dict[str, Any]) -> tuple[Run, Chatty]:
+def made(*tasks: dict[str, Any], **more: Any) -> tuple[Run, Chatty]:
     run = Run()
-    run.start(Start(definition(*tasks)), by("ann"))
+    run.start(Start(definition(*tasks), **more), by("ann"))
     return run, Chatty(cast(Any, Door(run)), "dag", "w", 2, {}, Path("nowhere"))
 
 
@@ -64,8 +66,8 @@ async def test_all_that_tasks_have_written_is_there_when_the_run_ends_and_once_a
     workers.lines = LINES_AT_ONCE * 2
     await Part(workers, "run").serve()
     assert run.engine.state == "SUCCEEDED"
-    for key in "ab":
-        assert [each.text for each in run.lines if each.key == key] == [f"{key} {n}" for n in range(workers.lines)]
+    for name in "ab":
+        assert [each.text for each in run.lines if each.key == name] == [f"{name} {n}" for n in range(workers.lines)]
 
 
 async def test_tasks_whose_orders_were_lost_do_not_wait_until_their_leases_run_out() -> None:
@@ -111,6 +113,23 @@ async def test_short_tasks_are_fetched_ahead_and_long_ones_given_back_unbegun() 
     part.cancel()
     await asyncio.gather(part, return_exceptions=True)
     assert run.engine.ready + run.engine.steps["a"].done == 100
+
+
+async def test_a_task_that_runs_says_how_far_it_is_and_adds_others() -> None:
+    class Spawning(Chatty):
+        async def execute(self, order: Order, ear: Ear) -> Success:
+            if order.key == "a":
+                ear.progress(0.25)
+                self.answers = [await ear.spawn([each]) for each in ({"id": "b", "call": "m:f"}, {"id": "a"}, {})]
+                while not run.look(Look(tasks=True)).tasks[0].progress:
+                    await asyncio.sleep(1)
+            return Success(order.key)
+
+    run, _ = made({"id": "a"}, workers=[key("bob").hex()[:32]])
+    workers = Spawning(cast(Any, Door(run)), "dag", "w", 2, {}, Path("nowhere"))
+    await Part(workers, "run").serve()
+    assert {each.key: each.state for each in run.look(Look(tasks=True)).tasks} == {"a": "SUCCEEDED", "b": "SUCCEEDED"}
+    assert [bool(each) for each in workers.answers] == [False, True, True]
 
 
 def test_nothing_large_is_fetched_ahead() -> None:

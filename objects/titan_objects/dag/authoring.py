@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 import msgspec
 
 import titan_overlay as titan
+from titan_objects.dag import inside
 from titan_objects.dag.checking import check
 from titan_objects.dag.definition import Definition, Retry, Task, Timeout
 
@@ -52,16 +53,17 @@ class _Plan:
 
     open: "_Plan | None" = None
 
-    def __init__(self) -> None:
+    def __init__(self, suffix: str = "", used: dict[str, int] | None = None) -> None:
         self.tasks: list[Task] = []
-        self.used: dict[str, int] = {}
+        self.used = {} if used is None else used
+        self._suffix = suffix
 
     def add(self, function: Function, args: tuple[Any, ...], inputs: dict[str, Any], map: Any = None) -> Handle:
         name = function.__name__
         self.used[name] = count = self.used.get(name, 0) + 1
         needs: list[str] = []
         fields = {
-            "id": name if count == 1 else f"{name}-{count}",
+            "id": f"{name}{self._suffix}" if count == 1 else f"{name}{self._suffix}-{count}",
             "call": f"{Path(inspect.getfile(function.function)).stem}:{function.__name__}",
             "args": _plain(args, needs),
             "inputs": _plain(inputs, needs),
@@ -132,25 +134,61 @@ class Dag:
         return await submit(pool, definition, queue=queue, code=self.source, once=once, workers=workers)
 
 
-@overload
-def task(function: Callable[..., Any], /) -> Function: ...
-@overload
-def task(
-    *, retries: int = ..., timeout: float | str | None = ..., **options: Any
-) -> Callable[[Callable[..., Any]], Function]: ...
-def task(function: Any = None, /, *, retries: int = 0, timeout: float | str | None = None, **options: Any) -> Any:
-    """Makes a task of a function.
+class TaskMaker:
+    """`@task` makes a task of a function; inside one that runs, `task.progress` and `task.spawn` speak to its run."""
 
-    Args:
-        retries: attempts after the first one.
-        timeout: of one attempt.
-        options: any other field of a task in a definition file, such as `requires={"labels": {"gpu": "1"}}`.
-    """
-    if retries:
-        options.setdefault("retry", msgspec.to_builtins(Retry(max_attempts=retries + 1)))
-    if timeout is not None:
-        options.setdefault("timeout", msgspec.to_builtins(Timeout(run=timeout)))
-    return Function(function, options) if function is not None else lambda found: Function(found, options)
+    @overload
+    def __call__(self, function: Callable[..., Any], /) -> Function: ...
+    @overload
+    def __call__(
+        self, /, *, retries: int = ..., timeout: float | str | None = ..., **options: Any
+    ) -> Callable[[Callable[..., Any]], Function]: ...
+    def __call__(
+        self, function: Any = None, /, *, retries: int = 0, timeout: float | str | None = None, **options: Any
+    ) -> Any:
+        """Makes a task of a function.
+
+        Args:
+            retries: attempts after the first one.
+            timeout: of one attempt.
+            options: any other field of a task in a definition file, such as `requires={"labels": {"gpu": "1"}}`.
+        """
+        if retries:
+            options.setdefault("retry", msgspec.to_builtins(Retry(max_attempts=retries + 1)))
+        if timeout is not None:
+            options.setdefault("timeout", msgspec.to_builtins(Timeout(run=timeout)))
+        return Function(function, options) if function is not None else lambda found: Function(found, options)
+
+    def progress(self, done: float) -> None:
+        """Says how much of the running task is done, 0 to 1. Called anywhere else, it does nothing.
+
+        People see it with the worker's next message: after 5 s at most.
+        """
+        if inside.here is not None:
+            inside.here.progress(float(done))
+
+    def spawn(self, function: Function, *args: Any, **inputs: Any) -> Handle:
+        """Adds a task to the run of the task that runs; the run ends when that one has ended too.
+
+        An attempt that fails after it has spawned tasks spawns them again when it is tried again.
+
+        Returns:
+            What other spawned tasks can be given, to make them need this one.
+
+        Raises:
+            RuntimeError: it is no task that runs; or the run takes none from this worker: it must be its owner's, or
+                one that `submit(workers=)` names.
+        """
+        running = inside.here
+        if running is None:
+            raise RuntimeError("task.spawn(...) is of use inside a task that runs on a worker")
+        plan = _Plan(f"-in-{running.epoch}", running.used)
+        handle = plan.add(function, args, inputs)
+        running.spawn([msgspec.to_builtins(each) for each in plan.tasks])
+        return handle
+
+
+task = TaskMaker()
 
 
 @overload

@@ -8,46 +8,16 @@ What the functions print goes to standard error, which the worker reads as the t
 import importlib
 import os
 import sys
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
+
+from titan_objects.dag import inside
+from titan_objects.dag.inside import Answer, Call, Running, read_frame
 
 FRAME_BYTES_MAX = 256 << 20
 END = "\x1eend"
 """A line on standard error, on a line of its own: all that a call has written came before it."""
-
-
-class Call(msgspec.Struct, frozen=True, array_like=True):
-    """What to call."""
-
-    function: str
-    args: list[Any]
-    inputs: dict[str, Any]
-
-
-class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """What came of it."""
-
-    value: bytes = b""
-    """msgpack."""
-    kind: str = ""
-    """Type of the error, where there was one."""
-    text: str = ""
-
-
-def write_frame(stream: BinaryIO, body: bytes) -> None:
-    """A length of four bytes, big-endian, and the body."""
-    stream.write(len(body).to_bytes(4, "big") + body)
-    stream.flush()
-
-
-def read_frame(stream: BinaryIO) -> bytes | None:
-    """The next body; None: there is none."""
-    head = stream.read(4)
-    if len(head) < 4:
-        return None
-    body = stream.read(int.from_bytes(head, "big"))
-    return body if len(body) == int.from_bytes(head, "big") else None
 
 
 def call(request: Call) -> Answer:
@@ -76,7 +46,11 @@ def main() -> None:
     os.dup2(nothing, 0)
     sys.path.insert(0, sys.argv[1])
     while (body := read_frame(requests)) is not None:
-        write_frame(answers, msgspec.msgpack.encode(call(msgspec.msgpack.decode(body, type=Call))))
+        request = msgspec.msgpack.decode(body, type=Call)
+        inside.here = running = Running(request.epoch, requests, answers)
+        answer = call(request)
+        inside.here = None
+        running.end(answer)
 
 
 if __name__ == "__main__":

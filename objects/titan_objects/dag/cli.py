@@ -103,6 +103,8 @@ def _shown(view: "RunView") -> str:
     lines = [f"{view.name}: {view.state} ({counts}), {view.executions} executions"]
     for each in view.tasks:
         took = f"{each.until - each.since:.1f} s" if each.until and each.since else ""
+        if each.state == "RUNNING" and each.progress:
+            took = f"{each.progress:.0%}"
         lines.append(f"  {each.key:30} {each.state:18} {took:>9} {each.error}".rstrip())
     return "\n".join(lines)
 

@@ -145,7 +145,8 @@ class Leases(Flow):
             if epoch in held:
                 each = held[epoch]
                 each.expires = self._now + seconds(each.instance.step.task.timeout.heartbeat)
-                each.progress = event.progress.get(epoch, each.progress)
+                told = event.progress.get(epoch, -1.0)
+                each.progress = told if 0 <= told <= 1 else each.progress
         return Effects(lost=[epoch for epoch in event.epochs if epoch not in held])
 
     # ---- results -----------------------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from titan_objects.dag.child import END, FRAME_BYTES_MAX, Answer, Call
+from titan_objects.dag.child import END, FRAME_BYTES_MAX
+from titan_objects.dag.inside import Answer, Call, Progress, Said
 from titan_objects.dag.journal import Failure
 
 MARK = "TITAN_TASK"
@@ -26,6 +27,19 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH")
 
 Say = Callable[[str], None]
 """Takes a line of output."""
+
+
+class Ear(Protocol):
+    """Hears what a task says while it runs."""
+
+    def line(self, text: str) -> None:
+        """It has written a line."""
+
+    def progress(self, done: float) -> None:
+        """So much of it is done, 0 to 1."""
+
+    async def spawn(self, tasks: list[Any]) -> str:
+        """It adds tasks, in builtins; what is wrong with them, or nothing."""
 
 
 class Failed(Exception):
@@ -153,7 +167,7 @@ class Warm:
         """The line before was empty, and may belong to the end of a call."""
         self._all_said = asyncio.Event()
 
-    async def call(self, request: Call, say: Say) -> bytes:
+    async def call(self, request: Call, ear: Ear) -> bytes:
         """What a function gives, as msgpack; cancelled, the process is ended with what it does.
 
         Raises:
@@ -164,19 +178,17 @@ class Warm:
             self._process = await start(words, self._directory, self._mark)
             assert self._process.stderr is not None
             self._reading = asyncio.create_task(read_lines(self._process.stderr, self._take))
-        self._say = say
+        self._say = ear.line
         self._all_said.clear()
         process = self._process
-        assert process.stdin is not None and process.stdout is not None
         done = False
         try:
-            body = msgspec.msgpack.encode(request)
-            process.stdin.write(len(body).to_bytes(4, "big") + body)
-            await process.stdin.drain()
-            size = int.from_bytes(await process.stdout.readexactly(4), "big")
-            if size > FRAME_BYTES_MAX:
-                raise Failed("TooLarge", f"a result of {size} bytes; {FRAME_BYTES_MAX} are the most", False)
-            answer: Answer = decoded(await process.stdout.readexactly(size), Answer)
+            await _tell(process, request)
+            while not isinstance(answer := await _hear(process), Answer):
+                if isinstance(answer, Progress):
+                    ear.progress(answer.done)
+                else:
+                    await _tell(process, await ear.spawn(answer.tasks))
             with suppress(TimeoutError):
                 async with asyncio.timeout(LATE_SECONDS):
                     await self._all_said.wait()
@@ -207,3 +219,20 @@ class Warm:
             await end(process, self._mark)
         if self._reading is not None:
             self._reading.cancel()
+
+
+async def _tell(process: asyncio.subprocess.Process, what: Call | str) -> None:
+    assert process.stdin is not None
+    body = msgspec.msgpack.encode(what)
+    process.stdin.write(len(body).to_bytes(4, "big") + body)
+    await process.stdin.drain()
+
+
+async def _hear(process: asyncio.subprocess.Process) -> Said:
+    """What a process says next. Raises Failed: it says too much at once, or garbage. EOFError: nothing more."""
+    assert process.stdout is not None
+    size = int.from_bytes(await process.stdout.readexactly(4), "big")
+    if size > FRAME_BYTES_MAX:
+        raise Failed("TooLarge", f"a result of {size} bytes; {FRAME_BYTES_MAX} are the most", False)
+    said: Said = decoded(await process.stdout.readexactly(size), Said)
+    return said

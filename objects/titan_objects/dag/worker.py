@@ -17,10 +17,11 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag import processes
-from titan_objects.dag.child import Call
+from titan_objects.dag.definition import Task
+from titan_objects.dag.inside import Call
 from titan_objects.dag.journal import Failure, Order, Success, Worker
-from titan_objects.dag.messages import LINES_AT_ONCE, Done, Ready, Sync
-from titan_objects.dag.processes import Failed, Warm
+from titan_objects.dag.messages import LINES_AT_ONCE, Done, Ready, Spawned, Sync
+from titan_objects.dag.processes import Ear, Failed, Warm
 from titan_objects.dag.queue import COMMANDS, AskOpen, Register, WorkerInfo, owner_of
 
 log = logging.getLogger("titan")
@@ -137,14 +138,14 @@ class Workers:
 
     # ---- doing -----------------------------------------------------------------------------------------------
 
-    async def execute(self, order: Order, say: processes.Say) -> Success:
+    async def execute(self, order: Order, ear: Ear) -> Success:
         """Runs a task. Raises Failed."""
         self._made += 1
         mark = f"{self.info.name}-{self._made}"
         if order.join:
             return await self._success(_joined(await self._there(order.args)))
         if order.call:
-            return await self._call(order, mark, say)
+            return await self._call(order, mark, ear)
         if not self._commands:
             raise Failed("NotAllowed", "this worker runs no commands (titan-node --worker-commands trusted)", False)
         place = Path(tempfile.mkdtemp(dir=self.directory))
@@ -153,7 +154,7 @@ class Workers:
                 shutil.copytree(await self._unpacked(order.code), place, dirs_exist_ok=True)
             secrets = {name: os.environ[name] for name in order.secrets if name in os.environ}
             env = {**order.env, **secrets}
-            await processes.run_command(order.run, place, mark, say, memory=order.memory, env=env)
+            await processes.run_command(order.run, place, mark, ear.line, memory=order.memory, env=env)
             files = {}
             for name in order.outputs:
                 files[name] = await self.pool.put(_inside(place, name))
@@ -161,12 +162,12 @@ class Workers:
         finally:
             await asyncio.to_thread(shutil.rmtree, place, True)
 
-    async def _call(self, order: Order, mark: str, say: processes.Say) -> Success:
+    async def _call(self, order: Order, mark: str, ear: Ear) -> Success:
         place = await self._unpacked(order.code)
         idle = self._warm.setdefault(order.code, [])
         warm = idle.pop() if idle else Warm(place, mark)
-        request = Call(order.call, await self._there(order.args), await self._there(order.inputs))
-        value = await warm.call(request, say)
+        request = Call(order.call, await self._there(order.args), await self._there(order.inputs), order.epoch)
+        value = await warm.call(request, ear)
         idle.append(warm)
         return await self._success(processes.decoded(value), value)
 
@@ -218,6 +219,8 @@ class Part:
         self._said: dict[int, int] = {}
         """Lines under each epoch so far."""
         self._dropped: dict[int, int] = {}
+        self._progress: dict[int, float] = {}
+        """That the run does not know yet; it goes along with what is said anyway."""
         self._changed = asyncio.Event()
 
     async def serve(self) -> None:
@@ -281,7 +284,7 @@ class Part:
         if leaving:
             return Sync(worker, done=done, lines=lines, turn=turn)
         holds = sorted({*self._tasks, *self._waiting, *ending})
-        return Sync(worker, count, done, holds, lines=lines, ahead=max(0, ahead), turn=turn)
+        return Sync(worker, count, done, holds, dict(self._progress), lines, ahead=max(0, ahead), turn=turn)
 
     async def _sync(self) -> tuple[str, int]:
         """Says what was done, and begins what is to be done; the state of the run, and how many tasks have begun."""
@@ -304,6 +307,7 @@ class Part:
             self._begin_waiting()
         for _ in news.lines:
             self._lines.popleft()
+        self._progress = {epoch: far for epoch, far in self._progress.items() if news.progress.get(epoch) != far}
         told = {each.epoch for each in news.done}
         self._done = [each for each in self._done if each.epoch not in told]
         for epoch in synced.lost:
@@ -329,7 +333,7 @@ class Part:
         began = loop.time()
         try:
             async with asyncio.timeout(order.timeout or None):
-                outcome = await self._workers.execute(order, lambda line: self._say(order.epoch, line))
+                outcome = await self._workers.execute(order, _Ear(self, order.epoch))
         except Failed as why:
             outcome = why.failure
         except TimeoutError:
@@ -344,20 +348,52 @@ class Part:
             if dropped := self._dropped.pop(order.epoch, 0):
                 self._lines.append(self._numbered(order.epoch, f"{dropped} lines more were written than can be sent"))
             self._said.pop(order.epoch, None)
+            self._progress.pop(order.epoch, None)
             if outcome is not None:
                 self._done.append(Done(order.epoch, outcome))
             self._changed.set()
 
-    def _say(self, epoch: int, line: str) -> None:
+    def say(self, epoch: int, line: str) -> None:
+        """A task has written a line."""
         if len(self._lines) < LINES_MAX:
             self._lines.append(self._numbered(epoch, line))
         else:
             self._dropped[epoch] = self._dropped.get(epoch, 0) + 1
 
+    def progress(self, epoch: int, done: float) -> None:
+        """So much of a task is done."""
+        self._progress[epoch] = done
+
+    async def spawn(self, epoch: int, tasks: list[Any]) -> str:
+        """Adds tasks of one that runs; what is wrong with them, or nothing."""
+        try:
+            more = msgspec.convert(tasks, list[Task])
+            await self._workers.pool.send(self._run, Spawned(self._workers.info.name, epoch, more))
+        except (titan.TitanError, msgspec.ValidationError) as why:
+            return str(why) or type(why).__name__
+        return ""
+
     def _numbered(self, epoch: int, line: str) -> tuple[int, int, str]:
         number = self._said.get(epoch, 0)
         self._said[epoch] = number + 1
         return epoch, number, line
+
+
+class _Ear:
+    """Hears one task."""
+
+    def __init__(self, part: Part, epoch: int) -> None:
+        self._part = part
+        self._epoch = epoch
+
+    def line(self, text: str) -> None:
+        self._part.say(self._epoch, text)
+
+    def progress(self, done: float) -> None:
+        self._part.progress(self._epoch, done)
+
+    async def spawn(self, tasks: list[Any]) -> str:
+        return await self._part.spawn(self._epoch, tasks)
 
 
 async def there(pool: titan.Pool, value: Any) -> Any:
