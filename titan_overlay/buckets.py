@@ -34,18 +34,22 @@ class Limit(NamedTuple):
         return (missing + min(amount, self.burst) - self.burst) / self.rate, full
 
 
+NO_LIMIT = Limit(rate=1e12, burst=1e12)
+"""What programs of this machine ask for is its user's own business."""
+
+
 class Bucket:
     """One bucket; it begins full."""
 
-    __slots__ = ("_full", "limit")
+    __slots__ = ("_full", "_limit")
 
     def __init__(self, limit: Limit) -> None:
-        self.limit = limit
+        self._limit = limit
         self._full = float("-inf")
 
     def take(self, amount: float, now: float) -> float:
         """0: taken. Otherwise the seconds after which it is worth asking again; nothing was taken."""
-        wait, self._full = self.limit.take(self._full, amount, now)
+        wait, self._full = self._limit.take(self._full, amount, now)
         return wait
 
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.buckets import Bucket, Limit
+from titan_overlay.buckets import NO_LIMIT, Bucket, Limit
 from titan_overlay.errors import DeadlineExceeded, Forbidden, LinkError
 from titan_overlay.identity.contacts import IPV4, IPV6, Address, Contact, family, format_address
 from titan_overlay.identity.ids import NodeId, PoolId
@@ -24,8 +24,6 @@ from titan_overlay.wire.messages import Hello
 __all__ = ["Counters", "Handler", "Limits", "Links", "Peer"]
 
 _MAX_KNOWN = 4096
-NO_LIMIT = 1e12
-"""Messages a second."""
 
 
 class _NoConnectionError(Exception):
@@ -332,9 +330,8 @@ class Links:
     def _remember(self, peer: Peer) -> Known:
         id, known = peer.id, self._known.get(peer.id)
         if known is None:
-            # What programs of this machine ask for is its user's own business.
-            rate = NO_LIMIT if is_loopback(peer.ip) else self.limits.messages_per_second
-            known = self._known[id] = Known(Bucket(Limit(rate, 2 * rate)))
+            rate = self.limits.messages_per_second
+            known = self._known[id] = Known(Bucket(NO_LIMIT if is_loopback(peer.ip) else Limit(rate, 2 * rate)))
             if len(self._known) > _MAX_KNOWN:
                 self._known.popitem(last=False)
         else:

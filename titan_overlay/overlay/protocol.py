@@ -17,7 +17,7 @@ from titan_overlay.overlay.sessions import (
     REFUSAL,
     REPLY,
     REQUEST,
-    REQUESTS_PER_SECOND,
+    REQUESTS,
     SERVING,
     TAG_BYTES,
     Session,
@@ -82,7 +82,7 @@ class OverlayProtocol(Endpoint):
             wait = session.admit()
             if wait:
                 self.traffic.count("overloaded")
-                raise Overloaded(f"one peer may ask {REQUESTS_PER_SECOND:g} times a second here", retry_after=wait)
+                raise Overloaded(f"one peer may ask {REQUESTS.rate:g} times a second here", retry_after=wait)
             if handler is None:
                 raise BadMessage(f"no method {data[15:end]!r} here")
             reply = session.seal(REPLY | flags, call_id, handler(session.contact, data[end:-TAG_BYTES]))

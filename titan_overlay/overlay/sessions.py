@@ -12,7 +12,7 @@ import struct
 from hashlib import blake2b
 from hmac import compare_digest
 
-from titan_overlay.buckets import Limit
+from titan_overlay.buckets import NO_LIMIT, Limit
 from titan_overlay.identity.contacts import Address, Contact
 from titan_overlay.identity.subnets import is_loopback
 
@@ -30,10 +30,8 @@ SERVING = 0x08
 PURPOSE_SHIFT = 4
 """The high four bits of the flags: which account the traffic belongs to (see `traffic.py`)."""
 
-REQUESTS_PER_SECOND = 500.0
-"""Of one peer on another machine; four times as many at once. Above it, it is refused."""
-REQUESTS = Limit(REQUESTS_PER_SECOND, 4 * REQUESTS_PER_SECOND)
-NO_LIMIT = Limit(1e12, 1e12)
+REQUESTS = Limit(rate=500.0, burst=2000.0)
+"""Of one peer on another machine. Above it, it is refused."""
 
 WINDOW_BITS = 64
 REKEY_SECONDS = 12 * 3600.0
