@@ -28,7 +28,7 @@ from titan_overlay.links.links import Links
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.crowd import Crowds
 from titan_overlay.mutable.health import GroupHealth, judge
-from titan_overlay.mutable.membership import NOTHING, Membership
+from titan_overlay.mutable.membership import Membership
 from titan_overlay.mutable.requests import OPEN, Reply, Request
 from titan_overlay.mutable.sessions import REPLIES_MAX
 from titan_overlay.pool.context import Sender
@@ -226,7 +226,7 @@ class GroupCaller:
         Raises:
             Unavailable: nobody shows who the members are.
         """
-        request = Message(object_id, talk.STATUS, NOTHING, deadline, ())
+        request = Message(object_id, talk.STATUS, talk.NOTHING, deadline, ())
         configuration = await self.membership.current(place, request, fresh=True)
         statuses: list[talk.MemberStatus] = []
         silent: dict[str, str] = {}
@@ -234,7 +234,7 @@ class GroupCaller:
         async def ask(member: bytes) -> None:
             until = min(deadline, self._loop.time() + PATIENCE_SECONDS)
             try:
-                answer = await self.membership.ask(place, NodeId(member), request, talk.STATUS, NOTHING, until)
+                answer = await self.membership.ask(place, NodeId(member), request, talk.STATUS, talk.NOTHING, until)
                 statuses.append(codec.decode(answer, talk.MemberStatus))
             except (LinkError, RemotableError) as why:
                 silent[member.hex()] = str(why)

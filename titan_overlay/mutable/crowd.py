@@ -31,7 +31,6 @@ WARY_SECONDS = 10.0
 which key it shares is left alone."""
 KEY_SECONDS = 0.5
 KNOWN_MAX = 1024
-NOTHING = codec.encode(None)
 
 
 @dataclass
@@ -109,7 +108,7 @@ class Crowds:
 
     async def _learn(self, place: Place, message: Message, member: NodeId, group: _Group, until: float) -> None:
         try:
-            answer = await self._membership.ask(place, member, message, talk.SHARED_KEY, NOTHING, until)
+            answer = await self._membership.ask(place, member, message, talk.SHARED_KEY, talk.NOTHING, until)
             group.keys[member] = codec.decode(answer, bytes)[: authenticators.KEY_BYTES]
         except (LinkError, RemotableError):
             return

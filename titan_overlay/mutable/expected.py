@@ -25,7 +25,6 @@ from titan_overlay.wire import codec
 if TYPE_CHECKING:
     from titan_overlay.mutable.group import Group
 
-NOTHING = codec.encode(None)
 
 Key = tuple[bytes, int, int, str, bytes]
 TIMER: Key = (b"", 0, 0, "timer", b"")
@@ -102,7 +101,7 @@ class Expected:
             return self._entrust(decode_request(body), sender.public)
         if type == talk.VOUCH:
             self._vouching.vouched(sender.id, codec.decode(body, talk.Vouchers))
-            return NOTHING
+            return talk.NOTHING
         return codec.encode(self._vouching.key_for(sender.public))
 
     def _entrust(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":

@@ -243,7 +243,7 @@ class Group:
         epoch = self.configuration.epoch
         while self.trouble and self.configuration.epoch == epoch:
             for each in self.others:
-                self.peers.post(each, talk.RESIGN, codec.encode(None))
+                self.peers.post(each, talk.RESIGN, talk.NOTHING)
             await asyncio.sleep(RESIGN_AGAIN_SECONDS)
 
     def catch_up(self, recover: talk.Recover) -> None:

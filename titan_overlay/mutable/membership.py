@@ -19,7 +19,6 @@ from titan_overlay.wire import codec
 
 CHAIN_SECONDS = 2.0
 KNOWN_MAX = 1024
-NOTHING = codec.encode(None)
 
 
 class Membership:
@@ -100,7 +99,7 @@ class Membership:
 
         async def show(member: NodeId) -> Configuration | None:
             try:
-                body = await self.ask(place, member, request, talk.EPOCHS, NOTHING, deadline)
+                body = await self.ask(place, member, request, talk.EPOCHS, talk.NOTHING, deadline)
                 return charter.current(codec.decode(body, Chain))
             except (LinkError, RemotableError):
                 return None

@@ -143,7 +143,7 @@ class Recovery:
         """The latest chain that the members left have."""
         best: _Group | None = None
         for node in plan.left:
-            chain = codec.decode(await self._ask(bytes.fromhex(node), talk.EPOCHS, codec.encode(None)), Chain)
+            chain = codec.decode(await self._ask(bytes.fromhex(node), talk.EPOCHS, talk.NOTHING), Chain)
             found = _Group(chain, self._charter.current(chain))
             if best is None or found.configuration.epoch > best.configuration.epoch:
                 best = found
@@ -161,7 +161,7 @@ class Recovery:
         await asyncio.gather(*(self._ask(each, talk.CATCH_UP, order) for each in left))
         until = min(self._message.deadline, self._loop.time() + LEVEL_SECONDS)
         while True:
-            statuses = await asyncio.gather(*(self._ask(each, talk.STATUS, codec.encode(None)) for each in left))
+            statuses = await asyncio.gather(*(self._ask(each, talk.STATUS, talk.NOTHING) for each in left))
             heights = Counter(codec.decode(each, talk.MemberStatus).executed for each in statuses)
             most = max(heights.values())
             if most == len(left):
@@ -205,7 +205,7 @@ class Recovery:
             for member in new.members:
                 try:
                     await self._ask(member, talk.CHAIN, chain)
-                    status = codec.decode(await self._ask(member, talk.STATUS, codec.encode(None)), talk.MemberStatus)
+                    status = codec.decode(await self._ask(member, talk.STATUS, talk.NOTHING), talk.MemberStatus)
                 except Unavailable:
                     continue
                 begun += status.epoch == new.epoch and not status.trouble

@@ -108,7 +108,7 @@ class Repair:
             member = waiting.pop(0)
             asked.add(member)
             try:
-                answer = await group.peers.ask(member, talk.STATUS, codec.encode(None), ASK_SECONDS)
+                answer = await group.peers.ask(member, talk.STATUS, talk.NOTHING, ASK_SECONDS)
                 status = codec.decode(answer, talk.MemberStatus)
                 leader = bytes.fromhex(status.leader)
             except (LinkError, RemotableError, ValueError):
@@ -214,9 +214,7 @@ class Repair:
     async def _offer(self, member: bytes) -> KeyOffer | None:
         group = self._group
         try:
-            offer = codec.decode(
-                await group.peers.ask(member, talk.NEXT_KEY, codec.encode(None), ASK_SECONDS), KeyOffer
-            )
+            offer = codec.decode(await group.peers.ask(member, talk.NEXT_KEY, talk.NOTHING, ASK_SECONDS), KeyOffer)
             group.succession.check_offer(offer, member)
         except (LinkError, RemotableError) as why:
             log.info("%s: %s keeps its voting key: %s", group.machine.name, member.hex()[:12], why)

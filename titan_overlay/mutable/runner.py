@@ -228,7 +228,7 @@ class Members:
         for source in sources:
             try:
                 answer = await self.peers.ask_at(
-                    source, ObjectId(charter.object_id), talk.EPOCHS, NOTHING, CHAIN_SECONDS
+                    source, ObjectId(charter.object_id), talk.EPOCHS, talk.NOTHING, CHAIN_SECONDS
                 )
                 chain = codec.decode(answer, Chain)
                 charter.current(chain)
@@ -302,7 +302,7 @@ class GroupRunner(Runner):
     def call(self, type: str, body: Body, context: Context) -> Begun:
         if type == talk.STEP:
             self.group.receive(context.sender.id, body)
-            return NOTHING
+            return talk.NOTHING
         if type == talk.SUBMIT:
             return self._submit(decode_request(body), context)
         if type in talk.BYZANTINE:
@@ -315,20 +315,20 @@ class GroupRunner(Runner):
             return codec.encode(self.group.chain)
         if type == talk.CHAIN:
             self.group.learn(codec.decode(body, Chain))
-            return NOTHING
+            return talk.NOTHING
         if type == talk.CONFIRM:
             self.group.confirmed(context.sender.id, codec.decode(body, Confirmation))
-            return NOTHING
+            return talk.NOTHING
         if type == talk.PROMISED:
             return codec.encode(self.group.promised(context.sender.id, codec.decode(body, Count)))
         if type == talk.RESIGN:
             self.group.resigned(context.sender.id)
-            return NOTHING
+            return talk.NOTHING
         if type == talk.NEXT_KEY:
             return self._next_key(context)
         if type == talk.CATCH_UP:
             self.group.catch_up(codec.decode(body, talk.Recover))
-            return NOTHING
+            return talk.NOTHING
         if type == talk.RECOVER:
             return self._lay_down(codec.decode(body, talk.Recover))
         if type == talk.CAN_RUN:
@@ -384,7 +384,7 @@ class GroupRunner(Runner):
         if len(order.node) != ID_BYTES:
             raise BadMessage("a node's id has 32 bytes")
         await self._repair.admit(NodeId(order.node))
-        return NOTHING
+        return talk.NOTHING
 
     async def _watch(self, start: int, sender: Sender) -> AsyncIterator[bytes]:
         """A right may end long before a stream does; who has got another meanwhile shows it by asking again."""
@@ -394,6 +394,3 @@ class GroupRunner(Runner):
             except Forbidden as why:
                 raise NotHere(f"the right to watch has ended ({why}); whoever has another may watch on") from None
             yield codec.encode(change)
-
-
-NOTHING = codec.encode(None)

@@ -211,7 +211,7 @@ class Succession:
     async def _ask(self, peer: bytes) -> None:
         """Has a node show what led to the epoch in which it speaks."""
         try:
-            answer = await self._group.peers.ask(peer, talk.EPOCHS, codec.encode(None), SAY_AGAIN_SECONDS)
+            answer = await self._group.peers.ask(peer, talk.EPOCHS, talk.NOTHING, SAY_AGAIN_SECONDS)
             self.learn(codec.decode(answer, Chain))
         except (LinkError, RemotableError) as why:
             log.info("%s: %s does not show its epoch: %s", self._group.machine.name, peer.hex()[:12], why)

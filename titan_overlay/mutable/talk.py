@@ -12,6 +12,10 @@ from titan_overlay.mutable.authenticators import CODE_BYTES
 from titan_overlay.mutable.engine import Count
 from titan_overlay.mutable.epochs import RecoveryOrder
 from titan_overlay.mutable.requests import VOUCHED_MAX, Reply
+from titan_overlay.wire import codec
+
+NOTHING = codec.encode(None)
+"""Where there is nothing to ask, or to answer."""
 
 STEP = "titan.group.Step"
 """Member to member: messages of the engine. Answered with nothing."""
