@@ -151,7 +151,7 @@ NOT_FUZZED = {
     "titan_objects/dag/cli.py:_params": OWN,
     "titan_objects/dag/inside.py:Running.spawn": OWN,
     "titan_objects/dag/run.py:Run.restore": RESTORED,
-    "titan_objects/dag/worker.py:Part.spawn": "`dag_value`, and tasks are those of a definition: `dag_definition`",
+    "titan_objects/dag/part.py:Part.spawn": "`dag_value`, and tasks are those of a definition: `dag_definition`",
     "titan_objects/dag/worker.py:Workers._unpacked": "the bundle is what `bundle` is given",
     "titan_objects/store/application.py:StoreObject.from_config": OWN,
     "titan_objects/store/group/snapshot.py:Restore.add": RESTORED,

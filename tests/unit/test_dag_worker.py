@@ -11,9 +11,10 @@ from tests.unit.dag_world import definition
 from tests.unit.test_dag_senders import by, key
 from titan_objects.dag.journal import Order, Success, Worker
 from titan_objects.dag.messages import LINES_AT_ONCE, Look, Ready, Spawned, Start, Sync
+from titan_objects.dag.part import LINES_MAX, Part
 from titan_objects.dag.processes import Ear
 from titan_objects.dag.run import Run
-from titan_objects.dag.worker import LINES_MAX, Part, Workers
+from titan_objects.dag.worker import Workers
 
 pytestmark = pytest.mark.loops("virtual")
 

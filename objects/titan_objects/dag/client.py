@@ -14,7 +14,7 @@ from titan_objects.dag.messages import Act, Line, Lines, Look, Ready, Result, Ru
 from titan_objects.dag.queue import COMMANDS, Close, Submit, WorkerInfo, owner_of
 from titan_objects.dag.queue import Workers as AskWorkers
 from titan_objects.dag.run import Run
-from titan_objects.dag.worker import there
+from titan_objects.dag.values import there
 
 POLL_SECONDS_MAX = 0.5
 PUBLISH_TURNS = 3

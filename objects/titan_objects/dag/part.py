@@ -1,0 +1,222 @@
+"""What a node's workers do for one run: they take tasks, run them, and say what came of each."""
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+import titan_overlay as titan
+from titan_objects.dag.definition import Task
+from titan_objects.dag.journal import Failure, Order, Success, Worker
+from titan_objects.dag.messages import LINES_AT_ONCE, Done, Ready, Spawned, Sync
+from titan_objects.dag.processes import Failed
+
+if TYPE_CHECKING:
+    from titan_objects.dag.worker import Workers
+
+LINES_MAX = 5000
+"""That wait to be sent; of a flood, the rest is counted."""
+IDLE_SECONDS = 0.5
+BEAT_SECONDS = 5.0
+SHORT_SECONDS = 0.05
+"""Tasks that take no longer on average are fetched ahead: others would wait here while a worker elsewhere is idle."""
+AHEAD_PER_SLOT = 8
+
+
+class Part:
+    """What a node's workers do for one run."""
+
+    def __init__(self, workers: "Workers", run: str) -> None:
+        self._workers = workers
+        self._run = run
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._waiting: dict[int, Order] = {}
+        """Fetched ahead, by epoch."""
+        self._unheard = False
+        """The last answer was lost; what it gave is not known here, and the run has to hear of that."""
+        self._took = SHORT_SECONDS * 10
+        """Seconds, on a moving average, that a task takes."""
+        self._done: list[Done] = []
+        self._lines: deque[tuple[int, int, str]] = deque()
+        """Epoch, number and text."""
+        self._said: dict[int, int] = {}
+        """Lines under each epoch so far."""
+        self._dropped: dict[int, int] = {}
+        self._progress: dict[int, float] = {}
+        """That the run does not know yet; it goes along with what is said anyway."""
+        self._changed = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Until the run has ended."""
+        try:
+            await self._work()
+        except asyncio.CancelledError:
+            await self._end_tasks()
+            with suppress(titan.TitanError):  # others need not wait until the leases have run out
+                await self._workers.pool.send(self._run, self._news(0, leaving=True), timeout=2)
+            raise
+        finally:
+            await self._end_tasks()
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        said, pause = loop.time(), 0.02
+        while True:
+            due = bool(self._tasks) and loop.time() - said >= BEAT_SECONDS
+            wanted = bool(self._done or self._lines or due or self._unheard)
+            if self._workers.free and not wanted:
+                ready = await self._workers.pool.read(self._run, Ready())
+                if ready < 0:
+                    return
+                wanted = ready > 0
+            if wanted:
+                if due:  # nothing has ended for long: others may have what waits here
+                    self._took += BEAT_SECONDS
+                    self._waiting.clear()
+                said = loop.time()
+                state, got = await self._sync()
+                if state not in ("RUNNING", "SUSPENDED"):
+                    return
+                pause = 0.02 if got else pause
+            if not self._done:
+                self._changed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._changed.wait()
+                pause = min(2 * pause, IDLE_SECONDS)
+
+    async def _end_tasks(self) -> None:
+        self._waiting.clear()
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    def _news(self, count: int, *, leaving: bool = False) -> Sync:
+        """What the run does not know yet: what a task has written, then its end, with which its lease goes."""
+        lines = list(islice(self._lines, LINES_AT_ONCE))
+        unsaid = {epoch for epoch, _, _ in islice(self._lines, LINES_AT_ONCE, None)}
+        done = [each for each in self._done if each.epoch not in unsaid]
+        ending = [each.epoch for each in self._done if each.epoch in unsaid]
+        info = self._workers.info
+        ahead = AHEAD_PER_SLOT * info.slots - len(self._waiting) if self._took <= SHORT_SECONDS else 0
+        worker = Worker(info.name, info.labels, cores=float(count), memory=self._workers.memory)
+        self._workers.turn += 1
+        turn = self._workers.turn
+        if leaving:
+            return Sync(worker, done=done, lines=lines, turn=turn)
+        holds = sorted({*self._tasks, *self._waiting, *ending})
+        return Sync(worker, count, done, holds, dict(self._progress), lines, ahead=max(0, ahead), turn=turn)
+
+    async def _sync(self) -> tuple[str, int]:
+        """Says what was done, and begins what is to be done; the state of the run, and how many tasks have begun."""
+        count = self._workers.free
+        self._workers.free = 0  # nobody else gives these away meanwhile
+        news = self._news(count)
+        began = 0
+        try:
+            synced = await self._workers.pool.send(self._run, news)
+            began = min(count, len(synced.orders))
+            self._unheard = synced.turn > news.turn
+            self._workers.turn = max(synced.turn, self._workers.turn)
+        except titan.RemotableError as why:
+            if why.retryable or isinstance(why, titan.DeadlineExceeded | titan.Unavailable):
+                self._unheard = True
+                return "RUNNING", 0  # said again: results are fenced by epochs, lines by numbers, so twice is as once
+            raise
+        finally:
+            self._workers.free += count - began
+            self._begin_waiting()
+        for _ in news.lines:
+            self._lines.popleft()
+        self._progress = {epoch: far for epoch, far in self._progress.items() if news.progress.get(epoch) != far}
+        told = {each.epoch for each in news.done}
+        self._done = [each for each in self._done if each.epoch not in told]
+        for epoch in synced.lost:
+            self._waiting.pop(epoch, None)
+            if epoch in self._tasks:
+                self._tasks[epoch].cancel()
+        for order in synced.orders[:began]:
+            self._tasks[order.epoch] = asyncio.create_task(self._do(order))
+        self._waiting.update((each.epoch, each) for each in synced.orders[began:])
+        self._begin_waiting()  # something may have ended meanwhile
+        return synced.state, len(synced.orders)
+
+    def _begin_waiting(self) -> None:
+        """Begins what was fetched ahead, as far as there is room."""
+        while self._waiting and self._workers.free:
+            order = self._waiting.pop(next(iter(self._waiting)))
+            self._workers.free -= 1
+            self._tasks[order.epoch] = asyncio.create_task(self._do(order))
+
+    async def _do(self, order: Order) -> None:
+        outcome: Success | Failure | None = None
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(order.timeout or None):
+                outcome = await self._workers.execute(order, _Ear(self, order.epoch))
+        except Failed as why:
+            outcome = why.failure
+        except TimeoutError:
+            outcome = Failure("Timeout", f"it took longer than {order.timeout:g} s, and was ended")
+        except (titan.TitanError, OSError) as why:
+            outcome = Failure(type(why).__name__, str(why))
+        finally:
+            self._tasks.pop(order.epoch, None)
+            self._workers.free += 1
+            self._took += (loop.time() - began - self._took) / 4
+            self._begin_waiting()
+            if dropped := self._dropped.pop(order.epoch, 0):
+                self._lines.append(self._numbered(order.epoch, f"{dropped} lines more were written than can be sent"))
+            self._said.pop(order.epoch, None)
+            self._progress.pop(order.epoch, None)
+            if outcome is not None:
+                self._done.append(Done(order.epoch, outcome))
+            self._changed.set()
+
+    def say(self, epoch: int, line: str) -> None:
+        """A task has written a line."""
+        if len(self._lines) < LINES_MAX:
+            self._lines.append(self._numbered(epoch, line))
+        else:
+            self._dropped[epoch] = self._dropped.get(epoch, 0) + 1
+
+    def progress(self, epoch: int, done: float) -> None:
+        """So much of a task is done."""
+        self._progress[epoch] = done
+
+    async def spawn(self, epoch: int, tasks: list[Any]) -> str:
+        """Adds tasks of one that runs; what is wrong with them, or nothing."""
+        try:
+            more = msgspec.convert(tasks, list[Task])
+            await self._workers.pool.send(self._run, Spawned(self._workers.info.name, epoch, more))
+        except (titan.TitanError, msgspec.ValidationError) as why:
+            return str(why) or type(why).__name__
+        return ""
+
+    def _numbered(self, epoch: int, line: str) -> tuple[int, int, str]:
+        number = self._said.get(epoch, 0)
+        self._said[epoch] = number + 1
+        return epoch, number, line
+
+
+class _Ear:
+    """Hears one task."""
+
+    def __init__(self, part: Part, epoch: int) -> None:
+        self._part = part
+        self._epoch = epoch
+
+    def line(self, text: str) -> None:
+        self._part.say(self._epoch, text)
+
+    def progress(self, done: float) -> None:
+        self._part.progress(self._epoch, done)
+
+    async def spawn(self, tasks: list[Any]) -> str:
+        return await self._part.spawn(self._epoch, tasks)
