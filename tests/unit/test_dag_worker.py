@@ -13,8 +13,9 @@ from titan_objects.dag.journal import Order, Success, Worker
 from titan_objects.dag.messages import LINES_AT_ONCE, Look, Ready, Spawned, Start, Sync
 from titan_objects.dag.part import LINES_MAX, Part
 from titan_objects.dag.processes import Ear
+from titan_objects.dag.queue import AskOpen, Open
 from titan_objects.dag.run import Run
-from titan_objects.dag.worker import Workers
+from titan_objects.dag.worker import LOOK_SECONDS, REGISTER_SECONDS, Workers
 
 pytestmark = pytest.mark.loops("virtual")
 
@@ -85,6 +86,19 @@ async def test_of_a_flood_the_rest_is_counted() -> None:
     await Part(workers, "run").serve()
     assert len(run.lines) == LINES_MAX + 1
     assert run.lines[-1].text.startswith("7 lines more")
+
+
+@pytest.mark.parametrize("said", [0.0, -1.0, 1e300, float("inf"), float("nan")])
+async def test_no_queue_has_a_worker_look_all_the_time_or_never(said: float) -> None:
+    class Queue:
+        trusted: list[str] = []
+
+        async def read(self, name: str, message: AskOpen) -> Open:
+            return Open(1, pause=said)
+
+    workers = Workers(cast(Any, Queue()), "dag", "w", 2, {}, Path("nowhere"))
+    assert await workers.look() == []
+    assert LOOK_SECONDS <= workers.pause <= REGISTER_SECONDS
 
 
 async def test_a_worker_that_goes_gives_its_tasks_back_at_once() -> None:

@@ -71,7 +71,8 @@ class Workers:
         """Of what was last said to a run."""
         self._version = 0
         """Of the queue: what has changed there up to it is known."""
-        self._pause = LOOK_SECONDS
+        self.pause = LOOK_SECONDS
+        """Until the next look."""
 
     async def serve(self) -> None:
         """Works until cancelled."""
@@ -92,7 +93,7 @@ class Workers:
                 begun = wanted - runs.keys()  # what is heard of again while it is worked for may have begun anew
                 runs.update((name, asyncio.create_task(self._take_part(name))) for name in sorted(begun))
                 wanted -= begun
-                await asyncio.sleep(self._pause)
+                await asyncio.sleep(self.pause)
         finally:
             for task in runs.values():
                 task.cancel()
@@ -109,7 +110,8 @@ class Workers:
         """
         trusts = self.info.trusts
         found = await self.pool.read(self.queue, AskOpen(trusts, self._version))
-        self._version, self._pause = found.version, max(found.pause, LOOK_SECONDS)
+        self._version = found.version
+        self.pause = max(LOOK_SECONDS, min(REGISTER_SECONDS, found.pause))  # whatever the queue says
         return [each.name for each in found.runs if owner_of(each.name) in trusts]
 
     async def _take_part(self, run: str) -> None:
