@@ -8,12 +8,14 @@ request is simply sent again, to whoever leads now, until the deadline.
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
+from math import inf
 from typing import TypeVar
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import (
     BadMessage,
     DeadlineExceeded,
+    Forbidden,
     LinkError,
     NotHere,
     Overloaded,
@@ -44,6 +46,8 @@ PATIENCE_SECONDS = 2.0
 """A member that has not answered for so long may have died with the request: another is asked the same."""
 PAUSE_SECONDS = (0.02, 0.5)
 """Shortest and longest pause before the group is asked anew: it may be electing."""
+REFUSED_SECONDS = 60.0
+"""Whoever is refused twice within this time may not watch."""
 LOOK_AGAIN = 4
 """After so many members in a row that did not help, the members are looked up anew."""
 SESSIONS_MAX = 1024
@@ -260,11 +264,13 @@ class GroupCaller:
 
         Raises:
             BadMessage: handlers of mutable objects answer with one reply. Conflict: the first is not kept any more.
+            Forbidden: this caller may not watch.
         """
         if request.type != talk.WATCH:
             raise BadMessage(f"{place.descriptor.value.name!r} answers with one reply: send, or watch its changes")
         start = codec.decode(request.body, talk.Watch).start
         tried: set[NodeId] = set()
+        refused_at = -inf
         while True:
             member = self._member(place, request.object_id, tried)
             body = codec.encode(talk.Watch(start))
@@ -276,6 +282,11 @@ class GroupCaller:
                     start = codec.decode(raw, talk.Numbered).number + 1
                     tried.clear()
                     yield raw
+            except Forbidden:
+                # What was shown when this was opened has ended; a new link shows what is held now.
+                if self._loop.time() - refused_at < REFUSED_SECONDS:
+                    raise
+                refused_at = self._loop.time()
             except (LinkError, NotHere, Unavailable):
                 pass
             tried.add(member)
