@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks import report
 from titan_overlay.ambient import Ambient
+from titan_overlay.config import NodeConfig
 from titan_overlay.identity import records
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import ObjectId, PoolId
@@ -32,7 +33,7 @@ from titan_overlay.testing.loop import VirtualLoop, run
 from titan_overlay.testing.network import MemoryNetwork
 
 COPIES = 3
-ADVERTISE_SECONDS = 600.0
+ADVERTISE_SECONDS = NodeConfig().advertise_interval
 SEEKERS = 20
 
 

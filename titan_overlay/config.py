@@ -166,7 +166,7 @@ class NodeConfig:
 
     # Objects and their life-cycle.
 
-    advertise_interval: Annotated[float, seconds_in(1, 86_400)] = 600.0
+    advertise_interval: Annotated[float, seconds_in(1, 86_400)] = 720.0
     """Each object held is advertised this often, +/- 10 %. An advertisement lives 2.5 intervals: two may be lost."""
 
     probe_interval: Annotated[float, seconds_in(0.1, 3600)] = 30.0
