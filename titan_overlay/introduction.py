@@ -31,7 +31,7 @@ class Introduction:
         self._delegation = b""
         self._fresh_until = 0.0
         self.in_handshake = b""
-        """No more than the right to join: what crosses UDP can be read on the way."""
+        """No more than the right to join, and that only where it is needed: what crosses UDP can be read on the way."""
         self.on_link = b""
 
     def renew(self) -> bool:
@@ -43,7 +43,8 @@ class Introduction:
             delegate = Delegate(self._key.id, now + DELEGATION_SECONDS)
             self._delegation = records.sign(delegate, self._user, self._rights.pool).raw
         joining = self._rights.best(self._held, self._user.id, Right.JOIN, None, now)
-        self.in_handshake = credentials.pack(self._delegation, [joining], DATAGRAM_BYTES) if joining else b""
+        needed = self._rights.record.private or not self._rights.raw_record  # what is not known yet may be private
+        self.in_handshake = credentials.pack(self._delegation, [joining], DATAGRAM_BYTES) if joining and needed else b""
         useful = [raw for raw in self._held if self._is_useful(raw, now)]
         self.on_link = credentials.pack(self._delegation, [joining, *useful], LINK_BYTES)
         return self.on_link != before

@@ -15,7 +15,7 @@ from titan_overlay.identity.revocations import RevocationList, key_entry
 from titan_overlay.identity.rights import Rights
 from titan_overlay.overlay import handshake, packets, sessiontable
 from titan_overlay.overlay.bodies import contact
-from titan_overlay.overlay.handshake import Handshakes
+from titan_overlay.overlay.handshake import UNSHOWN_SECONDS, Handshakes
 from titan_overlay.overlay.openings import Step
 from titan_overlay.overlay.sessions import HEAD, Session
 
@@ -189,10 +189,24 @@ def test_who_loses_the_right_to_join_loses_its_session() -> None:
     one, other = party(LOW, rules=PRIVATE), party(HIGH, rules=PRIVATE)
     one.credentials, other.credentials = credentials_of(LOW), credentials_of(HIGH)
     _, theirs, _ = shake(one, other)
-    assert other.revise() == []
+    assert other.revise(0.0) == []
     taken_back = RevocationList(1, (key_entry(LOW.id, NOW),))
     other.rights.learn_list(records.sign(taken_back, POOL_KEY, POOL).raw, NOW)
-    assert other.revise() == [theirs] and not other.by_peer and not other.sessions
+    assert other.revise(0.0) == [theirs] and not other.by_peer and not other.sessions
+
+
+def test_who_was_asked_for_nothing_keeps_its_session_until_the_news_can_have_reached_it() -> None:
+    one, other = party(LOW), party(HIGH)
+    _, theirs, _ = shake(one, other)
+    other.confirm(theirs, 101.0)
+    other.rights.learn_record(records.sign(PoolRecord(version=9, strangers=0), POOL_KEY, POOL).raw)
+    assert other.revise(101.0) == []
+    other.revise(300.0)  # hearing more gives no more time
+    theirs.heard = 101.0 + UNSHOWN_SECONDS
+    other.sweep(101.0 + UNSHOWN_SECONDS)
+    assert other.by_peer == {LOW.id: theirs}
+    other.sweep(101.1 + UNSHOWN_SECONDS)
+    assert not other.by_peer and not other.sessions
 
 
 HARD = PoolRecord(version=1, puzzle_bits=32)

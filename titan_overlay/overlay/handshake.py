@@ -47,6 +47,7 @@ This file does no I/O: datagrams in, `Step`s out.
 import struct
 from collections.abc import Callable
 from hmac import compare_digest
+from math import inf
 
 from titan_overlay.buckets import Buckets, Limit
 from titan_overlay.errors import Forbidden
@@ -99,6 +100,8 @@ from titan_overlay.overlay.sessions import Session
 from titan_overlay.overlay.sessiontable import SessionTable
 
 MAX_OPENINGS = 256
+UNSHOWN_SECONDS = 300.0
+"""In a pool that has become private: what the news of it may take to reach everybody (`rules.ROUND_SECONDS`)."""
 ARRIVALS = Limit(rate=5.0, burst=64)
 """Sessions that one subnet may open: each costs two signatures, and a place that others could have."""
 
@@ -360,18 +363,22 @@ class Handshakes(SessionTable):
         self.await_confirmation(session, ephemeral, resp)
         return Step(reply=resp, session=session, opening=own)
 
-    def revise(self) -> list[Session]:
+    def revise(self, now: float) -> list[Session]:
         """Rights have changed: drops the sessions with peers that would not be admitted now, and gives them back.
 
-        A peer that may be here but has not solved the puzzle serves no longer.
+        Who has shown nothing, because nothing was asked for, keeps its session for a while: who has not heard yet that
+        the pool is private is told in it. Who has not solved the puzzle serves no longer.
         """
         gone = []
         for session in list(self.sessions.values()):
-            if not self._may_join(session.contact.id, b"", session.credentials):
+            if self._may_join(session.contact.id, b"", session.credentials):
+                session.ends = inf
+                session.serving = session.serving and self.rights.may_serve(session.contact.id)
+            elif not session.credentials:
+                session.ends = min(session.ends, now + UNSHOWN_SECONDS)
+            else:
                 self.drop(session)
                 gone.append(session)
-            elif session.serving and not self.rights.may_serve(session.contact.id):
-                session.serving = False
         return gone
 
     def _may_join(self, peer: NodeId, public: bytes, shown: bytes) -> bool:

@@ -301,9 +301,8 @@ class Overlay(Server):
 
     def revise(self) -> None:
         """Rights have changed: sessions, contacts and statements that may not be any more are given up."""
-        for session in self._handshakes.revise():
-            if session.credentials:  # who has shown none may have some by now, and is asked again
-                self.table.remove(session.contact.id)
+        for session in self._handshakes.revise(asyncio.get_running_loop().time()):
+            self.table.remove(session.contact.id)
         for contact in list(self.table):
             if not self.rights.may_serve(contact.id):
                 self.table.remove(contact.id)

@@ -11,6 +11,7 @@ that comes before it, with one key per direction. UDP is authentic, not confiden
 import struct
 from hashlib import blake2b
 from hmac import compare_digest
+from math import inf
 
 from titan_overlay.buckets import NO_LIMIT, Limit
 from titan_overlay.identity.contacts import Address, Contact
@@ -83,6 +84,7 @@ class Session:
         "challenge",
         "contact",
         "credentials",
+        "ends",
         "heard",
         "highest",
         "kept",
@@ -124,6 +126,8 @@ class Session:
         self.called = called
         """Whether the peer began it."""
         self.born = self.heard = now
+        self.ends = inf
+        """When it is given up, even in use."""
         self._limit: Limit | None = None
         self._may_ask = now
         """When the peer may ask for as much at once as ever (`Limit.take`)."""

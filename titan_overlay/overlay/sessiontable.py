@@ -110,7 +110,7 @@ class SessionTable:
             if now - session.born > UNCONFIRMED_SECONDS:
                 self.drop(session)
         for session in list(self.sessions.values()):
-            if now - session.heard > (KEPT_IDLE_SECONDS if session.kept else IDLE_SECONDS):
+            if now > session.ends or now - session.heard > (KEPT_IDLE_SECONDS if session.kept else IDLE_SECONDS):
                 self.drop(session)
         for peer, until in list(self._shunned.items()):
             if until <= now:

@@ -230,7 +230,7 @@ class SimulatedPool:
         host = self.network.host()
         member = Member(
             self._key(f"client/{number}"),
-            self.rights(),
+            Rights(self.id),
             Ambient.seeded(f"{self.seed}/client/{number}", self.loop),
             NodeConfig(),
             user=user or self.user,
