@@ -167,7 +167,7 @@ class Member:
             {"mutable": lambda: self.groups_caller},
             places_max=self.config.holder_cache_entries,
         )
-        self.recruiter = Recruiter(self.overlay, self.links, self.user, self.conduct)
+        self.recruiter = Recruiter(self.overlay, self.links, self.key, self.user, self.conduct, self.lineage)
         self.gossip = Gossip(self.overlay, self.links, self.rights, self.ambient, self.spawn)
         self.spawn(self._keep_to_the_rules(), "comparing the rules of the pool")
 
@@ -314,6 +314,10 @@ class Member:
     def copies(self, object_id: ObjectId) -> int:
         """Live copies of an object held here, as far as this member counts them."""
         return 1
+
+    def lineage(self, object_id: ObjectId) -> bytes:
+        """By whom this member was asked to hold an object (`identity.lineage`)."""
+        return b""
 
     def _handle(self, peer: Peer, send: Send) -> Answer:
         return self.host.deliver_now(

@@ -363,6 +363,9 @@ class Node(Answering):
     def copies(self, object_id: ObjectId) -> int:
         return self.keeper.copies(object_id) or 1
 
+    def lineage(self, object_id: ObjectId) -> bytes:
+        return self.keeper.lineage(object_id)
+
     # ---- groups ------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -11,6 +11,9 @@ from tests.sim.lying import SILENCE, lie, to
 from tests.sim.voted import Careless, OddError, Streaming, Sums
 from titan_overlay.config import NodeConfig
 from titan_overlay.identity.conduct import Offence
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.lineage import LINEAGE_BYTES_MAX
+from titan_overlay.pool.orders import Recruit
 from titan_overlay.testing.pool import PORT, Machine, SimulatedNode, SimulatedPool
 
 pytestmark = pytest.mark.loops("virtual")
@@ -233,3 +236,34 @@ async def test_a_nodes_own_user_can_ask_what_it_has_seen_of_another_and_nobody_e
         assert seen.avoided_for > 0 and seen.latency is not None and 0 <= seen.misdeeds[-1].ago < 30
         with pytest.raises(titan.Forbidden):
             await (await sim.client()).send(asker.name, question)
+
+
+async def test_who_hosts_unasked_does_not_vote_and_drives_nobody_out() -> None:
+    async with SimulatedPool(24) as sim:
+        await sim.publish(Sums, "sums")
+        asked = sim.holders("sums")
+        row = next(each for each in asked[0].database.replicas() if each.descriptor)
+        intruders = [each for each in sim.live() if each not in asked]
+        for node in intruders:  # they have the right to host it, as all here
+            with sim.network.on_host(node.ip):
+                source = Contact(asked[0].key.id, asked[0].ip, PORT)
+                await node.running.admission.recruit(Recruit(row.descriptor), source, node.running.keeper.hold)
+            lie(node, to(("list",), 666))
+        assert len(intruders) > 2 * len(asked)
+        await sim.settle(seconds=180)
+        assert set(asked) <= set(sim.holders("sums"))
+        for _ in range(5):
+            assert await (await sim.client()).send("sums", [1, 2]) == 3
+
+
+async def test_whom_a_holder_asks_votes_when_the_publishers_choice_has_died() -> None:
+    async with SimulatedPool(20) as sim:
+        await sim.publish(Sums, "sums")
+        first = sim.holders("sums")
+        for node in first[:2]:
+            sim.kill(node)
+        await sim.settle(lambda: len(sim.holders("sums")) >= len(first), within=300)
+        heirs = [each for each in sim.holders("sums") if each not in first]
+        lines = [row.lineage for each in heirs for row in each.database.replicas() if row.lineage]
+        assert len(lines) == len(heirs) and {len(each) for each in lines} == {LINEAGE_BYTES_MAX}
+        assert await (await sim.client()).send("sums", [1, 2]) == 3

@@ -43,6 +43,7 @@ class Town:
             POOL,
             self.ambient,
             contact=lambda: Contact(KEY.id, *self.address),
+            interval=600.0,
             remember=self.remembered.__setitem__,
             **more,  # type: ignore[arg-type]
         )

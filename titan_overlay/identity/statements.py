@@ -140,6 +140,8 @@ class Advertisement(Record, frozen=True, array_like=True, omit_defaults=True):
     """The holder's right to host, where the object asks for one."""
     other: bytes = b""
     """The holder's address of the other family, packed (`identity.contacts`), where it has one."""
+    lineage: bytes = b""
+    """Who has asked it to (`identity.lineage`), where the object is voted on."""
 
     def __post_init__(self) -> None:
         if not is_dialable(self.host, self.port):

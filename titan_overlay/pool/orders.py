@@ -24,6 +24,8 @@ class Recruit(Message[Accepted], frozen=True, namespace="titan"):
     passing: bool = False
     region: bytes = b""
     """Nodes of the object's region as whoever asks has read it, packed: to advertise to at first; may be empty."""
+    lineage: bytes = b""
+    """By which this node may say that it was asked (`identity.lineage`), where the object is voted on."""
 
 
 class MayHost(Message[bytes], frozen=True, namespace="titan"):

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=msgspec.Struct)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Step n brings a file of version n to version n + 1; a new file walks all of them.
 _STEPS = (
@@ -40,6 +40,7 @@ _STEPS = (
         WITHOUT ROWID;
     CREATE TABLE settings (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     """,
+    "ALTER TABLE replicas ADD COLUMN lineage BLOB NOT NULL DEFAULT x'';",
 )
 assert len(_STEPS) == SCHEMA_VERSION
 
@@ -175,24 +176,25 @@ class SqliteDatabase:
     # --- rows ---
 
     def replicas(self) -> list[ReplicaRow]:
-        query = (
-            "SELECT object_id, descriptor, since, expires, passing, pinned, sequence FROM replicas ORDER BY object_id"
+        rows = self._rows(
+            "SELECT object_id, descriptor, since, expires, passing, pinned, sequence, lineage "
+            "FROM replicas ORDER BY object_id"
         )
-        rows = self._rows(query)
-        return self._sound(ReplicaRow, ((*row[:4], bool(row[4]), bool(row[5]), row[6]) for row in rows))
+        return self._sound(ReplicaRow, ((*row[:4], bool(row[4]), bool(row[5]), *row[6:]) for row in rows))
 
     def put_replica(self, row: ReplicaRow) -> None:
         # Most calls only note the next sequence number: those need no fsync.
         updated = self._change(
-            "UPDATE replicas SET expires = ?, passing = ?, pinned = ?, sequence = ?, since = ? "
+            "UPDATE replicas SET expires = ?, passing = ?, pinned = ?, sequence = ?, since = ?, lineage = ? "
             "WHERE object_id = ? AND descriptor = ?",
-            (row.expires, row.passing, row.pinned, row.sequence, row.since, row.object_id, row.descriptor),
+            (*structs.astuple(row)[3:7], row.since, row.lineage, row.object_id, row.descriptor),
             durable=False,
         )
         if not updated:
             self._change(
-                "INSERT OR REPLACE INTO replicas (object_id, descriptor, since, expires, passing, pinned, sequence) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO replicas "
+                "(object_id, descriptor, since, expires, passing, pinned, sequence, lineage) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 structs.astuple(row),
                 durable=True,
             )

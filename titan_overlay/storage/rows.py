@@ -30,6 +30,8 @@ class ReplicaRow(msgspec.Struct, frozen=True, array_like=True):
     """This node itself wants it kept."""
     sequence: int = 0
     """Of the last advertisement that was sent for it."""
+    lineage: bytes = b""
+    """Who has asked this node to hold it (`identity.lineage`), where the object is voted on."""
 
 
 class TombstoneRow(msgspec.Struct, frozen=True, array_like=True):

@@ -1,5 +1,6 @@
 """Who is who: names, join lines, rights, signed records, what they allow."""
 
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -7,6 +8,7 @@ from tests.fuzz.target import Drawn, story, target
 from tests.fuzz.world import (
     DATA_NAME,
     KEYS,
+    NODES,
     NOW,
     OWN_NAME,
     OWNER,
@@ -26,7 +28,7 @@ from tests.fuzz.world import (
 from titan_overlay.cli.grant_text import decode_grant, encode_grant, grant_facts, grant_line
 from titan_overlay.cli.trust import grantee_of
 from titan_overlay.errors import BadMessage, ConfigError, Forbidden
-from titan_overlay.identity import credentials, grants, invitations, names, records
+from titan_overlay.identity import credentials, grants, invitations, lineage, names, records
 from titan_overlay.identity.credentials import Delegate
 from titan_overlay.identity.grants import Grant, JoinLine, Right
 from titan_overlay.identity.ids import NodeId
@@ -91,6 +93,23 @@ def join_line(data: bytes) -> None:
     assert JoinLine.parse(str(line)) == line
     assert 0 < line.port < 65536 and line.host.isprintable() and " " not in line.host
     assert len(line.pool) in (0, 32) and len(line.node) in (0, 32)
+
+
+def _asked() -> bytes:
+    return lineage.begin(OWNER, POOL, object_id(), 1, node(1))
+
+
+@target(BadMessage, seeds=lambda: [_asked(), lineage.extend(_asked(), NODES[1], POOL, object_id(), 1, node(2))])
+def led(data: bytes) -> None:
+    """By whom a holder says that it was asked: nobody else is led to by it."""
+    reached = set()
+    for holder in (node(1), node(2)):
+        with suppress(BadMessage):
+            assert lineage.path(data, OWNER.public, POOL, object_id(), 1, holder)[-1] == holder
+            reached.add(holder)
+    if not reached:
+        raise BadMessage("it leads nowhere")
+    assert len(reached) == 1
 
 
 @target(ConfigError, UnicodeDecodeError, seeds=lambda: [b"publish,host", b" JOIN "])

@@ -293,6 +293,6 @@ class _Overlay:
 def recruit_says(data: bytes) -> None:
     """What nodes answer that are asked to hold a replica: each counts only with its own signature."""
     draw = Drawn(story(3, data, 3, data))
-    recruiter = Recruiter(_Overlay(), _Links(draw), KEYS[0], Conduct())  # type: ignore[arg-type]
+    recruiter = Recruiter(_Overlay(), _Links(draw), KEYS[0], KEYS[0], Conduct(), lambda _: b"")  # type: ignore[arg-type]
     result: Any = run(recruiter.recruit(descriptor(), count=2))
     assert {each.signer for each in result.accepted} <= {peer(1).id, peer(2).id}

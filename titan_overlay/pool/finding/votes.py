@@ -1,12 +1,14 @@
 """Calling a service whose policy asks for votes: several holders are asked, and a strict majority must agree.
 
-`polling.py` decides; this asks. Voters are drawn at random among those that behaved well: not by speed, of which liars
-have as much as they like. Who holds the object itself does not come here at all: it trusts its own copy.
+`polling.py` decides; this asks. Voters are drawn at random among those that were asked to hold the object and have
+behaved well: not by speed, of which liars have as much as they like. Who holds the object itself does not come here at
+all: it trusts its own copy.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
+from math import log
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import (
@@ -27,7 +29,7 @@ from titan_overlay.pool.finding.any_holder import AnyHolder, Request, Tally, is_
 from titan_overlay.pool.finding.comparing import Comparison, Form
 from titan_overlay.pool.finding.places import Place, Places
 from titan_overlay.pool.finding.polling import Ballot, Poll
-from titan_overlay.pool.finding.voters import distinct
+from titan_overlay.pool.finding.voters import asked_to, distinct
 from titan_overlay.pool.finding.witness import Witness
 from titan_overlay.pool.questions import QUESTIONS
 
@@ -74,9 +76,10 @@ class Votes:
                 f"{descriptor.name!r} is voted on, so its messages run at several holders, "
                 f"and {request.type!r} is not declared idempotent there (@titan.idempotent)"
             )
-        voters = self.voters(place, ())
+        voters = self.voters(place, (), asked=True)
         if len(voters) < descriptor.policy.votes:
-            voters = self.voters(await self.look_up(place, request), ())
+            place = await self.look_up(place, request)
+            voters = self.voters(place, ())
         if len(voters) < descriptor.policy.votes:
             raise Unavailable(
                 f"{descriptor.name!r} is voted on by {descriptor.policy.votes} holders of distinct owners and subnets, "
@@ -84,13 +87,22 @@ class Votes:
             )
         return await _Vote(self, self._any_holder, self._witness, place, request).run(voters)
 
-    def voters(self, place: Place, before: Sequence[Holder]) -> list[Holder]:
-        """Who may vote beside those that were asked before, in the order in which they are to be asked."""
+    def voters(self, place: Place, before: Sequence[Holder], *, asked: bool = False) -> list[Holder]:
+        """Who may vote beside those before, in the order in which they are to be asked.
+
+        Args:
+            asked: none but those that were asked to hold it. Who says so unasked comes last otherwise.
+        """
         current = place.descriptor.value.version
         holders = [each for each in place.holders if each.value.version >= current and not each.value.passing]
-        self._ambient.random.shuffle(holders)
-        holders.sort(key=lambda each: self._witness.avoids(each.signer))
-        return distinct([*before, *holders], self._pool, place.contact)[len(before) :]
+        likely = asked_to(holders, place.descriptor, self._pool)
+        # Drawn without putting back, by weight (Efraimidis and Spirakis 2006, algorithm A).
+        drawn = {each: -log(1.0 - self._ambient.random.random()) / likely.get(each, 1.0) for each in holders}
+        order = sorted(
+            (each for each in holders if each in likely or not asked),
+            key=lambda each: (each not in likely, self._witness.avoids(each.signer), drawn[each]),
+        )
+        return distinct([*before, *order], self._pool, place.contact)[len(before) :]
 
     async def look_up(self, place: Place, request: Request) -> Place:
         """The place, with all holders that the region knows of."""

@@ -20,7 +20,7 @@ from titan_overlay.errors import (
     RemotableError,
     StorageError,
 )
-from titan_overlay.identity import names, records
+from titan_overlay.identity import lineage, names, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import CLOCK_TOLERANCE, Right
 from titan_overlay.identity.ids import ObjectId
@@ -193,7 +193,7 @@ class Admission:
             async with lock, self._slots.taken(subnet(sender.ip, sender.port)):
                 self.check(descriptor, object_id)
                 self.disk.check()
-                accepted = await self._take(descriptor, object_id, holders, sender, taken, passing=order.passing)
+                accepted = await self._take(descriptor, object_id, holders, sender, taken, order)
                 self.disk.works()
                 return accepted
         except StorageError as why:
@@ -209,10 +209,9 @@ class Admission:
         holders: list[Signed[Advertisement]],
         source: Contact,
         taken: Taken,
-        *,
-        passing: bool,
+        order: Recruit,
     ) -> Accepted:
-        value = descriptor.value
+        value, passing = descriptor.value, order.passing
         now = self._ambient.wall()
         pins = [descriptor] if value.kind == "data" and not passing else []
         held = self._host.get(object_id)
@@ -239,7 +238,8 @@ class Admission:
         elif pins and source.port:  # it is another holder's wish: of a node that holds it for others as well
             pins += await pins_at(self._links, self._rights, source, object_id)
             expires = self._expires(pins, value.name)
-        row = ReplicaRow(object_id, descriptor.raw, now, expires, passing)
+        line = self._lineage(order, descriptor, object_id)
+        row = ReplicaRow(object_id, descriptor.raw, now, expires, passing, lineage=line)
         try:
             self._write(row, pins)  # before the old version goes: where it cannot be written, that one stays
         except StorageError:
@@ -291,6 +291,15 @@ class Admission:
         if ends and ends - self._ambient.wall() <= min(Pace().ends_soon, last.ttl / 10):
             raise Gone(f"the time to live of {name!r} is over; publish it anew to keep it (are the clocks right?)")
         return ends
+
+    def _lineage(self, order: Recruit, descriptor: Signed[Descriptor], object_id: ObjectId) -> bytes:
+        """By which this node was asked; empty where that does not hold: it may be asked all the same."""
+        version = descriptor.value.version
+        try:
+            lineage.path(order.lineage, descriptor.public, self._pool, object_id, version, self._me.id)
+        except BadMessage:
+            return b""
+        return order.lineage
 
     def _co_holders(self, raws: Sequence[bytes], object_id: ObjectId) -> list[Signed[Advertisement]]:
         found = []

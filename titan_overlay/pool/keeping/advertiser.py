@@ -51,6 +51,7 @@ class Held:
         "announced",
         "expires",
         "grant",
+        "lineage",
         "passing",
         "pause",
         "retry_at",
@@ -60,12 +61,22 @@ class Held:
         "version",
     )
 
-    def __init__(self, version: int, passing: bool, expires: float, grant: bytes, sequence: int, added: float) -> None:
+    def __init__(
+        self,
+        version: int,
+        passing: bool,
+        expires: float,
+        grant: bytes,
+        lineage: bytes,
+        sequence: int,
+        added: float,
+    ) -> None:
         self.version = version
         self.passing = passing
         self.expires = expires
         """Loop time after which it is not advertised any more."""
         self.grant = grant
+        self.lineage = lineage
         self.sequence = sequence
         self.added = added
         self.signed: Signed[Advertisement] | None = None
@@ -96,7 +107,7 @@ class Advertiser:
         ambient: Ambient,
         *,
         contact: Callable[[], Contact],
-        interval: float = 600.0,
+        interval: float,
         remember: Callable[[ObjectId, int], None] = lambda object_id, sequence: None,
     ) -> None:
         self._overlay = overlay
@@ -129,6 +140,7 @@ class Advertiser:
         passing: bool = False,
         expires: float = inf,
         grant: bytes = b"",
+        lineage: bytes = b"",
         sequence: int = 0,
     ) -> Signed[Advertisement]:
         """Advertises the object from now on, the first time at once.
@@ -146,7 +158,7 @@ class Advertiser:
         else:
             sequence = max(sequence, known.sequence)
         now = asyncio.get_running_loop().time()
-        held = self._held[object_id] = Held(version, passing, expires, grant, sequence, now)
+        held = self._held[object_id] = Held(version, passing, expires, grant, lineage, sequence, now)
         self._withdrawn.pop(object_id, None)
         signed = self._sign(object_id, held)
         self._urge([object_id])
@@ -355,6 +367,7 @@ class Advertiser:
             passing=held.passing,
             grant=b"" if withdrawn else held.grant,
             other=pack_address(here.other) if here.other else b"",
+            lineage=b"" if withdrawn else held.lineage,
         )
         if not withdrawn:
             self._remember(object_id, held.sequence)

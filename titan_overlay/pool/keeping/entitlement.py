@@ -9,7 +9,7 @@ from math import inf
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, Forbidden
-from titan_overlay.identity import records
+from titan_overlay.identity import lineage, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import Right
 from titan_overlay.identity.records import Signed
@@ -46,6 +46,8 @@ class Entitlement:
     def note(self, replica: Replica, advertisement: Signed[Advertisement], now: float) -> bool:
         """Whether who signed this may hold the object; if so it counts, while its right lasts."""
         if not may_host(advertisement, replica.descriptor, self._rights, self._ambient.wall()):
+            return False
+        if advertisement.value.lineage and lineage.shown(advertisement, replica.descriptor, self._rights.pool) is None:
             return False
         grant = advertisement.value.grant
         replica.entitled[advertisement.signer] = self._until(grant, now) if replica.by_right and grant else inf

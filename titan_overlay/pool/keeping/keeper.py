@@ -239,7 +239,12 @@ class Keeper:
         replica.pinned = row.pinned
         for contact in known:
             self._roster.claim(replica, contact)
+        before = self._rows.get(object_id)
+        if before is not None and before.descriptor == row.descriptor:
+            # Who asks again brings it no further from the publisher than it is.
+            row = replace(row, lineage=min(filter(None, (before.lineage, row.lineage)), key=len, default=b""))
         self._rows[object_id] = row
+        replica.asked = bool(row.lineage)
         self._advertise(replica, row.sequence)
         return replica
 
@@ -251,6 +256,7 @@ class Keeper:
             passing=replica.passing,
             expires=replica.expires,
             grant=self.entitlement.own(replica, asyncio.get_running_loop().time()),
+            lineage=self.lineage(replica.object_id),
             sequence=sequence,
         )
         self._upkeep.touch(replica)
@@ -318,6 +324,11 @@ class Keeper:
         self._upkeep.talk.buried.pop(object_id[:SHORT_BYTES], None)
 
     # ---- what upkeep asks ------------------------------------------------------------------------------------
+
+    def lineage(self, object_id: ObjectId) -> bytes:
+        """By whom this node was asked to hold it; empty where it was not, or it is not voted on."""
+        row = self._rows.get(object_id)
+        return row.lineage if row is not None else b""
 
     def own_advertisement(self, object_id: ObjectId) -> Signed[Advertisement] | None:
         """What this node advertises about a replica; None where it holds none."""

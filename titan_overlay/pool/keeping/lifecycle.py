@@ -15,6 +15,9 @@ of its own within the last `confirm` seconds. No agreement is needed for that:
     that window; by induction `max_copies` holders ranking before z were left at that moment, and nobody who ranks
     before y went after it.
 
+    (Of an object that is voted on, holders that were asked to hold it rank before those that only say that they do:
+    `identity.lineage`. Otherwise liars, who would all say so, could drive out the honest.)
+
     So a step-down takes the object below `min_copies` only if more than `max_copies - min_copies` holders crash in
     the very seconds of its confirmation, and no protocol can tell that from their crashing a moment later.
 
@@ -87,6 +90,8 @@ class Holder(msgspec.Struct, frozen=True):
     """Probes in a row that it has not answered."""
     ends_soon: bool = False
     passing: bool = False
+    asked: bool = False
+    """It shows by whom it was asked to hold the object."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +109,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     counts_until: float = inf
     """When the right to hold it ends: from then on others have to do it."""
     passing: bool = False
+    asked: bool = False
+    """This node can show by whom it was asked to hold it."""
     pinned: bool = False
     """Someone at this node asked to keep it: it never steps down."""
     settled: bool = True
@@ -169,15 +176,19 @@ def _shed(view: View, now: float) -> list[Action]:
     if not view.policy.deduplicate or view.pinned or now < view.since + view.pace.settle:
         return []
     enough = view.policy.max_copies
-    mine = rank(view.object_id, view.me)
-    before = [h for h in _counted_others(view) if rank(view.object_id, h.id) < mine]
+
+    def place(node: NodeId, asked: bool) -> tuple[bool, bytes]:
+        return not asked, rank(view.object_id, node)
+
+    mine = place(view.me, view.asked)
+    before = [h for h in _counted_others(view) if place(h.id, h.asked) < mine]
     if len(before) < enough:
         return []
     if sum(now - h.proven <= view.pace.confirm for h in before) >= enough:
         return [StepDown()]
     # The first ranks are those that stay; the others may be stepping down as well. All are asked in one go: a proof
     # that is fresh now would be stale when the others have answered.
-    before.sort(key=lambda h: rank(view.object_id, h.id))
+    before.sort(key=lambda h: place(h.id, h.asked))
     return [Probe(tuple(h.id for h in before[:enough] if now - h.proven > view.pace.confirm / 5))]
 
 

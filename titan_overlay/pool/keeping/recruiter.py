@@ -11,7 +11,7 @@ from hashlib import sha256
 from itertools import count as numbered
 
 from titan_overlay.errors import LinkError, RemotableError
-from titan_overlay.identity import names, records
+from titan_overlay.identity import lineage, names, records
 from titan_overlay.identity.conduct import Conduct
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
@@ -48,13 +48,28 @@ class Recruited:
 
 
 class Recruiter:
-    """Asks nodes to become holders."""
+    """Asks nodes to become holders.
 
-    def __init__(self, overlay: Overlay, links: Links, user: SigningKey, conduct: Conduct) -> None:
+    Args:
+        key: of this member. user: whose objects it publishes, perhaps the same.
+        lineage_of: by whom this member was asked to hold an object itself; empty where it was not.
+    """
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        links: Links,
+        key: SigningKey,
+        user: SigningKey,
+        conduct: Conduct,
+        lineage_of: Callable[[ObjectId], bytes],
+    ) -> None:
         self._conduct = conduct
         self._overlay = overlay
         self._links = links
+        self._key = key
         self._user = user
+        self._lineage_of = lineage_of
 
     async def recruit(
         self,
@@ -116,11 +131,13 @@ class Recruiter:
     ) -> None:
         result.asked += 1
         known = [*holders, *result.accepted]
+        object_id = names.object_id(self._overlay.pool, descriptor.value.name)
         order = Recruit(
             descriptor=descriptor.raw,
             holders=tuple(each.raw for each in known[:16]),
             source=self._overlay.contact.id,
-            region=self._overlay.region_read(names.object_id(self._overlay.pool, descriptor.value.name)),
+            region=self._overlay.region_read(object_id),
+            lineage=self._endorse(descriptor, object_id, contact.id) if descriptor.value.policy.votes > 1 else b"",
         )
         content = descriptor.value.content
         patience = ASK_SECONDS + (content.size / SLOWEST_BYTES_PER_SECOND if content else 0.0)
@@ -140,3 +157,10 @@ class Recruiter:
             if advertisement.signer == contact.id:
                 result.accepted.append(advertisement)
                 result.directory = max(result.directory, answer.directory)
+
+    def _endorse(self, descriptor: Signed[Descriptor], object_id: ObjectId, holder: NodeId) -> bytes:
+        """What lets a node say that it was asked to hold this; nothing, where nobody has asked this member either."""
+        pool, version = self._overlay.pool, descriptor.value.version
+        if descriptor.public == self._user.public:
+            return lineage.begin(self._user, pool, object_id, version, holder)
+        return lineage.extend(self._lineage_of(object_id), self._key, pool, object_id, version, holder)

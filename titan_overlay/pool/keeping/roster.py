@@ -74,6 +74,7 @@ class Replica:
 
     __slots__ = (
         "advertisements",
+        "asked",
         "asked_right",
         "below_since",
         "by_right",
@@ -126,6 +127,8 @@ class Replica:
         self.expires = expires
         self.counts_until = inf
         self.passing = passing
+        self.asked = False
+        """This node can show by whom it was asked to hold it."""
         self.pinned = pinned
         self.settled = settled
         self.partners: dict[NodeId, Partner] = {}
@@ -170,7 +173,8 @@ class Replica:
     def view(self) -> View:
         """What `lifecycle.decide` wants to know."""
         holders = tuple(
-            Holder(p.peer.id, p.standing, p.proven, p.peer.misses, p.ends_soon) for p in self.partners.values()
+            Holder(p.peer.id, p.standing, p.proven, p.peer.misses, p.ends_soon, asked=self._was_asked(p.peer.id))
+            for p in self.partners.values()
         )
         return View(
             object_id=self.object_id,
@@ -182,6 +186,7 @@ class Replica:
             expires=self.expires,
             counts_until=self.counts_until,
             passing=self.passing,
+            asked=self.asked,
             pinned=self.pinned,
             settled=self.settled,
             below_since=self.below_since,
@@ -191,6 +196,10 @@ class Replica:
             looked_up=self.looked_up,
             pace=self.pace,
         )
+
+    def _was_asked(self, node: NodeId) -> bool:
+        advertisement = self.advertisements.get(node)
+        return advertisement is not None and bool(advertisement.value.lineage)
 
     def refresh(self, now: float) -> View:
         """Notes since when copies are missing, and gives up on recruits that never arrived."""
