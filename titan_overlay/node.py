@@ -383,7 +383,7 @@ class Node(Answering):
             self._disk,
             self.groups_log,
             self.voting_keys,
-            may_speak=self._may_speak,
+            rights=self.overlay.rights,
             check_caller=self._check_caller,
             may_administer=self.may_administer,
             forward=self._forward,
@@ -399,11 +399,6 @@ class Node(Answering):
 
     def _let_go(self, object_id: ObjectId) -> None:
         self.spawn(self.keeper.let_go(object_id), "giving up a group")
-
-    async def _may_speak(self, origin: ObjectId, chain: bytes, node: NodeId) -> bool:
-        deadline = asyncio.get_running_loop().time() + LOCATE_SECONDS
-        place = await self.router.places.find(origin, deadline=deadline)
-        return self.groups_caller.membership.speaks_for(place, origin, chain, node)
 
     async def _forward(self, origin: "Origin", name: str, type: str, body: bytes) -> None:
         deadline = asyncio.get_running_loop().time() + FORWARD_SECONDS

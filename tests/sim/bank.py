@@ -31,6 +31,8 @@ class Bank:
         return self.balances[m.account]
 
     def deposit(self, m: Deposit) -> int:
+        if m.pence > 10**9:
+            raise ValueError("nobody is that rich")
         self.balances[m.account] = self.balances.get(m.account, 0) + m.pence
         return self.balances[m.account]
 

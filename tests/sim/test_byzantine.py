@@ -213,10 +213,56 @@ async def test_a_leader_that_tells_no_time_is_replaced_once_a_timer_is_late() ->
         assert leader_of(sim, "bank/main") is not liar
 
 
-async def test_an_object_whose_members_may_lie_sends_nothing() -> None:
-    async with SimulatedPool(6) as sim:
+CRASHES = titan.Policy(faults=1)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"), [(LIARS, CRASHES), (CRASHES, LIARS), (LIARS, LIARS)], ids=["from", "to", "between"]
+)
+async def test_what_is_sent_later_arrives_exactly_once(one: titan.Policy, two: titan.Policy) -> None:
+    async with SimulatedPool(10) as sim:
         pool = await sim.client()
-        await pool.publish(Bank, "bank/main", policy=LIARS)
-        with pytest.raises(titan.Forbidden, match="let the caller send"):
-            await pool.send("bank/main", Pay("bank/other", "rent", 100))
-        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001, "nothing of it has happened"
+        await pool.publish(Bank, "bank/one", policy=one)
+        await pool.publish(Bank, "bank/two", policy=two)
+        for _ in range(4):
+            await pool.send("bank/one", Pay("bank/two", "rent", 100))
+        sim.kill(leader_of(sim, "bank/one"))
+        await pool.send("bank/one", Pay("bank/two", "rent", 100), timeout=30)
+        await sim.settle(seconds=20)
+        assert await pool.read("bank/one", "rent") == 500
+        assert await pool.read("bank/two", "rent") == 1500
+        assert not any(group(node, "bank/one").machine.outbox for node in sim.holders("bank/one"))
+
+
+async def test_a_liar_loses_nothing_of_an_outbox_and_holds_nothing_back() -> None:
+    """The leader says of all that it has arrived, and brings nothing."""
+    async with SimulatedPool(10) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/one", policy=LIARS)
+        await pool.publish(Bank, "bank/two")
+        assert await pool.send("bank/one", Deposit("rent", 0)) == 1000
+        liar = group(leader_of(sim, "bank/one"), "bank/one")
+
+        async def arrived(*_: object) -> None:
+            return
+
+        liar.outbox._deliver = arrived
+        for _ in range(3):
+            await pool.send("bank/one", Pay("bank/two", "rent", 100))
+        await sim.settle(seconds=10)
+        assert await pool.read("bank/two", "rent") == 1300
+        assert not liar.machine.outbox
+
+
+async def test_an_outbox_is_emptied_after_all_members_lost_power() -> None:
+    async with SimulatedPool(9) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/one", policy=LIARS)
+        await pool.send("bank/one", Pay("bank/two", "rent", 100))  # which is not there yet
+        members = [sim.kill(node) for node in sim.holders("bank/one")]
+        for node in members:
+            await sim.restart(node)
+        await pool.publish(Bank, "bank/two")
+        await sim.settle(seconds=40)
+        assert await pool.read("bank/two", "rent") == 1100
+        assert not any(group(node, "bank/one").machine.outbox for node in members)

@@ -12,8 +12,9 @@ from titan_overlay.errors import WireError
 from titan_overlay.mutable import sessions
 from titan_overlay.mutable.declare import batch, mutable, mutable_type, readonly
 from titan_overlay.mutable.engine import Entry, EntryKind
+from titan_overlay.mutable.letters import arrival
 from titan_overlay.mutable.machine import Executed, Machine
-from titan_overlay.mutable.requests import BATCH, DELIVERED, OPEN, PARTS_MAX, Batch, Part, Reply, Request
+from titan_overlay.mutable.requests import BATCH, OPEN, PARTS_MAX, Batch, Part, Reply, Request
 from titan_overlay.pool.message import encode_message
 from titan_overlay.wire import codec
 
@@ -238,7 +239,7 @@ def test_the_outbox_keeps_a_message_until_it_has_arrived() -> None:
     bank.execute(order.entry(order.request(Remind(60.0, "rent"))))
     (number, later), *_ = bank.outbox.items()
     assert (later.name, later.type) == ("log", "str")
-    bank.execute(order.entry(Request(ALICE, 0, 0, 0, "", DELIVERED, codec.encode(number))))
+    bank.execute(order.entry(arrival(ALICE, number)))
     assert not bank.outbox
 
 
@@ -567,9 +568,28 @@ def test_a_restore_that_raises_is_no_snapshot_of_that_class() -> None:
         picky.restore(list(picky.snapshot()))
 
 
-def test_where_members_may_lie_nobody_sends_for_the_object() -> None:
-    bank, order = Machine(mutable_type(Bank), Bank(), "bank/main", b"o" * 32, sends=False), Order()
+def test_where_members_may_lie_more_than_can_must_say_that_a_message_has_arrived() -> None:
+    bank, order = Machine(mutable_type(Bank), Bank(), "bank/main", b"o" * 32, arrivals=2), Order()
     order.open(bank)
-    (reply,) = bank.execute(order.entry(order.request(Remind(60.0, "rent")))).replies
-    assert failure(reply).code == "forbidden" and "let the caller send" in str(failure(reply))
-    assert not bank.outbox and bank.due() is None, "the timer that it ordered before is gone too"
+    bank.execute(order.entry(order.request(Remind(60.0, "rent"))))
+    (number,) = bank.outbox
+    for _ in range(3):
+        bank.execute(order.entry(arrival(b"1" * 32, number)))
+    again = Machine(mutable_type(Bank), Bank(), "bank/main", b"o" * 32, arrivals=2)
+    again.restore(list(bank.snapshot()))
+    assert list(again.outbox) == list(bank.outbox) == [number], "a liar may say so as often as it likes"
+    bank.execute(order.entry(arrival(b"2" * 32, number)))
+    assert not bank.outbox
+
+
+@pytest.mark.parametrize("name", ["~me/log", "no/"])
+def test_a_message_whose_target_no_member_can_know_is_refused(name: str) -> None:
+    class Sender:
+        def tell(self, name: str, ctx: titan.Context) -> None:
+            ctx.send_later(name, "hello")
+
+    sender, order = machine(mutable(Sender)), Order()
+    order.open(sender)
+    (reply,) = sender.execute(order.entry(order.request(name))).replies
+    assert failure(reply).code == "bad-message"
+    assert not sender.outbox

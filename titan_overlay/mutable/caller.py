@@ -27,7 +27,7 @@ from titan_overlay.errors import (
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.links.links import Links
-from titan_overlay.mutable import talk
+from titan_overlay.mutable import letters, talk
 from titan_overlay.mutable.crowd import Crowds
 from titan_overlay.mutable.health import GroupHealth, judge
 from titan_overlay.mutable.membership import Membership
@@ -123,24 +123,35 @@ class GroupCaller:
             return await self._any_holder(place, request)
         if request.type == talk.ADMIT:
             return await self._ask(place, request, talk.ADMIT, request.body, bytes)
+        if request.origin is not None:
+            return await self._forward(place, request, *request.origin)
         if place.descriptor.value.policy.byzantine:
             return await self._call_byzantine(place, request)
         if request.read or request.type in place.descriptor.value.idempotent:
             return await self._read(place, request)
-        if request.origin is not None:
-            forward = talk.Forward(*request.origin, request.type, request.body)
-            return _value(await self._ask(place, request, talk.FORWARD, codec.encode(forward), _reply))
         if request.once:
             return await self._order(place, request, 0, 0, 0)
         return await self._in_session(place, request, self._order)
 
     async def _call_byzantine(self, place: Place, request: Message) -> bytes:
         """Reads are put in order too; replies are believed when more members give the same than can lie."""
-        if request.origin is not None:
-            raise BadMessage(f"{request.origin[0].hex()[:12]} cannot send later to {place.descriptor.value.name!r} yet")
         if request.once:
             return await self._order_signed(place, request, 0, 0, 0)
         return await self._in_session(place, request, self._order_signed)
+
+    async def _forward(self, place: Place, request: Message, origin: bytes, number: int, seal: bytes) -> bytes:
+        """A letter has arrived once it was executed, whatever it came to. RemotableError: it was not yet."""
+        letter = codec.encode(letters.letter(origin, number, request.type, request.body, seal))
+        if place.descriptor.value.policy.byzantine:
+            reply = await self._crowds.tell(place, request, letter)
+        else:
+            reply = await self._ask(place, request, talk.FORWARD, letter, _reply)
+        try:
+            return _value(reply)
+        except RemotableError as why:
+            if why.retryable:
+                raise
+            return reply.body
 
     async def _in_session(self, place: Place, request: Message, order: Order) -> bytes:
         session = await self._session(place, request, order)

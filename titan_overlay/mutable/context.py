@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from titan_overlay.ambient import Random
-from titan_overlay.errors import BadMessage, Forbidden, Overloaded
+from titan_overlay.errors import BadMessage, Overloaded
+from titan_overlay.identity import names
 from titan_overlay.mutable.requests import Part
 from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.message import encode_message
@@ -32,14 +33,12 @@ class Effects:
     Args:
         numbers: of messages and timers that have been ordered before.
         outbox_room, timers_room: how many more it may order.
-        sends: whether it may order messages at all.
     """
 
-    __slots__ = ("later", "numbers", "outbox_room", "sends", "timers", "timers_room")
+    __slots__ = ("later", "numbers", "outbox_room", "timers", "timers_room")
 
-    def __init__(self, numbers: int, outbox_room: int = 0, timers_room: int = 0, *, sends: bool = True) -> None:
+    def __init__(self, numbers: int, outbox_room: int = 0, timers_room: int = 0) -> None:
         self.numbers = numbers
-        self.sends = sends
         self.outbox_room = outbox_room
         self.timers_room = timers_room
         self.later: list[tuple[int, str, str, bytes]] = []
@@ -72,9 +71,9 @@ class OrderedContext(Context):
         return self._random
 
     def send_later(self, name: str, message: Any) -> None:
-        if not self._effects.sends:
-            # One member would deliver it, and could make it up: nobody counts yet how many say the same.
-            raise Forbidden(f"members of {self.name!r} may lie, so none of them sends for it; let the caller send")
+        names.check(name)
+        if name.startswith("~me/"):
+            raise BadMessage(f"{name!r} depends on who asks, and {self.name!r} is nobody's program: give the full name")
         if len(self._effects.later) >= self._effects.outbox_room:
             raise Overloaded(f"the outbox of {self.name!r} is full: what is in it has not arrived yet")
         type_name, body = encode_message(message)

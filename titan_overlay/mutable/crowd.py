@@ -79,6 +79,10 @@ class Crowds:
                 return reply
         return await self._ask_all(place, message, signed, configuration)
 
+    async def tell(self, place: Place, message: Message, signed: bytes) -> Reply:
+        """As `ask`, of a request that proves itself: all members are told."""
+        return await self._ask_all(place, message, signed, await self._membership.current(place, message))
+
     # ---- the leader alone --------------------------------------------------------------------------------------
 
     async def _group(self, place: Place, message: Message, configuration: Configuration) -> _Group:

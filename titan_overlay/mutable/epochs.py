@@ -265,6 +265,11 @@ class Charter(msgspec.Struct, frozen=True):
         """So many members may lie."""
         return (len(configuration.members) - 1) // 3 if self.byzantine else 0
 
+    @property
+    def most_liars(self) -> int:
+        """The same, of as many members as the policy asks for."""
+        return (self.size - 1) // 3 if self.byzantine else 0
+
 
 class Handover:
     """The end of an epoch at one member: its own confirmation, and those of others, until there is a certificate."""

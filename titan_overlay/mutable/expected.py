@@ -8,12 +8,13 @@ is what a leader is measured by.
 import asyncio
 from typing import TYPE_CHECKING
 
-from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError
+from titan_overlay.errors import BadMessage, Forbidden, NotHere, Overloaded, RemotableError
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Entry, RequestsWait
 from titan_overlay.mutable.gathering import Gathering
 from titan_overlay.mutable.intake import WAITING_BYTES_MAX, WAITING_MAX, batches, fail
-from titan_overlay.mutable.machine import Executed
+from titan_overlay.mutable.letters import arrival
+from titan_overlay.mutable.machine import OUTBOX_MAX, Executed
 from titan_overlay.mutable.proofs import Proofs
 from titan_overlay.mutable.requests import OPEN, VOUCHED_MAX, Reply, Request, decode_request
 from titan_overlay.mutable.vouching import Vouching
@@ -102,7 +103,23 @@ class Expected:
         if type == talk.VOUCH:
             self._vouching.vouched(sender.id, codec.decode(body, talk.Vouchers))
             return talk.NOTHING
+        if type == talk.SEALS:
+            self._group.outbox.signed(sender.id, codec.decode(body, talk.Signed))
+            return talk.NOTHING
+        if type == talk.ARRIVED:
+            self._arrived(sender.id, codec.decode(body, talk.Signed))
+            return talk.NOTHING
         return codec.encode(self._vouching.key_for(sender.public))
+
+    def _arrived(self, member: bytes, signed: talk.Signed) -> None:
+        """Another member knows that something may leave the outbox: whoever leads has to have it ordered."""
+        for number, signature in signed.signatures[:OUTBOX_MAX]:
+            later = self._group.machine.outbox.get(number)
+            if later is not None and member not in later.arrived:
+                request = arrival(member, number, signature)
+                self._proofs.check(request)
+                self._expect(request)
+        self._group.flush_soon()
 
     def _entrust(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
         """As `add`, at the leader alone: an encoded `Vouched`.
@@ -150,7 +167,7 @@ class Expected:
         """Whether its sender has signed it. What is not is nobody's fault but the sender's, and is let go."""
         try:
             self._proofs.check(request)
-        except Forbidden as why:
+        except (Forbidden, BadMessage) as why:
             waiting = self._forget(key_of(request))
             assert waiting is not None, "only what waits is looked at"
             waiting.fail(why)

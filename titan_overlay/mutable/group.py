@@ -11,7 +11,7 @@ decides what is committed. Each epoch has an engine and a log of its own; `succe
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -46,7 +46,7 @@ from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, Legacy, T
 from titan_overlay.mutable.feed import Feed
 from titan_overlay.mutable.intake import Intake
 from titan_overlay.mutable.machine import Machine
-from titan_overlay.mutable.outbox import Outbox
+from titan_overlay.mutable.outbox import Deliver, Outbox
 from titan_overlay.mutable.reads import Reads
 from titan_overlay.mutable.recollection import Promise, promised
 from titan_overlay.mutable.requests import Batch, Reply, Request
@@ -117,7 +117,8 @@ class Group:
     Args:
         keys: with which this node votes in this group.
         head: the snapshot that `machine` has been restored to.
-        deliver: (number in the outbox, name, type, body) -> when it has arrived.
+        descriptor: of the object, as signed.
+        deliver: brings what is in the outbox.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Group:
         me: bytes,
         keys: GroupKeys,
         charter: Charter,
+        descriptor: bytes,
         head: Head,
         machine: Machine,
         *,
@@ -134,7 +136,7 @@ class Group:
         peers: Peers,
         snapshots: Snapshots,
         absences: Absences,
-        deliver: Callable[[int, str, str, bytes], Awaitable[None]],
+        deliver: Deliver,
     ) -> None:
         self.me = me
         self.machine = machine
@@ -152,7 +154,7 @@ class Group:
         self._led = False
         self.succession = Succession(self, keys, charter, head.chain)
         self.states = States(self, snapshots, head.checkpoint)
-        self._outbox = Outbox(self, deliver)
+        self.outbox = Outbox(self, charter, descriptor, deliver)
         self._restart = Restart(self, charter)
         self._unfit = ""
         self._asks = False
@@ -193,6 +195,7 @@ class Group:
         """It remembers all that it has promised."""
         self._asks = False
         self.step(TimerDue())
+        self.outbox.drain()
 
     def begin_epoch(self, configuration: Configuration, checkpoint: Checkpoint) -> None:
         """A new engine and a new log, from a state that is on disk."""
@@ -212,6 +215,7 @@ class Group:
             self.feed.open()
             self.spawn(self.succession.erase_old_keys())
             self.step(TimerDue())
+            self.outbox.begin_epoch()
 
     def end_epoch(self) -> None:
         """What the old epoch has on disk may go."""
@@ -468,6 +472,7 @@ class Group:
             if self._led:
                 self._intake.leads_now()
                 self.flush_soon()
+                self.outbox.drain()
             else:
                 self._intake.leads_no_more()
 
@@ -558,7 +563,7 @@ class Group:
         self.feed.add(done.changes)
         self._intake.executed(entry, done)
         self._reads.reached(self.machine.height)
-        self._outbox.drain()
+        self.outbox.drain()
         self._set_wake()
         if entry.kind is EntryKind.RECONFIG:
             self.succession.ended(entry)
@@ -613,6 +618,7 @@ class Group:
             self.step(SnapshotInstalled(checkpoint))
             self._wal.compact(self.engine.image())
         self._reads.reached(self.machine.height)
+        self.outbox.drain()
 
     def status(self) -> talk.MemberStatus:
         """How this member sees its group."""

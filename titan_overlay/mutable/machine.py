@@ -47,6 +47,8 @@ class Later(msgspec.Struct, frozen=True, array_like=True):
     name: str
     type: str
     body: bytes
+    arrived: tuple[bytes, ...] = ()
+    """Members that have said so."""
 
 
 class Timer(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -92,7 +94,7 @@ class Machine:
         instance: of the class, fresh.
         owner: public key whose code may take the place of this.
         load: makes a class of it.
-        sends: whether handlers may `send_later`.
+        arrivals: so many members must say that a message of the outbox has arrived: one more than may lie.
     """
 
     def __init__(
@@ -104,13 +106,13 @@ class Machine:
         *,
         owner: bytes = b"",
         load: Load = no_code,
-        sends: bool = True,
+        arrivals: int = 1,
     ) -> None:
         self._first = self.kind = kind
         self._code: NewCode | None = None
         self._owner = owner
         self._load = load
-        self._sends = sends
+        self._arrivals = arrivals
         self.name = name
         self.object_id = object_id
         self.instance = instance
@@ -120,7 +122,8 @@ class Machine:
         self.outbox: dict[int, Later] = {}
         self.timers: list[Timer] = []
         self.changes = 0
-        self._numbers = 0
+        self.numbers = 0
+        """Of messages of the outbox and timers, given out so far."""
         self._place = 0
         """Of the last call of a handler in the entry that is being executed."""
         self._sessions = Sessions()
@@ -174,7 +177,7 @@ class Machine:
                 self._sessions.open(number, self.now)
                 return Reply(codec.encode(number))
             if request.type == DELIVERED:
-                self.outbox.pop(codec.decode(request.body, int), None)
+                self._arrived(codec.decode(request.body, int), request.sender)
                 return Reply(codec.encode(None))
             known = self._sessions.known(request, self.now)
         except RemotableError as why:
@@ -183,6 +186,16 @@ class Machine:
             known = self._run_request(request, seed, done)
             self._sessions.remember(request, known, self.now)
         return known
+
+    def _arrived(self, number: int, member: bytes) -> None:
+        """A message leaves the outbox once enough members know that it has arrived."""
+        later = self.outbox.get(number)
+        if later is not None and member not in later.arrived:
+            arrived = (*later.arrived, member)
+            if len(arrived) >= self._arrivals:
+                del self.outbox[number]
+            else:
+                self.outbox[number] = msgspec.structs.replace(later, arrived=arrived)
 
     def _run_request(self, request: Request, seed: bytes, done: Executed) -> Reply:
         if request.type != BATCH:
@@ -216,7 +229,7 @@ class Machine:
         self._place += 1
         turn = Turn(sender, parts, self.now, seed, self.height, self._place)
         room, timers_room = OUTBOX_MAX - len(self.outbox), TIMERS_MAX - len(self.timers)
-        effects = Effects(self._numbers, room, timers_room, sends=self._sends)
+        effects = Effects(self.numbers, room, timers_room)
         try:
             handler, messages = self._understand(parts)
             try:
@@ -244,7 +257,7 @@ class Machine:
         if effects.timers:
             self.timers += [Timer(*each) for each in effects.timers]
             self.timers.sort()
-        self._numbers = effects.numbers
+        self.numbers = effects.numbers
 
     def _understand(self, parts: tuple[Part, ...]) -> tuple[Handler, list[Any]]:
         """The handler of these messages, and what is in them. BadMessage: there is none."""
@@ -363,7 +376,7 @@ class Machine:
         self.kind.state.decode(self._checkpoint, self.instance)
         for turn in self._since:
             # What they ordered has been kept already.
-            self._call(*self._understand(turn.parts), turn, Effects(0, OUTBOX_MAX, TIMERS_MAX, sends=self._sends))
+            self._call(*self._understand(turn.parts), turn, Effects(0, OUTBOX_MAX, TIMERS_MAX))
         if self._since:
             self._take_checkpoint()  # who makes handlers raise again and again does not pay with others' time
 
@@ -381,7 +394,7 @@ class Machine:
         own = _Own(
             self.height,
             self.now,
-            self._numbers,
+            self.numbers,
             self.changes,
             list(self.outbox.values()),
             self.timers,
@@ -419,7 +432,7 @@ class Machine:
 
     def become(self, own: "_Own", taking: "Taking") -> None:
         """Goes on from another state."""
-        self.height, self.now, self._numbers, self.changes = own.height, own.now, own.numbers, own.changes
+        self.height, self.now, self.numbers, self.changes = own.height, own.now, own.numbers, own.changes
         self.outbox = {each.number: each for each in own.outbox}
         self.timers = sorted(own.timers)
         self._sessions = Sessions.restored(own.sessions)

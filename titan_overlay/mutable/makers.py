@@ -19,6 +19,7 @@ from titan_overlay.mutable.epochs import Charter, Turnover
 from titan_overlay.mutable.expected import Expected
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.intake import Intake
+from titan_overlay.mutable.letters import Letters
 from titan_overlay.mutable.proofs import Proofs
 from titan_overlay.mutable.raft import Raft
 from titan_overlay.mutable.raft_messages import decode_message, decode_record
@@ -50,7 +51,9 @@ class RaftMaker:
 class BftMaker:
     """Makes byzantine engines."""
 
-    def __init__(self, me: bytes, keys: GroupKeys, charter: Charter, ambient: Ambient, absences: Absences) -> None:
+    def __init__(
+        self, me: bytes, keys: GroupKeys, charter: Charter, ambient: Ambient, absences: Absences, letters: Letters
+    ) -> None:
         self._absences = absences
         self._configuration: Configuration
         self._me = me
@@ -58,7 +61,7 @@ class BftMaker:
         self._charter = charter
         self._ambient = ambient
         self._shared = SharedKeys(ambient.token_bytes(32))
-        self._proofs = Proofs(charter, self._shared)
+        self._proofs = Proofs(charter, self._shared, letters)
 
     def engine(self, configuration: Configuration, checkpoint: Checkpoint, records: Iterable[bytes]) -> Engine:
         keys = dict(zip(configuration.members, configuration.keys, strict=True))

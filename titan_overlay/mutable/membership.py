@@ -114,25 +114,6 @@ class Membership:
         self._remember(genesis, latest)
         return latest
 
-    def speaks_for(self, place: Place, object_id: ObjectId, chain: bytes, node: NodeId) -> bool:
-        """Whether a node's word stands for a group: it is a member, and its members do not lie.
-
-        Args:
-            chain: encoded, as the node shows it; of no earlier epoch than one seen before.
-
-        Raises:
-            BadMessage: the chain does not hold.
-        """
-        value = place.descriptor.value
-        if value.kind != "mutable" or value.policy.byzantine:
-            return False
-        shown = self.charter(place, object_id).current(codec.decode(chain, Chain))
-        known = self._known.get(value.genesis, shown)
-        if known.epoch > shown.epoch:
-            return False
-        self._remember(value.genesis, shown)
-        return node in shown.members
-
     def _remember(self, genesis: bytes, latest: Configuration) -> None:
         self._known[genesis] = latest
         self._known.move_to_end(genesis)

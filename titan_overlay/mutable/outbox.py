@@ -1,12 +1,21 @@
-"""The outbox of a mutable object: whoever leads brings what is in it to where it belongs, as often as it takes."""
+"""The outbox of a mutable object at one member: brings what is in it to where it belongs, as often as it takes.
+
+Where members are believed, whoever leads does it. Where they may lie, each signs what it finds in its outbox and tells
+the others; t + 1 signatures are a seal (`letters.py`), with which t + 1 members bring the message at once and the
+others later. A message leaves once t + 1 have had ordered that it has arrived, so no liar can lose it, or hold it back.
+"""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
-from titan_overlay.errors import LinkError, RemotableError
-from titan_overlay.mutable.requests import DELIVERED, Request
+from titan_overlay.errors import BadMessage, LinkError, RemotableError, RemoteError
+from titan_overlay.identity import names
+from titan_overlay.mutable import letters, talk
+from titan_overlay.mutable.epochs import Charter
+from titan_overlay.mutable.letters import Seal
+from titan_overlay.mutable.machine import OUTBOX_MAX, Later
 from titan_overlay.wire import codec
 
 if TYPE_CHECKING:
@@ -15,40 +24,172 @@ if TYPE_CHECKING:
 log = logging.getLogger("titan")
 
 PAUSE_SECONDS = (0.2, 30.0)
-"""Shortest and longest pause before a message is brought again."""
+"""Shortest and longest pause before a message is brought, or said to have arrived, again."""
+BEHIND_SECONDS = 2.0
+"""So long each further member waits for those before it."""
+
+Deliver = Callable[[Later, bytes], Awaitable[None]]
+"""Brings a message with its seal; done when it has arrived."""
 
 
 class Outbox:
-    """Messages leave it once their arrival has been ordered, so that a new leader knows of it."""
+    """See the module.
 
-    def __init__(self, group: "Group", deliver: Callable[[int, str, str, bytes], Awaitable[None]]) -> None:
+    Args:
+        descriptor: of the object, as signed.
+    """
+
+    def __init__(self, group: "Group", charter: Charter, descriptor: bytes, deliver: Deliver) -> None:
         self._group = group
+        self._charter = charter
+        self._descriptor = descriptor
         self._deliver = deliver
-        self._sending: set[int] = set()
+        self._bringing: dict[int, asyncio.Event] = {}
+        """By number: set when there is something new about it."""
+        self._signed: dict[int, dict[bytes, bytes]] = {}
+        """By number: signatures of members, with their keys of this epoch."""
+
+    @property
+    def _acts(self) -> bool:
+        group = self._group
+        return not group.is_absent and group.is_member and (group.byzantine or group.leads)
 
     def drain(self) -> None:
-        """Begins with what is new."""
-        group = self._group
-        if not group.machine.outbox or not group.leads:
+        """Begins with what is new, and is done with what has left."""
+        machine = self._group.machine
+        for number in [each for each in self._signed if each <= machine.numbers and each not in machine.outbox]:
+            del self._signed[number]
+            if number in self._bringing:
+                self._bringing[number].set()
+        if not machine.outbox or not self._acts:
             return
-        for number, later in group.machine.outbox.items():
-            if number not in self._sending:
-                self._sending.add(number)
-                group.spawn(self._bring(number, later.name, later.type, later.body))
+        fresh = [each for each in machine.outbox if each not in self._bringing]
+        for number in fresh:
+            self._bringing[number] = asyncio.Event()
+            self._group.spawn(self._bring(machine.outbox[number]))
+        if fresh:
+            self._say(fresh)
 
-    async def _bring(self, number: int, name: str, type: str, body: bytes) -> None:
+    def begin_epoch(self) -> None:
+        """Members have other keys from now on."""
+        self._signed.clear()
+        old = list(filter(self._still, self._bringing))
+        self.drain()
+        if old:
+            self._say(old)
+
+    # ---- signatures ----------------------------------------------------------------------------------------------
+
+    def _say(self, numbers: Iterable[int]) -> None:
+        """Signs, and tells the others."""
+        outbox, me = self._group.machine.outbox, self._group.me
+        said = []
+        for number in numbers:
+            signatures = self._signed.setdefault(number, {})
+            signatures[me] = signatures.get(me) or self._group.succession.sign(self._covered(outbox[number]))
+            said.append((number, signatures[me]))
+        self._post(talk.SEALS, said)
+
+    def _post(self, type: str, signatures: "list[tuple[int, bytes]]") -> None:
         group = self._group
+        if group.byzantine:
+            body = codec.encode(talk.Signed(group.configuration.epoch, tuple(signatures)))
+            for each in group.configuration.members:
+                if each != group.me:
+                    group.peers.post(each, type, body)
+
+    def signed(self, member: bytes, signed: talk.Signed) -> None:
+        """What another member has signed: it is looked at once there are enough, and may be ahead of this member."""
+        group = self._group
+        if signed.epoch != group.configuration.epoch or member not in group.configuration.members:
+            return
+        last, enough = group.machine.numbers, self._charter.liars(group.configuration) + 1
+        for number, signature in signed.signatures[:OUTBOX_MAX]:
+            if number in group.machine.outbox or last < number <= last + OUTBOX_MAX:
+                signatures = self._signed.setdefault(number, {})
+                had = len(signatures)
+                signatures[member] = signature
+                if had < len(signatures) == enough and number in self._bringing:
+                    self._bringing[number].set()
+
+    def _covered(self, later: Later) -> bytes:
+        charter = self._charter
+        letter = letters.letter(charter.object_id, later.number, later.type, later.body)
+        target = names.object_id(charter.pool, later.name)
+        return letters.covered(charter.pool, self._group.configuration.epoch, letter, target)
+
+    def _seal(self, later: Later) -> bytes | None:
+        """None: too few have signed it yet."""
+        configuration = self._group.configuration
+        found = letters.signers(configuration, self._signed.get(later.number, {}), self._covered(later))
+        self._signed[later.number] = found
+        enough = self._charter.liars(configuration) + 1
+        if len(found) < enough:
+            return None
+        chain = codec.encode(self._group.chain)
+        return codec.encode(Seal(self._descriptor, chain, tuple(sorted(found.items())[:enough])))
+
+    # ---- one message ---------------------------------------------------------------------------------------------
+
+    async def _bring(self, later: Later) -> None:
+        number, arrived = later.number, False
         pause, longest = PAUSE_SECONDS
         try:
-            while group.leads and number in group.machine.outbox:
-                try:
-                    await self._deliver(number, name, type, body)
-                except (RemotableError, LinkError) as why:
-                    log.info("%s: %r does not take its message yet: %s", group.machine.name, name, why)
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, longest)
-                    continue
-                group.propose([Request(group.me, 0, 0, 0, "", DELIVERED, codec.encode(number))])
-                return
+            await asyncio.sleep(BEHIND_SECONDS * self._rank())
+            while self._still(number):
+                seal = self._seal(later)
+                arrived = arrived or (seal is not None and await self._has_arrived(later, seal))
+                if arrived and self._still(number):
+                    self._tell(number)
+                quiet = await self._rest(number, pause)
+                if quiet and not arrived and self._still(number):
+                    self._say([number])
+                pause = min(pause * 2, longest)
         finally:
-            self._sending.discard(number)
+            del self._bringing[number]
+            self._signed.pop(number, None)
+
+    def _still(self, number: int) -> bool:
+        return self._acts and number in self._group.machine.outbox
+
+    def _rank(self) -> int:
+        """How many more than t members bring it before this one: those from the leader on in the configuration."""
+        group = self._group
+        members = group.configuration.members
+        first = members.index(group.engine.leader) if group.engine.leader in members else 0
+        return max(0, (members.index(group.me) - first) % len(members) - self._charter.liars(group.configuration))
+
+    async def _rest(self, number: int, seconds: float) -> bool:
+        """Until there is something new; True: there was nothing in all that time."""
+        news = self._bringing[number]
+        try:
+            async with asyncio.timeout(seconds):
+                await news.wait()
+        except TimeoutError:
+            return True
+        news.clear()
+        return False
+
+    async def _has_arrived(self, later: Later, seal: bytes) -> bool:
+        name = self._group.machine.name
+        try:
+            await self._deliver(later, seal)
+        except (RemoteError, BadMessage) as why:
+            log.warning("%s: %r took its message, and it came to nothing: %s", name, later.name, why)
+        except (RemotableError, LinkError) as why:
+            log.info("%s: %r does not take its message yet: %s", name, later.name, why)
+            return False
+        return True
+
+    def _tell(self, number: int) -> None:
+        """Has ordered that it has arrived."""
+        group, charter = self._group, self._charter
+        epoch = group.configuration.epoch
+        signature = group.succession.sign(letters.covered_arrival(charter.pool, charter.object_id, epoch, number))
+        try:
+            ordered = group.submit(letters.arrival(group.me, number, signature), group.me)
+        except RemotableError as why:
+            log.info("%s: cannot say yet that a message has arrived: %s", group.machine.name, why)
+        else:
+            ordered.add_done_callback(lambda done: done.cancelled() or done.exception())  # it is said again
+        self._post(talk.ARRIVED, [(number, signature)])

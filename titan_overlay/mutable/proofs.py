@@ -8,10 +8,11 @@ import msgspec
 from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.keys import SigningKey, verify
-from titan_overlay.mutable import authenticators
+from titan_overlay.mutable import authenticators, letters
 from titan_overlay.mutable.authenticators import SharedKeys
 from titan_overlay.mutable.engine import Configuration
 from titan_overlay.mutable.epochs import Charter
+from titan_overlay.mutable.letters import Letters
 from titan_overlay.mutable.requests import DELIVERED, Batch, Request
 from titan_overlay.wire import codec
 
@@ -49,11 +50,14 @@ class Proofs:
 
     Args:
         keys: that this member shares with senders.
+        letters: looks at what comes from objects.
     """
 
-    def __init__(self, charter: Charter, keys: SharedKeys, seen_max: int = 16_384) -> None:
+    def __init__(self, charter: Charter, keys: SharedKeys, letters: Letters, seen_max: int = 16_384) -> None:
         self._charter = charter
         self._keys = keys
+        self._letters = letters
+        self._configuration: Configuration
         self._seat: int | None = None
         self._seen: dict[bytes, bool] = {}
         """Requests that were asked for; True: the signature says so, False: the sender's own link."""
@@ -61,6 +65,7 @@ class Proofs:
 
     def sit(self, me: bytes, configuration: Configuration) -> None:
         """An epoch begins: where this member's codes stand."""
+        self._configuration = configuration
         self._seat = configuration.members.index(me) if me in configuration.members else None
 
     def heard(self, request: Request, teller: bytes) -> None:
@@ -69,13 +74,21 @@ class Proofs:
         Raises:
             Forbidden: it is another's, who has not signed it.
         """
-        if request.sender == teller:
+        if request.is_letter:
+            self._letters.receive(request, self._charter.object_id)
+        elif request.sender == teller:
             self._remember(_digest(request, self.covered(request)), signed=False)
         else:
             self.check(request)
 
     def check(self, request: Request) -> None:
-        """Raises Forbidden: its sender has not signed it."""
+        """Raises Forbidden: its sender has not signed it. BadMessage: it is no request."""
+        if request.type == DELIVERED:
+            letters.check_arrival(request, self._charter, self._configuration)
+            return
+        if request.is_letter:
+            self._letters.check(request, self._charter.object_id)
+            return
         said = self.covered(request)
         digest = _digest(request, said)
         if self._seen.get(digest):
@@ -99,8 +112,6 @@ class Proofs:
         try:
             batch = codec.decode(data, Batch)
             for request in batch.requests:
-                if request.type == DELIVERED:
-                    return False
                 if not self._is_for_me(request):
                     self.check(request)
         except (BadMessage, Forbidden):
@@ -108,7 +119,9 @@ class Proofs:
         return batch.now <= now + CLOCKS_SECONDS
 
     def _is_for_me(self, request: Request) -> bool:
-        """Whether its sender has told this member, over its link or by a code."""
+        """Whether its sender is a user who has told this member, over a link or by a code."""
+        if request.is_letter or request.type == DELIVERED:
+            return False
         said = self.covered(request)
         if self._seat is not None and authenticators.has_codes(request.proof):
             key = self._keys.of(request.sender)

@@ -10,7 +10,7 @@ from titan_overlay.wire import codec
 OPEN = "titan.group.Open"
 """Opens a session; answered with its number."""
 DELIVERED = "titan.group.Delivered"
-"""A message of the outbox has arrived; the body is its number."""
+"""A message of the outbox has arrived, says the member that sends this; the body is its number."""
 BATCH = "titan.group.Batch"
 """Several messages with one place in the order; the body is a list of `Part`. Answered with a list of `Reply`."""
 UPGRADE = "titan.group.Upgrade"
@@ -31,11 +31,11 @@ class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One message to the object. What makes it the same when it is sent again: session and sequence, or `once`."""
 
     sender: bytes
-    """Public key of the user who sent it."""
+    """Public key of the user who sent it; of a letter, id of the object."""
     session: int
     """Number of an open session; 0: none."""
     sequence: int
-    """Counts up from 1 within a session."""
+    """Counts up from 1 within a session; in none, the number of a letter in the sender's outbox."""
     settled: int
     """The sender has the replies to all sequences below this."""
     once: str
@@ -43,7 +43,12 @@ class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
     type: str
     body: bytes
     proof: bytes = b""
-    """The sender's signature, where members are not believed (byzantine)."""
+    """The sender's signature, where members are not believed (byzantine); of a letter, its seal (`letters.py`)."""
+
+    @property
+    def is_letter(self) -> bool:
+        """It comes from the outbox of a mutable object."""
+        return self.session == 0 and self.sequence > 0
 
     @property
     def size(self) -> int:

@@ -12,6 +12,7 @@ from titan_overlay.errors import BadMessage, Forbidden, LinkError, NotHere, Remo
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId, PoolId
 from titan_overlay.identity.records import Signed
+from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.absences import Absences
@@ -22,8 +23,9 @@ from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, configura
 from titan_overlay.mutable.founding import Founders, charter_of
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.groups import GroupPeers, PeerLinks, Vigil
+from titan_overlay.mutable.letters import Letters
 from titan_overlay.mutable.log import Log
-from titan_overlay.mutable.machine import Machine
+from titan_overlay.mutable.machine import Later, Machine
 from titan_overlay.mutable.makers import BftMaker, RaftMaker
 from titan_overlay.mutable.repair import Repair
 from titan_overlay.mutable.requests import Request, decode_request
@@ -86,10 +88,10 @@ class Members:
     """The groups of which this node is a member, and what they share.
 
     Args:
-        may_speak: (origin's id, its chain, node) -> whether that node's word stands for that mutable object.
+        rights: who may publish what, and so speak for an object.
         check_caller: raises Forbidden where that user may not call that object (any more).
         may_administer: (who, object, grant) -> whether that user has a say in who its members are.
-        forward: brings a message of an outbox: (origin, its number and chain, name, type, body).
+        forward: brings a message of an outbox: (where it comes from, name, type, body).
         let_go: gives up the replica of an object in which this node was replaced.
     """
 
@@ -103,7 +105,7 @@ class Members:
         log: Log,
         keys: VotingKeys,
         *,
-        may_speak: Callable[[ObjectId, bytes, NodeId], Awaitable[bool]],
+        rights: Rights,
         check_caller: Callable[[Sender, Signed[Descriptor]], None],
         may_administer: Callable[[Sender, Signed[Descriptor], bytes], bool],
         forward: Callable[[Origin, str, str, bytes], Awaitable[None]],
@@ -120,7 +122,7 @@ class Members:
         self.pool = pool
         self.ambient = ambient
         self.peers = peers
-        self.may_speak = may_speak
+        self.letters = Letters(rights)
         self.check_caller = check_caller
         self.may_administer = may_administer
         self._disk = disk
@@ -160,7 +162,7 @@ class Members:
             object_id,
             owner=descriptor.public,
             load=self.load,
-            sends=not charter.byzantine,
+            arrivals=charter.most_liars + 1,
         )
         lacks = ""
         logs = GroupLogs(self._log, object_id)
@@ -185,14 +187,15 @@ class Members:
             if charter.byzantine and head.checkpoint != GENESIS:
                 head = msgspec.structs.replace(head, checkpoint=kept.checkpoint)
 
-        async def deliver(number: int, target: str, type: str, body: bytes) -> None:
-            await self._forward((object_id, number, codec.encode(group.chain)), target, type, body)
+        async def deliver(later: Later, seal: bytes) -> None:
+            await self._forward((object_id, later.number, seal), later.name, later.type, later.body)
 
         absences = Absences(self.vigil)
         group = Group(
             self.me,
             keys,
             charter,
+            descriptor.raw,
             head,
             machine,
             ambient=self.ambient,
@@ -219,7 +222,7 @@ class Members:
 
     def _maker(self, charter: Charter, keys: GroupKeys, absences: Absences) -> "RaftMaker | BftMaker":
         if charter.byzantine:
-            return BftMaker(self.me, keys, charter, self.ambient, absences)
+            return BftMaker(self.me, keys, charter, self.ambient, absences, self.letters)
         return RaftMaker(self.me, self.ambient)
 
     async def _chain(self, charter: Charter, sources: Sequence[Contact]) -> Chain:
@@ -264,9 +267,11 @@ class GroupRunner(Runner):
             talk.CATCH_UP,
             talk.VOUCH,
             talk.SHARED_KEY,
+            talk.SEALS,
+            talk.ARRIVED,
         }
     )
-    promises = frozenset({talk.SUBMIT, talk.ENTRUST, talk.READ})
+    promises = frozenset({talk.SUBMIT, talk.ENTRUST, talk.FORWARD, talk.READ})
     streams = frozenset({talk.WATCH})
     concurrency = CONCURRENCY
     mailbox = CONCURRENCY
@@ -310,7 +315,7 @@ class GroupRunner(Runner):
         if type == talk.READ:
             return self.group.read(codec.decode(body, talk.Read), context.sender.public)
         if type == talk.FORWARD:
-            return self._forwarded(codec.decode(body, talk.Forward), context)
+            return self._forwarded(decode_request(body))
         if type == talk.EPOCHS:
             return codec.encode(self.group.chain)
         if type == talk.CHAIN:
@@ -346,11 +351,12 @@ class GroupRunner(Runner):
             request = msgspec.structs.replace(request, sender=context.sender.public)
         return self.group.submit(request, context.sender.public)
 
-    async def _forwarded(self, forward: talk.Forward, context: Context) -> bytes:
-        if not await self._members.may_speak(ObjectId(forward.origin), forward.chain, context.sender.id):
-            raise Forbidden("only the members of an object whose members do not lie bring what is in its outbox")
-        request = Request(forward.origin, 0, 0, 0, f"outbox/{forward.number}", forward.type, forward.body)
-        return await self.group.submit(request, context.sender.public)
+    def _forwarded(self, letter: Request) -> "asyncio.Future[bytes]":
+        """To members that are believed; others are sent a letter as any request, and each looks at the seal itself."""
+        if self.group.byzantine or not letter.is_letter:
+            raise BadMessage("this is no letter to members that are believed")
+        self._members.letters.receive(letter, self._object_id)
+        return self.group.submit(msgspec.structs.replace(letter, proof=b""), letter.sender)
 
     async def _next_key(self, context: Context) -> bytes:
         if context.sender.id not in self.group.configuration.members or self.group.is_absent:

@@ -112,6 +112,10 @@ class Succession:
             raise BadMessage("this is another member's key")
         self._charter.check_offer(offer, self.current())
 
+    def sign(self, statement: bytes) -> bytes:
+        """As a member of this epoch."""
+        return self._keys.sign(statement)
+
     async def erase_old_keys(self) -> None:
         """Those of epochs that are over."""
         try:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 
+from titan_overlay.identity.keys import SIGNATURE_BYTES
 from titan_overlay.mutable.authenticators import CODE_BYTES
 from titan_overlay.mutable.engine import Count
 from titan_overlay.mutable.epochs import RecoveryOrder
@@ -28,7 +29,11 @@ SHARED_KEY = "titan.group.SharedKey"
 VOUCH = "titan.group.Vouch"
 """Member to leader: `Vouchers` for the replies of an entry."""
 FORWARD = "titan.group.Forward"
-"""A message from the outbox of another mutable object. Answered as a request."""
+"""A letter from the outbox of a mutable object. Answered as a request."""
+SEALS = "titan.group.Seals"
+"""Member to member of a byzantine group: `Signed` for what is in the outbox."""
+ARRIVED = "titan.group.Arrived"
+"""Member to member of a byzantine group: `Signed` for what has left."""
 READ = "titan.group.Read"
 """A question to a read-only handler. Answered with an `Answer`."""
 EPOCHS = "titan.group.Epochs"
@@ -66,6 +71,8 @@ TYPES = (
     SHARED_KEY,
     VOUCH,
     FORWARD,
+    SEALS,
+    ARRIVED,
     READ,
     EPOCHS,
     CHAIN,
@@ -82,7 +89,7 @@ TYPES = (
     ADMIT,
 )
 
-BYZANTINE = frozenset({ENTRUST, SHARED_KEY, VOUCH})
+BYZANTINE = frozenset({ENTRUST, SHARED_KEY, VOUCH, SEALS, ARRIVED})
 """What only groups are told whose members are not believed."""
 
 
@@ -122,16 +129,13 @@ class Recover(msgspec.Struct, frozen=True, array_like=True, gc=False):
     signature: bytes
 
 
-class Forward(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The same message comes under the same number, whichever member of the other group brings it."""
+class Signed(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A member's signatures for messages of the outbox (`letters.py`)."""
 
-    origin: bytes
-    """Id of the object that sends it."""
-    number: Count
-    chain: bytes
-    """Encoded: who its members are, so that no other is believed."""
-    type: str
-    body: bytes
+    epoch: Count
+    """Of its key."""
+    signatures: tuple[tuple[Count, Annotated[bytes, msgspec.Meta(max_length=SIGNATURE_BYTES)]], ...]
+    """Number and signature."""
 
 
 class Read(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -44,7 +44,7 @@ HARMLESS = frozenset({"titan.Ping", "titan.Info", "titan.Stats", "titan.Schema",
 
 Freshness = Literal["latest", "stale"]
 Origin = tuple[bytes, int, bytes]
-"""Object in whose outbox a message stands, its number there, and what proves who the object's members are."""
+"""Object in whose outbox a message stands, its number there, and what proves that (`mutable/letters.py`)."""
 
 
 class Request:
