@@ -8,8 +8,11 @@ import titan_overlay as titan
 from tests.sim.bank import Bank, Deposit
 from tests.sim.test_mutable import balance, group, leader_of
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.mutable.recovery import RecoveryPlan
+from titan_overlay.mutable.code import LacksCode
+from titan_overlay.mutable.engine import Entry, EntryKind
+from titan_overlay.mutable.recovery import Recovery, RecoveryPlan
 from titan_overlay.mutable.requests import Request
+from titan_overlay.mutable.talk import GIVEN_UP
 from titan_overlay.pool.message import encode_message
 from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
 
@@ -50,6 +53,9 @@ async def test_the_owner_has_it_go_on_and_it_grows_again(policy: titan.Policy, k
         await sim.settle(seconds=30)
         given_up = {node for node in dead if node in sim.holders(NAME) and not group(node, NAME).is_member}
         assert not given_up, "who was given up has given its place up, or was asked anew"
+        keys = f"log/keys/{group(members[-1], NAME).machine.object_id.hex()}"
+        gone = [node for node in dead if node not in sim.holders(NAME)]
+        assert not [node for node in gone if await node.disk.size(keys) is not None], "nobody votes with its keys again"
         assert await (await sim.client()).send(NAME, Deposit("rent", 1), timeout=30) == 1006
         await sim.settle(seconds=2)
         named = {each.node for each in (await pool.group(NAME)).members}
@@ -156,3 +162,68 @@ async def test_only_the_owner_recovers() -> None:
         assert not group(left, NAME).trouble
         with pytest.raises((titan.Unavailable, titan.DeadlineExceeded)):
             await pool.send(NAME, Deposit("rent", 1), timeout=3)
+
+
+@pytest.mark.parametrize(("policy", "left"), [(titan.Policy(faults=2), 2), (LIARS, 2)], ids=["raft", "bft"])
+async def test_who_has_stopped_does_not_go_on_after_a_restart(
+    policy: titan.Policy, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner is cut off half-way. Lost members come back, and would be a quorum with those that have said where
+    they stand: what it ordered then would be lost when the owner finishes.
+    """
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, NAME, policy=policy)
+        for turn in range(1, 5):
+            assert await pool.send(NAME, Deposit("rent", 1)) == 1000 + turn
+        await sim.settle(seconds=2)
+        stopped, lost = sim.holders(NAME)[:left], sim.holders(NAME)[left:]
+        for node in lost:
+            sim.kill(node)
+        await sim.settle(seconds=8)
+
+        async def cut_off(*_: object) -> None:
+            raise titan.Unavailable("cut off")
+
+        begin = Recovery._begin
+        monkeypatch.setattr(Recovery, "_begin", cut_off)
+        with pytest.raises(titan.Unavailable, match="cut off"):
+            await pool.recover(NAME, yes)
+        monkeypatch.setattr(Recovery, "_begin", begin)
+        for node in stopped:
+            sim.kill(node)
+            await sim.restart(node)
+        await sim.restart(lost[0])
+        await sim.settle(seconds=15)
+        assert {group(node, NAME).status().role for node in stopped} == {GIVEN_UP}
+        assert {balance(node, NAME) for node in stopped} == {1004}
+        with pytest.raises((titan.Unavailable, titan.DeadlineExceeded)):
+            await pool.send(NAME, Deposit("rent", 1), timeout=5)
+        await pool.recover(NAME, yes)
+        assert await pool.send(NAME, Deposit("rent", 1), timeout=30) == 1005
+        await sim.settle(lambda: {balance(node, NAME) for node in (*stopped, lost[0])} == {1005}, within=30)
+
+
+async def test_who_cannot_execute_what_is_left_says_so_and_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, NAME, policy=titan.Policy(faults=2))
+        assert await pool.send(NAME, Deposit("rent", 1)) == 1001
+        await sim.settle(seconds=2)
+        unfit, *_ = left = [node for node in sim.holders(NAME) if not group(node, NAME).leads][:2]
+        for node in sim.holders(NAME):
+            if node not in left:
+                sim.kill(node)
+        machine, engine = group(unfit, NAME).machine, group(unfit, NAME).engine
+
+        def lacks(entry: object) -> None:
+            raise LacksCode("there is no such bundle")
+
+        monkeypatch.setattr(machine, "execute", lacks)
+        monkeypatch.setattr(engine, "remains", lambda: [Entry(machine.height + 1, 1, EntryKind.COMMANDS, b"")])
+        await sim.settle(seconds=8)
+        with pytest.raises(titan.Unavailable, match="cannot run the object's present code"):
+            await pool.recover(NAME, yes)
+        assert "no such bundle" in group(unfit, NAME).trouble
+        await pool.recover(NAME, yes)
+        assert await pool.send(NAME, Deposit("rent", 1), timeout=30) == 1002

@@ -21,6 +21,10 @@ class Absences:
         """It has said that it can take no part any more."""
         self._resigned.add(member)
 
+    def begin_epoch(self) -> None:
+        """Who cannot take part in this one either says so again."""
+        self._resigned.clear()
+
     def back(self, member: bytes) -> None:
         """It takes part."""
         self._resigned.discard(member)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError
+from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError, StorageError, Unavailable
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.absences import Absences
 from titan_overlay.mutable.code import LacksCode, lacking
@@ -64,6 +64,8 @@ log = logging.getLogger("titan")
 
 RESIGN_AGAIN_SECONDS = 5.0
 TIMER_SECONDS_MIN = 0.05
+STOPPED = "its owner gives up its epoch, whose quorum is lost"
+"""Why a member takes no part."""
 
 
 class Peers(Protocol):
@@ -170,7 +172,9 @@ class Group:
         self._saves: asyncio.Future[None] | None = None
         """The last that the log was asked for."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._replaced = self._given_up = False
+        self._replaced = False
+        self.has_stopped = head.stopped == me
+        """The owner gives its epoch up: it never takes part in that again."""
         self.on_replaced: Callable[[], object] = lambda: None
         """Called once another node is a member in this one's place."""
         self.configuration: Configuration
@@ -187,9 +191,7 @@ class Group:
         """
         self._asks = restarted
         self._unfit = unfit
-        self.begin_epoch(self.succession.current(), self.states.checkpoint)
-        if self._asks:
-            self.spawn(self._restart.run())
+        self._begin(self.succession.current(), self.states.checkpoint)
 
     def wake_up(self) -> None:
         """It remembers all that it has promised."""
@@ -199,10 +201,16 @@ class Group:
 
     def begin_epoch(self, configuration: Configuration, checkpoint: Checkpoint) -> None:
         """A new engine and a new log, from a state that is on disk."""
+        self.has_stopped = False
+        self._begin(configuration, checkpoint)
+
+    def _begin(self, configuration: Configuration, checkpoint: Checkpoint) -> None:
         changed = NotHere(f"the members of {self.machine.name!r} have just changed", maybe_executed=True)
         self._intake.send_away(changed)
-        self._led = self._given_up = False
-        self.trouble = self._unfit or self.succession.reason_to_retire(configuration)
+        self._led = False
+        self.absences.begin_epoch()
+        stopped = STOPPED if self.has_stopped else ""
+        self.trouble = self._unfit or self.succession.reason_to_retire(configuration) or stopped
         if self.me not in configuration.members:
             configuration = msgspec.structs.replace(configuration, learners=(self.me,))
         self.configuration = configuration
@@ -214,6 +222,8 @@ class Group:
         else:
             self.feed.open()
             self.spawn(self.succession.erase_old_keys())
+            if self._asks:
+                self.spawn(self._restart.run())
             self.step(TimerDue())
             self.outbox.begin_epoch()
 
@@ -247,7 +257,7 @@ class Group:
         epoch = self.configuration.epoch
         while self.trouble and self.configuration.epoch == epoch:
             for each in self.others:
-                self.peers.post(each, talk.RESIGN, talk.NOTHING)
+                self.peers.post(each, talk.RESIGN, codec.encode(epoch))
             await asyncio.sleep(RESIGN_AGAIN_SECONDS)
 
     def catch_up(self, recover: talk.Recover) -> None:
@@ -262,16 +272,30 @@ class Group:
 
         Raises:
             Forbidden: it is not the owner who says so. Conflict: there is a quorum.
-            BadMessage: it is about another epoch.
+            BadMessage: it is about another epoch. NotHere: it cannot execute what is left.
+            Unavailable: its disk does not keep that it has stopped.
         """
         self.succession.check_order(recover)
-        status = self.engine.status()
+        term = self.engine.status().last_term
+        try:
+            self._execute_remains()
+        except LacksCode as why:
+            self.lacks(why)
+            raise self.absent() from None
+        if not self.has_stopped:
+            self.has_stopped = True
+            self.resign(STOPPED)
+        try:
+            await self.states.write(Checkpoint(self.machine.height, term), self.machine.snapshot(), stopped=True)
+        except StorageError as why:
+            raise Unavailable(f"this member cannot keep that it has stopped: {why}") from None
+        return await self.succession.legacy(recover.order.configuration, term)
+
+    def _execute_remains(self) -> None:
+        """What its log has beyond what is known to be agreed. LacksCode: it cannot."""
         for entry in self.engine.remains():
             if entry.index > self.machine.height:
                 self.feed.add(self.machine.execute(entry).changes)
-        self._given_up = True
-        self.retire("its owner gives up its epoch, whose quorum is lost")
-        return await self.succession.legacy(recover.order.configuration, status.last_term)
 
     def lacks(self, why: LacksCode) -> None:
         """It cannot run what the others run."""
@@ -283,7 +307,12 @@ class Group:
         if not self._replaced:
             self._replaced = True
             self.retire(f"it is no member any more since epoch {epoch}")
-            self.on_replaced()
+            self.spawn(self._go())
+
+    async def _go(self) -> None:
+        """Nobody seals or signs with its keys what it might have."""
+        await self.succession.forget_keys()
+        self.on_replaced()
 
     def _stop_timers(self) -> None:
         for timer in (self._timer, self._wake):
@@ -428,12 +457,12 @@ class Group:
         """Nothing was heard of that node for a while, in any group."""
         self.step(PeerSilent(peer))
 
-    def resigned(self, sender: bytes) -> None:
-        """Another member says that it takes no part any more."""
-        if sender in self.configuration.members:
+    def resigned(self, sender: bytes, epoch: int) -> None:
+        """Another member says that it takes no part in that epoch any more."""
+        if epoch != self.configuration.epoch:
+            self.succession.other_epoch(sender, epoch)
+        elif sender in self.configuration.members:
             self.absences.resigned(sender)
-        else:
-            self.succession.show(sender)
 
     def promised(self, sender: bytes, epoch: int) -> Promise:
         """What another member has told this one.
@@ -625,7 +654,7 @@ class Group:
         status = self.engine.status()
         return talk.MemberStatus(
             member=self.me.hex(),
-            role=talk.GIVEN_UP if self._given_up else status.role,
+            role=talk.GIVEN_UP if self.has_stopped else status.role,
             leader=status.leader.hex() if status.leader else "",
             epoch=self.configuration.epoch,
             term=status.term,

@@ -26,15 +26,13 @@ class Restart:
         self._charter = charter
 
     async def run(self) -> None:
-        """Lets the group go on, or has it give its membership up, once enough others have answered."""
+        """Lets the group go on in this epoch, or has it give its membership up, once enough others have answered."""
         group = self._group
-        began = group.loop.time()
-        epoch, recollection = group.configuration.epoch, self._begin()
-        while not group.trouble:
+        began, epoch, recollection = group.loop.time(), group.configuration.epoch, self._begin()
+        while True:
             await asyncio.gather(*(self._ask(each, epoch, recollection) for each in recollection.missing))
-            if group.configuration.epoch != epoch:  # it has learned of a later one
-                epoch, recollection = group.configuration.epoch, self._begin()
-                continue
+            if group.trouble or group.configuration.epoch != epoch:
+                return
             forgotten = recollection.forgotten
             if forgotten is not None:
                 group.disown(

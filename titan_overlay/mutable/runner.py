@@ -327,7 +327,7 @@ class GroupRunner(Runner):
         if type == talk.PROMISED:
             return codec.encode(self.group.promised(context.sender.id, codec.decode(body, Count)))
         if type == talk.RESIGN:
-            self.group.resigned(context.sender.id)
+            self.group.resigned(context.sender.id, codec.decode(body, Count))
             return talk.NOTHING
         if type == talk.NEXT_KEY:
             return self._next_key(context)

@@ -34,6 +34,8 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     """Its root may be missing: it is known only once all has been written."""
     chain: Chain
     """Who has been a member, up to the epoch of the checkpoint."""
+    stopped: bytes = b""
+    """The member whose snapshot this is, where the owner has given its epoch up: it never takes part in that again."""
 
 
 class Stored(msgspec.Struct, frozen=True):

@@ -77,14 +77,18 @@ class States:
         if epoch == self._group.configuration.epoch:
             self._group.snapshot_taken(msgspec.structs.replace(checkpoint, root=root) if with_root else checkpoint)
 
-    async def write(self, checkpoint: Checkpoint, chunks: Iterable[bytes]) -> bytes:
+    async def write(self, checkpoint: Checkpoint, chunks: Iterable[bytes], *, stopped: bool = False) -> bytes:
         """Puts a state on disk, with the chain of epochs; gives its root.
+
+        Args:
+            stopped: this member takes no part in the epoch any more, whatever comes.
 
         Raises:
             StorageError: the disk is full or broken.
         """
         async with self._writing:
-            head = Head(self._group.machine.object_id, checkpoint, self._group.chain)
+            me = self._group.me if stopped else b""
+            head = Head(self._group.machine.object_id, checkpoint, self._group.chain, me)
             written = await self._snapshots.write(head, chunks)
             self._bytes = written.size
             self.checkpoint = checkpoint
@@ -110,7 +114,7 @@ class States:
             NotHere: it has none that high.
         """
         index = self.checkpoint.index
-        if index < wanted.index:
+        if index < wanted.index or self._group.has_stopped:  # with what others may give up
             raise NotHere(f"this member has no snapshot of {self._group.machine.name!r} at {wanted.index}")
         try:
             size, data = await self._snapshots.piece(index, wanted.offset, PIECE_BYTES)
@@ -165,10 +169,17 @@ class States:
             restoring.add(chunk)
         async with self._writing:
             restoring.check()
+            if self._is_late(stored):
+                return
             await self._snapshots.keep(stored)
             self.checkpoint = stored.checkpoint if group.byzantine else stored.head.checkpoint
         # After a recovery a member goes back where it had executed what the others lack.
-        if self.checkpoint.index > group.machine.height or group.succession.is_news(stored.head.chain):
+        news = group.succession.is_news(stored.head.chain)
+        if (self.checkpoint.index > group.machine.height or news) and not self._is_late(stored):
             self._root = None
             restoring.finish()
             group.installed(stored.head.chain, self.checkpoint)
+
+    def _is_late(self, stored: Stored) -> bool:
+        """This member has stopped while a state of that epoch was fetched, and has said where."""
+        return self._group.has_stopped and not self._group.succession.is_news(stored.head.chain)

@@ -72,6 +72,8 @@ class Succession:
         """
         chain = stored.head.chain
         self._charter.current(chain)
+        if stored.head.stopped:
+            raise BadMessage("it is of a member that has stopped, with what others may give up")
         agreed = wanted if self._charter.byzantine else None
         if chain.certificates:
             start = codec.decode(chain.certificates[-1].start, Start)
@@ -125,7 +127,10 @@ class Succession:
 
     async def forget_keys(self) -> None:
         """This node never votes as that member again."""
-        await self._keys.forget()
+        try:
+            await self._keys.forget()
+        except StorageError as why:
+            log.warning("%s: voting keys stay on disk: %s", self._group.machine.name, why)
 
     # ---- a quorum that is lost for good --------------------------------------------------------------------------
 
@@ -139,7 +144,8 @@ class Succession:
         current, group = self.current(), self._group
         self._charter.check_order(recover.order, recover.signature, current)
         there = [each for each in group.others if group.absences.silent_for(each) < THERE_SECONDS]
-        if len(set(there) & set(current.members)) + 1 >= self._charter.quorum(current):
+        quorum = len(set(there) & set(current.members)) + 1 >= self._charter.quorum(current)
+        if quorum and not group.has_stopped:  # then it is none: this member takes no part, whatever comes
             raise Conflict(f"a quorum of {group.machine.name!r} is there: nothing is lost, and nothing to recover")
 
     async def legacy(self, left: Configuration, term: int) -> Legacy:
