@@ -9,20 +9,24 @@ import pytest
 import titan_overlay as titan
 from tests.sim.bank import Bank, Deposit, Pay, Withdraw
 from tests.sim.test_mutable import balance, group, leader_of
+from titan_overlay.identity.keys import SigningKey
 from titan_overlay.links.links import Links
 from titan_overlay.mutable import proofs, talk
 from titan_overlay.mutable.authenticators import CODE_BYTES
+from titan_overlay.mutable.expected import QUEUE_SECONDS
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.intake import WAITING_BYTES_MAX
 from titan_overlay.mutable.machine import Executed
-from titan_overlay.mutable.requests import Reply, Request
+from titan_overlay.mutable.requests import VOUCHED_MAX, Reply, Request
 from titan_overlay.pool.finding.places import Place, Places
+from titan_overlay.pool.message import encode_message
 from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
 from titan_overlay.wire import codec
 
 pytestmark = pytest.mark.loops("virtual")
 
-LIARS = titan.Policy(faults=1, byzantine=True)
+LIARS, CRASHES = titan.Policy(faults=1, byzantine=True), titan.Policy(faults=1)
+SENDER = SigningKey(b"s" * 32)
 
 
 def lie(node: SimulatedNode, name: str) -> None:
@@ -139,6 +143,41 @@ async def test_the_bytes_that_wait_at_a_member_are_bounded() -> None:
         assert all(each.cancel() for each in waiting)
 
 
+async def test_a_queue_that_is_too_long_to_wait_in_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=LIARS)
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
+        for node in sim.holders("bank/main"):  # nothing is ordered any more
+            monkeypatch.setattr(group(node, "bank/main"), "propose", lambda *_: None)
+        leader = group(leader_of(sim, "bank/main"), "bank/main")
+        type, body = encode_message(Deposit("rent", 1))
+        for each in range(VOUCHED_MAX + 1):
+            request = proofs.sign(
+                Request(b"", 0, 0, 0, str(each), type, body), SENDER, sim.id, leader.machine.object_id
+            )
+            leader.submit(request, SENDER.public)
+        await sim.settle(seconds=QUEUE_SECONDS + 0.1)
+        with pytest.raises(titan.Overloaded, match="513 messages wait"):
+            leader.submit(msgspec.structs.replace(request, once="one more"), SENDER.public)
+
+
+async def test_who_finds_members_with_too_much_to_do_is_told_so_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+
+        def busy(*_: object) -> None:
+            raise titan.Overloaded("513 messages wait", retry_after=0.5)
+
+        for name, policy in (("bank/liars", LIARS), ("bank/crashes", CRASHES)):
+            await pool.publish(Bank, name, policy=policy)
+            assert await pool.send(name, Deposit("rent", 1)) == 1001
+            for node in sim.holders(name):
+                monkeypatch.setattr(group(node, name)._intake, "_expect" if policy is LIARS else "add", busy)
+            with pytest.raises(titan.Overloaded, match="messages wait"):
+                await pool.send(name, Deposit("rent", 1), timeout=5)
+
+
 @pytest.mark.parametrize("leads", [True, False])
 async def test_the_word_of_one_liar_is_not_believed(leads: bool) -> None:
     async with SimulatedPool(8) as sim:
@@ -211,9 +250,6 @@ async def test_a_leader_that_tells_no_time_is_replaced_once_a_timer_is_late() ->
         await sim.settle(seconds=30)
         assert {balance(node, "bank/main") for node in sim.holders("bank/main")} == {901}
         assert leader_of(sim, "bank/main") is not liar
-
-
-CRASHES = titan.Policy(faults=1)
 
 
 @pytest.mark.parametrize(

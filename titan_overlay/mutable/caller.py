@@ -117,7 +117,8 @@ class GroupCaller:
         """The encoded reply.
 
         Raises:
-            RemotableError: what the object answered; Unavailable, DeadlineExceeded: nobody knows whether it did.
+            RemotableError: what the object answered; Unavailable, DeadlineExceeded: nobody knows whether it did;
+            Overloaded: its members have more to do than the time given allows.
         """
         if request.type in HARMLESS:
             return await self._any_holder(place, request)
@@ -216,8 +217,11 @@ class GroupCaller:
             except NotHere as why:
                 failure, hint = str(why), why.hint
             except Overloaded as why:
-                failure = str(why)
-                await asyncio.sleep(min(max(0.0, left), why.retry_after * (0.5 + self._ambient.random.random())))
+                pause_now = why.retry_after * (0.5 + self._ambient.random.random())
+                if pause_now >= left:
+                    why.maybe_executed = why.maybe_executed or sent
+                    raise
+                await asyncio.sleep(pause_now)
                 continue
             except (LinkError, DeadlineExceeded, Unavailable) as why:
                 failure = str(why)

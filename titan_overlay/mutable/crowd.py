@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
-from titan_overlay.errors import DeadlineExceeded, LinkError, NotHere, RemotableError, Unavailable
+from titan_overlay.errors import DeadlineExceeded, LinkError, NotHere, Overloaded, RemotableError, Unavailable
 from titan_overlay.identity.ids import NodeId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.mutable import authenticators, proofs, talk
@@ -30,6 +30,8 @@ WARY_SECONDS = 10.0
 """So long all are told at once, after a leader was slow or others did not agree with it; and a member that has not said
 which key it shares is left alone."""
 KEY_SECONDS = 0.5
+CLOSING_SECONDS = 0.05
+"""Before the deadline, so that its passing is no surprise: there is time to say what was amiss."""
 KNOWN_MAX = 1024
 
 
@@ -66,7 +68,8 @@ class Crowds:
         """The reply to a request, which is signed here.
 
         Raises:
-            Unavailable: too few members gave the same reply in time. RemotableError: t + 1 refused alike.
+            Unavailable: too few members gave the same reply in time. Overloaded: t + 1 have too much to do.
+            RemotableError: t + 1 refused alike.
         """
         configuration = await self._membership.current(place, message)
         group = await self._group(place, message, configuration)
@@ -134,7 +137,7 @@ class Crowds:
                     return None
                 member = why.hint if why.hint in left else left[-1]  # or it is not known where that one is
                 left.remove(member)
-            except DeadlineExceeded:
+            except (DeadlineExceeded, Overloaded):
                 group.leader = None
                 group.wary_until = self._loop.time() + WARY_SECONDS  # it, or the group, has too much to do
                 return None
@@ -170,7 +173,7 @@ class Crowds:
         while True:
             needed = (len(configuration.members) - 1) // 3 + 1
             left = [NodeId(each) for each in configuration.members if each not in votes]
-            until = min(message.deadline, self._loop.time() + patience)
+            until = min(message.deadline - CLOSING_SECONDS, self._loop.time() + patience)
             tellings = (self._tell(place, each, message, signed, until, votes, refusals) for each in left)
             tasks = [self._loop.create_task(each) for each in tellings]
             try:
@@ -184,7 +187,10 @@ class Crowds:
                 why = next(iter(refusals.values()))
                 if not why.retryable:
                     raise why
-            if self._loop.time() + pause >= message.deadline:
+            if self._loop.time() + pause >= message.deadline - CLOSING_SECONDS:
+                busy = [each for each in refusals.values() if isinstance(each, Overloaded)]
+                if len(busy) >= needed:
+                    raise Overloaded(str(busy[0]), retry_after=busy[0].retry_after, maybe_executed=True)
                 raise Unavailable(
                     f"{len(votes)} of {len(configuration.members)} members of {place.descriptor.value.name!r} have "
                     f"replied in time, {needed} that agree are needed",
@@ -219,6 +225,7 @@ class Crowds:
         votes: dict[NodeId, Reply],
         refusals: dict[NodeId, RemotableError],
     ) -> None:
+        refusals.pop(member, None)
         try:
             answer = await self._membership.ask(place, member, message, talk.SUBMIT, signed, deadline)
             votes[member] = codec.decode(answer, Reply)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Key = tuple[bytes, int, int, str, bytes]
 TIMER: Key = (b"", 0, 0, "timer", b"")
 """Stands for a timer that is late, as if somebody had asked for it."""
+QUEUE_SECONDS = 1.5
+"""So long a request may wait behind others: its sender takes a leader that has not answered in 2 s for a silent one."""
 LATE_SECONDS = 5.0
 """By which clocks of honest members may differ, before one is blamed for a timer."""
 
@@ -48,10 +50,12 @@ def key_of(request: Request) -> Key:
 class _Waiting:
     """A request, and who waits for what it comes to."""
 
-    __slots__ = ("entrusted", "request", "told")
+    __slots__ = ("entrusted", "request", "since", "told")
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, since: float) -> None:
         self.request = request
+        self.since = since
+        """Loop time."""
         self.told: asyncio.Future[bytes] | None = None
         """An encoded `Reply`."""
         self.entrusted: asyncio.Future[bytes] | None = None
@@ -143,13 +147,18 @@ class Expected:
         known = self._requests.get(key)
         if known is not None:
             return known
-        if len(self._requests) >= WAITING_MAX or self._bytes > WAITING_BYTES_MAX:
+        if len(self._requests) >= WAITING_MAX or self._bytes > WAITING_BYTES_MAX or self._is_late():
             raise Overloaded(f"{len(self._requests)} messages wait for {self._group.machine.name!r}", retry_after=0.5)
-        waiting = self._requests[key] = _Waiting(request)
+        waiting = self._requests[key] = _Waiting(request, self._group.loop.time())
         self._bytes += request.size
         if self._group.leads:
             self._fresh.append(request)
         return waiting
+
+    def _is_late(self) -> bool:
+        """More waits than goes into a block, and not since just now: who comes last would wait in vain."""
+        oldest = next(iter(self._requests.values())) if len(self._requests) > VOUCHED_MAX else None
+        return oldest is not None and self._group.loop.time() - oldest.since > QUEUE_SECONDS
 
     def flush(self) -> None:
         if not self._group.leads:
