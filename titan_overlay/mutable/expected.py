@@ -12,9 +12,10 @@ from titan_overlay.errors import BadMessage, Forbidden, NotHere, Overloaded, Rem
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Entry, RequestsWait
 from titan_overlay.mutable.gathering import Gathering
+from titan_overlay.mutable.instance import OUTBOX_MAX
 from titan_overlay.mutable.intake import WAITING_BYTES_MAX, WAITING_MAX, batches, fail
 from titan_overlay.mutable.letters import arrival
-from titan_overlay.mutable.machine import OUTBOX_MAX, Executed
+from titan_overlay.mutable.machine import Executed
 from titan_overlay.mutable.proofs import Proofs
 from titan_overlay.mutable.requests import OPEN, VOUCHED_MAX, Reply, Request, decode_request
 from titan_overlay.mutable.vouching import Vouching

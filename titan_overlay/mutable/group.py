@@ -49,7 +49,7 @@ from titan_overlay.mutable.machine import Machine
 from titan_overlay.mutable.outbox import Deliver, Outbox
 from titan_overlay.mutable.reads import Reads
 from titan_overlay.mutable.recollection import Promise, promised
-from titan_overlay.mutable.requests import Batch, Reply, Request
+from titan_overlay.mutable.requests import Batch, Reply, Request, failed
 from titan_overlay.mutable.restart import Restart
 from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.states import States
@@ -394,7 +394,7 @@ class Group:
         try:
             reply = Reply(self.machine.read(request))
         except RemotableError as why:
-            reply = Reply(codec.encode(why.to_wire()), failed=True)
+            reply = failed(why)
         return codec.encode(talk.Answer(reply, self.configuration.epoch, self.machine.height))
 
     def flush_soon(self) -> None:

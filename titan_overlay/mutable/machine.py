@@ -3,41 +3,37 @@
     entry -> batch: time and chance are agreed -> timers that are due -> requests, each executed exactly once
           -> replies, changes for those who watch, messages for the outbox
 
-**A handler that raises has changed nothing.** Taking the state apart before each message would cost as much as the
-state is large, so nothing is done before. Where a handler raises, the machine goes back to its last checkpoint and
-executes again what has come since: handlers are deterministic, so that ends where it began.
+What a handler is called with, and how one that raises is undone, is in `instance.py`.
 """
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from hashlib import sha256
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import msgspec
 
-from titan_overlay.errors import BadMessage, Forbidden, RemotableError, RemoteError
-from titan_overlay.identity.ids import node_id
+from titan_overlay.errors import BadMessage, Forbidden, RemotableError
 from titan_overlay.mutable.code import Load, NewCode, no_code
-from titan_overlay.mutable.context import Effects, OrderedContext, Turn
+from titan_overlay.mutable.context import Effects, Turn
 from titan_overlay.mutable.declare import MutableType
 from titan_overlay.mutable.engine import Entry, EntryKind
-from titan_overlay.mutable.requests import BATCH, DELIVERED, OPEN, PARTS_MAX, UPGRADE, Batch, Part, Reply, Request
+from titan_overlay.mutable.instance import OUTBOX_MAX, TIMERS_MAX, Instance, Taking
+from titan_overlay.mutable.requests import (
+    BATCH,
+    DELIVERED,
+    OPEN,
+    PARTS_MAX,
+    UPGRADE,
+    Batch,
+    Part,
+    Reply,
+    Request,
+    failed,
+)
 from titan_overlay.mutable.sessions import KeptSessions, Sessions
 from titan_overlay.mutable.talk import Change
-from titan_overlay.pool.context import Sender
-from titan_overlay.pool.hosting.handlers import Handler
 from titan_overlay.wire import codec
-
-TURNS_MIN = 256
-"""Messages between two checkpoints, at the least."""
-BYTES_A_TURN = 1024
-"""With more state than `TURNS_MIN` of these, checkpoints are rarer: they cost no more than the messages do."""
-OUTBOX_MAX = 4096
-TIMERS_MAX = 4096
-TEXT_MAX = 2000
-"""Characters of what a handler raised."""
-SNAPSHOT_CHUNK_BYTES = 256 << 10
 
 
 class Later(msgspec.Struct, frozen=True, array_like=True):
@@ -108,14 +104,13 @@ class Machine:
         load: Load = no_code,
         arrivals: int = 1,
     ) -> None:
-        self._first = self.kind = kind
+        self._first = kind
         self._code: NewCode | None = None
         self._owner = owner
         self._load = load
         self._arrivals = arrivals
         self.name = name
         self.object_id = object_id
-        self.instance = instance
         self.height = 0
         """Of the last entry executed."""
         self.now = 0.0
@@ -127,13 +122,19 @@ class Machine:
         self._place = 0
         """Of the last call of a handler in the entry that is being executed."""
         self._sessions = Sessions()
-        self._handlers: dict[str, Handler] = kind.handlers
-        self._since: list[Turn] = []
-        """Executed since the checkpoint, in order."""
-        self._checkpoint = b""
         if kind.state is not None:
             kind.state.fresh(instance)
-            self._take_checkpoint()
+        self._object = Instance(kind, instance, name, object_id)
+
+    @property
+    def kind(self) -> MutableType:
+        """The class that runs now."""
+        return self._object.kind
+
+    @property
+    def instance(self) -> Any:
+        """Of that class."""
+        return self._object.value
 
     # ---- executing -------------------------------------------------------------------------------------------
 
@@ -161,8 +162,7 @@ class Machine:
                 done.replies.append(self._upgraded(request, kinds))
             else:
                 done.replies.append(self._answer(request, batch.seed, number, done))
-        if self.kind.state is not None and len(self._since) >= max(TURNS_MIN, len(self._checkpoint) // BYTES_A_TURN):
-            self._take_checkpoint()
+        self._object.rest()
         return done
 
     def _answer(self, request: Request, seed: bytes, number: int, done: Executed) -> Reply:
@@ -181,7 +181,7 @@ class Machine:
                 return Reply(codec.encode(None))
             known = self._sessions.known(request, self.now)
         except RemotableError as why:
-            return _failed(why)
+            return failed(why)
         if known is None:
             known = self._run_request(request, seed, done)
             self._sessions.remember(request, known, self.now)
@@ -205,24 +205,12 @@ class Machine:
             if len(parts) > PARTS_MAX:
                 raise BadMessage(f"a batch has {PARTS_MAX} messages at most, not {len(parts)}")
         except BadMessage as why:
-            return _failed(why)
+            return failed(why)
         replies: list[Reply] = []
         while len(replies) < len(parts):
             start = len(replies)
-            replies += self._run(request.sender, parts[start : self._together(parts, start)], seed, done)
+            replies += self._run(request.sender, parts[start : self._object.together(parts, start)], seed, done)
         return Reply(codec.encode(replies))
-
-    def _together(self, parts: tuple[Part, ...], start: int) -> int:
-        """Where the messages end that one call of a handler takes, from `start` on."""
-        first = self._handlers.get(parts[start].type)
-        end = start + 1
-        if first is not None and first.batch:
-            while end < len(parts):
-                handler = self._handlers.get(parts[end].type)
-                if handler is None or handler.method != first.method:
-                    break
-                end += 1
-        return end
 
     def _run(self, sender: bytes, parts: tuple[Part, ...], seed: bytes, done: Executed) -> list[Reply]:
         """One call of a handler; a reply for each message."""
@@ -231,16 +219,9 @@ class Machine:
         room, timers_room = OUTBOX_MAX - len(self.outbox), TIMERS_MAX - len(self.timers)
         effects = Effects(self.numbers, room, timers_room)
         try:
-            handler, messages = self._understand(parts)
-            try:
-                replies = self._call(handler, messages, turn, effects)
-            except RemotableError:
-                self._undo()
-                raise
+            replies = self._object.call(turn, effects)
         except RemotableError as why:
-            return [_failed(why)] * len(parts)
-        if self.kind.state is not None:
-            self._since.append(turn)
+            return [failed(why)] * len(parts)
         self._keep(effects)
         for part, reply in zip(parts, replies, strict=True):
             if not reply.failed:
@@ -258,35 +239,6 @@ class Machine:
             self.timers += [Timer(*each) for each in effects.timers]
             self.timers.sort()
         self.numbers = effects.numbers
-
-    def _understand(self, parts: tuple[Part, ...]) -> tuple[Handler, list[Any]]:
-        """The handler of these messages, and what is in them. BadMessage: there is none."""
-        handler = self._handlers.get(parts[0].type)
-        if handler is None:
-            takes = ", ".join(sorted(self._handlers))
-            raise BadMessage(f"{self.name!r} takes {takes} (and Ping, Info, Stats, Schema), not {parts[0].type!r}")
-        try:
-            return handler, [self._handlers[each.type].decoder.decode(each.body) for each in parts]
-        except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as why:
-            raise BadMessage(f"this is not a {parts[0].type}: {why}") from None
-
-    def _call(self, handler: Handler, messages: list[Any], turn: Turn, effects: Effects) -> list[Reply]:
-        """Runs a handler; gives a reply for each message. RemotableError: what it raised."""
-        context = OrderedContext(sender_of(turn.sender), self.name, self.object_id, turn, effects)
-        method = getattr(self.instance, handler.method)
-        given = messages if handler.batch else messages[0]
-        try:
-            made = method(given, context) if handler.takes_context else method(given)
-            if not handler.batch:
-                return [Reply(codec.encode(made))]
-            if not isinstance(made, list) or len(made) != len(messages):
-                raise TypeError(f"{handler.method} takes {len(messages)} messages, and gives a list of as many replies")
-            return [_failed(each) if isinstance(each, RemotableError) else Reply(codec.encode(each)) for each in made]
-        except RemotableError as why:
-            why.maybe_executed = False  # and it was not: what it did is undone
-            raise
-        except Exception as why:
-            raise RemoteError(str(why)[:TEXT_MAX], type=type(why).__name__, maybe_executed=False) from None
 
     def reply_to(self, request: Request) -> Reply | None:
         """The reply to a request that has been executed; None: it has not, or its reply is not kept any more."""
@@ -320,7 +272,7 @@ class Machine:
                 self._take_over(kind, new)
                 known = Reply(codec.encode(None))
         except RemotableError as why:
-            known = _failed(why)  # and is not remembered: what was wrong may be mended, and sent again
+            known = failed(why)  # and is not remembered: what was wrong may be mended, and sent again
         else:
             self._sessions.remember(request, known, self.now)
         return known
@@ -328,24 +280,19 @@ class Machine:
     def _take_over(self, kind: MutableType, code: NewCode) -> None:
         """An instance of another class, with this state. BadMessage: it does not take it; nothing has changed."""
         taking = Taking(kind)
-        for chunk in self._state():
+        for chunk in self._object.state():
             taking.add(chunk)
         taking.done()
         self._put(taking, code)
 
-    def _put(self, taking: "Taking", code: NewCode | None) -> None:
-        self.kind, self.instance, self._code = taking.kind, taking.instance, code
-        self._handlers = self.kind.handlers
-        self._since.clear()
-        if self.kind.state is not None:
-            self._take_checkpoint()
+    def _put(self, taking: Taking, code: NewCode | None) -> None:
+        self._object, self._code = Instance(taking.kind, taking.value, self.name, self.object_id), code
 
     # ---- reading ---------------------------------------------------------------------------------------------
 
     def reads(self, type: str) -> bool:
         """Whether the handler of this type is declared `@titan.readonly`."""
-        handler = self._handlers.get(type)
-        return handler is not None and handler.readonly
+        return self._object.reads(type)
 
     def read(self, request: Request) -> bytes:
         """The reply of a read-only handler to the state as it is now.
@@ -358,27 +305,7 @@ class Machine:
                 f"{request.type} may change {self.name!r}: declare its handler @titan.readonly, or send it"
             )
         parts = (Part(request.type, request.body),)
-        turn = Turn(request.sender, parts, self.now, b"", self.height, 0)
-        (reply,) = self._call(*self._understand(parts), turn, Effects(0))
-        return reply.body
-
-    # ---- going back ------------------------------------------------------------------------------------------
-
-    def _take_checkpoint(self) -> None:
-        assert self.kind.state is not None
-        self._checkpoint = self.kind.state.encode(self.instance)
-        self._since.clear()
-
-    def _undo(self) -> None:
-        """The state as it was before the handler that has just raised."""
-        if self.kind.state is None:
-            return
-        self.kind.state.decode(self._checkpoint, self.instance)
-        for turn in self._since:
-            # What they ordered has been kept already.
-            self._call(*self._understand(turn.parts), turn, Effects(0, OUTBOX_MAX, TIMERS_MAX))
-        if self._since:
-            self._take_checkpoint()  # who makes handlers raise again and again does not pay with others' time
+        return self._object.read(Turn(request.sender, parts, self.now, b"", self.height, 0)).body
 
     # ---- snapshots -------------------------------------------------------------------------------------------
 
@@ -401,17 +328,7 @@ class Machine:
             self._sessions.keep(),
             self._code,
         )
-        return chain([codec.encode(own)], self._state())
-
-    def _state(self) -> Iterator[bytes]:
-        """The object's own part of a snapshot."""
-        if self.kind.state is None:
-            # A generator begins at its first step: taken here, so that it sees the state of this moment.
-            rest = iter(self.instance.snapshot())
-            return chain([*islice(rest, 1)], rest)
-        state = self.kind.state.encode(self.instance)
-        size = SNAPSHOT_CHUNK_BYTES
-        return (state[start : start + size] for start in range(0, len(state), size))
+        return chain([codec.encode(own)], self._object.state())
 
     def restoring(self) -> "Restoring":
         """Takes a snapshot in, chunk by chunk."""
@@ -430,7 +347,7 @@ class Machine:
             return self.kind
         return self._first if own.code is None else self._load(own.code)
 
-    def become(self, own: "_Own", taking: "Taking") -> None:
+    def become(self, own: "_Own", taking: Taking) -> None:
         """Goes on from another state."""
         self.height, self.now, self.numbers, self.changes = own.height, own.now, own.numbers, own.changes
         self.outbox = {each.number: each for each in own.outbox}
@@ -441,44 +358,6 @@ class Machine:
     def due(self) -> float | None:
         """Agreed time at which the next timer is due."""
         return self.timers[0].at if self.timers else None
-
-
-class Taking:
-    """A new instance, as it takes in a state chunk by chunk. All of it raises BadMessage: it does not take this."""
-
-    def __init__(self, kind: MutableType) -> None:
-        self.kind = kind
-        try:
-            self.instance = kind.cls()
-        except Exception as why:
-            raise BadMessage(f"{kind.cls.__name__}() does not work: {type(why).__name__}: {why}") from None
-        self._chunks: list[bytes] = []
-        self._done = False
-
-    def add(self, chunk: bytes) -> None:
-        """The next chunk."""
-        if self.kind.state is not None:
-            self._chunks.append(chunk)
-            return
-        try:
-            self.instance.restore(chunk)
-        except Exception as why:
-            name = self.kind.cls.__name__
-            raise BadMessage(f"{name}.restore does not take this: {type(why).__name__}: {why}") from None
-
-    def done(self) -> None:
-        """That was all."""
-        state = self.kind.state
-        if state is not None and not self._done:
-            try:
-                state.decode(b"".join(self._chunks), self.instance)
-            except BadMessage:
-                raise
-            except Exception as why:  # of `migrate`
-                name = self.kind.cls.__name__
-                raise BadMessage(f"{name}.migrate does not take this: {type(why).__name__}: {why}") from None
-            self._chunks.clear()
-        self._done = True
 
 
 class Restoring:
@@ -515,12 +394,6 @@ class Restoring:
         self._machine.become(self._own, self._taking)
 
 
-@lru_cache(maxsize=1024)
-def sender_of(public: bytes) -> Sender:
-    """Who has this key."""
-    return Sender(node_id(public), public)
-
-
 def _batch(entry: Entry) -> Batch | None:
     """The requests in an entry; None: there are none."""
     if entry.kind is not EntryKind.COMMANDS:
@@ -529,7 +402,3 @@ def _batch(entry: Entry) -> Batch | None:
         return codec.decode(entry.data, Batch)
     except BadMessage:
         return None
-
-
-def _failed(why: RemotableError) -> Reply:
-    return Reply(codec.encode(why.to_wire()), failed=True)

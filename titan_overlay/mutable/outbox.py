@@ -14,8 +14,9 @@ from titan_overlay.errors import BadMessage, LinkError, RemotableError, RemoteEr
 from titan_overlay.identity import names
 from titan_overlay.mutable import letters, talk
 from titan_overlay.mutable.epochs import Charter
+from titan_overlay.mutable.instance import OUTBOX_MAX
 from titan_overlay.mutable.letters import Seal
-from titan_overlay.mutable.machine import OUTBOX_MAX, Later
+from titan_overlay.mutable.machine import Later
 from titan_overlay.wire import codec
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import msgspec
 
-from titan_overlay.errors import BadMessage
+from titan_overlay.errors import BadMessage, RemotableError
 from titan_overlay.wire import codec
 
 OPEN = "titan.group.Open"
@@ -75,6 +75,11 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     body: bytes
     failed: bool = False
+
+
+def failed(why: RemotableError) -> Reply:
+    """What a request came to that was refused, or whose handler raised."""
+    return Reply(codec.encode(why.to_wire()), failed=True)
 
 
 def decode_request(body: bytes | msgspec.Raw) -> Request:
