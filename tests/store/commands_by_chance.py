@@ -65,6 +65,12 @@ def counted(r: Random) -> list[Word]:
     return [len(found), *found]
 
 
+def some_fields(r: Random) -> list[Word]:
+    found = members(r)
+    word = r.choice(("fields", "FIELD")) if r.random() < 0.1 else "FIELDS"
+    return [word, len(found) - (r.random() < 0.05), *found]
+
+
 def side(r: Random) -> str:
     return r.choice(("LEFT", "RIGHT"))
 
@@ -184,6 +190,23 @@ HASHES: list[Maker] = [
     lambda r: ("HDEL", key(r), *members(r)),
     lambda r: ("HINCRBY", key(r), member(r), number(r)),
     lambda r: ("HINCRBYFLOAT", key(r), member(r), number(r)),
+]
+
+FIELD_ENDS: list[Maker] = [
+    lambda r: (
+        r.choice(("HPEXPIREAT", "HPEXPIREAT", "HEXPIREAT")),
+        key(r),
+        r.choice((4_100_000_000_000, 4_100_000_000_500, 4_200_000_000_001, 5_000_000_000, 1, 0, -1, 1 << 46, "x")),
+        *r.choice(((), (), (), ("NX",), ("XX",), ("GT",), ("LT",), ("gt",), ("NO",))),
+        *some_fields(r),
+    ),
+    lambda r: (r.choice(("HEXPIRE", "HPEXPIRE")), key(r), r.choice((0, 0, 0, -1, 1 << 62)), *some_fields(r)),
+    lambda r: (r.choice(("HPEXPIRETIME", "HEXPIRETIME", "HPERSIST")), key(r), *some_fields(r)),
+    lambda r: ("HTTL", key(r), "FIELDS", 1, "no such"),
+    lambda r: ("RENAME", key(r), key(r)),
+    lambda r: ("COPY", key(r), key(r), "REPLACE"),
+    lambda r: ("SORT", key(r), "BY", "nosort", "GET", "*->a"),
+    lambda r: ("OBJECT", "ENCODING", key(r)),
 ]
 
 ZSETS: list[Maker] = [
@@ -364,6 +387,9 @@ GROUPS: dict[str, list[Maker]] = {
     "odd": ODD,
 }
 
+LATER: dict[str, list[Maker]] = {"field ends": FIELD_ENDS}
+"""What Redis has since 7.4."""
+
 UNORDERED = frozenset(("SMEMBERS", "SINTER", "SUNION", "SDIFF", "KEYS", "HGETALL", "HKEYS", "HVALS"))
 """Replies whose order is nobody's business."""
 
@@ -371,5 +397,5 @@ UNORDERED = frozenset(("SMEMBERS", "SINTER", "SUNION", "SDIFF", "KEYS", "HGETALL
 def commands(seed: int, count: int, groups: tuple[str, ...]) -> list[tuple[Word, ...]]:
     """So many commands, drawn evenly from the groups, with some keys' types mixed on purpose."""
     r = Random(seed)
-    makers = [maker for group in groups for maker in GROUPS[group]]
+    makers = [maker for group in groups for maker in (GROUPS | LATER)[group]]
     return [r.choice(makers)(r) for _ in range(count)]

@@ -26,6 +26,8 @@ SET = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\n1\r\n"
 class Asked:
     """A store in this process, asked as a server is; used where `contents` takes a server."""
 
+    full = False
+
     def __init__(self, store: Store) -> None:
         self.engine = store.engine
         self.store = store

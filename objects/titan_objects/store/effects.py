@@ -2,12 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any
 
 from titan_objects.store.resp import bulks, number
 from titan_objects.store.streams import ConsumerGroup, Id, Stream, shown, sorted_pending
 from titan_objects.store.table import Args
-from titan_objects.store.values import STRINGS, Members, ZSet
+from titan_objects.store.values import HASHES, STRINGS, ExpiringHash, Members, ZSet
 
 PIECE = 64
 """How many elements one command of a rewritten log adds, as in Redis."""
@@ -32,9 +33,11 @@ def recreate(key: bytes, value: Any, expires: int | None) -> Iterator[Args]:
             yield [b"PEXPIREAT", key, b"%d" % expires]
         return
     name, words, width = _elements(value)
+    ends = list(_ends(key, value)) if type(value) is ExpiringHash else ()
     step = PIECE * width
     for at in range(0, len(words), step):
         yield [name, key, *words[at : at + step]]
+    yield from ends
     if expires is not None:
         yield [b"PEXPIREAT", key, b"%d" % expires]
 
@@ -66,13 +69,25 @@ def claim(key: bytes, name: bytes, group: ConsumerGroup, id: Id) -> Args:
     ]  # fmt: skip
 
 
+def _ends(key: bytes, value: ExpiringHash) -> Iterator[Args]:
+    for at, pairs in groupby(value.ends, lambda pair: pair[0]):
+        fields = [field for _, field in pairs]
+        for start in range(0, len(fields), PIECE):
+            yield end_fields(key, int(at), fields[start : start + PIECE])
+
+
+def end_fields(key: bytes, at: int, fields: list[bytes]) -> Args:
+    """The command by which fields of a hash end at a moment; Redis has it since 7.4."""
+    return [b"HPEXPIREAT", key, b"%d" % at, b"FIELDS", b"%d" % len(fields), *fields]
+
+
 def _elements(value: Any) -> tuple[bytes, list[bytes], int]:
     """The command that adds elements, its words, and how many words an element has."""
     if type(value) is deque:
         return b"RPUSH", list(value), 1
     if type(value) is Members:
         return b"SADD", list(value.order), 1
-    if type(value) is dict:
+    if type(value) in HASHES:
         return b"HMSET", [word for pair in value.items() for word in pair], 2
     if type(value) is ZSet:
         return b"ZADD", [word for score, member in value for word in (number(score), member)], 2

@@ -45,7 +45,10 @@ READ_ONLY = CommandError(b"READONLY You can't write against a read only replica.
 _LOADING = CommandError(b"LOADING Redis is loading the dataset in memory")
 
 EXPIRE_LIMIT = 1000
-"""How many keys one `tick` removes: about a millisecond's work."""
+"""How many keys and fields one `tick` removes: about a millisecond's work."""
+
+_BY_ITSELF = frozenset((b"expired", b"hexpired", b"evicted"))
+"""Events that no client has brought about."""
 
 
 class Chance(Protocol):
@@ -93,7 +96,7 @@ class Engine:
             )
             for word, command in table.by_word.items()
         }
-        self.keyspace = Keyspace(int(self.config.get("databases")), self._on_expired)
+        self.keyspace = Keyspace(int(self.config.get("databases")), self._on_expired, self._on_fields_expired)
         self.databases = self.keyspace.databases
         self.acl = Acl(table, self.config)
         self.exchange = Exchange()
@@ -346,9 +349,12 @@ class Engine:
                 f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET "
                 "are allowed in this context"
             )
-        if self.pause.until and self.pause.concerns(session, command, args):
-            self.pause.hold(session, args)
-            return None
+        if self.pause.until:
+            if self.now >= self.pause.until:
+                self.pause.end()
+            elif self.pause.concerns(session, command, args):
+                self.pause.hold(session, args)
+                return None
         if session.queue is not None and command.name not in self._AT_ONCE:
             if "no-multi" in command.flags:
                 raise CommandError(f"ERR Command '{command.name}' not allowed inside a transaction")
@@ -441,7 +447,7 @@ class Engine:
         for session in self._watchers.get(where, ()):
             session.doomed = True
         if self.tracking.clients:
-            self.tracking.changed(key, own=kind not in "xe")
+            self.tracking.changed(key, own=event not in _BY_ITSELF)
         if self.waiting.count and where in self.waiting:
             self.waiting.ready[where] = None
         if event and kind in self.config.events:
@@ -559,6 +565,17 @@ class Engine:
         self.db = current
         if self.observed:
             self.tell(db, key, b"expired", "x")
+
+    def _on_fields_expired(self, db: Database, key: bytes, gone: list[bytes]) -> None:
+        self.stats.expired_fields += len(gone)
+        current, self.db = self.db, db
+        for at in range(0, len(gone), EXPIRE_LIMIT):
+            self.emit((b"HDEL", key, *gone[at : at + EXPIRE_LIMIT]))
+        self.db = current
+        if self.observed:
+            self.tell(db, key, b"hexpired", "h")
+            if key not in db.data:
+                self.tell(db, key, b"del", "g")
 
     # ---- replay --------------------------------------------------------------------------------------------------
 

@@ -76,6 +76,7 @@ def _stats(e: "Engine") -> Section:
         "sync_full": stats.full_syncs,
         "sync_partial_ok": stats.partial_syncs,
         "expired_keys": stats.expired,
+        "expired_subkeys": stats.expired_fields,
         "evicted_keys": stats.evicted,
         "keyspace_hits": stats.hits,
         "keyspace_misses": stats.misses,

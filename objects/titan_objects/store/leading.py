@@ -78,7 +78,8 @@ class Leading:
             if not replica.bare:
                 replica.session.out.append(b"+FULLRESYNC %b %d\r\n" % (self._state.id.encode(), engine.written))
             replica.session.out.append(b"$EOF:%b\r\n" % mark)
-        chunks = [rdb_writing.header(replicated=True)]
+        version = rdb_writing.VERSION_WITH_ENDS if self._state.with_ends else rdb_writing.VERSION
+        chunks = [rdb_writing.header(version, replicated=True)]
         rewrite = Rewrite(engine, chunks.append, Records())
         engine.preserve = rewrite.preserve
         engine.look()

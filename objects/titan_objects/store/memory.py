@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from titan_objects.store.resp import CommandError
 from titan_objects.store.streams import Stream
-from titan_objects.store.values import STRINGS, Drawable, ZSet
+from titan_objects.store.values import HASHES, STRINGS, Drawable, ExpiringHash, ZSet
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
@@ -42,11 +42,12 @@ def _value_bytes(value: Any, samples: int) -> int:
         return 33 + len(value)
     if type(value) is deque:
         return 700 + _estimated(value, len(value), samples, 8)
-    if type(value) is dict:
+    if type(value) in HASHES:
         pairs = value.items()
         sampled = list(islice(pairs, samples or None))
         mean = sum(len(field) + len(each) + 66 for field, each in sampled) / max(1, len(sampled))
-        return 64 + int(len(value) * (mean + 100))
+        ends = 300 * len(value.ends) if type(value) is ExpiringHash else 0
+        return 64 + int(len(value) * (mean + 100)) + ends
     if type(value) is ZSet:
         return 200 + _estimated(value.scores, len(value), samples, 300)
     if type(value) is Stream:

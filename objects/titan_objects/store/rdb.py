@@ -1,4 +1,4 @@
-"""Snapshots as Redis writes them (RDB, versions 1 to 11), read into a keyspace.
+"""Snapshots as Redis writes them (RDB, versions 1 to 12), read into a keyspace.
 
 Redis puts one before an append-only file (`appendonly.aof.1.base.rdb`). The structure is checked; the CRC-64 at the end
 is not, because Python would take longer for it than for everything else.
@@ -14,7 +14,7 @@ from titan_objects.store.keyspace import Database
 from titan_objects.store.parser import Damaged
 from titan_objects.store.resp import CommandError
 from titan_objects.store.streams import Consumer, ConsumerGroup, Id, Stream
-from titan_objects.store.values import Members, ZSet
+from titan_objects.store.values import ExpiringHash, Members, ZSet
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Data = bytes | mmap.mmap
 
 MAGIC = b"REDIS"
-VERSION_MAX = 11
+VERSION_MAX = 12
 
 _AUX, _RESIZE, _EXPIRE_MS, _EXPIRE_S, _SELECT, _END = 0xFA, 0xFB, 0xFC, 0xFD, 0xFE, 0xFF
 _IDLE, _FREQUENCY, _FUNCTION = 0xF8, 0xF9, 0xF5
@@ -109,9 +109,7 @@ class Reader:
                 self._load_functions(engine)
             else:
                 key = self._string()
-                db.put(key, self.value(kind))
-                if expires is not None:
-                    db.expire_at(key, expires)
+                db.take_in(key, self.value(kind), expires)
                 expires = None
                 yield db, key
 
@@ -214,6 +212,11 @@ class Reader:
                 return deque([item for _ in range(self._length()) for item in self._node()])
             case 20:
                 return Members(listpack(self._string()))
+            case 24:
+                return self._expiring_hash()
+            case 25:
+                self._take(8)  # the earliest end, which is known
+                return _ending(listpack(self._string()))
             case 15 | 19 | 21:
                 return self._stream(kind)
         raise ValueError(f"a value of the unknown type {kind}")
@@ -229,6 +232,17 @@ class Reader:
             member = self._string()
             values.put(member, struct.unpack("<d", self._take(8))[0] if binary else self._text_double())
         return values
+
+    def _expiring_hash(self) -> ExpiringHash:
+        """Each field with its end before it: 0 if it has none, else counted from the earliest, which is 1."""
+        first = struct.unpack("<Q", self._take(8))[0]
+        found = ExpiringHash()
+        for _ in range(self._length()):
+            end, field, value = self._length(), self._string(), self._string()
+            found[field] = value
+            if end:
+                found.end_at(field, first + end - 1)
+        return found
 
     def _id(self) -> Id:
         return (self._length(), self._length())
@@ -279,6 +293,15 @@ class Reader:
 
 def _paired(items: list[bytes]) -> dict[bytes, bytes]:
     return dict(zip(items[::2], items[1::2], strict=True))
+
+
+def _ending(items: list[bytes]) -> ExpiringHash:
+    found = ExpiringHash()
+    for field, value, end in zip(items[::3], items[1::3], items[2::3], strict=True):
+        found[field] = value
+        if end != b"0":
+            found.end_at(field, int(end))
+    return found
 
 
 def _scored(items: list[bytes]) -> ZSet:

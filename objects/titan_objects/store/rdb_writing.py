@@ -1,7 +1,7 @@
 """Snapshots as Redis 7.0 reads them (RDB version 10), key by key: for replicas, for export, and for DUMP.
 
-Every type is written in its plain form, which any Redis since 7.0 takes; a packed form would only be smaller. A key
-comes in pieces that belong together: nothing may be written between them.
+Every type is written in its plain form, which any Redis since 7.0 takes (since 7.4, where fields of a hash end); a
+packed form would only be smaller. A key comes in pieces that belong together: nothing may be written between them.
 """
 
 import struct
@@ -12,11 +12,14 @@ from typing import Any
 
 from titan_objects.store.resp import CommandError
 from titan_objects.store.streams import ConsumerGroup, Id, Stream, sorted_pending
-from titan_objects.store.values import STRINGS, Members, ZSet
+from titan_objects.store.values import HASHES, STRINGS, ExpiringHash, Members, ZSet
 
 VERSION = 10
+"""A hash whose fields end may stand in it: Redis goes by the type, which it knows since 7.4 and refuses before."""
+VERSION_WITH_ENDS = 12
+"""That of Redis 7.4: what it is written for has to know fields that end, whether or not there are some just now."""
 
-STRING, LIST, SET, HASH, ZSET, STREAM = 0, 1, 2, 4, 5, 19
+STRING, LIST, SET, HASH, ZSET, STREAM, EXPIRING_HASH = 0, 1, 2, 4, 5, 19, 24
 
 END = b"\xff" + bytes(8)
 """The end, with no checksum: Redis looks for none then."""
@@ -28,12 +31,12 @@ NODE_ENTRIES, NODE_BYTES = 100, 4096
 """What one node of a stream holds at most, as Redis has it."""
 
 
-def header(replicated: bool = False) -> bytes:
+def header(version: int = VERSION, *, replicated: bool = False) -> bytes:
     """What stands before all keys. `replicated`: for a replica, whose stream begins in database 0."""
     auxiliary = {b"redis-ver": b"7.0.15", b"redis-bits": b"64"}
     if replicated:
         auxiliary |= {b"repl-stream-db": b"0"}
-    return b"REDIS%04d" % VERSION + b"".join(
+    return b"REDIS%04d" % version + b"".join(
         b"\xfa" + string(name) + string(value) for name, value in auxiliary.items()
     )
 
@@ -66,7 +69,9 @@ def body(value: Any) -> tuple[int, Iterator[bytes]]:
         return LIST, _strings(len(value), list(value))
     if type(value) is Members:
         return SET, _strings(len(value), list(value.order))
-    if type(value) is dict:
+    if type(value) is ExpiringHash and value.ends:
+        return EXPIRING_HASH, _ending(value.copy())
+    if type(value) in HASHES:
         return HASH, _strings(len(value), [word for pair in value.items() for word in pair])
     if type(value) is ZSet:
         return ZSET, _scored(list(value))
@@ -96,6 +101,20 @@ def _strings(count: int, words: list[bytes]) -> Iterator[bytes]:
         begin = b""
     if begin:
         yield begin
+
+
+def _ending(value: ExpiringHash) -> Iterator[bytes]:
+    first = value.first or 0
+    ends = value.ends.scores
+    begin = struct.pack("<Q", first) + length(len(value))
+    pairs = iter(value.items())
+    while piece := list(islice(pairs, PIECE)):
+        rows = [
+            length(int(ends[field]) - first + 1 if field in ends else 0) + string(field) + string(text)
+            for field, text in piece
+        ]
+        yield begin + b"".join(rows)
+        begin = b""
 
 
 def _scored(pairs: list[tuple[float, bytes]]) -> Iterator[bytes]:
@@ -256,7 +275,7 @@ def undumped(data: bytes) -> bytes:
     """
     if (
         len(data) < 11
-        or int.from_bytes(data[-10:-8], "little") > 11
+        or int.from_bytes(data[-10:-8], "little") > VERSION_WITH_ENDS
         or (crc64(data[:-8]) != int.from_bytes(data[-8:], "little"))
     ):
         raise CommandError(b"ERR DUMP payload version or checksum are wrong")

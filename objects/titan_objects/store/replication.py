@@ -97,6 +97,7 @@ class Replication:
     Attributes:
         leader: who is followed; None: nobody, this is a leader.
         to_sync: replicas that need a snapshot; the shell around sends it.
+        with_ends: snapshots for replicas say that they have to know fields that end.
     """
 
     def __init__(self, engine: "Engine") -> None:
@@ -106,6 +107,7 @@ class Replication:
         self.backlog = Backlog()
         self.leader: Leader | None = None
         self.to_sync: list[Replica] = []
+        self.with_ends = False
         self._waiting: dict[Waiter, tuple[int, int]] = {}
         self._unplaced: list[Waiter] = []
 
@@ -125,6 +127,10 @@ class Replication:
         """More of the stream, for all replicas."""
         engine = self._engine
         if not self.replicas and not self.backlog.size:
+            return
+        if engine.keyspace.has_known_ends and not self.with_ends:
+            self.with_ends = True
+            self._begin_anew()  # a redis-server before 7.4 would skip what it does not know, and its transaction
             return
         most = int(engine.config.get("repl-backlog-size"))
         if self.backlog.end != engine.written - len(data):
@@ -161,6 +167,7 @@ class Replication:
     def _join(self, session: Session) -> Replica:
         if not self.replicas and not self.backlog.size:
             self.backlog.restart(self._engine.written)
+            self.with_ends = self._engine.keyspace.has_known_ends
         replica = self.replicas[session] = Replica(session)
         replica.heard_ms = self._engine.now
         return replica
@@ -235,9 +242,13 @@ class Replication:
         if self.leader is None:
             return
         self.leader = None
+        self._begin_anew()
+        self._engine.look()
+
+    def _begin_anew(self) -> None:
+        """The stream is the beginning of another history: whoever follows needs a snapshot."""
         self._id = ""
         self._let_replicas_go()
-        self._engine.look()
 
     def _let_replicas_go(self) -> None:
         self.backlog.restart(0)

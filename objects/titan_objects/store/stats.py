@@ -87,5 +87,5 @@ class Stats:
         """Begins at 0."""
         self.commands = self.connections = self.errors = self.rejected = 0
         self.full_syncs = self.partial_syncs = 0
-        self.expired = self.evicted = self.hits = self.misses = 0
+        self.expired = self.expired_fields = self.evicted = self.hits = self.misses = 0
         self.read_bytes = self.sent_bytes = 0

@@ -1,12 +1,14 @@
-"""The types of values: strings are `bytes` (or `bytearray`, once changed in place), lists `deque`, hashes `dict`.
+"""The types of values: strings are `bytes` (or `bytearray`, once changed in place), lists `deque`, hashes `dict` (or
+`ExpiringHash`, once one of their fields was given an end).
 
 Sets and sorted sets have classes, because they are asked for members by chance and by rank. All keep an order that
 follows from the commands alone, never from Python's hash seed: members of a group must answer alike.
 """
 
+import math
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -170,12 +172,80 @@ class ZSet:
             del self._rows[at], self._firsts[at]
 
 
+class ExpiringHash(dict[bytes, bytes]):
+    """A hash some of whose fields end. One that is set anew, or removed, ends no more.
+
+    A hash becomes one with the first end that is set in it, which copies it; all others stay plain and pay nothing.
+
+    Attributes:
+        ends: the fields that end, by the moment (unix milliseconds).
+    """
+
+    __slots__ = ("ends",)
+
+    END_MAX = (1 << 46) - 1
+
+    def __init__(self, fields: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]] = ()) -> None:
+        super().__init__(fields)
+        self.ends = ZSet()
+
+    @property
+    def first(self) -> int | None:
+        """The earliest end."""
+        return next((int(at) for at, _ in self.ends), None)
+
+    def end_at(self, field: bytes, at: int) -> None:
+        """Sets a field's end. Raises ValueError: so late that Redis would not take it."""
+        if not 0 < at <= self.END_MAX:
+            raise ValueError(f"no field ends at {at}")
+        self.ends.put(field, at)
+
+    def end_of(self, field: bytes) -> int | None:
+        """When a field ends; None: it does not."""
+        at = self.ends.scores.get(field)
+        return None if at is None else int(at)
+
+    def __setitem__(self, field: bytes, value: bytes) -> None:
+        self.ends.remove(field)
+        super().__setitem__(field, value)
+
+    def update(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:  # type: ignore[override]
+        """Sets fields."""
+        for field, value in pairs:
+            self[field] = value
+
+    def pop(self, field: bytes, default: Any = None) -> Any:
+        """Removes a field."""
+        self.ends.remove(field)
+        return super().pop(field, default)
+
+    def take_due(self, now: int, limit: int) -> list[bytes]:
+        """Removes up to `limit` fields that have ended by now; their names, those that ended first before others."""
+        due = [field for at, field in self.ends.slice(0, limit) if at <= now]
+        for field in due:
+            del self[field]
+            self.ends.remove(field)
+        return due
+
+    def live(self, now: int) -> dict[bytes, bytes]:
+        """What has not ended by now."""
+        ends = self.ends.scores
+        return {field: value for field, value in self.items() if ends.get(field, math.inf) > now}
+
+    def copy(self) -> "ExpiringHash":
+        """Another one with the same fields and ends."""
+        twin = ExpiringHash(self)
+        twin.ends = self.ends.copy()
+        return twin
+
+
 def _last_not_above(values: list[Any], value: Any) -> int:
     at = bisect_left(values, value)
     return at if at < len(values) and values[at] == value else at - 1
 
 
 STRINGS = (bytes, bytearray)
+HASHES = (dict, ExpiringHash)
 
 
 def type_name(value: Any) -> bytes:
@@ -185,7 +255,7 @@ def type_name(value: Any) -> bytes:
         return b"string"
     if kind is deque:
         return b"list"
-    if kind is dict:
+    if kind in HASHES:
         return b"hash"
     if kind is Members:
         return b"set"

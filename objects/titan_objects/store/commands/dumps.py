@@ -63,9 +63,7 @@ def restore(e: "Engine", a: Args) -> bytes:
             e.touch(a[1], b"del")
             e.rewrite(b"DEL", a[1])
         return OK
-    e.db.put(a[1], value)
-    if until:
-        e.db.expire_at(a[1], until)
+    e.db.take_in(a[1], value, until or None)
     e.touch(a[1], b"restore")
     e.rewrite(b"RESTORE", a[1], b"%d" % until, a[3], b"REPLACE", b"ABSTTL")
     return OK

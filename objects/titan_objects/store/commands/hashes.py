@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from titan_objects.store.arguments import INT_MAX, INT_MIN, decimal, decimal_text, integer
 from titan_objects.store.commands.keys import Scan, scan_reply
 from titan_objects.store.commands.sets import sample, sample_count
+from titan_objects.store.effects import end_fields
 from titan_objects.store.resp import (
     EMPTY,
     OK,
@@ -20,6 +21,7 @@ from titan_objects.store.resp import (
 )
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group
+from titan_objects.store.values import ExpiringHash
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
@@ -29,12 +31,8 @@ group = Group("hash")
 Hash = dict[bytes, bytes]
 
 
-def _hash(e: "Engine", key: bytes) -> Hash | None:
-    return e.db.typed(key, dict)  # type: ignore[no-any-return]
-
-
 def _made(e: "Engine", key: bytes) -> Hash:
-    fields = _hash(e, key)
+    fields = e.db.hash(key)
     if fields is None:
         fields = e.db.data[key] = {}
     return fields
@@ -69,7 +67,7 @@ def hmset(e: "Engine", a: Args) -> bytes:
 @group.command("hsetnx", 4, "write denyoom fast", keys=(1, 1, 1), since="2.0.0")
 def hsetnx(e: "Engine", a: Args) -> bytes:
     """Sets the value of a field in a hash only when the field doesn't exist."""
-    fields = _hash(e, a[1])
+    fields = e.db.hash(a[1])
     if fields is not None and a[2] in fields:
         return ZERO
     _made(e, a[1])[a[2]] = a[3]
@@ -80,7 +78,7 @@ def hsetnx(e: "Engine", a: Args) -> bytes:
 @group.command("hget", 3, "readonly fast", keys=(1, 1, 1), since="2.0.0")
 def hget(e: "Engine", a: Args) -> bytes:
     """Returns the value of a field in a hash."""
-    fields = _hash(e, a[1])
+    fields = e.db.hash(a[1])
     value = fields.get(a[2]) if fields is not None else None
     return e.reply.null if value is None else bulk(value)
 
@@ -88,7 +86,7 @@ def hget(e: "Engine", a: Args) -> bytes:
 @group.command("hmget", -3, "readonly fast", keys=(1, 1, 1), since="2.0.0")
 def hmget(e: "Engine", a: Args) -> bytes:
     """Returns the values of all fields in a hash."""
-    fields = _hash(e, a[1]) or {}
+    fields = e.db.hash(a[1]) or {}
     found = [fields.get(field) for field in a[2:]]
     return looked_up(found, e.reply.null)
 
@@ -96,44 +94,44 @@ def hmget(e: "Engine", a: Args) -> bytes:
 @group.command("hgetall", 2, "readonly", keys=(1, 1, 1), since="2.0.0")
 def hgetall(e: "Engine", a: Args) -> bytes:
     """Returns all fields and values in a hash."""
-    fields = _hash(e, a[1]) or {}
+    fields = e.db.hash(a[1]) or {}
     return e.reply.map((bulk(field), bulk(value)) for field, value in fields.items())
 
 
 @group.command("hkeys", 2, "readonly", keys=(1, 1, 1), since="2.0.0")
 def hkeys(e: "Engine", a: Args) -> bytes:
     """Returns all fields in a hash."""
-    return bulks(list(_hash(e, a[1]) or ()))
+    return bulks(list(e.db.hash(a[1]) or ()))
 
 
 @group.command("hvals", 2, "readonly", keys=(1, 1, 1), since="2.0.0")
 def hvals(e: "Engine", a: Args) -> bytes:
     """Returns all values in a hash."""
-    return bulks(list((_hash(e, a[1]) or {}).values()))
+    return bulks(list((e.db.hash(a[1]) or {}).values()))
 
 
 @group.command("hlen", 2, "readonly fast", keys=(1, 1, 1), since="2.0.0")
 def hlen(e: "Engine", a: Args) -> bytes:
     """Returns the number of fields in a hash."""
-    return number(len(_hash(e, a[1]) or ()))
+    return number(len(e.db.hash(a[1]) or ()))
 
 
 @group.command("hstrlen", 3, "readonly fast", keys=(1, 1, 1), since="3.2.0")
 def hstrlen(e: "Engine", a: Args) -> bytes:
     """Returns the length of the value of a field."""
-    return number(len((_hash(e, a[1]) or {}).get(a[2], b"")))
+    return number(len((e.db.hash(a[1]) or {}).get(a[2], b"")))
 
 
 @group.command("hexists", 3, "readonly fast", keys=(1, 1, 1), since="2.0.0")
 def hexists(e: "Engine", a: Args) -> bytes:
     """Determines whether a field exists in a hash."""
-    return ONE if a[2] in (_hash(e, a[1]) or ()) else ZERO
+    return ONE if a[2] in (e.db.hash(a[1]) or ()) else ZERO
 
 
 @group.command("hdel", -3, "write fast", keys=(1, 1, 1), since="2.0.0")
 def hdel(e: "Engine", a: Args) -> bytes:
     """Deletes one or more fields and their values from a hash. Deletes the hash if no fields remain."""
-    fields = _hash(e, a[1])
+    fields = e.db.hash(a[1])
     if fields is None:
         return ZERO
     gone = sum([fields.pop(field, None) is not None for field in a[2:]])
@@ -148,11 +146,11 @@ def hdel(e: "Engine", a: Args) -> bytes:
 def hincrby(e: "Engine", a: Args) -> bytes:
     """Increments the integer value of a field in a hash by a number. Uses 0 if the field doesn't exist."""
     amount = integer(a[3])
-    old = (_hash(e, a[1]) or {}).get(a[2])
+    old = (e.db.hash(a[1]) or {}).get(a[2])
     total = amount if old is None else integer(old, b"ERR hash value is not an integer") + amount
     if not INT_MIN <= total <= INT_MAX:
         raise CommandError(b"ERR increment or decrement would overflow")
-    _made(e, a[1])[a[2]] = b"%d" % total
+    dict.__setitem__(_made(e, a[1]), a[2], b"%d" % total)  # a field that ends goes on to do so
     e.touch(a[1], b"hincrby", "h")
     return number(total)
 
@@ -161,14 +159,18 @@ def hincrby(e: "Engine", a: Args) -> bytes:
 def hincrbyfloat(e: "Engine", a: Args) -> bytes:
     """Increments the floating point value of a field by a number. Uses 0 if the field doesn't exist."""
     amount = decimal(a[3])
-    old = (_hash(e, a[1]) or {}).get(a[2])
+    old = (e.db.hash(a[1]) or {}).get(a[2])
     try:
         before = decimal(old if old is not None else b"0")
     except CommandError:
         raise CommandError(b"ERR hash value is not a float") from None
     total = decimal_text(before + amount)
-    _made(e, a[1])[a[2]] = total
+    fields = _made(e, a[1])
+    dict.__setitem__(fields, a[2], total)
     e.rewrite(b"HSET", a[1], a[2], total)
+    until = fields.end_of(a[2]) if type(fields) is ExpiringHash else None
+    if until is not None:
+        e.rewrite(*end_fields(a[1], until, [a[2]]))
     e.touch(a[1], b"hincrbyfloat", "h")
     return bulk(total)
 
@@ -180,7 +182,7 @@ def hrandfield(e: "Engine", a: Args) -> bytes:
     if len(a) > 4 or (len(a) == 4 and not with_values):
         raise syntax_error()
     count = sample_count(a[2]) if len(a) > 2 else 0
-    fields = _hash(e, a[1])
+    fields = e.db.hash(a[1])
     if fields is None:
         return EMPTY if len(a) > 2 else e.reply.null
     names = list(fields)
@@ -199,7 +201,7 @@ def hrandfield(e: "Engine", a: Args) -> bytes:
 def hscan(e: "Engine", a: Args) -> bytes:
     """Iterates over fields and values of a hash."""
     options = Scan(e, a, 2)
-    fields = _hash(e, a[1])
+    fields = e.db.hash(a[1])
     if fields is None:
         return scan_reply(b"0", [])
     cursor, names = options.page(fields, lambda: iter([list(fields)]))

@@ -11,7 +11,7 @@ from titan_objects.store.resp import OK, ONE, ZERO, CommandError, array, bulk, b
 from titan_objects.store.resp import integer as number
 from titan_objects.store.scans import Pieces
 from titan_objects.store.table import Args, Group
-from titan_objects.store.values import STRINGS, Members, ZSet, duplicate, type_name
+from titan_objects.store.values import HASHES, STRINGS, ExpiringHash, Members, ZSet, duplicate, type_name
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
@@ -187,9 +187,7 @@ def pexpiretime(e: "Engine", a: Args) -> bytes:
 
 def store_at(e: "Engine", db: "Database", key: bytes, value: Any, expires: int | None) -> None:
     """Puts a value with its expiry into any database."""
-    db.put(key, value)
-    if expires is not None:
-        db.expire_at(key, expires)
+    db.take_in(key, value, expires)
     e.dirty = True
 
 
@@ -367,9 +365,10 @@ def _by_pattern(e: "Engine", pattern: bytes, member: bytes) -> bytes | bytearray
     key, arrow, field = pattern.partition(b"->")
     if not arrow or b"*" not in key or not field:
         key, field = pattern, b""
-    value = e.db.get(key.replace(b"*", member, 1))
+    key = key.replace(b"*", member, 1)
+    value = e.db.get(key)
     if field:
-        return value.get(field) if type(value) is dict else None
+        return (e.db.hash(key) or {}).get(field) if type(value) in HASHES else None
     return value if type(value) in STRINGS else None
 
 
@@ -497,7 +496,7 @@ def encoding(e: "Engine", value: Any) -> bytes:
     words = [*value, *value.values()] if kind == b"hash" else list(value.scores)
     small = len(value) <= int(limit(f"{name}-max-listpack-entries"))
     if small and all(len(word) <= int(limit(f"{name}-max-listpack-value")) for word in words):
-        return b"listpack"
+        return b"listpackex" if type(value) is ExpiringHash else b"listpack"
     return b"hashtable" if kind == b"hash" else b"skiplist"
 
 

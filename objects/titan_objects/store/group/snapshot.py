@@ -238,5 +238,7 @@ class Restore:
                 data[key] = add_piece(data.get(key), record.kind, record.value)
             if record.expires is not None:
                 db.expire_at(key, record.expires)
+            if record.kind is Kind.EXPIRING_HASH:
+                db.place_fields(key)
             if record.used is not None:
                 engine.metered().restore((db, key), record.used)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from titan_objects.store.streams import Consumer, ConsumerGroup, Id, Pending, Stream
-from titan_objects.store.values import STRINGS, Members, ZSet
+from titan_objects.store.values import HASHES, ExpiringHash, Members, ZSet
 
 PIECE = 2048
 """Elements of a value that stand in one piece."""
@@ -26,6 +26,13 @@ class Kind(IntEnum):
     HASH = 3
     ZSET = 4
     STREAM = 5
+    EXPIRING_HASH = 6
+    CHANGED_STRING = 7
+    """Changed in place once: OBJECT ENCODING shows that."""
+
+
+class _Changed(bytes):
+    """A frozen string that was changed in place."""
 
 
 class _Scores(dict[bytes, float]):
@@ -71,6 +78,7 @@ class _StreamPiece(msgspec.Struct, frozen=True, array_like=True):
 _encode = msgspec.msgpack.Encoder().encode
 _list = msgspec.msgpack.Decoder(list[bytes])
 _hash = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]])
+_expiring_hash = msgspec.msgpack.Decoder(list[tuple[bytes, bytes, int]])
 _zset = msgspec.msgpack.Decoder(list[tuple[bytes, float]])
 _stream = msgspec.msgpack.Decoder(_StreamPiece)
 
@@ -80,11 +88,11 @@ def frozen(value: Any) -> Any:
     if value is None or type(value) is bytes:
         return value
     if type(value) is bytearray:
-        return bytes(value)
+        return _Changed(value)
     if type(value) is deque:
         return deque(value)
-    if type(value) is dict:
-        return dict(value)
+    if type(value) in HASHES:
+        return value.copy()
     if type(value) is ZSet:
         return _Scores(value.scores)
     return _frozen_stream(value) if type(value) is Stream else list(value.order)
@@ -108,12 +116,16 @@ def _frozen_stream(value: Stream) -> _Entries:
 
 def pieces_of(value: Any) -> tuple[Kind, Iterator[bytes]]:
     """Kind and pieces of a frozen value."""
-    if type(value) in STRINGS:
+    if type(value) is bytes:
         return Kind.STRING, iter((value,))
+    if type(value) is _Changed:
+        return Kind.CHANGED_STRING, iter((bytes(value),))
     if type(value) is deque:
         return Kind.LIST, _split(value)
     if type(value) is dict:
         return Kind.HASH, _split(value.items())
+    if type(value) is ExpiringHash:
+        return Kind.EXPIRING_HASH, _split((*pair, value.end_of(pair[0]) or 0) for pair in value.items())
     if type(value) is _Scores:
         return Kind.ZSET, _split(value.items())
     return (Kind.STREAM, _split_stream(value)) if type(value) is _Entries else (Kind.SET, _split(value))
@@ -136,6 +148,8 @@ def add_piece(value: Any, kind: Kind, data: bytes) -> Any:
     """A value with one more piece; None: it begins. ValueError: this is none."""
     if kind is Kind.STRING:
         return data
+    if kind is Kind.CHANGED_STRING:
+        return bytearray(data)
     if kind is Kind.LIST:
         made = deque() if value is None else value
         made.extend(_list.decode(data))
@@ -146,6 +160,12 @@ def add_piece(value: Any, kind: Kind, data: bytes) -> Any:
     elif kind is Kind.HASH:
         made = {} if value is None else value
         made.update(_hash.decode(data))
+    elif kind is Kind.EXPIRING_HASH:
+        made = ExpiringHash() if value is None else value
+        for field, text, end in _expiring_hash.decode(data):
+            made[field] = text
+            if end:
+                made.end_at(field, end)
     elif kind is Kind.ZSET:
         made = ZSet() if value is None else value
         for member, score in _zset.decode(data):
