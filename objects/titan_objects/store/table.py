@@ -208,6 +208,8 @@ def counted(position: int, *before: int) -> KeyFinder:
 
     def find(args: Args) -> list[bytes]:
         count = int(args[position])
+        if not 0 <= count < len(args) - position:
+            raise ValueError("there are not so many keys")
         return [args[at] for at in before] + args[position + 1 : position + 1 + count]
 
     return find

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from titan_objects.store.acl import categories
+from titan_objects.store.commands.key_flags import key_flags
 from titan_objects.store.globs import matcher
 from titan_objects.store.resp import CommandError, array, bulk, bulks, simple, syntax_error
 from titan_objects.store.resp import integer as number
@@ -114,17 +115,35 @@ def command_list(e: "Engine", a: Args) -> bytes:
     return bulks([name.encode() for name in names])
 
 
-@group.command("command|getkeys", -3, "loading stale", since="2.8.13")
-def command_getkeys(e: "Engine", a: Args) -> bytes:
-    """Extracts the key names from an arbitrary command."""
-    found = e.table.find_full(a[2:])
+def _keys(e: "Engine", args: Args) -> tuple[Command, list[bytes]]:
+    """The command of a call, and its keys. Raises CommandError: it has none."""
+    found = e.table.find_full(args)
     if found is None:
         raise CommandError(b"ERR Invalid command specified")
     if not found.first and found.movable is None:
         raise CommandError(b"ERR The command has no key arguments")
-    if not found.takes(len(a) - 2):
+    if not found.takes(len(args)):
         raise CommandError(b"ERR Invalid number of arguments specified for command")
-    keys = found.keys(a[2:])
+    keys = found.keys(args)
     if not keys:
         raise CommandError(b"ERR Invalid arguments specified for command")
-    return bulks(keys)
+    return found, keys
+
+
+@group.command("command|getkeys", -3, "loading stale", since="2.8.13")
+def command_getkeys(e: "Engine", a: Args) -> bytes:
+    """Extracts the key names from an arbitrary command."""
+    return bulks(_keys(e, a[2:])[1])
+
+
+@group.command("command|getkeysandflags", -3, "loading stale", since="7.0.0")
+def command_getkeysandflags(e: "Engine", a: Args) -> bytes:
+    """Extracts the key names and access flags for an arbitrary command."""
+    found, keys = _keys(e, a[2:])
+    flags = key_flags(found, a[2:], len(keys))
+    return array(
+        [
+            array([bulk(key), e.reply.set([simple(flag.encode()) for flag in words])])
+            for key, words in zip(keys, flags, strict=True)
+        ]
+    )
