@@ -98,9 +98,9 @@ async def test_the_log_has_functions_before_and_after_a_rewrite(tmp_path: Path) 
         await again.close()
 
 
-def test_a_group_knows_none() -> None:
-    for table in (group_table(), door_table(Group("door"))):
-        assert not [name for name in table.commands if name.startswith(("function", "fcall"))]
+def test_a_group_has_functions_for_users_who_may_do_everything() -> None:
+    assert {"fcall", "fcall_ro", "function|load", "function|list"} <= set(group_table().commands)
+    assert all(door_table(Group("door")).commands[name].unchecked for name in ("fcall", "fcall_ro"))
 
 
 # ---- beside Redis ------------------------------------------------------------------------------------------------

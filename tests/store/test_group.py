@@ -202,3 +202,25 @@ def test_chunks_end_where_they_end_whatever_is_changed_meanwhile() -> None:
     chunks = [next(iter(taking))]
     member.run(Section([[b"APPEND", b"k%d" % number, b"y"] for number in range(0, 1000, 2)]))
     assert [*chunks, *taking] == expected
+
+
+COUNTING = b"""#!lua name=counting
+local calls = 0
+redis.register_function('count', function(keys) calls = calls + 1; return {calls, redis.call('INCR', keys[1])} end)
+redis.register_function{function_name='seen', flags={'no-writes'}, callback=function() return calls end}
+"""
+
+
+def test_functions_remember_nothing_and_are_part_of_the_state() -> None:
+    pytest.importorskip("lupa")
+    here = Member()
+    assert here.run(Section([[b"FUNCTION", b"LOAD", COUNTING]])) == [[b"counting"]]
+    assert here("FCALL count 1 n", "FCALL count 1 n") == [[1, 1], [1, 2]]
+    there = here.restored()
+    for member in (here, there):
+        assert member("FCALL count 1 n", "FCALL_RO seen 0") == [[1, 3], 0]
+        listed = member.store.look(Look([Section([[b"FUNCTION", b"LIST"]])], 0), Turn(START, 1))  # type: ignore[arg-type]
+        assert listed is not None and b"counting" in listed[0]
+    assert here.state() == there.state()
+    here("FUNCTION DELETE counting")
+    assert str(here.restored()("FCALL count 1 n")[0]) == "ERR Function not found"

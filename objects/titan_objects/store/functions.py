@@ -26,10 +26,13 @@ _BAD_NAME = (
 
 
 class Function:
-    """One function of a library. `callback`: the Lua function."""
+    """One function of a library. `callback`: the Lua function; `source`: of its library."""
 
-    def __init__(self, name: bytes, callback: Any, description: bytes | None, flags: list[bytes]) -> None:
+    def __init__(
+        self, name: bytes, callback: Any, description: bytes | None, flags: list[bytes], source: bytes
+    ) -> None:
         self.name = name
+        self.source = source
         self.callback = callback
         self.description = description
         self.flags = flags
@@ -88,7 +91,7 @@ class Library:
             return _BAD_NAME
         if name in self.functions:
             return b"Function already exists in the library"
-        self.functions[name] = Function(name, callback, description, flags)
+        self.functions[name] = Function(name, callback, description, flags, self.source)
         return b""
 
 
@@ -106,11 +109,12 @@ class Functions:
         Raises:
             CommandError: it cannot be loaded, or it or one of its functions is there already. Nothing has changed then.
         """
-        library = self._loaded(source)
+        library = self.loaded(source)
         self._put([library], replace)
         return library.name
 
-    def _loaded(self, source: bytes) -> Library:
+    def loaded(self, source: bytes) -> Library:
+        """A library that is not there yet. Raises CommandError: it cannot be loaded."""
         library = Library(_name(source), source)
         self._engine.scripts.load_library(source, library.register)
         if not library.functions:
@@ -170,7 +174,7 @@ class Functions:
     def restore(self, data: bytes, *, flush: bool, replace: bool) -> None:
         """Adds all libraries of a dump, or none. Raises CommandError."""
         try:
-            libraries = [self._loaded(source) for source in Reader(undumped(data)).functions()]
+            libraries = [self.loaded(source) for source in Reader(undumped(data)).functions()]
         except Damaged:
             raise CommandError(b"ERR given type is not a function") from None
         before = self.libraries, self._functions

@@ -15,6 +15,7 @@ from titan_objects.store.acl import User
 from titan_objects.store.blocking import Serve, Waiter
 from titan_objects.store.config import Config
 from titan_objects.store.engine import Engine
+from titan_objects.store.functions import Function, Functions
 from titan_objects.store.group.messages import Done, News, Published, Section, Waiting
 from titan_objects.store.group.places import GROUP_SETTINGS, Place, Places, group_table
 from titan_objects.store.keyspace import Database
@@ -80,6 +81,18 @@ class _Scans(Scans):
         return found
 
 
+class _Functions(Functions):
+    """What a library remembers between calls would be another thing at a member that was restored: so each call begins
+    with the library as it was loaded.
+    """
+
+    def call(self, function: Function, keys: Args, argv: Args) -> bytes:
+        fresh = self.loaded(function.source).functions.get(function.name)
+        if fresh is None:
+            raise CommandError(b"ERR Function not found: its library registers it only now and then")
+        return super().call(fresh, keys, argv)
+
+
 class Guard(Session):
     """See the module. `awaited`: a door wants to hear when it falls."""
 
@@ -97,6 +110,7 @@ class AgreedEngine(Engine):
         self.agreed = _Chance()
         super().__init__(group_table(), self.agreed, Config(appendonly="no"))
         self.scans = self.agreed_scans = _Scans()
+        self.functions = _Functions(self)
         self.places = Places(self.table)
         self.guards: dict[int, Guard] = {}
         """By number, oldest first."""

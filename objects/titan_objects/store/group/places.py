@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from functools import cache
 
-from titan_objects.store.commands import MODULES, functions
+from titan_objects.store.commands import MODULES
 from titan_objects.store.table import Args, Command, Group, Table, helpers
 
 
@@ -44,18 +44,16 @@ _ABSENT = """
     bgrewriteaof bgsave save shutdown debug migrate replicaof slaveof sync psync replconf failover waitaof
     config|rewrite script|kill client|unblock client|pause client|unpause client|tracking client|caching
 """
-ABSENT = frozenset(_ABSENT.split()) | {command.name for command in functions.group.commands}
-"""A group has none of it: its log is not this command's business, its members are not its clients', and what functions
-remember between calls is not part of a snapshot.
-"""
+ABSENT = frozenset(_ABSENT.split())
+"""A group has none of it: its log is not this command's business, and its members are not its clients'."""
 
 _SCANS = frozenset(("scan", "hscan", "sscan", "zscan"))
 # Some read, but draw by chance, which is agreed upon with the order; the others are not declared to write.
 _ORDERED_TOO = """
     randomkey srandmember hrandfield zrandmember touch publish spublish watch eval eval_ro evalsha evalsha_ro
-    script|load script|exists script|flush
+    script|load script|exists script|flush fcall fcall_ro
 """
-_SCRIPTS = frozenset(("eval", "eval_ro", "evalsha", "evalsha_ro"))
+_SCRIPTS = frozenset(("eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro"))
 _ORDERED = _SCANS | frozenset(_ORDERED_TOO.split())
 _ANYWHERE = frozenset(("ping", "echo", "select", "time"))
 """At the door, and in transactions and scripts by all members."""
@@ -68,6 +66,9 @@ _OWN = {
     "config|get": Place.SURVEY,
     "config|set": Place.SETTING,
     "lolwut": Place.DOOR,
+    "function|list": Place.READ,
+    "function|stats": Place.READ,
+    "function|dump": Place.READ,
 }
 
 

@@ -16,6 +16,7 @@ from titan_objects.store.group.agreed import AgreedEngine
 from titan_objects.store.group.values import Kind, add_piece, frozen, pieces_of
 from titan_objects.store.keyspace import Database
 from titan_objects.store.listing import Listing, contents
+from titan_objects.store.resp import CommandError
 
 CHUNK_BYTES = 64 << 10
 CHUNK_KEYS = 500
@@ -82,9 +83,15 @@ class Ends(msgspec.Struct, frozen=True, array_like=True, tag=4):
     keys: list[bytes]
 
 
+class Libraries(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Sources of libraries of functions, in the order in which they were loaded."""
+
+    sources: list[bytes]
+
+
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
-_chunk = msgspec.msgpack.Decoder(Scripts | Keys | Drawn | Ends)
+_chunk = msgspec.msgpack.Decoder(Scripts | Keys | Drawn | Ends | Libraries)
 
 Aside = tuple[Any, int | None, tuple[int, int] | None]
 """What a key was: a value that will not change, its end, its use. The value of one that was not there is None."""
@@ -119,6 +126,7 @@ class Walk:
         self._drawn = meter.order() if meter is not None else []
         self._ends = [(part.db.index, Listing(part.db, "expires")) for part in parts] if meter is not None else []
         self._sources = list(engine.scripts.sources.values())
+        self._libraries = [each.source for each in engine.functions.libraries.values()]
         self._head = Head(
             engine.now,
             engine.settings(),
@@ -152,6 +160,8 @@ class Walk:
             yield encode(self._head)
             for source in self._sources:
                 yield encode(Scripts([source]))
+            for source in self._libraries:
+                yield encode(Libraries([source]))
             for part in self._parts.values():
                 yield from self._keys(part)
             for start in range(0, len(self._drawn), CHUNK_KEYS):
@@ -207,6 +217,8 @@ class Restore:
         if isinstance(chunk, Scripts):
             for source in chunk.sources:
                 engine.scripts.keep(source)
+        elif isinstance(chunk, Libraries):
+            self._libraries(chunk.sources)
         elif isinstance(chunk, Keys):
             self._keys(engine.databases[chunk.db], chunk.records)
         elif isinstance(chunk, Drawn):
@@ -227,6 +239,13 @@ class Restore:
         engine.stats.expired, engine.stats.evicted = head.expired, head.evicted
         for each in head.guards:
             engine.set_guard(each.number, each.places, fallen=each.fallen, awaited=each.awaited)
+
+    def _libraries(self, sources: list[bytes]) -> None:
+        for source in sources:
+            try:
+                self._engine.functions.load(source)
+            except CommandError as why:
+                raise ValueError(f"a library of functions cannot be loaded: {why}") from None
 
     def _keys(self, db: Database, records: list[Record]) -> None:
         engine, data = self._engine, db.data
