@@ -9,8 +9,9 @@ import titan_overlay as titan
 from tests.store.core import TABLE, Core
 from titan_objects.store.config import Config
 from titan_objects.store.engine import Engine
-from titan_objects.store.group.places import door_table
-from titan_objects.store.serving import Options, configured
+from titan_objects.store.group.clients import DoorConfig
+from titan_objects.store.group.places import GROUP_SETTINGS, door_table
+from titan_objects.store.serving import Options, configured, from_file
 from titan_objects.store.table import Group
 
 FILE = """# what the operator wrote
@@ -82,4 +83,17 @@ def test_a_file_that_is_wrong_is_refused_with_its_line(text: str, says: str, tmp
 
 def test_without_a_file_there_is_nothing_to_rewrite() -> None:
     assert "without a config file" in str(Core()("CONFIG REWRITE"))
-    assert Config().rewrite is None and "config|rewrite" not in door_table(Group("x")).commands
+    assert Config().rewrite is None and "config|rewrite" in door_table(Group("x")).commands
+
+
+def test_the_settings_of_a_door_have_a_file_and_those_of_the_group_do_not(tmp_path: Path) -> None:
+    path = tmp_path / "door.conf"
+    path.write_text("timeout 7\n")
+    config = from_file(path, {"port": "1", "bind": "::1", "appendonly": "no"}, DoorConfig, GROUP_SETTINGS)
+    config.change({"timeout": "9"})
+    assert config.rewrite is not None
+    config.rewrite()
+    assert path.read_text() == "timeout 9\n"
+    path.write_text("maxmemory 1gb\n")
+    with pytest.raises(titan.ConfigError, match="kept by the group"):
+        from_file(path, {}, DoorConfig, GROUP_SETTINGS)

@@ -22,6 +22,7 @@ def register(commands: titan.Commands) -> None:
             "--redis": ("[HOST:]PORT", "serve a store that a group keeps to Redis clients [127.0.0.1]"),
             "--store": ("NAME", "which store --redis serves"),
             "--redis-password-file": ("FILE", "its first line is the password of Redis clients"),
+            "--redis-config": ("FILE", "settings of that door, as in redis.conf"),
         },
         _node_door,
     )
@@ -119,9 +120,13 @@ async def door(
     password_file: Annotated[
         str, typer.Option("--password-file", metavar="FILE", help="Its first line is the clients' password.")
     ] = "",
+    config: Annotated[
+        str,
+        typer.Option("--config", metavar="FILE", help="The door's settings, as in redis.conf; CONFIG REWRITE too."),
+    ] = "",
 ) -> None:
     """Serve a store that a group keeps to Redis clients, until interrupted."""
-    async with face.pool() as pool, _opened(pool, name, redis, password_file) as where:
+    async with face.pool() as pool, _opened(pool, name, redis, password_file, config) as where:
         face.show({"listening": where}, lambda: f"{name} is served on {where}")
         await asyncio.Event().wait()
 
@@ -131,11 +136,16 @@ async def _node_door(pool: titan.Pool, flags: Mapping[str, str]) -> AsyncIterato
     name, redis = flags.get("--store"), flags.get("--redis")
     if name is None or redis is None:
         raise titan.ConfigError("a door takes both: --redis PORT says where, --store NAME says which store")
-    async with _opened(pool, name, redis, flags.get("--redis-password-file", "")) as where:
+    async with _opened(
+        pool, name, redis, flags.get("--redis-password-file", ""), flags.get("--redis-config", "")
+    ) as where:
         yield f"{name} is served to Redis clients on {where}"
 
 
-def _opened(pool: titan.Pool, name: str, where: str, password_file: str) -> AbstractAsyncContextManager[str]:
+def _opened(
+    pool: titan.Pool, name: str, where: str, password_file: str, config_file: str
+) -> AbstractAsyncContextManager[str]:
     from titan_objects.store.group.serving import opened
 
-    return opened(pool, name, where, Path(password_file) if password_file else None)
+    password, config = (Path(file) if file else None for file in (password_file, config_file))
+    return opened(pool, name, where, password, config)

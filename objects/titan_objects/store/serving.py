@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import titan_overlay as titan
 from titan_objects.store import settings_file
@@ -60,14 +61,33 @@ def configured(options: Options) -> Config:
         values["requirepass"] = first_line(options.password_file)
     if options.memory_only:
         values["appendonly"] = "no"
-    return Config(**values) if options.config_file is None else _from_file(options.config_file, values)
+    return Config(**values) if options.config_file is None else from_file(options.config_file, values)
 
 
-def _from_file(path: Path, flags: dict[str, str]) -> Config:
-    """Flags come before what the file says, and are not written into it."""
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def from_file(
+    path: Path,
+    flags: dict[str, str],
+    make: Callable[..., AnyConfig] = Config,  # type: ignore[assignment]
+    elsewhere: frozenset[str] = frozenset(),
+) -> AnyConfig:
+    """The settings in a file. Flags come before what it says, and are not written into it.
+
+    Args:
+        elsewhere: settings that are kept by others, and may not stand in it.
+
+    Raises:
+        ConfigError: it is wrong, or cannot be read.
+    """
     file = WholeFile(path)
     try:
-        config = Config(**(settings_file.parse(file.read()) | flags))
+        given = settings_file.parse(file.read())
+        foreign = sorted(elsewhere & given.keys())
+        if foreign:
+            raise ValueError(f"{foreign[0]} is kept by the group: change it there with CONFIG SET")
+        config = make(**(given | flags))
     except OSError as why:
         raise titan.ConfigError(f"{path}: {why.strerror}") from None
     except ValueError as why:
@@ -76,7 +96,7 @@ def _from_file(path: Path, flags: dict[str, str]) -> Config:
 
     def rewrite() -> None:
         own = {name: now for name, now in config.all().items() if name not in flags or now != before[name]}
-        wanted = {name: value for name, value in own.items() if value != SETTINGS[name][0]}
+        wanted = {name: value for name, value in own.items() if value != SETTINGS[name][0] and name not in elsewhere}
         file.write(settings_file.rewritten(file.read(), own, wanted))
 
     config.rewrite = rewrite

@@ -42,7 +42,7 @@ GROUP_SETTINGS = frozenset(_GROUP_SETTINGS.split())
 
 _ABSENT = """
     bgrewriteaof bgsave save shutdown debug migrate replicaof slaveof sync psync replconf failover waitaof
-    config|rewrite script|kill client|unblock client|pause client|unpause client|tracking client|caching
+    script|kill client|unblock client|pause client|unpause client|tracking client|caching
 """
 ABSENT = frozenset(_ABSENT.split())
 """A group has none of it: its log is not this command's business, and its members are not its clients'."""
