@@ -1,5 +1,8 @@
 """A DAG whose code travels to the workers: used by tests/net/test_dag.py."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import titan_overlay as titan
 from titan_objects.dag import dag, task
 
 
@@ -23,6 +26,22 @@ def crawl(depth: int) -> int:
     if depth:
         task.spawn(crawl, depth - 1)
     return depth
+
+
+@task
+def relay(name: str, words: list[str]) -> object:
+    """Has an object asked, in a thread of its own while another one waits, and keeps what it says."""
+    with ThreadPoolExecutor() as threads:
+        slow = threads.submit(task.pool.send, name, ["slow"])
+        reply = task.pool.send(name, words)
+        task.pool.send(name, ["go on"])
+        assert slow.result() == "slow"
+    assert task.pool.get(task.pool.put(b"kept")) == b"kept"
+    try:
+        task.pool.send("nobody", 1)
+    except titan.NotFound as why:
+        return [reply, str(why)]
+    return None
 
 
 @dag

@@ -11,7 +11,7 @@ import titan_overlay as titan
 from tests.net import films
 from tests.net.commands import titan as command
 from tests.net.nodes import Nodes
-from titan_objects.dag.inside import Call
+from titan_objects.dag.inside import Call, Get, Put, Question, Send, Spawn
 from titan_objects.dag.processes import Warm
 from titan_objects.dag.queue import Workers
 
@@ -36,9 +36,9 @@ class Notes:
     def progress(self, done: float) -> None:
         self.heard.append(done)
 
-    async def spawn(self, tasks: list[Any]) -> str:
-        self.heard.append([each["id"] for each in tasks])
-        return "" if tasks[0]["args"] else "it is too deep"
+    async def ask(self, what: Question) -> Any:
+        assert isinstance(what, Spawn)
+        self.heard.append([each["id"] for each in what.tasks])
 
 
 async def test_a_function_in_a_process_of_its_own_is_heard_while_it_runs() -> None:
@@ -49,6 +49,42 @@ async def test_a_function_in_a_process_of_its_own_is_heard_while_it_runs() -> No
         assert msgspec.msgpack.decode(answer) == value
         expected = ["frame 1"] if function == "render" else [0.5, *([["crawl-in-5"]] if value else [])]
         assert notes.heard == expected
+    await warm.close()
+
+
+class Asked(Notes):
+    """Does what a task asks for, by itself: one object, which keeps a slow question until another one comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data: dict[str, bytes] = {}
+        self.goes_on = asyncio.Event()
+
+    async def ask(self, what: Question) -> Any:
+        match what:
+            case Send("store", "list", body):
+                words = msgspec.msgpack.decode(body)
+                self.heard.append(words)
+                if words == ["go on"]:
+                    self.goes_on.set()
+                if words == ["slow"]:
+                    await self.goes_on.wait()
+                return words[0]
+            case Send(name):
+                raise titan.NotFound(f"no {name}")
+            case Put(data):
+                self.data["sha256:it"] = data
+                return "sha256:it"
+            case Get(name):
+                return self.data[name]
+        raise AssertionError(what)
+
+
+async def test_a_task_reaches_the_pool_through_its_worker_from_several_threads() -> None:
+    warm = Warm(Path(films.__file__).parent, "test")
+    for _ in range(2):  # the process is as it was before
+        answer = await warm.call(Call("films:relay", ["store", ["GET", "k"]], {}), Asked())
+        assert msgspec.msgpack.decode(answer) == ["GET", "no nobody"]
     await warm.close()
 
 

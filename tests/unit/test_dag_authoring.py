@@ -37,9 +37,9 @@ def test_outside_of_a_run_progress_goes_nowhere_and_nothing_can_be_spawned() -> 
 
 def test_a_task_spawns_others_that_may_need_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = BytesIO()
-    taken = msgspec.msgpack.encode("")
-    refused = msgspec.msgpack.encode("there are too many")
-    requests = BytesIO(b"".join(len(each).to_bytes(4, "big") + each for each in (taken, taken, refused)))
+    told = [inside.Told(1), inside.Told(2), inside.Told(3, None, "BadMessage", "there are too many")]
+    frames = [msgspec.msgpack.encode(each) for each in told]
+    requests = BytesIO(b"".join(len(each).to_bytes(4, "big") + each for each in frames))
     monkeypatch.setattr(inside, "here", inside.Running(7, requests, answers))
     first = task.spawn(render, 1)
     second = task.spawn(render, first)
@@ -48,7 +48,8 @@ def test_a_task_spawns_others_that_may_need_one_another(monkeypatch: pytest.Monk
     assert (first.id, second.id) == ("render-in-7", "render-in-7-2")
     answers.seek(0)
     said = [msgspec.msgpack.decode(cast(bytes, inside.read_frame(answers)), type=inside.Said) for _ in range(3)]
-    tasks = [msgspec.convert(each, Task) for spawn in said if isinstance(spawn, inside.Spawn) for each in spawn.tasks]
+    spawned = [each.what for each in said if isinstance(each, inside.Asked)]
+    tasks = [msgspec.convert(each, Task) for spawn in spawned for each in cast(inside.Spawn, spawn).tasks]
     assert [each.needs for each in tasks] == [[], ["render-in-7"], []]
 
 

@@ -11,6 +11,7 @@ import titan_overlay as titan
 from titan_objects.dag import inside
 from titan_objects.dag.checking import check
 from titan_objects.dag.definition import Definition, Retry, Task, Timeout
+from titan_objects.dag.reaching import TaskPool, running
 
 if TYPE_CHECKING:
     from titan_objects.dag.client import SubmittedRun
@@ -135,7 +136,9 @@ class Dag:
 
 
 class TaskMaker:
-    """`@task` makes a task of a function; inside one that runs, `task.progress` and `task.spawn` speak to its run."""
+    """`@task` makes a task of a function; inside one that runs, it speaks to its run, and to the pool."""
+
+    pool = TaskPool()
 
     @overload
     def __call__(self, function: Callable[..., Any], /) -> Function: ...
@@ -179,12 +182,13 @@ class TaskMaker:
             RuntimeError: it is no task that runs; or the run takes none from this worker: it must be its owner's, or
                 one that `submit(workers=)` names.
         """
-        running = inside.here
-        if running is None:
-            raise RuntimeError("task.spawn(...) is of use inside a task that runs on a worker")
-        plan = _Plan(f"-in-{running.epoch}", running.used)
+        this = running()
+        plan = _Plan(f"-in-{this.epoch}", this.used)
         handle = plan.add(function, args, inputs)
-        running.spawn([msgspec.to_builtins(each) for each in plan.tasks])
+        try:
+            this.ask(inside.Spawn([msgspec.to_builtins(each) for each in plan.tasks]))
+        except titan.TitanError as why:
+            raise RuntimeError(f"the run takes no tasks of this one: {why}") from None
         return handle
 
 

@@ -47,7 +47,7 @@ def main() -> None:
     sys.path.insert(0, sys.argv[1])
     while (body := read_frame(requests)) is not None:
         request = msgspec.msgpack.decode(body, type=Call)
-        inside.here = running = Running(request.epoch, requests, answers)
+        inside.here = running = Running(request.epoch, requests, answers, request.store)
         answer = call(request)
         inside.here = None
         running.end(answer)

@@ -10,6 +10,8 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag.definition import Task
+from titan_objects.dag.errands import Errands
+from titan_objects.dag.inside import Question, Spawn
 from titan_objects.dag.journal import Failure, Order, Success, Worker
 from titan_objects.dag.messages import LINES_AT_ONCE, Done, Ready, Spawned, Sync
 from titan_objects.dag.processes import Failed
@@ -159,7 +161,7 @@ class Part:
         began = loop.time()
         try:
             async with asyncio.timeout(order.timeout or None):
-                outcome = await self._workers.execute(order, _Ear(self, order.epoch))
+                outcome = await self._workers.execute(order, _Ear(self, order.epoch, self._workers.pool))
         except Failed as why:
             outcome = why.failure
         except TimeoutError:
@@ -190,14 +192,13 @@ class Part:
         """So much of a task is done."""
         self._progress[epoch] = done
 
-    async def spawn(self, epoch: int, tasks: list[Any]) -> str:
-        """Adds tasks of one that runs; what is wrong with them, or nothing."""
+    async def spawn(self, epoch: int, tasks: list[Any]) -> None:
+        """Adds tasks of one that runs. Raises TitanError: the run does not take them."""
         try:
             more = msgspec.convert(tasks, list[Task])
-            await self._workers.pool.send(self._run, Spawned(self._workers.info.name, epoch, more))
-        except (titan.TitanError, msgspec.ValidationError) as why:
-            return str(why) or type(why).__name__
-        return ""
+        except msgspec.ValidationError as why:
+            raise titan.BadMessage(str(why)) from None
+        await self._workers.pool.send(self._run, Spawned(self._workers.info.name, epoch, more))
 
     def _numbered(self, epoch: int, line: str) -> tuple[int, int, str]:
         number = self._said.get(epoch, 0)
@@ -208,9 +209,10 @@ class Part:
 class _Ear:
     """Hears one task."""
 
-    def __init__(self, part: Part, epoch: int) -> None:
+    def __init__(self, part: Part, epoch: int, pool: titan.Pool) -> None:
         self._part = part
         self._epoch = epoch
+        self._errands = Errands(pool)
 
     def line(self, text: str) -> None:
         self._part.say(self._epoch, text)
@@ -218,5 +220,7 @@ class _Ear:
     def progress(self, done: float) -> None:
         self._part.progress(self._epoch, done)
 
-    async def spawn(self, tasks: list[Any]) -> str:
-        return await self._part.spawn(self._epoch, tasks)
+    async def ask(self, what: Question) -> Any:
+        if isinstance(what, Spawn):
+            return await self._part.spawn(self._epoch, what.tasks)
+        return await self._errands.do(what)

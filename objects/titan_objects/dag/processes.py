@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+import titan_overlay as titan
 from titan_objects.dag.child import END, FRAME_BYTES_MAX
-from titan_objects.dag.inside import Answer, Call, Progress, Said
+from titan_objects.dag.inside import Answer, Asked, Call, Progress, Question, Said, Told
 from titan_objects.dag.journal import Failure
 
 MARK = "TITAN_TASK"
@@ -23,6 +24,8 @@ LINE_BYTES_MAX = 4 << 10
 FILE_BYTES_MAX = 4 << 30
 LATE_SECONDS = 0.5
 """So long is waited for the last that a task has written: what it left behind may hold the pipes open."""
+ASKED_MAX = 16
+"""Questions of one task that are under way; further ones are not read."""
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH")
 
 Say = Callable[[str], None]
@@ -38,8 +41,8 @@ class Ear(Protocol):
     def progress(self, done: float) -> None:
         """So much of it is done, 0 to 1."""
 
-    async def spawn(self, tasks: list[Any]) -> str:
-        """It adds tasks, in builtins; what is wrong with them, or nothing."""
+    async def ask(self, what: Question) -> Any:
+        """It wants something, and gives the answer to go on with, in builtins. Raises TitanError: it gets none."""
 
 
 class Failed(Exception):
@@ -181,14 +184,18 @@ class Warm:
         self._say = ear.line
         self._all_said.clear()
         process = self._process
+        asked: set[asyncio.Task[None]] = set()
         done = False
         try:
             await _tell(process, request)
             while not isinstance(answer := await _hear(process), Answer):
                 if isinstance(answer, Progress):
                     ear.progress(answer.done)
-                else:
-                    await _tell(process, await ear.spawn(answer.tasks))
+                    continue
+                if len(asked) >= ASKED_MAX:
+                    await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                asked.add(asking := asyncio.create_task(_answered(process, answer, ear)))
+                asking.add_done_callback(asked.discard)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LATE_SECONDS):
                     await self._all_said.wait()
@@ -196,6 +203,8 @@ class Warm:
         except (OSError, EOFError):
             raise Failed("Died", "the process ended before it had answered") from None
         finally:
+            for asking in asked:
+                asking.cancel()
             if not done:
                 await asyncio.shield(self.close())
         if answer.kind:
@@ -221,7 +230,18 @@ class Warm:
             self._reading.cancel()
 
 
-async def _tell(process: asyncio.subprocess.Process, what: Call | str) -> None:
+async def _answered(process: asyncio.subprocess.Process, asked: Asked, ear: Ear) -> None:
+    """Tells a process what its question comes to; one that has ended meanwhile needs no answer."""
+    try:
+        told = Told(asked.number, await ear.ask(asked.what))
+    except titan.TitanError as why:
+        maybe = isinstance(why, titan.RemotableError) and why.maybe_executed
+        told = Told(asked.number, kind=type(why).__name__, text=str(why) or type(why).__name__, maybe_executed=maybe)
+    with suppress(OSError):
+        await _tell(process, told)
+
+
+async def _tell(process: asyncio.subprocess.Process, what: Call | Told) -> None:
     assert process.stdin is not None
     body = msgspec.msgpack.encode(what)
     process.stdin.write(len(body).to_bytes(4, "big") + body)

@@ -1,0 +1,69 @@
+"""What a task has its worker do in the pool: under the worker's right to call, bounded, until the attempt ends.
+
+Functions alone have a way to ask, and only those of bundles that a key has signed which this worker trusts. Such code
+could as well use the keys of the user that it runs as, so nothing is given to it here that it has not; what it does
+by mistake, or because somebody made up its arguments, is bounded.
+"""
+
+from typing import Any
+
+import msgspec
+
+import titan_overlay as titan
+from titan_objects.dag.inside import Get, Put, Question, Send
+
+BYTES_MAX = 64 << 20
+"""Of data, put or got at once."""
+PUT_BYTES_MAX = 1 << 30
+"""Of all data that one attempt puts."""
+SECONDS_MAX = 60.0
+_REFUSED = ("dag", "dagqueue")
+"""Namespaces of messages by which workers and submitters act in their own name."""
+
+
+class Errands:
+    """What one attempt at a task asks for."""
+
+    def __init__(self, pool: titan.Pool) -> None:
+        self._pool = pool
+        self._put = 0
+
+    async def do(self, what: Question) -> Any:
+        """Does it, and gives the answer in builtins.
+
+        Raises:
+            TitanError: as `titan.Pool` does. Forbidden: no task may have that done.
+        """
+        match what:
+            case Send():
+                return await self._send(what)
+            case Put(data):
+                return await self._put_data(data)
+            case Get(name):
+                return await self._get_data(name)
+        raise titan.BadMessage(f"a worker does not know what a task means with {type(what).__name__}")
+
+    async def _send(self, what: Send) -> Any:
+        if what.name.startswith("node:") or what.kind.partition(".")[0] in _REFUSED:
+            raise titan.Forbidden(f"a task sends no {what.kind} to {what.name!r}: its worker would speak for itself")
+        timeout = what.timeout if 0 < what.timeout <= SECONDS_MAX else SECONDS_MAX
+        reply = await self._pool.send_raw(what.name, what.kind, what.body, timeout=timeout)
+        try:
+            return msgspec.msgpack.decode(reply)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
+            raise titan.BadMessage(f"{what.name!r} gave a reply that cannot be read: {why}") from None
+
+    async def _put_data(self, data: bytes) -> str:
+        if len(data) > BYTES_MAX:
+            raise titan.BadMessage(f"a task puts {BYTES_MAX} bytes at once at most, not {len(data)}")
+        if self._put + len(data) > PUT_BYTES_MAX:
+            raise titan.Overloaded(f"a task puts {PUT_BYTES_MAX} bytes in all at most, and has put {self._put}")
+        self._put += len(data)
+        return await self._pool.put(data)
+
+    async def _get_data(self, name: str) -> bytes:
+        description = await self._pool.describe(name)
+        size = description.size if isinstance(description, titan.Description) else 0
+        if size > BYTES_MAX:
+            raise titan.BadMessage(f"a task gets {BYTES_MAX} bytes at once at most, and {name!r} has {size}")
+        return await self._pool.get(name)
