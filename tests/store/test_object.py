@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import titan_overlay as titan
 from tests.contract.test_every_object import ALICE, KEY, POOL, Held, _service, _signed
+from titan_objects.store import hearing
 from titan_objects.store.application import StoreObject, Subscribe
 from titan_overlay.ambient import Ambient
 from titan_overlay.pool.hosting.host import Host
@@ -62,6 +63,59 @@ async def test_subscribing_is_a_stream(store: Held) -> None:
     item, _ = await asyncio.gather(anext(items), publish())
     assert codec.decode(item, list[bytes]) == [b"news", b"hello"]
     await items.aclose()  # type: ignore[attr-defined]
+
+
+class Door:
+    """As much of a pool as leads to one store."""
+
+    def __init__(self, store: Held) -> None:
+        self.store = store
+
+    async def describe(self, name: str) -> None:
+        """It is no group's."""
+
+    async def send(self, name: str, words: list[object]) -> Any:
+        return await ask(self.store, *words)
+
+    async def stream(self, name: str, message: Subscribe, *, timeout: float) -> AsyncIterator[list[bytes]]:
+        raw = await self.store.host.deliver(
+            ALICE, self.store.object_id, *encode_message(message), deadline=1e12, stream=True
+        )
+        assert not isinstance(raw, bytes)
+        async for item in raw:
+            yield codec.decode(item, list[bytes])
+
+    def token_bytes(self, length: int) -> bytes:
+        return bytes(length)
+
+
+async def test_a_program_hears_all_from_the_start_on_and_is_told_when_it_is_too_slow(
+    store: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "WAITING_MAX", 3)
+    heard = hearing.Hearing(cast(Any, Door(store)), "store/main", ["news"])
+    await heard.start()
+    assert await ask(store, "PUBLISH", "other", "x") == 0
+    for number in range(3):
+        assert await ask(store, "PUBLISH", "news", number) == 1
+        assert await heard.get() == [[b"news", b"%d" % number]]
+    for number in range(4):
+        await ask(store, "PUBLISH", "news", number)
+    while heard._end is None:
+        await asyncio.sleep(0.001)
+    with pytest.raises(titan.Overloaded, match="are lost"):
+        await heard.get()
+    await heard.close()
+    assert await ask(store, "PUBSUB", "CHANNELS") == []
+
+
+async def test_who_may_not_ask_a_store_does_not_wait_to_hear_it() -> None:
+    found = await held({"senders": []})
+    heard = hearing.Hearing(cast(Any, Door(found)), "store/main", ["news"])
+    with pytest.raises(titan.Forbidden):
+        await heard.start()
+    await heard.close()
+    await found.host.close()
 
 
 async def test_it_keeps_what_it_acknowledged(tmp_path: Path) -> None:

@@ -112,6 +112,41 @@ def test_messages_travel_as_they_do_from_any_program(monkeypatch: pytest.MonkeyP
     ]
 
 
+def test_a_store_is_asked_with_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    replies: list[Any] = [b"v", None, b"OK", b"OK", 1, 1, [b"a", b"b"], 2, 7, [], [[b"c", b"m"]], None]
+    requests = BytesIO()
+    for number, reply in enumerate(replies):
+        inside.write_frame(requests, msgspec.msgpack.encode(inside.Told(number + 1, reply)))
+    requests.seek(0)
+    answers = BytesIO()
+    monkeypatch.setattr(inside, "here", inside.Running(7, requests, answers, "store/main"))
+    store = task.store
+    assert (store.get("k"), store.get("none")) == (b"v", None)
+    store.set("k", 1)
+    store.set("k", "v", expires=1.5)
+    assert (store.sadd("s", "a"), store.srem("s", "b"), store.smembers("s")) == (1, 1, {b"a", b"b"})
+    assert store.publish("c", b"m") == 2
+    with store.subscribe("c") as heard:
+        assert next(iter(heard)) == ("c", b"m")
+    answers.seek(0)
+    said = [msgspec.msgpack.decode(cast(bytes, inside.read_frame(answers)), type=inside.Asked).what for _ in replies]
+    commands = [msgspec.msgpack.decode(each.body) for each in said if isinstance(each, Send)]
+    assert commands == [
+        ["GET", "k"],
+        ["GET", "none"],
+        ["SET", "k", 1],
+        ["SET", "k", "v", "PX", 1500],
+        ["SADD", "s", "a"],
+        ["SREM", "s", "b"],
+        ["SMEMBERS", "s"],
+        ["PUBLISH", "c", b"m"],
+    ]
+    assert said[8:] == [inside.Listen("store/main", ["c"]), inside.Hear(7), inside.Hear(7), inside.Hush(7)]
+    monkeypatch.setattr(inside, "here", inside.Running(7, requests, answers))
+    with pytest.raises(RuntimeError, match="this run has no store"):
+        store.get("k")
+
+
 def test_a_call_ends_after_what_its_threads_wait_for_and_then_they_ask_for_nothing() -> None:
     class Requests:
         """Answers once the call wants to end."""

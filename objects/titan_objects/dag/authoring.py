@@ -11,12 +11,12 @@ import titan_overlay as titan
 from titan_objects.dag import inside
 from titan_objects.dag.checking import check
 from titan_objects.dag.definition import Definition, Retry, Task, Timeout
-from titan_objects.dag.reaching import TaskPool, running
+from titan_objects.dag.reaching import TaskPool, TaskStore, running
 
 if TYPE_CHECKING:
     from titan_objects.dag.client import SubmittedRun
 
-OF_SUBMIT = {"pool", "queue", "once", "workers"}
+OF_SUBMIT = {"pool", "queue", "once", "workers", "store"}
 """Arguments of `Dag.submit`; all others are parameters of the DAG."""
 
 
@@ -126,19 +126,27 @@ class Dag:
         return made
 
     async def submit(
-        self, pool: titan.Pool, *, queue: str = "dag", once: str = "", workers: Sequence[str] = (), **params: Any
+        self,
+        pool: titan.Pool,
+        *,
+        queue: str = "dag",
+        once: str = "",
+        workers: Sequence[str] = (),
+        store: str = "",
+        **params: Any,
     ) -> "SubmittedRun":
         """Submits a run of it with these parameters; all else is as in `titan_objects.dag.submit`."""
         from titan_objects.dag.client import submit
 
         definition = self.definition(**params)
-        return await submit(pool, definition, queue=queue, code=self.source, once=once, workers=workers)
+        return await submit(pool, definition, queue=queue, code=self.source, once=once, workers=workers, store=store)
 
 
 class TaskMaker:
     """`@task` makes a task of a function; inside one that runs, it speaks to its run, and to the pool."""
 
     pool = TaskPool()
+    store = TaskStore(pool)
 
     @overload
     def __call__(self, function: Callable[..., Any], /) -> Function: ...

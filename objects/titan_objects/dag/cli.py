@@ -43,6 +43,7 @@ async def submit(
         Path | None, typer.Option("--code", help="Python file or package whose functions are called.")
     ] = None,
     param: Annotated[list[str] | None, typer.Option("--param", metavar="NAME=JSON", help="A parameter.")] = None,
+    store: Annotated[str, typer.Option("--store", metavar="NAME", help="A store of the pool that the run uses.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Until it has ended, showing what its tasks write.")] = False,
 ) -> None:
     """Submit a run."""
@@ -55,7 +56,7 @@ async def submit(
         raise titan.ConfigError(f"{file}: {getattr(why, 'strerror', None) or 'is no text'}") from None
     definition = read_definition(text, file.name)
     async with face.pool() as pool:
-        run = await send(pool, definition, params=_params(param or []), queue=queue, code=code)
+        run = await send(pool, definition, params=_params(param or []), queue=queue, code=code, store=store)
         if not wait:
             face.show(run.name, lambda: run.name)
             return

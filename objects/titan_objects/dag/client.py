@@ -94,6 +94,7 @@ async def submit(
     faults: int | None = None,
     once: str = "",
     workers: Sequence[str] = (),
+    store: str = "",
 ) -> SubmittedRun:
     """Submits a run, and says at once if nobody could run it.
 
@@ -103,6 +104,7 @@ async def submit(
         once: a key of your own: submitted again under it, by whichever of your programs, it is the same run.
         workers: fingerprints of the keys whose workers may take its tasks, and whose results count; none: those of
             any node of the pool that offers to, whose results `verify` compares.
+        store: name of a store of the pool, for this run in place of the definition's.
 
     Raises:
         Conflict: under the same `once` something else was submitted.
@@ -114,7 +116,7 @@ async def submit(
     _check_workers(
         [each for each in offered if not workers or owner_of(each.name) in workers], definition, pool.id, queue
     )
-    definition = _with_label(definition)
+    definition = msgspec.structs.replace(_with_label(definition), store=store or definition.store)
     if code is not None:
         bundle = await pool.pack(code)
         definition = msgspec.structs.replace(definition, code=await pool.put(bundle))

@@ -192,6 +192,8 @@ class Definition(_Part, frozen=True, kw_only=True):
     result: str = ""
     """The task whose result is the run's; by default the last one that nothing needs."""
     description: str = ""
+    store: Annotated[str, Meta(max_length=200)] = ""
+    """Name of a store of the pool, which its tasks have as `task.store`, and in which it shows how they are."""
     fairness_key: str = ""
     max_parallel: Count = TASKS_MAX
     """Tasks of a run that run at once."""

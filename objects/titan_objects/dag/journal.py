@@ -158,6 +158,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     secrets: list[str] = []
     outputs: list[str] = []
     code: str = ""
+    store: str = ""
     timeout: float = 0.0
     """Seconds; 0: none."""
     heartbeat: float = 30.0

@@ -127,6 +127,7 @@ class Leases(Flow):
             secrets=task.secrets,
             outputs=task.outputs,
             code=self.definition.code,
+            store=self.definition.store,
             timeout=0.0 if task.timeout.run is None else seconds(task.timeout.run),
             heartbeat=seconds(task.timeout.heartbeat),
             cores=task.requires.cores,

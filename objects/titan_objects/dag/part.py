@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import deque
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 import titan_overlay as titan
+from titan_objects.dag.board import Board
 from titan_objects.dag.definition import Task
 from titan_objects.dag.errands import Errands
 from titan_objects.dag.inside import Question, Spawn
@@ -49,6 +50,10 @@ class Part:
         self._dropped: dict[int, int] = {}
         self._progress: dict[int, float] = {}
         """That the run does not know yet; it goes along with what is said anyway."""
+        self._board: Board | None = None
+        """Where the run has a store: known from the first order on."""
+        self._shown: dict[int, str] = {}
+        """Tasks that the board shows as running, by epoch."""
         self._changed = asyncio.Event()
 
     async def serve(self) -> None:
@@ -62,6 +67,8 @@ class Part:
             raise
         finally:
             await self._end_tasks()
+            if self._board is not None:
+                await self._board.close()
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -137,6 +144,9 @@ class Part:
             self._lines.popleft()
         self._progress = {epoch: far for epoch, far in self._progress.items() if news.progress.get(epoch) != far}
         told = {each.epoch for each in news.done}
+        for each in news.done:
+            if self._board is not None and (key := self._shown.pop(each.epoch, "")):
+                self._board.flag(key, "COMPLETED" if isinstance(each.outcome, Success) else "FAILED")
         self._done = [each for each in self._done if each.epoch not in told]
         for epoch in synced.lost:
             self._waiting.pop(epoch, None)
@@ -157,11 +167,16 @@ class Part:
 
     async def _do(self, order: Order) -> None:
         outcome: Success | Failure | None = None
+        pool = self._workers.pool
+        if order.store:
+            self._board = self._board or Board(pool, order.store, self._run, self._workers.info)
+            self._board.flag(order.key, "RUNNING")
+            self._shown[order.epoch] = order.key
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            async with asyncio.timeout(order.timeout or None):
-                outcome = await self._workers.execute(order, _Ear(self, order.epoch, self._workers.pool))
+            async with aclosing(Errands(pool)) as errands, asyncio.timeout(order.timeout or None):
+                outcome = await self._workers.execute(order, _Ear(self, order, errands, self._board))
         except Failed as why:
             outcome = why.failure
         except TimeoutError:
@@ -179,6 +194,8 @@ class Part:
             self._progress.pop(order.epoch, None)
             if outcome is not None:
                 self._done.append(Done(order.epoch, outcome))
+            else:
+                self._shown.pop(order.epoch, None)
             self._changed.set()
 
     def say(self, epoch: int, line: str) -> None:
@@ -209,18 +226,21 @@ class Part:
 class _Ear:
     """Hears one task."""
 
-    def __init__(self, part: Part, epoch: int, pool: titan.Pool) -> None:
+    def __init__(self, part: Part, order: Order, errands: Errands, board: Board | None) -> None:
         self._part = part
-        self._epoch = epoch
-        self._errands = Errands(pool)
+        self._order = order
+        self._errands = errands
+        self._board = board
 
     def line(self, text: str) -> None:
-        self._part.say(self._epoch, text)
+        self._part.say(self._order.epoch, text)
+        if self._board is not None:
+            self._board.line(self._order.key, text)
 
     def progress(self, done: float) -> None:
-        self._part.progress(self._epoch, done)
+        self._part.progress(self._order.epoch, done)
 
     async def ask(self, what: Question) -> Any:
         if isinstance(what, Spawn):
-            return await self._part.spawn(self._epoch, what.tasks)
+            return await self._part.spawn(self._order.epoch, what.tasks)
         return await self._errands.do(what)

@@ -154,9 +154,8 @@ class Workers:
         place = await self._unpacked(order.code)
         idle = self._warm.setdefault(order.code, [])
         warm = idle.pop() if idle else Warm(place, mark)
-        request = Call(
-            order.call, await there(self.pool, order.args), await there(self.pool, order.inputs), order.epoch
-        )
+        args, inputs = await there(self.pool, order.args), await there(self.pool, order.inputs)
+        request = Call(order.call, args, inputs, order.epoch, order.store)
         value = await warm.call(request, ear)
         idle.append(warm)
         return await self._success(processes.decoded(value), value)

@@ -17,6 +17,7 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.store.config import Config
+from titan_objects.store.hearing import Subscribe as Subscribe
 from titan_objects.store.host import Store
 from titan_objects.store.resp import CommandError, decode_all
 from titan_objects.store.server import Server
@@ -26,12 +27,6 @@ POLICY = titan.Policy(min_copies=1, max_copies=1, bound=True, hosts="anyone")
 
 WAITING_MAX = 4096
 """Messages that a subscriber of the pool may be behind; one that is further behind is let go."""
-
-
-class Subscribe(titan.Message[list[bytes]], namespace="store"):
-    """Asks for a stream: each message published to these channels, as `[channel, message]`."""
-
-    channels: list[str]
 
 
 class StoreTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
