@@ -1,5 +1,6 @@
 """A DAG whose code travels to the workers: used by tests/net/test_dag.py."""
 
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import titan_overlay as titan
@@ -42,6 +43,14 @@ def relay(name: str, words: list[str]) -> object:
     except titan.NotFound as why:
         return [reply, str(why)]
     return None
+
+
+@task
+def burst(count: int) -> int:
+    """Starts processes, and waits for them."""
+    for each in [subprocess.Popen(["sleep", "60"]) for _ in range(count)]:
+        each.wait()
+    return count
 
 
 @dag

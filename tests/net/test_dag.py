@@ -12,6 +12,7 @@ from tests.net import films
 from tests.net.commands import titan as command
 from tests.net.nodes import Nodes
 from titan_objects.dag.inside import Call, Get, Put, Question, Send, Spawn
+from titan_objects.dag.limits import Watch
 from titan_objects.dag.processes import Warm
 from titan_objects.dag.queue import Workers
 
@@ -42,7 +43,7 @@ class Notes:
 
 
 async def test_a_function_in_a_process_of_its_own_is_heard_while_it_runs() -> None:
-    warm = Warm(Path(films.__file__).parent, "test")
+    warm = Warm(Path(films.__file__).parent, "test", Watch())
     for function, args, value in (("crawl", [3], 3), ("render", [1], b"1," * 5000), ("crawl", [0], 0)):
         notes = Notes()
         answer = await warm.call(Call(f"films:{function}", args, {}, 5), notes)
@@ -81,7 +82,7 @@ class Asked(Notes):
 
 
 async def test_a_task_reaches_the_pool_through_its_worker_from_several_threads() -> None:
-    warm = Warm(Path(films.__file__).parent, "test")
+    warm = Warm(Path(films.__file__).parent, "test", Watch())
     for _ in range(2):  # the process is as it was before
         answer = await warm.call(Call("films:relay", ["store", ["GET", "k"]], {}), Asked())
         assert msgspec.msgpack.decode(answer) == ["GET", "no nobody"]

@@ -1,6 +1,7 @@
 """`titan dag ...`, and `titan-node --workers`."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 import titan_overlay as titan
 
 if TYPE_CHECKING:
+    from titan_objects.dag.limits import Limits
     from titan_objects.dag.messages import RunView
 
 Name = Annotated[str, typer.Argument(help="Name of the run, as submit and runs show it.")]
@@ -30,6 +32,7 @@ def register(commands: titan.Commands) -> None:
             "--queue": ("NAME", "the queue whose runs they take [dag]"),
             "--worker-label": ("KEY=VALUE,...", "labels that tasks may require of these workers"),
             "--worker-commands": ("trusted", "run commands as well, of those whose code may run here (--trust)"),
+            "--worker-limits": ("processes=N,disk=SIZE", "of each of their tasks [processes=512,disk=8G]"),
         },
         _workers,
     )
@@ -205,5 +208,21 @@ async def _workers(pool: titan.Pool, flags: Mapping[str, str]) -> AsyncIterator[
     if COMMANDS in labels or flags.get("--worker-commands", "trusted") != "trusted":
         raise titan.ConfigError("workers that are to run commands are started with --worker-commands trusted")
     queue = flags.get("--queue", "dag")
-    async with working(pool, queue, int(text), labels, commands="--worker-commands" in flags):
+    limits = _limits(flags.get("--worker-limits", ""))
+    async with working(pool, queue, int(text), labels, commands="--worker-commands" in flags, limits=limits):
         yield f"{text} workers at the queue {queue!r}"
+
+
+def _limits(text: str) -> "Limits":
+    import msgspec
+
+    from titan_objects.dag.definition import size_bytes
+    from titan_objects.dag.limits import Limits
+
+    said = dict(each.partition("=")[::2] for each in text.split(",") if each)
+    try:
+        if not all(re.fullmatch(r"[1-9]\d{0,8}[KMGT]?", each) for each in said.values()):
+            raise ValueError("a number, or one such as 512M")
+        return msgspec.convert({name: size_bytes(each) for name, each in said.items()}, Limits)
+    except (msgspec.ValidationError, ValueError) as why:
+        raise titan.ConfigError(f"--worker-limits takes processes=N,disk=SIZE, not {text!r}: {why}") from None

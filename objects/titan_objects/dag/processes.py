@@ -1,14 +1,15 @@
 """Processes of tasks: commands, and warm ones for functions. Bounded, streamed, and ended with all they started."""
 
 import asyncio
+import errno
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -16,9 +17,8 @@ import titan_overlay as titan
 from titan_objects.dag.child import END, FRAME_BYTES_MAX
 from titan_objects.dag.inside import Answer, Asked, Call, Progress, Question, Said, Told
 from titan_objects.dag.journal import Failure
+from titan_objects.dag.limits import MARK, Watch, end
 
-MARK = "TITAN_TASK"
-"""Environment variable that all processes of a task have, whatever they do to hide."""
 PIECE_BYTES = 16 << 10
 LINE_BYTES_MAX = 4 << 10
 FILE_BYTES_MAX = 4 << 30
@@ -28,6 +28,10 @@ ASKED_MAX = 16
 """Questions of one task that are under way; further ones are not read."""
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH")
 
+_FULL = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""The machine is short of something just now."""
+
+T = TypeVar("T")
 Say = Callable[[str], None]
 """Takes a line of output."""
 
@@ -90,32 +94,22 @@ async def start(
         )
     except (OSError, ValueError) as why:
         reason = why.strerror if isinstance(why, OSError) and why.strerror else str(why)
-        raise Failed("CannotStart", f"{words[0]}: {reason}", False) from None
+        busy = isinstance(why, OSError) and why.errno in _FULL
+        raise Failed("CannotStart", f"{words[0]}: {reason}", busy) from None
 
 
-async def end(process: asyncio.subprocess.Process, mark: str) -> None:
-    """Ends a program and all that it started, even what has left its session, and waits for it."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await asyncio.to_thread(_end_marked, f"{MARK}={mark}".encode())
-    await process.wait()
-
-
-def _end_marked(mark: bytes) -> None:
-    """Kills every process with this in its environment, until there is none: what forks meanwhile has it too."""
-    for _ in range(10):
-        found = False
-        for entry in Path("/proc").iterdir() if Path("/proc").is_dir() else ():
-            if not entry.name.isdecimal():
-                continue
-            try:
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(entry.name), signal.SIGKILL)
-                    found = True
-            except OSError:
-                continue
-        if not found:
-            return
+async def unless(broken: "asyncio.Future[Failure]", work: Coroutine[Any, Any, T]) -> T:
+    """What the work gives. Raises Failed: the task has taken too much before."""
+    task = asyncio.create_task(work)
+    try:
+        either: set[asyncio.Future[Any]] = {task, broken}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if broken.done():
+            why = broken.result()
+            raise Failed(why.kind, why.text, why.retryable)
+        return task.result()
+    finally:
+        task.cancel()
 
 
 async def read_lines(reader: asyncio.StreamReader, say: Say) -> None:
@@ -133,19 +127,29 @@ async def read_lines(reader: asyncio.StreamReader, say: Say) -> None:
 
 
 async def run_command(
-    words: Sequence[str], directory: Path, mark: str, say: Say, *, memory: int = 0, env: dict[str, str] | None = None
+    words: Sequence[str],
+    directory: Path,
+    mark: str,
+    say: Say,
+    watch: Watch,
+    *,
+    memory: int = 0,
+    env: dict[str, str] | None = None,
 ) -> int:
-    """Runs a command to its end, and gives its status.
+    """Runs a command to its end, and gives its status. Its temporary files are in its directory, too.
 
     Raises:
-        Failed: it cannot be started, or ended badly.
+        Failed: it cannot be started, ended badly, or took too much.
     """
-    process = await start(words, directory, mark, memory=memory, env=env)
+    temporary = directory / ".tmp"
+    temporary.mkdir(exist_ok=True)
+    process = await start(words, directory, mark, memory=memory, env={"TMPDIR": str(temporary), **(env or {})})
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     process.stdin.close()
     try:
         readers = asyncio.gather(read_lines(process.stdout, say), read_lines(process.stderr, say))
-        status = await process.wait()
+        with watch.over(process.pid, mark, directory) as broken:
+            status = await unless(broken, process.wait())
         with suppress(TimeoutError):
             async with asyncio.timeout(LATE_SECONDS):
                 await readers
@@ -160,9 +164,10 @@ async def run_command(
 class Warm:
     """A process that has imported a bundle, and calls its functions one after the other."""
 
-    def __init__(self, directory: Path, mark: str) -> None:
+    def __init__(self, directory: Path, mark: str, watch: Watch) -> None:
         self._directory = directory
         self._mark = mark
+        self._watch = watch
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._say: Say = lambda line: None
@@ -174,7 +179,7 @@ class Warm:
         """What a function gives, as msgpack; cancelled, the process is ended with what it does.
 
         Raises:
-            Failed: it raised, or the process ended.
+            Failed: it raised, the process ended, or took too much.
         """
         if self._process is None or self._process.returncode is not None:
             words = [sys.executable, "-m", "titan_objects.dag.child", str(self._directory)]
@@ -184,18 +189,10 @@ class Warm:
         self._say = ear.line
         self._all_said.clear()
         process = self._process
-        asked: set[asyncio.Task[None]] = set()
         done = False
         try:
-            await _tell(process, request)
-            while not isinstance(answer := await _hear(process), Answer):
-                if isinstance(answer, Progress):
-                    ear.progress(answer.done)
-                    continue
-                if len(asked) >= ASKED_MAX:
-                    await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-                asked.add(asking := asyncio.create_task(_answered(process, answer, ear)))
-                asking.add_done_callback(asked.discard)
+            with self._watch.over(process.pid, self._mark) as broken:
+                answer = await unless(broken, _talk(process, request, ear))
             with suppress(TimeoutError):
                 async with asyncio.timeout(LATE_SECONDS):
                     await self._all_said.wait()
@@ -203,8 +200,6 @@ class Warm:
         except (OSError, EOFError):
             raise Failed("Died", "the process ended before it had answered") from None
         finally:
-            for asking in asked:
-                asking.cancel()
             if not done:
                 await asyncio.shield(self.close())
         if answer.kind:
@@ -228,6 +223,25 @@ class Warm:
             await end(process, self._mark)
         if self._reading is not None:
             self._reading.cancel()
+
+
+async def _talk(process: asyncio.subprocess.Process, request: Call, ear: Ear) -> Answer:
+    """Calls a function, hears what it says meanwhile, and gives its answer."""
+    asked: set[asyncio.Task[None]] = set()
+    try:
+        await _tell(process, request)
+        while not isinstance(said := await _hear(process), Answer):
+            if isinstance(said, Progress):
+                ear.progress(said.done)
+                continue
+            if len(asked) >= ASKED_MAX:
+                await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            asked.add(asking := asyncio.create_task(_answered(process, said, ear)))
+            asking.add_done_callback(asked.discard)
+        return said
+    finally:
+        for asking in asked:
+            asking.cancel()
 
 
 async def _answered(process: asyncio.subprocess.Process, asked: Asked, ear: Ear) -> None:

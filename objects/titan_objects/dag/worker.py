@@ -17,6 +17,7 @@ import titan_overlay as titan
 from titan_objects.dag import processes
 from titan_objects.dag.inside import Call
 from titan_objects.dag.journal import Order, Success
+from titan_objects.dag.limits import Limits, Watch
 from titan_objects.dag.part import Part
 from titan_objects.dag.processes import Ear, Failed, Warm
 from titan_objects.dag.queue import COMMANDS, AskOpen, Register, WorkerInfo, owner_of
@@ -42,6 +43,7 @@ class Workers:
         slots: tasks that run at once.
         commands: whether it runs commands too. Functions come in a bundle that somebody trusted has signed; a command
             comes from the members of the run's group, on their word.
+        limits: of each task.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Workers:
         directory: Path,
         *,
         commands: bool = False,
+        limits: Limits | None = None,
     ) -> None:
         self.pool = pool
         self.queue = queue
@@ -62,6 +65,7 @@ class Workers:
         self.info = WorkerInfo(name, slots, shown, pool.trusted)
         self.directory = directory
         self.free = slots
+        self.watch = Watch(limits)
         self.memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self._warm: dict[str, list[Warm]] = {}
         """Idle processes by bundle."""
@@ -100,6 +104,7 @@ class Workers:
             await asyncio.gather(*runs.values(), return_exceptions=True)
             for warm in [each for idle in self._warm.values() for each in idle]:
                 await warm.close()
+            await self.watch.close()
             with suppress(titan.TitanError):
                 await self.pool.send(self.queue, Register(self.info, leaving=True), timeout=2)
 
@@ -142,7 +147,7 @@ class Workers:
                 shutil.copytree(await self._unpacked(order.code), place, dirs_exist_ok=True)
             secrets = {name: os.environ[name] for name in order.secrets if name in os.environ}
             env = {**order.env, **secrets}
-            await processes.run_command(order.run, place, mark, ear.line, memory=order.memory, env=env)
+            await processes.run_command(order.run, place, mark, ear.line, self.watch, memory=order.memory, env=env)
             files = {}
             for name in order.outputs:
                 files[name] = await self.pool.put(_inside(place, name))
@@ -153,7 +158,7 @@ class Workers:
     async def _call(self, order: Order, mark: str, ear: Ear) -> Success:
         place = await self._unpacked(order.code)
         idle = self._warm.setdefault(order.code, [])
-        warm = idle.pop() if idle else Warm(place, mark)
+        warm = idle.pop() if idle else Warm(place, mark, self.watch)
         args, inputs = await there(self.pool, order.args), await there(self.pool, order.inputs)
         request = Call(order.call, args, inputs, order.epoch, order.store)
         value = await warm.call(request, ear)
@@ -221,11 +226,12 @@ async def working(
     name: str = "",
     *,
     commands: bool = False,
+    limits: Limits | None = None,
 ) -> AsyncIterator[Workers]:
     """Workers of this program at a queue, until left."""
     directory = Path(tempfile.mkdtemp(prefix="titan-dag-"))
     name = name or f"{os.uname().nodename}-{os.getpid()}-{pool.token_bytes(4).hex()}"  # two of one name are one
-    workers = Workers(pool, queue, name, slots, labels, directory, commands=commands)
+    workers = Workers(pool, queue, name, slots, labels, directory, commands=commands, limits=limits)
     task = asyncio.create_task(workers.serve())
     try:
         yield workers

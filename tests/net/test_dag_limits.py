@@ -1,0 +1,106 @@
+"""Tasks that take more than they should, as real processes: they fork without end, or fill their disk."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import titan_overlay as titan
+from tests.net import films
+from tests.net.test_dag import Notes
+from titan_objects.dag import limits
+from titan_objects.dag.cli import _limits
+from titan_objects.dag.inside import Call
+from titan_objects.dag.limits import MARK, Limits, Watch, is_larger
+from titan_objects.dag.processes import Failed, Warm, run_command
+
+TREE = "f() { [ $1 -gt 0 ] && { %s f $(($1 - 1)) & %s f $(($1 - 1)) & }; sleep 60; }; f 8"
+"""Of 500 processes, each of which has two others started: as a fork bomb, but for its end."""
+HIDING = 'if [ $0 -gt 0 ]; then for i in 1 2; do setsid sh -c "$CODE" $(($0 - 1)) & done; fi; sleep 60'
+"""The same, each in a session of its own."""
+
+
+def marked(mark: str) -> list[int]:
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                found += [int(entry.name)] * (wanted in (entry / "environ").read_bytes().split(b"\0"))
+            except OSError:
+                continue
+    return found
+
+
+async def failure(words: list[str], place: Path, taken: Limits, **env: str) -> Failed:
+    watch = Watch(taken)
+    mark = f"limits-{os.getpid()}-{place.name}"
+    try:
+        with pytest.raises(Failed) as failed:
+            await run_command(words, place, mark, lambda line: None, watch, env=env)
+        assert marked(mark) == []
+    finally:
+        for pid in marked(mark):
+            os.kill(pid, signal.SIGKILL)
+        await watch.close()
+    return failed.value
+
+
+async def test_a_task_that_forks_and_forks_is_ended_with_all_it_has_started(tmp_path: Path) -> None:
+    why = await failure(["sh", "-c", TREE.replace("%s", "")], tmp_path, Limits(processes=40))
+    assert (why.failure.kind, why.failure.retryable) == ("TooManyProcesses", False)
+    assert "more processes than the 40" in str(why)
+
+
+async def test_it_hides_nowhere_in_sessions_of_its_own(tmp_path: Path) -> None:
+    why = await failure(["sh", "-c", HIDING, "8"], tmp_path, Limits(processes=40), CODE=HIDING)
+    assert why.failure.kind == "TooManyProcesses"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while :; do head -c 500000 /dev/zero >> full; done",
+        'while :; do mktemp "$TMPDIR/XXXXXX"; done',
+    ],
+)
+async def test_a_task_that_fills_its_disk_is_ended(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "DISK_SECONDS", 0.05)
+    why = await failure(["sh", "-c", code], tmp_path, Limits(disk=1 << 18))
+    assert why.failure.kind == "TooMuchDisk"
+
+
+async def test_a_function_that_starts_too_much_is_ended_and_the_next_one_gets_a_new_process() -> None:
+    watch = Watch(Limits(processes=10))
+    warm = Warm(Path(films.__file__).parent, f"burst-{os.getpid()}", watch)
+    with pytest.raises(Failed, match="more processes than the 10"):
+        await warm.call(Call("films:burst", [30], {}), Notes())
+    assert marked(f"burst-{os.getpid()}") == []
+    assert await warm.call(Call("films:burst", [0], {}), Notes()) == b"\x00"
+    await warm.close()
+    await watch.close()
+
+
+async def test_who_stays_within_its_limits_is_left_alone(tmp_path: Path) -> None:
+    watch = Watch(Limits(processes=40, disk=1 << 20))
+    code = "for i in 1 2 3; do sleep 0.4 & done; head -c 100000 /dev/zero > some; wait"
+    assert await run_command(["sh", "-c", code], tmp_path, "limits-calm", lambda line: None, watch) == 0
+    await watch.close()
+
+
+def test_a_directory_is_larger_by_what_is_in_it_and_links_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").write_bytes(bytes(100_000))
+    (tmp_path / "a" / "up").symlink_to("/")
+    assert is_larger(tmp_path, 100_000)
+    assert not is_larger(tmp_path, 150_000)
+    assert not is_larger(tmp_path / "none", 0)
+
+
+def test_limits_as_an_operator_writes_them() -> None:
+    assert _limits("") == Limits()
+    assert _limits("disk=2G,processes=16") == Limits(processes=16, disk=2 << 30)
+    for wrong in ("disk=much", "files=3", "processes", "disk=0"):
+        with pytest.raises(titan.ConfigError, match="--worker-limits takes"):
+            _limits(wrong)
