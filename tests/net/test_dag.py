@@ -15,6 +15,7 @@ from titan_objects.dag.inside import Call, Get, Put, Question, Send, Spawn
 from titan_objects.dag.limits import Watch
 from titan_objects.dag.processes import Warm
 from titan_objects.dag.queue import Workers
+from titan_objects.dag.rescue import written
 
 FILE = """\
 name: night
@@ -101,8 +102,17 @@ async def test_functions_and_commands_run_on_the_workers_of_nodes(tmp_path: Path
             run = await films.film.submit(pool, n=5)
             assert await run.result() == {"frames": 5, "bytes": 50000}
             assert sorted([line.text async for line in run.logs()]) == [f"frame {n}" for n in range(5)]
+            found = await run.rescue()
+            results = {key: value for key, value in found.found.results.items() if key != "join"}
+            found = msgspec.structs.replace(found, found=msgspec.structs.replace(found.found, results=results))
+            (tmp_path / "film.rescue").write_bytes(written(found))
         (tmp_path / "night.yaml").write_text(FILE)
         here = {"TITAN_BOOTSTRAP": nodes.line}
+        (tmp_path / "cut.rescue").write_bytes((tmp_path / "film.rescue").read_bytes()[:-1])
+        refused = command("dag", "submit", "cut.rescue", "--data", "node0", home=tmp_path, status=2, **here)
+        assert b"cut.rescue: it is damaged" in refused.stderr
+        done = command("dag", "submit", "film.rescue", "--wait", "--data", "node0", home=tmp_path, **here)
+        assert b"{'frames': 5, 'bytes': 50000}" in done.stdout and b"frame" not in done.stderr, "joined, not rendered"
         done = command("dag", "submit", "night.yaml", "--wait", "--data", "node0", home=tmp_path, **here)
         assert b"has succeeded" in done.stdout
         assert b"hello: hello" in done.stderr

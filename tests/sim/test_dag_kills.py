@@ -14,7 +14,6 @@ from titan_objects.dag.client import SubmittedRun, submit
 from titan_objects.dag.definition import Definition
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import Order, Success
-from titan_objects.dag.messages import Export
 from titan_objects.dag.processes import Ear
 from titan_objects.dag.queue import Workers as AskWorkers
 from titan_objects.dag.worker import Workers
@@ -139,7 +138,7 @@ async def survive(seed: int, depth: int, width: int, kills: int) -> None:
 
 async def check(run: SubmittedRun, chaos: Chaos) -> None:
     """Every task had its effect, one attempt of each was believed, and that one's log is whole."""
-    engine = Engine.replay(await run.pool.read(run.name, Export()))
+    engine = Engine.replay(await run.journal())
     assert chaos.effects.keys() == engine.steps.keys()
     assert {step.state for step in engine.steps.values()} == {"SUCCEEDED"}
     assert engine.executions == (await run.look()).executions >= chaos.effects.total()

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
+from hypothesis import strategies as st
+
 from titan_objects.dag.definition import Definition
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import Begin, Failure, Lease, Order, Report, Success, Tick, Worker
@@ -14,6 +16,30 @@ def definition(*tasks: dict[str, Any], **more: Any) -> Definition:
     import msgspec
 
     return msgspec.convert({"name": "it", "tasks": [{"call": "m:f", **each} for each in tasks], **more}, Definition)
+
+
+@st.composite
+def dags(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Tasks that need some of those before them, in all the ways that there are."""
+    tasks: list[dict[str, Any]] = []
+    for number in range(draw(st.integers(1, 9))):
+        before = [each["id"] for each in tasks]
+        task: dict[str, Any] = {"id": f"t{number}", "retry": {"max_attempts": draw(st.integers(1, 3)), "initial": 0.5}}
+        needs = draw(st.lists(st.sampled_from(before), max_size=3, unique=True)) if before else []
+        if needs and draw(st.booleans()):
+            task["depends"] = draw(st.sampled_from([" && ", " || "])).join(
+                each + draw(st.sampled_from(["", ".Failed", ".Done", ".Skipped"])) for each in needs
+            )
+        else:
+            task["needs"] = needs
+        if draw(st.integers(0, 3)) == 0:
+            task["map"] = {"over": list(range(draw(st.integers(0, 4)))), "max_parallel": draw(st.integers(1, 3))}
+        elif needs and draw(st.integers(0, 4)) == 0:
+            task["loop"] = {"to": needs[0], "max": draw(st.integers(1, 3))}
+        task["on_failure"] = draw(st.sampled_from(["continue", "continue", "ignore", "cancel"]))
+        task["timeout"] = {"heartbeat": 5}
+        tasks.append(task)
+    return tasks
 
 
 def states(engine: Engine) -> dict[str, str]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import titan_overlay as titan
-from tests.unit.dag_world import Desk, World, definition, dump, states
+from tests.unit.dag_world import Desk, World, dags, definition, dump, states
 from titan_objects.dag.checking import upstream
 from titan_objects.dag.definition import Retry, Task
 from titan_objects.dag.engine import Engine
@@ -410,30 +410,6 @@ def test_liars_are_found_out_and_who_was_right_is_believed_alone() -> None:
 
 
 # --- what holds whatever happens ------------------------------------------------------------------------------
-
-
-@st.composite
-def dags(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Tasks that need some of those before them, in all the ways that there are."""
-    tasks: list[dict[str, Any]] = []
-    for number in range(draw(st.integers(1, 9))):
-        before = [each["id"] for each in tasks]
-        task: dict[str, Any] = {"id": f"t{number}", "retry": {"max_attempts": draw(st.integers(1, 3)), "initial": 0.5}}
-        needs = draw(st.lists(st.sampled_from(before), max_size=3, unique=True)) if before else []
-        if needs and draw(st.booleans()):
-            task["depends"] = draw(st.sampled_from([" && ", " || "])).join(
-                each + draw(st.sampled_from(["", ".Failed", ".Done", ".Skipped"])) for each in needs
-            )
-        else:
-            task["needs"] = needs
-        if draw(st.integers(0, 3)) == 0:
-            task["map"] = {"over": list(range(draw(st.integers(0, 4)))), "max_parallel": draw(st.integers(1, 3))}
-        elif needs and draw(st.integers(0, 4)) == 0:
-            task["loop"] = {"to": needs[0], "max": draw(st.integers(1, 3))}
-        task["on_failure"] = draw(st.sampled_from(["continue", "continue", "ignore", "cancel"]))
-        task["timeout"] = {"heartbeat": 5}
-        tasks.append(task)
-    return tasks
 
 
 @settings(max_examples=60, deadline=None)

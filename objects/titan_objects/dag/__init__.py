@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 from titan_objects.dag.authoring import Dag, Function, Handle, dag, task
 
 if TYPE_CHECKING:
-    from titan_objects.dag.client import SubmittedRun, submit
+    from titan_objects.dag.client import SubmittedRun, resume, submit
 
-__all__ = ["Dag", "Function", "Handle", "SubmittedRun", "dag", "submit", "task"]
+__all__ = ["Dag", "Function", "Handle", "SubmittedRun", "dag", "resume", "submit", "task"]
 
 
 def __getattr__(name: str) -> Any:
     """What programs need that submit is imported when it is asked for: processes of tasks do without."""
-    if name in ("SubmittedRun", "submit"):
+    if name in ("SubmittedRun", "resume", "submit"):
         from titan_objects.dag import client
 
         return getattr(client, name)

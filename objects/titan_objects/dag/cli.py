@@ -40,7 +40,7 @@ def register(commands: titan.Commands) -> None:
 
 async def submit(
     face: titan.Face,
-    file: Annotated[Path, typer.Argument(help="The definition (.yaml, .toml, .json).")],
+    file: Annotated[Path, typer.Argument(help="The definition (.yaml, .toml, .json), or a rescue file.")],
     queue: Queue = "dag",
     code: Annotated[
         Path | None, typer.Option("--code", help="Python file or package whose functions are called.")
@@ -49,17 +49,25 @@ async def submit(
     store: Annotated[str, typer.Option("--store", metavar="NAME", help="A store of the pool that the run uses.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Until it has ended, showing what its tasks write.")] = False,
 ) -> None:
-    """Submit a run."""
+    """Submit a run, or go on with one that was rescued (`titan dag export`)."""
+    from titan_objects.dag.client import resume as go_on
     from titan_objects.dag.client import submit as send
+    from titan_objects.dag.definition import Definition
     from titan_objects.dag.reading import read_definition
+    from titan_objects.dag.rescue import is_rescue, read_rescue
 
     try:
-        text = file.read_text()
+        data = file.read_bytes()
+        found = read_rescue(data, file.name) if is_rescue(data) else read_definition(data.decode(), file.name)
     except (OSError, UnicodeDecodeError) as why:
         raise titan.ConfigError(f"{file}: {getattr(why, 'strerror', None) or 'is no text'}") from None
-    definition = read_definition(text, file.name)
+    if param and not isinstance(found, Definition):
+        raise titan.ConfigError(f"{file}: a rescued run goes on with the parameters that it had; leave out --param")
     async with face.pool() as pool:
-        run = await send(pool, definition, params=_params(param or []), queue=queue, code=code, store=store)
+        if isinstance(found, Definition):
+            run = await send(pool, found, params=_params(param or []), queue=queue, code=code, store=store)
+        else:
+            run = await go_on(pool, found, queue=queue, code=code, store=store)
         if not wait:
             face.show(run.name, lambda: run.name)
             return
@@ -177,16 +185,40 @@ async def graph(face: titan.Face, file: Annotated[Path, typer.Argument(help="The
     face.show({name: each.ids for name, each in edges.items()}, lambda: text)
 
 
-async def export(face: titan.Face, name: Name) -> None:
-    """Print the journal of a run as JSON."""
+async def export(
+    face: titan.Face,
+    name: Name,
+    file: Annotated[
+        Path | None, typer.Argument(help="The rescue file to write. [the run's last name, .rescue]")
+    ] = None,
+    without_data: Annotated[
+        bool, typer.Option("--without-data", help="Leave data in the pool; only there can it be gone on with.")
+    ] = False,
+    journal: Annotated[bool, typer.Option("--journal", help="Print all that has happened, as JSON.")] = False,
+) -> None:
+    """Write how far a run is, to go on from it elsewhere (`titan dag submit FILE`)."""
     import msgspec
 
-    from titan_objects.dag.messages import Export
+    from titan_objects.dag.client import SubmittedRun
+    from titan_objects.dag.rescue import written
 
     async with face.pool() as pool:
-        journal = await pool.read(name, Export())
-        plain = msgspec.to_builtins(journal)
-        face.show(plain, lambda: json.dumps(plain))
+        run = SubmittedRun(pool, name)
+        if journal:
+            plain = msgspec.to_builtins(await run.journal())
+            face.show(plain, lambda: json.dumps(plain))
+            return
+        found = await run.rescue(data=not without_data)
+    path = file or Path(f"{name.rpartition('/')[2]}.rescue")
+    try:
+        path.write_bytes(written(found))
+    except OSError as why:
+        raise titan.ConfigError(f"{path}: {why.strerror}") from None
+    there = len(found.found.results)
+    face.show(
+        {"file": str(path), "results": there, "data": len(found.data)},
+        lambda: f"{path}: {there} results of {found.definition.name}; go on with: titan dag submit {path}",
+    )
 
 
 async def schema(face: titan.Face) -> None:

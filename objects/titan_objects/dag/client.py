@@ -1,6 +1,7 @@
 """Submitting runs, and what can be done with one that was."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -10,11 +11,14 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag.definition import Definition, Task, revision
-from titan_objects.dag.messages import Act, Line, Lines, Look, Ready, Result, RunView, Start
+from titan_objects.dag.journal import Entry
+from titan_objects.dag.messages import Act, Export, Line, Lines, Look, Ready, Result, RunView, Start, Started, TakeOver
 from titan_objects.dag.queue import COMMANDS, Close, Submit, WorkerInfo, owner_of
 from titan_objects.dag.queue import Workers as AskWorkers
+from titan_objects.dag.rescue import DATA_BYTES_MAX, Rescue, data_named, parts, rescue_of, single_root
 from titan_objects.dag.run import Run
 from titan_objects.dag.values import there
+from titan_objects.dag.worker import lay_out
 
 POLL_SECONDS_MAX = 0.5
 PUBLISH_TURNS = 3
@@ -76,6 +80,36 @@ class SubmittedRun:
             await self.announce(view.name, view.state, view.voice)
         return state
 
+    async def journal(self) -> list[Entry]:
+        """All that has happened to it."""
+        entries: list[Entry] = []
+        while more := await self.pool.read(self.name, Export(len(entries))):
+            entries += more
+        return entries
+
+    async def rescue(self, *, data: bool = True) -> Rescue:
+        """How far it is, for another run to go on from, in this pool or in any other (`resume`).
+
+        Args:
+            data: whether the data that results name comes along; only this pool can go on without.
+
+        Raises:
+            BadMessage: its data is too much to come along. Forbidden: you do not trust whose code it runs.
+        """
+        found = rescue_of(self.name, await self.journal())
+        code = await self.pool.unpack(await self.pool.get(found.definition.code)) if found.definition.code else {}
+        there: dict[str, bytes] = {}
+        room = DATA_BYTES_MAX
+        for name in sorted(data_named(found)) if data else ():
+            there[name] = await self.pool.get(name)
+            room -= len(there[name])
+            if room < 0:
+                raise titan.BadMessage(
+                    f"results name more than {DATA_BYTES_MAX >> 20} MiB of data; leave it in the pool"
+                )
+        definition = msgspec.structs.replace(found.definition, code="")
+        return msgspec.structs.replace(found, definition=definition, code=code, data=there)
+
     async def announce(self, title: str, state: str, voice: bytes) -> None:
         """Has the queue know it. From then on the run itself says there how it is."""
         await self.pool.send(self.queue, Submit(self.name, title, state if state in ENDED else "RUNNING", voice))
@@ -111,12 +145,70 @@ async def submit(
         Unavailable: no worker is there, or none trusts you.
         BadMessage: the definition makes no sense.
     """
+    definition = _with_store(definition, store)
+    run, began = await _begin(pool, definition, params or {}, queue, code, faults, once, workers)
+    await run.announce(definition.name, began.state, began.voice)
+    return run
+
+
+async def resume(
+    pool: titan.Pool,
+    found: Rescue,
+    *,
+    queue: str = "dag",
+    code: Path | None = None,
+    faults: int | None = None,
+    workers: Sequence[str] = (),
+    store: str = "",
+) -> SubmittedRun:
+    """Submits a run that goes on from where another one was rescued.
+
+    Args:
+        code: in place of the code that came along; either is signed by you, so look at it if it is not your own.
+        queue, faults, workers, store: as in `submit`.
+
+    Raises:
+        NotFound: data that results name is neither in the file nor in this pool.
+        Unavailable, BadMessage: as in `submit`.
+    """
+    for name in sorted(data_named(found) - found.data.keys()):
+        try:
+            await pool.describe(name)
+        except titan.NotFound:
+            raise titan.NotFound(
+                f"{name} came not along, and this pool does not have it; export it with its data"
+            ) from None
+    with tempfile.TemporaryDirectory(prefix="titan-dag-") as directory:
+        if code is None and found.code:
+            lay_out(found.code, Path(directory))
+            code = Path(directory, single_root(found.code))
+        definition = _with_store(found.definition, store)
+        run, began = await _begin(pool, definition, found.params, queue, code, faults, "", workers)
+    for name in sorted(found.data):
+        await pool.put(found.data[name])
+    for part in parts(found.found):
+        await pool.send(run.name, TakeOver(part))
+    await run.announce(found.definition.name, began.state, began.voice)
+    return run
+
+
+async def _begin(
+    pool: titan.Pool,
+    definition: Definition,
+    params: dict[str, Any],
+    queue: str,
+    code: Path | None,
+    faults: int | None,
+    once: str,
+    workers: Sequence[str],
+) -> tuple[SubmittedRun, Started]:
+    """A run that its queue does not know yet."""
     await _open_queue(pool, queue)
     offered = await pool.read(queue, AskWorkers())
     _check_workers(
         [each for each in offered if not workers or owner_of(each.name) in workers], definition, pool.id, queue
     )
-    definition = msgspec.structs.replace(_with_label(definition), store=store or definition.store)
+    definition = _with_label(definition)
     if code is not None:
         bundle = await pool.pack(code)
         definition = msgspec.structs.replace(definition, code=await pool.put(bundle))
@@ -125,10 +217,7 @@ async def submit(
     seed = f"once/{once}" if once else f"{revision(definition)}/{pool.token_bytes(16).hex()}"
     name = f"~{pool.id}/dag/{sha256(f'{pool.id}/{seed}'.encode()).hexdigest()[:16]}"
     await (_publish_once if once else _publish)(pool, name, faults)
-    began = await pool.send(name, Start(definition, params or {}, list(workers), queue))
-    run = SubmittedRun(pool, name, queue)
-    await run.announce(definition.name, began.state, began.voice)
-    return run
+    return SubmittedRun(pool, name, queue), await pool.send(name, Start(definition, params, list(workers), queue))
 
 
 async def _publish(pool: titan.Pool, name: str, faults: int) -> None:
@@ -154,6 +243,10 @@ async def _is_there(pool: titan.Pool, name: str) -> bool:
     except titan.NotFound:
         return False
     return True
+
+
+def _with_store(definition: Definition, store: str) -> Definition:
+    return msgspec.structs.replace(definition, store=store) if store else definition
 
 
 def _with_label(definition: Definition) -> Definition:

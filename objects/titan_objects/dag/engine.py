@@ -18,6 +18,7 @@ from titan_objects.dag.checking import check, order, waits
 from titan_objects.dag.definition import TASKS_MAX, Definition, Task
 from titan_objects.dag.flow import NEVER
 from titan_objects.dag.journal import (
+    Adopt,
     Begin,
     Cancel,
     Decide,
@@ -108,12 +109,21 @@ class Engine(Leases):
 
     @property
     def result(self) -> Any:
-        """What the run has given: the result of the task that the definition names, else of the last one."""
+        """What the run has given."""
+        return self.steps[self.result_task].result if self.result_task else None
+
+    @property
+    def result_task(self) -> str:
+        """The task whose result is the run's: the one that the definition names, else the last that nothing needs."""
         assert self.definition is not None
-        named = self.definition.result or next(
+        return self.definition.result or next(
             (each.id for each in reversed(self.definition.tasks) if not self.steps[each.id].children), ""
         )
-        return self.steps[named].result if named else None
+
+    @property
+    def epoch(self) -> int:
+        """Of the lease that was given last."""
+        return self._epoch
 
     def _handle(self, event: Event) -> Effects:
         if (self.definition is None) != isinstance(event, Begin):
@@ -121,6 +131,8 @@ class Engine(Leases):
         match event:
             case Begin():
                 self._begin(event)
+            case Adopt():
+                self._adopt(event)
             case Lease():
                 return self._lease(event)
             case Renew():
@@ -173,6 +185,28 @@ class Engine(Leases):
         self._ranking(self.steps, order(whole))
         for each in new:
             self._consider(each)
+
+    def _adopt(self, event: Adopt) -> None:
+        for key in (*event.results, *event.approved, *event.rounds):
+            self._named(key)
+        for key in event.results:
+            if (_index(key) is None) != (self._named(key).task.map is None):
+                raise titan.BadMessage(f"a map has results by item, as in render[3], and others have one: not {key!r}")
+        self._epoch = max(self._epoch, event.epoch)
+        for name, rounds in event.rounds.items():
+            self.steps[name].rounds = rounds
+        for name in event.approved:
+            step = self.steps[name]
+            step.approved = True
+            if step.state is State.AWAITING_APPROVAL:
+                self._open(step)
+        for key, result in event.results.items():
+            instances, index = self._named(key).instances, _index(key) or 0
+            if index >= len(instances):
+                self._adopted[key] = result
+            elif instances[index].state not in DONE:
+                instances[index].result = result
+                self._end(instances[index], State.SUCCEEDED)
 
     # ---- what people want --------------------------------------------------------------------------------------
 
@@ -227,6 +261,7 @@ class Engine(Leases):
             else:
                 chosen.update((each.task.id, each) for each in step.below())
         self._cancelled = False
+        self._adopted.clear()  # what has found no place by now is of a run that went another way
         for instance in alone:
             if instance.step.task.id not in chosen:
                 self._again(instance)

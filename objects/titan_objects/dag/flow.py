@@ -35,6 +35,8 @@ class Flow:
         self._ready = ReadyQueue()
         self._held: dict[int, Held] = {}
         self._by_worker: dict[str, dict[int, Held]] = {}
+        self._adopted: dict[str, Success] = {}
+        """Results from elsewhere, by key, of instances that are not there yet."""
         self._open_steps = 0
         """Steps that have not ended."""
         self._cancelled = False
@@ -108,15 +110,33 @@ class Flow:
         else:
             step.instances = [Instance(step)]
         step.state = State.READY
-        if not step.instances:
+        if self._adopted:
+            self._fill(step)
+        if step.done == len(step.instances):
             self._settle(step, State.SUCCEEDED)
         elif not _does_something(step.task):
             step.instances[0].result = Success()
             self._end(step.instances[0], State.SUCCEEDED)
         at_once = step.task.map.max_parallel if step.task.map is not None else 1
-        for each in step.instances[:at_once]:
-            if each.state is State.PENDING:
-                self._admit(each)
+        for _ in step.instances[:at_once]:
+            self._admit_next(step)
+
+    def _fill(self, step: Step) -> None:
+        """Ends those of its instances whose results came from elsewhere."""
+        for each in step.instances:
+            each.result = self._adopted.pop(each.key, None)
+            if each.result is not None:
+                each.state, each.until = State.SUCCEEDED, self._now
+                step.done += 1
+
+    def _admit_next(self, step: Step) -> None:
+        """The first of its instances that is still pending becomes ready, if there is one."""
+        while step.next < len(step.instances):
+            instance = step.instances[step.next]
+            step.next += 1
+            if instance.state is State.PENDING:
+                self._admit(instance)
+                return
 
     def _admit(self, instance: Instance) -> None:
         """An instance becomes ready for the first time."""
@@ -177,10 +197,8 @@ class Flow:
         step = instance.step
         step.done += 1
         if step.done < len(step.instances):
-            if step.task.map is not None and state is not State.CANCELLED:
-                waiting = step.done + step.task.map.max_parallel - 1
-                if waiting < len(step.instances) and step.instances[waiting].state is State.PENDING:
-                    self._admit(step.instances[waiting])
+            if state is not State.CANCELLED:
+                self._admit_next(step)
             return
         states = {each.state for each in step.instances}
         worst = (State.CANCELLED, State.FAILED, State.SUCCEEDED)

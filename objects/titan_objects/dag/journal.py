@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from titan_objects.dag.definition import Definition, Task
+from titan_objects.dag.definition import Count, Definition, Task
 
 
 class Worker(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -131,7 +131,20 @@ class Spawn(msgspec.Struct, frozen=True, tag=True, array_like=True):
     tasks: tuple[Task, ...]
 
 
-Event = Begin | Lease | Renew | Report | Release | Tick | Cancel | Suspend | Resume | Rerun | Decide | Spawn
+class Adopt(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Takes over what another run has come to: what has a result here is not run again."""
+
+    results: dict[str, Success] = {}
+    """By the key of the instance: `render[3]`."""
+    approved: tuple[str, ...] = ()
+    """Tasks that somebody has approved of."""
+    rounds: dict[str, Count] = {}
+    """Of loops that have gone round: the round that they are in."""
+    epoch: int = 0
+    """The last one there: spawned tasks have epochs in their names, and no two are to have the same."""
+
+
+Event = Begin | Adopt | Lease | Renew | Report | Release | Tick | Cancel | Suspend | Resume | Rerun | Decide | Spawn
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):

@@ -1,15 +1,31 @@
 """What is said to a run, and what it answers: by its owner, by workers, and by whoever wants to know how it is."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag.definition import Definition, Task
-from titan_objects.dag.journal import Entry, Failure, Order, Success, Worker
+from titan_objects.dag.journal import Adopt, Entry, Failure, Order, Success, Worker
 
 LINES_AT_ONCE = 1000
 """That a run takes with one message."""
+PORTION_BYTES = 64 << 10
+
+
+def portions(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """The items in their order, already encoded, as many at a time as have 64 KiB together."""
+    portion: list[Any] = []
+    size = 0
+    for each in items:
+        portion.append(msgspec.Raw(encoded := msgspec.msgpack.encode(each)))
+        size += len(encoded)
+        if size >= PORTION_BYTES:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
 
 
 class Line(msgspec.Struct, frozen=True, array_like=True):
@@ -142,8 +158,16 @@ class Lines(titan.Message[list[Line]], namespace="dag"):
     key: str = ""
 
 
+class TakeOver(titan.Message[None], namespace="dag"):
+    """Has the run take over what another one has come to. Only its owner may."""
+
+    found: Adopt
+
+
 class Export(titan.Message[list[Entry]], namespace="dag"):
-    """Asks for the journal."""
+    """Asks for the journal from an entry on: as many as fit into an answer. None: there are no more."""
+
+    start: int = 0
 
 
 class Wake(titan.Message[None], namespace="dag"):

@@ -7,6 +7,7 @@ take, and is answered with what to do next.
 from collections import deque
 from collections.abc import Iterator
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -44,13 +45,14 @@ from titan_objects.dag.messages import (
     Started,
     Sync,
     Synced,
+    TakeOver,
     TaskView,
     Wake,
+    portions,
 )
 from titan_objects.dag.queue import Close
 from titan_objects.dag.steps import DONE, Instance
 
-CHUNK_BYTES = 64 << 10
 LOG_BYTES_MAX = 8 << 20
 """Kept of a run's logs: what is older is dropped, and counted."""
 LINE_BYTES_MAX = 4 << 10
@@ -132,10 +134,14 @@ class Run:
             raise titan.Conflict(f"another run has begun as {ctx.name!r}: its definition, code or parameters differ")
         return Started(self._openness, self.voice)
 
+    def take_over(self, m: TakeOver, ctx: titan.Context) -> None:
+        """Takes over what another run has come to."""
+        self._check_owner(ctx)
+        self._step(m.found, ctx)
+
     def act(self, m: Act, ctx: titan.Context) -> str:
         """Does what its owner wants."""
-        if ctx.sender.id != self.owner:
-            raise titan.Forbidden(f"only {self.owner.hex()[:32]}, who submitted this run, may do that")
+        self._check_owner(ctx)
         who, tasks = _who(ctx), tuple(m.tasks)
         events: dict[str, list[Event]] = {
             "cancel": [Cancel(who, tasks)],
@@ -150,6 +156,10 @@ class Run:
         for event in events[m.what]:
             self._step(event, ctx)
         return str(self.engine.state.value)
+
+    def _check_owner(self, ctx: titan.Context) -> None:
+        if ctx.sender.id != self.owner:
+            raise titan.Forbidden(f"only {self.owner.hex()[:32]}, who submitted this run, may do that")
 
     # ---- workers ---------------------------------------------------------------------------------------------
 
@@ -285,8 +295,8 @@ class Run:
 
     @titan.readonly
     def export(self, m: Export) -> list[Entry]:
-        """The journal."""
-        return self.engine.journal
+        """The next part of the journal."""
+        return next(portions(islice(self.engine.journal, m.start, None)), [])
 
     # ---- its state -------------------------------------------------------------------------------------------
 
@@ -308,15 +318,7 @@ class Run:
             )
         )
         for kind, items in ((_Logged, lines), (_Happened, journal)):
-            chunk: list[Any] = []
-            size = 0
-            for each in items:
-                chunk.append(msgspec.Raw(encoded := msgspec.msgpack.encode(each)))
-                size += len(encoded)
-                if size >= CHUNK_BYTES:
-                    yield msgspec.msgpack.encode(kind(chunk))
-                    chunk, size = [], 0
-            if chunk:
+            for chunk in portions(items):
                 yield msgspec.msgpack.encode(kind(chunk))
 
     def restore(self, chunk: bytes) -> None:

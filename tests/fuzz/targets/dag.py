@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -9,10 +10,13 @@ import msgspec
 import titan_overlay as titan
 from tests.fuzz.target import Drawn, target
 from titan_objects.dag.definition import Definition
+from titan_objects.dag.journal import Adopt, Success
 from titan_objects.dag.processes import Failed, decoded
 from titan_objects.dag.reading import read_definition
+from titan_objects.dag.rescue import Rescue, data_named, read_rescue, written
 from titan_objects.dag.worker import lay_out
 
+DATA = f"sha256:{sha256().hexdigest()}"
 SUFFIXES = ("json", "toml", "yaml")
 YAML = b"""name: two
 tasks:
@@ -56,6 +60,20 @@ def dag_definition(data: bytes) -> None:
 def dag_value(data: bytes) -> None:
     """What a task gave, or another worker left in the pool."""
     decoded(data)
+
+
+def _rescues() -> list[bytes]:
+    made = msgspec.convert({"name": "it", "tasks": [{"id": "a", "run": "true"}]}, Definition)
+    found = Adopt({"a": Success(b"x")}, epoch=3)
+    return [written(Rescue(origin="it", definition=made, found=found, data={DATA: b""}, code={"a.py": b""}))]
+
+
+@target(titan.ConfigError, seeds=_rescues)
+def dag_rescue(data: bytes) -> None:
+    """A rescue file: a run could go on from it, and it is the same once it is written again; or what is wrong."""
+    found = read_rescue(data, "it.rescue")
+    assert read_rescue(written(found), "it.rescue") == found
+    assert all(name.startswith("sha256:") for name in data_named(found))
 
 
 @target(
