@@ -8,6 +8,7 @@ A page asks for them with a comment on a line of its own:
     <!-- generate:votes -->                            how often colluding liars win a vote
     <!-- generate:groups -->                           how often a group drawn at random has too many liars
     <!-- generate:redis -->                            which commands of Redis 7.0 the store knows
+    <!-- generate:classic -->                          what each opcode of the Titan orchestrator is answered with
 
 So these pages cannot fall behind the code. `mkdocs.yml` names this file under `hooks`.
 """
@@ -91,6 +92,13 @@ def redis(_: str) -> str:
             rows.append(f"| {group} | {len(theirs & ours)} of {len(theirs)} | {missing} |")
     head = ["| group | commands | not there |", "|---|---:|---|"]
     return "\n".join([*head, *rows, f"| **all** | {known} of {total} ({known / total:.0%}) | |"])
+
+
+def classic(_: str) -> str:
+    """A table of the Titan orchestrator's opcodes: answered, or refused with a reason."""
+    from titan_objects.dag.classic.opcodes import table
+
+    return table()
 
 
 VOTES = (3, 5, 7, 9)
@@ -187,4 +195,5 @@ GENERATORS = {
     "votes": votes,
     "groups": groups,
     "redis": redis,
+    "classic": classic,
 }

@@ -1,6 +1,10 @@
 """Workflows on real nodes: code that travels, commands, and what is left of a task that is cancelled."""
 
 import asyncio
+import base64
+import socket
+import struct
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import pytest
 
 import titan_overlay as titan
 from tests.net import films
+from tests.net.commands import BIN, environment
 from tests.net.commands import titan as command
 from tests.net.nodes import Nodes
 from titan_objects.dag.inside import Call, Get, Put, Question, Send, Spawn
@@ -116,3 +121,47 @@ async def test_functions_and_commands_run_on_the_workers_of_nodes(tmp_path: Path
         done = command("dag", "submit", "night.yaml", "--wait", "--data", "node0", home=tmp_path, **here)
         assert b"has succeeded" in done.stdout
         assert b"hello: hello" in done.stderr
+
+
+def asked(address: str, opcode: int, body: str) -> tuple[int, str]:
+    """What a gateway answers a program of the Titan orchestrator, which opens a connection for each request."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        data = body.encode()
+        connection.sendall(struct.pack(">BBBBI", 1, opcode, 0, 0, len(data)) + data)
+        with connection.makefile("rb") as reply:
+            _, code, _, _, length = struct.unpack(">BBBBI", reply.read(8))
+            return code, reply.read(length).decode()
+
+
+@pytest.mark.slow
+def test_programs_of_the_titan_orchestrator_submit_to_the_pool(tmp_path: Path) -> None:
+    with Nodes(tmp_path, 3) as nodes:
+        here = {"TITAN_BOOTSTRAP": nodes.line}
+        command("publish", "dag", "--name", "dag", "--data", "node0", home=tmp_path, **here)
+        worker = nodes.add("--workers", "2", "--worker-commands", "trusted")
+        nodes.by_id[worker].wait_for_log("2 workers at the queue")
+        words = [BIN / "titan", "dag", "gateway", "--listen", "127.0.0.1:0", "--data", "node0"]
+        program = subprocess.Popen(
+            words, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment(tmp_path, **here)
+        )
+        try:
+            assert program.stdout is not None
+            door = program.stdout.readline().split()[-1]
+            script = base64.b64encode(b"import sys\nprint('got', *sys.argv[1:])\n").decode()
+            jobs = (
+                f"p|RUN_PAYLOAD|a.py|1 2|{script}|GENERAL|1|0|[] ; "
+                f"q|RUN_PAYLOAD|a.py||{script}|GENERAL|5|50|[p]|AFFINITY"
+            )
+            while asked(door, 0x04, jobs) != (0x50, "DAG_ACCEPTED"):  # workers are known after a while
+                pass
+            while (status := asked(door, 0x55, "q")) in ((0x50, "PENDING"), (0x50, "RUNNING")):
+                pass
+            assert status == (0x50, "COMPLETED")
+            assert asked(door, 0x16, "DAG-p") == (0x50, "got 1 2")
+            assert asked(door, 0x60, "k|v") == (0x51, "ERROR: this gateway has no store; start it with --store NAME")
+        finally:
+            program.kill()
+            program.wait()
+            if program.stdout is not None:
+                program.stdout.close()

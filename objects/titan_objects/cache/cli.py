@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import titan_overlay as titan
+from titan_objects.doors import address
 
 Name = Annotated[str, typer.Argument(help="Name of the cache, such as cache/main.")]
 Key = Annotated[str, typer.Argument(help="The key, as text.")]
@@ -70,14 +71,6 @@ async def delete(face: titan.Face, name: Name, key: Key) -> None:
     async with face.pool() as pool:
         there = await pool.send(name, Delete(key.encode()))
         face.show(there, lambda: "deleted" if there else "nothing to delete")
-
-
-def address(text: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT`. ConfigError: it is none."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise titan.ConfigError(f"{text!r} is no address; write HOST:PORT, such as 127.0.0.1:4780")
-    return host.strip("[]"), int(port)
 
 
 @asynccontextmanager

@@ -14,19 +14,17 @@ from itertools import groupby
 import titan_overlay as titan
 from titan_objects.cache import Get, Set
 from titan_objects.cache.wire import BadFrame, Command, Decoder, GetCommand, JoinCommand, SetCommand, Status, get_reply
+from titan_objects.doors import door, drain, receive
 
 log = logging.getLogger("titan")
 
 PORT = 4780
 CONNECTIONS_MAX = 256
-READ_BYTES = 64 << 10
 TOGETHER_MAX = 512
 """Commands that are sent to the group as one."""
 TOGETHER_BYTES = 512 << 10
 ANSWER_SECONDS = 10.0
 JOIN_SECONDS = 60.0
-IDLE_SECONDS = 600.0
-"""A client that says nothing, or takes no reply, for so long is let go."""
 
 
 class Gateway:
@@ -39,37 +37,11 @@ class Gateway:
     def __init__(self, pool: titan.Pool, name: str) -> None:
         self._pool = pool
         self._name = name
-        self._connections: set[asyncio.Task[None]] = set()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until it ends."""
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            if len(self._connections) >= CONNECTIONS_MAX:
-                writer.write(bytes((Status.ERROR,)))
-                return
-            self._connections.add(task)
-            await self._converse(reader, writer)
-        except (OSError, TimeoutError) as why:
-            log.debug("a connection to %s has ended: %s", self._name, why)
-        finally:
-            self._connections.discard(task)
-            writer.close()
-
-    async def close(self) -> None:
-        """Ends all connections."""
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder = Decoder()
-        while True:
-            async with asyncio.timeout(IDLE_SECONDS):
-                data = await reader.read(READ_BYTES)
-            if not data:
-                return
+        while data := await receive(reader):
             for kind, run in groupby(decoder.feed(data), type):
                 if kind is BadFrame:
                     writer.write(bytes((Status.ERROR,)))
@@ -77,8 +49,7 @@ class Gateway:
                     return
                 for together in _portions([each for each in run if not isinstance(each, BadFrame)]):
                     writer.writelines(await self._answer(together))
-                    async with asyncio.timeout(IDLE_SECONDS):
-                        await writer.drain()
+                    await drain(writer)
 
     async def _answer(self, commands: Sequence[Command]) -> list[bytes]:
         """The replies to commands of one kind, in their order."""
@@ -143,17 +114,7 @@ async def gateway(
     Raises:
         ConfigError: the address cannot be listened on.
     """
-    made = Gateway(pool, name)
-    try:
-        server = await asyncio.start_server(made.serve, host, port, limit=READ_BYTES)
-    except OSError as why:
-        raise titan.ConfigError(
-            f"cannot listen on {host}:{port}: {why.strerror}; name another with --listen HOST:PORT"
-        ) from None
-    try:
-        bound = server.sockets[0].getsockname()
-        yield bound[0], bound[1]
-    finally:
-        server.close()
-        await made.close()
-        await server.wait_closed()
+    async with door(
+        Gateway(pool, name).converse, name, host, port, most=CONNECTIONS_MAX, full=bytes((Status.ERROR,))
+    ) as bound:
+        yield bound

@@ -1,5 +1,6 @@
 """`titan dag ...`, and `titan-node --workers`."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import titan_overlay as titan
+from titan_objects.doors import address
 
 if TYPE_CHECKING:
     from titan_objects.dag.limits import Limits
@@ -24,7 +26,9 @@ Note = Annotated[str, typer.Option("--note", help="Why.")]
 def register(commands: titan.Commands) -> None:
     """Adds `titan dag ...` and `titan-node --workers`."""
     dag = commands.group("dag", "Workflows: tasks that need one another, run by whatever nodes offer workers.")
-    for command in (submit, runs, show, logs, cancel, suspend, resume, rerun, approve, reject, graph, export, schema):
+    for command in (
+        submit, runs, show, logs, cancel, suspend, resume, rerun, approve, reject, graph, export, schema, gateway,
+    ):  # fmt: skip
         dag.command(command)
     commands.node_flags(
         {
@@ -35,6 +39,15 @@ def register(commands: titan.Commands) -> None:
             "--worker-limits": ("processes=N,disk=SIZE", "of each of their tasks [processes=512,disk=8G]"),
         },
         _workers,
+    )
+    commands.node_flags(
+        {
+            "--classic": ("HOST:PORT", "serve programs of the Titan orchestrator"),
+            "--classic-queue": ("NAME", "the queue that they submit to [dag]"),
+            "--classic-store": ("NAME", "the store of their keys and assets"),
+            "--classic-token": ("FILE", "the token that they must show; beyond loopback there must be one"),
+        },
+        _classic,
     )
 
 
@@ -221,6 +234,27 @@ async def export(
     )
 
 
+async def gateway(
+    face: titan.Face,
+    listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to serve.")] = "127.0.0.1:9090",
+    queue: Queue = "dag",
+    store: Annotated[
+        str, typer.Option("--store", help="The store of keys and assets; without one they are refused.")
+    ] = "",
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="The token that clients must show first.")
+    ] = None,
+) -> None:
+    """Serve programs of the Titan orchestrator, until interrupted. What they submit runs as yours."""
+    from titan_objects.dag.classic.gateway import gateway as serving
+    from titan_objects.dag.classic.gateway import read_token
+
+    token = read_token(token_file) if token_file is not None else ""
+    async with face.pool() as pool, serving(pool, queue, store, token, *address(listen)) as (host, port):
+        face.show({"listening": f"{host}:{port}"}, lambda: f"the queue {queue!r} is served on {host}:{port}")
+        await asyncio.Event().wait()
+
+
 async def schema(face: titan.Face) -> None:
     """Print the JSON schema of definition files."""
     from titan_objects.dag.definition import schema as made
@@ -258,3 +292,16 @@ def _limits(text: str) -> "Limits":
         return msgspec.convert({name: size_bytes(each) for name, each in said.items()}, Limits)
     except (msgspec.ValidationError, ValueError) as why:
         raise titan.ConfigError(f"--worker-limits takes processes=N,disk=SIZE, not {text!r}: {why}") from None
+
+
+@asynccontextmanager
+async def _classic(pool: titan.Pool, flags: Mapping[str, str]) -> AsyncIterator[str]:
+    from titan_objects.dag.classic.gateway import gateway as serving
+    from titan_objects.dag.classic.gateway import read_token
+
+    if "--classic" not in flags:
+        raise titan.ConfigError("--classic HOST:PORT says where to serve programs of the Titan orchestrator")
+    queue, store = flags.get("--classic-queue", "dag"), flags.get("--classic-store", "")
+    token = read_token(Path(flags["--classic-token"])) if "--classic-token" in flags else ""
+    async with serving(pool, queue, store, token, *address(flags["--classic"])) as (host, port):
+        yield f"the queue {queue!r} is served on {host}:{port}"

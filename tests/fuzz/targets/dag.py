@@ -1,5 +1,6 @@
 """DAGs: definitions in files of all kinds, and what tasks and other workers give."""
 
+import base64
 import json
 import tempfile
 from hashlib import sha256
@@ -9,6 +10,8 @@ import msgspec
 
 import titan_overlay as titan
 from tests.fuzz.target import Drawn, target
+from titan_objects.dag.classic.jobs import PACKAGE, submission
+from titan_objects.dag.classic.wire import Decoder, Frame, encode
 from titan_objects.dag.definition import Definition
 from titan_objects.dag.journal import Adopt, Success
 from titan_objects.dag.processes import Failed, decoded
@@ -91,3 +94,31 @@ def dag_code(data: bytes) -> None:
         place.mkdir()
         lay_out(files, place)
         assert [each.name for each in Path(directory).iterdir()] == ["code"]
+
+
+def _classic() -> list[bytes]:
+    script = base64.b64encode(b"print(1)").decode()
+    full = f"x|RUN_PAYLOAD|a.py|1 2|{script}|GPU|5|100|[p,q]|AFFINITY"
+    dag = f"p|RUN_PAYLOAD|a.py||{script}|GENERAL|1|0|[];q|RUN_PAYLOAD|b.py|;|{script}|GENERAL|1|0|[p] ; {full}"
+    return [encode(0x04, dag.encode()), encode(0x03, full[2:].encode()) + encode(0x09, b""), encode(0x55, b"DAG-x")]
+
+
+@target(titan.BadMessage, UnicodeDecodeError, seeds=_classic, limit=4096)
+def classic(data: bytes) -> None:
+    """What a program of the Titan orchestrator sends, however cut: frames, and jobs that make a definition."""
+    whole, pieces = Decoder(), Decoder()
+    whole.feed(data)
+    first, second = [], []
+    while (frame := whole.next()) is not None:
+        first.append(frame)
+    for at in range(len(data)):
+        pieces.feed(data[at : at + 1])
+        while (frame := pieces.next()) is not None:
+            second.append(frame)
+    assert first == second
+    for frame in first:
+        if isinstance(frame, Frame):
+            assert frame.body in data
+            made = submission(frame.body.decode(), "JOB-1" if frame.opcode == 0x03 else "")
+            assert all(f"{PACKAGE}/" in name and name.endswith(".py") for name in made.files)
+            assert all(task.run[1] in made.files for task in made.definition.tasks)  # type: ignore[index]
