@@ -126,6 +126,8 @@ def test_a_clock_that_stands_still_or_is_late_changes_nothing() -> None:
     assert conduct.burden(PEER, 100.0) == before
 
 
+ROUNDING = 1e-12
+"""A burden is a sum that fades: computed at another moment, its last digits differ."""
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from([*Offence, None]), st.integers(0, 3), st.floats(0, 2 * HALF_LIFE_SECONDS, allow_nan=False)
@@ -148,7 +150,7 @@ def test_time_and_good_answers_never_make_it_worse_and_blame_never_better(
             assert conduct.burden(peer, now) <= before
         else:
             conduct.blame(peer, offence, "x", now)
-            assert conduct.burden(peer, now) >= before
+            assert conduct.burden(peer, now) >= before * (1 - ROUNDING)
         assert conduct.burden(peer, now + pause) <= conduct.burden(peer, now)
         assert len(conduct) <= 3
     for who in range(4):
