@@ -149,7 +149,7 @@ NOT_FUZZED = {
     "titan_objects/dag/authoring.py:_Plan.add": OWN,
     "titan_objects/dag/child.py:main": OWN,
     "titan_objects/dag/cli.py:_params": OWN,
-    "titan_objects/dag/client.py:SubmittedRun.rescue": "the bundle is what `bundle` is given",
+    "titan_objects/dag/client.py:SubmittedRun.with_code": "the bundle is what `bundle` is given",
     "titan_objects/dag/inside.py:Running.spawn": OWN,
     "titan_objects/dag/rescue.py:parts": "what was encoded a moment before",
     "titan_objects/dag/run.py:Run.restore": RESTORED,

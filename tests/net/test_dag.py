@@ -123,6 +123,25 @@ async def test_functions_and_commands_run_on_the_workers_of_nodes(tmp_path: Path
         assert b"hello: hello" in done.stderr
 
 
+@pytest.mark.slow
+async def test_ended_runs_are_kept_in_a_database_and_run_again_from_there(tmp_path: Path) -> None:
+    with Nodes(tmp_path, 1) as nodes:
+        nodes.add("--workers", "2")
+        async with titan.connect(nodes.line, data=nodes.user) as pool:
+            await pool.publish("dag", "dag", policy=titan.Policy(faults=0))
+            while not await pool.read("dag", Workers()):
+                await asyncio.sleep(0.1)
+            run = await films.film.submit(pool, n=2)
+            await run.result()
+            await (await films.film.submit(pool, n=2)).act("suspend")  # has not ended, so it is not kept
+        here = {"TITAN_BOOTSTRAP": nodes.line}
+        words = ("--archive", "runs.db", "--data", "node0")
+        kept = command("dag", "archive", "add", *words, home=tmp_path, **here).stdout.decode()
+        assert kept == f"{run.name} is kept\n"
+        again = command("dag", "archive", "rerun", run.name, "--task", "join", *words, home=tmp_path, **here).stdout
+        assert again.startswith(run.name.rpartition("/")[0].encode())
+
+
 def asked(address: str, opcode: int, body: str) -> tuple[int, str]:
     """What a gateway answers a program of the Titan orchestrator, which opens a connection for each request."""
     host, _, port = address.rpartition(":")

@@ -5,10 +5,11 @@ import pytest
 import titan_overlay as titan
 from tests.sim.test_dag import opened
 from tests.unit.dag_world import definition
+from titan_objects.dag.archive import Archive, archived
 from titan_objects.dag.client import SubmittedRun, resume, submit
 from titan_objects.dag.journal import Success, Worker
 from titan_objects.dag.messages import Done, Sync, TakeOver
-from titan_objects.dag.rescue import read_rescue, written
+from titan_objects.dag.rescue import again, read_rescue, written
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.testing.pool import SimulatedPool
 
@@ -53,7 +54,16 @@ async def test_a_rescued_run_goes_on_in_another_pool_under_another_owner() -> No
         run = await resume(pool, found)
         view = await run.look(tasks=True)
         assert view.counts == {"SUCCEEDED": 21, "READY": 1}
+        with pytest.raises(titan.Conflict, match="once it has ended"):
+            await archived(run)
         await ends(pool, run)
+        archive = Archive("sqlite://")
+        archive.keep(await archived(run))
+        (kept,) = archive.runs()
+        assert (kept.name, kept.state, kept.owner) == (run.name, "SUCCEEDED", pool.id)
+        assert [each.state for each in archive.show(run.name)[1]] == ["SUCCEEDED"] * 22
+        await ends(pool, await resume(pool, again(archive.rescue(run.name), ["b"])))
+        archive.close()
         stranger = await sim.client(user=SigningKey(bytes(32)))
         with pytest.raises(titan.Forbidden, match="who submitted"):
             await stranger.send(run.name, TakeOver(found.found))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import titan_overlay as titan
+from titan_objects.dag import archive_cli
 from titan_objects.doors import address
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def register(commands: titan.Commands) -> None:
         submit, runs, show, logs, cancel, suspend, resume, rerun, approve, reject, graph, export, schema, gateway,
     ):  # fmt: skip
         dag.command(command)
+    archive_cli.register(dag)
     commands.node_flags(
         {
             "--workers": ("N", "run up to N tasks of DAGs at once"),

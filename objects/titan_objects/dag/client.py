@@ -96,7 +96,10 @@ class SubmittedRun:
         Raises:
             BadMessage: its data is too much to come along. Forbidden: you do not trust whose code it runs.
         """
-        found = rescue_of(self.name, await self.journal())
+        return await self.with_code(rescue_of(self.name, await self.journal()), data=data)
+
+    async def with_code(self, found: Rescue, *, data: bool = True) -> Rescue:
+        """What a journal amounts to, with what it names: code, and data."""
         code = await self.pool.unpack(await self.pool.get(found.definition.code)) if found.definition.code else {}
         there: dict[str, bytes] = {}
         room = DATA_BYTES_MAX

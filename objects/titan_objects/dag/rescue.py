@@ -9,7 +9,7 @@ results are what they were: bytes are no text, and keys may be numbers.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -18,7 +18,7 @@ import msgspec
 import titan_overlay as titan
 from titan_objects.dag.definition import Definition
 from titan_objects.dag.engine import Engine
-from titan_objects.dag.journal import Adopt, Begin, Entry, Success
+from titan_objects.dag.journal import Adopt, Begin, Entry, Rerun, Success
 from titan_objects.dag.messages import portions
 from titan_objects.dag.steps import State
 
@@ -49,18 +49,32 @@ def rescue_of(origin: str, journal: Iterable[Entry]) -> Rescue:
     Raises:
         BadMessage: the journal is empty, or is none.
     """
-    engine = Engine.replay(journal)
+    return _of(origin, Engine.replay(journal))
+
+
+def again(found: Rescue, tasks: Sequence[str]) -> Rescue:
+    """The same, but that these tasks (`render`, `render[3]`) run again, with all behind them.
+
+    Raises:
+        BadMessage: there is no such task.
+    """
+    engine = Engine(keep_journal=False)
+    engine.step(Begin(found.definition, found.params), 0.0)
+    engine.step(found.found, 0.0)
+    engine.step(Rerun(tasks=tuple(tasks)), 0.0)
+    less = msgspec.structs.replace(found, found=_of(found.origin, engine).found)
+    named = data_named(less)
+    return msgspec.structs.replace(less, data={name: each for name, each in found.data.items() if name in named})
+
+
+def _of(origin: str, engine: Engine) -> Rescue:
     begun = engine.definition
     if begun is None:
         raise titan.BadMessage(f"{origin} has not begun, so there is nothing to rescue")
     tasks = [step.task for step in engine.steps.values()]
     bad = (State.FAILED, State.CANCELLED)
-    again = {
-        below.task.id
-        for step in engine.steps.values()
-        if step.state in bad
-        for below in step.below()
-        if below is not step
+    below = {
+        each.task.id for step in engine.steps.values() if step.state in bad for each in step.below() if each is not step
     }
     return Rescue(
         origin=origin,
@@ -70,16 +84,16 @@ def rescue_of(origin: str, journal: Iterable[Entry]) -> Rescue:
             results={
                 each.key: each.result
                 for name, step in engine.steps.items()
-                if name not in again
+                if name not in below
                 for each in step.instances
                 if each.state is State.SUCCEEDED and each.result is not None
             },
             approved=tuple(
                 name
                 for name, step in engine.steps.items()
-                if step.task.approval is not None and step.approved and name not in again
+                if step.task.approval is not None and step.approved and name not in below
             ),
-            rounds={name: step.rounds for name, step in engine.steps.items() if step.rounds > 1 and name not in again},
+            rounds={name: step.rounds for name, step in engine.steps.items() if step.rounds > 1 and name not in below},
             epoch=engine.epoch,
         ),
     )
