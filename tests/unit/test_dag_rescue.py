@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import titan_overlay as titan
 from tests.unit.dag_world import Desk, World, dags, definition, dump, states
 from titan_objects.dag.engine import Engine
-from titan_objects.dag.journal import Adopt, Begin, Decide, Failure, Report, Spawn, Success
+from titan_objects.dag.journal import Adopt, Begin, Decide, Failure, Report, Rerun, Spawn, Success
 from titan_objects.dag.rescue import MAGIC, Rescue, data_named, parts, read_rescue, rescue_of, written
 from titan_objects.dag.steps import State
 
@@ -70,6 +70,20 @@ def test_of_a_map_that_runs_a_few_at_once_the_missing_ones_run(done: set[int]) -
         desk.step(Adopt({**results, **({"list": Success(list(range(10)))} if len(tasks) > 1 else {})}))
         assert {f"m[{n}]" for n in range(10) if n not in done} == set(desk.run())
         assert desk.engine.steps["m"].result == [f"m[{n}]" for n in range(10)]
+
+
+def test_no_more_of_a_map_run_at_once_because_one_runs_again_or_came_from_elsewhere() -> None:
+    desk = Desk(definition({"id": "m", "map": {"over": list(range(12)), "max_parallel": 2}}))
+    for turn in range(12):
+        orders = desk.lease()
+        assert desk.engine.leases <= 2 + (turn == 3), "it runs again at once, and those that run go on"
+        if turn == 2:
+            desk.step(Rerun(tasks=("m[0]",)))
+        if turn == 5:
+            desk.step(Adopt({"m[9]": Success("m[9]")}))
+        for order in orders[:2]:
+            desk.step(Report("w", order.epoch, Success(order.key)))
+    assert desk.engine.state is State.SUCCEEDED and desk.engine.result == [f"m[{n}]" for n in range(12)]
 
 
 def test_a_map_of_very_many_that_are_there_already_does_not_overflow() -> None:

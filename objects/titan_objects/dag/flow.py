@@ -117,9 +117,7 @@ class Flow:
         elif not _does_something(step.task):
             step.instances[0].result = Success()
             self._end(step.instances[0], State.SUCCEEDED)
-        at_once = step.task.map.max_parallel if step.task.map is not None else 1
-        for _ in step.instances[:at_once]:
-            self._admit_next(step)
+        self._admit_some(step)
 
     def _fill(self, step: Step) -> None:
         """Ends those of its instances whose results came from elsewhere."""
@@ -129,18 +127,19 @@ class Flow:
                 each.state, each.until = State.SUCCEEDED, self._now
                 step.done += 1
 
-    def _admit_next(self, step: Step) -> None:
-        """The first of its instances that is still pending becomes ready, if there is one."""
-        while step.next < len(step.instances):
+    def _admit_some(self, step: Step) -> None:
+        """As many of its instances as may run at once become ready, in their order."""
+        at_once = step.task.map.max_parallel if step.task.map is not None else 1
+        while step.active < at_once and step.next < len(step.instances):
             instance = step.instances[step.next]
             step.next += 1
             if instance.state is State.PENDING:
                 self._admit(instance)
-                return
 
     def _admit(self, instance: Instance) -> None:
         """An instance becomes ready for the first time."""
         task = instance.step.task
+        instance.step.active += 1
         instance.ready_since = self._now
         instance.target = task.verify.target if task.verify else 1
         if task.affinity:
@@ -189,16 +188,17 @@ class Flow:
         """An instance has ended; with the last one, its step."""
         if instance.state in DONE:
             return
+        step = instance.step
+        step.active -= instance.state is not State.PENDING
         instance.state = state
         instance.until = self._now
         self._ready.drop(instance)
         for held in tuple(instance.held.values()):
             self._drop(held)
-        step = instance.step
         step.done += 1
         if step.done < len(step.instances):
             if state is not State.CANCELLED:
-                self._admit_next(step)
+                self._admit_some(step)
             return
         states = {each.state for each in step.instances}
         worst = (State.CANCELLED, State.FAILED, State.SUCCEEDED)

@@ -15,15 +15,16 @@ PORTION_BYTES = 64 << 10
 
 
 def portions(items: Iterable[Any]) -> Iterator[list[Any]]:
-    """The items in their order, already encoded, as many at a time as have 64 KiB together."""
+    """The items in their order, already encoded: as many at a time as have 64 KiB together; what is larger, alone."""
     portion: list[Any] = []
     size = 0
     for each in items:
-        portion.append(msgspec.Raw(encoded := msgspec.msgpack.encode(each)))
-        size += len(encoded)
-        if size >= PORTION_BYTES:
+        encoded = msgspec.msgpack.encode(each)
+        if portion and size + len(encoded) > PORTION_BYTES:
             yield portion
             portion, size = [], 0
+        portion.append(msgspec.Raw(encoded))
+        size += len(encoded)
     if portion:
         yield portion
 

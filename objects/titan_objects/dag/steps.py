@@ -90,8 +90,8 @@ class Step:
     """A task of a run."""
 
     __slots__ = (
-        "approved", "asked", "children", "condition", "done", "instances", "items", "next", "rank", "requirement",
-        "rounds", "state", "task", "upstream", "when",
+        "active", "approved", "asked", "children", "condition", "done", "instances", "items", "next", "rank",
+        "requirement", "rounds", "state", "task", "upstream", "when",
     )  # fmt: skip
 
     def __init__(self, task: Task, waits: Waits) -> None:
@@ -121,6 +121,8 @@ class Step:
         self.items: list[Any] | None = None
         self.done = 0
         """Instances that have ended."""
+        self.active = 0
+        """Instances that are ready, or run."""
         self.next = 0
         """Instances before this one have been admitted, or need not be."""
 
