@@ -13,6 +13,7 @@ Three flags are read for each command, so that the common one pays for nothing e
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,12 +22,14 @@ from titan_objects.store.blocking import Serve, Waiter, WaitingRoom
 from titan_objects.store.config import Config
 from titan_objects.store.functions import Functions
 from titan_objects.store.keyspace import Database, Keyspace
+from titan_objects.store.listing import contents
 from titan_objects.store.memory import Meter
 from titan_objects.store.monitors import Monitors
 from titan_objects.store.pausing import Pause
 from titan_objects.store.pubsub import Exchange
 from titan_objects.store.replication import Replication
 from titan_objects.store.resp import QUEUED, RESP2, CommandError, Resp2
+from titan_objects.store.sampling import FEW, Sample, key_by_chance
 from titan_objects.store.scans import Scans
 from titan_objects.store.scripting import Scripts
 from titan_objects.store.session import Session
@@ -47,6 +50,9 @@ _LOADING = CommandError(b"LOADING Redis is loading the dataset in memory")
 EXPIRE_LIMIT = 1000
 """How many keys and fields one `tick` removes: about a millisecond's work."""
 
+SLICE = 64
+"""Commands of a pipeline after which its replies are counted."""
+
 _BY_ITSELF = frozenset((b"expired", b"hexpired", b"evicted"))
 """Events that no client has brought about."""
 
@@ -57,6 +63,10 @@ class Chance(Protocol):
     def randrange(self, stop: int, /) -> int: ...
     def random(self) -> float: ...
     def getrandbits(self, bits: int, /) -> int: ...
+
+
+def _nobody(key: bytes) -> None:
+    """Who halts waits for no key."""
 
 
 Row = tuple[Handler, int, int, Command]
@@ -77,6 +87,8 @@ class Engine:
         may_follow: the shell around can follow another server, and be followed.
         loading: what the server that is followed here holds is being read.
         refuse_writes: why nothing may be written, as an error; None: it may.
+        output_max: after so many bytes of replies the rest of a pipeline waits until the client has read them.
+        halted: clients that do so; the shell around says when they go on (`resume`).
         written: bytes of effects since the start, as the shell counts them.
         surroundings: what the shell adds to INFO (memory, process, CPU), by section.
         requests: what commands asked of the shell around the engine ("rewrite", "save", "shutdown").
@@ -110,12 +122,15 @@ class Engine:
         self.pause = Pause(self)
         self.sessions: dict[int, Session] = {}
         self._session_id = 0
+        self._samples: dict[Database, Sample] = {}
         self._watchers: dict[tuple[Database, bytes], set[Session]] = {}
         self.monitors = Monitors(self.deliver)
 
         self.effects: list[Args] = []
         self.verbatim = True
         self.outgoing: dict[Session, None] = {}
+        self.output_max = math.inf
+        self.halted: dict[Session, Waiter] = {}
         self.requests: list[str] = []
         self.migrations: list[Migration] = []
         self.written = 0
@@ -159,6 +174,7 @@ class Engine:
         self.sessions.pop(session.id, None)
         if session.waiter is not None:
             self.waiting.remove(session.waiter)
+        self.halted.pop(session, None)
         session.backlog.clear()
         self.unwatch(session)
         self.exchange.leave(session)
@@ -172,7 +188,7 @@ class Engine:
     def look(self) -> None:
         """Works out `gate` and `observed` anew; to be called after any change that they depend on."""
         if bool(self.config.maxmemory) != (self.meter is not None):
-            self.meter = Meter(self) if self.config.maxmemory else None
+            self.meter = self.new_meter() if self.config.maxmemory else None
         self.gate = bool(
             self.monitors
             or self.preserve
@@ -195,9 +211,19 @@ class Engine:
         if session.waiter is not None:
             session.backlog += commands
             return
-        self._run(session, commands)
+        if len(commands) <= SLICE:
+            self._run(session, commands)
+        else:
+            self._run_long(session, commands)
         if self.waiting.resumed or self.tracking.pending:
             self._end_turn()
+
+    def resume(self, sessions: Iterable[Session], now: int) -> None:
+        """These clients have read what made them halt."""
+        self.now = self.keyspace.now = now
+        for session in sessions:
+            self.waiting.release(self.halted.pop(session), b"")
+        self._end_turn()
 
     def _end_turn(self) -> None:
         """Clients that wait no more go on; those that cache are told what has changed meanwhile."""
@@ -205,10 +231,27 @@ class Engine:
             session = self.waiting.resumed.popleft()
             pending, session.backlog = session.backlog, []
             before = len(self.effects)
-            self._run(session, pending)
+            self._run_long(session, pending)
             session.wrote |= len(self.effects) > before
             self.outgoing[session] = None
         self.tracking.end_turn()
+
+    def _run_long(self, session: Session, commands: list[Args]) -> None:
+        """As `_run`, but no further than the client reads."""
+        size = 0
+        for end in range(SLICE, len(commands) + SLICE, SLICE):
+            before = len(session.out)
+            self._run(session, commands[end - SLICE : end])
+            if session.closing:
+                return
+            if session.waiter is None:
+                size += sum(map(len, session.out[before:]))
+                if size <= self.output_max or end >= len(commands):
+                    continue
+                self.halted[session] = Waiter(session, session.db, (), 0, _nobody, b"")
+                self.waiting.add(self.halted[session])
+            session.backlog += commands[end:]
+            return
 
     def _run(self, session: Session, commands: list[Args]) -> None:
         self.session = session
@@ -432,6 +475,18 @@ class Engine:
         self.effects.append(list(args))
         self.verbatim = False
 
+    def random_key(self) -> bytes | None:
+        """A key of the current database; None: it has none."""
+        db = self.db
+        if len(db.data) > FEW:
+            sample = self._samples.get(db)
+            if sample is None or sample.of is not contents(db.data):  # FLUSHDB, SWAPDB
+                sample = self._samples[db] = Sample(db)
+            key = sample.draw(self.chance)
+            if key is not None:
+                return key
+        return key_by_chance(db, self.chance)
+
     def wrap(self, start: int) -> None:
         """Makes the effects from `start` on a transaction of the log, if they are many."""
         if len(self.effects) - start > 1:
@@ -505,7 +560,11 @@ class Engine:
 
     def _measure_anew(self) -> None:
         if self.meter is not None:
-            self.meter = Meter(self)
+            self.meter = self.new_meter()
+
+    def new_meter(self) -> Meter:
+        """What watches the memory from now on."""
+        return Meter(self)
 
     def evict(self, db: Database, key: bytes) -> None:
         """Removes a key because there is not enough memory."""
@@ -524,7 +583,6 @@ class Engine:
         touched = [each for each in self._watchers if each[0] in pair and any(each[1] in db.data for db in pair)]
         self.keyspace.swap(one, other)
         self.tracking.flushed()  # whoever caches goes by names alone
-        self._measure_anew()
         for where in touched:
             self.tell(*where, b"", "g")
         self.waiting.look_at(pair)
@@ -546,11 +604,13 @@ class Engine:
         if self.pause.until and self.now >= self.pause.until:
             self.pause.end()
         many = not self.keyspace.hides_expired and self.keyspace.expire_due(EXPIRE_LIMIT) >= EXPIRE_LIMIT
-        if self.keyspace.held:
+        if self.keyspace.held or self.keyspace.listed:
             self.keyspace.list_on()
         for waiter in self.waiting.overdue(self.now):
             self.waiting.release(waiter, waiter.on_timeout)
         self._end_turn()
+        if self.meter is not None:
+            many |= self.meter.more()
         return many
 
     def next_due(self) -> int | None:

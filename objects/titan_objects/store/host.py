@@ -25,7 +25,7 @@ from titan_objects.store.leading import Leading
 from titan_objects.store.migrating import Migrations
 from titan_objects.store.resp import CommandError, decode
 from titan_objects.store.rewriting import Rewrite
-from titan_objects.store.server import Sink, send_out
+from titan_objects.store.server import WRITE_HIGH_BYTES, Sink, send_out
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args
 from titan_objects.store.whole_file import WholeFile
@@ -64,6 +64,7 @@ class Store:
         self.engine = Engine(all_commands(), system.generator(), self.config)
         self.engine.surroundings = system.surroundings
         self.engine.may_follow = True
+        self.engine.output_max = WRITE_HIGH_BYTES
         self.engine.stats.started_ms = now()
         if self.config.get("aclfile"):
             self.engine.acl.keeper = WholeFile(Path(self.config.get("aclfile")))
@@ -221,6 +222,20 @@ class Store:
                 if self.engine.refuse_writes is not None:
                     self._on_disk_again()
         send_out(self.engine.outgoing, self.sinks)
+        if self.engine.halted:
+            self._loop.call_soon(self.drained)
+
+    def drained(self) -> None:
+        """Clients have read, perhaps: those that have halted and are not full go on."""
+        engine = self.engine
+        ready = [session for session in engine.halted if not session.out and not self.is_full(session)]
+        if ready:
+            engine.resume(ready, self.now())
+            if engine.effects:
+                self.note_effects()
+            if engine.requests:
+                self._obey()
+            self.schedule_flush()
 
     def _on_full_disk(self, why: OSError) -> None:
         error = CommandError(_FULL % (why.strerror or "unknown").encode())

@@ -6,6 +6,7 @@ time. Moments are unix milliseconds.
 """
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Generator, MutableMapping
 from contextlib import closing
 from typing import Any
@@ -25,6 +26,11 @@ class Placed(dict[bytes, int]):
     def __init__(self, database: "Database") -> None:
         super().__init__()
         self.database = database
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
 
 class Wheel:
@@ -214,6 +220,7 @@ class Keyspace:
         on_expired: called after a key was removed because its time is over.
         on_fields_expired: the same for fields of a hash; the key is gone if none is left.
         held: what is being listed.
+        listed: pieces of what was, to be let go one by one: a million keys at once would stall everybody.
         has_known_ends: there were fields that end, ever.
         hides_expired: what is past its time is not seen, but stays: the server that is followed here
             removes it, or a pause ends.
@@ -228,6 +235,7 @@ class Keyspace:
     ) -> None:
         self.now = 0
         self.held: list[Held] = []
+        self.listed: deque[list[bytes]] = deque()
         self.hides_expired = False
         self.has_known_ends = False
         self.wheel = Wheel()
@@ -281,9 +289,11 @@ class Keyspace:
         return count
 
     def list_on(self) -> None:
-        """Lists a piece more of all that is being listed."""
+        """Lists a piece more of all that is being listed, and lets go of one that was."""
         for held in list(self.held):
             held.more()
+        if self.listed:
+            self.listed.popleft()
 
     def swap(self, one: int, other: int) -> None:
         """Exchanges two databases' contents."""

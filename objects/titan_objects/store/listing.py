@@ -6,15 +6,17 @@ that it has, and what comes and goes is noted beside it. To commands the two loo
 Whoever needs the keys of one moment makes a `Listing` then; all that are made meanwhile share what is listed.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, MutableMapping
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from titan_objects.store.keyspace import Database, Keyspace
 
-PIECE = 20_000
-"""Keys that are listed at once: less than a millisecond's work."""
+PIECE = 5_000
+"""Keys that are listed at once, and let go at once: about a millisecond's work where they are far apart in memory."""
 
 Name = Literal["data", "expires"]
 
@@ -23,11 +25,12 @@ class Held(MutableMapping[bytes, Any]):
     """A dict whose keys stay as they are, and what has come and gone since.
 
     Attributes:
-        pieces: the keys of the dict, as far as they are listed.
+        pieces: the keys of the dict, as far as they are listed; none once they all are.
         listed: they all are, and the dict has what was noted.
+        listings: who wants to have the pieces.
     """
 
-    __slots__ = ("_rest", "_space", "base", "gone", "listed", "new", "pieces")
+    __slots__ = ("_rest", "_space", "base", "gone", "listed", "listings", "new", "pieces")
 
     def __init__(self, base: dict[bytes, Any], space: "Keyspace") -> None:
         self.base = base
@@ -35,6 +38,7 @@ class Held(MutableMapping[bytes, Any]):
         self.new: dict[bytes, Any] = {}
         self.pieces: list[list[bytes]] = []
         self.listed = False
+        self.listings: WeakSet[Listing] = WeakSet()
         self._rest = iter(base)
         self._space = space
         space.held.append(self)
@@ -76,11 +80,15 @@ class Held(MutableMapping[bytes, Any]):
             return
         piece = list(islice(self._rest, PIECE))
         self.pieces.append(piece)
+        for listing in self.listings:
+            listing.queue.append(piece)
         if len(piece) < PIECE:
             self._settle()
 
     def _settle(self) -> None:
         self.listed = True
+        self._space.listed += self.pieces
+        self.pieces = []
         self._space.held.remove(self)
         for key in self.gone:
             del self.base[key]
@@ -99,10 +107,11 @@ def contents(data: MutableMapping[bytes, Any]) -> MutableMapping[bytes, Any]:
 
 
 class Listing(Iterable[bytes]):
-    """The keys of a database as they are when it is made, or those of them that expire.
+    """The keys of a database as they are when it is made, or those of them that expire; to be gone through once.
 
     Attributes:
         data: what they lead to: as it is now, not as it was.
+        queue: pieces that are listed and not taken.
     """
 
     def __init__(self, database: "Database", name: Name = "data") -> None:
@@ -111,21 +120,20 @@ class Listing(Iterable[bytes]):
             held = Held(held, database.space)
             setattr(database, name, held)
         self.data: MutableMapping[bytes, Any] = held
+        self.queue = deque(held.pieces)
         self._held = held
         self._gone = set(held.gone)
         self._new = list(held.new)
+        held.listings.add(self)
         held.more()
 
     def pieces(self) -> Iterator[list[bytes]]:
         """The keys, piece by piece; those that are not listed yet are when it comes to them."""
-        held, gone, at = self._held, self._gone, 0
-        while True:
-            if at == len(held.pieces):
-                if held.listed:
-                    break
+        held, gone, queue = self._held, self._gone, self.queue
+        while queue or not held.listed:
+            if not queue:
                 held.more()
-            piece = held.pieces[at]
-            at += 1
+            piece = queue.popleft()
             yield [key for key in piece if key not in gone] if gone else piece
         yield self._new
 

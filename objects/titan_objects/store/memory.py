@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from titan_objects.store.listing import Listing
 from titan_objects.store.resp import CommandError
 from titan_objects.store.streams import Stream
 from titan_objects.store.values import HASHES, STRINGS, Drawable, ExpiringHash, ZSet
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
-    from titan_objects.store.keyspace import Database
+    from titan_objects.store.keyspace import Database, Placed
     from titan_objects.store.table import Args, Command
 
 KEY_BYTES = 100
@@ -29,7 +30,11 @@ LFU_START, LFU_FACTOR, LFU_MINUTES = 5, 10, 1
 
 _OOM = CommandError(b"OOM command not allowed when used memory > 'maxmemory'.")
 
-Place = tuple["Database", bytes]
+SLICE_KEYS = 500
+"""Keys that are looked at once there is a limit, in one slice: about two milliseconds' work."""
+
+Place = tuple["Placed", bytes]
+"""A key, and the database that it is in, by what SWAPDB moves with it."""
 
 
 def size_of(key: bytes, value: Any, samples: int = SAMPLED) -> int:
@@ -63,7 +68,10 @@ def _estimated(elements: Any, count: int, samples: int, overhead: int) -> int:
 
 
 class Meter:
-    """Watches the sizes and uses of all keys of an engine, while `maxmemory` is set."""
+    """Watches the sizes and uses of all keys of an engine, while `maxmemory` is set.
+
+    Keys that are there already are looked at slice by slice: until `more` has seen them all, `total` is too small.
+    """
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
@@ -71,21 +79,31 @@ class Meter:
         self._places: Drawable[Place] = Drawable()
         self._used: dict[Place, tuple[int, int]] = {}
         self._changed: dict[Place, None] = {}
+        self._unseen = deque((db.placed, iter(Listing(db))) for db in engine.databases if db.data)
         self.total = 0
-        for db in engine.databases:
-            for key in db.data:
-                self.note(db, key)
+
+    def more(self) -> bool:
+        """Looks at a slice of the keys that were there before; False: all have been."""
+        if not self._unseen:
+            return False
+        placed, keys = self._unseen[0]
+        some = list(islice(keys, SLICE_KEYS))
+        self._changed |= {(placed, key): None for key in some if (placed, key) not in self._sizes}
+        if len(some) < SLICE_KEYS:
+            self._unseen.popleft()
+        self.measure()
+        return True
 
     def note(self, db: "Database", key: bytes) -> None:
         """A key has changed; it is measured when the sum is asked for."""
-        self._changed[db, key] = None
+        self._changed[db.placed, key] = None
 
     def measure(self) -> int:
         """Bytes that all keys take."""
         changed, self._changed = self._changed, {}
         for place in changed:
-            db, key = place
-            value = db.data.get(key)
+            placed, key = place
+            value = placed.database.data.get(key)
             before = self._sizes.pop(place, 0)
             if value is None:
                 self._used.pop(place, None)
@@ -101,17 +119,17 @@ class Meter:
 
     # ---- snapshots -----------------------------------------------------------------------------------------------
 
-    def used(self, db: "Database", key: bytes) -> tuple[int, int] | None:
+    def used(self, place: Place) -> tuple[int, int] | None:
         """When a key was used last, and its counter then."""
-        return self._used.get((db, key))
+        return self._used.get(place)
 
     def order(self) -> list[Place]:
         """The list from which keys are drawn."""
         return list(self._places.order)
 
-    def restore(self, place: Place, used: tuple[int, int]) -> None:
+    def restore(self, db: "Database", key: bytes, used: tuple[int, int]) -> None:
         """A key as another store knew it."""
-        db, key = place
+        place = (db.placed, key)
         self._used[place] = used
         before, after = self._sizes.get(place, 0), size_of(key, db.data[key])
         self._sizes[place] = after
@@ -130,7 +148,7 @@ class Meter:
         """
         engine = self._engine
         for key in command.keys(args):
-            self._use((engine.db, key))
+            self._use((engine.db.placed, key))
         if "denyoom" in command.flags:
             while self.measure() > engine.config.maxmemory:
                 if not self._let_one_go():
@@ -138,18 +156,19 @@ class Meter:
 
     def idle_ms(self, db: "Database", key: bytes) -> int:
         """How long nobody used a key."""
-        return max(0, self._engine.now - self._used.get((db, key), (self._engine.now, 0))[0])
+        return max(0, self._engine.now - self._used.get((db.placed, key), (self._engine.now, 0))[0])
 
     def frequency(self, db: "Database", key: bytes) -> int:
         """How often a key was used: a logarithmic counter up to 255, which fades by one each minute."""
-        last, count = self._used.get((db, key), (self._engine.now, LFU_START))
+        last, count = self._used.get((db.placed, key), (self._engine.now, LFU_START))
         return max(0, count - (self._engine.now - last) // (60_000 * LFU_MINUTES))
 
     def _use(self, place: Place) -> None:
         if place in self._used:
+            db, key = place[0].database, place[1]
             if self._engine.preserve is not None:
-                self._engine.preserve(*place)
-            count = self.frequency(*place)
+                self._engine.preserve(db, key)
+            count = self.frequency(db, key)
             chance = 1 / (max(0, count - LFU_START) * LFU_FACTOR + 1)
             grown = count < 255 and self._engine.chance.random() < chance
             self._used[place] = (self._engine.now, count + grown)
@@ -162,7 +181,7 @@ class Meter:
         which, how = policy.split("-")
         best: tuple[float, Place] | None = None
         for place in self._drawn(int(engine.config.get("maxmemory-samples")), which == "volatile"):
-            db, key = place
+            db, key = place[0].database, place[1]
             if how == "lru":
                 rank = float(self._used.get(place, (0, 0))[0])
             elif how == "lfu":
@@ -175,7 +194,8 @@ class Meter:
                 best = (rank, place)
         if best is None:
             return False
-        engine.evict(*best[1])
+        placed, key = best[1]
+        engine.evict(placed.database, key)
         return True
 
     def _drawn(self, many: int, volatile: bool) -> list[Place]:
@@ -186,10 +206,10 @@ class Meter:
         while order and len(drawn) < many and tries < 20 * many:
             tries += 1
             place = order[self._engine.chance.randrange(len(order))]
-            db, key = place
+            db, key = place[0].database, place[1]
             if key in (db.expires if volatile else db.data):  # one that is gone leaves when it is measured
                 drawn.append(place)
         if not drawn and volatile:
             for db in self._engine.databases:
-                drawn += [(db, key) for key in islice(db.expires, many)]
+                drawn += [(db.placed, key) for key in islice(db.expires, many)]
         return drawn

@@ -8,19 +8,33 @@ SCANS_MAX = 64
 Pieces = Iterator[list[bytes]]
 
 
+BEHIND = 5_000
+"""So many names are kept that a scan has passed, for a client that asks for a page again."""
+
+
 class Names:
-    """What one scan goes through, taken piece by piece as it gets there."""
+    """What one scan goes through, taken piece by piece as it gets there, and let go so.
+
+    Attributes:
+        first: the place of the first name that is kept.
+    """
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
-        self._taken: list[bytes] = []
+        self._kept: list[bytes] = []
+        self.first = 0
 
     def page(self, begin: int, end: int) -> tuple[list[bytes], bool]:
-        """Names by their places; whether there are more."""
-        taken = self._taken
-        while len(taken) <= end and (piece := next(self._pieces, None)) is not None:
-            taken += piece
-        return taken[begin:end], end < len(taken)
+        """Names by their places, the first of which is kept; whether there are more."""
+        kept = self._kept
+        while self.first + len(kept) <= end and (piece := next(self._pieces, None)) is not None:
+            kept += piece
+        page = kept[begin - self.first : end - self.first]
+        more = end < self.first + len(kept)
+        if begin - self.first >= 2 * BEHIND:
+            del kept[:BEHIND]
+            self.first += BEHIND
+        return page, more
 
 
 class Scans:
@@ -34,7 +48,7 @@ class Scans:
         """The names, the scan's serial number, and the place to go on from."""
         serial, place = cursor >> 32, cursor & 0xFFFFFFFF
         found = self._open.get(serial)
-        if cursor and found is not None and found[0] is owner:
+        if cursor and found is not None and found[0] is owner and found[1].first <= place:
             return found[1], serial, place
         self._serial += 1
         if len(self._open) >= SCANS_MAX:

@@ -71,6 +71,7 @@ class Served(Protocol):
     def connect(self, sink: Sink, address: str = "", local_address: str = "") -> Session: ...
     def disconnect(self, session: Session) -> None: ...
     def run(self, session: Session, commands: list[Args], raw: bytes = b"") -> None: ...
+    def drained(self) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -193,9 +194,8 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
         if self._full:
             self._check_limits(self._transport.get_write_buffer_size())
-        elif self._paused and len(self.session.backlog) <= BACKLOG_MAX:
-            self._paused = False
-            self._transport.resume_reading()
+        elif self._paused:
+            self._listen_again()
 
     def close(self) -> None:
         """Closes once all is sent; at once if somebody else asked for it."""
@@ -216,7 +216,13 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._full = False
         self._soft_since = 0.0
-        if not self._transport.is_closing() and not self._paused:
+        self._listen_again()
+        self._store.drained()
+
+    def _listen_again(self) -> None:
+        """Unless too much of what has come waits still."""
+        if len(self.session.backlog) <= BACKLOG_MAX and not self._transport.is_closing():
+            self._paused = False
             self._transport.resume_reading()
 
     def _check_limits(self, waiting: int) -> None:

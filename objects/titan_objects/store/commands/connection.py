@@ -338,7 +338,7 @@ def client_unblock(e: "Engine", a: Args) -> bytes:
     if len(a) > 4 or how not in (b"TIMEOUT", b"ERROR"):
         raise CommandError(b"ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
     session = e.sessions.get(integer(a[2]))
-    if session is None or session.waiter is None or session in e.pause.held:
+    if session is None or session.waiter is None or session in e.pause.held or session in e.halted:
         return ZERO
     error = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
     e.waiting.release(session.waiter, session.waiter.on_timeout if how == b"TIMEOUT" else error)

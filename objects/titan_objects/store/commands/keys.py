@@ -71,8 +71,8 @@ def keys(e: "Engine", a: Args) -> bytes:
 @group.command("randomkey", 1, "readonly")
 def randomkey(e: "Engine", a: Args) -> bytes:
     """Returns a random key name from the database."""
-    found = e.db.live_keys()
-    return bulk(found[e.chance.randrange(len(found))]) if found else e.reply.null
+    found = e.random_key()
+    return e.reply.null if found is None else bulk(found)
 
 
 # ---- expiry ------------------------------------------------------------------------------------------------------

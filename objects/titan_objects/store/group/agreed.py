@@ -21,6 +21,7 @@ from titan_objects.store.group.places import GROUP_SETTINGS, Place, Places, grou
 from titan_objects.store.keyspace import Database
 from titan_objects.store.memory import Meter
 from titan_objects.store.resp import RESP2, RESP3, CommandError
+from titan_objects.store.sampling import key_by_chance
 from titan_objects.store.scans import Names, Pieces, Scans
 from titan_objects.store.session import Session
 from titan_objects.store.streams import Stream, shown
@@ -339,6 +340,19 @@ class AgreedEngine(Engine):
                 value = self.db.get(words[at - half])
                 words[at] = shown(value.last) if isinstance(value, Stream) else b"0-0"
         return words
+
+    # ---- memory --------------------------------------------------------------------------------------------------
+
+    def new_meter(self) -> Meter:
+        meter = super().new_meter()
+        while meter.more():
+            pass  # all at once: how far it is would have to be part of the state
+        return meter
+
+    # ---- chance --------------------------------------------------------------------------------------------------
+
+    def random_key(self) -> bytes | None:
+        return key_by_chance(self.db, self.chance)  # all keys are looked at, for it must follow from the state alone
 
     # ---- what is heard elsewhere ---------------------------------------------------------------------------------
 

@@ -101,6 +101,9 @@ class Door:
         if self.engine.outgoing:
             self._flush_soon()
 
+    def drained(self) -> None:
+        """A client has read what there was. Nothing waits for that: what the group answers at once is limited."""
+
     async def close(self) -> None:
         """Lets everybody go."""
         self._quiet.cancel()

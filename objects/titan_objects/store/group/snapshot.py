@@ -100,13 +100,14 @@ Aside = tuple[Any, int | None, tuple[int, int] | None]
 class _Part:
     """One database as it was: the very dicts, which FLUSHALL and SWAPDB leave as they are, and what was put aside."""
 
-    __slots__ = ("aside", "data", "db", "expires", "keys")
+    __slots__ = ("aside", "data", "db", "expires", "keys", "placed")
 
     def __init__(self, db: Database) -> None:
         self.db = db
         self.keys = Listing(db)
         self.data = self.keys.data
         self.expires = db.expires
+        self.placed = db.placed
         self.aside: dict[bytes, Aside] = {}
 
 
@@ -124,6 +125,7 @@ class Walk:
         meter = engine.meter
         self._used = meter.used if meter is not None else None
         self._drawn = meter.order() if meter is not None else []
+        self._indices = {db.placed: db.index for db in engine.databases}
         self._ends = [(part.db.index, Listing(part.db, "expires")) for part in parts] if meter is not None else []
         self._sources = list(engine.scripts.sources.values())
         self._libraries = [each.source for each in engine.functions.libraries.values()]
@@ -149,7 +151,7 @@ class Walk:
             part.aside[key] = self._as_it_is(part, key)
 
     def _as_it_is(self, part: _Part, key: bytes) -> Aside:
-        use = self._used(part.db, key) if self._used is not None else None
+        use = self._used((part.placed, key)) if self._used is not None else None
         return frozen(part.data.get(key)), part.expires.get(key), use
 
     def chunks(self) -> Iterator[bytes]:
@@ -166,7 +168,7 @@ class Walk:
                 yield from self._keys(part)
             for start in range(0, len(self._drawn), CHUNK_KEYS):
                 places = self._drawn[start : start + CHUNK_KEYS]
-                yield encode(Drawn([(db.index, key) for db, key in places]))
+                yield encode(Drawn([(self._indices[placed], key) for placed, key in places]))
             for index, listing in self._ends:
                 ends = iter(listing)
                 while keys := list(islice(ends, CHUNK_KEYS)):
@@ -222,7 +224,7 @@ class Restore:
         elif isinstance(chunk, Keys):
             self._keys(engine.databases[chunk.db], chunk.records)
         elif isinstance(chunk, Drawn):
-            engine.metered().draw_from((engine.databases[index], key) for index, key in chunk.places)
+            engine.metered().draw_from((engine.databases[index].placed, key) for index, key in chunk.places)
         else:
             expires = engine.databases[chunk.db].expires
             for key in chunk.keys:
@@ -260,4 +262,4 @@ class Restore:
             if record.kind is Kind.EXPIRING_HASH:
                 db.place_fields(key)
             if record.used is not None:
-                engine.metered().restore((db, key), record.used)
+                engine.metered().restore(db, key, record.used)
