@@ -5,23 +5,25 @@
     a peer's Step -> Received
     the disk      -> Persisted, and only then what may not be said before
 
-Everything runs in turns of the loop, in one place (`_do`). What the engine says is done in its order; nothing here
-decides what is committed. Each epoch has an engine and a log of its own; `succession.py` leads from one to the next.
+Everything runs in turns of the loop, in one place (`step`). What the engine says is done in its order; nothing here
+decides what is committed. Each epoch has an engine and a log of its own (`drive.py`); `succession.py` leads from one to
+the next.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError, StorageError, Unavailable
+from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.absences import Absences
 from titan_overlay.mutable.code import LacksCode, lacking
+from titan_overlay.mutable.drive import Drive
 from titan_overlay.mutable.engine import (
     Checkpoint,
     Configuration,
@@ -31,20 +33,16 @@ from titan_overlay.mutable.engine import (
     Event,
     LearnersChanged,
     PeerSilent,
-    Persisted,
     Proposed,
     Ready,
     Received,
-    RequestsWait,
-    Send,
     SnapshotInstalled,
     SnapshotTaken,
     TimerDue,
     TransferAsked,
 )
-from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, Legacy, Turnover
+from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, Turnover
 from titan_overlay.mutable.feed import Feed
-from titan_overlay.mutable.intake import Intake
 from titan_overlay.mutable.machine import Machine
 from titan_overlay.mutable.outbox import Deliver, Outbox
 from titan_overlay.mutable.reads import Reads
@@ -54,6 +52,7 @@ from titan_overlay.mutable.restart import Restart
 from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.states import States
 from titan_overlay.mutable.succession import Succession
+from titan_overlay.mutable.surroundings import Logs, Maker, Peers
 from titan_overlay.mutable.voting_keys import GroupKeys
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.hosting.calls import Begun
@@ -66,51 +65,6 @@ RESIGN_AGAIN_SECONDS = 5.0
 TIMER_SECONDS_MIN = 0.05
 STOPPED = "its owner gives up its epoch, whose quorum is lost"
 """Why a member takes no part."""
-
-
-class Peers(Protocol):
-    """The way to the other members."""
-
-    def post(self, member: bytes, type: str, body: bytes) -> None:
-        """Sends and forgets: what is lost is lost."""
-
-    async def ask(self, member: bytes, type: str, body: bytes, timeout: float) -> bytes:
-        """Raises LinkError or RemotableError: no answer."""
-        ...
-
-
-class EpochLog(Protocol):
-    """One epoch of this group in the node's write-ahead log."""
-
-    records: list[bytes]
-    """What was found of it when the log was opened."""
-
-    def append(self, records: list[Any]) -> "asyncio.Future[None]":
-        """Done when they, and all before them, are durable. StorageError: the disk is full or broken."""
-        ...
-
-    def compact(self, image: list[Any]) -> None:
-        """These records are worth all that were appended before."""
-
-    def drop(self) -> None:
-        """The epoch is over for good."""
-
-
-class Logs(Protocol):
-    """The epochs of this group in the node's log."""
-
-    def open(self, epoch: int) -> EpochLog: ...
-
-
-class Maker(Protocol):
-    """Makes the engine of an epoch, knows its messages, and brings the intake that goes with it."""
-
-    def intake(self, group: "Group") -> Intake: ...
-
-    def engine(self, configuration: Configuration, checkpoint: Checkpoint, records: Iterable[bytes]) -> Engine: ...
-
-    def decode(self, raw: msgspec.Raw) -> Any:
-        """A message of the engine. BadMessage: it is none."""
 
 
 class Group:
@@ -167,10 +121,7 @@ class Group:
         self._refs = 0
         self._intake = maker.intake(self)
         self._reads = Reads(self)
-        self._timer: asyncio.TimerHandle | None = None
         self._wake: asyncio.TimerHandle | None = None
-        self._saves: asyncio.Future[None] | None = None
-        """The last that the log was asked for."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._replaced = False
         self.has_stopped = head.stopped == me
@@ -178,8 +129,7 @@ class Group:
         self.on_replaced: Callable[[], object] = lambda: None
         """Called once another node is a member in this one's place."""
         self.configuration: Configuration
-        self._wal: EpochLog
-        self.engine: Engine
+        self._drive: Drive
 
     # ---- life ------------------------------------------------------------------------------------------------
 
@@ -214,9 +164,9 @@ class Group:
         if self.me not in configuration.members:
             configuration = msgspec.structs.replace(configuration, learners=(self.me,))
         self.configuration = configuration
-        self._wal = self._logs.open(configuration.epoch)
-        self._saves = None
-        self.engine = self._maker.engine(configuration, checkpoint, self._wal.records)
+        wal = self._logs.open(configuration.epoch)
+        engine = self._maker.engine(configuration, checkpoint, wal.records)
+        self._drive = Drive(self, engine, configuration.epoch, wal)
         if self.trouble:
             self.resign(self.trouble)
         else:
@@ -229,7 +179,7 @@ class Group:
 
     def end_epoch(self) -> None:
         """What the old epoch has on disk may go."""
-        self._wal.drop()
+        self._drive.end()
 
     async def close(self) -> None:
         """Takes no part any more; who waits is sent elsewhere."""
@@ -241,7 +191,9 @@ class Group:
     def retire(self, why: str) -> None:
         """Takes no part from now on."""
         self.trouble = self.trouble or why
-        self._stop_timers()
+        self._drive.stop()
+        if self._wake is not None:
+            self._wake.cancel()
         self.succession.close()
         self._intake.send_away(self.absent())
         self._reads.close(self.absent())
@@ -260,42 +212,22 @@ class Group:
                 self.peers.post(each, talk.RESIGN, codec.encode(epoch))
             await asyncio.sleep(RESIGN_AGAIN_SECONDS)
 
-    def catch_up(self, recover: talk.Recover) -> None:
-        """The owner is about to give the quorum up: an engine that sleeps asks the others what it lacks. Raises: as
-        `lay_down`.
-        """
-        self.succession.check_order(recover)
-        self.step(RequestsWait(True))
-
-    async def lay_down(self, recover: talk.Recover) -> Legacy:
-        """The owner gives the quorum up: this member takes no part in its epoch any more, and executes what is left.
+    def stop(self) -> None:
+        """The owner gives the epoch up: executes what the log has beyond what is known to be agreed, and ends it here.
 
         Raises:
-            Forbidden: it is not the owner who says so. Conflict: there is a quorum.
-            BadMessage: it is about another epoch. NotHere: it cannot execute what is left.
-            Unavailable: its disk does not keep that it has stopped.
+            NotHere: it cannot execute that.
         """
-        self.succession.check_order(recover)
-        term = self.engine.status().last_term
         try:
-            self._execute_remains()
+            for entry in self.engine.remains():
+                if entry.index > self.machine.height:
+                    self.feed.add(self.machine.execute(entry).changes)
         except LacksCode as why:
             self.lacks(why)
             raise self.absent() from None
         if not self.has_stopped:
             self.has_stopped = True
             self.resign(STOPPED)
-        try:
-            await self.states.write(Checkpoint(self.machine.height, term), self.machine.snapshot(), stopped=True)
-        except StorageError as why:
-            raise Unavailable(f"this member cannot keep that it has stopped: {why}") from None
-        return await self.succession.legacy(recover.order.configuration, term)
-
-    def _execute_remains(self) -> None:
-        """What its log has beyond what is known to be agreed. LacksCode: it cannot."""
-        for entry in self.engine.remains():
-            if entry.index > self.machine.height:
-                self.feed.add(self.machine.execute(entry).changes)
 
     def lacks(self, why: LacksCode) -> None:
         """It cannot run what the others run."""
@@ -313,11 +245,6 @@ class Group:
         """Nobody seals or signs with its keys what it might have."""
         await self.succession.forget_keys()
         self.on_replaced()
-
-    def _stop_timers(self) -> None:
-        for timer in (self._timer, self._wake):
-            if timer is not None:
-                timer.cancel()
 
     @property
     def is_member(self) -> bool:
@@ -426,6 +353,11 @@ class Group:
     # ---- the engine ------------------------------------------------------------------------------------------
 
     @property
+    def engine(self) -> Engine:
+        """Of this epoch."""
+        return self._drive.engine
+
+    @property
     def others(self) -> list[bytes]:
         """The other members, and those who learn."""
         return [each for each in (*self.configuration.members, *self.configuration.learners) if each != self.me]
@@ -495,7 +427,7 @@ class Group:
         """One event for the engine, and what follows from it."""
         if self.is_absent:
             return
-        self._do(self.engine.step(event, self.loop.time()))
+        self._follow(self._drive.step(event))
         if self.leads != self._led:
             self._led = not self._led
             if self._led:
@@ -505,16 +437,7 @@ class Group:
             else:
                 self._intake.leads_no_more()
 
-    def _do(self, ready: Ready) -> None:
-        self._send(ready.send_now)
-        if ready.persist:
-            self._saves = self._wal.append(ready.persist)
-            self._after_saving(ready)
-        elif ready.send_after_persist:
-            if self._saves is None or self._saves.done():
-                self._send(ready.send_after_persist)
-            else:
-                self._after_saving(ready)
+    def _follow(self, ready: Ready) -> None:
         for refused in ready.refused:
             why = self._why_refused(refused.leader)
             self._intake.refused(refused.ref, why)
@@ -532,34 +455,6 @@ class Group:
             self.states.fetch(ready.fetch)
         for proof in ready.evidence:
             log.warning("%s: a member has lied: %r", self.machine.name, proof)
-        self._set_timer(ready.timer)
-
-    def _after_saving(self, ready: Ready) -> None:
-        epoch = self.configuration.epoch
-        assert self._saves is not None
-        self._saves.add_done_callback(lambda done: self._saved(done, ready, epoch))
-
-    def _saved(self, done: "asyncio.Future[None]", ready: Ready, epoch: int) -> None:
-        failure = None if done.cancelled() else done.exception()
-        if self.trouble or done.cancelled() or epoch != self.configuration.epoch:
-            return
-        if failure is not None:
-            self.resign(f"its log cannot be written: {failure}")
-            return
-        self._send(ready.send_after_persist)
-        if ready.persist:
-            self.step(Persisted(ready.number))
-
-    def _send(self, sends: list[Send]) -> None:
-        by_peer: dict[bytes, list[Any]] = {}
-        for each in sends:
-            by_peer.setdefault(each.to, []).append(each.message)
-        encoded: dict[tuple[int, ...], bytes] = {}
-        for peer, messages in by_peer.items():
-            same = tuple(map(id, messages))  # what goes to all is encoded once
-            if same not in encoded:
-                encoded[same] = codec.encode(talk.Step(self.configuration.epoch, messages))
-            self.peers.post(peer, talk.STEP, encoded[same])
 
     def _why_refused(self, leader: bytes | None) -> RemotableError:
         name = self.machine.name
@@ -569,17 +464,6 @@ class Group:
             f"another member of {name!r} leads" if leader else f"no member of {name!r} leads just now",
             hint=leader or b"",
         )
-
-    def _set_timer(self, when: float | None) -> None:
-        if self._timer is not None:
-            if when is not None and self._timer.when() == when and not self._timer.cancelled():
-                return
-            self._timer.cancel()
-        self._timer = None if when is None or self.trouble else self.loop.call_at(when, self._due)
-
-    def _due(self) -> None:
-        self._timer = None
-        self.step(TimerDue())
 
     # ---- executing -------------------------------------------------------------------------------------------
 
@@ -635,7 +519,7 @@ class Group:
     def snapshot_taken(self, checkpoint: Checkpoint) -> None:
         """A snapshot is on disk: the log before it may go."""
         self.step(SnapshotTaken(checkpoint))
-        self._wal.compact(self.engine.image())
+        self._drive.compact()
 
     def installed(self, chain: Chain, checkpoint: Checkpoint) -> None:
         """A state from another member is on disk, and is this one's now: goes on from there."""
@@ -645,7 +529,7 @@ class Group:
             self.succession.adopt(chain, checkpoint)
         else:
             self.step(SnapshotInstalled(checkpoint))
-            self._wal.compact(self.engine.image())
+            self._drive.compact()
         self._reads.reached(self.machine.height)
         self.outbox.drain()
 

@@ -332,7 +332,7 @@ class GroupRunner(Runner):
         if type == talk.NEXT_KEY:
             return self._next_key(context)
         if type == talk.CATCH_UP:
-            self.group.catch_up(codec.decode(body, talk.Recover))
+            self.group.succession.catch_up(codec.decode(body, talk.Recover))
             return talk.NOTHING
         if type == talk.RECOVER:
             return self._lay_down(codec.decode(body, talk.Recover))
@@ -364,7 +364,7 @@ class GroupRunner(Runner):
         return codec.encode(await self.group.succession.offer())
 
     async def _lay_down(self, recover: talk.Recover) -> bytes:
-        return codec.encode(await self.group.lay_down(recover))
+        return codec.encode(await self.group.succession.lay_down(recover))
 
     async def _can_run(self, new: NewCode, context: Context) -> bytes:
         if context.sender.public != self._descriptor.public:

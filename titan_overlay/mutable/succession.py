@@ -9,9 +9,9 @@ A member that missed it is shown the chain by whoever hears it speak in an epoch
 import logging
 from typing import TYPE_CHECKING
 
-from titan_overlay.errors import BadMessage, Conflict, LinkError, RemotableError, StorageError
+from titan_overlay.errors import BadMessage, Conflict, LinkError, RemotableError, StorageError, Unavailable
 from titan_overlay.mutable import talk
-from titan_overlay.mutable.engine import Checkpoint, Configuration, Entry, Fetch
+from titan_overlay.mutable.engine import Checkpoint, Configuration, Entry, Fetch, RequestsWait
 from titan_overlay.mutable.epochs import (
     Chain,
     Charter,
@@ -148,8 +148,32 @@ class Succession:
         if quorum and not group.has_stopped:  # then it is none: this member takes no part, whatever comes
             raise Conflict(f"a quorum of {group.machine.name!r} is there: nothing is lost, and nothing to recover")
 
-    async def legacy(self, left: Configuration, term: int) -> Legacy:
-        """From where this member would go on."""
+    def catch_up(self, recover: talk.Recover) -> None:
+        """The owner is about to give the quorum up: an engine that sleeps asks the others what it lacks. Raises: as
+        `lay_down`.
+        """
+        self.check_order(recover)
+        self._group.step(RequestsWait(True))
+
+    async def lay_down(self, recover: talk.Recover) -> Legacy:
+        """The owner gives the quorum up: this member takes no part in its epoch any more, and says where it stands.
+
+        Raises:
+            Forbidden: it is not the owner who says so. Conflict: there is a quorum.
+            BadMessage: it is about another epoch. NotHere: it cannot execute what is left.
+            Unavailable: its disk does not keep that it has stopped.
+        """
+        self.check_order(recover)
+        group, term = self._group, self._group.engine.status().last_term
+        group.stop()
+        try:
+            checkpoint = Checkpoint(group.machine.height, term)
+            await group.states.write(checkpoint, group.machine.snapshot(), stopped=True)
+        except StorageError as why:
+            raise Unavailable(f"this member cannot keep that it has stopped: {why}") from None
+        return await self._legacy(recover.order.configuration, term)
+
+    async def _legacy(self, left: Configuration, term: int) -> Legacy:
         machine, old = self._group.machine, configuration_hash(self.current())
         root = await self._group.states.root()
         return Legacy(codec.encode(Start(machine.object_id, left, machine.height, root, old)), term)

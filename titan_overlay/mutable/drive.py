@@ -1,0 +1,99 @@
+"""What drives the engine of one epoch at one member: sends what it says, writes what it wants kept, wakes it in time.
+
+Nothing is said before what it rests on is durable (see `engine.py`). What is committed is the group's to execute.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from titan_overlay.mutable import talk
+from titan_overlay.mutable.engine import Engine, Event, Persisted, Ready, Send, TimerDue
+from titan_overlay.mutable.surroundings import EpochLog
+from titan_overlay.wire import codec
+
+if TYPE_CHECKING:
+    from titan_overlay.mutable.group import Group
+
+
+class Drive:
+    """See the module.
+
+    Args:
+        epoch: in which the engine agrees with others.
+        wal: where its records are.
+    """
+
+    def __init__(self, group: "Group", engine: Engine, epoch: int, wal: EpochLog) -> None:
+        self.engine = engine
+        self._group = group
+        self._epoch = epoch
+        self._wal = wal
+        self._timer: asyncio.TimerHandle | None = None
+        self._saves: asyncio.Future[None] | None = None
+        """The last that the log was asked for."""
+        self._stopped = False
+
+    def step(self, event: Event) -> Ready:
+        """Hands in an event; what is left to do of what follows."""
+        ready = self.engine.step(event, self._group.loop.time())
+        self._send(ready.send_now)
+        if ready.persist:
+            self._saves = self._wal.append(ready.persist)
+            self._after_saving(self._saves, ready)
+        elif ready.send_after_persist:
+            if self._saves is None or self._saves.done():
+                self._send(ready.send_after_persist)
+            else:
+                self._after_saving(self._saves, ready)
+        self._set_timer(ready.timer)
+        return ready
+
+    def compact(self) -> None:
+        """A state is on disk: the log before it may go."""
+        self._wal.compact(self.engine.image())
+
+    def stop(self) -> None:
+        """This member takes no part in the epoch any more."""
+        self._stopped = True
+        self._set_timer(None)
+
+    def end(self) -> None:
+        """What the epoch has on disk may go."""
+        self.stop()
+        self._wal.drop()
+
+    def _after_saving(self, saves: "asyncio.Future[None]", ready: Ready) -> None:
+        saves.add_done_callback(lambda done: self._saved(done, ready))
+
+    def _saved(self, done: "asyncio.Future[None]", ready: Ready) -> None:
+        failure = None if done.cancelled() else done.exception()
+        if self._stopped or done.cancelled():
+            return
+        if failure is not None:
+            self._group.resign(f"its log cannot be written: {failure}")
+            return
+        self._send(ready.send_after_persist)
+        if ready.persist:
+            self._group.step(Persisted(ready.number))
+
+    def _send(self, sends: list[Send]) -> None:
+        by_peer: dict[bytes, list[Any]] = {}
+        for each in sends:
+            by_peer.setdefault(each.to, []).append(each.message)
+        encoded: dict[tuple[int, ...], bytes] = {}
+        for peer, messages in by_peer.items():
+            same = tuple(map(id, messages))  # what goes to all is encoded once
+            if same not in encoded:
+                encoded[same] = codec.encode(talk.Step(self._epoch, messages))
+            self._group.peers.post(peer, talk.STEP, encoded[same])
+
+    def _set_timer(self, when: float | None) -> None:
+        if self._timer is not None:
+            if when is not None and self._timer.when() == when and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+        self._timer = None if when is None or self._stopped else self._group.loop.call_at(when, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._group.step(TimerDue())
