@@ -30,6 +30,11 @@ class Face(Protocol):
         """The pool, as a light client of this user's key; through `target`, or whatever the user said."""
         ...
 
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The environment for a program that is to find the same pool, with the same key."""
+        ...
+
     def show(self, value: Any, render: Callable[[], Any]) -> None:
         """Prints a result: `value` as JSON, or what `render` makes for people (a text, or a table of `rich`)."""
 

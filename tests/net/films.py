@@ -1,6 +1,7 @@
 """A DAG whose code travels to the workers: used by tests/net/test_dag.py."""
 
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import titan_overlay as titan
@@ -51,6 +52,37 @@ def burst(count: int) -> int:
     for each in [subprocess.Popen(["sleep", "60"]) for _ in range(count)]:
         each.wait()
     return count
+
+
+@task
+def listen() -> str:
+    """Hears what the other task says."""
+    with task.store.subscribe("news") as news:
+        task.store.set("listening", "yes")
+        _, message = next(iter(news))
+    task.store.sadd("heard", message)
+    return "store"
+
+
+@task
+def speak() -> str:
+    """Speaks once somebody listens."""
+    while task.store.get("listening") != b"yes":
+        time.sleep(0.1)
+    task.store.publish("news", "hello")
+    return "store"
+
+
+@dag
+def talk() -> object:
+    """Two tasks, of which one waits for the other in the store of their run."""
+    return gather(listen(), speak())
+
+
+@task
+def gather(*results: str) -> list[str]:
+    """What they gave."""
+    return list(results)
 
 
 @dag

@@ -60,6 +60,14 @@ class Face:
         async with connect(target or self.target, data=self.directory) as pool:
             yield pool
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment for a program that is to find the same pool, with the same key."""
+        from titan_overlay.connect import BOOTSTRAP_VARIABLE
+
+        target = {} if self.target is None else {BOOTSTRAP_VARIABLE: self.target}
+        return {**os.environ, **target, "TITAN_DATA": str(self.directory)}
+
     def show(self, value: Any, render: Callable[[], Any]) -> None:
         """Prints a result: `value` as JSON, or what `render` makes for people."""
         if self.json:

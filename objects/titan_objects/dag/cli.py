@@ -3,8 +3,10 @@
 import asyncio
 import json
 import re
+import signal
+import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from titan_objects.dag.limits import Limits
     from titan_objects.dag.messages import RunView
 
+BUSY_SECONDS = 0.2
+"""Between two looks at how many tasks run."""
+
 Name = Annotated[str, typer.Argument(help="Name of the run, as submit and runs show it.")]
 Queue = Annotated[str, typer.Option("--queue", help="The queue.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="A task, such as render or render[3]; all: none.")]
@@ -29,6 +34,7 @@ def register(commands: titan.Commands) -> None:
     dag = commands.group("dag", "Workflows: tasks that need one another, run by whatever nodes offer workers.")
     for command in (
         submit, runs, show, logs, cancel, suspend, resume, rerun, approve, reject, graph, export, schema, gateway,
+        work, scale,
     ):  # fmt: skip
         dag.command(command)
     archive_cli.register(dag)
@@ -264,21 +270,101 @@ async def schema(face: titan.Face) -> None:
     face.show(made(), lambda: json.dumps(made(), indent=2))
 
 
+Slots = Annotated[int, typer.Option("--slots", min=1, max=1024, help="Tasks that a worker runs at once.")]
+Labels = Annotated[str, typer.Option("--label", metavar="KEY=VALUE,...", help="Labels that tasks may require.")]
+Commands = Annotated[bool, typer.Option("--commands", help="Run commands as well, on the word of the runs' hosts.")]
+TaskLimits = Annotated[str, typer.Option("--limits", metavar="processes=N,disk=SIZE", help="Of each task.")]
+
+
+async def work(
+    face: titan.Face,
+    queue: Queue = "dag",
+    slots: Slots = 4,
+    label: Labels = "",
+    commands: Commands = False,
+    limits: TaskLimits = "",
+) -> None:
+    """Run tasks of your own runs on this machine, without a node, until interrupted."""
+    from titan_objects.dag.scaler import Busy, is_left_alone
+    from titan_objects.dag.worker import working
+
+    async with (
+        face.pool() as pool,
+        working(pool, queue, slots, _labels(label), commands=commands, limits=_limits(limits)) as workers,
+    ):
+        told: Busy | None = None
+        stop = _stopped()
+        while not stop.is_set() and not is_left_alone():
+            if told != (busy := Busy(workers.busy)):
+                told = busy
+                face.show(busy, lambda busy=busy: f"{busy.busy} of {slots} tasks run")  # type: ignore[misc]
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), BUSY_SECONDS)
+
+
+async def scale(
+    face: titan.Face,
+    queue: Queue = "dag",
+    least: Annotated[int, typer.Option("--least", min=0, help="Workers that are always there.")] = 0,
+    most: Annotated[int, typer.Option("--most", min=1, max=256, help="Workers at once.")] = 4,
+    cool_down: Annotated[float, typer.Option("--cool-down", min=1, help="Seconds idle until one is ended.")] = 45.0,
+    slots: Slots = 4,
+    label: Labels = "",
+    commands: Commands = False,
+    limits: TaskLimits = "",
+) -> None:
+    """Start workers on this machine while tasks of your own wait, and end idle ones, until interrupted."""
+    from titan_objects.dag.scaler import Scaler
+    from titan_objects.dag.scaling import Bounds
+
+    if least > most:
+        raise titan.ConfigError(f"--least {least} is more than --most {most}")
+    _labels(label), _limits(limits)
+    words = [sys.executable, sys.argv[0], "dag", "work", "--json", "--queue", queue, "--slots", str(slots)]
+    words += ["--label", label] * bool(label) + ["--commands"] * commands + ["--limits", limits] * bool(limits)
+    async with face.pool() as pool:
+        face.note(f"{least} to {most} workers for the queue {queue!r}")
+        scaler = Scaler(pool, queue, Bounds(least, most, slots, cool_down), words, face.variables)
+        serving = asyncio.create_task(scaler.serve())
+        try:
+            await _stopped().wait()
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+
+def _stopped() -> asyncio.Event:
+    """Is set when this program is to end (SIGTERM), so that it gives back what it has."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    return stop
+
+
 @asynccontextmanager
 async def _workers(pool: titan.Pool, flags: Mapping[str, str]) -> AsyncIterator[str]:
-    from titan_objects.dag.queue import COMMANDS
     from titan_objects.dag.worker import working
 
     text = flags.get("--workers", "")
     if not text.isdecimal() or not 0 < int(text) <= 1024:
         raise titan.ConfigError("--workers takes how many tasks run at once, 1 to 1024; --queue says whose")
-    labels = dict(each.partition("=")[::2] for each in flags.get("--worker-label", "").split(",") if each)
-    if COMMANDS in labels or flags.get("--worker-commands", "trusted") != "trusted":
+    labels = _labels(flags.get("--worker-label", ""))
+    if flags.get("--worker-commands", "trusted") != "trusted":
         raise titan.ConfigError("workers that are to run commands are started with --worker-commands trusted")
     queue = flags.get("--queue", "dag")
     limits = _limits(flags.get("--worker-limits", ""))
     async with working(pool, queue, int(text), labels, commands="--worker-commands" in flags, limits=limits):
         yield f"{text} workers at the queue {queue!r}"
+
+
+def _labels(text: str) -> dict[str, str]:
+    from titan_objects.dag.queue import COMMANDS
+
+    labels = dict(each.partition("=")[::2] for each in text.split(",") if each)
+    if COMMANDS in labels:
+        raise titan.ConfigError(
+            "workers that are to run commands are started with --worker-commands trusted (titan dag work: --commands)"
+        )
+    return labels
 
 
 def _limits(text: str) -> "Limits":

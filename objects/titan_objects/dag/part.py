@@ -174,6 +174,7 @@ class Part:
             self._shown[order.epoch] = order.key
         loop = asyncio.get_running_loop()
         began = loop.time()
+        self._workers.busy += 1
         try:
             async with aclosing(Errands(pool)) as errands, asyncio.timeout(order.timeout or None):
                 outcome = await self._workers.execute(order, _Ear(self, order, errands, self._board))
@@ -185,6 +186,7 @@ class Part:
             outcome = Failure(type(why).__name__, str(why))
         finally:
             self._tasks.pop(order.epoch, None)
+            self._workers.busy -= 1
             self._workers.free += 1
             self._took += (loop.time() - began - self._took) / 4
             self._begin_waiting()

@@ -65,6 +65,8 @@ class Workers:
         self.info = WorkerInfo(name, slots, shown, pool.trusted)
         self.directory = directory
         self.free = slots
+        self.busy = 0
+        """Tasks that run now."""
         self.watch = Watch(limits)
         self.memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self._warm: dict[str, list[Warm]] = {}
