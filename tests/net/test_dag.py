@@ -160,7 +160,8 @@ def test_programs_of_the_titan_orchestrator_submit_to_the_pool(tmp_path: Path) -
         command("publish", "dag", "--name", "dag", "--data", "node0", home=tmp_path, **here)
         worker = nodes.add("--workers", "2", "--worker-commands", "trusted")
         nodes.by_id[worker].wait_for_log("2 workers at the queue")
-        words = [BIN / "titan", "dag", "gateway", "--listen", "127.0.0.1:0", "--data", "node0"]
+        command("store", "create", "store/main", "--data", "node0", home=tmp_path, **here)
+        words = [BIN / "titan", "dag", "gateway", "--listen", "127.0.0.1:0", "--store", "store/main", "--data", "node0"]
         program = subprocess.Popen(
             words, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment(tmp_path, **here)
         )
@@ -178,7 +179,12 @@ def test_programs_of_the_titan_orchestrator_submit_to_the_pool(tmp_path: Path) -
                 pass
             assert status == (0x50, "COMPLETED")
             assert asked(door, 0x16, "DAG-p") == (0x50, "got 1 2")
-            assert asked(door, 0x60, "k|v") == (0x51, "ERROR: this gateway has no store; start it with --store NAME")
+            assert asked(door, 0x57, f"b.py|{script}") == (0x50, "DEPLOY_SUCCESS")
+            queued = asked(door, 0x06, "b.py|GENERAL")
+            assert queued[0] == 0x50
+            while asked(door, 0x55, job := queued[1].split()[-1]) != (0x50, "COMPLETED"):
+                pass
+            assert asked(door, 0x16, job) == (0x50, "got")
         finally:
             program.kill()
             program.wait()

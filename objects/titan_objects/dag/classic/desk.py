@@ -44,7 +44,8 @@ class Desk:
     """Answers requests. Jobs are found by the names of their tasks, in whichever run of this user they are.
 
     Args:
-        store: name of the store that keys, values and names of assets are kept in; nothing: they are refused.
+        store: name of the store that keys, values and names of assets are kept in, and in which runs show how they
+            are; nothing: there is none, and keys and assets are refused.
     """
 
     def __init__(self, pool: titan.Pool, queue: str, store: str = "") -> None:
@@ -108,7 +109,8 @@ class Desk:
         made = submission(body, single)
         with tempfile.TemporaryDirectory(prefix="titan-dag-") as directory:
             lay_out(made.files, Path(directory))
-            await submit(self._pool, made.definition, queue=self._queue, code=Path(directory, PACKAGE))
+            code = Path(directory, PACKAGE)
+            await submit(self._pool, made.definition, queue=self._queue, code=code, store=self._store)
         self._learned = float("-inf")
 
     async def _status(self, body: str) -> str:
