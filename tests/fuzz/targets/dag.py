@@ -1,5 +1,6 @@
 """DAGs: definitions in files of all kinds, and what tasks and other workers give."""
 
+import asyncio
 import base64
 import json
 import tempfile
@@ -13,6 +14,8 @@ from tests.fuzz.target import Drawn, target
 from titan_objects.dag.classic.jobs import PACKAGE, submission
 from titan_objects.dag.classic.wire import Decoder, Frame, encode
 from titan_objects.dag.definition import Definition
+from titan_objects.dag.errands import Errands
+from titan_objects.dag.inside import Send
 from titan_objects.dag.journal import Adopt, Success
 from titan_objects.dag.processes import Failed, decoded
 from titan_objects.dag.reading import read_definition
@@ -122,3 +125,19 @@ def classic(data: bytes) -> None:
             made = submission(frame.body.decode(), "JOB-1" if frame.opcode == 0x03 else "")
             assert all(f"{PACKAGE}/" in name and name.endswith(".py") for name in made.files)
             assert all(task.run[1] in made.files for task in made.definition.tasks)  # type: ignore[index]
+
+
+class _Replying:
+    """A pool whose objects answer what they like."""
+
+    def __init__(self, reply: bytes) -> None:
+        self._reply = reply
+
+    async def send_raw(self, name: str, kind: str, body: bytes, *, timeout: float) -> bytes:
+        return self._reply
+
+
+@target(titan.BadMessage, seeds=lambda: [msgspec.msgpack.encode({"a": [1, b"x"]})])
+def task_reply(data: bytes) -> None:
+    """What an object answers to a task that asks it: builtins, or an error for the task."""
+    asyncio.run(Errands(_Replying(data)).do(Send("sums", "list", b"", 1.0)))  # type: ignore[arg-type]

@@ -47,7 +47,13 @@ def store_commands(data: bytes) -> None:
         core.pass_time(5)
 
 
-@target(Damaged, seeds=lambda: [b"REDIS0011\xff" + bytes(8)])
+def _snapshots() -> list[bytes]:
+    """An empty one, and one of a hash with one field that ends."""
+    ending = b"\x18\x01h" + (2 * 10**12).to_bytes(8, "little") + b"\x01\x01\x01f\x01v"
+    return [b"REDIS0011\xff" + bytes(8), b"REDIS0012" + ending + b"\xff" + bytes(8)]
+
+
+@target(Damaged, seeds=_snapshots)
 def rdb_snapshot(data: bytes) -> None:
     """A snapshot that another server left behind: it is read, or it is damaged."""
     rdb.load(data, Core().engine)
