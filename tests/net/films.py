@@ -61,6 +61,7 @@ def listen() -> str:
         task.store.set("listening", "yes")
         _, message = next(iter(news))
     task.store.sadd("heard", message)
+    print("heard", message.decode())
     return "store"
 
 
