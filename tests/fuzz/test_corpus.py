@@ -152,7 +152,6 @@ NOT_FUZZED = {
     "titan_objects/dag/cli.py:_params": OWN,
     "titan_objects/dag/client.py:SubmittedRun.with_code": "the bundle is what `bundle` is given",
     "titan_objects/dag/inside.py:Running._read_or_wait": OWN,
-    "titan_objects/dag/inside.py:Running.spawn": OWN,
     "titan_objects/dag/rescue.py:parts": "what was encoded a moment before",
     "titan_objects/dag/run.py:Run.restore": RESTORED,
     "titan_objects/dag/scaler.py:_Process._read": OWN,

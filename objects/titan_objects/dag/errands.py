@@ -9,10 +9,9 @@ import asyncio
 from itertools import count
 from typing import Any
 
-import msgspec
-
 import titan_overlay as titan
 from titan_objects.dag.inside import Get, Hear, Hush, Listen, Put, Question, Send
+from titan_objects.dag.processes import Failed, decoded
 from titan_objects.store.hearing import Hearing
 
 BYTES_MAX = 64 << 20
@@ -65,9 +64,9 @@ class Errands:
         timeout = what.timeout if 0 < what.timeout <= SECONDS_MAX else SECONDS_MAX
         reply = await self._pool.send_raw(what.name, what.kind, what.body, timeout=timeout)
         try:
-            return msgspec.msgpack.decode(reply)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
-            raise titan.BadMessage(f"{what.name!r} gave a reply that cannot be read: {why}") from None
+            return decoded(reply)
+        except Failed as why:
+            raise titan.BadMessage(f"{what.name!r} gave {why}") from None
 
     async def _put_data(self, data: bytes) -> str:
         if len(data) > BYTES_MAX:

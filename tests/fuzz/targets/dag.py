@@ -15,7 +15,7 @@ from titan_objects.dag.classic.jobs import PACKAGE, submission
 from titan_objects.dag.classic.wire import Decoder, Frame, encode
 from titan_objects.dag.definition import Definition
 from titan_objects.dag.errands import Errands
-from titan_objects.dag.inside import Send
+from titan_objects.dag.inside import Answer, Asked, Get, Said, Send
 from titan_objects.dag.journal import Adopt, Success
 from titan_objects.dag.processes import Failed, decoded
 from titan_objects.dag.reading import read_definition
@@ -80,6 +80,12 @@ def dag_rescue(data: bytes) -> None:
     found = read_rescue(data, "it.rescue")
     assert read_rescue(written(found), "it.rescue") == found
     assert all(name.startswith("sha256:") for name in data_named(found))
+
+
+@target(Failed, seeds=lambda: [msgspec.msgpack.encode(each) for each in (Answer(b"x"), Asked(1, Get("x")))])
+def dag_said(data: bytes) -> None:
+    """What a task says to its worker."""
+    decoded(data, Said)
 
 
 @target(
