@@ -10,7 +10,7 @@ from pathlib import Path
 
 BENCHMARKS = (
     "idle", "rpc", "lookups", "send", "mutable", "groups", "puzzle", "store", "store_group", "workflows",
-    "verification", "dag",
+    "verification", "dag", "slices",
 )  # fmt: skip
 
 

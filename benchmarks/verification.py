@@ -53,18 +53,42 @@ LIARS: dict[str, Liar] = {
 }
 
 
-def simulate(verify: Verify | None, liar: Liar, options: argparse.Namespace) -> dict[str, Any]:
-    """Runs all tasks on workers of which a share are liars of this kind."""
+def simulate(
+    verify: Verify | None, liar: Liar, options: argparse.Namespace, *, runs: int = 1, remembers: bool = False
+) -> dict[str, Any]:
+    """Does all tasks on workers of which a share are liars of this kind.
+
+    Args:
+        runs: over which the tasks are spread, one after the other.
+        remembers: whether the owner's memory tells each run what the ones before have learned of workers.
+    """
     chance = Random(f"verification/{options.seed}")
     free = [Worker(f"w{number:04}", owner=f"o{number:04}") for number in range(options.workers)]
     liars = {each.name for each in chance.sample(free, round(options.share * options.workers))}
-    work = Task(
-        id="work", call="m:f", map=Map(over=list(range(options.tasks))), timeout=Timeout(heartbeat=1e9), verify=verify
-    )
-    engine = Engine(keep_journal=False)
-    engine.step(Begin(Definition(name="votes", tasks=[work], max_parallel=options.workers)), 0.0)
-    instances = engine.steps["work"].instances
     given: Counter[str] = Counter()
+    records: dict[str, int] = {}
+    found = []
+    for _ in range(runs):
+        items = list(range(options.tasks // runs))
+        work = Task(id="work", call="m:f", map=Map(over=items), timeout=Timeout(heartbeat=1e9), verify=verify)
+        definition = Definition(name="votes", tasks=[work], max_parallel=options.workers)
+        engine = Engine(keep_journal=False)
+        engine.step(Begin(definition, records=records if remembers else {}), 0.0)
+        executions = _work(engine, free, lambda name: liar if name in liars else _honest, given, chance)
+        found += [(each, executions[each.key]) for each in engine.steps["work"].instances]
+        records = {**records, **{who: told.behind(records.get(who, 0)) for who, told in engine.records.news.items()}}
+    return {"whole": tally(found), "late": tally(found[len(found) // 2 :])}
+
+
+def _honest(number: int, chance: Random) -> str:
+    return RIGHT
+
+
+def _work(
+    engine: Engine, free: list[Worker], of: Callable[[str], Liar], given: Counter[str], chance: Random
+) -> Counter[str]:
+    """Has workers do a run; how often each instance was executed."""
+    free = list(free)
     executions: Counter[str] = Counter()
     busy: list[tuple[float, str, int, Worker]] = []
     now = 0.0
@@ -79,20 +103,20 @@ def simulate(verify: Verify | None, liar: Liar, options: argparse.Namespace) -> 
             else:
                 waiting.append(worker)
         now, name, epoch, worker = heappop(busy)
-        said = liar(given[name], chance) if name in liars else RIGHT
+        said = of(name)(given[name], chance)
         given[name] += 1
         engine.step(Report(name, epoch, Success(said, said.encode())), now, chance.random)
         free = [*waiting, worker]
-    return {"whole": tally(instances, executions), "late": tally(instances[len(instances) // 2 :], executions)}
+    return executions
 
 
-def tally(instances: list[Any], executions: Counter[str]) -> dict[str, float]:
-    """Of these: the share whose believed result is wrong, the share that has none, and executions for each."""
-    wrong = sum(each.result is not None and each.result.value != RIGHT for each in instances)
+def tally(done: list[tuple[Any, int]]) -> dict[str, float]:
+    """Of instances and how often each ran: the share whose believed result is wrong, that with none, and executions."""
+    wrong = sum(each.result is not None and each.result.value != RIGHT for each, _ in done)
     return {
-        "wrong": wrong / len(instances),
-        "undecided": sum(each.state is not State.SUCCEEDED for each in instances) / len(instances),
-        "executions": sum(executions[each.key] for each in instances) / len(instances),
+        "wrong": wrong / len(done),
+        "undecided": sum(each.state is not State.SUCCEEDED for each, _ in done) / len(done),
+        "executions": sum(times for _, times in done) / len(done),
     }
 
 
@@ -103,7 +127,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for name, liar in LIARS.items()
         for policy, verify in POLICIES.items()
     ]
-    asked = {name: getattr(options, name) for name in ("tasks", "workers", "share", "seed")}
+    adaptive = "quorum 2, adaptive"
+    for remembers in (False, True):
+        said = f"{adaptive}; {options.runs} runs, {'each knows those before' if remembers else 'each begins anew'}"
+        for name in ("independent", "conspirators"):
+            made = simulate(POLICIES[adaptive], LIARS[name], options, runs=options.runs, remembers=remembers)
+            rows.append({"liars": name, "policy": said, **made})
+    asked = {name: getattr(options, name) for name in ("tasks", "workers", "share", "runs", "seed")}
     return {**asked, "rows": rows, "cpu_seconds": time.process_time() - began}
 
 
@@ -129,6 +159,7 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=100)
     parser.add_argument("--share", type=float, default=0.2, help="of the workers that lie")
+    parser.add_argument("--runs", type=int, default=20, help="over which the tasks are spread, in the last rows")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--report", action="store_true", help="write the table into docs/benchmarks.md")

@@ -5,6 +5,7 @@ import base64
 import socket
 import struct
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from tests.net.commands import titan as command
 from tests.net.nodes import Nodes
 from titan_objects.dag.inside import Call, Get, Put, Question, Send, Spawn
 from titan_objects.dag.limits import Watch
-from titan_objects.dag.processes import Warm
+from titan_objects.dag.processes import Failed, Warm, run_command
 from titan_objects.dag.queue import Workers
 from titan_objects.dag.rescue import written
+from titan_objects.dag.serving import serve
 
 FILE = """\
 name: night
@@ -29,6 +31,26 @@ tasks:
   - {id: bad, run: "false", needs: [hello], on_failure: ignore}
   - {id: end, run: "echo end", needs: [bad]}
 """
+
+DAY = """\
+name: day
+tasks:
+  - {id: web, run: "python -m http.server PORT --bind 127.0.0.1", type: service, service: {port: PORT}}
+  - {id: get, run: "python -c 'import urllib.request as u; u.urlopen(\\"http://127.0.0.1:PORT\\")'", needs: [web]}
+  - {id: once, run: "echo once", cache_key: auto}
+  - {id: items, uses: ./items.yaml, inputs: {over: [1, 2, 3]}, needs: [get, once]}
+"""
+ITEMS = """\
+name: items
+params: {over: null}
+tasks:
+  - {id: say, run: [echo, item, "${item}"], map: {over: "${params.over}"}}
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
 
 
 class Notes:
@@ -42,6 +64,9 @@ class Notes:
 
     def progress(self, done: float) -> None:
         self.heard.append(done)
+
+    def up(self, where: Any) -> None:
+        self.heard.append(where)
 
     async def ask(self, what: Question) -> Any:
         assert isinstance(what, Spawn)
@@ -121,6 +146,38 @@ async def test_functions_and_commands_run_on_the_workers_of_nodes(tmp_path: Path
         done = command("dag", "submit", "night.yaml", "--wait", "--data", "node0", home=tmp_path, **here)
         assert b"has succeeded" in done.stdout
         assert b"hello: hello" in done.stderr
+        (tmp_path / "day.yaml").write_text(DAY.replace("PORT", str(free_port())))
+        (tmp_path / "items.yaml").write_text(ITEMS)
+        for known in (b"", b"known"):
+            done = command("dag", "submit", "day.yaml", "--wait", "--data", "node0", home=tmp_path, **here)
+            assert b"has succeeded" in done.stdout
+            assert b"items/say[1]: item 2" in done.stderr
+            name = done.stdout.split()[0].decode()
+            shown = command("dag", "show", name, "--data", "node0", home=tmp_path, **here).stdout
+            assert shown.count(b"SUCCEEDED") == 6
+            assert known in next(line for line in shown.splitlines() if b"once" in line)
+
+
+async def test_a_service_is_there_when_its_port_answers_and_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    watch = Watch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Failed, match="something else"):
+            await serve(run_command(["true"], tmp_path, "svc", print, watch), port, 5, print)
+    server = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+    up: asyncio.Queue[Any] = asyncio.Queue()
+    task = asyncio.create_task(
+        serve(run_command(server, tmp_path, "svc", lambda line: None, watch), port, 60, up.put_nowait)
+    )
+    assert (await up.get())["port"] == port
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    with pytest.raises(OSError, match=r"refused|failed"):
+        socket.create_connection(("127.0.0.1", port))
+    with pytest.raises(Failed, match="did not answer"):
+        await serve(run_command(["sleep", "60"], tmp_path, "svc", print, watch), port, 0.2, print)
+    with pytest.raises(Failed, match="status 1"):
+        await serve(run_command(["false"], tmp_path, "svc", print, watch), port, 60, print)
 
 
 @pytest.mark.slow

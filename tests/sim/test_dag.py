@@ -8,8 +8,11 @@ import pytest
 
 import titan_overlay as titan
 from tests.unit.dag_world import definition
+from titan_objects.dag import children
 from titan_objects.dag.client import submit
+from titan_objects.dag.definitions import history, save
 from titan_objects.dag.journal import Order, Success, Worker
+from titan_objects.dag.memory import Forget, recalled
 from titan_objects.dag.messages import Act, Done, Sync
 from titan_objects.dag.processes import Failed
 from titan_objects.dag.queue import COMMANDS, AskOpen, Close, Register, Runs, WorkerInfo
@@ -149,3 +152,57 @@ async def test_two_programs_of_one_user_submit_the_same_at_one_moment_and_have_t
         assert first.id == second.id
         runs = await asyncio.gather(submit(first, COUNT), submit(second, COUNT))
         assert len({each.name for each in runs}) == 2
+
+
+async def test_what_is_known_from_one_run_is_not_done_again_in_the_next() -> None:
+    async with SimulatedPool(5) as sim:
+        pool = await opened(sim)
+        task = {"id": "a", "call": "test_dag:f", "cache_key": "auto"}
+        values = []
+        for turn in range(2):
+            run = await submit(pool, definition(task))
+            (order,) = (await pool.send(run.name, Sync(Worker("w"), 1))).orders
+            known = await recalled(pool, run.name, order.memo)
+            values.append(known and known.value)
+            await pool.send(run.name, Sync(Worker("w"), 0, [Done(order.epoch, known or Success(turn))]))
+            assert await run.result() == 0
+            await asyncio.sleep(5)
+        assert values == [None, 0]
+        assert [each.recalled for each in (await run.look(tasks=True)).tasks] == [True]
+        await pool.send(f"~{pool.id}/dag/memory", Forget(results=True, records=False))
+        assert await recalled(pool, run.name, order.memo) is None
+
+
+async def work_everywhere(pool: titan.Pool, turns: int = 60) -> None:
+    """A worker at every run that is open; it gives back what it is given."""
+    done: dict[str, list[Done]] = {}
+    for turn in range(turns):
+        for name in await names_open(pool):
+            synced = await pool.send(name, Sync(Worker("w", cores=9.0), 9, done.pop(name, []), turn=turn))
+            done[name] = [Done(each.epoch, Success(each.args[0] if each.args else None)) for each in synced.orders]
+        if not await names_open(pool):
+            return
+        await asyncio.sleep(1)
+
+
+async def test_definitions_of_the_pool_are_used_by_others_and_a_long_map_is_done_by_several_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(children, "SLICE_ITEMS", 2)
+    async with SimulatedPool(5) as sim:
+        pool = await opened(sim)
+        first = await save(pool, "twice", definition({"id": "a", "args": [1]}), "to begin with")
+        sub = definition({"id": "m", "map": {"over": "${params.n}"}, "args": ["${item}"]}, params={"n": [7, 8, 9]})
+        assert await save(pool, "twice", sub, "a list") != first
+        task = {"id": "s", "call": "", "uses": "twice"}
+        run = await submit(pool, definition(task))
+        old = await submit(pool, definition({**task, "uses": f"twice@{first[7:20]}"}))
+        with pytest.raises(titan.BadMessage, match="no parameter 'x'"):
+            await submit(pool, definition({**task, "inputs": {"x": 1}}))
+        with pytest.raises(titan.NotFound, match="titan dag save"):
+            await submit(pool, definition({**task, "uses": "thrice"}))
+        assert len(await names_open(pool)) == 6
+        await work_everywhere(pool)
+        assert (await run.result(), await old.result()) == ([7, 8, 9], 1)
+        assert [each.why for each in await history(pool, "twice")] == ["to begin with", "a list"]
+        assert {each.state for each in await pool.read("dag", Runs())} == {"SUCCEEDED"}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from titan_objects.dag.definition import Definition
 from titan_objects.dag.engine import Engine
-from titan_objects.dag.journal import Begin, Failure, Lease, Order, Report, Success, Tick, Worker
+from titan_objects.dag.journal import Begin, Failure, Lease, Order, Report, Success, Tick, Up, Worker
 from titan_objects.dag.steps import DONE
 
 
@@ -19,7 +19,7 @@ def definition(*tasks: dict[str, Any], **more: Any) -> Definition:
 
 
 @st.composite
-def dags(draw: st.DrawFn) -> list[dict[str, Any]]:
+def dags(draw: st.DrawFn, *, services: bool = False) -> list[dict[str, Any]]:
     """Tasks that need some of those before them, in all the ways that there are."""
     tasks: list[dict[str, Any]] = []
     for number in range(draw(st.integers(1, 9))):
@@ -36,6 +36,9 @@ def dags(draw: st.DrawFn) -> list[dict[str, Any]]:
             task["map"] = {"over": list(range(draw(st.integers(0, 4)))), "max_parallel": draw(st.integers(1, 3))}
         elif needs and draw(st.integers(0, 4)) == 0:
             task["loop"] = {"to": needs[0], "max": draw(st.integers(1, 3))}
+        elif services and draw(st.integers(0, 4)) == 0:
+            task |= {"call": "", "run": "serve", "type": "service"}
+            task["service"] = {"port": 80, "restart": draw(st.booleans())}
         task["on_failure"] = draw(st.sampled_from(["continue", "continue", "ignore", "cancel"]))
         task["timeout"] = {"heartbeat": 5}
         tasks.append(task)
@@ -127,7 +130,9 @@ class World:
                     for order in self.step(Lease(worker, self.random.randint(1, 2))).orders:
                         check(order)
                         self.begun.append(order.key)
-                        if self.random.random() >= self.death:
+                        if order.port and self.random.random() < 0.7:
+                            self.step(Up(worker.name, order.epoch, order.key))
+                        if self.random.random() >= (0.7 if order.port else self.death):
                             work.append((self.now + self.random.random() * 3, turn, worker, order))
             self._report([each for each in work if each[0] <= self.now])
             work = [each for each in work if each[0] > self.now]
@@ -138,7 +143,7 @@ class World:
 
     def _report(self, due: Iterable[tuple[float, int, Worker, Order]]) -> None:
         for _, _, worker, order in due:
-            good = self.random.random() >= self.failing
+            good = self.random.random() >= self.failing and not order.port
             outcome = Success(order.key) if good else Failure("Bad", "luck")
             for _ in range(1 + (self.random.random() < 0.2)):
                 if self.step(Report(worker.name, order.epoch, outcome)).accepted:

@@ -12,9 +12,10 @@ import titan_overlay as titan
 from tests.store.postgres import postgresql
 from tests.unit.dag_world import Desk, definition
 from titan_objects.dag.journal import Failure, Success
-from titan_objects.dag.messages import Line, TaskView
+from titan_objects.dag.messages import Line
 from titan_objects.dag.rescue import again, rescue_of
 from titan_objects.dag.steps import State
+from titan_objects.dag.views import TaskView
 from titan_overlay.cli.titan import complete
 
 pytest.importorskip("sqlalchemy")

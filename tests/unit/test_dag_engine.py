@@ -32,10 +32,12 @@ from titan_objects.dag.journal import (
     Success,
     Suspend,
     Tick,
+    Up,
     Worker,
 )
 from titan_objects.dag.leases import LOST_MAX, pause
 from titan_objects.dag.steps import DONE, State
+from titan_objects.dag.views import view
 
 DIAMOND = definition(
     {"id": "a"}, {"id": "b", "needs": ["a"]}, {"id": "c", "needs": ["a"]}, {"id": "d", "needs": ["b", "c"]}
@@ -301,8 +303,10 @@ def test_a_task_that_waits_for_approval_goes_on_or_not() -> None:
     assert states(desk.engine)["ask"] == "AWAITING_APPROVAL"
     with pytest.raises(titan.BadMessage, match="nobody's approval"):
         desk.step(Decide("go", True))
-    desk.step(Decide("ask", True, "me"))
+    desk.step(Decide("ask", True, "me", "it is time"), after=60)
     assert desk.run() == ["go"]
+    shown = view(desk.engine, tasks=True).tasks
+    assert [(each.decided, each.decided_at) for each in shown] == [("approved by me: it is time", 60.0), ("", 0.0)]
     rejected, expired = Desk(made), Desk(made)
     rejected.step(Decide("ask", False, "me", "too dear"))
     expired.wait(3600)
@@ -413,7 +417,12 @@ def test_liars_are_found_out_and_who_was_right_is_believed_alone() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(tasks=dags(), seed=st.integers(0, 2**32), death=st.sampled_from([0.0, 0.2]), failing=st.sampled_from([0.0, 0.3]))
+@given(
+    tasks=dags(services=True),
+    seed=st.integers(0, 2**32),
+    death=st.sampled_from([0.0, 0.2]),
+    failing=st.sampled_from([0.0, 0.3]),
+)
 def test_a_run_ends_and_its_journal_is_its_state(
     tasks: list[dict[str, Any]], seed: int, death: float, failing: float
 ) -> None:
@@ -426,6 +435,7 @@ def test_a_run_ends_and_its_journal_is_its_state(
         if "needs" in tasks[int(step.task.id[1:])]:
             assert all(
                 engine.steps[each].state is State.SUCCEEDED
+                or engine.steps[each].up
                 or (engine.steps[each].state is State.FAILED and engine.steps[each].task.on_failure == "ignore")
                 for each in upstream(step.task)
             )
@@ -443,7 +453,7 @@ def test_a_run_ends_and_its_journal_is_its_state(
 
 
 @settings(max_examples=40, deadline=None)
-@given(tasks=dags(), seed=st.integers(0, 2**32), events=st.lists(st.integers(0, 9), max_size=25))
+@given(tasks=dags(services=True), seed=st.integers(0, 2**32), events=st.lists(st.integers(0, 9), max_size=25))
 def test_whatever_people_do_meanwhile_the_journal_is_the_state(
     tasks: list[dict[str, Any]], seed: int, events: list[int]
 ) -> None:
@@ -462,7 +472,10 @@ def test_whatever_people_do_meanwhile_the_journal_is_the_state(
         held += [(choices[kind].worker.name, each) for each in orders]
         if held and world.random.random() < 0.5:
             worker, order = held.pop()
-            world.step(Report(worker, order.epoch, Success(order.key)))
+            if order.port:
+                world.step(Up(worker, order.epoch, order.key))
+            else:
+                world.step(Report(worker, order.epoch, Success(order.key)))
         assert engine.ready >= 0
         again = Engine.replay(engine.journal)
         again.step(Tick(), world.now)

@@ -12,7 +12,7 @@ from tests.unit.test_dag_senders import by, key
 from titan_objects.dag.inside import Spawn
 from titan_objects.dag.journal import Order, Success, Worker
 from titan_objects.dag.messages import LINES_AT_ONCE, Look, Ready, Spawned, Start, Sync
-from titan_objects.dag.part import LINES_MAX, Part
+from titan_objects.dag.part import BEAT_SECONDS, LINES_MAX, Part
 from titan_objects.dag.processes import Ear
 from titan_objects.dag.queue import AskOpen, Open
 from titan_objects.dag.run import Run
@@ -131,6 +131,24 @@ async def test_short_tasks_are_fetched_ahead_and_long_ones_given_back_unbegun() 
     assert run.engine.ready + run.engine.steps["a"].done == 100
 
 
+async def test_what_a_busy_worker_has_not_begun_an_idle_one_has_with_the_busy_ones_next_message() -> None:
+    run, busy = made({"id": "a", "map": {"over": list(range(100))}})
+    idle = Chatty(cast(Any, Door(run)), "dag", "idle", 2, {}, Path("nowhere"))
+    loop = asyncio.get_running_loop()
+    parts = [asyncio.create_task(Part(busy, "run").serve())]
+    while run.engine.ready > 20:
+        await asyncio.sleep(0.01)
+    busy.stays = True
+    began = loop.time()
+    parts.append(asyncio.create_task(Part(idle, "run").serve()))
+    while run.engine.steps["a"].done < 98:
+        await asyncio.sleep(0.1)
+    assert loop.time() - began < 2 * BEAT_SECONDS  # of virtual time; every other answer is lost
+    for part in parts:
+        part.cancel()
+    await asyncio.gather(*parts, return_exceptions=True)
+
+
 async def test_a_task_that_runs_says_how_far_it_is_and_adds_others() -> None:
     class Spawning(Chatty):
         async def execute(self, order: Order, ear: Ear) -> Success:
@@ -140,14 +158,17 @@ async def test_a_task_that_runs_says_how_far_it_is_and_adds_others() -> None:
                 for wrong in ({"id": "a"}, {}):
                     with pytest.raises(titan.BadMessage):
                         await ear.ask(Spawn([wrong]))
-                while not run.look(Look(tasks=True)).tasks[0].progress:
+                while not run.look(Look(tasks=True), by("ann")).tasks[0].progress:
                     await asyncio.sleep(1)
             return Success(order.key)
 
     run, _ = made({"id": "a"}, workers=[key("bob").hex()[:32]])
     workers = Spawning(cast(Any, Door(run)), "dag", "w", 2, {}, Path("nowhere"))
     await Part(workers, "run").serve()
-    assert {each.key: each.state for each in run.look(Look(tasks=True)).tasks} == {"a": "SUCCEEDED", "b": "SUCCEEDED"}
+    assert {each.key: each.state for each in run.look(Look(tasks=True), by("ann")).tasks} == {
+        "a": "SUCCEEDED",
+        "b": "SUCCEEDED",
+    }
 
 
 def test_nothing_large_is_fetched_ahead() -> None:

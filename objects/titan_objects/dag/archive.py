@@ -15,11 +15,13 @@ import msgspec
 import sqlalchemy as sql
 
 import titan_overlay as titan
+from titan_objects.dag import views
 from titan_objects.dag.client import ENDED, SubmittedRun
 from titan_objects.dag.definition import revision
-from titan_objects.dag.messages import Line, Look, Result, TaskView
+from titan_objects.dag.engine import Engine
+from titan_objects.dag.messages import Line
 from titan_objects.dag.rescue import Rescue, read_rescue, rescue_of, written
-from titan_objects.dag.run import Run
+from titan_objects.dag.views import TaskView
 
 LIST_MAX = 10_000
 ROWS_AT_ONCE = 1000
@@ -106,12 +108,11 @@ async def archived(run: SubmittedRun, *, data: bool = True) -> Archived:
         Conflict: it has not ended.
     """
     journal = await run.journal()
-    here = Run()  # what it says of itself in one message, a large one could not
-    here.engine.retake(journal)
-    view, found = here.look(Look(tasks=True)), rescue_of(run.name, journal)
+    engine = Engine.replay(journal)  # what it says of itself in one message, a large one could not
+    view, found = views.view(engine, tasks=True), rescue_of(run.name, journal)
     if view.state not in ENDED:
         raise titan.Conflict(f"{run.name} is {view.state}; once it has ended, it can be archived")
-    _, _, error = here.result(Result())
+    _, _, error = views.result(engine)
     owner = run.name.removeprefix("~").partition("/")[0]
     return Archived(
         Summary(

@@ -9,19 +9,13 @@ from titan_objects.dag.definition import ITEMS_MAX, TASKS_MAX, Definition, Task
 from titan_objects.dag.expressions import Both, Either, Expression, Name, Value, names, parse
 from titan_objects.dag.references import referred
 
-NOT_YET = {
-    "uses": "put the tasks of that definition in its place",
-    "service": "a task is a command or a function that ends",
-    "cache_key": "leave it out, and the task runs each time",
-}
-"""Fields that nothing is done with, and what can be done instead."""
-
 IDLE = {
     "run": ("args", "inputs"),
     "call": ("outputs", "env", "secrets"),
     "reduce": ("outputs", "env", "secrets"),
-    "join": ("args", "inputs", "outputs", "env", "secrets"),
-    "approval": ("args", "inputs", "outputs", "env", "secrets", "map", "verify"),
+    "uses": ("args", "outputs", "env", "secrets", "verify", "cache_key", "affinity"),
+    "join": ("args", "inputs", "outputs", "env", "secrets", "cache_key"),
+    "approval": ("args", "inputs", "outputs", "env", "secrets", "map", "verify", "cache_key"),
 }
 """By what a task does: fields that would change nothing."""
 
@@ -50,14 +44,11 @@ def check(definition: Definition) -> None:
 
 
 def _check_task(task: Task, tasks: Mapping[str, Task], definition: Definition) -> None:
-    for field, instead in NOT_YET.items():
-        if getattr(task, field) or task.type == field:
-            raise titan.BadMessage(f"{field} is not supported yet; {instead}")
-    does = [what for what in ("run", "call", "reduce", "join") if getattr(task, what)]
+    does = [what for what in ("run", "call", "reduce", "join", "uses") if getattr(task, what)]
     if len(does) > 1:
         raise titan.BadMessage(f"it has {' and '.join(does)}; a task does one thing")
     if not does and task.approval is None:
-        raise titan.BadMessage("it does nothing: give it run, call, reduce, join or an approval")
+        raise titan.BadMessage("it does nothing: give it run, call, reduce, join, uses or an approval")
     if task.depends and (task.needs or task.trigger_rule != "all_success"):
         raise titan.BadMessage("depends stands in place of needs and trigger_rule; take one or the other")
     for need in upstream(task):
@@ -76,7 +67,8 @@ def _check_task(task: Task, tasks: Mapping[str, Task], definition: Definition) -
         if isinstance(task.map.over, list) and len(task.map.over) > ITEMS_MAX:
             raise titan.BadMessage(f"a map has at most {ITEMS_MAX} items")
     known = set(upstream(task))
-    for name in referred([words(task), task.args, task.inputs, task.env, task.map.over if task.map else None]):
+    over = task.map.over if task.map else None
+    for name in referred([words(task), task.args, task.inputs, task.env, over, task.cache_key]):
         _check_name(name, known, task, definition)
     if task.when:
         for parts in names(parse(task.when)):
@@ -86,6 +78,10 @@ def _check_task(task: Task, tasks: Mapping[str, Task], definition: Definition) -
     if task.verify is not None and task.verify.max_total < task.verify.quorum:
         raise titan.BadMessage("verify.max_total is less than verify.quorum, so no result could ever be believed")
     what = does[0] if does else "approval"
+    if (task.type == "service") != (task.service is not None):
+        raise titan.BadMessage("a service has both type: service, and under service the port at which it answers")
+    if task.service is not None:
+        _check_service(task)
     for field in IDLE[what]:
         if getattr(task, field):
             hint = "; write it into the command" if what == "run" else ""
@@ -102,6 +98,16 @@ def _check_name(parts: tuple[str, ...], known: set[str], task: Task, definition:
             raise titan.BadMessage(f"{shown} is known in a task with a map only")
     elif parts[0] not in known:
         raise titan.BadMessage(f"it refers to {shown}, so it must need {parts[0]!r}: add it to needs")
+
+
+def _check_service(task: Task) -> None:
+    if not task.run:
+        raise titan.BadMessage("a service is a command: give it run")
+    for field in ("map", "loop", "verify", "cache_key", "outputs"):
+        if getattr(task, field):
+            raise titan.BadMessage(f"{field} does nothing in a service, which has no end but that of the run")
+    if task.timeout.run is not None or task.timeout.total is not None:
+        raise titan.BadMessage("a service goes on until the run ends: it has neither timeout.run nor timeout.total")
 
 
 def _check_loop(task: Task, tasks: Mapping[str, Task]) -> None:

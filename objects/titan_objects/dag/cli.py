@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +18,10 @@ from titan_objects.dag import archive_cli
 from titan_objects.doors import address
 
 if TYPE_CHECKING:
+    from titan_objects.dag.definition import Definition
     from titan_objects.dag.limits import Limits
-    from titan_objects.dag.messages import RunView
+    from titan_objects.dag.rescue import Rescue
+    from titan_objects.dag.views import RunView
 
 BUSY_SECONDS = 0.2
 """Between two looks at how many tasks run."""
@@ -33,8 +36,8 @@ def register(commands: titan.Commands) -> None:
     """Adds `titan dag ...` and `titan-node --workers`."""
     dag = commands.group("dag", "Workflows: tasks that need one another, run by whatever nodes offer workers.")
     for command in (
-        submit, runs, show, logs, cancel, suspend, resume, rerun, approve, reject, graph, export, schema, gateway,
-        work, scale,
+        submit, runs, show, logs, cancel, suspend, resume, rerun, approve, reject, graph, export, save, history,
+        forget, schema, gateway, work, scale,
     ):  # fmt: skip
         dag.command(command)
     archive_cli.register(dag)
@@ -61,7 +64,10 @@ def register(commands: titan.Commands) -> None:
 
 async def submit(
     face: titan.Face,
-    file: Annotated[Path, typer.Argument(help="The definition (.yaml, .toml, .json), or a rescue file.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="The definition (.yaml, .toml, .json), the name of one in the pool, or a rescue."),
+    ],
     queue: Queue = "dag",
     code: Annotated[
         Path | None, typer.Option("--code", help="Python file or package whose functions are called.")
@@ -74,19 +80,17 @@ async def submit(
     from titan_objects.dag.client import resume as go_on
     from titan_objects.dag.client import submit as send
     from titan_objects.dag.definition import Definition
-    from titan_objects.dag.reading import read_definition
-    from titan_objects.dag.rescue import is_rescue, read_rescue
+    from titan_objects.dag.definitions import NAMED, load
 
-    try:
-        data = file.read_bytes()
-        found = read_rescue(data, file.name) if is_rescue(data) else read_definition(data.decode(), file.name)
-    except (OSError, UnicodeDecodeError) as why:
-        raise titan.ConfigError(f"{file}: {getattr(why, 'strerror', None) or 'is no text'}") from None
-    if param and not isinstance(found, Definition):
+    found = None if NAMED.fullmatch(str(file)) and not file.exists() else _read(file)
+    given = _params(param or [])
+    if given and not (found is None or isinstance(found, Definition)):
         raise titan.ConfigError(f"{file}: a rescued run goes on with the parameters that it had; leave out --param")
     async with face.pool() as pool:
+        if found is None:
+            found = await load(pool, str(file))
         if isinstance(found, Definition):
-            run = await send(pool, found, params=_params(param or []), queue=queue, code=code, store=store)
+            run = await send(pool, found, params=given, queue=queue, code=code, base=file.parent, store=store)
         else:
             run = await go_on(pool, found, queue=queue, code=code, store=store)
         if not wait:
@@ -97,6 +101,24 @@ async def submit(
             face.note(f"{line.key}: {line.text}")
         result = await run.result()
         face.show({"run": run.name, "result": result}, lambda: f"{run.name} has succeeded: {result!r}")
+
+
+def _read(file: Path) -> "Definition | Rescue":
+    from titan_objects.dag.reading import read_definition
+    from titan_objects.dag.rescue import is_rescue, read_rescue
+
+    try:
+        data = file.read_bytes()
+        return read_rescue(data, file.name) if is_rescue(data) else read_definition(data.decode(), file.name)
+    except (OSError, UnicodeDecodeError) as why:
+        raise titan.ConfigError(f"{file}: {getattr(why, 'strerror', None) or 'is no text'}") from None
+
+
+def _read_definition(file: Path) -> "Definition":
+    from titan_objects.dag.definition import Definition
+
+    found = _read(file)
+    return found if isinstance(found, Definition) else found.definition
 
 
 def _params(given: list[str]) -> dict[str, Any]:
@@ -136,10 +158,18 @@ def _shown(view: "RunView") -> str:
     lines = [f"{view.name}: {view.state} ({counts}), {view.executions} executions"]
     for each in view.tasks:
         took = f"{each.until - each.since:.1f} s" if each.until and each.since else ""
-        if each.state == "RUNNING" and each.progress:
+        if each.recalled:
+            took = "known"
+        elif each.state == "RUNNING" and each.progress:
             took = f"{each.progress:.0%}"
-        lines.append(f"  {each.key:30} {each.state:18} {took:>9} {each.error}".rstrip())
+        lines.append(f"  {each.key:30} {each.state:18} {took:>9} {each.child or each.error}".rstrip())
+        if each.decided:
+            lines.append(f"    {_at(each.decided_at)} {each.decided}")
     return "\n".join(lines)
+
+
+def _at(time: float) -> str:
+    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 async def logs(
@@ -195,12 +225,60 @@ async def reject(face: titan.Face, name: Name, task: Tasks = None, note: Note = 
     await _act(face, name, queue, "reject", task, note)
 
 
+async def save(
+    face: titan.Face,
+    file: Annotated[Path, typer.Argument(help="The definition.")],
+    name: Annotated[str, typer.Option("--name", help="Under which it is kept.")],
+    note: Note = "",
+    code: Annotated[
+        Path | None, typer.Option("--code", help="Python file or package whose functions it calls.")
+    ] = None,
+) -> None:
+    """Keep a definition in the pool, and make this revision the head; `titan dag submit NAME` runs it."""
+    import msgspec
+
+    from titan_objects.dag.definitions import save as keep
+
+    definition = _read_definition(file)
+    async with face.pool() as pool:
+        if code is not None:
+            definition = msgspec.structs.replace(definition, code=await pool.put(await pool.pack(code)))
+        revision = await keep(pool, name, definition, note)
+        face.show(revision, lambda: revision)
+
+
+async def history(
+    face: titan.Face, name: Annotated[str, typer.Argument(help="NAME, or ~KEY/NAME of another.")]
+) -> None:
+    """List the revisions of a definition: which was the head when, who made it that, and why. The last one is."""
+    from titan_objects.dag.definitions import history as ask
+
+    async with face.pool() as pool:
+        found = await ask(pool, name)
+        lines = [f"{each.data}  {_at(each.when)}  {each.who}  {each.why}".rstrip() for each in found]
+        face.show(found, lambda: "\n".join(lines))
+
+
+async def forget(
+    face: titan.Face,
+    results: Annotated[bool, typer.Option("--results", help="Results under cache keys.")] = False,
+    records: Annotated[bool, typer.Option("--records", help="Whose workers were right.")] = False,
+) -> None:
+    """Forget what your runs have learned."""
+    from titan_objects.dag.memory import Forget
+
+    if not (results or records):
+        raise titan.ConfigError("say what to forget: --results, --records, or both")
+    async with face.pool() as pool:
+        await pool.send(f"~{pool.id}/dag/memory", Forget(results, records))
+        face.show(None, lambda: "forgotten")
+
+
 async def graph(face: titan.Face, file: Annotated[Path, typer.Argument(help="The definition.")]) -> None:
     """Print a definition as a graph in the DOT language."""
     from titan_objects.dag.checking import waits
-    from titan_objects.dag.reading import read_definition
 
-    edges = waits(read_definition(file.read_text(), file.name).tasks)
+    edges = waits(_read_definition(file).tasks)
     lines = [f'  "{need}" -> "{name}"' for name, each in edges.items() for need in each.ids]
     text = "\n".join(["digraph {", *(f'  "{name}"' for name in edges), *lines, "}"])
     face.show({name: each.ids for name, each in edges.items()}, lambda: text)

@@ -10,19 +10,24 @@ from typing import Any
 import msgspec
 
 import titan_overlay as titan
+from titan_objects.dag.children import Plan, each_child, planned
 from titan_objects.dag.definition import Definition, Task, revision
-from titan_objects.dag.journal import Entry
-from titan_objects.dag.messages import Act, Export, Line, Lines, Look, Ready, Result, RunView, Start, Started, TakeOver
+from titan_objects.dag.journal import Child, Entry
+from titan_objects.dag.memory import Admit, Memory, memory_of
+from titan_objects.dag.messages import Act, Export, Line, Lines, Look, Result, Start, Started, TakeOver
 from titan_objects.dag.queue import COMMANDS, Close, Submit, WorkerInfo, owner_of
 from titan_objects.dag.queue import Workers as AskWorkers
 from titan_objects.dag.rescue import DATA_BYTES_MAX, Rescue, data_named, parts, rescue_of, single_root
 from titan_objects.dag.run import Run
 from titan_objects.dag.values import there
+from titan_objects.dag.views import RunView
 from titan_objects.dag.worker import lay_out
 
 POLL_SECONDS_MAX = 0.5
 PUBLISH_TURNS = 3
 ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
+KNOWN = (*ENDED, "PENDING")
+"""States of a run that its queue tells apart; all others are to it as if it ran."""
 
 
 class SubmittedRun:
@@ -53,16 +58,27 @@ class SubmittedRun:
 
     async def logs(self, key: str = "", *, follow: bool = True) -> AsyncIterator[Line]:
         """The lines that its tasks write, or that one task (`render`, `render[3]`) does, until it has ended."""
-        start = 0
+        starts: dict[str, int] = {}
         while True:
             ended = (await self.look()).state in ENDED
-            while found := await self.pool.read(self.name, Lines(start, key)):
-                for line in found:
-                    yield line
-                start = found[-1].number + 1
+            async for line in self._new_lines(self.name, key, starts):
+                yield line
             if ended or not follow:
                 return
             await asyncio.sleep(POLL_SECONDS_MAX)
+
+    async def _new_lines(self, run: str, key: str, starts: dict[str, int], above: str = "") -> AsyncIterator[Line]:
+        """Lines of a run, and of those that do tasks of it, from a number on that is kept for each."""
+        while found := await self.pool.read(run, Lines(starts.get(run, 0), key)):
+            for line in found:
+                yield msgspec.structs.replace(line, key=above + line.key)
+            starts[run] = found[-1].number + 1
+        if not (await self.pool.read(run, Look())).children:
+            return
+        for task in (await self.pool.read(run, Look(tasks=True))).tasks:
+            if task.child and (not key or task.key == key or task.key.startswith(f"{key}[")):
+                async for line in self._new_lines(task.child, "", starts, f"{above}{task.key}/"):
+                    yield line
 
     async def look(self, *, tasks: bool = False) -> RunView:
         """How it is."""
@@ -115,7 +131,7 @@ class SubmittedRun:
 
     async def announce(self, title: str, state: str, voice: bytes) -> None:
         """Has the queue know it. From then on the run itself says there how it is."""
-        await self.pool.send(self.queue, Submit(self.name, title, state if state in ENDED else "RUNNING", voice))
+        await self.pool.send(self.queue, Submit(self.name, title, state if state in KNOWN else "RUNNING", voice))
         now = (await self.look()).state
         if now in ENDED and now != state:  # it has ended before the queue knew it, and its own word was for nobody
             await self.pool.send(self.queue, Close(self.name, now))
@@ -128,6 +144,7 @@ async def submit(
     params: dict[str, Any] | None = None,
     queue: str = "dag",
     code: Path | None = None,
+    base: Path | None = None,
     faults: int | None = None,
     once: str = "",
     workers: Sequence[str] = (),
@@ -137,6 +154,7 @@ async def submit(
 
     Args:
         code: the Python file or package that tasks call functions of.
+        base: the directory from which definitions that are used name their files.
         faults: crashes that the run survives; by default 1 where the pool has nodes enough.
         once: a key of your own: submitted again under it, by whichever of your programs, it is the same run.
         workers: fingerprints of the keys whose workers may take its tasks, and whose results count; none: those of
@@ -149,7 +167,7 @@ async def submit(
         BadMessage: the definition makes no sense.
     """
     definition = _with_store(definition, store)
-    run, began = await _begin(pool, definition, params or {}, queue, code, faults, once, workers)
+    run, began = await _begin(pool, definition, params or {}, queue, code, faults, once, workers, base)
     await run.announce(definition.name, began.state, began.voice)
     return run
 
@@ -204,36 +222,69 @@ async def _begin(
     faults: int | None,
     once: str,
     workers: Sequence[str],
+    base: Path | None = None,
 ) -> tuple[SubmittedRun, Started]:
     """A run that its queue does not know yet."""
     await _open_queue(pool, queue)
     offered = await pool.read(queue, AskWorkers())
-    _check_workers(
-        [each for each in offered if not workers or owner_of(each.name) in workers], definition, pool.id, queue
-    )
-    definition = _with_label(definition)
-    if code is not None:
-        bundle = await pool.pack(code)
-        definition = msgspec.structs.replace(definition, code=await pool.put(bundle))
+    chosen = [each for each in offered if not workers or owner_of(each.name) in workers]
+    plan = await planned(pool, definition, params, base)
+    for each in plan.all:
+        _check_workers(chosen, each.definition, pool.id, queue)
+    packed = "" if code is None else await pool.put(await pool.pack(code))
+    for each in plan.all:
+        mine = each is plan or not each.definition.code
+        each.definition = _with_label(each.definition, packed if mine else "")
     if faults is None:
         faults = 1 if len(await pool.census()) >= 3 else 0
     seed = f"once/{once}" if once else f"{revision(definition)}/{pool.token_bytes(16).hex()}"
     name = f"~{pool.id}/dag/{sha256(f'{pool.id}/{seed}'.encode()).hexdigest()[:16]}"
-    await (_publish_once if once else _publish)(pool, name, faults)
-    return SubmittedRun(pool, name, queue), await pool.send(name, Start(definition, params, list(workers), queue))
+    await (_publish_once if once else _publish)(pool, Run, name, faults)
+    return await _started(pool, plan, name, list(workers), queue, faults, once)
 
 
-async def _publish(pool: titan.Pool, name: str, faults: int) -> None:
-    await pool.publish(Run, name, policy=titan.Policy(faults=faults))
+async def _started(
+    pool: titan.Pool, plan: Plan, name: str, workers: list[str], queue: str, faults: int, once: str
+) -> tuple[SubmittedRun, Started]:
+    """Starts a run that was published, once those are that do tasks of it."""
+    remembers = any(_remembers(task) for each in plan.all for task in each.definition.tasks)
+    if remembers:
+        await _publish_once(pool, Memory, memory_of(name), faults)
+
+    async def start(plan: Plan, name: str, parent: Child | None = None) -> Started:
+        me = Child(name, (await pool.read(name, Look())).voice)
+
+        async def child(plan: Plan, name: str) -> Child:
+            await (_publish_once if once else _publish)(pool, Run, name, faults)
+            began = await start(plan, name, me)
+            await SubmittedRun(pool, name, queue).announce(plan.definition.name, began.state, began.voice)
+            return Child(name, began.voice)
+
+        children = await each_child(plan, name, child)
+        records = await pool.send(memory_of(name), Admit(me.voice)) if remembers else None
+        began = await pool.send(
+            name, Start(plan.definition, plan.params, workers, queue, children, parent, records), timeout=30
+        )
+        return began
+
+    return SubmittedRun(pool, name, queue), await start(plan, name)
 
 
-async def _publish_once(pool: titan.Pool, name: str, faults: int) -> None:
+def _remembers(task: Task) -> bool:
+    return bool(task.cache_key) or (task.verify is not None and task.verify.adaptive)
+
+
+async def _publish(pool: titan.Pool, kind: type, name: str, faults: int) -> None:
+    await pool.publish(kind, name, policy=titan.Policy(faults=faults))
+
+
+async def _publish_once(pool: titan.Pool, kind: type, name: str, faults: int) -> None:
     """Publishes it unless it is there. Of several programs that do so at one moment, one does."""
     for turns_left in reversed(range(PUBLISH_TURNS)):
         if await _is_there(pool, name):
             return
         try:
-            return await _publish(pool, name, faults)
+            return await _publish(pool, kind, name, faults)
         except (titan.BadMessage, titan.Conflict, titan.Unavailable):
             if not turns_left:
                 raise
@@ -242,7 +293,7 @@ async def _publish_once(pool: titan.Pool, name: str, faults: int) -> None:
 
 async def _is_there(pool: titan.Pool, name: str) -> bool:
     try:
-        await pool.read(name, Ready())
+        await pool.read(name, titan.Ping())
     except titan.NotFound:
         return False
     return True
@@ -252,8 +303,8 @@ def _with_store(definition: Definition, store: str) -> Definition:
     return msgspec.structs.replace(definition, store=store) if store else definition
 
 
-def _with_label(definition: Definition) -> Definition:
-    """The same; its commands go to workers that run commands."""
+def _with_label(definition: Definition, code: str) -> Definition:
+    """The same; its commands go to workers that run commands, and its functions are in this code, if in no other."""
 
     def of(task: Task) -> Task:
         if not task.run:
@@ -261,7 +312,8 @@ def _with_label(definition: Definition) -> Definition:
         requires = msgspec.structs.replace(task.requires, labels={**task.requires.labels, COMMANDS: "trusted"})
         return msgspec.structs.replace(task, requires=requires)
 
-    return msgspec.structs.replace(definition, tasks=[of(task) for task in definition.tasks])
+    tasks = [of(task) for task in definition.tasks]
+    return msgspec.structs.replace(definition, tasks=tasks, code=code or definition.code)
 
 
 async def _open_queue(pool: titan.Pool, queue: str) -> None:
@@ -287,6 +339,13 @@ def _check_workers(workers: list[WorkerInfo], definition: Definition, me: str, q
         raise titan.Unavailable(
             f"0 of {len(trusting)} workers that trust you run commands; their operators can allow it: "
             "titan-node --workers N --worker-commands trusted"
+        )
+    services = [task.id for task in definition.tasks if task.service is not None]
+    slots = sum(each.slots for each in trusting)
+    if services and slots < len(services) + (len(services) < len(definition.tasks)):
+        raise titan.Unavailable(
+            f"{len(services)} services take a place each until the run ends, and workers that trust you have {slots}: "
+            "none is left for the other tasks; start more: titan-node --workers N"
         )
     for task in definition.tasks:
         labels = task.requires.labels.items()

@@ -15,6 +15,8 @@ from msgspec import Meta
 TASKS_MAX = 100_000
 ITEMS_MAX = 100_000
 """Of one map."""
+AUTO = "auto"
+"""The cache key that is made of code and inputs."""
 ID = r"^[A-Za-z_][A-Za-z0-9_-]{0,127}$"
 
 Id = Annotated[str, Meta(pattern=ID, description="letters, digits, `_` and `-`; begins with a letter")]
@@ -116,30 +118,39 @@ class Loop(_Part, frozen=True, kw_only=True):
 
 
 class Service(_Part, frozen=True, kw_only=True):
-    """Not supported yet. The task is a program that goes on: it has succeeded once its port answers."""
+    """The task is a command that goes on until the run ends. It has succeeded once its port answers; its result is then
+    `{"host": ..., "port": ...}`.
+    """
 
     port: Annotated[int, Meta(ge=1, le=65535)]
     ready: Duration = 30.0
+    """Until the port answers; else the attempt has failed."""
     restart: bool = True
+    """An end of the command is a failed attempt, after which `retry` has it started again. If not, it fails for good,
+    or is left so where it ended well after it was up.
+    """
 
 
 TriggerRule = Literal["all_success", "all_done", "all_failed", "one_success", "one_failed", "none_failed", "always"]
 
 
 class Task(_Part, frozen=True, kw_only=True):
-    """One step. It has one of `run`, `call` and `reduce`, or, being a `join` or an `approval` only, none."""
+    """One step. It has one of `run`, `call`, `reduce` and `uses`, or, being a `join` or an `approval` only, none."""
 
     id: Id
     run: str | list[str] | None = None
     """A command: words, or a text that is split like a shell would, with no shell."""
     call: str = ""
     """`module:function`, in the code that travels with the DAG."""
-    uses: Annotated[str, Meta(description="not supported yet: name of a definition that runs in this place")] = ""
+    uses: str = ""
+    """A definition that runs in this place, as a run of its own: `./etl.yaml`, `etl`, `etl@REVISION` or `~KEY/etl`. Its
+    parameters are `inputs`.
+    """
     reduce: str = ""
     """`module:function` that takes the list of results of the one task that is needed."""
     join: bool = False
-    """Merges the results (maps) of all that it needs, later ones win."""
-    type: Annotated[Literal["task", "service"], Meta(description="service: not supported yet")] = "task"
+    """Merges the results of all that it needs: maps, of which later ones win; or lists, one behind the other."""
+    type: Literal["task", "service"] = "task"
     service: Service | None = None
     args: list[Any] = []
     """Of the function; a command has its own words."""
@@ -174,7 +185,10 @@ class Task(_Part, frozen=True, kw_only=True):
     estimate: Duration = 1.0
     """How long it takes, for the critical path."""
     verify: Verify | None = None
-    cache_key: Annotated[str, Meta(description="not supported yet")] = ""
+    cache_key: str | list[Any] = ""
+    """What has run under the same key in another run of yours does not run again. `auto`: the key is made of the code,
+    and of what the task is given. Anything else, such as `["v2", "${params.day}"]`, stands in the place of these two.
+    """
     on_failure: Literal["continue", "cancel", "ignore"] = "continue"
     """What its failure does to the others: all goes on that can; all is cancelled; it does not count."""
     approval: Approval | None = None

@@ -13,6 +13,8 @@ the chance that it used, so `Engine.replay(journal)` is the same engine.
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
+
 import titan_overlay as titan
 from titan_objects.dag.checking import check, order, waits
 from titan_objects.dag.definition import TASKS_MAX, Definition, Task
@@ -35,10 +37,11 @@ from titan_objects.dag.journal import (
     Spawn,
     Suspend,
     Tick,
+    Up,
 )
-from titan_objects.dag.leases import Leases
+from titan_objects.dag.leases import TOLD_BYTES_MAX, Leases
 from titan_objects.dag.ready import critical_path
-from titan_objects.dag.steps import DONE, Instance, State, Step
+from titan_objects.dag.steps import DONE, MANY, Decision, Instance, State, Step
 
 Ranking = Callable[[dict[str, Step], list[str]], None]
 
@@ -73,9 +76,11 @@ class Engine(Leases):
         self._drawn = []
         if self._expire():
             self._note(Tick())
+        errands = self._send_children()  # before the event, as when the tick is taken again by itself
         self._drawn = []
         effects = self._handle(event)
         self._consider_all()
+        effects.errands = errands + self._send_children()
         if effects.orders or not isinstance(event, Lease | Tick):
             self._note(event)
         return effects
@@ -109,8 +114,12 @@ class Engine(Leases):
 
     @property
     def result(self) -> Any:
-        """What the run has given."""
-        return self.steps[self.result_task].result if self.result_task else None
+        """What the run has given; of too much for a message, where it is to be had."""
+        if not self.result_task:
+            return None
+        step = self.steps[self.result_task]
+        many = len(step.instances) > MANY and len(msgspec.msgpack.encode(step.result)) > TOLD_BYTES_MAX
+        return step.named(self.name) if many else step.result
 
     @property
     def result_task(self) -> str:
@@ -139,6 +148,8 @@ class Engine(Leases):
                 return self._renew(event)
             case Report():
                 return Effects(accepted=self._report(event))
+            case Up():
+                self._come_up(event)
             case Release():
                 self._release(event)
             case Cancel(_, tasks):
@@ -172,9 +183,17 @@ class Engine(Leases):
         self.definition, self.params = definition, params
         self.state = State.RUNNING
         self.began = self._now
+        self.name = event.name
+        self.workers, self.children, self._epoch = event.workers, event.children, event.after
+        self.records.take(event.records)
         self._add(definition.tasks, definition)
 
     def _add(self, tasks: Iterable[Task], whole: Definition) -> None:
+        for task in tasks:
+            if task.uses and task.id not in self.children:
+                raise titan.BadMessage(
+                    f"task '{task.id}' uses {task.uses!r}, and no run was prepared for it: submit it"
+                )
         waiting = waits(whole.tasks)
         new = [Step(task, waiting[task.id]) for task in tasks]
         self.steps.update((each.task.id, each) for each in new)
@@ -217,15 +236,6 @@ class Engine(Leases):
             self._cancelled = True
             self._cancel_steps(self.steps.values())
 
-    def _cancel_steps(self, steps: Iterable[Step]) -> None:
-        for step in steps:
-            if step.state in DONE:
-                continue
-            if not step.instances:
-                self._settle(step, State.CANCELLED)
-            for instance in step.instances:
-                self._end(instance, State.CANCELLED)
-
     def _suspend(self) -> None:
         if self.state is State.RUNNING:
             self._turn_ready(State.READY, State.SUSPENDED)
@@ -262,6 +272,8 @@ class Engine(Leases):
                 chosen.update((each.task.id, each) for each in step.below())
         self._cancelled = False
         self._adopted.clear()  # what has found no place by now is of a run that went another way
+        if self.state in DONE:  # services have ended with the run; those who need them have long begun
+            chosen.update((name, step) for name, step in self.steps.items() if step.up)
         for instance in alone:
             if instance.step.task.id not in chosen:
                 self._again(instance)
@@ -282,12 +294,14 @@ class Engine(Leases):
         step.done -= 1
         instance.number = 0
         step.instances[instance.index] = fresh = Instance(step, instance.index)
+        fresh.child = instance.child
         self._admit(fresh)
 
     def _decide(self, event: Decide) -> None:
         step = self._named(event.task)
         if step.state is not State.AWAITING_APPROVAL:
             raise titan.BadMessage(f"{event.task!r} is {step.state.value}, and waits for nobody's approval")
+        step.decision = Decision(event.approved, event.who, event.note, self._now)
         if event.approved:
             step.approved = True
             self._open(step)

@@ -15,7 +15,7 @@ from typing import Any
 
 from titan_objects.dag.definition import ITEMS_MAX, Definition, Task, seconds
 from titan_objects.dag.expressions import parse, truth
-from titan_objects.dag.journal import Failure, Success
+from titan_objects.dag.journal import Child, Errand, Failure, Success
 from titan_objects.dag.ready import ReadyQueue
 from titan_objects.dag.references import inside, resolved
 from titan_objects.dag.steps import DONE, Held, Instance, State, Step
@@ -32,7 +32,15 @@ class Flow:
         self.state = State.PENDING
         self.steps: dict[str, Step] = {}
         self.began = self.ended = 0.0
+        self.children: dict[str, list[Child]] = {}
+        """Runs that do a task of this one, by that task."""
         self._ready = ReadyQueue()
+        self._for_children: list[tuple[Instance, int]] = []
+        """Ready, and not for workers; with the number under which it became so."""
+        self._aside = 0
+        """Leases that keep nobody from having another task."""
+        self._errands: list[Errand] = []
+        """That nobody has been told of."""
         self._held: dict[int, Held] = {}
         self._by_worker: dict[str, dict[int, Held]] = {}
         self._adopted: dict[str, Success] = {}
@@ -53,9 +61,18 @@ class Flow:
         while self._settled:
             for child in self._settled.popleft().children:
                 self._consider(child)
-        if not self._open_steps and self.state in (State.RUNNING, State.SUSPENDED):
+        if not self._open_steps and self.state in (State.RUNNING, State.SUSPENDED) and not self._only_serves():
+            for step in self.steps.values():
+                for instance in step.instances if step.up else ():
+                    self._end(instance, State.SUCCEEDED)
             self.state = self._conclusion()
             self.ended = self._now
+
+    def _only_serves(self) -> bool:
+        """Whether there is nothing but services, one of which goes on: that is then what the run is for."""
+        return all(each.task.service is not None for each in self.steps.values()) and any(
+            each.up and each.done < len(each.instances) for each in self.steps.values()
+        )
 
     def _conclusion(self) -> State:
         steps = self.steps.values()
@@ -100,7 +117,9 @@ class Flow:
             step.asked = asked = self._now
             self._after(seconds(step.task.approval.expires), lambda: self._approval_expires(step, asked))
             return
-        if step.task.map is not None:
+        if step.task.id in self.children:
+            self._open_children(step)
+        elif step.task.map is not None:
             items = resolved(step.task.map.over, self._look)
             if not isinstance(items, list | tuple) or len(items) > ITEMS_MAX:
                 self._fail_step(step, Failure("BadMap", f"map.over gave no list of at most {ITEMS_MAX} items", False))
@@ -136,6 +155,11 @@ class Flow:
             if instance.state is State.PENDING:
                 self._admit(instance)
 
+    def _open_children(self, step: Step) -> None:
+        for number, child in enumerate(self.children[step.task.id]):
+            step.instances.append(Instance(step, -1 if step.task.map is None else number))
+            step.instances[-1].child = child
+
     def _admit(self, instance: Instance) -> None:
         """An instance becomes ready for the first time."""
         task = instance.step.task
@@ -154,7 +178,7 @@ class Flow:
             return
         if not instance.held:
             instance.state = State.SUSPENDED if self.state is State.SUSPENDED else State.READY
-            if instance.index < 0:
+            if instance.index < 0 and not instance.step.up:
                 instance.step.state = instance.state
         self._number += 1
         instance.number = number = self._number
@@ -167,6 +191,9 @@ class Flow:
         if instance.number != number or instance.state in DONE or instance.queued:
             return False
         task = instance.step.task
+        if instance.child is not None:
+            self._for_children.append((instance, number))
+            return True
         assert self.definition is not None
         self._ready.put(instance, task.fairness_key or self.definition.fairness_key)
         if task.timeout.queue is not None:
@@ -194,7 +221,7 @@ class Flow:
         instance.until = self._now
         self._ready.drop(instance)
         for held in tuple(instance.held.values()):
-            self._drop(held)
+            self._take_away(held)
         step.done += 1
         if step.done < len(step.instances):
             if state is not State.CANCELLED:
@@ -207,7 +234,7 @@ class Flow:
     def _settle(self, step: Step, state: State) -> None:
         """A step has ended."""
         step.state = state
-        self._open_steps -= 1
+        self._open_steps -= not step.up
         if state is State.SUCCEEDED and self._loops(step):
             return
         self._settled.append(step)
@@ -253,7 +280,7 @@ class Flow:
                 self._ready.drop(instance)
                 instance.number = 0  # a timer that offers it means nothing any more
                 for held in tuple(instance.held.values()):
-                    self._drop(held)
+                    self._take_away(held)
             self._open_steps += step.state in DONE
             step.reset()
         if self.state in DONE:
@@ -261,9 +288,16 @@ class Flow:
         for step in again:
             self._consider(step)
 
+    def _take_away(self, held: Held) -> None:
+        """This lease is over, before its time."""
+        self._drop(held)
+        if held.instance.child is not None:
+            self._errands.append(Errand(held.instance.child, held.epoch, None))
+
     def _drop(self, held: Held) -> None:
         """This lease is over."""
-        self._held.pop(held.epoch, None)
+        if self._held.pop(held.epoch, None) is not None:
+            self._aside -= held.aside
         held.instance.held.pop(held.epoch, None)
         mine = self._by_worker.get(held.worker, {})
         mine.pop(held.epoch, None)
@@ -310,4 +344,4 @@ class Flow:
 
 
 def _does_something(task: Task) -> bool:
-    return bool(task.run or task.call or task.reduce or task.join)
+    return bool(task.run or task.call or task.reduce or task.join or task.uses)

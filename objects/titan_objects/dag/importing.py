@@ -3,12 +3,12 @@
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 import titan_overlay as titan
-from titan_objects.dag.definition import Approval, Definition, Requires, Retry, Task
+from titan_objects.dag.definition import Approval, Definition, Requires, Retry, Service, Task
 
 GENERAL = "GENERAL"
 """What the Titan orchestrator calls a worker of no special kind."""
@@ -136,7 +136,7 @@ class OrchestratorJob(msgspec.Struct):
     delay: int = 0
     """Milliseconds."""
     affinity: bool = False
-    port: int = 0
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     args: str | list[Any] = ""
     hitl_message: str = ""
     max_wait_seconds: int = 172_800
@@ -174,12 +174,15 @@ def _task(job: OrchestratorJob, ids: Mapping[str, str], needs: list[str]) -> Tas
     kind = job.type.lower()
     if kind not in ("run", "service"):
         raise titan.ConfigError(f"job {job.id!r} has the type {job.type!r}; run and service are known")
+    if kind == "service" and not job.port:
+        raise titan.ConfigError(f"job {job.id!r} is a service, and names no port at which it answers")
     words = job.args if isinstance(job.args, list) else shlex.split(job.args)
     labels = {} if job.requirement.upper() == GENERAL else {job.requirement.lower(): "1"}
     return Task(
         id=ids[job.id],
         run=["python", job.file, *(str(each).replace("$", "$$", 1) for each in words)],
-        type="service" if kind == "service" or job.port else "task",
+        type="service" if job.port else "task",
+        service=Service(port=job.port) if job.port else None,
         needs=needs,
         requires=Requires(labels=labels),
         priority=max(-1000, min(job.priority, 1000)),

@@ -18,9 +18,7 @@ class Worker(msgspec.Struct, frozen=True, omit_defaults=True):
     cores: float = 1.0
     memory: int = 1 << 62
     owner: str = ""
-    """Whose it is: of one owner, one result of a verified task counts."""
-    valid: int = 0
-    """Consecutive valid results that it has given elsewhere."""
+    """Whose it is: of one owner, one result of a verified task counts. Of nobody: its own."""
 
 
 class Success(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
@@ -32,6 +30,8 @@ class Success(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     """Of the result in canonical bytes: what bitwise verification compares."""
     files: dict[str, str] = {}
     """Outputs: name of the file, name of the data."""
+    recalled: bool = False
+    """It was known from another run."""
 
 
 class Failure(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
@@ -43,12 +43,30 @@ class Failure(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     retryable: bool = True
 
 
+class Child(msgspec.Struct, frozen=True, array_like=True):
+    """A run that does a task of another one."""
+
+    name: str
+    voice: bytes
+    """Its id as an object."""
+
+
 class Begin(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The run begins."""
 
     definition: Definition
     params: dict[str, Any] = {}
     who: str = ""
+    workers: tuple[str, ...] = ()
+    """Whose results count; of none: anybody's. A result that was believed on the word of others is not taken over."""
+    records: dict[str, int] = {}
+    """By owner of workers: consecutive valid results in other runs."""
+    children: dict[str, list[Child]] = {}
+    """By the task that they do."""
+    after: int = 0
+    """Epochs up to here were given before the run began anew, and are not given again."""
+    name: str = ""
+    """Of the run, as an object."""
 
 
 class Lease(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -74,6 +92,14 @@ class Report(msgspec.Struct, frozen=True, tag=True, array_like=True):
     worker: str
     epoch: int
     outcome: Success | Failure
+
+
+class Up(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A service is there, and what needs it may begin."""
+
+    worker: str
+    epoch: int
+    value: Any
 
 
 class Release(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -144,7 +170,9 @@ class Adopt(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The last one there: spawned tasks have epochs in their names, and no two are to have the same."""
 
 
-Event = Begin | Adopt | Lease | Renew | Report | Release | Tick | Cancel | Suspend | Resume | Rerun | Decide | Spawn
+FromWorkers = Lease | Renew | Report | Up | Release | Spawn
+FromPeople = Begin | Adopt | Cancel | Suspend | Resume | Rerun | Decide
+Event = FromWorkers | FromPeople | Tick
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -177,12 +205,28 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     heartbeat: float = 30.0
     cores: float = 1.0
     memory: int = 0
+    port: int = 0
+    """Of a service."""
+    ready: float = 30.0
+    """Seconds until it must answer there."""
+    memo: str = ""
+    """Under which its result may be known from another run."""
+
+
+class Errand(msgspec.Struct, frozen=True):
+    """What a run that does a task of this one is to do, under a lease that does not run out."""
+
+    child: Child
+    epoch: int
+    params: dict[str, Any] | None
+    """None: nothing more; it is not wanted any longer."""
 
 
 class Effects(msgspec.Struct):
     """What an event leads to."""
 
     orders: list[Order] = []
+    errands: list[Errand] = []
     lost: list[int] = []
     """Epochs of the asking worker that are not its own any more: it ends what it does there."""
     accepted: bool = True

@@ -1,16 +1,35 @@
 """Leases: which worker has which instance, under which epoch, and whether what it reports is believed."""
 
 from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
 from typing import Any
 
+import msgspec
+
 from titan_objects.dag.checking import words
-from titan_objects.dag.definition import Retry, seconds, size_bytes
-from titan_objects.dag.flow import Flow
-from titan_objects.dag.journal import Effects, Failure, Lease, Order, Release, Renew, Report, Worker
+from titan_objects.dag.definition import AUTO, Retry, Service, Task, seconds, size_bytes
+from titan_objects.dag.flow import NEVER, Flow
+from titan_objects.dag.journal import (
+    Child,
+    Effects,
+    Errand,
+    Failure,
+    Lease,
+    Order,
+    Release,
+    Renew,
+    Report,
+    Success,
+    Up,
+    Worker,
+)
 from titan_objects.dag.references import inside, resolved
-from titan_objects.dag.steps import Held, Instance, State
+from titan_objects.dag.steps import DONE, MANY, Held, Instance, State, Step
 from titan_objects.dag.verifying import Records, verdict
 
+TOLD_BYTES_MAX = 256 << 10
+"""Of what a task is told; if it is more, its worker asks for it, a piece at a time."""
 LOST_MAX = 8
 """Leases of one instance that may run out: a task that takes its workers down with it ends some day."""
 
@@ -20,7 +39,13 @@ class Leases(Flow):
 
     def __init__(self) -> None:
         super().__init__()
+        self.name = ""
+        """Of the run, as an object."""
         self.records = Records()
+        self.workers: tuple[str, ...] = ()
+        """Owners of those whose results count; of none: anybody's."""
+        self.learned: dict[str, Success] = {}
+        """Results that another run may want, by their memo, since it was last cleared."""
         self.executions = 0
         """Leases that were given."""
         self._epoch = 0
@@ -65,65 +90,132 @@ class Leases(Flow):
     def _next(self, worker: Worker, cores: float, memory: int) -> Instance | None:
         """What a worker with so much left should run next."""
         assert self.definition is not None
-        if len(self._held) >= self.definition.max_parallel:
+        if len(self._held) - self._aside >= self.definition.max_parallel:
             return None
         free = Worker(worker.name, worker.labels, cores, memory, worker.owner)
         return self._ready.take(free, lambda each: _may_have(each, worker))
 
     def _grant(self, instance: Instance, worker: Worker) -> Order:
         task = instance.step.task
-        self.records.meet(worker.name, worker.valid)
-        self._epoch += 1
         self.executions += 1
-        epoch = self._epoch
-        held = Held(epoch, worker.name, worker.owner, instance, self._now, self._now + seconds(task.timeout.heartbeat))
-        instance.held[epoch] = self._held[epoch] = held
-        self._by_worker.setdefault(worker.name, {})[epoch] = held
+        owner = worker.owner or worker.name
+        held = self._hold(instance, worker.name, owner, self._now + seconds(task.timeout.heartbeat))
+        if task.verify is not None:
+            self._replicate(instance, owner)
+        self._after(seconds(task.timeout.heartbeat), lambda: self._silent(held))
+        return self._order(instance, held.epoch)
+
+    def _hold(self, instance: Instance, worker: str, owner: str, expires: float) -> Held:
+        self._epoch += 1
+        held = Held(self._epoch, worker, owner, instance, self._now, expires)
+        instance.held[held.epoch] = self._held[held.epoch] = held
+        self._by_worker.setdefault(worker, {})[held.epoch] = held
         if instance.state is not State.RUNNING:
             instance.since = self._now
-        instance.state = instance.step.state = State.RUNNING
-        instance.worker = worker.name
-        if task.verify is not None:
-            self._replicate(instance, worker)
-        self._after(seconds(task.timeout.heartbeat), lambda: self._silent(held))
-        if task.timeout.run is not None:
-            self._after(seconds(task.timeout.run), lambda: self._too_long(held))
-        return self._order(instance, epoch)
+        instance.state = State.RUNNING
+        if not instance.step.up:
+            instance.step.state = State.RUNNING
+        instance.worker = worker
+        timeout = instance.step.task.timeout.run
+        if timeout is not None:
+            self._after(seconds(timeout), lambda: self._too_long(held))
+        return held
 
-    def _replicate(self, instance: Instance, worker: Worker) -> None:
-        """Offers it to others too, unless this worker is believed alone."""
+    def _send_children(self) -> list[Errand]:
+        """What the runs are to be told that do tasks of this one. Such a lease does not run out: they do not die."""
+        ready, self._for_children = self._for_children, []
+        for instance, number in ready:
+            if instance.number != number or instance.state in DONE:
+                continue
+            if self.state is not State.RUNNING:
+                self._for_children.append((instance, number))
+                continue
+            child = instance.child
+            assert child is not None
+            _, params = self._told(instance, lambda step: step.result)
+            if self._too_much(instance.step, params):
+                _, params = self._told(instance, lambda step: step.named(self.name))
+            held = self._hold(instance, child.name, child.name, NEVER)
+            held.aside = True
+            self._aside += 1
+            self._errands.append(Errand(child, held.epoch, params))
+        errands, self._errands = self._errands, []
+        return errands
+
+    def errands_under_way(self) -> list[Child]:
+        """The runs that do something for this one."""
+        return [each.instance.child for each in self._held.values() if each.instance.child is not None]
+
+    def child_under(self, epoch: int) -> Child | None:
+        """The run that does something under this epoch; None: there is none."""
+        held = self._held.get(epoch)
+        return held.instance.child if held is not None else None
+
+    def _replicate(self, instance: Instance, owner: str) -> None:
+        """Offers it to others too, unless this worker's owner is believed alone."""
         verify = instance.step.task.verify
         assert verify is not None
         first = not instance.results and len(instance.held) == 1
-        instance.single = first and verify.adaptive and self.records.believed_alone(worker.name, self._chance)
+        instance.single = first and verify.adaptive and self.records.believed_alone(owner, self._chance)
         if not instance.single and len(instance.results) + len(instance.held) < instance.target:
             self._offer(instance, 0.0)
 
-    def _order(self, instance: Instance, epoch: int) -> Order:
+    def _told(self, instance: Instance, whole: Callable[[Step], Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Arguments of its function.
+
+        Args:
+            whole: gives the result of a task that is handed on as it is.
+        """
         task, step = instance.step.task, instance.step
 
         def look(parts: tuple[str, ...]) -> Any:
-            if parts[0] == "item":
-                return inside(step.items[instance.index], parts[1:]) if step.items is not None else None
-            return instance.index if parts[0] == "index" else self._look(parts)
+            if len(parts) == 1 and parts[0] in self.steps:
+                return whole(self.steps[parts[0]])
+            return self._look_from(instance, parts)
 
         args = resolved(task.args, look)
         if task.reduce:
-            args = [self.steps[step.upstream[0]].result, *args]
+            args = [whole(self.steps[step.upstream[0]]), *args]
         elif task.join:
-            args = [self.steps[each].result for each in step.upstream]
+            args = [whole(self.steps[each]) for each in step.upstream]
         elif task.map is not None and not task.args and not task.inputs:
             args = [look(("item",))]
+        return args, resolved(task.inputs, look)
+
+    def _look_from(self, instance: Instance, parts: tuple[str, ...]) -> Any:
+        """What a reference in an instance refers to."""
+        items = instance.step.items
+        if parts[0] == "item":
+            return inside(items[instance.index], parts[1:]) if items is not None else None
+        return instance.index if parts[0] == "index" else self._look(parts)
+
+    def _too_much(self, step: Step, told: Any) -> bool:
+        """Whether it does not fit into a message, what a task is told."""
+        many = any(len(self.steps[each].instances) > MANY for each in step.upstream)
+        return many and len(msgspec.msgpack.encode(told)) > TOLD_BYTES_MAX
+
+    def _order(self, instance: Instance, epoch: int) -> Order:
+        task = instance.step.task
+        look = partial(self._look_from, instance)
+        args, inputs = self._told(instance, lambda step: step.result)
         assert self.definition is not None
+        run = [str(each) for each in resolved(words(task), look)]
+        env = {name: str(value) for name, value in resolved(task.env, look).items()}
+        if task.cache_key:
+            key = resolved(task.cache_key, look)
+            does = [run, args, inputs, env, self.definition.code] if key == AUTO else [task.run, key]
+            instance.memo = memo(task, does, self.workers)
+        if self._too_much(instance.step, [args, inputs]):
+            args, inputs = self._told(instance, lambda step: step.named(self.name))
         return Order(
             instance.key,
             epoch,
             call=task.call or task.reduce,
-            run=[str(each) for each in resolved(words(task), look)],
+            run=run,
             join=task.join,
             args=args,
-            inputs=resolved(task.inputs, look),
-            env={name: str(value) for name, value in resolved(task.env, look).items()},
+            inputs=inputs,
+            env=env,
             secrets=task.secrets,
             outputs=task.outputs,
             code=self.definition.code,
@@ -132,6 +224,9 @@ class Leases(Flow):
             heartbeat=seconds(task.timeout.heartbeat),
             cores=task.requires.cores,
             memory=size_bytes(task.requires.memory),
+            memo=instance.memo,
+            port=task.service.port if task.service else 0,
+            ready=seconds(task.service.ready) if task.service else 0.0,
         )
 
     def _release(self, event: Release) -> None:
@@ -159,17 +254,48 @@ class Leases(Flow):
             return False
         self._drop(held)
         instance = held.instance
-        if isinstance(event.outcome, Failure):
+        service = instance.step.task.service
+        if service is not None:
+            self._service_ended(instance, service, event.outcome)
+        elif isinstance(event.outcome, Failure):
             self._failed_attempt(instance, event.outcome)
         elif instance.step.task.verify is None or instance.single:
             if instance.single:  # as in BOINC, what is believed counts as valid
-                self.records.judge(held.worker, True)
-            instance.result, instance.worker = event.outcome, held.worker
-            self._end(instance, State.SUCCEEDED)
+                self.records.judge(held.owner, True)
+            instance.worker = held.worker
+            self._believe(instance, event.outcome)
         else:
-            instance.results.append((held.worker, held.owner, event.outcome))
+            instance.results[held.owner] = event.outcome
             self._compare(instance)
         return True
+
+    def _come_up(self, event: Up) -> None:
+        """A service is there. What needs it may begin; if it is there again, that has long begun."""
+        held = self._held.get(event.epoch)
+        if held is None or held.worker != event.worker or held.aside or held.instance.step.task.service is None:
+            return
+        held.aside = True
+        self._aside += 1
+        held.instance.result = Success(event.value)
+        step = held.instance.step
+        if not step.up:
+            self._settle(step, State.SUCCEEDED)
+            step.up = True
+
+    def _service_ended(self, instance: Instance, service: Service, outcome: Success | Failure) -> None:
+        if service.restart:
+            ended = Failure("Ended", "the service ended before the run did")
+            self._failed_attempt(instance, outcome if isinstance(outcome, Failure) else ended)
+        elif isinstance(outcome, Success) and instance.step.up:
+            self._end(instance, State.SUCCEEDED)
+        else:
+            self._fail(instance, outcome if isinstance(outcome, Failure) else Failure("Ended", "it was never there"))
+
+    def _believe(self, instance: Instance, result: Success) -> None:
+        instance.result = result
+        if instance.memo and not result.recalled:
+            self.learned[instance.memo] = result
+        self._end(instance, State.SUCCEEDED)
 
     def _compare(self, instance: Instance) -> None:
         """Believes a result that enough agree on, else asks more workers."""
@@ -177,12 +303,11 @@ class Leases(Flow):
         assert verify is not None
         found = verdict(verify, instance.results)
         if found.believed is not None:
-            for worker in found.valid:
-                self.records.judge(worker, True)
-            for worker in found.invalid:
-                self.records.judge(worker, False)
-            instance.result = found.believed
-            self._end(instance, State.SUCCEEDED)
+            for owner in found.valid:
+                self.records.judge(owner, True)
+            for owner in found.invalid:
+                self.records.judge(owner, False)
+            self._believe(instance, found.believed)
         elif len(instance.results) + instance.attempts >= verify.max_total:
             text = f"{len(instance.results)} results, and no {verify.quorum} of them agree"
             self._fail(instance, Failure("NoQuorum", text, False))
@@ -221,7 +346,7 @@ class Leases(Flow):
     def _too_long(self, held: Held) -> bool:
         if held.epoch not in self._held:
             return False
-        self._drop(held)
+        self._take_away(held)
         self._failed_attempt(held.instance, Failure("Timeout", "the attempt took longer than timeout.run"))
         return True
 
@@ -238,10 +363,20 @@ def pause(retry: Retry, attempts: int, chance: float) -> float:
     return grown * (1 + retry.jitter * (2 * chance - 1))
 
 
+def memo(task: Task, does: list[Any], workers: tuple[str, ...]) -> str:
+    """Under which a result is remembered: what was done, and on whose word it is believed.
+
+    Args:
+        does: what it was told, or what stands for that.
+        workers: owners of those whose results count.
+    """
+    what = [task.call or task.reduce, does, task.outputs, sorted(workers), task.verify]
+    return sha256(msgspec.msgpack.encode(what, order="deterministic")).hexdigest()
+
+
 def _may_have(instance: Instance, worker: Worker) -> bool:
     """Of one owner, one result of a verified task."""
     if instance.step.task.verify is None:
         return True
     owner = worker.owner or worker.name
-    others = [held.owner or held.worker for held in instance.held.values()]
-    return owner not in others and all(owner != (theirs or name) for name, theirs, _ in instance.results)
+    return owner not in instance.results and all(owner != held.owner for held in instance.held.values())

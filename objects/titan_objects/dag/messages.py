@@ -7,7 +7,8 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag.definition import Definition, Task
-from titan_objects.dag.journal import Adopt, Entry, Failure, Order, Success, Worker
+from titan_objects.dag.journal import Adopt, Child, Entry, Failure, Order, Success, Worker
+from titan_objects.dag.views import RunView
 
 LINES_AT_ONCE = 1000
 """That a run takes with one message."""
@@ -56,35 +57,6 @@ class Synced(msgspec.Struct, frozen=True, omit_defaults=True):
     """The highest that it has said: what comes under a lower one, comes too late to be given anything."""
 
 
-class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An instance of a task as people see it."""
-
-    key: str
-    state: str
-    worker: str = ""
-    attempts: int = 0
-    since: float = 0.0
-    until: float = 0.0
-    error: str = ""
-    progress: float = 0.0
-
-
-class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A run as people see it."""
-
-    name: str
-    state: str
-    owner: str
-    began: float = 0.0
-    ended: float = 0.0
-    counts: dict[str, int] = {}
-    tasks: list[TaskView] = []
-    executions: int = 0
-    lines: int = 0
-    voice: bytes = b""
-    """Id of the run as an object."""
-
-
 class Started(msgspec.Struct, frozen=True, array_like=True):
     """How a run began."""
 
@@ -102,6 +74,12 @@ class Start(titan.Message[Started], namespace="dag"):
     """Fingerprints of those whose workers may take its tasks; none: anybody's."""
     queue: str = ""
     """That is told when the run ends, or is open again."""
+    children: dict[str, list[Child]] = {}
+    """Runs that do a task of this one, by that task."""
+    parent: Child | None = None
+    """The run that this one does a task of: it says when to begin."""
+    records: dict[str, int] | None = None
+    """Of workers, by owner, as the owner's memory knows them; None: the run tells it nothing."""
 
 
 class Sync(titan.Message[Synced], namespace="dag"):
@@ -117,8 +95,30 @@ class Sync(titan.Message[Synced], namespace="dag"):
     """Epoch, number among the lines under that epoch (from 0 on), and text. Only under a lease are they kept."""
     ahead: int = 0
     """Beyond `count`, as many that it would run one after the other."""
+    up: dict[int, Any] = {}
+    """Services that are there now, by epoch, and where."""
     turn: int = 0
     """Grows from one message of a worker to the next."""
+
+
+class Go(titan.Message[None], namespace="dag"):
+    """A run has another one, started for that, do a task. What had failed goes on, unless something else is given."""
+
+    epoch: int
+    params: dict[str, Any]
+
+
+class Halt(titan.Message[None], namespace="dag"):
+    """What it is at under this epoch is not wanted any more."""
+
+    epoch: int
+
+
+class Ended(titan.Message[None], namespace="dag"):
+    """A run says to the one that it does a task of what came of it."""
+
+    epoch: int
+    outcome: Success | Failure
 
 
 class Spawned(titan.Message[None], namespace="dag"):
@@ -146,6 +146,13 @@ class Look(titan.Message[RunView], namespace="dag"):
 
 class Result(titan.Message[tuple[str, Any, str]], namespace="dag"):
     """Asks for its state, its result, and what failed first."""
+
+
+class Results(titan.Message[list[Any]], namespace="dag"):
+    """Asks for results of a map, from one of them on: as many as fit into a message, in their order."""
+
+    task: str
+    start: int = 0
 
 
 class Ready(titan.Message[int], namespace="dag"):

@@ -14,6 +14,7 @@ from titan_objects.dag.definition import Task
 from titan_objects.dag.errands import Errands
 from titan_objects.dag.inside import Question, Spawn
 from titan_objects.dag.journal import Failure, Order, Success, Worker
+from titan_objects.dag.memory import recalled
 from titan_objects.dag.messages import LINES_AT_ONCE, Done, Ready, Spawned, Sync
 from titan_objects.dag.processes import Failed
 
@@ -50,6 +51,8 @@ class Part:
         self._dropped: dict[int, int] = {}
         self._progress: dict[int, float] = {}
         """That the run does not know yet; it goes along with what is said anyway."""
+        self._up: dict[int, Any] = {}
+        """Services that the run does not know to be there."""
         self._board: Board | None = None
         """Where the run has a store: known from the first order on."""
         self._shown: dict[int, str] = {}
@@ -75,7 +78,7 @@ class Part:
         said, pause = loop.time(), 0.02
         while True:
             due = bool(self._tasks) and loop.time() - said >= BEAT_SECONDS
-            wanted = bool(self._done or self._lines or due or self._unheard)
+            wanted = bool(self._done or self._lines or self._up or due or self._unheard)
             if self._workers.free and not wanted:
                 ready = await self._workers.pool.read(self._run, Ready())
                 if ready < 0:
@@ -119,7 +122,8 @@ class Part:
         if leaving:
             return Sync(worker, done=done, lines=lines, turn=turn)
         holds = sorted({*self._tasks, *self._waiting, *ending})
-        return Sync(worker, count, done, holds, dict(self._progress), lines, ahead=max(0, ahead), turn=turn)
+        progress, up = dict(self._progress), dict(self._up)
+        return Sync(worker, count, done, holds, progress, lines, ahead=max(0, ahead), up=up, turn=turn)
 
     async def _sync(self) -> tuple[str, int]:
         """Says what was done, and begins what is to be done; the state of the run, and how many tasks have begun."""
@@ -143,6 +147,7 @@ class Part:
         for _ in news.lines:
             self._lines.popleft()
         self._progress = {epoch: far for epoch, far in self._progress.items() if news.progress.get(epoch) != far}
+        self._up = {epoch: where for epoch, where in self._up.items() if epoch not in news.up}
         told = {each.epoch for each in news.done}
         for each in news.done:
             if self._board is not None and (key := self._shown.pop(each.epoch, "")):
@@ -177,7 +182,8 @@ class Part:
         self._workers.busy += 1
         try:
             async with aclosing(Errands(pool)) as errands, asyncio.timeout(order.timeout or None):
-                outcome = await self._workers.execute(order, _Ear(self, order, errands, self._board))
+                known = await recalled(pool, self._run, order.memo) if order.memo else None
+                outcome = known or await self._workers.execute(order, _Ear(self, order, errands, self._board))
         except Failed as why:
             outcome = why.failure
         except TimeoutError:
@@ -194,6 +200,7 @@ class Part:
                 self._lines.append(self._numbered(order.epoch, f"{dropped} lines more were written than can be sent"))
             self._said.pop(order.epoch, None)
             self._progress.pop(order.epoch, None)
+            self._up.pop(order.epoch, None)
             if outcome is not None:
                 self._done.append(Done(order.epoch, outcome))
             else:
@@ -210,6 +217,11 @@ class Part:
     def progress(self, epoch: int, done: float) -> None:
         """So much of a task is done."""
         self._progress[epoch] = done
+
+    def up(self, epoch: int, where: Any) -> None:
+        """A service is there."""
+        self._up[epoch] = where
+        self._changed.set()
 
     async def spawn(self, epoch: int, tasks: list[Any]) -> None:
         """Adds tasks of one that runs. Raises TitanError: the run does not take them."""
@@ -241,6 +253,9 @@ class _Ear:
 
     def progress(self, done: float) -> None:
         self._part.progress(self._order.epoch, done)
+
+    def up(self, where: Any) -> None:
+        self._part.up(self._order.epoch, where)
 
     async def ask(self, what: Question) -> Any:
         if isinstance(what, Spawn):

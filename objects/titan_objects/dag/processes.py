@@ -45,6 +45,9 @@ class Ear(Protocol):
     def progress(self, done: float) -> None:
         """So much of it is done, 0 to 1."""
 
+    def up(self, where: Any) -> None:
+        """It is a service, and answers there now."""
+
     async def ask(self, what: Question) -> Any:
         """It wants something, and gives the answer to go on with, in builtins. Raises TitanError: it gets none."""
 

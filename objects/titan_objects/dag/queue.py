@@ -25,6 +25,8 @@ SEEN_SECONDS = 90.0
 """A worker that has not been seen for longer is gone."""
 LOOKS_PER_SECOND = 500
 """Of all workers together: the more there are, the less often each looks."""
+OPEN = ("RUNNING", "PENDING")
+"""States of runs that have not ended; those that are pending want no workers yet."""
 COMMANDS = "commands"
 """Label of workers that run commands, and not functions alone."""
 
@@ -156,7 +158,7 @@ class Queue:
 
     def _forget_one(self, runs: Iterable[RunInfo], otherwise: str) -> None:
         """Makes room: of these, the one that has ended and was submitted first goes. Raises Overloaded: none has."""
-        ended = next((each.name for each in runs if each.state != "RUNNING"), None)
+        ended = next((each.name for each in runs if each.state not in OPEN), None)
         if ended is None:
             raise titan.Overloaded(otherwise)
         del self.runs[ended]

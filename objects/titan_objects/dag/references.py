@@ -39,6 +39,18 @@ def resolved(value: Any, look: Callable[[tuple[str, ...]], Any]) -> Any:
     return value
 
 
+def rewritten(value: Any, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> Any:
+    """The value with other references in the place of those that it has."""
+    if isinstance(value, str):
+        parts = _parts(value)
+        return f"${{{'.'.join(change(parts))}}}" if parts else value
+    if isinstance(value, list | tuple):
+        return [rewritten(each, change) for each in value]
+    if isinstance(value, dict):
+        return {key: rewritten(each, change) for key, each in value.items()}
+    return value
+
+
 def inside(value: Any, parts: tuple[str, ...]) -> Any:
     """What lies in a value under these keys; None: nothing."""
     for part in parts:

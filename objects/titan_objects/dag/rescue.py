@@ -47,7 +47,7 @@ def rescue_of(origin: str, journal: Iterable[Entry]) -> Rescue:
     """What a run has come to.
 
     Raises:
-        BadMessage: the journal is empty, or is none.
+        BadMessage: the journal is empty, or that of a run which has others do tasks of it.
     """
     return _of(origin, Engine.replay(journal))
 
@@ -71,6 +71,8 @@ def _of(origin: str, engine: Engine) -> Rescue:
     begun = engine.definition
     if begun is None:
         raise titan.BadMessage(f"{origin} has not begun, so there is nothing to rescue")
+    if engine.children:
+        raise titan.BadMessage(f"{origin} has other runs do tasks of it, and such a run cannot be rescued yet")
     tasks = [step.task for step in engine.steps.values()]
     bad = (State.FAILED, State.CANCELLED)
     below = {
@@ -84,7 +86,7 @@ def _of(origin: str, engine: Engine) -> Rescue:
             results={
                 each.key: each.result
                 for name, step in engine.steps.items()
-                if name not in below
+                if name not in below and step.task.service is None
                 for each in step.instances
                 if each.state is State.SUCCEEDED and each.result is not None
             },

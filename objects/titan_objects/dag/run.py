@@ -4,8 +4,6 @@ Workers come by themselves: one message (`Sync`) says what they have done, what 
 take, and is answered with what to do next.
 """
 
-from collections import deque
-from collections.abc import Iterator
 from hashlib import sha256
 from itertools import islice
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import msgspec
 
 import titan_overlay as titan
+from titan_objects.dag import views
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import (
     Begin,
@@ -20,6 +19,7 @@ from titan_objects.dag.journal import (
     Decide,
     Entry,
     Event,
+    Failure,
     Lease,
     Release,
     Renew,
@@ -27,31 +27,39 @@ from titan_objects.dag.journal import (
     Rerun,
     Resume,
     Spawn,
+    Success,
     Suspend,
     Tick,
+    Up,
 )
+from titan_objects.dag.keeping import Kept
+from titan_objects.dag.leases import TOLD_BYTES_MAX
+from titan_objects.dag.memory import Learn, memory_of
 from titan_objects.dag.messages import (
     LINES_AT_ONCE,
     Act,
+    Ended,
     Export,
+    Go,
+    Halt,
     Line,
     Lines,
     Look,
     Ready,
     Result,
-    RunView,
+    Results,
     Spawned,
     Start,
     Started,
     Sync,
     Synced,
     TakeOver,
-    TaskView,
     Wake,
     portions,
 )
 from titan_objects.dag.queue import Close
-from titan_objects.dag.steps import DONE, Instance
+from titan_objects.dag.steps import DONE, State
+from titan_objects.dag.views import RunView
 
 LOG_BYTES_MAX = 8 << 20
 """Kept of a run's logs: what is older is dropped, and counted."""
@@ -59,60 +67,16 @@ LINE_BYTES_MAX = 4 << 10
 KEY_LENGTH_MAX = 200
 ORDERS_AT_ONCE = 1000
 SPARE = 64
+JUDGED_AT_ONCE = 64
+"""Results of workers that the owner's memory hears of with one message, while nobody lies."""
+BROKEN = frozenset((State.FAILED, State.CANCELLED))
 EARLY_SECONDS = 0.001
 """By so much a timer may come too early: it was rounded."""
 
 
-class _Rest(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """A run's state, but for its journal and its logs: the first chunk of a snapshot."""
-
-    owner: bytes
-    voice: bytes
-    started_by: bytes
-    workers: list[str]
-    next_line: int
-    lines_of: dict[int, int]
-    alarm: float
-    queue: str
-    told: str
-    turns: dict[str, int] = {}
-
-
-class _Logged(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """A chunk of its logs."""
-
-    lines: list[Line]
-
-
-class _Happened(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """A chunk of its journal."""
-
-    entries: list[Entry]
-
-
 @titan.mutable("*", policy=titan.Policy(faults=1))
-class Run:
+class Run(Kept):
     """One run of a DAG."""
-
-    def __init__(self) -> None:
-        self.engine = Engine()
-        self.owner = b""
-        self.voice = b""
-        """Id of this object: under it, the run itself speaks to its queue."""
-        self._started_by = b""
-        """Digest of what began it."""
-        self.workers: frozenset[str] = frozenset()
-        self.lines: deque[Line] = deque()
-        self.next_line = 0
-        self._lines_of: dict[int, int] = {}
-        """How many lines were taken under each epoch: what comes twice is kept once."""
-        self._turns: dict[str, int] = {}
-        """Of each worker that has something: the turn of what it said last."""
-        self.queue = ""
-        self._told = ""
-        """The state that the queue knows."""
-        self._log_bytes = 0
-        self._alarm = float("inf")
 
     # ---- the owner -------------------------------------------------------------------------------------------
 
@@ -125,10 +89,13 @@ class Run:
         who = _who(ctx)
         if ctx.name.startswith("~") and not ctx.name.startswith(f"~{who}/"):
             raise titan.Forbidden(f"only the key in whose space {ctx.name!r} lies may begin it, and {who} is another")
-        digest = sha256(msgspec.msgpack.encode([ctx.sender.id, m], order="deterministic")).digest()
-        if self.engine.definition is None:
-            self._step(Begin(m.definition, m.params, who), ctx)
+        same = msgspec.structs.replace(m, records=None)
+        digest = sha256(msgspec.msgpack.encode([ctx.sender.id, same], order="deterministic")).digest()
+        if not self._started_by:
+            if m.parent is None:
+                self._step(_begin(m, ctx.name, who), ctx)
             self.owner, self.workers, self.voice = ctx.sender.id, frozenset(m.workers), ctx.object_id
+            self.remembers, self.plan = m.records is not None, m if m.parent else None
             self.queue, self._told, self._started_by = m.queue, self._openness, digest
         elif digest != self._started_by:
             raise titan.Conflict(f"another run has begun as {ctx.name!r}: its definition, code or parameters differ")
@@ -141,7 +108,9 @@ class Run:
 
     def act(self, m: Act, ctx: titan.Context) -> str:
         """Does what its owner wants."""
-        self._check_owner(ctx)
+        parent = self.plan and self.plan.parent
+        if not (parent and ctx.sender.public == parent.voice):
+            self._check_owner(ctx)
         who, tasks = _who(ctx), tuple(m.tasks)
         events: dict[str, list[Event]] = {
             "cancel": [Cancel(who, tasks)],
@@ -155,7 +124,43 @@ class Run:
             raise titan.BadMessage(f"a run cannot {m.what!r}; it can {', '.join(events)}")
         for event in events[m.what]:
             self._step(event, ctx)
+        if m.what in ("suspend", "resume"):
+            for child in self.engine.errands_under_way():
+                ctx.send_later(child.name, m)
         return str(self.engine.state.value)
+
+    # ---- other runs: none of these raises, or what was sent would be sent for ever -------------------------------
+
+    def go(self, m: Go, ctx: titan.Context) -> None:
+        """Does a task of its parent: begins anew, or goes on where it had failed."""
+        plan = self.plan
+        if plan is None or plan.parent is None or ctx.sender.public != plan.parent.voice or m.epoch <= self.errand:
+            return
+        self.errand = m.epoch
+        before = self.engine
+        begin = _begin(plan, ctx.name, self.owner.hex()[:32], m.params, before.epoch)
+        self._told = ""
+        try:
+            if before.state in BROKEN and before.params == {**plan.definition.params, **begin.params}:
+                self._step(Rerun(begin.who), ctx)
+            else:
+                self.engine = Engine()
+                self._step(begin, ctx)
+        except titan.BadMessage as why:
+            self.engine = before
+            ctx.send_later(plan.parent.name, Ended(m.epoch, Failure("BadParameters", str(why), False)))
+
+    def halt(self, m: Halt, ctx: titan.Context) -> None:
+        """Ends what it does for its parent."""
+        parent = self.plan and self.plan.parent
+        if parent and ctx.sender.public == parent.voice and m.epoch == self.errand and self.engine.state not in DONE:
+            self._step(Cancel(parent.name), ctx)
+
+    def ended(self, m: Ended, ctx: titan.Context) -> None:
+        """A child says what came of its task."""
+        child = self.engine.child_under(m.epoch)
+        if child is not None and child.voice == ctx.sender.public:
+            self._step(Report(child.name, m.epoch, m.outcome), ctx)
 
     def _check_owner(self, ctx: titan.Context) -> None:
         if ctx.sender.id != self.owner:
@@ -169,10 +174,12 @@ class Run:
         if self.workers and who not in self.workers:
             raise titan.Forbidden(f"this run takes no workers of {who}")
         # Whose a worker is, and that nobody else speaks for it, the sender says, not the worker.
-        worker = msgspec.structs.replace(m.worker, name=f"{who}/{m.worker.name}", owner=who, valid=0)
+        worker = msgspec.structs.replace(m.worker, name=f"{who}/{m.worker.name}", owner=who)
         self._keep(worker.name, m.lines, ctx.now)
         for done in m.done:
             self._step(Report(worker.name, done.epoch, done.outcome), ctx)
+        for epoch, value in m.up.items():
+            self._step(Up(worker.name, epoch, value), ctx)
         last = self._turns.get(worker.name, 0)
         if m.turn < last:  # it was overtaken: what the worker has now, and whether it listens, a later one has said
             return Synced(state=self.engine.state.value, turn=last)
@@ -183,7 +190,19 @@ class Run:
         orders = self._step(lease, ctx).orders if m.count or m.ahead else []
         self._turns[worker.name] = m.turn
         self._forget()
+        self._remember(ctx)
         return Synced(orders, lost, self.engine.state.value, m.turn)
+
+    def _remember(self, ctx: titan.Context) -> None:
+        """Tells the owner's memory what was learned: results and broken trust at once, all else in heaps."""
+        learned, judged = self.engine.learned, self.engine.records.news
+        urgent = learned or self.engine.state in DONE or any(each.broken for each in judged.values())
+        if not judged and not learned:
+            return
+        if urgent or sum(each.valid for each in judged.values()) >= JUDGED_AT_ONCE:
+            if self.remembers:
+                ctx.send_later(memory_of(ctx.name), Learn(learned, judged))
+            self.engine.learned, self.engine.records.news = {}, {}
 
     def _forget(self) -> None:
         """What was kept beside leases goes once most of them are over: looked through now and then, not each time."""
@@ -211,14 +230,27 @@ class Run:
         if self.engine.wakes_at < self._alarm:
             self._alarm = self.engine.wakes_at
             ctx.schedule(max(0.0, self._alarm - ctx.now), Wake())
-        if self.queue and self._told != self._openness:
+        for errand in effects.errands:
+            message = Halt(errand.epoch) if errand.params is None else Go(errand.epoch, errand.params)
+            ctx.send_later(errand.child.name, message)
+        if self._told != self._openness:
             self._told = self._openness
-            ctx.send_later(self.queue, Close(ctx.name, self._told))
+            if self.queue:
+                ctx.send_later(self.queue, Close(ctx.name, self._told))
+            if self.plan and self.plan.parent and self.engine.state in DONE:
+                ctx.send_later(self.plan.parent.name, Ended(self.errand, self._outcome))
         return effects
+
+    @property
+    def _outcome(self) -> Success | Failure:
+        state, value, why = views.result(self.engine)
+        return Success(value) if state == "SUCCEEDED" else Failure("RunFailed", why or f"the run is {state}")
 
     @property
     def _openness(self) -> str:
         """Its state as far as a queue cares: how it has ended, or that it has not."""
+        if self.engine.definition is None:
+            return "PENDING"
         return str(self.engine.state.value) if self.engine.state in DONE else "RUNNING"
 
     def _keep(self, worker: str, lines: list[tuple[int, int, str]], now: float) -> None:
@@ -242,41 +274,30 @@ class Run:
         return -1 if self.engine.state in DONE else self.engine.ready
 
     @titan.readonly
-    def look(self, m: Look) -> RunView:
+    def look(self, m: Look, ctx: titan.Context) -> RunView:
         """How the run is."""
-        engine = self.engine
-        counts: dict[str, int] = {}
-        views = []
-        for name, step in engine.steps.items():
-            for each in step.instances:
-                counts[each.state.value] = counts.get(each.state.value, 0) + 1
-                if m.tasks:
-                    views.append(_view(each))
-            if not step.instances:
-                counts[step.state.value] = counts.get(step.state.value, 0) + 1
-                if m.tasks:
-                    views.append(TaskView(name, step.state.value))
-        return RunView(
-            engine.definition.name if engine.definition else "",
-            engine.state.value,
-            self.owner.hex()[:32],
-            engine.began,
-            engine.ended,
-            counts,
-            views,
-            engine.executions,
-            self.next_line,
-            self.voice,
-        )
+        seen = views.view(self.engine, tasks=m.tasks)
+        owner = self.owner.hex()[:32]
+        return msgspec.structs.replace(seen, owner=owner, lines=self.next_line, voice=ctx.object_id)
 
     @titan.readonly
     def result(self, m: Result) -> tuple[str, Any, str]:
         """State, result, and what failed first."""
-        failed = [each for step in self.engine.steps.values() for each in step.instances if each.error]
-        first = min(failed, key=lambda each: each.until, default=None)
-        why = f"{first.key}: {_error(first)}" if first is not None else ""
-        done = self.engine.state in DONE
-        return self.engine.state.value, self.engine.result if done else None, why
+        return views.result(self.engine)
+
+    @titan.readonly
+    def list_results(self, m: Results) -> list[Any]:
+        """As many as fit."""
+        step = self.engine.steps.get(m.task)
+        found: list[Any] = []
+        size = 0
+        for each in step.instances[max(0, m.start) :] if step is not None else ():
+            value = each.result.value if each.result else None
+            size += len(msgspec.msgpack.encode(value))
+            if found and size > TOLD_BYTES_MAX:
+                break
+            found.append(value)
+        return found
 
     @titan.readonly
     def log(self, m: Lines) -> list[Line]:
@@ -298,62 +319,17 @@ class Run:
         """The next part of the journal."""
         return next(portions(islice(self.engine.journal, m.start, None)), [])
 
-    # ---- its state -------------------------------------------------------------------------------------------
 
-    def snapshot(self) -> Iterator[bytes]:
-        """The journal, in chunks, and what else there is."""
-        lines, journal = list(self.lines), list(self.engine.journal)
-        yield msgspec.msgpack.encode(
-            _Rest(
-                self.owner,
-                self.voice,
-                self._started_by,
-                sorted(self.workers),
-                self.next_line,
-                self._lines_of,
-                self._alarm,
-                self.queue,
-                self._told,
-                self._turns,
-            )
-        )
-        for kind, items in ((_Logged, lines), (_Happened, journal)):
-            for chunk in portions(items):
-                yield msgspec.msgpack.encode(kind(chunk))
+def _begin(plan: Start, name: str, who: str, given: dict[str, Any] | None = None, after: int = 0) -> Begin:
+    """What the run begins with.
 
-    def restore(self, chunk: bytes) -> None:
-        """Takes the next chunk."""
-        part = msgspec.msgpack.decode(chunk, type=_Rest | _Logged | _Happened)
-        match part:
-            case _Rest():
-                self.owner, self.voice, self._started_by = part.owner, part.voice, part.started_by
-                self.workers, self.next_line, self._alarm = frozenset(part.workers), part.next_line, part.alarm
-                self._lines_of = part.lines_of
-                self.queue, self._told, self._turns = part.queue, part.told, part.turns
-            case _Logged(lines):
-                self.lines.extend(lines)
-                self._log_bytes += sum(len(each.text) + 64 for each in lines)
-            case _Happened(entries):
-                self.engine.retake(entries)
+    Args:
+        given: by the run that it does a task of.
+        after: the last epoch, where it begins anew.
+    """
+    params = {**plan.params, **(given or {})}
+    return Begin(plan.definition, params, who, tuple(plan.workers), plan.records or {}, plan.children, after, name)
 
 
 def _who(ctx: titan.Context) -> str:
     return ctx.sender.id.hex()[:32]
-
-
-def _view(instance: Instance) -> TaskView:
-    progress = max((held.progress for held in instance.held.values()), default=0.0)
-    return TaskView(
-        instance.key,
-        instance.state.value,
-        instance.worker,
-        instance.attempts,
-        instance.since,
-        instance.until,
-        _error(instance),
-        progress,
-    )
-
-
-def _error(instance: Instance) -> str:
-    return f"{instance.error.kind}: {instance.error.text}" if instance.error else ""

@@ -3,8 +3,12 @@
 import asyncio
 from typing import Any
 
+import msgspec
+
 import titan_overlay as titan
 from titan_objects.dag import processes
+from titan_objects.dag.messages import Results
+from titan_objects.dag.steps import RESULTS, TOGETHER, together
 
 DATA = "$data"
 
@@ -17,7 +21,7 @@ async def there(pool: titan.Pool, value: Any) -> Any:
 def _is_elsewhere(value: Any) -> bool:
     """Whether data of the pool is named in it. Most values name none, and need not wait for anything."""
     if isinstance(value, dict):
-        return value.keys() == {DATA} or any(_is_elsewhere(each) for each in value.values())
+        return value.keys() in ({DATA}, {TOGETHER}, {RESULTS}) or any(_is_elsewhere(each) for each in value.values())
     return isinstance(value, list | tuple) and any(_is_elsewhere(each) for each in value)
 
 
@@ -25,7 +29,27 @@ async def _fetched(pool: titan.Pool, value: Any) -> Any:
     if isinstance(value, dict):
         if value.keys() == {DATA}:
             return processes.decoded(await pool.get(str(value[DATA])))
+        if value.keys() == {TOGETHER}:
+            return together(await _fetched(pool, value[TOGETHER]))
+        if value.keys() == {RESULTS}:
+            return await _fetched(pool, await _results(pool, *_place(value[RESULTS])))
         return {key: await _fetched(pool, each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return list(await asyncio.gather(*(_fetched(pool, each) for each in value)))
     return value
+
+
+async def _results(pool: titan.Pool, run: str, task: str) -> list[Any]:
+    """The results of a map, asked for a piece at a time."""
+    found: list[Any] = []
+    while piece := await pool.read(run, Results(task, len(found))):
+        found += piece
+    return found
+
+
+def _place(value: Any) -> tuple[str, str]:
+    """Name of a run, and of a task there. Raises Failed: it is none."""
+    try:
+        return msgspec.convert(value, tuple[str, str])
+    except msgspec.ValidationError as why:
+        raise processes.Failed("Garbage", f"a value that cannot be read: {why}") from None

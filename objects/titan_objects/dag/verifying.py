@@ -5,7 +5,7 @@ replication). A worker with more than `TRUSTED` consecutive valid results is ask
 `TRUSTED / results` beside others; one invalid result takes all of its trust away.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from math import isclose
 from typing import Any
 
@@ -17,28 +17,48 @@ from titan_objects.dag.journal import Success
 TRUSTED = 10
 
 
+class Judged(msgspec.Struct, frozen=True, array_like=True):
+    """What became of the results of an owner's workers."""
+
+    valid: int
+    """Results since the last invalid one."""
+    broken: bool = False
+    """Whether there was an invalid one; what was known before counts for nothing then."""
+
+    def behind(self, before: int) -> int:
+        """Consecutive valid results, where there were so many before."""
+        return self.valid if self.broken else before + self.valid
+
+    def then(self, other: "Judged") -> "Judged":
+        """This, and what came after it."""
+        return Judged(other.behind(self.valid), self.broken or other.broken)
+
+
 class Records:
-    """Consecutive valid results of each worker, as far as this run knows."""
+    """Consecutive valid results of the workers of each owner: nobody vouches for more than a key.
+
+    Attributes:
+        news: what was judged since it was last cleared.
+    """
 
     def __init__(self) -> None:
         self._valid: dict[str, int] = {}
+        self.news: dict[str, Judged] = {}
 
-    def meet(self, worker: str, valid: int) -> None:
-        """A worker comes with a record of its own."""
-        self._valid.setdefault(worker, valid)
+    def take(self, known: Mapping[str, int]) -> None:
+        """What other runs know."""
+        self._valid.update(known)
 
-    def believed_alone(self, worker: str, draw: Callable[[], float]) -> bool:
-        """Whether this worker's next result needs no second one."""
-        valid = self._valid.get(worker, 0)
+    def believed_alone(self, owner: str, draw: Callable[[], float]) -> bool:
+        """Whether this owner's next result needs no second one."""
+        valid = self._valid.get(owner, 0)
         return valid > TRUSTED and draw() >= TRUSTED / valid
 
-    def judge(self, worker: str, valid: bool) -> None:
+    def judge(self, owner: str, valid: bool) -> None:
         """A result was compared with others."""
-        self._valid[worker] = self._valid.get(worker, 0) + 1 if valid else 0
-
-    def valid(self, worker: str) -> int:
-        """Its consecutive valid results."""
-        return self._valid.get(worker, 0)
+        judged = Judged(1) if valid else Judged(0, broken=True)
+        self._valid[owner] = judged.behind(self._valid.get(owner, 0))
+        self.news[owner] = self.news.get(owner, Judged(0)).then(judged)
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -46,26 +66,24 @@ class Verdict(msgspec.Struct, frozen=True):
 
     believed: Success | None = None
     valid: tuple[str, ...] = ()
-    """Workers whose result counts as equal to it."""
+    """Owners whose result counts as equal to it."""
     invalid: tuple[str, ...] = ()
     missing: int = 0
     """Results more that it would take at least, where none is believed."""
 
 
-def verdict(verify: Verify, results: Sequence[tuple[str, str, Success]]) -> Verdict:
+def verdict(verify: Verify, results: Mapping[str, Success]) -> Verdict:
     """Which result is believed, if any.
 
     Args:
-        results: worker, owner and result of each.
+        results: by owner.
     """
     best = 0
-    for _, _, candidate in results:
-        agreed = [(worker, owner) for worker, owner, other in results if equal(verify, candidate, other)]
-        owners = len({owner or worker for worker, owner in agreed})
-        if owners >= verify.quorum:
-            valid = tuple(worker for worker, _ in agreed)
-            return Verdict(candidate, valid, tuple(worker for worker, _, _ in results if worker not in valid))
-        best = max(best, owners)
+    for candidate in results.values():
+        valid = tuple(owner for owner, other in results.items() if equal(verify, candidate, other))
+        if len(valid) >= verify.quorum:
+            return Verdict(candidate, valid, tuple(owner for owner in results if owner not in valid))
+        best = max(best, len(valid))
     return Verdict(missing=verify.quorum - best)
 
 

@@ -21,6 +21,7 @@ from titan_objects.dag.limits import Limits, Watch
 from titan_objects.dag.part import Part
 from titan_objects.dag.processes import Ear, Failed, Warm
 from titan_objects.dag.queue import COMMANDS, AskOpen, Register, WorkerInfo, owner_of
+from titan_objects.dag.serving import serve
 from titan_objects.dag.values import DATA, there
 
 log = logging.getLogger("titan")
@@ -149,7 +150,8 @@ class Workers:
                 shutil.copytree(await self._unpacked(order.code), place, dirs_exist_ok=True)
             secrets = {name: os.environ[name] for name in order.secrets if name in os.environ}
             env = {**order.env, **secrets}
-            await processes.run_command(order.run, place, mark, ear.line, self.watch, memory=order.memory, env=env)
+            command = processes.run_command(order.run, place, mark, ear.line, self.watch, memory=order.memory, env=env)
+            await (serve(command, order.port, order.ready, ear.up) if order.port else command)
             files = {}
             for name in order.outputs:
                 files[name] = await self.pool.put(_inside(place, name))
@@ -211,7 +213,9 @@ def _inside(place: Path, name: str) -> Path:
     return path
 
 
-def _joined(results: list[Any]) -> dict[str, Any]:
+def _joined(results: list[Any]) -> Any:
+    if all(isinstance(each, list) for each in results):
+        return [item for each in results for item in each]
     joined: dict[str, Any] = {}
     for each in results:
         if isinstance(each, dict):

@@ -1,0 +1,101 @@
+"""How a run looks to people: its state, its tasks, who decided what, and what failed first."""
+
+from typing import Any
+
+import msgspec
+
+from titan_objects.dag.engine import Engine
+from titan_objects.dag.steps import DONE, Instance, Step
+
+
+class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An instance of a task as people see it."""
+
+    key: str
+    state: str
+    worker: str = ""
+    attempts: int = 0
+    since: float = 0.0
+    until: float = 0.0
+    error: str = ""
+    progress: float = 0.0
+    child: str = ""
+    """The run that does it, in the place of a worker."""
+    recalled: bool = False
+    """Its result was known from another run."""
+    decided: str = ""
+    """Of a task that waited for approval: whether it was given, by whom and why."""
+    decided_at: float = 0.0
+
+
+class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A run as people see it."""
+
+    name: str
+    state: str
+    owner: str
+    began: float = 0.0
+    ended: float = 0.0
+    counts: dict[str, int] = {}
+    tasks: list[TaskView] = []
+    executions: int = 0
+    lines: int = 0
+    voice: bytes = b""
+    """Id of the run as an object."""
+    children: int = 0
+    """Runs that do tasks of it."""
+
+
+def view(engine: Engine, *, tasks: bool) -> RunView:
+    """The run without what its object knows beside the engine.
+
+    Args:
+        tasks: whether each instance is shown, or their number in each state alone.
+    """
+    counts: dict[str, int] = {}
+    views = []
+    for step in engine.steps.values():
+        shown = [_of(step, each) for each in step.instances] or [_of(step)]
+        for each in shown:
+            counts[each.state] = counts.get(each.state, 0) + 1
+        if tasks:
+            views += shown
+    title = engine.definition.name if engine.definition else ""
+    seen = RunView(title, engine.state.value, "", engine.began, engine.ended, counts, views, engine.executions)
+    return msgspec.structs.replace(seen, children=sum(map(len, engine.children.values())))
+
+
+def result(engine: Engine) -> tuple[str, Any, str]:
+    """State, result, and what failed first."""
+    failed = [each for step in engine.steps.values() for each in step.instances if each.error]
+    first = min(failed, key=lambda each: each.until, default=None)
+    why = f"{first.key}: {_error(first)}" if first is not None else ""
+    return engine.state.value, engine.result if engine.state in DONE else None, why
+
+
+def _of(step: Step, instance: Instance | None = None) -> TaskView:
+    """A step that has no instances yet, or one of those that it has."""
+    decision = step.decision
+    decided = f"{'approved' if decision.approved else 'rejected'} by {decision.who}" if decision else ""
+    note = f": {decision.note}" if decision and decision.note else ""
+    at = decision.time if decision else 0.0
+    if instance is None:
+        return TaskView(step.task.id, step.state.value, decided=decided + note, decided_at=at)
+    return TaskView(
+        instance.key,
+        instance.state.value,
+        instance.worker,
+        instance.attempts,
+        instance.since,
+        instance.until,
+        _error(instance),
+        max((held.progress for held in instance.held.values()), default=0.0),
+        instance.child.name if instance.child else "",
+        instance.result is not None and instance.result.recalled,
+        decided + note,
+        at,
+    )
+
+
+def _error(instance: Instance) -> str:
+    return f"{instance.error.kind}: {instance.error.text}" if instance.error else ""
