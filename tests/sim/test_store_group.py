@@ -1,6 +1,7 @@
 """A store that a group keeps, through doors on different nodes."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,7 +9,9 @@ import pytest
 
 import titan_overlay as titan
 from tests.sim.store_doors import NAME, Client, door_on
-from titan_objects.store.resp import CommandError
+from titan_objects.store.commands.migrate import Migration
+from titan_objects.store.migrating import Source
+from titan_objects.store.resp import OK, CommandError
 from titan_overlay.testing.pool import SimulatedPool
 
 pytestmark = pytest.mark.loops("virtual")
@@ -254,3 +257,19 @@ async def test_members_may_lie_where_that_is_wanted() -> None:
         await asyncio.sleep(3)
         await other("RPUSH q x")
         assert await one.hear() == [b"q", b"x"]
+
+
+async def test_a_door_moves_keys_to_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def moved(source: Source, migration: Migration) -> bytes:
+        """As if that server had confirmed."""
+        (sent,) = await source.read(migration, deque(migration.options.keys))
+        assert await source.let_go(migration, sent)
+        return OK
+
+    monkeypatch.setattr("titan_objects.store.group.door.moved", moved)
+    async with two_doors() as (_, one, other):
+        replies = await one("SET k v", "MIGRATE 127.0.0.1 6379 k 0 1000", "GET k", "MIGRATE 127.0.0.1 0 k 0 1000")
+        assert replies[:3] == [b"OK", b"OK", None] and refused(replies[3], "Invalid port")
+        assert await other("DBSIZE") == 0
+        assert await one("MULTI") == b"OK"
+        assert refused(await one("MIGRATE 127.0.0.1 6379 k 0 1000"), "not allowed inside a transaction")

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
+import titan_overlay as titan
 from tests.store.core import Core
 from tests.store.real import RealRedis, Wire, free_port, needs_redis
+from tests.store.test_group import START, Member
+from titan_objects.store.commands.migrate import Migration, Options
 from titan_objects.store.config import Config
-from titan_objects.store.group.places import door_table
+from titan_objects.store.group.messages import Done, Section
+from titan_objects.store.group.moving import GroupSource
+from titan_objects.store.group.places import door_table, group_table
 from titan_objects.store.host import Store
+from titan_objects.store.migrating import moved
 from titan_objects.store.resp import CommandError
 from titan_objects.store.server import Server
 from titan_objects.store.table import Group
@@ -154,7 +160,43 @@ def test_what_cannot_be_moved_is_refused_at_once(command: str, says: str) -> Non
     assert core("COMMAND", "GETKEYS", "MIGRATE", "h", 1, "", 0, 1, "AUTH", "KEYS", "KEYS", "a", "b") == [b"a", b"b"]
     core("MULTI")
     assert "not allowed inside a transaction" in str(core("MIGRATE h 6379 k 0 1"))
-    assert "migrate" not in door_table(Group("x")).commands
+
+
+async def test_keys_of_a_group_are_moved_by_a_door() -> None:
+    group = Member()
+    group("SET a 1 PX 60000", "RPUSH b x y", "SET c 1")
+    dropped: list[int] = []
+    changes = 1
+
+    def submit(section: Section, answer: Callable[[Done | titan.TitanError], None]) -> None:
+        nonlocal changes
+        if section.atomic and changes:
+            changes -= 1
+            group("RPUSH b z")
+        answer(group.outcome(section).done[0])
+
+    source = GroupSource(submit, dropped.append, lambda: int(START * 1000))
+
+    def migration(*keys: bytes, copy: bool = False) -> Migration:
+        return Migration("127.0.0.1", port, 0, 5000, Options(list(keys), copy), group.store.engine.databases[0])
+
+    async with served(appendonly="no") as (there, port):
+        there.now = lambda: int(START * 1000)
+        assert await moved(source, migration(b"none")) == b"+NOKEY\r\n"
+        assert await moved(source, migration(b"c", copy=True)) == b"+OK\r\n"
+        assert len(dropped) == 2
+        assert await moved(source, migration(b"b", b"a", b"none")) == b"+OK\r\n"
+        assert group("KEYS *") == [[b"c"]]
+        assert await ask(there, "LRANGE", "b", 0, -1) == [b"x", b"y", b"z"], "it had changed on its way"
+        assert await ask(there, "PTTL", "a") == 60_000
+        assert (await moved(source, migration(b"c"))).startswith(b"-ERR Target instance replied with error: BUSYKEY")
+    assert group("KEYS *") == [[b"c"]]
+    group.store.engine.drop(dropped)
+    assert not group.store.engine.guards
+
+
+def test_a_door_knows_migrate_and_members_do_not() -> None:
+    assert "migrate" in door_table(Group("x")).commands and "migrate" not in group_table().commands
 
 
 @needs_redis

@@ -92,7 +92,7 @@ class Engine:
         written: bytes of effects since the start, as the shell counts them.
         surroundings: what the shell adds to INFO (memory, process, CPU), by section.
         requests: what commands asked of the shell around the engine ("rewrite", "save", "shutdown").
-        migrations: keys that are to be moved to another server ("migrate"); the shell empties it.
+        migrations: keys that are to be moved to another server ("migrate"), and who waits; the shell empties it.
     """
 
     def __init__(self, table: Table, chance: Chance, config: Config | None = None) -> None:
@@ -132,7 +132,7 @@ class Engine:
         self.output_max = math.inf
         self.halted: dict[Session, Waiter] = {}
         self.requests: list[str] = []
-        self.migrations: list[Migration] = []
+        self.migrations: list[tuple[Migration, Waiter]] = []
         self.written = 0
         self.surroundings: Callable[[], dict[str, dict[str, object]]] = dict
         self._logged_db = 0

@@ -7,13 +7,14 @@ what the other server has confirmed, and is sent again otherwise. So at every mo
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from titan_objects.store.commands.migrate import Migration
+from titan_objects.store.commands.migrate import NOKEY, Migration
 from titan_objects.store.rdb_writing import dump
 from titan_objects.store.resp import OK, CommandError, bulks
 
 if TYPE_CHECKING:
+    from titan_objects.store.blocking import Waiter
     from titan_objects.store.host import Store
 
 MIGRATIONS_MAX = 16
@@ -27,14 +28,105 @@ ROUNDS_MAX = 10
 
 
 @dataclass(frozen=True)
-class _Sent:
+class Sent:
+    """A key as it was read. `guard`: what stands on it since, in a group."""
+
     key: bytes
     payload: bytes
     until: int | None
+    guard: int = 0
+
+
+class Source(Protocol):
+    """Where keys come from."""
+
+    def now(self) -> int:
+        """Unix milliseconds."""
+
+    async def read(self, migration: Migration, left: deque[bytes]) -> list[Sent]:
+        """Takes some keys off `left`; those of them that are there."""
+
+    async def let_go(self, migration: Migration, sent: Sent) -> bool:
+        """Deletes a key; False: it is not what was read."""
+
+    def keep(self, sent: Sent) -> None:
+        """It stays."""
+
+
+async def moved(source: Source, migration: Migration) -> bytes:
+    """Moves keys; the reply for who wanted that."""
+    try:
+        return await _move(source, migration)
+    except CommandError as why:
+        return why.reply
+    except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as why:
+        where, text = f"{migration.host}:{migration.port}", str(why) or type(why).__name__
+        return CommandError(
+            f"IOERR error or timeout with {where}: {text}; what it has not confirmed is here, and may be there too"
+        ).reply
+
+
+async def _move(source: Source, migration: Migration) -> bytes:
+    """Raises CommandError: what was refused, or could not be let go; OSError and its like: the link is cut."""
+    seconds = migration.timeout_ms / 1000
+    async with asyncio.timeout(seconds):
+        reader, writer = await asyncio.open_connection(migration.host, migration.port)
+    try:
+        link = _Link(reader, writer, seconds)
+        if migration.options.login:
+            await link.ask([b"AUTH", *migration.options.login])
+        await link.ask([b"SELECT", b"%d" % migration.database])
+        keys, replace, reply = migration.options.keys, migration.options.replace, NOKEY
+        for _ in range(ROUNDS_MAX):
+            found, keys = await _round(source, migration, link, keys, replace)
+            reply = OK if found else reply
+            if not keys:
+                return reply
+            replace = True
+        raise CommandError(
+            b"ERR '%b' has changed again each time it was sent: it is here, and there as it was" % keys[0][:128]
+        )
+    finally:
+        writer.close()
+
+
+async def _round(
+    source: Source, migration: Migration, link: "_Link", keys: list[bytes], replace: bool
+) -> tuple[bool, list[bytes]]:
+    """Sends keys, and lets go of them; whether there were any, and those that have changed meanwhile."""
+    left, changed = deque(keys), []
+    refused: CommandError | None = None
+    found = False
+    while left:
+        batch = deque(await source.read(migration, left))
+        found |= bool(batch)
+        try:
+            for sent in batch:
+                ttl = 0 if sent.until is None else max(1, sent.until - source.now())
+                link.tell([b"RESTORE", sent.key, b"%d" % ttl, sent.payload, *([b"REPLACE"] if replace else [])])
+            await link.sent()
+            while batch:
+                try:
+                    await link.confirmed()
+                except CommandError as why:
+                    refused = refused or why
+                    source.keep(batch.popleft())
+                    continue
+                sent = batch.popleft()
+                if migration.options.copy:
+                    source.keep(sent)
+                elif not await source.let_go(migration, sent):
+                    changed.append(sent.key)
+        finally:
+            for sent in batch:
+                source.keep(sent)
+    if refused is not None:
+        raise refused
+    return found, changed
 
 
 class Migrations:
-    """All that are under way."""
+    """All that are under way from a store of this machine."""
 
     def __init__(self, store: "Store") -> None:
         self._store = store
@@ -45,8 +137,8 @@ class Migrations:
         """Begins with those that the engine was asked for."""
         engine = self._store.engine
         wanted, engine.migrations = engine.migrations, []
-        for migration in wanted:
-            task = asyncio.get_running_loop().create_task(self._run(migration))
+        for migration, waiter in wanted:
+            task = asyncio.get_running_loop().create_task(self._run(migration, waiter))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -56,82 +148,35 @@ class Migrations:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _run(self, migration: Migration) -> None:
-        try:
-            async with self._turn:
-                await self._move(migration)
-            reply = OK
-        except CommandError as why:
-            reply = why.reply
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as why:
-            where, text = f"{migration.host}:{migration.port}", str(why) or type(why).__name__
-            reply = CommandError(
-                f"IOERR error or timeout with {where}: {text}; what it has not confirmed is here, and may be there too"
-            ).reply
-        waiter = migration.waiter
+    async def _run(self, migration: Migration, waiter: "Waiter") -> None:
+        async with self._turn:
+            reply = await moved(self, migration)
         if waiter.session.waiter is waiter:
             waiter.session.wrote = True
             self._store.engine.waiting.release(waiter, reply)
             self._store.schedule_flush()
 
-    async def _move(self, migration: Migration) -> None:
-        """Raises CommandError: what was refused, or could not be let go; OSError and its like: the link is cut."""
-        seconds = migration.timeout_ms / 1000
-        async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_connection(migration.host, migration.port)
-        try:
-            link = _Link(reader, writer, seconds)
-            if migration.options.login:
-                await link.ask([b"AUTH", *migration.options.login])
-            await link.ask([b"SELECT", b"%d" % migration.database])
-            keys, replace = migration.options.keys, migration.options.replace
-            for _ in range(ROUNDS_MAX):
-                keys = await self._round(migration, link, keys, replace)
-                if not keys:
-                    return
-                replace = True
-            raise CommandError(
-                b"ERR '%b' has changed again each time it was sent: it is here, and there as it was" % keys[0][:128]
-            )
-        finally:
-            writer.close()
+    # ---- the source ----------------------------------------------------------------------------------------------
 
-    async def _round(self, migration: Migration, link: "_Link", keys: list[bytes], replace: bool) -> list[bytes]:
-        """Sends keys, and lets go of them; those that have changed meanwhile."""
-        left, changed = deque(keys), []
-        refused: CommandError | None = None
-        while left:
-            batch = self._send(migration, link, left, replace)
-            await link.sent()
-            for sent in batch:
-                try:
-                    await link.confirmed()
-                except CommandError as why:
-                    refused = refused or why
-                    continue
-                if not migration.options.copy and not self._let_go(migration, sent):
-                    changed.append(sent.key)
-        if refused is not None:
-            raise refused
-        return changed
+    def now(self) -> int:
+        """Unix milliseconds."""
+        return self._store.now()
 
-    def _send(self, migration: Migration, link: "_Link", left: deque[bytes], replace: bool) -> list[_Sent]:
+    async def read(self, migration: Migration, left: deque[bytes]) -> list[Sent]:
+        """About a megabyte of keys."""
         db, now = migration.db, self._store.now()
-        batch: list[_Sent] = []
+        batch: list[Sent] = []
         size = 0
         while left and size < BATCH_BYTES:
             key = left.popleft()
             value, until = db.data.get(key), db.expires.get(key)
             if value is None or (until is not None and until <= now):
                 continue
-            sent = _Sent(key, dump(value), until)
-            ttl = 0 if until is None else until - now
-            link.tell([b"RESTORE", key, b"%d" % ttl, sent.payload, *([b"REPLACE"] if replace else [])])
-            batch.append(sent)
-            size += len(sent.payload)
+            batch.append(Sent(key, dump(value), until))
+            size += len(batch[-1].payload)
         return batch
 
-    def _let_go(self, migration: Migration, sent: _Sent) -> bool:
+    async def let_go(self, migration: Migration, sent: Sent) -> bool:
         """Deletes a key, unless it has changed."""
         store, db = self._store, migration.db
         value = db.data.get(sent.key)
@@ -141,6 +186,9 @@ class Migrations:
             return False
         store.delete(db, sent.key)
         return True
+
+    def keep(self, sent: Sent) -> None:
+        """It stays."""
 
 
 class _Link:

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import integer, option
-from titan_objects.store.blocking import Waiter
 from titan_objects.store.resp import CommandError, simple, syntax_error
 from titan_objects.store.table import Args, Group
 
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 group = Group("generic")
 
 TIMEOUT_MS = 1000
+
+NOKEY = simple(b"NOKEY")
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Migration:
-    """Keys on their way, and the client who waits for that."""
+    """Keys on their way: from `db`, to that database there."""
 
     host: str
     port: int
@@ -37,7 +38,6 @@ class Migration:
     timeout_ms: int
     options: Options
     db: "Database"
-    waiter: Waiter
 
 
 def _options(a: Args) -> Options:
@@ -74,25 +74,27 @@ def _keys(a: Args) -> list[bytes]:
         return []
 
 
-@group.command("migrate", -6, "write blocking noscript no-multi movablekeys", movable=_keys, since="2.6.0")
-def migrate(e: "Engine", a: Args) -> bytes | None:
-    """Atomically transfers a key from one Redis instance to another."""
+def parsed(a: Args, db: "Database") -> Migration:
+    """What a call wants. Raises CommandError: that cannot be."""
     options = _options(a)
     port, database, timeout = integer(a[2]), integer(a[4]), integer(a[5])
     if not 0 < port < 65536:
         raise CommandError(b"ERR Invalid port: it is a number from 1 to 65535")
+    host = a[1].decode("utf-8", "backslashreplace")
+    return Migration(host, port, database, timeout if timeout > 0 else TIMEOUT_MS, options, db)
+
+
+@group.command("migrate", -6, "write blocking noscript no-multi movablekeys", movable=_keys, since="2.6.0")
+def migrate(e: "Engine", a: Args) -> bytes | None:
+    """Atomically transfers a key from one Redis instance to another."""
+    migration = parsed(a, e.db)
     if not e.may_follow:
         raise CommandError(b"ERR this store cannot reach other servers")
-    options.keys = [key for key in options.keys if e.db.get(key) is not None]
-    if not options.keys:
-        return simple(b"NOKEY")
+    if all(e.db.get(key) is None for key in migration.options.keys):
+        return NOKEY
     if e.block([], 0, lambda key: None, b"-IOERR nobody waits for this any more\r\n") is None:
-        waiter = e.session.waiter
-        assert waiter is not None
-        host = a[1].decode("utf-8", "backslashreplace")
-        e.migrations.append(
-            Migration(host, port, database, timeout if timeout > 0 else TIMEOUT_MS, options, e.db, waiter)
-        )
+        assert e.session.waiter is not None
+        e.migrations.append((migration, e.session.waiter))
         e.requests.append("migrate")
         return None
     raise CommandError(b"ERR MIGRATE is not for transactions and scripts")

@@ -11,13 +11,16 @@ from typing import Any
 
 import titan_overlay as titan
 from titan_objects.store import system
+from titan_objects.store.commands.migrate import parsed
 from titan_objects.store.engine import Chance, Engine
 from titan_objects.store.group.blocked import Blocked, Room
 from titan_objects.store.group.clients import DoorConfig, DoorSession, own_commands
 from titan_objects.store.group.listening import Listening
 from titan_objects.store.group.messages import Done, News, Overview, Section, Survey
+from titan_objects.store.group.moving import GroupSource
 from titan_objects.store.group.places import GROUP_SETTINGS, Place, Places, door_table
 from titan_objects.store.group.sending import ANSWER_SECONDS, COMMAND_BYTES_MAX, TOGETHER_BYTES, Piece, Sending, Way
+from titan_objects.store.migrating import MIGRATIONS_MAX, moved
 from titan_objects.store.resp import CommandError
 from titan_objects.store.server import Sink, send_out
 from titan_objects.store.session import Session
@@ -63,6 +66,8 @@ class Door:
         self._sinks: dict[Session, Sink] = {}
         self._loop = asyncio.get_running_loop()
         self._sending = Sending(pool, name, now, self.flush)
+        self._source = GroupSource(self._submit_alone, self._sending.drop, now)
+        self._moving = asyncio.Semaphore(MIGRATIONS_MAX)
         self._room = Room(self._try_again, self._give_up)
         self._listening = Listening(pool, name, self._hear, self._room.try_all, self._token)
         self._flushing = False
@@ -232,6 +237,9 @@ class Door:
             self._exec(session)
         elif place is Place.SETTING and any(w.decode("latin-1").lower() in GROUP_SETTINGS for w in args[2::2]):
             session.out.append(CommandError(b"ERR set what concerns the group and what concerns this door apart").reply)
+        elif place is Place.MIGRATE:
+            session.busy = True
+            self._spawn(self._migrate(session, args))
         elif place is Place.SURVEY:
             self._wait_for(session, self._survey(), args)
         elif self._must_listen_first(session, args):
@@ -261,6 +269,24 @@ class Door:
         if session in self._sinks:
             self._resume(session)
             self.flush()
+
+    async def _migrate(self, session: DoorSession, args: Args) -> None:
+        """Moves keys of the group to another server."""
+        try:
+            async with self._moving:
+                reply = await moved(self._source, parsed(args, session.db))
+        except CommandError as why:
+            reply = why.reply
+        except titan.TitanError as why:
+            reply = _failure(why).reply
+        if session in self._sinks:
+            self._reply(session, reply)
+            self._resume(session)
+            self.flush()
+
+    def _submit_alone(self, section: Section, answer: Callable[[Done | titan.TitanError], None]) -> None:
+        size = sum(map(_size, section.commands))
+        self._sending.add("ordered", Piece(section, size, lambda piece, done: answer(done)))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

@@ -27,7 +27,9 @@ class Place(IntEnum):
     """At the door, which asks the group first."""
     SETTING = 7
     """CONFIG SET: of the door or of the group, as the settings are."""
-    VARIES = 8
+    MIGRATE = 8
+    """A door moves the keys."""
+    VARIES = 9
     """Its sub-commands differ."""
 
 
@@ -41,7 +43,7 @@ GROUP_SETTINGS = frozenset(_GROUP_SETTINGS.split())
 """What CONFIG SET changes for all doors. Other settings are the door's."""
 
 _ABSENT = """
-    bgrewriteaof bgsave save shutdown debug migrate replicaof slaveof sync psync replconf failover waitaof
+    bgrewriteaof bgsave save shutdown debug replicaof slaveof sync psync replconf failover waitaof
     script|kill client|unblock client|pause client|unpause client|tracking client|caching
 """
 ABSENT = frozenset(_ABSENT.split())
@@ -66,6 +68,7 @@ _OWN = {
     "config|get": Place.SURVEY,
     "config|set": Place.SETTING,
     "lolwut": Place.DOOR,
+    "migrate": Place.MIGRATE,
     "function|list": Place.READ,
     "function|stats": Place.READ,
     "function|dump": Place.READ,
