@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from titan_objects.store.acl import Acl
+from titan_objects.store.admission import Admission
 from titan_objects.store.blocking import Serve, Waiter, WaitingRoom
 from titan_objects.store.config import Config
 from titan_objects.store.functions import Functions
@@ -28,7 +29,7 @@ from titan_objects.store.monitors import Monitors
 from titan_objects.store.pausing import Pause
 from titan_objects.store.pubsub import Exchange
 from titan_objects.store.replication import Replication
-from titan_objects.store.resp import QUEUED, RESP2, CommandError, Resp2
+from titan_objects.store.resp import RESP2, CommandError, Resp2
 from titan_objects.store.sampling import FEW, Sample, key_by_chance
 from titan_objects.store.scans import Scans
 from titan_objects.store.scripting import Scripts
@@ -43,9 +44,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("titan_objects.store")
 
 _INTERNAL = CommandError(b"ERR internal error: the command was given up; the log has the reason")
-
-READ_ONLY = CommandError(b"READONLY You can't write against a read only replica.")
-_LOADING = CommandError(b"LOADING Redis is loading the dataset in memory")
 
 EXPIRE_LIMIT = 1000
 """How many keys and fields one `tick` removes: about a millisecond's work."""
@@ -67,6 +65,11 @@ class Chance(Protocol):
 
 def _nobody(key: bytes) -> None:
     """Who halts waits for no key."""
+
+
+def wrong_arity(command: Command) -> CommandError:
+    """A call has the wrong number of words."""
+    return CommandError(f"ERR wrong number of arguments for '{command.name}' command")
 
 
 Row = tuple[Handler, int, int, Command]
@@ -120,6 +123,7 @@ class Engine:
         self.replication = Replication(self)
         self.tracking = Tracking(self)
         self.pause = Pause(self)
+        self.admission = Admission(self)
         self.sessions: dict[int, Session] = {}
         self._session_id = 0
         self._samples: dict[Database, Sample] = {}
@@ -266,10 +270,10 @@ class Engine:
             try:
                 handler, low, high, command = rows.get(args[0]) or self._row(args)
                 if not low <= len(args) <= high:
-                    raise self._wrong_arity(command)
-                reply = self._guarded(handler, command, args) if session.gate or self.gate else handler(self, args)
+                    raise wrong_arity(command)
+                reply = self.admission.run(handler, command, args) if session.gate or self.gate else handler(self, args)
             except CommandError as why:
-                reply = self._refusal(session, args, why)
+                reply = self.admission.refusal(session, args, why)
             except Exception:
                 _LOG.exception("%r failed", args[0])
                 reply = _INTERNAL.reply
@@ -291,9 +295,9 @@ class Engine:
         """
         handler, low, high, command = self.rows.get(args[0]) or self._row(args)
         if not low <= len(args) <= high:
-            raise self._wrong_arity(command)
+            raise wrong_arity(command)
         if self.gate:
-            self._admit(command, args)
+            self.admission.admit(command, args)
         try:
             reply = handler(self, args)
         except CommandError:
@@ -310,13 +314,14 @@ class Engine:
 
     def _call_subcommand(self, args: Args) -> bytes | None:
         """The handler of commands that contain others: goes by the second word."""
-        return self._subcommand(args).handler(self, args)
+        return self.subcommand(args).handler(self, args)
 
-    def _subcommand(self, args: Args) -> Command:
+    def subcommand(self, args: Args) -> Command:
+        """The sub-command of a call, or its command. Raises CommandError: it has the wrong number of words."""
         found = self.table.find_full(args)
         assert found is not None
         if not found.takes(len(args)):
-            raise self._wrong_arity(found)
+            raise wrong_arity(found)
         return found
 
     def _row(self, args: Args) -> Row:
@@ -327,19 +332,6 @@ class Engine:
             name = args[0][:128].decode("utf-8", "backslashreplace")
             raise CommandError(f"ERR unknown command '{name}', with args beginning with: {given}{' ' * bool(given)}")
         return row
-
-    def _wrong_arity(self, command: Command) -> CommandError:
-        return CommandError(f"ERR wrong number of arguments for '{command.name}' command")
-
-    def _refusal(self, session: Session, args: Args, why: CommandError) -> bytes | None:
-        self.stats.errors += 1
-        if session.queue is not None and args[0].lower().decode("latin-1") not in self._AT_ONCE:
-            session.flawed = True
-        if session.replies != "on":
-            session.replies = "off" if session.replies == "off" else "on"
-            session.look()
-            return None
-        return why.reply
 
     def _settle(self, args: Args) -> None:
         """Notes what a command has changed, and serves who waited for that."""
@@ -361,80 +353,6 @@ class Engine:
     def forget_logged_db(self) -> None:
         """The log begins anew: its reader is in database 0."""
         self._logged_db = 0
-
-    # ---- the closer look -----------------------------------------------------------------------------------------
-
-    _AT_ONCE = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
-    _BEFORE_AUTH = frozenset(("auth", "hello", "quit", "reset"))
-    _WHILE_SUBSCRIBED = frozenset(
-        [
-            "subscribe",
-            "unsubscribe",
-            "psubscribe",
-            "punsubscribe",
-            "ssubscribe",
-            "sunsubscribe",
-            "ping",
-            "quit",
-            "reset",
-        ]
-    )
-
-    def _guarded(self, handler: Handler, command: Command, args: Args) -> bytes | None:
-        session = self.session
-        if session.user is None:
-            if command.name not in self._BEFORE_AUTH:
-                raise CommandError(b"NOAUTH Authentication required.")
-        elif not session.user.unrestricted and "no-auth" not in command.flags:
-            self.acl.check(session, self.table.find_full(args) or command, args, self.now)
-        if session.subscribed and session.resp.version == 2 and command.name not in self._WHILE_SUBSCRIBED:
-            raise CommandError(
-                f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET "
-                "are allowed in this context"
-            )
-        if self.pause.until:
-            if self.now >= self.pause.until:
-                self.pause.end()
-            elif self.pause.concerns(session, command, args):
-                self.pause.hold(session, args)
-                return None
-        if session.queue is not None and command.name not in self._AT_ONCE:
-            if "no-multi" in command.flags:
-                raise CommandError(f"ERR Command '{command.name}' not allowed inside a transaction")
-            if self.gate and command.writes and self.refuse_writes is not None:
-                raise self.refuse_writes
-            if command.subcommands and self._subcommand(args) is command and len(args) > 1:
-                command.handler(self, args)  # it has the error: there is no such sub-command
-            session.queue.append(args)
-            return QUEUED
-        if self.gate:
-            self._admit(command, args)
-        before = session.replies
-        reply = handler(self, args) if session.tracker is None else self.tracking.run(handler, command, args)
-        if before == "off" and session.replies == "off":
-            return None
-        if before == "skip-next" and session.replies == "skip-next":
-            session.replies = "on"
-            session.look()
-            return None
-        return reply
-
-    def _admit(self, command: Command, args: Args) -> None:
-        """What concerns all sessions. Raises CommandError: not now."""
-        if self.loading and "loading" not in command.flags and self.session is not self.internal:
-            raise _LOADING
-        if self.monitors and "skip-monitor" not in command.flags and self.session is not self.internal:
-            self.monitors.show(self.session, self.db.index, args, self.now)
-        if command.writes:
-            if self.refuse_writes is not None:
-                raise self.refuse_writes
-            if self.replication.leader is not None and self.session is not self.internal:
-                raise READ_ONLY
-            if self.preserve is not None:
-                for key in command.keys(args):
-                    self.preserve(self.db, key)
-        if self.meter is not None:
-            self.meter.admit(command, args)
 
     # ---- what handlers call --------------------------------------------------------------------------------------
 

@@ -6,25 +6,24 @@ always`), and only then answered.
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import titan_overlay as titan
 from titan_objects.store import system
-from titan_objects.store.aof import AppendLog, sync_directory
+from titan_objects.store.admission import READ_ONLY
+from titan_objects.store.aof import AppendLog
 from titan_objects.store.commands import all_commands
 from titan_objects.store.config import Config
 from titan_objects.store.effects import encode
-from titan_objects.store.engine import READ_ONLY, Engine
+from titan_objects.store.engine import Engine
 from titan_objects.store.following import Following
 from titan_objects.store.keyspace import Database
 from titan_objects.store.leading import Leading
+from titan_objects.store.log_care import LogCare
 from titan_objects.store.migrating import Migrations
 from titan_objects.store.resp import CommandError, decode
-from titan_objects.store.rewriting import Rewrite
 from titan_objects.store.server import WRITE_HIGH_BYTES, Sink, send_out
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args
@@ -34,9 +33,6 @@ _LOG = logging.getLogger("titan_objects.store")
 
 TICK_SECONDS = 0.01
 """The longest pause between two looks at what has expired; nothing is later than that and a turn of the loop."""
-
-SLICE_PAUSE = 0.001
-"""Between two slices of a rewrite clients are served."""
 
 RETRY_SECONDS = 1.0
 """After a write that failed, the disk is tried again so often."""
@@ -78,16 +74,14 @@ class Store:
         if directory is not None and self.config.get("appendonly") == "yes":
             self._log = AppendLog(directory, self.config.get("appenddirname"), self.config.get("appendfilename"))
             self._log.open(self.engine)
-            self._measure()
         self._loop = asyncio.get_running_loop()
         self._flushing = False
         self._sync_always = True
         self._latency_ms = 0
-        self._rewriting: asyncio.Task[None] | None = None
-        self._syncing: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self.snapshots = asyncio.Lock()  # the engine keeps one moment at a time
         self.replica_limit = 0
+        self._care = LogCare(self, self._log) if self._log is not None else None
         self._leading = Leading(self)
         self._following = Following(self)
         self._migrations = Migrations(self)
@@ -217,7 +211,7 @@ class Store:
                 self.engine.stats.log_bytes = self._log.size
                 self._note_latency("aof-fsync-always" if self._sync_always else "aof-write", begun)
             except OSError as why:
-                self._on_full_disk(why)
+                self.on_full_disk(why)
             else:
                 if self.engine.refuse_writes is not None:
                     self._on_disk_again()
@@ -237,7 +231,8 @@ class Store:
                 self._obey()
             self.schedule_flush()
 
-    def _on_full_disk(self, why: OSError) -> None:
+    def on_full_disk(self, why: OSError) -> None:
+        """Refuses writes until the disk takes the log again."""
         error = CommandError(_FULL % (why.strerror or "unknown").encode())
         if self.engine.refuse_writes is None:
             _LOG.error("the log cannot be written: %s; writes are refused, reads are answered", why)
@@ -278,26 +273,8 @@ class Store:
             self.flush()
         pause = 0.0 if more else TICK_SECONDS
         self._timer = self._loop.call_later(pause, self._tick)
-        if self._log is not None and not more:
-            self._care_for_log(self._log)
-
-    def _care_for_log(self, log: AppendLog) -> None:
-        if not self._sync_always and self._syncing is None and self.config.get("appendfsync") == "everysec":
-            self._syncing = self._loop.create_task(self._sync_every_second(log))
-        growth = int(self.config.get("auto-aof-rewrite-percentage"))
-        least = int(self.config.get("auto-aof-rewrite-min-size"))
-        if growth and self._rewriting is None and log.size > least and log.size > log.base_size * (100 + growth) / 100:
-            self.rewrite()
-
-    async def _sync_every_second(self, log: AppendLog) -> None:
-        try:
-            try:
-                await _sync_elsewhere(log)
-            except OSError as why:
-                self._on_full_disk(why)
-            await asyncio.sleep(1.0)
-        finally:
-            self._syncing = None
+        if self._care is not None and not more:
+            self._care.look(sync=not self._sync_always and self.config.get("appendfsync") == "everysec")
 
     def _on_config(self) -> None:
         self._sync_always = self.config.get("appendfsync") == "always"
@@ -324,54 +301,8 @@ class Store:
 
     def rewrite(self) -> None:
         """Begins to rewrite the log, unless that is under way."""
-        if self._log is not None and self._rewriting is None:
-            self.engine.stats.rewriting = True
-            self._rewriting = self._loop.create_task(self._rewrite(self._log))
-
-    async def _rewrite(self, log: AppendLog) -> None:
-        async with self.snapshots:
-            await self._rewrite_alone(log)
-
-    async def _rewrite_alone(self, log: AppendLog) -> None:
-        engine = self.engine
-        stats = engine.stats
-        try:
-            await _sync_elsewhere(log)  # so that little is left to be confirmed while everybody waits
-            engine.rewind_log()
-            self.note_effects()
-            path = log.begin_rewrite()
-            with path.open("wb") as file:
-                rewrite = Rewrite(engine, file.write)
-                engine.preserve = rewrite.preserve
-                engine.look()
-                more = True
-                while more:
-                    more = rewrite.step()
-                    await asyncio.sleep(SLICE_PAUSE)
-                engine.preserve = None
-                engine.look()
-                more = True
-                while more:
-                    more = rewrite.clean_up()
-                    await asyncio.sleep(0)
-                file.flush()
-                await asyncio.to_thread(os.fsync, file.fileno())
-            log.end_rewrite(path)
-            sync_directory(log.directory)
-            stats.last_rewrite, stats.last_rewrite_ms = "ok", self.now()
-            self._measure()
-        except OSError as why:
-            stats.last_rewrite = "err"
-            _LOG.error("the log could not be rewritten: %s; it goes on growing", why)
-        finally:
-            engine.preserve = None
-            engine.look()
-            stats.rewriting = False
-            self._rewriting = None
-
-    def _measure(self) -> None:
-        if self._log is not None:
-            self.engine.stats.log_bytes, self.engine.stats.log_base_bytes = self._log.size, self._log.base_size
+        if self._care is not None:
+            self._care.rewrite()
 
     async def close(self) -> None:
         """Ends: what is pending is written, clients are let go."""
@@ -381,11 +312,8 @@ class Store:
         await self._leading.close()
         await self._following.close()
         await self._migrations.close()
-        for task in (self._rewriting, self._syncing):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        if self._care is not None:
+            await self._care.close()
         self.flush()
         for sink in list(self.sinks.values()):
             sink.close()
@@ -394,20 +322,6 @@ class Store:
                 self._log.close()
             except OSError as why:
                 raise titan.StorageError(f"the log could not be written out: {why}") from None
-
-
-async def _sync_elsewhere(log: AppendLog) -> None:
-    """Has the disk confirm the log without holding up the loop. Raises OSError."""
-    fd = log.take_unsynced()
-    if fd is None:
-        return
-    try:
-        await asyncio.to_thread(os.fdatasync, fd)
-    except OSError:
-        log.note_unsynced()
-        raise
-    finally:
-        os.close(fd)
 
 
 class _Caller:

@@ -1,0 +1,107 @@
+"""The closer look at a command, where its session or the whole store needs one: who sends it, whether it may be
+executed just now, and whether it is executed, queued, held or answered at all.
+"""
+
+from typing import TYPE_CHECKING
+
+from titan_objects.store.resp import QUEUED, CommandError
+from titan_objects.store.session import Session
+from titan_objects.store.table import Args, Command, Handler
+
+if TYPE_CHECKING:
+    from titan_objects.store.engine import Engine
+
+READ_ONLY = CommandError(b"READONLY You can't write against a read only replica.")
+_LOADING = CommandError(b"LOADING Redis is loading the dataset in memory")
+
+_AT_ONCE = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
+_BEFORE_AUTH = frozenset(("auth", "hello", "quit", "reset"))
+_WHILE_SUBSCRIBED = frozenset(
+    ("subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe", "ping", "quit", "reset")
+)
+
+
+class Admission:
+    """Of one engine."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+
+    def run(self, handler: Handler, command: Command, args: Args) -> bytes | None:
+        """Executes a command, or does with it what its session wants. Raises CommandError: it is refused."""
+        engine = self._engine
+        session = engine.session
+        self._check_sender(session, command, args)
+        if engine.pause.until:
+            if engine.now >= engine.pause.until:
+                engine.pause.end()
+            elif engine.pause.concerns(session, command, args):
+                engine.pause.hold(session, args)
+                return None
+        if session.queue is not None and command.name not in _AT_ONCE:
+            self._check_queued(command, args)
+            session.queue.append(args)
+            return QUEUED
+        if engine.gate:
+            self.admit(command, args)
+        before = session.replies
+        reply = handler(engine, args) if session.tracker is None else engine.tracking.run(handler, command, args)
+        if before == "off" and session.replies == "off":
+            return None
+        if before == "skip-next" and session.replies == "skip-next":
+            session.replies = "on"
+            session.look()
+            return None
+        return reply
+
+    def _check_sender(self, session: Session, command: Command, args: Args) -> None:
+        engine = self._engine
+        if session.user is None:
+            if command.name not in _BEFORE_AUTH:
+                raise CommandError(b"NOAUTH Authentication required.")
+        elif not session.user.unrestricted and "no-auth" not in command.flags:
+            engine.acl.check(session, engine.table.find_full(args) or command, args, engine.now)
+        if session.subscribed and session.resp.version == 2 and command.name not in _WHILE_SUBSCRIBED:
+            raise CommandError(
+                f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET "
+                "are allowed in this context"
+            )
+
+    def _check_queued(self, command: Command, args: Args) -> None:
+        engine = self._engine
+        if "no-multi" in command.flags:
+            raise CommandError(f"ERR Command '{command.name}' not allowed inside a transaction")
+        if engine.gate and command.writes and engine.refuse_writes is not None:
+            raise engine.refuse_writes
+        if command.subcommands and engine.subcommand(args) is command and len(args) > 1:
+            command.handler(engine, args)  # it has the error: there is no such sub-command
+
+    def admit(self, command: Command, args: Args) -> None:
+        """What concerns all sessions. Raises CommandError: not now."""
+        engine = self._engine
+        from_client = engine.session is not engine.internal
+        if engine.loading and from_client and "loading" not in command.flags:
+            raise _LOADING
+        if engine.monitors and from_client and "skip-monitor" not in command.flags:
+            engine.monitors.show(engine.session, engine.db.index, args, engine.now)
+        if command.writes:
+            if engine.refuse_writes is not None:
+                raise engine.refuse_writes
+            if engine.replication.leader is not None and from_client:
+                raise READ_ONLY
+            if engine.preserve is not None:
+                for key in command.keys(args):
+                    engine.preserve(engine.db, key)
+        if engine.meter is not None:
+            engine.meter.admit(command, args)
+
+    def refusal(self, session: Session, args: Args, why: CommandError) -> bytes | None:
+        """The reply to a command that was refused, if there is one."""
+        self._engine.stats.errors += 1
+        if session.queue is not None and args[0].lower().decode("latin-1") not in _AT_ONCE:
+            session.flawed = True
+        if session.replies != "on":
+            session.replies = "off" if session.replies == "off" else "on"
+            session.look()
+            return None
+        return why.reply
