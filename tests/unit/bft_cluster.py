@@ -78,6 +78,8 @@ class Member:
         self.up = True
         self.unwritten: deque[Ready] = deque()
         """What waits for the disk, in order."""
+        self.unhurried: list[Any] = []
+        """What goes there with what comes next."""
         self.local: deque[Event] = deque()
         """What the shell has to tell the engine."""
         start, order = self.snapshots[max(self.snapshots)]
@@ -99,6 +101,7 @@ class Member:
         """The log is written anew; only what is durable may go into it, so the disk must have caught up."""
         assert not self.unwritten
         self.disk = [codec.encode(record) for record in self.engine.image()]
+        self.unhurried.clear()
 
     # ---- the shell ---------------------------------------------------------------------------------------------
 
@@ -106,6 +109,9 @@ class Member:
         ready = self.engine.step(event, self.cluster.now)
         self.timer = ready.timer
         self.cluster.post(self.me, ready.send_now)
+        self.unhurried += ready.unhurried
+        if ready.persist:
+            ready.persist[:0], self.unhurried = self.unhurried, []
         if ready.persist or ready.send_after_persist:
             self.unwritten.append(ready)
         for entry in ready.committed:

@@ -277,7 +277,9 @@ class Bft:
     def _adopt(self, certificate: Certificate) -> None:
         """A certificate that holds shows that its view has begun."""
         if self._order.learn(certificate):
-            self._out.persist.append(certificate)
+            # The next block carries a commit's certificate too, and Q members have the one that it rests on.
+            second = certificate.phase is Phase.SECOND
+            (self._out.unhurried if second else self._out.persist).append(certificate)
         self._enter(certificate.view, None)
 
     def _enter(self, view: int, opening: TimeoutCertificate | None) -> None:

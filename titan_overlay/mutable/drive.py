@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from titan_overlay.mutable.group import Group
 
 
+UNHURRIED_SECONDS = 0.1
+"""So long the disk may wait for what nobody waits for."""
+
+
 class Drive:
     """See the module.
 
@@ -31,31 +35,49 @@ class Drive:
         self._timer: asyncio.TimerHandle | None = None
         self._saves: asyncio.Future[None] | None = None
         """The last that the log was asked for."""
+        self._unhurried: list[Any] = []
+        """For the log, with what is written next."""
+        self._writes: asyncio.TimerHandle | None = None
+        """At the latest then."""
         self._stopped = False
 
     def step(self, event: Event) -> Ready:
         """Hands in an event; what is left to do of what follows."""
         ready = self.engine.step(event, self._group.loop.time())
         self._send(ready.send_now)
+        self._unhurried += ready.unhurried
         if ready.persist:
-            self._saves = self._wal.append(ready.persist)
-            self._after_saving(self._saves, ready)
+            self._write(ready)
         elif ready.send_after_persist:
             if self._saves is None or self._saves.done():
                 self._send(ready.send_after_persist)
             else:
                 self._after_saving(self._saves, ready)
+        if self._unhurried and self._writes is None:
+            self._writes = self._group.loop.call_later(UNHURRIED_SECONDS, self._write, Ready(0))
         self._set_timer(ready.timer)
         return ready
 
+    def _write(self, ready: Ready) -> None:
+        """What waits, and then what this has for the log."""
+        if self._writes is not None:
+            self._writes.cancel()
+            self._writes = None
+        self._saves = self._wal.append(self._unhurried + ready.persist)
+        self._unhurried = []
+        self._after_saving(self._saves, ready)
+
     def compact(self) -> None:
         """A state is on disk: the log before it may go."""
+        self._unhurried.clear()
         self._wal.compact(self.engine.image())
 
     def stop(self) -> None:
         """This member takes no part in the epoch any more."""
         self._stopped = True
         self._set_timer(None)
+        if self._writes is not None:
+            self._write(Ready(0))
 
     def end(self) -> None:
         """What the epoch has on disk may go."""

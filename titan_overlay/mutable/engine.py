@@ -8,6 +8,7 @@ its own: the shell hands it events with the time, and does what the `Ready` says
        what is committed is durable at a quorum already
     3. once `persist` of this Ready *and of all before it* is durable: send `send_after_persist` (also where `persist`
        is empty), then hand in `Persisted(ready.number)` where `persist` was not empty
+       `unhurried` is for the log as well, and nothing waits for it: it may go with what is written next
     4. hand in `TimerDue` at `timer`. Each Ready replaces the time that the one before it set; being early is harmless
 
 What must be durable before it may be told to others is said in one place: in which of the two lists a message stands.
@@ -240,6 +241,7 @@ class Ready:
         "send_after_persist",
         "send_now",
         "timer",
+        "unhurried",
     )
 
     def __init__(self, number: int) -> None:
@@ -247,6 +249,8 @@ class Ready:
         """Counts up from 1; `Persisted` names it."""
         self.persist: list[Any] = []
         """Structs of the engine's own, for the log, in this order; the engine's next start is given them back."""
+        self.unhurried: list[Any] = []
+        """The same, that stands in the log before all of `persist` and of later Readies. A crash may take it back."""
         self.send_now: list[Send] = []
         self.send_after_persist: list[Send] = []
         self.committed: list[Entry] = []

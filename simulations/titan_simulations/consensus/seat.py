@@ -40,6 +40,8 @@ class Seat:
         self._due: float | None = None
         self._armed: float | None = None
         self._refs = 0
+        self._unhurried: list[Any] = []
+        """For the disk, with what is written next."""
         self._gathered: list[Request] = []
         self._proposed: dict[int, list[Request]] = {}
         self._reads: dict[int, Request] = {}
@@ -108,8 +110,10 @@ class Seat:
     def _obey(self, ready: Ready) -> None:
         machine = self.machine
         self._send(ready.send_now)
+        self._unhurried += ready.unhurried
         if ready.persist or ready.send_after_persist:
-            records = [encode(record) for record in ready.persist]
+            records = [encode(record) for record in (*self._unhurried, *ready.persist)] if ready.persist else []
+            self._unhurried = [] if ready.persist else self._unhurried
             life = machine.life
             machine.disk.write(
                 Written(self.epoch, False, records), lambda: machine.live(life, lambda: self._persisted(ready))
