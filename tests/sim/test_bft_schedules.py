@@ -58,7 +58,7 @@ def test_many_schedules(n: int, seeds: range) -> None:
     ("mutant", "seed"),
     [
         (mutants.CountsTVotes, 1),
-        (mutants.OpensTwice, 45),
+        (mutants.OpensTwice, 1596),
         (mutants.NeedsNoTimeouts, 50),
         (mutants.VotesTwice, 55),
     ],
