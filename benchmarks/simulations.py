@@ -49,7 +49,7 @@ CHURN: list[tuple[str, str, Form, str]] = [
     ("repair, from the death to enough copies, median", "repair_seconds_median", SECONDS, ""),
     ("repair, 95 %", "repair_seconds_p95", SECONDS, ""),
     ("objects lost", "objects_lost", number(2), "see next"),
-    ("objects lost in a memoryless world (Markov)", "objects_lost_expected", number(3), ""),
+    ("objects lost in a world without memory (Markov), at these rates", "objects_lost_expected", number(3), ""),
     ("copies that died", "copies_died", number(), ""),
     ("routing, sent per node", "routing_bytes_per_node_second", BYTES, "≤ 150 B/s"),
     ("advertisements and probes, sent per replica", "upkeep_bytes_per_replica_second", BYTES, "≤ 25 B/s"),

@@ -6,41 +6,39 @@ the end. Source: Ramabhadran and Pasquale, "Analysis of Long-Running Replicated 
 Chun et al., "Efficient Replica Maintenance for Distributed Storage Systems", NSDI 2006, section 3.1.
 
 With q(t) the distribution at time t and Q the generator, q(t) = q(0) exp(Qt), and the probability that an object is
-lost by t is q_0(t), for q(0) = all r copies alive.
+lost by t is q_0(t), for q(0) = all r copies alive. With heavy-tailed sessions the young die much faster than the old: a
+pool in which all are new loses most in its first minute. So Q changes over time, and is constant in each part of it.
 
 Two ways in which the world is not so: repair takes a nearly constant time rather than an exponential one (which makes
-losses rarer: for r = 3 by about half), and with heavy-tailed sessions the young die much faster than the old (copies
-die at the measured mean rate here, whoever holds them).
+losses rarer: for r = 3 by about half), and at one moment, too, some copies lie on younger nodes than others.
 """
 
 import math
+from collections.abc import Iterable
+
+Deaths = Iterable[tuple[float, float]]
+"""(seconds, rate at which a copy died in them, per second), one part of the time after the other."""
 
 
-def loss_probability(copies: int, death_rate: float, repair_seconds: float, horizon: float) -> float:
-    """Probability that an object with `copies` copies has none left at some time before `horizon`.
+def loss_probability(copies: int, deaths: Deaths, repair_seconds: float) -> float:
+    """Probability that an object with `copies` copies has none left at some time.
 
     Args:
-        death_rate: of one copy, per second.
         repair_seconds: mean time from falling below `copies` to being back; `inf`: no repair.
-        horizon: seconds.
     """
     if copies < 1:
         raise ValueError("an object has at least one copy")
-    if death_rate <= 0 or horizon <= 0:
-        return 0.0
     repair_rate = 0.0 if math.isinf(repair_seconds) else 1.0 / max(repair_seconds, 1e-9)
-    fastest = copies * (death_rate + repair_rate)
-    # One short step by the Taylor series, doubled until it spans the horizon.
-    doublings = max(0, math.ceil(math.log2(max(1.0, fastest * horizon * 64))))
-    step = _step(copies, death_rate, repair_rate, horizon / 2**doublings)
-    for _ in range(doublings):
-        step = _product(step, step)
-    return min(1.0, max(0.0, step[copies][0]))
+    state: _Matrix = [[0.0] * copies + [1.0]]
+    for seconds, death_rate in deaths:
+        if seconds > 0:
+            state = _product(state, _over(copies, death_rate, repair_rate, seconds))
+    return min(1.0, max(0.0, state[0][0]))
 
 
-def expected_losses(objects: int, copies: int, death_rate: float, repair_seconds: float, horizon: float) -> float:
+def expected_losses(objects: int, copies: int, deaths: Deaths, repair_seconds: float) -> float:
     """Expected number of objects lost; see `loss_probability`."""
-    return objects * loss_probability(copies, death_rate, repair_seconds, horizon)
+    return objects * loss_probability(copies, deaths, repair_seconds)
 
 
 def poisson_at_least(observed: int, expected: float) -> float:
@@ -53,6 +51,15 @@ def poisson_at_least(observed: int, expected: float) -> float:
 
 
 _Matrix = list[list[float]]
+
+
+def _over(copies: int, death: float, repair: float, seconds: float) -> _Matrix:
+    """exp(Q * seconds): one short step by the Taylor series, doubled until it spans the time."""
+    doublings = max(0, math.ceil(math.log2(max(1.0, copies * (death + repair) * seconds * 64))))
+    step = _step(copies, death, repair, seconds / 2**doublings)
+    for _ in range(doublings):
+        step = _product(step, step)
+    return step
 
 
 def _step(copies: int, death: float, repair: float, seconds: float) -> _Matrix:

@@ -36,7 +36,7 @@ def churn_result(run: Churn, *, command: str, cpu_of_clock: float) -> Result:
     """The figures of a finished run.
 
     Traffic is bytes sent (payload and headers) since the clock started; what is received is the same again.
-    `objects_lost_expected` is the Markov model's, for the measured mean repair time and the measured rate at which
+    `objects_lost_expected` is the Markov model's, for the measured mean repair time and the rates, measured over time, at which
     copies died.
     """
     config, log, truth, traffic, turnover = run.config, run.log, run.world.truth, run.traffic, run.turnover
@@ -46,7 +46,7 @@ def churn_result(run: Churn, *, command: str, cpu_of_clock: float) -> Result:
     death_rate = truth.deaths / truth.replica_seconds if truth.replica_seconds else 0.0
     repair_mean = mean(truth.repair_seconds)
     expected = (
-        markov.expected_losses(config.objects, config.min_copies, death_rate, repair_mean, config.seconds)
+        markov.expected_losses(config.objects, config.min_copies, truth.death_rates(), repair_mean)
         if truth.repair_seconds
         else 0.0
     )

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.storage.rows import MemoryDatabase, ReplicaRow
 
+PERIOD_DEATHS = 100
+"""A rate of deaths is measured over so many: with heavy-tailed sessions it falls steeply while all are new."""
+
 
 class Tracked:
     """One object under observation."""
@@ -42,6 +45,9 @@ class Truth:
         self.replica_seconds = self.passing_seconds = self.below_seconds = 0.0
         self.deaths = 0
         """Counted copies that went with their node."""
+        self._periods: list[tuple[float, float]] = []
+        self._period = (0.0, 0.0, 0)
+        """When this one began, and what `replica_seconds` and `deaths` were then."""
         self.copies_made = self.copies_dropped = 0
         self.repair_seconds: list[float] = []
         """From falling below `min_copies` to being back, one entry a repair."""
@@ -57,12 +63,23 @@ class Truth:
         now = self._advance()
         self.replica_seconds = self.passing_seconds = self.below_seconds = 0.0
         self.deaths = self.copies_made = self.copies_dropped = 0
+        self._periods.clear()
+        self._period = (now, 0.0, 0)
         self.repair_seconds.clear()
         self.lost.clear()
         self.below = 0
         for each in self.objects.values():
             each.below_since = each.lost_at = None
             self._judge(each, now)
+
+    def death_rates(self) -> list[tuple[float, float]]:
+        """(seconds, rate at which a copy died in them, per second), from `begin` until now."""
+        return [*self._periods, self._rate(self._advance())]
+
+    def _rate(self, now: float) -> tuple[float, float]:
+        began, replica_seconds, deaths = self._period
+        held = self.replica_seconds - replica_seconds
+        return now - began, (self.deaths - deaths) / held if held else 0.0
 
     def now(self) -> float:
         """The time up to which everything is integrated."""
@@ -101,6 +118,9 @@ class Truth:
         for object_id in self._held.pop(node, {}):
             if not self._remove(node, object_id, now):
                 self.deaths += 1
+        if self.deaths - self._period[2] >= PERIOD_DEATHS:
+            self._periods.append(self._rate(now))
+            self._period = (now, self.replica_seconds, self.deaths)
 
     def _remove(self, node: int, object_id: ObjectId, now: float) -> bool:
         each = self.objects[object_id]

@@ -4,7 +4,7 @@ import pytest
 
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.storage.rows import ReplicaRow
-from titan_simulations.truth import Truth, WatchedDatabase
+from titan_simulations.truth import PERIOD_DEATHS, Truth, WatchedDatabase
 
 OBJECT = ObjectId(b"o" * 32)
 
@@ -64,6 +64,20 @@ def test_an_object_without_copies_is_lost_and_stays_below(clock: Clock):
     truth.now()
     assert [each.name for each in truth.lost] == ["thing"]
     assert truth.below_seconds == 10
+
+
+def test_deaths_have_a_rate_for_each_part_of_the_time(clock: Clock):
+    truth = watched(clock, 3 * PERIOD_DEATHS)
+    for node in range(PERIOD_DEATHS):
+        clock.now = 10.0
+        truth.died(node)
+    clock.now = 110.0
+    truth.died(PERIOD_DEATHS)
+    clock.now = 210.0
+    (first, early), (second, late) = truth.death_rates()
+    assert (first, second) == (10.0, 200.0)
+    assert early == pytest.approx(1 / 30)  # a third of them, in ten seconds
+    assert late == pytest.approx(1 / (200 * 100 + 199 * 100))
 
 
 def test_a_passing_cache_is_no_copy(clock: Clock):
