@@ -36,8 +36,8 @@ def churn_result(run: Churn, *, command: str, cpu_of_clock: float) -> Result:
     """The figures of a finished run.
 
     Traffic is bytes sent (payload and headers) since the clock started; what is received is the same again.
-    `objects_lost_expected` is the Markov model's, for the measured mean repair time and the rates, measured over time, at which
-    copies died.
+    `objects_lost_expected` is the Markov model's, for the measured mean repair time and the rates at which copies died,
+    measured over time.
     """
     config, log, truth, traffic, turnover = run.config, run.log, run.world.truth, run.traffic, run.turnover
     sim = run.world.sim
