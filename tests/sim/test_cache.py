@@ -21,7 +21,8 @@ class Wire:
         self.reader = asyncio.StreamReader()
         self.written = b""
         self.closed = False
-        self._task = asyncio.create_task(gateway.serve(self.reader, cast(Any, self)))
+        self._task = asyncio.create_task(gateway.converse(self.reader, cast(Any, self)))
+        self._task.add_done_callback(self._ended)
 
     def write(self, data: bytes) -> None:
         self.written += data
@@ -32,7 +33,7 @@ class Wire:
     async def drain(self) -> None:
         await asyncio.sleep(0)
 
-    def close(self) -> None:
+    def _ended(self, _: "asyncio.Task[None]") -> None:
         self.closed = True
 
     async def replies(self, sent: bytes, count: int) -> bytes:
