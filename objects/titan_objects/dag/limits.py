@@ -144,6 +144,8 @@ async def end(process: asyncio.subprocess.Process, mark: str) -> None:
             break
         await asyncio.sleep(PAUSE_SECONDS)
     await process.wait()
+    process._transport.close()  # type: ignore[attr-defined]  # its pipes, too, whoever else may hold their other ends
+    await asyncio.sleep(0)
 
 
 def _end_marked(mark: bytes) -> bool:

@@ -149,8 +149,8 @@ async def run_command(
     process = await start(words, directory, mark, memory=memory, env={"TMPDIR": str(temporary), **(env or {})})
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     process.stdin.close()
+    readers = asyncio.gather(read_lines(process.stdout, say), read_lines(process.stderr, say))
     try:
-        readers = asyncio.gather(read_lines(process.stdout, say), read_lines(process.stderr, say))
         with watch.over(process.pid, mark, directory) as broken:
             status = await unless(broken, process.wait())
         with suppress(TimeoutError):
@@ -158,6 +158,8 @@ async def run_command(
                 await readers
     finally:
         await asyncio.shield(end(process, mark))
+        readers.cancel()
+        await asyncio.gather(readers, return_exceptions=True)
     if status:
         shown = f"status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
         raise Failed("CommandFailed", f"{words[0]} ended with {shown}")
@@ -226,6 +228,7 @@ class Warm:
             await end(process, self._mark)
         if self._reading is not None:
             self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
 
 
 async def _talk(process: asyncio.subprocess.Process, request: Call, ear: Ear) -> Answer:
