@@ -76,7 +76,7 @@ class Votes:
                 f"{descriptor.name!r} is voted on, so its messages run at several holders, "
                 f"and {request.type!r} is not declared idempotent there (@titan.idempotent)"
             )
-        voters = self.voters(place, (), asked=True)
+        voters = self.asked(place)
         if len(voters) < descriptor.policy.votes:
             place = await self.look_up(place, request)
             voters = self.voters(place, ())
@@ -87,22 +87,30 @@ class Votes:
             )
         return await _Vote(self, self._any_holder, self._witness, place, request).run(voters)
 
-    def voters(self, place: Place, before: Sequence[Holder], *, asked: bool = False) -> list[Holder]:
-        """Who may vote beside those before, in the order in which they are to be asked.
+    def voters(self, place: Place, before: Sequence[Holder]) -> list[Holder]:
+        """Who may vote beside those before, in the order to ask them: first those that were asked to hold it."""
+        asked, others = self._drawn(place)
+        return self._distinct(place, [*before, *asked, *others])[len(before) :]
 
-        Args:
-            asked: none but those that were asked to hold it. Who says so unasked comes last otherwise.
-        """
+    def asked(self, place: Place) -> list[Holder]:
+        """As `voters`, of those alone that were asked to hold it."""
+        return self._distinct(place, self._drawn(place)[0])
+
+    def _distinct(self, place: Place, holders: Sequence[Holder]) -> list[Holder]:
+        return distinct(holders, self._pool, place.contact)
+
+    def _drawn(self, place: Place) -> tuple[list[Holder], list[Holder]]:
+        """Holders that were asked to hold it and others, each in the order of a draw."""
         current = place.descriptor.value.version
         holders = [each for each in place.holders if each.value.version >= current and not each.value.passing]
         likely = asked_to(holders, place.descriptor, self._pool)
-        # Drawn without putting back, by weight (Efraimidis and Spirakis 2006, algorithm A).
-        drawn = {each: -log(1.0 - self._ambient.random.random()) / likely.get(each, 1.0) for each in holders}
-        order = sorted(
-            (each for each in holders if each in likely or not asked),
-            key=lambda each: (each not in likely, self._witness.avoids(each.signer), drawn[each]),
-        )
-        return distinct([*before, *order], self._pool, place.contact)[len(before) :]
+
+        def turn(holder: Holder) -> tuple[bool, float]:
+            # Drawn without putting back, by weight (Efraimidis and Spirakis 2006, algorithm A).
+            drawn = -log(1.0 - self._ambient.random.random()) / likely.get(holder, 1.0)
+            return self._witness.avoids(holder.signer), drawn
+
+        return sorted(likely, key=turn), sorted((each for each in holders if each not in likely), key=turn)
 
     async def look_up(self, place: Place, request: Request) -> Place:
         """The place, with all holders that the region knows of."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import integer
+from titan_objects.store.commands.keys import MAY_END
 from titan_objects.store.effects import end_fields
 from titan_objects.store.resp import CommandError, array
 from titan_objects.store.resp import integer as number
@@ -42,19 +43,11 @@ def _moment(e: "Engine", a: Args, scale: int, relative: bool) -> int:
     return at
 
 
-_CONDITIONS: dict[bytes, Callable[[int | None, int], bool]] = {
-    b"NX": lambda old, at: old is None,
-    b"XX": lambda old, at: old is not None,
-    b"GT": lambda old, at: old is not None and at > old,
-    b"LT": lambda old, at: old is None or at < old,
-}
-
-
 def _expire(e: "Engine", a: Args, scale: int, relative: bool) -> bytes:
     key = a[1]
     found = e.db.hash(key)
     at = _moment(e, a, scale, relative)
-    may = _CONDITIONS.get(a[3].upper())
+    may = MAY_END.get(a[3].upper())
     fields = _fields(a, 3 if may is None else 4, b"ERR Parameter `numFields` should be greater than 0")
     if found is None:
         return array([number(_NO_FIELD)] * len(fields))

@@ -89,11 +89,20 @@ def end_at(e: "Engine", key: bytes, at: int) -> None:
         e.touch(key, b"expire")
 
 
+MAY_END: dict[bytes, Callable[[int | None, int], bool]] = {
+    b"NX": lambda old, at: old is None,
+    b"XX": lambda old, at: old is not None,
+    b"GT": lambda old, at: old is not None and at > old,
+    b"LT": lambda old, at: old is None or at < old,
+}
+"""Conditions on which what ends (never: None) gets another end."""
+
+
 def _expire(e: "Engine", a: Args, scale: int, relative: bool) -> bytes:
     key = a[1]
     given = integer(a[2])
     conditions = {word.upper() for word in a[3:]}
-    unknown = conditions - {b"NX", b"XX", b"GT", b"LT"}
+    unknown = conditions - MAY_END.keys()
     if unknown:
         raise CommandError(b"ERR Unsupported option %b" % min(unknown))
     if b"NX" in conditions and len(conditions) > 1:
@@ -106,13 +115,7 @@ def _expire(e: "Engine", a: Args, scale: int, relative: bool) -> bytes:
     if e.db.get(key) is None:
         return ZERO
     old = e.db.expires.get(key)
-    refused = (
-        (b"NX" in conditions and old is not None)
-        or (b"XX" in conditions and old is None)
-        or (b"GT" in conditions and (old is None or at <= old))
-        or (b"LT" in conditions and old is not None and at >= old)
-    )
-    if refused:
+    if not all(MAY_END[each](old, at) for each in conditions):
         return ZERO
     end_at(e, key, at)
     return ONE
