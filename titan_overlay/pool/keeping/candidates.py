@@ -32,6 +32,7 @@ class Candidates:
 
     def __init__(self, overlay: Overlay, object_id: ObjectId, point: Callable[[], bytes]) -> None:
         self._overlay = overlay
+        self._object_id = object_id
         self._point = point
         self._region = overlay.region_of(object_id)
         self._turns = 0
@@ -44,9 +45,9 @@ class Candidates:
     async def __anext__(self) -> list[Contact]:
         self._turns += 1
         if self._turns > 1 + CORNERS:
-            if not self._kept_back:
+            last = self._of_the_region() if self._turns == 2 + CORNERS else []
+            if not last:
                 raise StopAsyncIteration
-            last, self._kept_back = self._kept_back, []
             return last
         found = self._from_table() if self._turns == 1 else await self._overlay.find_nodes(self._point(), NEAR)
         if self._turns > 1 and not found:
@@ -57,6 +58,16 @@ class Candidates:
             return fresh  # the whole pool is the region
         self._kept_back += [each for each in fresh if each.long_id in self._region]
         return [each for each in fresh if each.long_id not in self._region]
+
+    def _of_the_region(self) -> list[Contact]:
+        """Those that were met on the way, and those in the table, which random points may all have missed."""
+        if not self._region.bits:
+            return []
+        known = self._overlay.neighbours(self._object_id, NEAR)
+        return [
+            *self._kept_back,
+            *(each for each in known if each.long_id in self._region and each.id not in self._seen),
+        ]
 
     def _from_table(self) -> list[Contact]:
         """No look-up, and the table's contacts are those that have been there for long and so will be."""
