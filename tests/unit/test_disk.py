@@ -48,6 +48,22 @@ async def test_appends_follow_each_other(disk: Disk) -> None:
     assert await disk.read("log") == bytes(range(20))
 
 
+async def test_a_log_writes_through_to_whatever_has_the_path_then(disk: Disk) -> None:
+    await disk.write_through("log/1", b"abc", 0)
+    await disk.write_through("log/1", b"de", 3)
+    await disk.write_through("log/2", b"f", 0)
+    await disk.write_through("log/1", b"g", 5)
+    assert await disk.read("log/1") == b"abcdeg"
+    await disk.write("new", b"123456789")
+    await disk.sync("new")
+    await disk.replace("new", "log/1")
+    await disk.write_through("log/1", b"x", 1)
+    assert await disk.read("log/1") == b"1x3456789"
+    await disk.remove("log/1")
+    await disk.write_through("log/1", b"new", 0)
+    assert await disk.read("log/1") == b"new"
+
+
 async def test_an_empty_write_makes_an_empty_file(disk: Disk) -> None:
     await disk.write("empty", b"")
     assert await disk.size("empty") == 0
@@ -166,9 +182,12 @@ async def test_a_full_disk_says_so_keeps_what_was_there_and_recovers(
         with pytest.raises(StorageError, match="is full"):
             await disk.append("f", b"more")
         assert disk.full
+        with pytest.raises(StorageError, match="is full"):
+            await disk.write_through("f", b"more", 4)
     assert await disk.read("f") == b"kept"
-    await disk.append("f", b"!")
+    await disk.write_through("f", b"!", 4)
     assert not disk.full
+    assert await disk.read("f") == b"kept!"
     disk.close()
 
 
@@ -198,6 +217,10 @@ async def test_sync_makes_the_file_and_the_names_above_it_durable(
     assert synced == [tmp_path / "a/b/f"]  # its name is durable already
     synced.clear()
     await disk.replace("a/b/f", "a/g")
+    assert synced == [tmp_path / "a", tmp_path]
+    synced.clear()
+    await disk.write_through("a/h", b"x", 0)
+    await disk.write_through("a/h", b"y", 1)
     assert synced == [tmp_path / "a", tmp_path]
     disk.close()
 

@@ -12,12 +12,13 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from titan_overlay.errors import StorageError
+from titan_overlay.storage.scribe import Scribe, write_at
 
 T = TypeVar("T")
 
@@ -92,7 +93,8 @@ class RealDisk:
     """A `Disk` on the file system.
 
     Each operation runs in one of a few threads of its own, so that a slow disk does not stop the loop. (These are
-    the only threads of a node; the virtual loop refuses executors, that is why files are behind this door.)
+    the only threads of a node; the virtual loop refuses executors, that is why files are behind this door.) What a log
+    writes through has one for itself.
 
     Args:
         root: a directory, made when something is written.
@@ -104,10 +106,12 @@ class RealDisk:
         self.full = False
         """The last write failed for want of room; the next one that succeeds clears it."""
         self._executor = ThreadPoolExecutor(threads, "titan-disk")
+        self._scribe = Scribe(lambda path: self._open(path, os.O_DSYNC), self._sync_name)
         self._fresh: set[str] = set()  # files made here whose names are not durable yet
 
     def close(self) -> None:
         """Waits for operations under way and ends the threads."""
+        self._scribe.close()
         self._executor.shutdown()
 
     async def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
@@ -126,7 +130,8 @@ class RealDisk:
         await self._write(path, lambda: self._sync(path))
 
     async def write_through(self, path: str, data: bytes, offset: int) -> None:
-        await self._write(path, lambda: self._write_through(path, data, offset))
+        await self._outcome(path, self._scribe.write(path, data, offset))
+        self.full = False
 
     async def replace(self, src: str, dst: str) -> None:
         await self._write(src, lambda: self._replace(src, dst))
@@ -144,8 +149,11 @@ class RealDisk:
         return await self._run("", self._free)
 
     async def _run(self, path: str, work: Callable[[], T]) -> T:
+        return await self._outcome(path, asyncio.get_running_loop().run_in_executor(self._executor, work))
+
+    async def _outcome(self, path: str, work: Awaitable[T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            return await work
         except FileNotFoundError:
             raise
         except OSError as why:
@@ -163,9 +171,9 @@ class RealDisk:
     def _at(self, path: str) -> Path:
         return self.root / check_path(path)
 
-    def _open(self, path: str) -> int:
+    def _open(self, path: str, more: int = 0) -> int:
         place = self._at(path)
-        flags = os.O_WRONLY | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CLOEXEC | more
         try:
             return os.open(place, flags)
         except FileNotFoundError:
@@ -175,13 +183,12 @@ class RealDisk:
 
     def _sync(self, path: str) -> None:
         _fsync(self._at(path))
+        self._sync_name(path)
+
+    def _sync_name(self, path: str) -> None:
         if path in self._fresh:
             self._sync_directories(path)
             self._fresh.discard(path)
-
-    def _write_through(self, path: str, data: bytes, offset: int) -> None:
-        _write(self._open(path), data, offset)
-        self._sync(path)
 
     def _sync_directories(self, path: str) -> None:
         # A directory may be new as well, so its name in the one above it is made durable too.
@@ -194,13 +201,15 @@ class RealDisk:
         target = self._at(dst)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.replace(self._at(src), target)
-        self._fresh.discard(src)
-        self._fresh.discard(dst)
+        for path in (src, dst):
+            self._fresh.discard(path)
+            self._scribe.forget(path)
         self._sync_directories(dst)
 
     def _remove(self, path: str) -> None:
         self._at(path).unlink(missing_ok=True)
         self._fresh.discard(path)
+        self._scribe.forget(path)
 
     def _free(self) -> int:
         place = self.root
@@ -231,11 +240,7 @@ def _write(descriptor: int, data: bytes, offset: int | None) -> None:
     try:
         if offset is None:
             offset = os.fstat(descriptor).st_size
-        rest = memoryview(data)
-        while rest:
-            written = os.pwrite(descriptor, rest, offset)
-            rest = rest[written:]
-            offset += written
+        write_at(descriptor, data, offset)
     finally:
         os.close(descriptor)
 
