@@ -179,6 +179,34 @@ async def test_a_message_over_the_limit_is_a_clear_error_and_not_sent() -> None:
         assert await two.ask() == "hello"
 
 
+async def test_what_is_told_is_handled_and_never_answered() -> None:
+    told: list[bytes] = []
+    waiting: list[asyncio.Future[bytes]] = []
+
+    def handler(peer: Peer, send: Send) -> bytes | asyncio.Future[bytes]:
+        told.append(bytes(send.body))
+        if send.type == "odd":
+            raise BadMessage("nobody hears of this")
+        if send.type == "long":
+            waiting.append(asyncio.get_running_loop().create_future())
+            return waiting[-1]
+        return NIL
+
+    async with pair(handler) as two:
+        assert not two.a.tell(key(2).id, OBJECT, "str", codec.encode(1)), "there is no link yet"
+        await two.ask()
+        told.clear()
+        for number, type in enumerate(("str", "odd", "long", "str")):
+            assert two.a.tell(key(2).id, OBJECT, type, codec.encode(number))
+        assert two.a.in_flight(key(2).id) == 0
+        received = two.a.counters.bytes_received
+        await until(lambda: len(told) == 4)
+        assert told == [codec.encode(number) for number in range(4)]
+        assert waiting[0].cancelled(), "what takes longer is not begun for nobody"
+        assert two.a.counters.bytes_received == received
+        await two.ask()
+
+
 async def test_too_many_requests_are_refused_as_overloaded() -> None:
     release = asyncio.Event()
 

@@ -76,7 +76,7 @@ OFFENCES: dict[str, Any] = {
     "a second hello": lambda raw: raw.say(Opcode.HELLO, hello()),
     "a short object id": lambda raw: raw.say(Opcode.SEND, send(object_id=b"short")),
     "a negative timeout": lambda raw: raw.say(Opcode.SEND, send(timeout_ms=-1)),
-    "a request id of zero": lambda raw: raw.say(Opcode.SEND, send(0)),
+    "a negative request id": lambda raw: raw.say(Opcode.SEND, send(-1)),
     "credit of nothing": lambda raw: raw.say(Opcode.CREDIT, Credit(1, 0)),
     "a compressed frame that is none": lambda raw: raw.transport.write(HEADER.pack(1, 0x81, 1, 0, 3) + b"abc"),
     "a number too big for anything": lambda raw: raw.say(Opcode.CANCEL, [2**64 - 1]) or raw.say(0x99, None),

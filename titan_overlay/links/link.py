@@ -214,13 +214,16 @@ class Link(Requests):
             return
         shared, inbound = self.shared, self._inbound
         id = send.id
-        if id in inbound or len(send.object_id) != ID_BYTES or send.timeout_ms < 0 or id <= 0:
+        if id in inbound or len(send.object_id) != ID_BYTES or send.timeout_ms < 0 or id < 0:
             raise BadMessage("a request with a used id, a malformed object id or a negative timeout")
         if send.timeout_ms > MAX_TIMEOUT_MS:
             send.timeout_ms = MAX_TIMEOUT_MS
         size = len(payload)
         limits = shared.limits
         wait = self.known.messages.take(1 + size // limits.message_bytes, self.heard)
+        if not id:
+            self._on_told(send, wait)
+            return
         if wait:
             shared.counters.overloaded += 1
             why = f"one peer may send {limits.messages_per_second:g} messages a second here (messages_per_peer)"
@@ -252,6 +255,27 @@ class Link(Requests):
             return
         job = inbound[id] = Inbound(self, send, size, reply)
         self._owner.runner.run(job)
+
+    def _on_told(self, send: Send, wait: float) -> None:
+        """It is not to be answered, so nothing is begun that goes on after this; what goes wrong is not told either."""
+        shared = self.shared
+        if wait:
+            shared.counters.overloaded += 1
+            return
+        shared.counters.requests_received += 1
+        self.used = self.heard
+        assert self.peer is not None
+        try:
+            begun = shared.handler(self.peer, send)
+        except RemotableError:
+            return
+        except Exception as error:
+            unexpected(error)
+            return
+        if isinstance(begun, asyncio.Future):
+            begun.cancel()
+        elif not isinstance(begun, bytes):
+            begun.close()
 
     def _on_other(self, opcode: int, payload: bytes) -> None:
         if opcode == _ERROR:

@@ -168,12 +168,12 @@ class Links:
             link = await self._usable(contact, deadline)
         return await link.request(object_id, type, body, deadline, chain)
 
-    def tell(self, node: NodeId, object_id: bytes, type: str, body: bytes, *, deadline: float) -> bool:
-        """Sends a message whose answer nobody waits for, if there is a link just now. False: there is none."""
+    def tell(self, node: NodeId, object_id: bytes, type: str, body: bytes) -> bool:
+        """Sends a message that is not answered, if there is a link just now. False: there is none."""
         link = self._best.get(node)
         if link is None or not link.usable:
             return False
-        link.tell(object_id, type, body, deadline)
+        link.tell(object_id, type, body)
         return True
 
     async def stream(

@@ -24,6 +24,8 @@ _decode_data: Callable[[bytes], Data] = codec.decoder(Data).decode
 TOO_DEEP = "the message is nested too deeply; put() it as data, or flatten it"
 
 MAX_TIMEOUT_MS = 30 * 24 * 3600 * 1000
+_TOLD_MS = 5000
+"""Time given to what is not answered. It is handled at once, or not at all."""
 _SMOOTHING = 1 / 8
 """Weight of the newest latency in the average."""
 
@@ -101,28 +103,15 @@ class Requests(Connection):
         known.latency = took if known.latency is None else known.latency + (took - known.latency) * _SMOOTHING
         return reply
 
-    def tell(self, object_id: bytes, type: str, body: bytes, deadline: float) -> None:
-        """A request whose answer nobody waits for, without a task. The link must be usable; a lost one is lost."""
-        shared = self.shared
+    def tell(self, object_id: bytes, type: str, body: bytes) -> None:
+        """A message that nobody answers. The link must be usable; a lost one is lost.
+
+        Raises:
+            BadMessage: it does not fit into a frame.
+        """
         self.used = self._time()
-        id = shared.next_id
-        shared.next_id = id + 1
-        future: asyncio.Future[bytes] = self._future()
-        slot = shared.deadlines.slot(deadline)
-
-        def over(done: asyncio.Future[bytes]) -> None:
-            slot.pop(id, None)
-            self._calls.pop(id, None)
-            if not done.cancelled():
-                done.exception()  # looked at
-            if self._bye_received:
-                self._part_if_done()
-
-        future.add_done_callback(over)
-        self._calls[id] = future
-        slot[id] = future
-        self._write_send(Send(id, _milliseconds(deadline - self.used), object_id, type, msgspec.Raw(body), 0, ()))
-        shared.counters.requests_sent += 1
+        self._write(_SEND, 0, Send(0, _TOLD_MS, object_id, type, msgspec.Raw(body)))
+        self.shared.counters.requests_sent += 1
 
     def _write_send(self, send: Send) -> None:
         try:

@@ -15,7 +15,7 @@ from titan_overlay.wire import codec
 
 log = logging.getLogger("titan")
 
-POST_SECONDS = 5.0
+CONNECT_SECONDS = 5.0
 POSTS_WAITING_MAX = 64
 """Messages for one peer of one group while the link to it is being made; older ones are lost."""
 WATCH_SECONDS = 0.5
@@ -63,7 +63,7 @@ class PeerLinks:
         self._connecting: dict[NodeId, tuple[asyncio.Task[None], list[Callable[[], None]]]] = {}
 
     def tell(self, node: NodeId, object_id: ObjectId, type: str, body: bytes) -> bool:
-        return self._links.tell(node, object_id, type, body, deadline=self._loop.time() + POST_SECONDS)
+        return self._links.tell(node, object_id, type, body)
 
     def connect(self, node: NodeId, then: Callable[[], None]) -> None:
         """Makes a link, and calls `then`, whether or not there is one now."""
@@ -77,7 +77,7 @@ class PeerLinks:
 
     async def _connect(self, node: NodeId) -> None:
         try:
-            await self._links.connect(await self._contact(node), deadline=self._loop.time() + POST_SECONDS)
+            await self._links.connect(await self._contact(node), deadline=self._loop.time() + CONNECT_SECONDS)
         except (LinkError, RemotableError) as why:
             self._contacts.pop(node, None)
             log.debug("no link to %s: %s", node.hex()[:12], why)

@@ -44,7 +44,7 @@ class Send(msgspec.Struct, array_like=True, gc=False):
     """A message to an object that the receiver holds."""
 
     id: int
-    """Request id, chosen by the sender, unique on the link; answers carry it."""
+    """Request id, chosen by the sender, unique on the link; answers carry it. 0: nobody waits for an answer."""
     timeout_ms: int
     """What remains of the deadline."""
     object_id: bytes
