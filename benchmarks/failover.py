@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,21 @@ READERS = 64
 
 
 class Nodes:
-    """The members of one group, each in a process that comes back at the same address."""
+    """Nodes of one pool, each in a process that comes back at the same address.
 
-    def __init__(self, count: int, directory: Path) -> None:
+    Args:
+        flags: of each, by its number.
+    """
+
+    def __init__(self, count: int, directory: Path, flags: Callable[[int], Sequence[str]] = lambda number: ()) -> None:
         self._directory = directory
+        self._flags = flags
         self._processes: list[subprocess.Popen[str]] = []
         self._ids: list[str] = []
         self._addresses: list[str] = []
         self._invited = ""
         for number in range(count):
-            process, line = start_node(number, directory, self._invited)
+            process, line = start_node(number, directory, self._invited, *flags(number))
             node, _, address = line.split("/")[3].partition("@")
             self._processes.append(process)
             self._ids.append(node)
@@ -66,7 +71,9 @@ class Nodes:
     def start(self, number: int) -> None:
         """Starts a node that was killed."""
         bootstrap = self._invited if number else ""
-        self._processes[number], _ = start_node(number, self._directory, bootstrap, listen=self._addresses[number])
+        flags = self._flags(number)
+        address = self._addresses[number]
+        self._processes[number], _ = start_node(number, self._directory, bootstrap, *flags, listen=address)
 
     def power_cut(self) -> None:
         """Kills all at once, and starts them again."""

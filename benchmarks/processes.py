@@ -64,8 +64,8 @@ def start_node(
 
 
 def invitation(data: Path) -> str:
-    """A line with which nodes join that may host what is granted, from the founder's directory."""
-    words = [str(BIN / "titan"), "invite", "--rights", "host", "--data", str(data)]
+    """A line with which nodes join that may host, and run the founder's code, from the founder's directory."""
+    words = [str(BIN / "titan"), "invite", "--rights", "host", "--trust-me", "--data", str(data)]
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
