@@ -106,6 +106,21 @@ async def test_a_new_version_replaces_the_old_one_everywhere() -> None:
         assert len(sim.holders("calc")) == 4
 
 
+async def test_a_founder_that_published_when_it_was_alone_is_found_by_those_who_came_later() -> None:
+    async with SimulatedPool(1) as sim:
+        await sim.publish(Calculator, "calc")
+        for _ in range(4):
+            await sim.add_node()
+        await sim.settle()
+        receipt = await sim.publish(Calculator, "calc")
+        founder, *others = sim.live()
+        assert founder.running.key.id.hex() in receipt.holders
+        overlays = [other.running.overlay for other in others]
+        calc = names.object_id(overlays[0].pool, "calc")
+        wall = founder.running.ambient.wall()
+        assert [len(each.directory.get(calc, wall).advertisements) for each in overlays] == [3] * 4
+
+
 async def test_deletion_tells_its_four_outcomes_apart() -> None:
     async with SimulatedPool(12) as sim:
         pool = await sim.client()

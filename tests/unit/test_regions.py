@@ -62,6 +62,15 @@ def test_a_small_overlay_is_one_region() -> None:
     assert regions.members(object_id(2), everywhere, 0.0) == WORLD[1:5]
 
 
+def test_a_node_that_is_alone_looks_for_others_each_time() -> None:
+    regions, everywhere = Regions(), Region.around(object_id(1), 0)
+    regions.learn(object_id(1), everywhere, [], 0.0)
+    assert regions.members(object_id(1), everywhere, 0.0) is None, "nobody could tell it who has come since"
+    regions.learn(object_id(1), everywhere, WORLD[:1], 0.0)
+    assert regions.remove(WORLD[0]), "and neither can one that has died"
+    assert regions.members(object_id(1), everywhere, 0.0) is None
+
+
 def test_a_newcomer_takes_its_place_and_a_dead_node_leaves_it() -> None:
     regions, target = Regions(), object_id(1)
     region = Region.around(target, BITS)

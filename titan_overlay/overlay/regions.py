@@ -95,12 +95,15 @@ class Regions:
         return list(known.contacts.values()) if known is not None and known.expires > now else []
 
     def members(self, target: bytes, region: Region, now: float) -> list[Contact] | None:
-        """Whom to tell of an object with this id, if that is known without a lookup."""
+        """Whom to tell of an object with this id, if that is known without a lookup.
+
+        That there is nobody is not remembered: nobody would tell who has come since.
+        """
         if region not in self._regions and region.bits:
             self._narrow(Region.around(target, region.bits - 1), region)
         for key in (region, Region.around(target, ID_BITS)):
             known = self._regions.get(key)
-            if known is not None and known.expires > now:
+            if known is not None and known.expires > now and known.contacts:
                 return list(known.contacts.values())
         return None
 
@@ -130,7 +133,7 @@ class Regions:
             held = known.contacts.get(contact.id)
             if held is not None and held.address == contact.address:
                 del known.contacts[contact.id]
-                if len(known.contacts) < REGION_MIN and key.bits:
+                if len(known.contacts) < (REGION_MIN if key.bits else 1):
                     del self._regions[key]
                     forgotten = True
         return forgotten
