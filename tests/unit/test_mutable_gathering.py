@@ -33,3 +33,26 @@ async def test_patience_ends_after_half_of_what_it_has_taken_lately() -> None:
         assert again == [pytest.approx(began + expected, rel=0.1)]
         assert gathering.over(under_way=True)
         gathering.ended()
+
+
+async def test_those_who_were_answered_are_waited_for_but_not_for_long() -> None:
+    loop = asyncio.get_running_loop()
+    again: list[float] = []
+    gathering = Gathering(loop, lambda: again.append(loop.time()))
+    for _ in range(60):
+        assert gathering.over(under_way=False, waiting=1)
+        await asyncio.sleep(0.04)
+        gathering.ended(answered=1)
+    assert gathering.over(under_way=False, waiting=1), "who is alone waits for nobody"
+    await asyncio.sleep(0.04)
+    gathering.ended(answered=3, waiting=2)
+    assert not gathering.over(under_way=False, waiting=4)
+    assert gathering.over(under_way=False, waiting=5), "all are back"
+    await asyncio.sleep(0.04)
+    gathering.ended(answered=5)
+    assert not gathering.over(under_way=False, waiting=1)
+    ended = loop.time()
+    again.clear()
+    await asyncio.sleep(1.0)
+    assert again == [pytest.approx(ended + 0.01, rel=0.1)]
+    assert gathering.over(under_way=False, waiting=1)

@@ -40,7 +40,7 @@ class Reads:
 
     def flush(self) -> None:
         """A turn of the loop is over: asks the engine for all who have come."""
-        if self._fresh and self._gathering.over(under_way=bool(self._asked)):
+        if self._fresh and self._gathering.over(under_way=bool(self._asked), waiting=len(self._fresh)):
             reads, self._fresh = [each for each in self._fresh if not each[0].done()], []
             ref = self._group.new_ref()
             self._asked[ref] = reads
@@ -57,10 +57,13 @@ class Reads:
         """The engine's answers. Executed so far: `height`."""
         if not answers:
             return
+        answered = 0
         for each in answers:
-            self._readable.append((each.index, self._asked.pop(each.ref, [])))
+            reads = self._asked.pop(each.ref, [])
+            answered += len(reads)
+            self._readable.append((each.index, reads))
         self.reached(height)
-        self._gathering.ended()
+        self._gathering.ended(answered=answered, waiting=len(self._fresh))
         if self._fresh:
             self._group.flush_soon()
 

@@ -60,7 +60,7 @@ class Waiting:
 
     def flush(self) -> None:
         under_way = bool(self._proposed or self._placed) and self._queued_bytes < BATCH_BYTES
-        if self._queue and self._gathering.over(under_way=under_way):
+        if self._queue and self._gathering.over(under_way=under_way, waiting=len(self._queue)):
             made = {self._group.new_ref(): batch for batch in self._batches()}
             self._proposed |= made
             for ref, batch in made.items():
@@ -106,7 +106,7 @@ class Waiting:
                     if not future.done():
                         future.set_result(codec.encode(reply))
         if done.replies:
-            self._gathering.ended()
+            self._gathering.ended(answered=len(batch.waiting) if batch else 0, waiting=len(self._queue))
         if self._queue:
             self._group.flush_soon()
 
