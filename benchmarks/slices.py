@@ -23,10 +23,11 @@ import msgspec
 import titan_overlay as titan
 from benchmarks import report
 from titan_objects.dag import children
-from titan_objects.dag.children import Plan, planned
+from titan_objects.dag.children import planned
 from titan_objects.dag.definition import ITEMS_MAX, Definition, Map, Task
 from titan_objects.dag.journal import Child, Success, Worker
 from titan_objects.dag.messages import Done, Ended, Go, Start, Sync
+from titan_objects.dag.plans import Plan
 from titan_objects.dag.run import Run
 from titan_objects.dag.steps import DONE
 

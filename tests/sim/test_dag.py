@@ -8,7 +8,7 @@ import pytest
 
 import titan_overlay as titan
 from tests.unit.dag_world import definition
-from titan_objects.dag import children
+from titan_objects.dag import children, sections
 from titan_objects.dag.client import submit
 from titan_objects.dag.definitions import history, save
 from titan_objects.dag.journal import Order, Success, Worker
@@ -178,7 +178,9 @@ async def work_everywhere(pool: titan.Pool, turns: int = 60) -> None:
     done: dict[str, list[Done]] = {}
     for turn in range(turns):
         for name in await names_open(pool):
-            synced = await pool.send(name, Sync(Worker("w", cores=9.0), 9, done.pop(name, []), turn=turn))
+            ended = done.pop(name, [])
+            lines = [(each.epoch, 0, "hello") for each in ended]
+            synced = await pool.send(name, Sync(Worker("w", cores=9.0), 9, ended, lines=lines, turn=turn))
             done[name] = [Done(each.epoch, Success(each.args[0] if each.args else None)) for each in synced.orders]
         if not await names_open(pool):
             return
@@ -206,3 +208,20 @@ async def test_definitions_of_the_pool_are_used_by_others_and_a_long_map_is_done
         assert (await run.result(), await old.result()) == ([7, 8, 9], 1)
         assert [each.why for each in await history(pool, "twice")] == ["to begin with", "a list"]
         assert {each.state for each in await pool.read("dag", Runs())} == {"SUCCEEDED"}
+
+
+async def test_a_graph_in_sections_is_one_run_to_whoever_submits_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sections, "SECTION_TASKS", 2)
+    chain = [{"id": f"t{n}", "needs": [f"t{n - 1}"] if n else []} for n in range(3)]
+    async with SimulatedPool(5) as sim:
+        pool = await opened(sim)
+        run = await submit(pool, definition(*chain, {"id": "t3", "needs": ["t2"], "approval": {}, "args": ["${t2}"]}))
+        assert len(await names_open(pool)) == 3
+        await work_everywhere(pool, turns=5)
+        with pytest.raises(titan.BadMessage, match="no task 't9'"):
+            await run.act("approve", "t9")
+        await run.act("approve", "t3")
+        await work_everywhere(pool)
+        assert await run.result() is None
+        assert [line.text async for line in run.logs("t3", follow=False)] == ["hello"]
+        assert len([line async for line in run.logs(follow=False)]) == 4

@@ -12,12 +12,15 @@ import titan_overlay as titan
 from tests.unit.dag_world import definition, dump
 from tests.unit.test_dag_senders import Asking, key, sender, space
 from titan_objects.dag import children
-from titan_objects.dag.children import Plan, planned
+from titan_objects.dag.children import planned
+from titan_objects.dag.client import starting
 from titan_objects.dag.definition import Definition
 from titan_objects.dag.definitions import Definitions, SetHead
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import Begin, Child, Failure, Success, Tick, Worker
-from titan_objects.dag.messages import Act, Done, Ended, Go, Halt, Look, Result, Results, Start, Sync
+from titan_objects.dag.messages import Act, Done, Ended, Go, Halt, Look, Result, Results, Sync, TakeOver
+from titan_objects.dag.plans import Plan
+from titan_objects.dag.rescue import parts
 from titan_objects.dag.run import Run
 from titan_objects.dag.steps import DONE
 from titan_objects.dag.values import there
@@ -34,17 +37,24 @@ class House:
         self.sent: list[tuple[str, Any]] = []
         self.now = 1000.0
         self.top = f"{space('ann')}/dag/1"
-        self._start(plan, self.top, None)
+        self._name(plan, self.top)
+        self._start(plan, None)
 
-    def _start(self, plan: Plan, name: str, parent: Child | None) -> Child:
-        me = Child(name, key(name))
-        below: dict[str, list[Child]] = {}
+    def _name(self, plan: Plan, name: str) -> None:
+        plan.me = Child(name, key(name))
         for task, plans in plan.children.items():
-            below[task] = [self._start(each, f"{name}-{task}-{n}", me) for n, each in enumerate(plans)]
+            for n, each in enumerate(plans):
+                self._name(each, f"{name}-{task}-{n}")
+
+    def _start(self, plan: Plan, parent: Child | None) -> None:
+        for each in [each for plans in plan.children.values() for each in plans]:
+            self._start(each, plan.run)
+        name = plan.run.name
         self.runs[name] = Run()
-        self.runs[name].start(Start(plan.definition, plan.params, [], "dag", below, parent), self.asking(name, "ann"))
+        self.runs[name].start(starting(plan, [], "dag", parent, None), self.asking(name, "ann"))
+        for part in parts(plan.found) if plan.found else ():
+            self.tell(name, TakeOver(part), "ann")
         self.deliver(name)
-        return me
 
     def asking(self, run: str, who: str) -> Any:
         whose = Sender(cast(Any, key(who)), key(who)) if who in self.runs else sender(who)
@@ -60,7 +70,7 @@ class House:
                 self.tell(to, message, name)
 
     def tell(self, to: str, message: Any, who: str) -> Any:
-        method = {Go: "go", Halt: "halt", Ended: "ended", Act: "act", Sync: "sync"}[type(message)]
+        method = {TakeOver: "take_over"}.get(type(message), type(message).__name__.lower())
         answer = getattr(self.runs[to], method)(message, self.asking(to, who))
         self.deliver(to)
         return answer

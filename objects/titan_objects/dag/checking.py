@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import titan_overlay as titan
 from titan_objects.dag.definition import ITEMS_MAX, TASKS_MAX, Definition, Task
@@ -41,6 +41,17 @@ def check(definition: Definition) -> None:
     if definition.result and definition.result not in tasks:
         raise titan.BadMessage(f"result names {definition.result!r}, and there is no such task")
     order(definition)
+
+
+def given(definition: Definition, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Its parameters with the values that they have. Raises BadMessage: one is unknown, or has none."""
+    if unknown := params.keys() - definition.params.keys():
+        raise titan.BadMessage(f"{definition.name!r} has no parameter {min(unknown)!r}")
+    values = {**definition.params, **params}
+    missing = [name for name, value in values.items() if value is None]
+    if missing:
+        raise titan.BadMessage(f"parameter {missing[0]!r} of {definition.name!r} must be given")
+    return values
 
 
 def _check_task(task: Task, tasks: Mapping[str, Task], definition: Definition) -> None:

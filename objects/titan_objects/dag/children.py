@@ -4,9 +4,6 @@ What is planned here is published before the run begins. The run then tells each
 does not end, and the child tells it how it has ended: no object holds more than its own tasks.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,9 @@ import titan_overlay as titan
 from titan_objects.dag.checking import words
 from titan_objects.dag.definition import Definition, Map, Requires, Retry, Task, Timeout
 from titan_objects.dag.definitions import load
+from titan_objects.dag.plans import Plan
 from titan_objects.dag.references import referred, resolved, rewritten
+from titan_objects.dag.sections import cut
 
 SLICE_ITEMS = 4_000
 """Items of a map that one run holds; of more, there are several."""
@@ -25,22 +24,6 @@ CHILDREN_MAX = 256
 """Of a run, with their own."""
 DEPTH_MAX = 8
 ITEMS = "items"
-AT_ONCE = 4
-
-
-@dataclass
-class Plan:
-    """A run, and those that it needs."""
-
-    definition: Definition
-    params: dict[str, Any] = field(default_factory=dict)
-    children: dict[str, list["Plan"]] = field(default_factory=dict)
-    """By the task that they do."""
-
-    @property
-    def all(self) -> "list[Plan]":
-        """It and all below it."""
-        return [self, *(each for plans in self.children.values() for plan in plans for each in plan.all)]
 
 
 async def planned(
@@ -62,6 +45,7 @@ async def planned(
             plan.params = _without(plan.params, definition, task.id)
         tasks.append(task)
     plan.definition = msgspec.structs.replace(definition, tasks=tasks)
+    plan = cut(plan)
     if not depth and len(plan.all) > CHILDREN_MAX:
         raise titan.BadMessage(f"a run has at most {CHILDREN_MAX} others below it, not {len(plan.all) - 1}")
     return plan
@@ -186,26 +170,3 @@ def _cuts(items: list[Any]) -> list[list[Any]]:
     count = max(-(-len(items) // SLICE_ITEMS), -(-size // SLICE_BYTES))
     step = -(-len(items) // count)
     return [items[place : place + step] for place in range(0, len(items), step)]
-
-
-# --- in the pool ----------------------------------------------------------------------------------------------
-
-
-async def each_child(plan: Plan, name: str, prepare: Callable[[Plan, str], Awaitable[Any]]) -> dict[str, list[Any]]:
-    """Prepares the children of a run, some at a time; what came of each, by the task that they do.
-
-    Args:
-        name: of the run; those of its children are made of it.
-    """
-    room = asyncio.Semaphore(AT_ONCE)
-    places: Sequence[tuple[str, Plan]] = [(task, each) for task, plans in plan.children.items() for each in plans]
-
-    async def one(number: int, child: Plan) -> Any:
-        async with room:
-            return await prepare(child, f"{name}-{number}")
-
-    made = await asyncio.gather(*(one(number, child) for number, (_, child) in enumerate(places, 1)))
-    found: dict[str, list[Any]] = {}
-    for (task, _), child in zip(places, made, strict=True):
-        found.setdefault(task, []).append(child)
-    return found

@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 
 import titan_overlay as titan
-from titan_objects.dag.children import Plan, each_child, planned
+from titan_objects.dag.children import planned
 from titan_objects.dag.definition import Definition, Task, revision
 from titan_objects.dag.journal import Child, Entry
 from titan_objects.dag.memory import Admit, Memory, memory_of
 from titan_objects.dag.messages import Act, Export, Line, Lines, Look, Result, Start, Started, TakeOver
+from titan_objects.dag.plans import Plan, each_child
 from titan_objects.dag.queue import COMMANDS, Close, Submit, WorkerInfo, owner_of
 from titan_objects.dag.queue import Workers as AskWorkers
 from titan_objects.dag.rescue import DATA_BYTES_MAX, Rescue, data_named, parts, rescue_of, single_root
@@ -76,7 +77,10 @@ class SubmittedRun:
         if not (await self.pool.read(run, Look())).children:
             return
         for task in (await self.pool.read(run, Look(tasks=True))).tasks:
-            if task.child and (not key or task.key == key or task.key.startswith(f"{key}[")):
+            if task.section:
+                async for line in self._new_lines(task.child, key, starts, above):
+                    yield line
+            elif task.child and (not key or task.key == key or task.key.startswith(f"{key}[")):
                 async for line in self._new_lines(task.child, "", starts, f"{above}{task.key}/"):
                     yield line
 
@@ -90,11 +94,29 @@ class SubmittedRun:
         Raises:
             Forbidden: it is somebody else's run. BadMessage: there is no such task, or nothing to decide.
         """
-        state = await self.pool.send(self.name, Act(what, list(tasks), note))
+        state = ""
+        for run, named in (await self._homes(tasks)).items():
+            state = await self.pool.send(run, Act(what, named, note))
         if what == "rerun":  # the queue may have forgotten it
             view = await self.look()
             await self.announce(view.name, view.state, view.voice)
         return state
+
+    async def _homes(self, tasks: Sequence[str]) -> dict[str, list[str]]:
+        """Runs that have these tasks: this one, or those that do sections of its graph."""
+        sections = [each.child for each in (await self.look(tasks=True)).tasks if each.section] if tasks else []
+        if not sections:
+            return {self.name: list(tasks)}
+        homes: dict[str, list[str]] = {}
+        left = set(tasks)
+        for section in sections:
+            there = {_task(each.key) for each in (await self.pool.read(section, Look(tasks=True))).tasks}
+            if mine := [each for each in tasks if _task(each) in there]:
+                homes[section] = mine
+                left.difference_update(mine)
+        if left:
+            raise titan.BadMessage(f"the run has no task {min(left)!r}")
+        return homes
 
     async def journal(self) -> list[Entry]:
         """All that has happened to it."""
@@ -135,6 +157,10 @@ class SubmittedRun:
         now = (await self.look()).state
         if now in ENDED and now != state:  # it has ended before the queue knew it, and its own word was for nobody
             await self.pool.send(self.queue, Close(self.name, now))
+
+
+def _task(key: str) -> str:
+    return key.partition("[")[0]
 
 
 async def submit(
@@ -251,23 +277,41 @@ async def _started(
     if remembers:
         await _publish_once(pool, Memory, memory_of(name), faults)
 
-    async def start(plan: Plan, name: str, parent: Child | None = None) -> Started:
-        me = Child(name, (await pool.read(name, Look())).voice)
+    async def publish(plan: Plan, run: str) -> None:
+        await (_publish_once if once else _publish)(pool, Run, run, faults)
+        await name_all(plan, run)
 
-        async def child(plan: Plan, name: str) -> Child:
-            await (_publish_once if once else _publish)(pool, Run, name, faults)
-            began = await start(plan, name, me)
-            await SubmittedRun(pool, name, queue).announce(plan.definition.name, began.state, began.voice)
-            return Child(name, began.voice)
+    async def name_all(plan: Plan, run: str) -> None:
+        plan.me = Child(run, (await pool.read(run, Look())).voice)
+        await each_child(plan, run, publish)
 
-        children = await each_child(plan, name, child)
-        records = await pool.send(memory_of(name), Admit(me.voice)) if remembers else None
-        began = await pool.send(
-            name, Start(plan.definition, plan.params, workers, queue, children, parent, records), timeout=30
-        )
-        return began
+    async def start(plan: Plan, parent: Child | None = None) -> Started:
+        async def child(below: Plan, run: str) -> None:
+            began = await start(below, plan.run)
+            await SubmittedRun(pool, run, queue).announce(below.definition.name, began.state, began.voice)
 
-    return SubmittedRun(pool, name, queue), await start(plan, name)
+        await each_child(plan, plan.run.name, child)
+        records = await pool.send(memory_of(name), Admit(plan.run.voice)) if remembers else None
+        return await pool.send(plan.run.name, starting(plan, workers, queue, parent, records), timeout=30)
+
+    await name_all(plan, name)
+    return SubmittedRun(pool, name, queue), await start(plan)
+
+
+def starting(plan: Plan, workers: list[str], queue: str, parent: Child | None, records: dict[str, int] | None) -> Start:
+    """What begins the run of a plan, all of whose runs are published."""
+    return Start(
+        plan.definition,
+        plan.params,
+        workers,
+        queue,
+        {task: [each.run for each in plans] for task, plans in plan.children.items()},
+        parent,
+        records,
+        {task: each.run for task, each in plan.inlets.items()},
+        {task: [each.run for each in plans] for task, plans in plan.outlets.items()},
+        plan.after,
+    )
 
 
 def _remembers(task: Task) -> bool:

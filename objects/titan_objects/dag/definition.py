@@ -17,6 +17,10 @@ ITEMS_MAX = 100_000
 """Of one map."""
 AUTO = "auto"
 """The cache key that is made of code and inputs."""
+SECTION = "$section"
+"""What a task uses that stands for a section of a graph which lies in several runs (`sections.py`)."""
+ELSEWHERE = "$elsewhere"
+"""What a task uses that is done in another section of the same graph."""
 ID = r"^[A-Za-z_][A-Za-z0-9_-]{0,127}$"
 
 Id = Annotated[str, Meta(pattern=ID, description="letters, digits, `_` and `-`; begins with a letter")]

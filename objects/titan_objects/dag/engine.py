@@ -11,13 +11,13 @@ the chance that it used, so `Engine.replay(journal)` is the same engine.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 import titan_overlay as titan
-from titan_objects.dag.checking import check, order, waits
-from titan_objects.dag.definition import TASKS_MAX, Definition, Task
+from titan_objects.dag.checking import check, given, order, waits
+from titan_objects.dag.definition import ELSEWHERE, TASKS_MAX, Definition, Task
 from titan_objects.dag.flow import NEVER
 from titan_objects.dag.journal import (
     Adopt,
@@ -25,16 +25,19 @@ from titan_objects.dag.journal import (
     Cancel,
     Decide,
     Effects,
+    Ending,
     Entry,
     Event,
     Failure,
     Lease,
+    Passed,
     Release,
     Renew,
     Report,
     Rerun,
     Resume,
     Spawn,
+    Success,
     Suspend,
     Tick,
     Up,
@@ -81,6 +84,8 @@ class Engine(Leases):
         effects = self._handle(event)
         self._consider_all()
         effects.errands = errands + self._send_children()
+        effects.passed = [self._passed(each) for each in self._passing]
+        self._passing.clear()
         if effects.orders or not isinstance(event, Lease | Tick):
             self._note(event)
         return effects
@@ -164,6 +169,8 @@ class Engine(Leases):
                 self._decide(event)
             case Spawn():
                 self._spawn(event)
+            case Passed():
+                self._hear(event)
             case Tick():
                 pass
         return Effects()
@@ -173,24 +180,20 @@ class Engine(Leases):
     def _begin(self, event: Begin) -> None:
         definition = event.definition
         check(definition)
-        unknown = event.params.keys() - definition.params.keys()
-        if unknown:
-            raise titan.BadMessage(f"{definition.name!r} has no parameter {min(unknown)!r}")
-        params = {**definition.params, **event.params}
-        missing = [name for name, value in params.items() if value is None]
-        if missing:
-            raise titan.BadMessage(f"parameter {missing[0]!r} of {definition.name!r} must be given")
-        self.definition, self.params = definition, params
+        self.definition, self.params = definition, given(definition, event.params)
         self.state = State.RUNNING
         self.began = self._now
         self.name = event.name
         self.workers, self.children, self._epoch = event.workers, event.children, event.after
+        self.outlets = frozenset(event.outlets)
+        if event.found is not None:
+            self._adopted = dict(event.found.results)
         self.records.take(event.records)
         self._add(definition.tasks, definition)
 
     def _add(self, tasks: Iterable[Task], whole: Definition) -> None:
         for task in tasks:
-            if task.uses and task.id not in self.children:
+            if task.uses and task.uses != ELSEWHERE and task.id not in self.children:
                 raise titan.BadMessage(
                     f"task '{task.id}' uses {task.uses!r}, and no run was prepared for it: submit it"
                 )
@@ -226,6 +229,25 @@ class Engine(Leases):
             elif instances[index].state not in DONE:
                 instances[index].result = result
                 self._end(instances[index], State.SUCCEEDED)
+
+    # ---- other sections of the same graph ------------------------------------------------------------------------
+
+    def _hear(self, event: Passed) -> None:
+        """Something has ended elsewhere. What comes twice, or of nothing that is waited for, changes nothing."""
+        step = self.steps.get(event.task)
+        if step is None or step.task.uses != ELSEWHERE or step.state in DONE:
+            return
+        if event.state == "SKIPPED":
+            step.instances = []
+            self._settle(step, State.SKIPPED)
+        else:
+            step.instances[0].result = event.result
+            self._end(step.instances[0], State(event.state))
+
+    def _passed(self, step: Step) -> Passed:
+        """What others hear of a task."""
+        result = Success(step.named(self.name)) if step.state is State.SUCCEEDED else None
+        return Passed(step.task.id, cast(Ending, step.state.value), result)
 
     # ---- what people want --------------------------------------------------------------------------------------
 

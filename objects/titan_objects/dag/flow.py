@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from typing import Any
 
-from titan_objects.dag.definition import ITEMS_MAX, Definition, Task, seconds
+from titan_objects.dag.definition import ELSEWHERE, ITEMS_MAX, Definition, Task, seconds
 from titan_objects.dag.expressions import parse, truth
 from titan_objects.dag.journal import Child, Errand, Failure, Success
 from titan_objects.dag.ready import ReadyQueue
@@ -41,6 +41,10 @@ class Flow:
         """Leases that keep nobody from having another task."""
         self._errands: list[Errand] = []
         """That nobody has been told of."""
+        self.outlets: frozenset[str] = frozenset()
+        """Tasks that others wait for in other sections."""
+        self._passing: list[Step] = []
+        """Of these, what nobody has been told of."""
         self._held: dict[int, Held] = {}
         self._by_worker: dict[str, dict[int, Held]] = {}
         self._adopted: dict[str, Success] = {}
@@ -59,7 +63,10 @@ class Flow:
     def _consider_all(self) -> None:
         """What hangs on steps that have ended, and the end of the run. A queue, since chains may be long."""
         while self._settled:
-            for child in self._settled.popleft().children:
+            settled = self._settled.popleft()
+            if settled.task.id in self.outlets:
+                self._passing.append(settled)
+            for child in settled.children:
                 self._consider(child)
         if not self._open_steps and self.state in (State.RUNNING, State.SUSPENDED) and not self._only_serves():
             for step in self.steps.values():
@@ -116,6 +123,10 @@ class Flow:
             step.state = State.AWAITING_APPROVAL
             step.asked = asked = self._now
             self._after(seconds(step.task.approval.expires), lambda: self._approval_expires(step, asked))
+            return
+        if step.task.uses == ELSEWHERE:
+            step.instances, step.active, step.state = [Instance(step)], 1, State.RUNNING
+            step.instances[0].state = State.RUNNING
             return
         if step.task.id in self.children:
             self._open_children(step)

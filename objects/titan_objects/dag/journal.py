@@ -3,7 +3,7 @@
 A run that is replayed from its journal is the same in every detail: time and chance stand beside each event.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -67,6 +67,10 @@ class Begin(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Epochs up to here were given before the run began anew, and are not given again."""
     name: str = ""
     """Of the run, as an object."""
+    outlets: tuple[str, ...] = ()
+    """Tasks that others wait for in other sections of the same graph."""
+    found: "Adopt | None" = None
+    """What is known of tasks that other runs do, before these begin."""
 
 
 class Lease(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -170,9 +174,21 @@ class Adopt(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The last one there: spawned tasks have epochs in their names, and no two are to have the same."""
 
 
+Ending = Literal["SUCCEEDED", "FAILED", "CANCELLED", "SKIPPED"]
+"""How a task may end."""
+
+
+class Passed(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """What came of a task that is done in another section of the same graph."""
+
+    task: str
+    state: Ending
+    result: Success | None = None
+
+
 FromWorkers = Lease | Renew | Report | Up | Release | Spawn
 FromPeople = Begin | Adopt | Cancel | Suspend | Resume | Rerun | Decide
-Event = FromWorkers | FromPeople | Tick
+Event = FromWorkers | FromPeople | Passed | Tick
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -227,6 +243,8 @@ class Effects(msgspec.Struct):
 
     orders: list[Order] = []
     errands: list[Errand] = []
+    passed: list[Passed] = []
+    """For other sections."""
     lost: list[int] = []
     """Epochs of the asking worker that are not its own any more: it ends what it does there."""
     accepted: bool = True

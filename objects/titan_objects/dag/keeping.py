@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 from titan_objects.dag.engine import Engine
-from titan_objects.dag.journal import Entry, Success
+from titan_objects.dag.journal import Adopt, Entry, Passed, Success
 from titan_objects.dag.messages import Line, Start, portions
 from titan_objects.dag.verifying import Judged
 
@@ -43,6 +43,12 @@ class _Happened(msgspec.Struct, frozen=True, tag=True, array_like=True):
     entries: list[Entry]
 
 
+class _Awaits(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A chunk of what it was told before it began."""
+
+    events: list[Adopt | Passed]
+
+
 class Kept:
     """The state of one run."""
 
@@ -62,6 +68,8 @@ class Kept:
         """Of each worker that has something: the turn of what it said last."""
         self.plan: Start | None = None
         """Of a run that does a task of another: what it does, once it is told to."""
+        self.waiting: list[Adopt | Passed] = []
+        """What it was told before it has begun."""
         self.errand = 0
         """The epoch under which it was told last."""
         self.queue = ""
@@ -96,13 +104,13 @@ class Kept:
                 self.engine.records.news,
             )
         )
-        for kind, items in ((_Logged, lines), (_Happened, journal)):
+        for kind, items in ((_Awaits, list(self.waiting)), (_Logged, lines), (_Happened, journal)):
             for chunk in portions(items):
                 yield msgspec.msgpack.encode(kind(chunk))
 
     def restore(self, chunk: bytes) -> None:
         """Takes the next chunk."""
-        part = msgspec.msgpack.decode(chunk, type=_Rest | _Logged | _Happened)
+        part = msgspec.msgpack.decode(chunk, type=_Rest | _Awaits | _Logged | _Happened)
         match part:
             case _Rest():
                 self.plan, self.errand = part.plan, part.errand
@@ -111,6 +119,8 @@ class Kept:
                 self.workers, self.next_line, self._alarm = frozenset(part.workers), part.next_line, part.alarm
                 self._lines_of = part.lines_of
                 self.queue, self._told, self._turns = part.queue, part.told, part.turns
+            case _Awaits(events):
+                self.waiting.extend(events)
             case _Logged(lines):
                 self.lines.extend(lines)
                 self._log_bytes += sum(len(each.text) + 64 for each in lines)

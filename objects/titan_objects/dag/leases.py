@@ -146,6 +146,15 @@ class Leases(Flow):
         """The runs that do something for this one."""
         return [each.instance.child for each in self._held.values() if each.instance.child is not None]
 
+    @property
+    def idle_children(self) -> dict[str, list[Child]]:
+        """Runs that were to do a task of this one, and have not been told to."""
+        idle: dict[str, list[Child]] = {}
+        for name, several in self.children.items():
+            begun = {each.child for each in self.steps[name].instances if each.since}
+            idle[name] = [each for each in several if each not in begun]
+        return idle
+
     def child_under(self, epoch: int) -> Child | None:
         """The run that does something under this epoch; None: there is none."""
         held = self._held.get(epoch)

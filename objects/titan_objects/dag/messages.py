@@ -7,7 +7,7 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag.definition import Definition, Task
-from titan_objects.dag.journal import Adopt, Child, Entry, Failure, Order, Success, Worker
+from titan_objects.dag.journal import Adopt, Child, Entry, Failure, Order, Passed, Success, Worker
 from titan_objects.dag.views import RunView
 
 LINES_AT_ONCE = 1000
@@ -80,6 +80,14 @@ class Start(titan.Message[Started], namespace="dag"):
     """The run that this one does a task of: it says when to begin."""
     records: dict[str, int] | None = None
     """Of workers, by owner, as the owner's memory knows them; None: the run tells it nothing."""
+    inlets: dict[str, Child] = {}
+    """Of a section of a graph: which other one tells it what came of a task that its own wait for."""
+    outlets: dict[str, list[Child]] = {}
+    """Which others it tells what came of a task."""
+    after: int = 0
+    """Epochs up to here are not given: those of the sections of a graph differ."""
+    found: Adopt | None = None
+    """What is known of tasks that other runs do."""
 
 
 class Sync(titan.Message[Synced], namespace="dag"):
@@ -119,6 +127,12 @@ class Ended(titan.Message[None], namespace="dag"):
 
     epoch: int
     outcome: Success | Failure
+
+
+class Tell(titan.Message[None], namespace="dag"):
+    """A section of a graph says to another one what came of a task."""
+
+    came: Passed
 
 
 class Spawned(titan.Message[None], namespace="dag"):

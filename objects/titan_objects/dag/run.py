@@ -12,10 +12,12 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag import views
+from titan_objects.dag.definition import ELSEWHERE, SECTION
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import (
     Begin,
     Cancel,
+    Child,
     Decide,
     Entry,
     Event,
@@ -54,6 +56,7 @@ from titan_objects.dag.messages import (
     Sync,
     Synced,
     TakeOver,
+    Tell,
     Wake,
     portions,
 )
@@ -104,13 +107,21 @@ class Run(Kept):
     def take_over(self, m: TakeOver, ctx: titan.Context) -> None:
         """Takes over what another run has come to."""
         self._check_owner(ctx)
-        self._step(m.found, ctx)
+        if self.plan is not None and self.engine.definition is None:
+            self.waiting.append(m.found)
+        else:
+            self._step(m.found, ctx)
 
     def act(self, m: Act, ctx: titan.Context) -> str:
         """Does what its owner wants."""
         parent = self.plan and self.plan.parent
         if not (parent and ctx.sender.public == parent.voice):
             self._check_owner(ctx)
+        if m.what == "rerun" and self._is_of_sections:
+            raise titan.BadMessage(
+                f"the graph of {ctx.name} lies in several objects, and does not run again in its place: export the run "
+                "(titan dag export), and submit the file, which runs what has failed"
+            )
         who, tasks = _who(ctx), tuple(m.tasks)
         events: dict[str, list[Event]] = {
             "cancel": [Cancel(who, tasks)],
@@ -146,14 +157,22 @@ class Run(Kept):
             else:
                 self.engine = Engine()
                 self._step(begin, ctx)
+                waiting, self.waiting = self.waiting, []
+                for each in waiting:
+                    self._step(each, ctx)
         except titan.BadMessage as why:
             self.engine = before
             ctx.send_later(plan.parent.name, Ended(m.epoch, Failure("BadParameters", str(why), False)))
 
     def halt(self, m: Halt, ctx: titan.Context) -> None:
-        """Ends what it does for its parent."""
+        """Ends what it does for its parent, which has ended where it has not been told to begin."""
         parent = self.plan and self.plan.parent
-        if parent and ctx.sender.public == parent.voice and m.epoch == self.errand and self.engine.state not in DONE:
+        if not parent or ctx.sender.public != parent.voice or m.epoch != self.errand:
+            return
+        if self.engine.definition is None:
+            self._tell_queue("CANCELLED", ctx)
+            self._release(self.plan.children if self.plan else {}, ctx)
+        elif self.engine.state not in DONE:
             self._step(Cancel(parent.name), ctx)
 
     def ended(self, m: Ended, ctx: titan.Context) -> None:
@@ -161,6 +180,26 @@ class Run(Kept):
         child = self.engine.child_under(m.epoch)
         if child is not None and child.voice == ctx.sender.public:
             self._step(Report(child.name, m.epoch, m.outcome), ctx)
+
+    def tell(self, m: Tell, ctx: titan.Context) -> None:
+        """Another section of the graph says what came of a task."""
+        source = self.plan.inlets.get(m.came.task) if self.plan else None
+        if source is None or source.voice != ctx.sender.public:
+            return
+        if self.engine.definition is None:
+            self.waiting.append(m.came)
+        else:
+            self._step(m.came, ctx)
+
+    @property
+    def _is_of_sections(self) -> bool:
+        tasks = (step.task for step in self.engine.steps.values())
+        return bool(self.engine.outlets) or any(each.uses in (SECTION, ELSEWHERE) for each in tasks)
+
+    def _release(self, children: dict[str, list[Child]], ctx: titan.Context) -> None:
+        """These were never told to begin, and need wait for that no longer."""
+        for each in (child for several in children.values() for child in several):
+            ctx.send_later(each.name, Halt(0))
 
     def _check_owner(self, ctx: titan.Context) -> None:
         if ctx.sender.id != self.owner:
@@ -233,13 +272,21 @@ class Run(Kept):
         for errand in effects.errands:
             message = Halt(errand.epoch) if errand.params is None else Go(errand.epoch, errand.params)
             ctx.send_later(errand.child.name, message)
+        for came in effects.passed:
+            for other in self.plan.outlets[came.task] if self.plan else ():
+                ctx.send_later(other.name, Tell(came))
         if self._told != self._openness:
             self._told = self._openness
-            if self.queue:
-                ctx.send_later(self.queue, Close(ctx.name, self._told))
+            self._tell_queue(self._told, ctx)
+            if self.engine.state in DONE:
+                self._release(self.engine.idle_children, ctx)
             if self.plan and self.plan.parent and self.engine.state in DONE:
                 ctx.send_later(self.plan.parent.name, Ended(self.errand, self._outcome))
         return effects
+
+    def _tell_queue(self, state: str, ctx: titan.Context) -> None:
+        if self.queue:
+            ctx.send_later(self.queue, Close(ctx.name, state))
 
     @property
     def _outcome(self) -> Success | Failure:
@@ -327,8 +374,18 @@ def _begin(plan: Start, name: str, who: str, given: dict[str, Any] | None = None
         given: by the run that it does a task of.
         after: the last epoch, where it begins anew.
     """
-    params = {**plan.params, **(given or {})}
-    return Begin(plan.definition, params, who, tuple(plan.workers), plan.records or {}, plan.children, after, name)
+    return Begin(
+        plan.definition,
+        {**plan.params, **(given or {})},
+        who,
+        tuple(plan.workers),
+        plan.records or {},
+        plan.children,
+        max(after, plan.after),
+        name,
+        tuple(plan.outlets),
+        plan.found,
+    )
 
 
 def _who(ctx: titan.Context) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from titan_objects.dag.definition import ELSEWHERE, SECTION
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.steps import DONE, Instance, Step
 
@@ -26,6 +27,8 @@ class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
     decided: str = ""
     """Of a task that waited for approval: whether it was given, by whom and why."""
     decided_at: float = 0.0
+    section: bool = False
+    """It stands for a section of the graph, which its child does."""
 
 
 class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -55,6 +58,8 @@ def view(engine: Engine, *, tasks: bool) -> RunView:
     counts: dict[str, int] = {}
     views = []
     for step in engine.steps.values():
+        if step.task.uses == ELSEWHERE:
+            continue
         shown = [_of(step, each) for each in step.instances] or [_of(step)]
         for each in shown:
             counts[each.state] = counts.get(each.state, 0) + 1
@@ -94,6 +99,7 @@ def _of(step: Step, instance: Instance | None = None) -> TaskView:
         instance.result is not None and instance.result.recalled,
         decided + note,
         at,
+        step.task.uses == SECTION,
     )
 
 
