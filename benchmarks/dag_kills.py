@@ -99,19 +99,21 @@ async def measure(nodes: Nodes, options: argparse.Namespace, directory: Path) ->
         run = await submit(pool, definition, code=Path(noted.__file__), faults=1)
         kills = await kill(nodes, run, options.pause, random.Random(options.seed))
         took = time.monotonic() - began
-        engine = Engine.replay(await surely(run.journal))
+        state = (await surely(run.look)).state
+        engines = [Engine.replay(await surely(each.journal)) for each in await surely(lambda: _sections(run))]
         said = Counter(line.text for line in await surely(lambda: _lines(run)))
     done = Counter(line.split()[0] for line in effects.read_text().splitlines())
     wanted = expected(definition)
-    results = {name: step.result for name, step in engine.steps.items()}
+    results = {name: step.result for engine in engines for name, step in engine.steps.items()}
     return {
         "tasks": len(wanted),
         "seconds": took,
         "kills_workers": kills["workers"],
         "kills_hosts": kills["hosts"],
         "kills_together": kills["together"],
-        "state": str(engine.state.value),
-        "leases": engine.executions,
+        "objects": len(engines),
+        "state": state,
+        "leases": sum(engine.executions for engine in engines),
         "executed": done.total(),
         "executed_again": sum(count > 1 for count in done.values()),
         "never_executed": len(wanted.keys() - done.keys()),
@@ -122,12 +124,19 @@ async def measure(nodes: Nodes, options: argparse.Namespace, directory: Path) ->
     }
 
 
+async def _sections(run: SubmittedRun) -> list[SubmittedRun]:
+    """The runs that have its tasks."""
+    below = [each.child for each in (await run.look(tasks=True)).tasks if each.section]
+    return [SubmittedRun(run.pool, name) for name in below] or [run]
+
+
 async def _lines(run: SubmittedRun) -> list[Any]:
     return [line async for line in run.logs(follow=False)]
 
 
 ROWS: list[report.Row] = [
     ("tasks", "tasks", "{:,}"),
+    ("objects that hold sections of them", "objects", "{}"),
     ("seconds", "seconds", "{:.0f}"),
     ("nodes killed that work", "kills_workers", "{}"),
     ("nodes killed that keep run or queue", "kills_hosts", "{}"),

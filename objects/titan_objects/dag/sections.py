@@ -129,8 +129,7 @@ def _section(
     """What one section does, and what it waits for."""
     mine = set(names)
     others = dict.fromkeys(each for name in names for each in needs[name] if each not in mine)
-    ignored = {name: "ignore" if tasks[name].on_failure == "ignore" else "continue" for name in others}
-    elsewhere = [msgspec.convert({"id": name, "uses": ELSEWHERE, "on_failure": ignored[name]}, Task) for name in others]
+    elsewhere = [Task(id=name, uses=ELSEWHERE, on_failure=tasks[name].on_failure) for name in others]
     own = [
         msgspec.structs.replace(tasks[name], affinity=tasks[name].affinity if tasks[name].affinity in mine else "")
         for name in names
