@@ -24,10 +24,11 @@ from typing import Any
 import titan_overlay as titan
 from benchmarks import noted, report
 from benchmarks.failover import DOWN_SECONDS, Nodes
-from titan_objects.dag.client import ENDED, SubmittedRun, submit
+from titan_objects.dag.client import submit
 from titan_objects.dag.definition import Definition, Task
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.queue import Workers as AskWorkers
+from titan_objects.dag.submitted import ENDED, SubmittedRun
 
 HOSTS, WORKERS, SLOTS = 4, 2, 4
 WAIT_SECONDS = 120.0

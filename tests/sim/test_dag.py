@@ -9,13 +9,15 @@ import pytest
 import titan_overlay as titan
 from tests.unit.dag_world import definition
 from titan_objects.dag import children, sections
-from titan_objects.dag.client import submit
+from titan_objects.dag.archive import archived
+from titan_objects.dag.client import resume, submit
 from titan_objects.dag.definitions import history, save
 from titan_objects.dag.journal import Order, Success, Worker
 from titan_objects.dag.memory import Forget, recalled
 from titan_objects.dag.messages import Act, Done, Sync
 from titan_objects.dag.processes import Failed
 from titan_objects.dag.queue import COMMANDS, AskOpen, Close, Register, Runs, WorkerInfo
+from titan_objects.dag.rescue import again
 from titan_objects.dag.worker import Workers
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.testing.pool import SimulatedPool
@@ -225,3 +227,10 @@ async def test_a_graph_in_sections_is_one_run_to_whoever_submits_it(monkeypatch:
         assert await run.result() is None
         assert [line.text async for line in run.logs("t3", follow=False)] == ["hello"]
         assert len([line async for line in run.logs(follow=False)]) == 4
+        kept = await archived(run)
+        assert ([each.key for each in kept.tasks], len(kept.lines)) == (["t0", "t1", "t2", "t3"], 4)
+        other = await resume(pool, again(kept.rescue, ["t3"]))
+        await other.act("approve", "t3")
+        await work_everywhere(pool)
+        assert (await other.look()).state == "SUCCEEDED"
+        assert len([line async for line in other.logs(follow=False)]) == 1

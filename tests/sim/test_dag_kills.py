@@ -10,12 +10,13 @@ import pytest
 
 import titan_overlay as titan
 from tests.unit.dag_world import definition
-from titan_objects.dag.client import SubmittedRun, submit
+from titan_objects.dag.client import submit
 from titan_objects.dag.definition import Definition
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import Order, Success
 from titan_objects.dag.processes import Ear
 from titan_objects.dag.queue import Workers as AskWorkers
+from titan_objects.dag.submitted import SubmittedRun
 from titan_objects.dag.worker import Workers
 from titan_overlay.testing.pool import SimulatedPool
 

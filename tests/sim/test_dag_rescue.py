@@ -6,10 +6,11 @@ import titan_overlay as titan
 from tests.sim.test_dag import opened
 from tests.unit.dag_world import definition
 from titan_objects.dag.archive import Archive, archived
-from titan_objects.dag.client import SubmittedRun, resume, submit
+from titan_objects.dag.client import resume, submit
 from titan_objects.dag.journal import Success, Worker
 from titan_objects.dag.messages import Done, Sync, TakeOver
 from titan_objects.dag.rescue import again, read_rescue, written
+from titan_objects.dag.submitted import SubmittedRun
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.testing.pool import SimulatedPool
 

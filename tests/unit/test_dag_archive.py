@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 import titan_overlay as titan
 from tests.store.postgres import postgresql
 from tests.unit.dag_world import Desk, definition
+from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import Failure, Success
 from titan_objects.dag.messages import Line
-from titan_objects.dag.rescue import again, rescue_of
+from titan_objects.dag.rescue import Left, again, rescue_of
 from titan_objects.dag.steps import State
 from titan_objects.dag.views import TaskView
 from titan_overlay.cli.titan import complete
@@ -51,7 +52,7 @@ def ended() -> Desk:
 
 def kept(name: str, began: float = 1.5, lines: int = 3, **more: Any) -> Archived:
     found = msgspec.structs.replace(
-        rescue_of(name, ended().engine.journal), data={"sha256:1": b"\0x"}, code={"a.py": b""}
+        rescue_of(Left(name, Engine.replay(ended().engine.journal))), data={"sha256:1": b"\0x"}, code={"a.py": b""}
     )
     summary = Summary(name, "it", "~me", "FAILED", began, began + 60, 4, "r" * 64, "bad: Bad: luck")
     tasks = [
@@ -135,7 +136,9 @@ def test_chosen_tasks_run_again_with_all_behind_them() -> None:
     desk = Desk(definition(*tasks))
     given = Success({"$data": f"sha256:{'0' * 64}"})
     desk.run(lambda order: given if order.key == "b" else order.key)
-    found = msgspec.structs.replace(rescue_of("it", desk.engine.journal), data={given.value["$data"]: b""})
+    found = msgspec.structs.replace(
+        rescue_of(Left("it", Engine.replay(desk.engine.journal))), data={given.value["$data"]: b""}
+    )
     for chosen, left, data in (
         (["a[1]"], ["a[1]", "b"], 0), (["b"], ["b"], 0), (["c"], ["c"], 1), ([], [], 1),
         (["a", "c"], ["a[0]", "a[1]", "c", "b"], 0),

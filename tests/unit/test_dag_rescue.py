@@ -13,13 +13,13 @@ import titan_overlay as titan
 from tests.unit.dag_world import Desk, World, dags, definition, dump, states
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import Adopt, Begin, Decide, Failure, Report, Rerun, Spawn, Success
-from titan_objects.dag.rescue import MAGIC, Rescue, data_named, parts, read_rescue, rescue_of, written
+from titan_objects.dag.rescue import MAGIC, Left, Rescue, data_named, parts, read_rescue, rescue_of, written
 from titan_objects.dag.steps import State
 
 
 def again(desk: Desk) -> Desk:
     """A run that goes on from this one, by way of a file."""
-    found = read_rescue(written(rescue_of("~me/dag/1", desk.engine.journal)), "it.rescue")
+    found = read_rescue(written(rescue_of(Left("~me/dag/1", Engine.replay(desk.engine.journal)))), "it.rescue")
     other = Desk(found.definition, **found.params)
     for part in parts(found.found):
         other.step(part)
@@ -139,7 +139,7 @@ def test_wherever_a_run_is_cut_the_other_ends_as_it_would_have(
     first.step(Begin(definition(*tasks)))
     with suppress(AssertionError):
         first.run(rounds=cut)
-    found = rescue_of("it", first.engine.journal)
+    found = rescue_of(Left("it", Engine.replay(first.engine.journal)))
     second = World(Engine(), seed + 1, workers=2)
     second.step(Begin(found.definition, found.params))
     for part in parts(found.found):
@@ -198,4 +198,4 @@ def test_a_file_that_makes_no_sense_is_refused_by_name(data: bytes, says: str) -
 
 def test_nothing_is_rescued_of_a_run_that_has_not_begun() -> None:
     with pytest.raises(titan.BadMessage, match="has not begun"):
-        rescue_of("it", [])
+        rescue_of(Left("it", Engine()))

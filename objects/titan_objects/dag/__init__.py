@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from titan_objects.dag.authoring import Dag, Function, Handle, dag, task
 
 if TYPE_CHECKING:
-    from titan_objects.dag.client import SubmittedRun, resume, submit
+    from titan_objects.dag.client import resume, submit
+    from titan_objects.dag.submitted import SubmittedRun
 
 __all__ = ["Dag", "Function", "Handle", "SubmittedRun", "dag", "resume", "submit", "task"]
 
@@ -31,7 +32,7 @@ __all__ = ["Dag", "Function", "Handle", "SubmittedRun", "dag", "resume", "submit
 def __getattr__(name: str) -> Any:
     """What programs need that submit is imported when it is asked for: processes of tasks do without."""
     if name in ("SubmittedRun", "resume", "submit"):
-        from titan_objects.dag import client
+        from titan_objects.dag import client, submitted
 
-        return getattr(client, name)
+        return getattr(submitted if name == "SubmittedRun" else client, name)
     raise AttributeError(name)

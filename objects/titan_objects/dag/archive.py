@@ -9,22 +9,22 @@ SQLAlchemy speaks to the database: SQLite, or PostgreSQL by its URL. Of a run th
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import sqlalchemy as sql
 
 import titan_overlay as titan
 from titan_objects.dag import views
-from titan_objects.dag.client import ENDED, SubmittedRun
 from titan_objects.dag.definition import revision
-from titan_objects.dag.engine import Engine
 from titan_objects.dag.messages import Line
-from titan_objects.dag.rescue import Rescue, read_rescue, rescue_of, written
+from titan_objects.dag.rescue import Left, Rescue, read_rescue, rescue_of, written
+from titan_objects.dag.submitted import ENDED, SubmittedRun
 from titan_objects.dag.views import TaskView
 
 LIST_MAX = 10_000
 ROWS_AT_ONCE = 1000
+KEY_LENGTH_MAX = 200
 
 _tables = sql.MetaData()
 _runs = sql.Table(
@@ -107,22 +107,44 @@ async def archived(run: SubmittedRun, *, data: bool = True) -> Archived:
     Raises:
         Conflict: it has not ended.
     """
-    journal = await run.journal()
-    engine = Engine.replay(journal)  # what it says of itself in one message, a large one could not
-    view, found = views.view(engine, tasks=True), rescue_of(run.name, journal)
+    left = await run.left()  # what it says of itself in one message, a large one could not
+    view, found = views.view(left.engine, tasks=True), rescue_of(left)
     if view.state not in ENDED:
         raise titan.Conflict(f"{run.name} is {view.state}; once it has ended, it can be archived")
-    _, _, error = views.result(engine)
+    _, _, error = views.result(left.engine)
     owner = run.name.removeprefix("~").partition("/")[0]
     return Archived(
         Summary(
-            run.name, view.name, owner, view.state, view.began, view.ended, view.executions,
+            run.name, view.name, owner, view.state, view.began, view.ended, _executions(left),
             revision(found.definition), error,
         ),
-        view.tasks,
-        [line async for line in run.logs(follow=False)],
+        list(_tasks_of(left)),
+        [_short(line) async for line in run.logs(follow=False)],
         await run.with_code(found, data=data),
     )  # fmt: skip
+
+
+T = TypeVar("T", TaskView, Line)
+
+
+def _executions(left: Left) -> int:
+    below = [each for several in left.children.values() for each in several]
+    return left.engine.executions + sum(map(_executions, below))
+
+
+def _tasks_of(left: Left, above: str = "") -> Iterator[TaskView]:
+    """The tasks of a run, each with those behind it of the run that does it."""
+    below = {each.name: each for several in left.children.values() for each in several}
+    for task in views.view(left.engine, tasks=True).tasks:
+        if not task.section:
+            yield _short(msgspec.structs.replace(task, key=above + task.key))
+        if task.child in below:
+            yield from _tasks_of(below[task.child], above if task.section else f"{above}{task.key}/")
+
+
+def _short(each: T) -> T:
+    """The same under a key that fits into its column."""
+    return msgspec.structs.replace(each, key=each.key[:KEY_LENGTH_MAX])
 
 
 class Archive:

@@ -66,14 +66,16 @@ async def add(
     without_data: Annotated[bool, typer.Option("--without-data", help="Leave data in the pool.")] = False,
 ) -> None:
     """Keep runs that have ended. One that is there already is replaced."""
-    from titan_objects.dag.client import ENDED, SubmittedRun
     from titan_objects.dag.queue import Runs
+    from titan_objects.dag.submitted import ENDED, SubmittedRun, is_below
 
     async with face.pool() as pool, _opened(url) as archive:
         from titan_objects.dag.archive import archived
 
         names = name or [
-            each.name for each in await pool.read(queue, Runs()) if each.owner == pool.id and each.state in ENDED
+            each.name
+            for each in await pool.read(queue, Runs())
+            if each.owner == pool.id and each.state in ENDED and not is_below(each.name)
         ]
         for each in names:
             found = await archived(SubmittedRun(pool, each, queue), data=not without_data)

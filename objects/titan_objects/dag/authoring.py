@@ -14,7 +14,7 @@ from titan_objects.dag.definition import Definition, Retry, Task, Timeout
 from titan_objects.dag.reaching import TaskPool, TaskStore, running
 
 if TYPE_CHECKING:
-    from titan_objects.dag.client import SubmittedRun
+    from titan_objects.dag.submitted import SubmittedRun
 
 OF_SUBMIT = {"pool", "queue", "once", "workers", "store"}
 """Arguments of `Dag.submit`; all others are parameters of the DAG."""

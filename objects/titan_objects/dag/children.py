@@ -4,6 +4,7 @@ What is planned here is published before the run begins. The run then tells each
 does not end, and the child tells it how it has ended: no object holds more than its own tasks.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import titan_overlay as titan
 from titan_objects.dag.checking import words
 from titan_objects.dag.definition import Definition, Map, Requires, Retry, Task, Timeout
 from titan_objects.dag.definitions import load
+from titan_objects.dag.journal import Adopt
 from titan_objects.dag.plans import Plan
 from titan_objects.dag.references import referred, resolved, rewritten
 from titan_objects.dag.sections import cut
@@ -27,17 +29,30 @@ ITEMS = "items"
 
 
 async def planned(
-    pool: titan.Pool, definition: Definition, params: dict[str, Any], base: Path | None = None, depth: int = 0
+    pool: titan.Pool,
+    definition: Definition,
+    params: dict[str, Any],
+    base: Path | None = None,
+    depth: int = 0,
+    *,
+    known: Mapping[str, list[Plan]] | None = None,
+    found: Adopt | None = None,
 ) -> Plan:
     """What a definition comes to, with those that it uses.
+
+    Args:
+        known: by the task that they do, what is planned already.
+        found: what another run has come to.
 
     Raises:
         BadMessage, NotFound: a definition that is used is not there, or is not used as it wants to be.
     """
-    plan = Plan(definition, dict(params), {})
+    plan = Plan(definition, dict(params), {}, found)
     tasks = []
     for task in definition.tasks:
-        if task.uses:
+        if known and task.id in known:
+            plan.children[task.id] = known[task.id]
+        elif task.uses:
             used = await _used(pool, task, definition, base, depth)
             plan.children[task.id] = [used]
         elif (items := _long(task, definition, plan.params)) is not None:

@@ -146,7 +146,7 @@ async def runs(face: titan.Face, queue: Queue = "dag") -> None:
 
 async def show(face: titan.Face, name: Name) -> None:
     """Show a run and its tasks."""
-    from titan_objects.dag.client import SubmittedRun
+    from titan_objects.dag.submitted import SubmittedRun
 
     async with face.pool() as pool:
         view = await SubmittedRun(pool, name).look(tasks=True)
@@ -179,7 +179,7 @@ async def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
 ) -> None:
     """Print what the tasks of a run have written."""
-    from titan_objects.dag.client import SubmittedRun
+    from titan_objects.dag.submitted import SubmittedRun
 
     async with face.pool() as pool:
         async for line in SubmittedRun(pool, name).logs(task, follow=follow):
@@ -188,7 +188,7 @@ async def logs(
 
 
 async def _act(face: titan.Face, name: str, queue: str, what: str, tasks: list[str] | None, note: str = "") -> None:
-    from titan_objects.dag.client import SubmittedRun
+    from titan_objects.dag.submitted import SubmittedRun
 
     async with face.pool() as pool:
         state = await SubmittedRun(pool, name, queue).act(what, *(tasks or []), note=note)
@@ -298,8 +298,8 @@ async def export(
     """Write how far a run is, to go on from it elsewhere (`titan dag submit FILE`)."""
     import msgspec
 
-    from titan_objects.dag.client import SubmittedRun
     from titan_objects.dag.rescue import written
+    from titan_objects.dag.submitted import SubmittedRun
 
     async with face.pool() as pool:
         run = SubmittedRun(pool, name)

@@ -1,8 +1,8 @@
-"""Submitting runs, and what can be done with one that was."""
+"""Submitting runs: anew, or to go on from what another one has come to."""
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,155 +12,19 @@ import msgspec
 import titan_overlay as titan
 from titan_objects.dag.children import planned
 from titan_objects.dag.definition import Definition, Task, revision
-from titan_objects.dag.journal import Child, Entry
+from titan_objects.dag.journal import Adopt, Child
 from titan_objects.dag.memory import Admit, Memory, memory_of
-from titan_objects.dag.messages import Act, Export, Line, Lines, Look, Result, Start, Started, TakeOver
+from titan_objects.dag.messages import Look, Start, Started, TakeOver
 from titan_objects.dag.plans import Plan, each_child
-from titan_objects.dag.queue import COMMANDS, Close, Submit, WorkerInfo, owner_of
+from titan_objects.dag.queue import COMMANDS, WorkerInfo, owner_of
 from titan_objects.dag.queue import Workers as AskWorkers
-from titan_objects.dag.rescue import DATA_BYTES_MAX, Rescue, data_named, parts, rescue_of, single_root
+from titan_objects.dag.rescue import Rescue, data_named, parts, single_root
 from titan_objects.dag.run import Run
-from titan_objects.dag.values import there
-from titan_objects.dag.views import RunView
+from titan_objects.dag.submitted import SubmittedRun
 from titan_objects.dag.worker import lay_out
 
-POLL_SECONDS_MAX = 0.5
 PUBLISH_TURNS = 3
-ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
-KNOWN = (*ENDED, "PENDING")
-"""States of a run that its queue tells apart; all others are to it as if it ran."""
-
-
-class SubmittedRun:
-    """A run in the pool, by its name."""
-
-    def __init__(self, pool: titan.Pool, name: str, queue: str = "dag") -> None:
-        self.pool = pool
-        self.name = name
-        self.queue = queue
-
-    async def result(self) -> Any:
-        """What the run gives, once it has ended.
-
-        Raises:
-            RemoteError: it failed; the text says which task, and why. Gone: it was cancelled.
-        """
-        pause = 0.02
-        while True:
-            state, value, why = await self.pool.read(self.name, Result())
-            if state == "SUCCEEDED":
-                return await there(self.pool, value)
-            if state == "FAILED":
-                raise titan.RemoteError(f"the run {self.name} has failed: {why}", type="TaskFailed")
-            if state == "CANCELLED":
-                raise titan.Gone(f"the run {self.name} was cancelled")
-            await asyncio.sleep(pause)
-            pause = min(1.2 * pause, POLL_SECONDS_MAX)  # so it hears late by a sixth of what it took
-
-    async def logs(self, key: str = "", *, follow: bool = True) -> AsyncIterator[Line]:
-        """The lines that its tasks write, or that one task (`render`, `render[3]`) does, until it has ended."""
-        starts: dict[str, int] = {}
-        while True:
-            ended = (await self.look()).state in ENDED
-            async for line in self._new_lines(self.name, key, starts):
-                yield line
-            if ended or not follow:
-                return
-            await asyncio.sleep(POLL_SECONDS_MAX)
-
-    async def _new_lines(self, run: str, key: str, starts: dict[str, int], above: str = "") -> AsyncIterator[Line]:
-        """Lines of a run, and of those that do tasks of it, from a number on that is kept for each."""
-        while found := await self.pool.read(run, Lines(starts.get(run, 0), key)):
-            for line in found:
-                yield msgspec.structs.replace(line, key=above + line.key)
-            starts[run] = found[-1].number + 1
-        if not (await self.pool.read(run, Look())).children:
-            return
-        for task in (await self.pool.read(run, Look(tasks=True))).tasks:
-            if task.section:
-                async for line in self._new_lines(task.child, key, starts, above):
-                    yield line
-            elif task.child and (not key or task.key == key or task.key.startswith(f"{key}[")):
-                async for line in self._new_lines(task.child, "", starts, f"{above}{task.key}/"):
-                    yield line
-
-    async def look(self, *, tasks: bool = False) -> RunView:
-        """How it is."""
-        return await self.pool.read(self.name, Look(tasks))
-
-    async def act(self, what: str, *tasks: str, note: str = "") -> str:
-        """`cancel`, `suspend`, `resume`, `rerun`, `approve` or `reject`; gives the run's state after it.
-
-        Raises:
-            Forbidden: it is somebody else's run. BadMessage: there is no such task, or nothing to decide.
-        """
-        state = ""
-        for run, named in (await self._homes(tasks)).items():
-            state = await self.pool.send(run, Act(what, named, note))
-        if what == "rerun":  # the queue may have forgotten it
-            view = await self.look()
-            await self.announce(view.name, view.state, view.voice)
-        return state
-
-    async def _homes(self, tasks: Sequence[str]) -> dict[str, list[str]]:
-        """Runs that have these tasks: this one, or those that do sections of its graph."""
-        sections = [each.child for each in (await self.look(tasks=True)).tasks if each.section] if tasks else []
-        if not sections:
-            return {self.name: list(tasks)}
-        homes: dict[str, list[str]] = {}
-        left = set(tasks)
-        for section in sections:
-            there = {_task(each.key) for each in (await self.pool.read(section, Look(tasks=True))).tasks}
-            if mine := [each for each in tasks if _task(each) in there]:
-                homes[section] = mine
-                left.difference_update(mine)
-        if left:
-            raise titan.BadMessage(f"the run has no task {min(left)!r}")
-        return homes
-
-    async def journal(self) -> list[Entry]:
-        """All that has happened to it."""
-        entries: list[Entry] = []
-        while more := await self.pool.read(self.name, Export(len(entries))):
-            entries += more
-        return entries
-
-    async def rescue(self, *, data: bool = True) -> Rescue:
-        """How far it is, for another run to go on from, in this pool or in any other (`resume`).
-
-        Args:
-            data: whether the data that results name comes along; only this pool can go on without.
-
-        Raises:
-            BadMessage: its data is too much to come along. Forbidden: you do not trust whose code it runs.
-        """
-        return await self.with_code(rescue_of(self.name, await self.journal()), data=data)
-
-    async def with_code(self, found: Rescue, *, data: bool = True) -> Rescue:
-        """What a journal amounts to, with what it names: code, and data."""
-        code = await self.pool.unpack(await self.pool.get(found.definition.code)) if found.definition.code else {}
-        there: dict[str, bytes] = {}
-        room = DATA_BYTES_MAX
-        for name in sorted(data_named(found)) if data else ():
-            there[name] = await self.pool.get(name)
-            room -= len(there[name])
-            if room < 0:
-                raise titan.BadMessage(
-                    f"results name more than {DATA_BYTES_MAX >> 20} MiB of data; leave it in the pool"
-                )
-        definition = msgspec.structs.replace(found.definition, code="")
-        return msgspec.structs.replace(found, definition=definition, code=code, data=there)
-
-    async def announce(self, title: str, state: str, voice: bytes) -> None:
-        """Has the queue know it. From then on the run itself says there how it is."""
-        await self.pool.send(self.queue, Submit(self.name, title, state if state in KNOWN else "RUNNING", voice))
-        now = (await self.look()).state
-        if now in ENDED and now != state:  # it has ended before the queue knew it, and its own word was for nobody
-            await self.pool.send(self.queue, Close(self.name, now))
-
-
-def _task(key: str) -> str:
-    return key.partition("[")[0]
+PUBLISH_SECONDS = 0.5
 
 
 async def submit(
@@ -225,18 +89,31 @@ async def resume(
             raise titan.NotFound(
                 f"{name} came not along, and this pool does not have it; export it with its data"
             ) from None
-    with tempfile.TemporaryDirectory(prefix="titan-dag-") as directory:
-        if code is None and found.code:
-            lay_out(found.code, Path(directory))
-            code = Path(directory, single_root(found.code))
-        definition = _with_store(found.definition, store)
-        run, began = await _begin(pool, definition, found.params, queue, code, faults, "", workers)
     for name in sorted(found.data):
         await pool.put(found.data[name])
-    for part in parts(found.found):
-        await pool.send(run.name, TakeOver(part))
+    packed = await _packed(pool, found.code) if code is None and found.code else ""
+    definition = msgspec.structs.replace(_with_store(found.definition, store), code=packed)
+    known = {task: [await _planned(pool, each, packed) for each in several] for task, several in found.children.items()}
+    run, began = await _begin(
+        pool, definition, found.params, queue, code, faults, "", workers, known=known, found=found.found
+    )
     await run.announce(found.definition.name, began.state, began.voice)
     return run
+
+
+async def _planned(pool: titan.Pool, found: Rescue, code: str) -> Plan:
+    """A run below one that was rescued, as it goes on; its code is the one of the run above it, if it has no other."""
+    code = await _packed(pool, found.code) if found.code else code
+    known = {task: [await _planned(pool, each, code) for each in several] for task, several in found.children.items()}
+    definition = msgspec.structs.replace(found.definition, code=code)
+    return await planned(pool, definition, found.params, known=known, found=found.found)
+
+
+async def _packed(pool: titan.Pool, code: dict[str, bytes]) -> str:
+    """The name of the bundle with these files, signed anew."""
+    with tempfile.TemporaryDirectory(prefix="titan-dag-") as directory:
+        lay_out(code, Path(directory))
+        return await pool.put(await pool.pack(Path(directory, single_root(code))))
 
 
 async def _begin(
@@ -249,12 +126,15 @@ async def _begin(
     once: str,
     workers: Sequence[str],
     base: Path | None = None,
+    *,
+    known: dict[str, list[Plan]] | None = None,
+    found: Adopt | None = None,
 ) -> tuple[SubmittedRun, Started]:
     """A run that its queue does not know yet."""
     await _open_queue(pool, queue)
     offered = await pool.read(queue, AskWorkers())
     chosen = [each for each in offered if not workers or owner_of(each.name) in workers]
-    plan = await planned(pool, definition, params, base)
+    plan = await planned(pool, definition, params, base, known=known, found=found)
     for each in plan.all:
         _check_workers(chosen, each.definition, pool.id, queue)
     packed = "" if code is None else await pool.put(await pool.pack(code))
@@ -292,7 +172,10 @@ async def _started(
 
         await each_child(plan, plan.run.name, child)
         records = await pool.send(memory_of(name), Admit(plan.run.voice)) if remembers else None
-        return await pool.send(plan.run.name, starting(plan, workers, queue, parent, records), timeout=30)
+        began = await pool.send(plan.run.name, starting(plan, workers, queue, parent, records), timeout=30)
+        for part in parts(plan.found) if plan.found else ():
+            await pool.send(plan.run.name, TakeOver(part))
+        return began
 
     await name_all(plan, name)
     return SubmittedRun(pool, name, queue), await start(plan)
@@ -311,6 +194,9 @@ def starting(plan: Plan, workers: list[str], queue: str, parent: Child | None, r
         {task: each.run for task, each in plan.inlets.items()},
         {task: [each.run for each in plans] for task, plans in plan.outlets.items()},
         plan.after,
+        Adopt({key: each for key, each in plan.found.results.items() if key.partition("[")[0] in plan.children})
+        if plan.found
+        else None,
     )
 
 
@@ -332,7 +218,7 @@ async def _publish_once(pool: titan.Pool, kind: type, name: str, faults: int) ->
         except (titan.BadMessage, titan.Conflict, titan.Unavailable):
             if not turns_left:
                 raise
-        await asyncio.sleep(POLL_SECONDS_MAX)
+        await asyncio.sleep(PUBLISH_SECONDS)
 
 
 async def _is_there(pool: titan.Pool, name: str) -> bool:

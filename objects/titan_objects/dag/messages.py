@@ -180,6 +180,10 @@ class Lines(titan.Message[list[Line]], namespace="dag"):
     key: str = ""
 
 
+class AskPlan(titan.Message[Start | None], namespace="dag"):
+    """Asks what a run that does a task of another one was started with; of any other: None."""
+
+
 class TakeOver(titan.Message[None], namespace="dag"):
     """Has the run take over what another one has come to. Only its owner may."""
 

@@ -1,6 +1,6 @@
 """Rescue files: how far a run has come, for another run to go on from, in this pool or in any other.
 
-    found = rescue_of(name, journal)       what a journal amounts to
+    found = rescue_of(left)                what is there of a run amounts to
     data = written(found)                  a file
     found = read_rescue(data, "it.rescue")     the same, checked in all that a run would check
 
@@ -11,16 +11,17 @@ results are what they were: bytes are no text, and keys may be numbers.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 import titan_overlay as titan
-from titan_objects.dag.definition import Definition
+from titan_objects.dag.checking import waits
+from titan_objects.dag.definition import ELSEWHERE, SECTION, Definition, Task
 from titan_objects.dag.engine import Engine
-from titan_objects.dag.journal import Adopt, Begin, Entry, Rerun, Success
+from titan_objects.dag.journal import Adopt, Begin, Child, Rerun, Success
 from titan_objects.dag.messages import portions
-from titan_objects.dag.steps import State
+from titan_objects.dag.steps import State, Step
 
 MAGIC = b"titan-dag-rescue 1\n"
 DATA_BYTES_MAX = 1 << 30
@@ -41,15 +42,92 @@ class Rescue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Files of the bundle that tasks call functions of. Who submits the run anew signs them anew."""
     data: dict[str, bytes] = {}
     """Data of the pool that results name, by their names; what is missing the pool must have."""
+    children: dict[str, list["Rescue"]] = {}
+    """What runs that do tasks of this one have come to, by the task; their data is here, and code that is not this."""
 
 
-def rescue_of(origin: str, journal: Iterable[Entry]) -> Rescue:
-    """What a run has come to.
+class Left(NamedTuple):
+    """What is there of a run, and of those that do tasks of it."""
+
+    name: str
+    engine: Engine
+    children: dict[str, list["Left"]] = {}
+
+
+def rescue_of(left: Left) -> Rescue:
+    """What a run has come to; sections of its graph are one graph again.
 
     Raises:
-        BadMessage: the journal is empty, or that of a run which has others do tasks of it.
+        BadMessage: it has not begun.
     """
-    return _of(origin, Engine.replay(journal))
+    begun = left.engine.definition
+    if begun is None:
+        raise titan.BadMessage(f"{left.name} has not begun, so there is nothing to rescue")
+    sections = [each for name, (each, *_) in left.children.items() if left.engine.steps[name].task.uses == SECTION]
+    parts = sections or [left]
+    steps = {name: step for each in parts for name, step in each.engine.steps.items() if step.task.uses != ELSEWHERE}
+    tasks = [step.task for step in steps.values()]
+    below = _below(tasks, [name for name, step in steps.items() if step.state in (State.FAILED, State.CANCELLED)])
+    good = {name: step for name, step in steps.items() if name not in below}
+    return Rescue(
+        origin=left.name,
+        definition=msgspec.structs.replace(begun, tasks=tasks, result=_result(left, sections)),
+        params=left.engine.params,
+        found=Adopt(
+            results={
+                each.key: each.result
+                for step in good.values()
+                if step.task.service is None
+                for each in step.instances
+                if each.state is State.SUCCEEDED and each.result is not None
+            },
+            approved=tuple(name for name, step in good.items() if step.task.approval is not None and step.approved),
+            rounds={name: step.rounds for name, step in good.items() if step.rounds > 1},
+            epoch=max(each.engine.epoch for each in parts),
+        ),
+        children={
+            name: [_needed(rescue_of(each), good.get(name)) for each in several]
+            for part in parts
+            for name, several in part.children.items()
+            if name in steps
+        },
+    )
+
+
+def _result(left: Left, sections: Sequence[Left]) -> str:
+    if not sections:
+        return left.engine.result_task
+    names = list(left.children)
+    there = left.engine.result_task
+    return sections[names.index(there)].engine.result_task if there in names else ""
+
+
+def _below(tasks: Iterable[Task], bad: Iterable[str]) -> set[str]:
+    """All that hang on these, themselves only where they hang on another one."""
+    after: dict[str, list[str]] = {}
+    for name, each in waits(list(tasks)).items():
+        for need in each.ids:
+            after.setdefault(need, []).append(name)
+    found: set[str] = set()
+    waiting = list(bad)
+    for name in waiting:  # it grows meanwhile
+        for child in after.get(name, ()):
+            if child not in found:
+                found.add(child)
+                waiting.append(child)
+    return found
+
+
+def _needed(child: Rescue, step: Step | None) -> Rescue:
+    """What is needed of a run that did a task: nothing of what it found, where its result is known or it runs anew."""
+    if step is not None and step.state is not State.SUCCEEDED:
+        return child
+    return _emptied(child)
+
+
+def _emptied(found: Rescue) -> Rescue:
+    children = {name: [_emptied(each) for each in several] for name, several in found.children.items()}
+    return msgspec.structs.replace(found, found=Adopt(epoch=found.found.epoch), children=children)
 
 
 def again(found: Rescue, tasks: Sequence[str]) -> Rescue:
@@ -58,47 +136,27 @@ def again(found: Rescue, tasks: Sequence[str]) -> Rescue:
     Raises:
         BadMessage: there is no such task.
     """
-    engine = Engine(keep_journal=False)
-    engine.step(Begin(found.definition, found.params), 0.0)
-    engine.step(found.found, 0.0)
+    engine = _begun(found)
     engine.step(Rerun(tasks=tuple(tasks)), 0.0)
-    less = msgspec.structs.replace(found, found=_of(found.origin, engine).found)
+    less = rescue_of(Left(found.origin, engine))
+    chosen = {each.partition("[")[0] for each in tasks}
+    chosen |= _below(found.definition.tasks, chosen)
+    children = {
+        name: [_emptied(each) if name in chosen else each for each in several]
+        for name, several in found.children.items()
+    }
+    less = msgspec.structs.replace(less, children=children, code=found.code)
     named = data_named(less)
     return msgspec.structs.replace(less, data={name: each for name, each in found.data.items() if name in named})
 
 
-def _of(origin: str, engine: Engine) -> Rescue:
-    begun = engine.definition
-    if begun is None:
-        raise titan.BadMessage(f"{origin} has not begun, so there is nothing to rescue")
-    if engine.children:
-        raise titan.BadMessage(f"{origin} has other runs do tasks of it, and such a run cannot be rescued yet")
-    tasks = [step.task for step in engine.steps.values()]
-    bad = (State.FAILED, State.CANCELLED)
-    below = {
-        each.task.id for step in engine.steps.values() if step.state in bad for each in step.below() if each is not step
-    }
-    return Rescue(
-        origin=origin,
-        definition=msgspec.structs.replace(begun, tasks=tasks, result=engine.result_task),
-        params=engine.params,
-        found=Adopt(
-            results={
-                each.key: each.result
-                for name, step in engine.steps.items()
-                if name not in below and step.task.service is None
-                for each in step.instances
-                if each.state is State.SUCCEEDED and each.result is not None
-            },
-            approved=tuple(
-                name
-                for name, step in engine.steps.items()
-                if step.task.approval is not None and step.approved and name not in below
-            ),
-            rounds={name: step.rounds for name, step in engine.steps.items() if step.rounds > 1 and name not in below},
-            epoch=engine.epoch,
-        ),
-    )
+def _begun(found: Rescue) -> Engine:
+    """A run that has come to this. Raises BadMessage: none could."""
+    engine = Engine(keep_journal=False)
+    children = {name: [Child(each.origin, b"") for each in several] for name, several in found.children.items()}
+    engine.step(Begin(found.definition, found.params, children=children, found=found.found), 0.0)
+    engine.step(found.found, 0.0)
+    return engine
 
 
 def parts(found: Adopt) -> Iterator[Adopt]:
@@ -113,6 +171,8 @@ def data_named(found: Rescue) -> set[str]:
     named = {name for each in found.found.results.values() for name in each.files.values()}
     values = [each.value for each in found.found.results.values()]
     named.update(_named([values, found.params, [[each.args, each.inputs] for each in found.definition.tasks]]))
+    for child in (each for several in found.children.values() for each in several):
+        named |= data_named(child)
     return {name for name in named if _NAME.fullmatch(name)}
 
 
@@ -169,9 +229,9 @@ def _shown(why: Exception) -> str:
 
 def _check(found: Rescue) -> None:
     """Raises BadMessage: no run could begin with it, or its data is not what its name says."""
-    engine = Engine(keep_journal=False)
-    engine.step(Begin(found.definition, found.params), 0.0)
-    engine.step(found.found, 0.0)
+    _begun(found)
+    for child in (each for several in found.children.values() for each in several):
+        _check(child)
     for name, data in found.data.items():
         if name != f"sha256:{sha256(data).hexdigest()}":
             raise titan.BadMessage(f"data.{name[:100]}: these bytes have another hash")

@@ -40,6 +40,7 @@ from titan_objects.dag.memory import Learn, memory_of
 from titan_objects.dag.messages import (
     LINES_AT_ONCE,
     Act,
+    AskPlan,
     Ended,
     Export,
     Go,
@@ -96,7 +97,7 @@ class Run(Kept):
         digest = sha256(msgspec.msgpack.encode([ctx.sender.id, same], order="deterministic")).digest()
         if not self._started_by:
             if m.parent is None:
-                self._step(_begin(m, ctx.name, who), ctx)
+                self._step(begin(m, ctx.name, who), ctx)
             self.owner, self.workers, self.voice = ctx.sender.id, frozenset(m.workers), ctx.object_id
             self.remembers, self.plan = m.records is not None, m if m.parent else None
             self.queue, self._told, self._started_by = m.queue, self._openness, digest
@@ -149,14 +150,14 @@ class Run(Kept):
             return
         self.errand = m.epoch
         before = self.engine
-        begin = _begin(plan, ctx.name, self.owner.hex()[:32], m.params, before.epoch)
+        again = begin(plan, ctx.name, self.owner.hex()[:32], m.params, before.epoch)
         self._told = ""
         try:
-            if before.state in BROKEN and before.params == {**plan.definition.params, **begin.params}:
-                self._step(Rerun(begin.who), ctx)
+            if before.state in BROKEN and before.params == {**plan.definition.params, **again.params}:
+                self._step(Rerun(again.who), ctx)
             else:
                 self.engine = Engine()
-                self._step(begin, ctx)
+                self._step(again, ctx)
                 waiting, self.waiting = self.waiting, []
                 for each in waiting:
                     self._step(each, ctx)
@@ -328,6 +329,11 @@ class Run(Kept):
         return msgspec.structs.replace(seen, owner=owner, lines=self.next_line, voice=ctx.object_id)
 
     @titan.readonly
+    def ask_plan(self, m: AskPlan) -> Start | None:
+        """What it was started with, where that is more than its journal says."""
+        return self.plan
+
+    @titan.readonly
     def result(self, m: Result) -> tuple[str, Any, str]:
         """State, result, and what failed first."""
         return views.result(self.engine)
@@ -367,7 +373,7 @@ class Run(Kept):
         return next(portions(islice(self.engine.journal, m.start, None)), [])
 
 
-def _begin(plan: Start, name: str, who: str, given: dict[str, Any] | None = None, after: int = 0) -> Begin:
+def begin(plan: Start, name: str, who: str, given: dict[str, Any] | None = None, after: int = 0) -> Begin:
     """What the run begins with.
 
     Args:
