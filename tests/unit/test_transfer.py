@@ -29,6 +29,7 @@ from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Content, Descriptor
 from titan_overlay.pool.hosting.data import PAGE_BYTES, READ_BYTES_MAX, DataRunner, Fetch, Manifest, Read, StoredContent
 from titan_overlay.pool.keeping.transfer import (
+    BEHIND_SECONDS,
     LATE_SECONDS,
     PATIENCE_FIRST,
     REFUSALS_MAX,
@@ -449,7 +450,8 @@ def test_who_is_asked_is_alive_not_paused_and_not_asked_already(
     now, asked = 0.0, set[Source]()
     for number, verdict, late in events:
         source = holders.sources[number]
-        source.late += late
+        if late:
+            source.kept_waiting(now)
         if verdict is None:
             holders.arrived(source, 0.1)
         else:
@@ -458,8 +460,8 @@ def test_who_is_asked_is_alive_not_paused_and_not_asked_already(
         best, wake = holders.best(now, asked), holders.wake(now, asked)
         if best is not None:
             assert not best.dropped and best.pause_until <= now and best not in asked
-            assert best.late == min(
-                each.late for each in holders.live() if each not in asked and each.pause_until <= now
+            assert (best.behind_until > now) == all(
+                each.behind_until > now for each in holders.live() if each not in asked and each.pause_until <= now
             )
             asked.add(best)
         elif wake is not None:
@@ -473,11 +475,25 @@ def test_who_is_asked_is_alive_not_paused_and_not_asked_already(
 def test_one_that_is_late_is_asked_after_those_that_are_not() -> None:
     first, second = (holders := Holders([Contact(b"1" * 32, "h", 1), Contact(b"2" * 32, "h", 2)])).sources
     assert holders.best(0.0, ()) is first
-    first.late += 1
+    first.kept_waiting(0.0)
     assert holders.best(0.0, ()) is second
-    second.late += 1
+    second.kept_waiting(0.0)
     holders.arrived(first, 9.0)
     assert holders.best(0.0, ()) is first
+
+
+def test_one_that_was_late_has_its_share_again_after_a_while() -> None:
+    fast, slow = (holders := Holders([Contact(b"1" * 32, "h", 1), Contact(b"2" * 32, "h", 2)])).sources
+    holders.arrived(fast, 1.0)
+    holders.arrived(slow, 1.0)
+    fast.in_flight = 4
+    slow.kept_waiting(0.0)
+    assert holders.best(0.0, ()) is fast
+    assert holders.best(BEHIND_SECONDS[0], ()) is slow, "else the whole transfer comes from one holder"
+    for _ in range(20):
+        slow.kept_waiting(0.0)
+    assert holders.best(BEHIND_SECONDS[1] - 1, ()) is fast, "one that stalls again and again costs less each time"
+    assert holders.best(BEHIND_SECONDS[1], ()) is slow
 
 
 def test_who_is_refused_often_or_fails_in_a_row_is_left_out() -> None:

@@ -50,6 +50,9 @@ LATE_SECONDS: Final = 0.6
 """After this, and what the bytes of the first chunk take at `SLOWEST_BYTES_PER_SECOND`, others are asked as well."""
 LATE_FACTOR: Final = 3.0
 """Of a later chunk: after this many times the average."""
+BEHIND_SECONDS: Final = (2.0, 60.0)
+"""Who keeps us waiting is asked after all others for so long, the first time and at most: twice as long each time. A
+holder that stalls costs little then, and one that was slow for a moment is soon one of many again."""
 SLOWEST_BYTES_PER_SECOND: Final = 256 << 10
 STRIKES_MAX: Final = 2
 """Failures in a row after which a holder counts as dead."""
@@ -72,10 +75,22 @@ More = Callable[[], Awaitable[Sequence[Contact]]]
 class Source:
     """What is known of one holder during one transfer."""
 
-    __slots__ = ("contact", "dropped", "in_flight", "late", "pause_until", "refusals", "seconds", "strikes")
+    __slots__ = (
+        "behind_until",
+        "contact",
+        "dropped",
+        "in_flight",
+        "late",
+        "pause_until",
+        "refusals",
+        "seconds",
+        "strikes",
+    )
 
     def __init__(self, contact: Contact) -> None:
         self.contact = contact
+        self.behind_until = 0.0
+        """Until then it is asked after all others."""
         self.dropped = ""
         """Why it is left out, or empty."""
         self.in_flight = 0
@@ -90,8 +105,14 @@ class Source:
     def expected(self) -> float:
         """Seconds until one more chunk would be here. Who is untried comes first: its speed is then known soon."""
         if self.seconds is None:
-            return float(self.in_flight)
+            return float(self.in_flight + self.late)
         return (self.in_flight + 1) * self.seconds
+
+    def kept_waiting(self, now: float) -> None:
+        """It is late with a chunk, or did not give its manifest."""
+        first, most = BEHIND_SECONDS
+        self.behind_until = now + min(most, first * 2.0 ** min(self.late, 10))
+        self.late += 1
 
     def patience(self) -> float:
         """Seconds that the next chunk may take."""
@@ -126,7 +147,7 @@ class Holders:
     def best(self, now: float, asked: Collection[Source]) -> Source | None:
         """The one to ask, beside those that were asked for this chunk; None: nobody now."""
         ready = [source for source in self.live() if source.pause_until <= now and source not in asked]
-        return min(ready, key=lambda source: (source.late, source.expected()), default=None)
+        return min(ready, key=lambda source: (source.behind_until > now, source.expected()), default=None)
 
     def wake(self, now: float, asked: Collection[Source]) -> float | None:
         """When there will be one to ask; None: never."""
@@ -136,6 +157,7 @@ class Holders:
     def arrived(self, source: Source, seconds: float) -> None:
         """A chunk came, was verified and stored."""
         source.strikes = source.refusals = source.late = 0
+        source.behind_until = 0.0
         source.seconds = seconds if source.seconds is None else 0.8 * source.seconds + 0.2 * seconds
 
     def failed(self, source: Source, why: TitanError, now: float) -> None:
@@ -288,7 +310,7 @@ class _Transfer:
             async for source, outcome in outcomes:
                 if isinstance(outcome, bytes):
                     return outcome
-                source.late += 1
+                source.kept_waiting(self._loop.time())
                 failures.append(_failure(source.contact, str(outcome) or "no answer in time"))
                 self._failed(source, outcome)
         raise self._given_up(failures)
@@ -338,7 +360,7 @@ class _Transfer:
             return found
 
     def _late(self, source: Source) -> None:
-        source.late += 1
+        source.kept_waiting(self._loop.time())
         if source.seconds is None and self._witness is not None:  # else it is slow, not silent
             self._witness.late(source.contact.id, self._what)
 
