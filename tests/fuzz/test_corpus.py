@@ -150,7 +150,7 @@ NOT_FUZZED = {
     "titan_objects/dag/child.py:main": OWN,
     "titan_objects/dag/cli.py:_limits": OWN,
     "titan_objects/dag/cli.py:_params": OWN,
-    "titan_objects/dag/client.py:SubmittedRun.with_code": "the bundle is what `bundle` is given",
+    "titan_objects/dag/submitted.py:SubmittedRun._with_code": "the bundle is what `bundle` is given",
     "titan_objects/dag/inside.py:Running._read_or_wait": OWN,
     "titan_objects/dag/rescue.py:parts": "what was encoded a moment before",
     "titan_objects/dag/keeping.py:Kept.restore": RESTORED,
