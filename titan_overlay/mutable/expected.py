@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from titan_overlay.errors import BadMessage, Forbidden, NotHere, Overloaded, RemotableError
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Entry, RequestsWait
-from titan_overlay.mutable.gathering import Gathering
 from titan_overlay.mutable.instance import OUTBOX_MAX
 from titan_overlay.mutable.intake import WAITING_BYTES_MAX, WAITING_MAX, batches, fail
 from titan_overlay.mutable.letters import arrival
@@ -77,7 +76,6 @@ class Expected:
         self._vouching = vouching
         self._group = group
         self._proofs = proofs
-        self._gathering = Gathering(group.loop, group.flush_soon)
         self._requests: dict[Key, _Waiting] = {}
         self._bytes = 0
         """Of the requests."""
@@ -164,7 +162,8 @@ class Expected:
     def flush(self) -> None:
         if not self._group.leads:
             self._fresh = []
-        elif self._fresh and self._gathering.over(under_way=bool(self._proposed or self._placed)):
+        elif self._fresh and not (self._proposed or self._placed):
+            # One block is under way at a time, so what comes meanwhile loses nothing by going into the next together.
             fresh = [each for each in self._fresh if key_of(each) in self._requests and self._is_signed(each)]
             self._fresh = []
             for batch in batches(fresh, VOUCHED_MAX):
@@ -235,7 +234,6 @@ class Expected:
     def executed(self, entry: Entry, done: Executed) -> None:
         if entry.index in self._placed:
             self._placed.discard(entry.index)
-            self._gathering.ended()
             if self._fresh:
                 self._group.flush_soon()
         self._vouching.vouch(entry.index, done.requests, done.replies)
