@@ -175,7 +175,7 @@ class GroupCaller:
             self._sessions[genesis] = known
             while len(self._sessions) > SESSIONS_MAX:
                 self._sessions.popitem(last=False)
-        return await asyncio.shield(known)
+        return known.result() if known.done() else await asyncio.shield(known)
 
     async def _open(self, place: Place, request: Message, order: Order) -> _Session:
         opening = Message(request.object_id, OPEN, self._ambient.token_bytes(8), request.deadline, request.chain)

@@ -110,8 +110,9 @@ class Drive:
             self._group.peers.post(peer, talk.STEP, encoded[same])
 
     def _set_timer(self, when: float | None) -> None:
+        """Being early is harmless: what would only be put off, as at each sign of life of a leader, stays as it is."""
         if self._timer is not None:
-            if when is not None and self._timer.when() == when and not self._timer.cancelled():
+            if when is not None and self._timer.when() <= when:
                 return
             self._timer.cancel()
         self._timer = None if when is None or self._stopped else self._group.loop.call_at(when, self._due)

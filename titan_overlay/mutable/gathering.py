@@ -11,7 +11,7 @@ from collections.abc import Callable
 PATIENCE_SECONDS = (0.01, 0.1)
 """Longest wait for what is under way: half of what it has taken lately, within these."""
 RETURN_SECONDS_MAX = 0.02
-"""Longest wait for those who were answered: a quarter of what it has taken lately, within this."""
+"""Longest wait for those who were answered: half of what it has taken lately, within this."""
 
 
 class Gathering:
@@ -63,5 +63,5 @@ class Gathering:
         self._began = self._until = None
         self._expected = answered + waiting
         if self._expected > 1:
-            self._return = now + min(self._usual / 4, RETURN_SECONDS_MAX)
+            self._return = now + min(self._usual / 2, RETURN_SECONDS_MAX)
             self._loop.call_at(self._return, self._again)

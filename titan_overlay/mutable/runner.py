@@ -347,7 +347,8 @@ class GroupRunner(Runner):
         return codec.encode(self.group.status())
 
     def _submit(self, request: Request, context: Context) -> "asyncio.Future[bytes]":
-        if not self.group.byzantine:  # who asks is what the link has proven, whatever the request says
+        if not self.group.byzantine and request.sender != context.sender.public:
+            # Who asks is what the link has proven, whatever the request says.
             request = msgspec.structs.replace(request, sender=context.sender.public)
         return self.group.submit(request, context.sender.public)
 

@@ -170,7 +170,7 @@ class StatePiece(msgspec.Struct, frozen=True, array_like=True, gc=False):
     data: bytes
 
 
-class Change(msgspec.Struct, frozen=True, array_like=True):
+class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One executed request, as those who watch see it."""
 
     number: int

@@ -120,8 +120,8 @@ class Cache:
             self._put(key, value, end)
 
     def _put(self, key: bytes, value: bytes, end: float) -> None:
-        self._drop(key)
-        self.size += _cost(key, value)
+        known = self.entries.get(key)
+        self.size += len(value) - len(known[0]) if known else _cost(key, value)
         self.entries[key] = (value, end)
         if end != NEVER:
             heapq.heappush(self.ends, (end, key))
