@@ -10,9 +10,9 @@ import titan_overlay as titan
 from tests.net import films
 from tests.net.test_dag import Notes
 from titan_objects.dag import limits
-from titan_objects.dag.cli import _limits
 from titan_objects.dag.inside import Call
 from titan_objects.dag.limits import MARK, Limits, Watch, is_larger
+from titan_objects.dag.node_cli import limits_of
 from titan_objects.dag.processes import Failed, Warm, run_command
 
 TREE = "f() { [ $1 -gt 0 ] && { %s f $(($1 - 1)) & %s f $(($1 - 1)) & }; sleep 60; }; f 8"
@@ -99,8 +99,8 @@ def test_a_directory_is_larger_by_what_is_in_it_and_links_lead_nowhere(tmp_path:
 
 
 def test_limits_as_an_operator_writes_them() -> None:
-    assert _limits("") == Limits()
-    assert _limits("disk=2G,processes=16") == Limits(processes=16, disk=2 << 30)
+    assert limits_of("") == Limits()
+    assert limits_of("disk=2G,processes=16") == Limits(processes=16, disk=2 << 30)
     for wrong in ("disk=much", "files=3", "processes", "disk=0"):
         with pytest.raises(titan.ConfigError, match="--worker-limits takes"):
-            _limits(wrong)
+            limits_of(wrong)

@@ -1,15 +1,18 @@
 """DAGs that are written as Python, and what they hand on."""
 
-from io import BytesIO
+from io import BytesIO, StringIO
 from typing import Any, cast
 
 import msgspec
 import pytest
+from rich.console import Console
 
 import titan_overlay as titan
 from tests.net.films import film, render
 from titan_objects.dag import client, dag, inside, task
 from titan_objects.dag.definition import Definition, Task
+from titan_objects.dag.views import TaskView
+from titan_objects.dag.watching import picture
 
 
 async def test_what_submit_takes_and_parameters_go_their_own_ways(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,3 +69,13 @@ def test_of_many_small_steps_whole_percents_are_passed_on(monkeypatch: pytest.Mo
     while inside.read_frame(answers) is not None:
         said += 1
     assert 50 < said <= 101
+
+
+def test_who_waits_sees_how_far_a_run_is_and_nothing_steers_the_terminal() -> None:
+    tasks = [TaskView(f"m[{n}]", "RUNNING", "w\x1b[2J", progress=0.5) for n in range(20)]
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(picture({"RUNNING": 20, "SUCCEEDED": 3, "SKIPPED": 1}, [*tasks, TaskView("z", "SUCCEEDED")]))
+    text = console.export_text()
+    assert "4 of 24 tasks: 20 RUNNING, 1 SKIPPED, 3 SUCCEEDED, and 8 more run" in " ".join(text.split())
+    assert "m[11] RUNNING 50%" in " ".join(text.split())
+    assert "z" not in text and "m[12]" not in text and "\x1b[2J" not in text

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import titan_overlay as titan
 from tests.unit.dag_world import Desk, dags, definition
 from tests.unit.test_dag_children import SUB, USING, House, as_told
 from tests.unit.test_dag_sections import CHAIN, home, not_cut
@@ -64,8 +65,17 @@ def test_where_its_result_is_known_it_does_not_begin_unless_it_is_to_run_again()
     assert (other.state(), other.state("b", 0), ran) == ("SUCCEEDED", "PENDING", ["c"])
     other, ran = worked(planned(again(found, ["b"])))
     assert (other.state(), ran) == ("SUCCEEDED", ["in", "out", "c"])
-    with pytest.raises(Exception, match="no task 'x'"):
+    with pytest.raises(titan.BadMessage, match="no task 'x'"):
         again(found, ["x"])
+
+
+def test_a_file_whose_runs_lie_too_deep_is_refused() -> None:
+    found = Rescue(origin="0", definition=SUB)
+    for depth in range(30):
+        using = definition({"id": "u", "call": "", "uses": "it"})
+        found = Rescue(origin=f"{depth}", definition=using, children={"u": [found]})
+    with pytest.raises(titan.ConfigError, match="20 levels deep"):
+        read_rescue(written(found), "it.rescue")
 
 
 def test_sections_are_one_graph_again(monkeypatch: pytest.MonkeyPatch) -> None:

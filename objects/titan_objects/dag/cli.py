@@ -1,12 +1,6 @@
 """`titan dag ...`, and `titan-node --workers`."""
 
-import asyncio
 import json
-import re
-import signal
-import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,17 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import titan_overlay as titan
-from titan_objects.dag import archive_cli
-from titan_objects.doors import address
+from titan_objects.dag import archive_cli, node_cli
 
 if TYPE_CHECKING:
     from titan_objects.dag.definition import Definition
-    from titan_objects.dag.limits import Limits
     from titan_objects.dag.rescue import Rescue
     from titan_objects.dag.views import RunView
-
-BUSY_SECONDS = 0.2
-"""Between two looks at how many tasks run."""
 
 Name = Annotated[str, typer.Argument(help="Name of the run, as submit and runs show it.")]
 Queue = Annotated[str, typer.Option("--queue", help="The queue.")]
@@ -37,29 +26,11 @@ def register(commands: titan.Commands) -> None:
     dag = commands.group("dag", "Workflows: tasks that need one another, run by whatever nodes offer workers.")
     for command in (
         submit, runs, show, logs, cancel, suspend, resume, rerun, approve, reject, graph, export, save, history,
-        forget, schema, gateway, work, scale,
+        forget, schema,
     ):  # fmt: skip
         dag.command(command)
     archive_cli.register(dag)
-    commands.node_flags(
-        {
-            "--workers": ("N", "run up to N tasks of DAGs at once"),
-            "--queue": ("NAME", "the queue whose runs they take [dag]"),
-            "--worker-label": ("KEY=VALUE,...", "labels that tasks may require of these workers"),
-            "--worker-commands": ("trusted", "run commands as well, of those whose code may run here (--trust)"),
-            "--worker-limits": ("processes=N,disk=SIZE", "of each of their tasks [processes=512,disk=8G]"),
-        },
-        _workers,
-    )
-    commands.node_flags(
-        {
-            "--classic": ("HOST:PORT", "serve programs of the Titan orchestrator"),
-            "--classic-queue": ("NAME", "the queue that they submit to [dag]"),
-            "--classic-store": ("NAME", "the store of their keys and assets"),
-            "--classic-token": ("FILE", "the token that they must show; beyond loopback there must be one"),
-        },
-        _classic,
-    )
+    node_cli.register(commands, dag)
 
 
 async def submit(
@@ -74,13 +45,14 @@ async def submit(
     ] = None,
     param: Annotated[list[str] | None, typer.Option("--param", metavar="NAME=JSON", help="A parameter.")] = None,
     store: Annotated[str, typer.Option("--store", metavar="NAME", help="A store of the pool that the run uses.")] = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Until it has ended, showing what its tasks write.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has ended, showing how it goes.")] = False,
 ) -> None:
     """Submit a run, or go on with one that was rescued (`titan dag export`)."""
     from titan_objects.dag.client import resume as go_on
     from titan_objects.dag.client import submit as send
     from titan_objects.dag.definition import Definition
     from titan_objects.dag.definitions import NAMED, load
+    from titan_objects.dag.watching import watch
 
     found = None if NAMED.fullmatch(str(file)) and not file.exists() else _read(file)
     given = _params(param or [])
@@ -97,8 +69,7 @@ async def submit(
             face.show(run.name, lambda: run.name)
             return
         face.note(f"{run.name} runs")
-        async for line in run.logs():
-            face.note(f"{line.key}: {line.text}")
+        await watch(face, run)
         result = await run.result()
         face.show({"run": run.name, "result": result}, lambda: f"{run.name} has succeeded: {result!r}")
 
@@ -149,13 +120,15 @@ async def show(face: titan.Face, name: Name) -> None:
     from titan_objects.dag.submitted import SubmittedRun
 
     async with face.pool() as pool:
-        view = await SubmittedRun(pool, name).look(tasks=True)
-        face.show(view, lambda: _shown(view))
+        run = SubmittedRun(pool, name)
+        view = await run.look(tasks=True)
+        counts = await run.counts()
+        face.show(view, lambda: _shown(view, counts))
 
 
-def _shown(view: "RunView") -> str:
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items()))
-    lines = [f"{view.name}: {view.state} ({counts}), {view.executions} executions"]
+def _shown(view: "RunView", counts: dict[str, int]) -> str:
+    shown = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    lines = [f"{view.name}: {view.state} ({shown}), {view.executions} executions"]
     for each in view.tasks:
         took = f"{each.until - each.since:.1f} s" if each.until and each.since else ""
         if each.recalled:
@@ -210,8 +183,16 @@ async def resume(face: titan.Face, name: Name, queue: Queue = "dag") -> None:
     await _act(face, name, queue, "resume", None)
 
 
-async def rerun(face: titan.Face, name: Name, task: Tasks = None, queue: Queue = "dag") -> None:
+async def rerun(
+    face: titan.Face,
+    name: Name,
+    task: Tasks = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Those that failed; so it is without --task.")] = False,
+    queue: Queue = "dag",
+) -> None:
     """Run tasks again, with all behind them; without --task, those that failed."""
+    if failed and task:
+        raise titan.ConfigError("--failed and --task are two choices; take one")
     await _act(face, name, queue, "rerun", task)
 
 
@@ -320,154 +301,8 @@ async def export(
     )
 
 
-async def gateway(
-    face: titan.Face,
-    listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to serve.")] = "127.0.0.1:9090",
-    queue: Queue = "dag",
-    store: Annotated[
-        str, typer.Option("--store", help="The store of keys and assets; without one they are refused.")
-    ] = "",
-    token_file: Annotated[
-        Path | None, typer.Option("--token-file", help="The token that clients must show first.")
-    ] = None,
-) -> None:
-    """Serve programs of the Titan orchestrator, until interrupted. What they submit runs as yours."""
-    from titan_objects.dag.classic.gateway import gateway as serving
-    from titan_objects.dag.classic.gateway import read_token
-
-    token = read_token(token_file) if token_file is not None else ""
-    async with face.pool() as pool, serving(pool, queue, store, token, *address(listen)) as (host, port):
-        face.show({"listening": f"{host}:{port}"}, lambda: f"the queue {queue!r} is served on {host}:{port}")
-        await asyncio.Event().wait()
-
-
 async def schema(face: titan.Face) -> None:
     """Print the JSON schema of definition files."""
     from titan_objects.dag.definition import schema as made
 
     face.show(made(), lambda: json.dumps(made(), indent=2))
-
-
-Slots = Annotated[int, typer.Option("--slots", min=1, max=1024, help="Tasks that a worker runs at once.")]
-Labels = Annotated[str, typer.Option("--label", metavar="KEY=VALUE,...", help="Labels that tasks may require.")]
-Commands = Annotated[bool, typer.Option("--commands", help="Run commands as well, on the word of the runs' hosts.")]
-TaskLimits = Annotated[str, typer.Option("--limits", metavar="processes=N,disk=SIZE", help="Of each task.")]
-
-
-async def work(
-    face: titan.Face,
-    queue: Queue = "dag",
-    slots: Slots = 4,
-    label: Labels = "",
-    commands: Commands = False,
-    limits: TaskLimits = "",
-) -> None:
-    """Run tasks of your own runs on this machine, without a node, until interrupted."""
-    from titan_objects.dag.scaler import Busy, is_left_alone
-    from titan_objects.dag.worker import working
-
-    async with (
-        face.pool() as pool,
-        working(pool, queue, slots, _labels(label), commands=commands, limits=_limits(limits)) as workers,
-    ):
-        told: Busy | None = None
-        stop = _stopped()
-        while not stop.is_set() and not is_left_alone():
-            if told != (busy := Busy(workers.busy)):
-                told = busy
-                face.show(busy, lambda busy=busy: f"{busy.busy} of {slots} tasks run")  # type: ignore[misc]
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), BUSY_SECONDS)
-
-
-async def scale(
-    face: titan.Face,
-    queue: Queue = "dag",
-    least: Annotated[int, typer.Option("--least", min=0, help="Workers that are always there.")] = 0,
-    most: Annotated[int, typer.Option("--most", min=1, max=256, help="Workers at once.")] = 4,
-    cool_down: Annotated[float, typer.Option("--cool-down", min=1, help="Seconds idle until one is ended.")] = 45.0,
-    slots: Slots = 4,
-    label: Labels = "",
-    commands: Commands = False,
-    limits: TaskLimits = "",
-) -> None:
-    """Start workers on this machine while tasks of your own wait, and end idle ones, until interrupted."""
-    from titan_objects.dag.scaler import Scaler
-    from titan_objects.dag.scaling import Bounds
-
-    if least > most:
-        raise titan.ConfigError(f"--least {least} is more than --most {most}")
-    _labels(label), _limits(limits)
-    words = [sys.executable, sys.argv[0], "dag", "work", "--json", "--queue", queue, "--slots", str(slots)]
-    words += ["--label", label] * bool(label) + ["--commands"] * commands + ["--limits", limits] * bool(limits)
-    async with face.pool() as pool:
-        face.note(f"{least} to {most} workers for the queue {queue!r}")
-        scaler = Scaler(pool, queue, Bounds(least, most, slots, cool_down), words, face.variables)
-        serving = asyncio.create_task(scaler.serve())
-        try:
-            await _stopped().wait()
-        finally:
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
-
-
-def _stopped() -> asyncio.Event:
-    """Is set when this program is to end (SIGTERM), so that it gives back what it has."""
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    return stop
-
-
-@asynccontextmanager
-async def _workers(pool: titan.Pool, flags: Mapping[str, str]) -> AsyncIterator[str]:
-    from titan_objects.dag.worker import working
-
-    text = flags.get("--workers", "")
-    if not text.isdecimal() or not 0 < int(text) <= 1024:
-        raise titan.ConfigError("--workers takes how many tasks run at once, 1 to 1024; --queue says whose")
-    labels = _labels(flags.get("--worker-label", ""))
-    if flags.get("--worker-commands", "trusted") != "trusted":
-        raise titan.ConfigError("workers that are to run commands are started with --worker-commands trusted")
-    queue = flags.get("--queue", "dag")
-    limits = _limits(flags.get("--worker-limits", ""))
-    async with working(pool, queue, int(text), labels, commands="--worker-commands" in flags, limits=limits):
-        yield f"{text} workers at the queue {queue!r}"
-
-
-def _labels(text: str) -> dict[str, str]:
-    from titan_objects.dag.queue import COMMANDS
-
-    labels = dict(each.partition("=")[::2] for each in text.split(",") if each)
-    if COMMANDS in labels:
-        raise titan.ConfigError(
-            "workers that are to run commands are started with --worker-commands trusted (titan dag work: --commands)"
-        )
-    return labels
-
-
-def _limits(text: str) -> "Limits":
-    import msgspec
-
-    from titan_objects.dag.definition import size_bytes
-    from titan_objects.dag.limits import Limits
-
-    said = dict(each.partition("=")[::2] for each in text.split(",") if each)
-    try:
-        if not all(re.fullmatch(r"[1-9]\d{0,8}[KMGT]?", each) for each in said.values()):
-            raise ValueError("a number, or one such as 512M")
-        return msgspec.convert({name: size_bytes(each) for name, each in said.items()}, Limits)
-    except (msgspec.ValidationError, ValueError) as why:
-        raise titan.ConfigError(f"--worker-limits takes processes=N,disk=SIZE, not {text!r}: {why}") from None
-
-
-@asynccontextmanager
-async def _classic(pool: titan.Pool, flags: Mapping[str, str]) -> AsyncIterator[str]:
-    from titan_objects.dag.classic.gateway import gateway as serving
-    from titan_objects.dag.classic.gateway import read_token
-
-    if "--classic" not in flags:
-        raise titan.ConfigError("--classic HOST:PORT says where to serve programs of the Titan orchestrator")
-    queue, store = flags.get("--classic-queue", "dag"), flags.get("--classic-store", "")
-    token = read_token(Path(flags["--classic-token"])) if "--classic-token" in flags else ""
-    async with serving(pool, queue, store, token, *address(flags["--classic"])) as (host, port):
-        yield f"the queue {queue!r} is served on {host}:{port}"

@@ -26,6 +26,7 @@ from titan_objects.dag.steps import State, Step
 MAGIC = b"titan-dag-rescue 1\n"
 DATA_BYTES_MAX = 1 << 30
 """Of all data that travels in a file; a run with more is rescued within its pool, `--without-data`."""
+DEPTH_MAX = 20
 _NAME = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -227,11 +228,13 @@ def _shown(why: Exception) -> str:
     return f"{at.rstrip('`').lstrip('.') or 'the file'}: {text}"
 
 
-def _check(found: Rescue) -> None:
+def _check(found: Rescue, depth: int = 0) -> None:
     """Raises BadMessage: no run could begin with it, or its data is not what its name says."""
+    if depth > DEPTH_MAX:
+        raise titan.BadMessage(f"children: runs do tasks of one another {DEPTH_MAX} levels deep at most")
     _begun(found)
     for child in (each for several in found.children.values() for each in several):
-        _check(child)
+        _check(child, depth + 1)
     for name, data in found.data.items():
         if name != f"sha256:{sha256(data).hexdigest()}":
             raise titan.BadMessage(f"data.{name[:100]}: these bytes have another hash")

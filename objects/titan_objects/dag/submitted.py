@@ -1,6 +1,7 @@
 """What can be done with a run that was submitted: waited for, looked at, acted on, rescued."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -78,6 +79,17 @@ class SubmittedRun:
     async def look(self, *, tasks: bool = False) -> RunView:
         """How it is."""
         return await self.pool.read(self.name, Look(tasks))
+
+    async def counts(self) -> dict[str, int]:
+        """How many tasks are in each state: of runs that do tasks of it, theirs."""
+        view = await self.look()
+        if not view.children:
+            return view.counts
+        counts: Counter[str] = Counter()
+        for task in (await self.look(tasks=True)).tasks:
+            below = await SubmittedRun(self.pool, task.child).counts() if task.child else {}
+            counts.update(below or {task.state: 1})
+        return counts
 
     async def act(self, what: str, *tasks: str, note: str = "") -> str:
         """`cancel`, `suspend`, `resume`, `rerun`, `approve` or `reject`; gives the run's state after it.

@@ -71,7 +71,9 @@ def dag_value(data: bytes) -> None:
 def _rescues() -> list[bytes]:
     made = msgspec.convert({"name": "it", "tasks": [{"id": "a", "run": "true"}]}, Definition)
     found = Adopt({"a": Success(b"x")}, epoch=3)
-    return [written(Rescue(origin="it", definition=made, found=found, data={DATA: b""}, code={"a.py": b""}))]
+    one = Rescue(origin="it", definition=made, found=found, data={DATA: b""}, code={"a.py": b""})
+    using = msgspec.convert({"name": "it", "tasks": [{"id": "u", "uses": "it"}]}, Definition)
+    return [written(each) for each in (one, Rescue(origin="up", definition=using, children={"u": [one]}))]
 
 
 @target(titan.ConfigError, seeds=_rescues)
