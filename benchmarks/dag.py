@@ -8,7 +8,7 @@ with its journal on disk, and this client. CPU is that of all processes of a sys
 alone" is the state machine without journal, pool and processes.
 
 Peers run under the Python that DAG_PEERS names (else this one), with what can be installed of: distributed, celery with
-redis and a `redis-server`, dbos. What is missing is left out.
+redis and a `redis-server`, dbos, ray. What is missing is left out, and the table says so.
 """
 
 import argparse
@@ -148,6 +148,7 @@ def _cpu_below(pid: int) -> float:
 
 def run(systems: list[str], rounds: int) -> dict[str, Any]:
     found: dict[str, list[Round]] = {}
+    missing: set[str] = set()
     for _ in range(rounds):
         for system in systems:
             with tempfile.TemporaryDirectory(prefix="bench-dag-") as name:
@@ -158,7 +159,9 @@ def run(systems: list[str], rounds: int) -> dict[str, Any]:
                     took = asyncio.run(titans(directory))
                 else:
                     took = peer(system, directory)
-            if took is not None:
+            if took is None:
+                missing.add(system)
+            else:
                 found.setdefault(system, []).append(took)
     rows = {
         system: {
@@ -170,7 +173,8 @@ def run(systems: list[str], rounds: int) -> dict[str, Any]:
         }
         for system, took in found.items()
     }
-    return {"rounds": rounds, "workers": WORKERS, "rows": rows}
+    load = os.getloadavg()[1]
+    return {"rounds": rounds, "workers": WORKERS, "rows": rows, "missing": sorted(missing), "load": load}
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -184,6 +188,9 @@ def markdown(result: dict[str, Any]) -> str:
     for system, row in result["rows"].items():
         cells = " | ".join(f"{row[shape]['seconds']:.2f} | {row[shape]['cpu_ms_per_task']:.2f}" for shape in SHAPES)
         lines.append(f"| {system} | {cells} |")
+    if result["missing"]:
+        lines += ["", f"Not here, since not installed or not started: {', '.join(result['missing'])}."]
+    lines += ["", f"Load average of the machine meanwhile: {result['load']:.1f}, on {os.cpu_count()} cores."]
     return "\n".join(lines)
 
 

@@ -85,7 +85,21 @@ def dbos(directory: Path) -> Iterator[Layer]:
         DBOS.destroy()
 
 
-PEERS = {"ProcessPoolExecutor": executor, "Dask": dask, "Celery": celery, "DBOS": dbos}
+@contextmanager
+def ray(directory: Path) -> Iterator[Layer]:
+    """Ray, which keeps nothing."""
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(directory)}
+    import ray as system  # type: ignore[import-not-found, unused-ignore]
+
+    system.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    remote = system.remote(increment)
+    try:
+        yield lambda given: list(system.get([remote.remote(number) for number in given]))
+    finally:
+        system.shutdown()
+
+
+PEERS = {"ProcessPoolExecutor": executor, "Dask": dask, "Celery": celery, "DBOS": dbos, "Ray": ray}
 
 
 def work(layer: Layer, depth: int, width: int) -> None:

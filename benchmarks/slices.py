@@ -1,4 +1,5 @@
-"""A map of 100,000 items: what the largest object of the run holds, and CPU per task, in one object and in slices.
+"""100,000 tasks: what the largest object of the run holds, and CPU per task. A map, in one object and in slices; and a
+graph of layers, whose tasks each need two of the layer before, in sections.
 
     python -m benchmarks.slices [--items 100000] [--json FILE] [--report]
 
@@ -22,16 +23,21 @@ import msgspec
 
 import titan_overlay as titan
 from benchmarks import report
+from benchmarks.dag import shaped
 from titan_objects.dag import children
 from titan_objects.dag.children import planned
+from titan_objects.dag.client import starting
 from titan_objects.dag.definition import ITEMS_MAX, Definition, Map, Task
 from titan_objects.dag.journal import Child, Success, Worker
-from titan_objects.dag.messages import Done, Ended, Go, Start, Sync
+from titan_objects.dag.messages import Done, Ended, Go, Halt, Sync, Tell
 from titan_objects.dag.plans import Plan
 from titan_objects.dag.run import Run
 from titan_objects.dag.steps import DONE
 
 AT_ONCE = 64
+WIDTH = 100
+"""Of a layer."""
+MODULUS = 1_000_003
 OWNER = sha256(b"owner").digest()
 TOP = f"~{OWNER.hex()[:32]}/dag/1"
 
@@ -41,21 +47,25 @@ class Runs:
 
     def __init__(self, plan: Plan) -> None:
         self.runs: dict[str, Run] = {}
-        self.messages = 0
+        self.messages = self.told = 0
         self._mail: deque[tuple[str, str, Any]] = deque()
         self._random = Random(1)
-        self._start(plan, TOP, None)
+        self._name(plan, TOP)
+        self._start(plan, None)
         self._deliver()
 
-    def _start(self, plan: Plan, name: str, parent: Child | None) -> Child:
-        me = Child(name, sha256(name.encode()).digest())
-        below = {
-            task: [self._start(each, f"{name}-{task}-{n}", me) for n, each in enumerate(plans)]
-            for task, plans in plan.children.items()
-        }
+    def _name(self, plan: Plan, name: str) -> None:
+        plan.me = Child(name, sha256(name.encode()).digest())
+        for task, plans in plan.children.items():
+            for n, each in enumerate(plans):
+                self._name(each, f"{name}-{task}-{n}")
+
+    def _start(self, plan: Plan, parent: Child | None) -> None:
+        for each in [each for plans in plan.children.values() for each in plans]:
+            self._start(each, plan.run)
+        name = plan.run.name
         self.runs[name] = Run()
-        self.runs[name].start(Start(plan.definition, plan.params, children=below, parent=parent), self._by(name, OWNER))
-        return me
+        self.runs[name].start(starting(plan, [], "", parent, None), self._by(name, OWNER))
 
     def _by(self, run: str, who: bytes) -> Any:
         return SimpleNamespace(
@@ -71,8 +81,10 @@ class Runs:
     def _deliver(self) -> None:
         while self._mail:
             sender, to, message = self._mail.popleft()
-            handler = {Go: self.runs[to].go, Ended: self.runs[to].ended}[type(message)]
-            handler(message, self._by(to, sha256(sender.encode()).digest()))
+            run = self.runs[to]
+            handlers: dict[Any, Any] = {Go: run.go, Ended: run.ended, Halt: run.halt, Tell: run.tell}
+            handlers[type(message)](message, self._by(to, sha256(sender.encode()).digest()))
+            self.told += isinstance(message, Tell)
 
     def work(self) -> None:
         """One worker after the other does all that there is."""
@@ -83,19 +95,31 @@ class Runs:
                     self.messages += 1
                     news = Sync(Worker("w", cores=float(AT_ONCE)), AT_ONCE, done, turn=self.messages)
                     orders = run.sync(news, self._by(name, OWNER)).orders
-                    done = [Done(each.epoch, Success(_given(each.args[0]))) for each in orders]
+                    done = [Done(each.epoch, Success(_given(each.args))) for each in orders]
                 self._deliver()
 
 
-def _given(value: Any) -> Any:
-    """What a function gives for a number, and a join for lists; a long list is data of the pool."""
-    return value + 1 if isinstance(value, int) else {"$data": "sha256:" + "0" * 64}
+def _given(args: list[Any]) -> Any:
+    """What a function gives for numbers, and a join for lists; a long list is data of the pool."""
+    if all(isinstance(each, int) for each in args):
+        return (1 + sum(args)) % MODULUS
+    return {"$data": "sha256:" + "0" * 64}
 
 
-def measured(items: int, slice_items: int) -> dict[str, Any]:
+def a_map(items: int, slice_items: int) -> dict[str, Any]:
     """What it comes to with slices of so many items."""
     children.SLICE_ITEMS, children.SLICE_BYTES = slice_items, max(children.SLICE_BYTES, slice_items * 8)
     definition = Definition(name="slices", tasks=[Task(id="m", call="m:f", map=Map(over=list(range(items))))])
+    return measured(definition, items)
+
+
+def a_graph(tasks: int) -> dict[str, Any]:
+    """What a graph of layers comes to."""
+    return measured(shaped(tasks // WIDTH, WIDTH), tasks)
+
+
+def measured(definition: Definition, items: int) -> dict[str, Any]:
+    """What a definition comes to that has so many tasks or items."""
     runs = Runs(asyncio.run(planned(cast(titan.Pool, None), definition, {})))
     began = time.process_time()
     runs.work()
@@ -116,23 +140,23 @@ def measured(items: int, slice_items: int) -> dict[str, Any]:
         "top_journal_bytes": len(msgspec.msgpack.encode(runs.runs[TOP].engine.journal)),
         "memory_bytes": memory,
         "cpu_ms_per_task": 1000 * cpu / items,
+        "told": runs.told,
     }
 
 
 def markdown(result: dict[str, Any]) -> str:
     """The table."""
     lines = [
-        f"A map of {result['items']:,} items; of the largest object, in MB:",
+        f"{result['items']:,} tasks; of the largest object, in MB:",
         "",
-        "| | objects | instances | journal | memory | journal of the run itself | CPU ms per task |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| | objects | instances | journal | memory | journal of the run itself | told across | CPU ms per task |",
+        "|---" + "|---:" * 7 + "|",
     ]
-    for name in ("in one object", "in slices"):
+    for name in ("a map, in one object", "a map, in slices", "a graph, in sections"):
         row = result[name]
         sizes = [f"{row[each] / 1e6:.2f}" for each in ("journal_bytes", "memory_bytes", "top_journal_bytes")]
-        lines.append(
-            f"| {name} | {row['objects']} | {row['instances']:,} | {' | '.join(sizes)} | {row['cpu_ms_per_task']:.3f} |"
-        )
+        cells = [name, row["objects"], f"{row['instances']:,}", *sizes, f"{row['told']:,}"]
+        lines.append(f"| {' | '.join(map(str, cells))} | {row['cpu_ms_per_task']:.3f} |")
     return "\n".join(lines)
 
 
@@ -142,8 +166,12 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--report", action="store_true", help="write the table into docs/benchmarks.md")
     options = parser.parse_args()
-    sliced = measured(options.items, children.SLICE_ITEMS)
-    result = {"items": options.items, "in slices": sliced, "in one object": measured(options.items, options.items)}
+    result = {
+        "items": options.items,
+        "a graph, in sections": a_graph(options.items),
+        "a map, in slices": a_map(options.items, children.SLICE_ITEMS),
+        "a map, in one object": a_map(options.items, options.items),
+    }
     report.publish_table("slices", markdown(result), result, options)
     return 0
 

@@ -131,6 +131,8 @@ def test_a_cycle_is_refused_and_named() -> None:
         ({"id": "b", "run": None, "join": True, "inputs": {"n": 1}}, "inputs does nothing in a task with join"),
         ({"id": "b", "run": None, "approval": {}, "map": {"over": [1]}}, "map does nothing in a task with approval"),
         ({"id": "b", "verify": {"quorum": 3, "max_total": 2}}, "max_total is less"),
+        ({"id": "b", "verify": {"comparator": "a.x == c.x"}}, "about the results a and b"),
+        ({"id": "b", "verify": {"comparator": "exact"}}, "bitwise or numeric, or an expression"),
     ],
 )
 def test_what_makes_no_sense_is_refused(task: dict[str, Any], words: str) -> None:

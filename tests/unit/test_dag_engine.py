@@ -377,6 +377,15 @@ def test_a_task_runs_next_to_the_one_that_it_likes() -> None:
         assert order.key[1:] == first[name].key[1:]
 
 
+def test_a_task_runs_where_large_data_lies_that_it_needs() -> None:
+    desk = Desk(definition({"id": "a"}, {"id": "b", "needs": ["a"]}, *({"id": f"z{n}"} for n in range(3))))
+    (order,) = desk.lease("far", 1)
+    desk.step(Report("far", order.epoch, Success({"$data": f"sha256:{'0' * 64}"})))
+    assert [desk.lease(name, 1)[0].key for name in ("near", "far")] == ["z0", "b"]
+    (held,) = desk.lease("near", 1)
+    assert held.key == "z1"
+
+
 # --- results that are compared --------------------------------------------------------------------------------
 
 
@@ -389,6 +398,21 @@ def test_a_task_that_one_worker_may_not_have_waits_for_another() -> None:
     for name, epoch in (("first", order.epoch), ("second", second.epoch)):
         desk.step(Report(name, epoch, Success(1, b"1")))
     assert desk.engine.state is State.SUCCEEDED
+
+
+def test_results_may_agree_by_an_expression_of_ones_own() -> None:
+    large = {"$data": f"sha256:{'0' * 64}"}
+    for text, one, other, agree in (
+        ("a.best == b.best", {"best": 1, "took": 5}, {"best": 1, "took": 6}, True),
+        ("a.best == b.best", {"best": 1}, {"best": 2}, False),
+        ("a == b || (a > 3 && b > 3)", 4, 5, True),
+        ("a.best == b.best", large, {"best": None}, False),
+    ):
+        desk = Desk(definition({"id": "a", "verify": {"comparator": text}}))
+        for name, value in (("first", one), ("second", other)):
+            (order,) = desk.lease(name)
+            desk.step(Report(name, order.epoch, Success(value, name.encode())))
+        assert (desk.engine.state is State.SUCCEEDED) == agree, text
 
 
 def test_what_others_have_begun_is_compared_before_more_is_begun() -> None:

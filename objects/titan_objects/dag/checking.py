@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import titan_overlay as titan
-from titan_objects.dag.definition import ITEMS_MAX, TASKS_MAX, Definition, Task
+from titan_objects.dag.definition import COMPARATORS, ITEMS_MAX, TASKS_MAX, Definition, Task, Verify
 from titan_objects.dag.expressions import Both, Either, Expression, Name, Value, names, parse
 from titan_objects.dag.references import referred
 
@@ -86,8 +86,8 @@ def _check_task(task: Task, tasks: Mapping[str, Task], definition: Definition) -
             _check_name(parts, known, task, definition)
     if task.loop is not None:
         _check_loop(task, tasks)
-    if task.verify is not None and task.verify.max_total < task.verify.quorum:
-        raise titan.BadMessage("verify.max_total is less than verify.quorum, so no result could ever be believed")
+    if task.verify is not None:
+        _check_verify(task.verify)
     what = does[0] if does else "approval"
     if (task.type == "service") != (task.service is not None):
         raise titan.BadMessage("a service has both type: service, and under service the port at which it answers")
@@ -109,6 +109,18 @@ def _check_name(parts: tuple[str, ...], known: set[str], task: Task, definition:
             raise titan.BadMessage(f"{shown} is known in a task with a map only")
     elif parts[0] not in known:
         raise titan.BadMessage(f"it refers to {shown}, so it must need {parts[0]!r}: add it to needs")
+
+
+def _check_verify(verify: Verify) -> None:
+    if verify.max_total < verify.quorum:
+        raise titan.BadMessage("verify.max_total is less than verify.quorum, so no result could ever be believed")
+    if verify.comparator not in COMPARATORS:
+        asked = {parts[0] for parts in names(parse(verify.comparator))}
+        if asked != {"a", "b"}:
+            raise titan.BadMessage(
+                f"verify.comparator is {' or '.join(COMPARATORS)}, or an expression about the results a and b, such as "
+                f"a.best == b.best; not {verify.comparator!r}"
+            )
 
 
 def _check_service(task: Task) -> None:

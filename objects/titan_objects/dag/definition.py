@@ -15,6 +15,8 @@ from msgspec import Meta
 TASKS_MAX = 100_000
 ITEMS_MAX = 100_000
 """Of one map."""
+COMPARATORS = ("bitwise", "numeric")
+"""Those that have a name."""
 AUTO = "auto"
 """The cache key that is made of code and inputs."""
 SECTION = "$section"
@@ -98,7 +100,10 @@ class Verify(_Part, frozen=True, kw_only=True):
     """Instances at first."""
     max_error: Count = 5
     max_total: Count = 10
-    comparator: Literal["bitwise", "numeric"] = "bitwise"
+    comparator: Annotated[str, Meta(min_length=1, max_length=1000)] = "bitwise"
+    """`bitwise`, `numeric`, or an expression about two results `a` and `b`, such as `"a.best == b.best"`, which sees
+    inside of results that are small enough to travel with messages; larger ones agree bit by bit, or not.
+    """
     tolerance: Annotated[float, Meta(ge=0)] = 1e-9
     """Of the numeric comparator: relative, and absolute near 0."""
     adaptive: bool = False

@@ -17,7 +17,7 @@ from titan_objects.dag.definition import ELSEWHERE, ITEMS_MAX, Definition, Task,
 from titan_objects.dag.expressions import parse, truth
 from titan_objects.dag.journal import Child, Errand, Failure, Success
 from titan_objects.dag.ready import ReadyQueue
-from titan_objects.dag.references import inside, resolved
+from titan_objects.dag.references import data_of, inside, resolved
 from titan_objects.dag.steps import DONE, Held, Instance, State, Step
 
 NEVER = float("inf")
@@ -177,11 +177,20 @@ class Flow:
         instance.step.active += 1
         instance.ready_since = self._now
         instance.target = task.verify.target if task.verify else 1
-        if task.affinity:
-            instance.near = next((each.worker for each in self.steps[task.affinity].instances), "")
+        instance.near = self._near(instance.step)
         if task.timeout.total is not None:
             self._after(seconds(task.timeout.total), lambda: self._over(instance))
         self._offer(instance, seconds(task.delay))
+
+    def _near(self, step: Step) -> str:
+        """The worker that it is to run at: where what it likes has run, or where large data lies that it needs."""
+        if step.task.affinity:
+            return next((each.worker for each in self.steps[step.task.affinity].instances), "")
+        for need in step.upstream:
+            for given in self.steps[need].instances[:1]:
+                if given.result is not None and (given.result.files or data_of(given.result.value)):
+                    return given.worker
+        return ""
 
     def _offer(self, instance: Instance, delay: float) -> None:
         """An instance may be taken, after so many seconds."""

@@ -8,6 +8,8 @@ import titan_overlay as titan
 
 _WHOLE = re.compile(r"\$\{([A-Za-z_][\w-]*(?:\.[A-Za-z_0-9][\w-]*)*)\}")
 DEPTH_MAX = 32
+DATA = "$data"
+"""Key of a value that is data of the pool: its name."""
 
 
 def referred(value: Any, depth: int = 0) -> Iterator[tuple[str, ...]]:
@@ -61,6 +63,12 @@ def inside(value: Any, parts: tuple[str, ...]) -> Any:
         else:
             return None
     return value
+
+
+def data_of(value: Any) -> str:
+    """Name of the data of the pool that a value stands for; empty: it is the value itself."""
+    name = value.get(DATA) if isinstance(value, dict) and len(value) == 1 else None
+    return name if isinstance(name, str) else ""
 
 
 def _parts(text: str) -> tuple[str, ...] | None:

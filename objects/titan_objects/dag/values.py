@@ -8,9 +8,8 @@ import msgspec
 import titan_overlay as titan
 from titan_objects.dag import processes
 from titan_objects.dag.messages import Results
+from titan_objects.dag.references import DATA
 from titan_objects.dag.steps import RESULTS, TOGETHER, together
-
-DATA = "$data"
 
 
 async def there(pool: titan.Pool, value: Any) -> Any:

@@ -6,13 +6,16 @@ replication). A worker with more than `TRUSTED` consecutive valid results is ask
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from math import isclose
 from typing import Any
 
 import msgspec
 
 from titan_objects.dag.definition import Verify
+from titan_objects.dag.expressions import parse, truth
 from titan_objects.dag.journal import Success
+from titan_objects.dag.references import data_of, inside
 
 TRUSTED = 10
 
@@ -93,7 +96,18 @@ def equal(verify: Verify, one: Success, other: Success) -> bool:
         return False
     if verify.comparator == "numeric":
         return _close(one.value, other.value, verify.tolerance)
-    return one.digest == other.digest and (bool(one.digest) or bool(one.value == other.value))
+    same = one.digest == other.digest and (bool(one.digest) or bool(one.value == other.value))
+    return same or (verify.comparator != "bitwise" and _agree(verify.comparator, one.value, other.value))
+
+
+def _agree(expression: str, one: Any, other: Any) -> bool:
+    if data_of(one) or data_of(other):
+        return False
+    values = {"a": one, "b": other}
+    return truth(_parsed(expression), lambda parts: inside(values[parts[0]], parts[1:])) is True
+
+
+_parsed = lru_cache(64)(parse)
 
 
 def _close(one: Any, other: Any, tolerance: float) -> bool:

@@ -21,8 +21,9 @@ from titan_objects.dag.limits import Limits, Watch
 from titan_objects.dag.part import Part
 from titan_objects.dag.processes import Ear, Failed, Warm
 from titan_objects.dag.queue import COMMANDS, AskOpen, Register, WorkerInfo, owner_of
+from titan_objects.dag.references import DATA
 from titan_objects.dag.serving import serve
-from titan_objects.dag.values import DATA, there
+from titan_objects.dag.values import there
 
 log = logging.getLogger("titan")
 
