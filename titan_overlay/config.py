@@ -224,11 +224,11 @@ def resolve(
     values: dict[str, Any] = {}
     origins = {f.name: "default" for f in fields(NodeConfig)}
 
-    def take(key: str, value: object, origin: str) -> None:
+    def take(key: str, value: object, origin: str, where: str = "") -> None:
         try:
             values[key] = _PARSERS[key](value)
         except ValueError as problem:
-            raise ConfigError(f"{origin}: {key}: {problem}") from None
+            raise ConfigError(f"{where or origin}: {problem}") from None
         origins[key] = origin
 
     objects = {}
@@ -237,7 +237,7 @@ def resolve(
         if key in object_sections:
             objects[key] = _tables(key, value, origin)
         elif key in _PARSERS:
-            take(key, value, origin)
+            take(key, value, origin, f"{origin}: {key}")
         else:
             raise ConfigError(f"{origin}: unknown key {key!r}{_nearest(key, [*_PARSERS, *object_sections])}")
     if objects:
@@ -257,9 +257,9 @@ def resolve(
 
     for key, given in (flags or {}).items():
         if key not in _PARSERS:
-            raise ConfigError(f"flag --{key.replace('_', '-')}: unknown{_nearest(key, _PARSERS)}")
+            raise ConfigError(f"{_flag(key)}: unknown{_nearest(key, _PARSERS)}")
         if given is not None:
-            take(key, given, f"flag --{key.replace('_', '-')}")
+            take(key, given, _flag(key))
 
     return Resolved(config=NodeConfig(**values), origins=origins)
 
@@ -310,6 +310,11 @@ def _tables(key: str, value: object, origin: str) -> tuple[Mapping[str, Any], ..
     if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
         raise ConfigError(f"{origin}: {key} is a list of tables; write [[{key}]] above each")
     return tuple(value)
+
+
+def _flag(key: str) -> str:
+    """As it is written on the command line; `--label` is given once for each."""
+    return f"flag --{'label' if key == 'labels' else key.replace('_', '-')}"
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:

@@ -33,6 +33,12 @@ def test_a_node_joins_by_a_join_line_and_by_a_bare_address(start: Start, tmp_pat
     assert titan_json("node", "status", "--data", "a", home=tmp_path)["serving"] is True
 
 
+def test_a_join_line_of_another_pool_than_the_node_that_it_names_says_so(start: Start) -> None:
+    line, other = start("a").join_line(), start("b").join_line()
+    lost = start("c", "--bootstrap", f"{line.rpartition('@')[0]}@{other.rpartition('@')[2]}")
+    lost.wait_for_log(f"is of another pool ({other[8:20]}); get a new join line")
+
+
 def test_a_node_that_starts_again_is_the_same_node_in_the_same_pool(start: Start) -> None:
     first = start("a")
     line = first.join_line()
@@ -220,7 +226,8 @@ def test_devices_of_the_settings_file_answer(start: Start, tmp_path: Path) -> No
         run = ["cat"]
         """
     )
-    start("a").join_line()
+    first = start("a")
+    first.join_line()
     reading = titan_json("send", "--data", "a", "lab/temperature", "--type", "device.Read", home=tmp_path)
     assert (reading["value"], reading["unit"]) == (21.5, "°C")
     act = ("send", "--data", "a", "lab/lamp", "--type", "device.Act", "-m")
@@ -228,6 +235,11 @@ def test_devices_of_the_settings_file_answer(start: Start, tmp_path: Path) -> No
     refused = titan(*act, '{"command": "say", "args": ["7; reboot"]}', home=tmp_path, status=1)
     assert b"does not match" in refused.stderr
     assert titan("send", "--data", "a", "lab/cat", "hello", home=tmp_path).stdout == b"hello\n"
+    assert first.stop() == 0
+    again = start("a")
+    again.join_line()
+    assert titan("send", "--data", "a", "lab/cat", "hello", home=tmp_path).stdout == b"hello\n"
+    assert "warning" not in again.log
 
 
 def test_a_type_that_cannot_be_set_up_from_the_file_says_so(tmp_path: Path) -> None:

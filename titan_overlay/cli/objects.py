@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from titan_overlay.client import Located, Pool, Receipt
     from titan_overlay.identity.statements import Policy
     from titan_overlay.mutable.health import GroupHealth
+    from titan_overlay.pool.hosting.bundles import Source
     from titan_overlay.pool.orders import Holding, NodeInfo
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the object.")]
@@ -50,7 +51,8 @@ async def publish(
 ) -> None:
     """Publish a service: its code travels as a signed bundle to the nodes that trust your key."""
     changed = any(flag is not None for flag in (min_copies, max_copies, ttl, votes, faults))
-    policy = _policy(_own_policy(source), min_copies, max_copies, ttl, votes, faults)
+    packed = _packed(source)
+    policy = _policy(packed.policy, min_copies, max_copies, ttl, votes, faults)
     async with face.pool() as pool:
         receipt = await pool.publish(source, name, policy=policy if changed else None, timeout=timeout or 30.0)
     if len(receipt.holders) < policy.min_copies:
@@ -58,7 +60,9 @@ async def publish(
             f"{len(receipt.holders)} of {policy.min_copies} copies so far: others must trust your key "
             "(titan-node --trust KEY) and have the right to host (titan invite --rights host)"
         )
-    face.show(receipt, lambda: _receipt(receipt, f"titan send {receipt.name} TEXT"))
+    takes_text = "str" in packed.runner().types
+    then = f"titan send {receipt.name} TEXT" if takes_text else f"titan describe {receipt.name}"
+    face.show(receipt, lambda: _receipt(receipt, then))
 
 
 async def put(
@@ -275,13 +279,13 @@ def _policy(
         raise ConfigError(str(why)) from None
 
 
-def _own_policy(source: str) -> "Policy":
+def _packed(source: str) -> "Source":
     """What the class itself says; only read here, so any key will do to pack it."""
     from titan_overlay.identity.ids import PoolId
     from titan_overlay.identity.keys import KEY_BYTES, SigningKey
     from titan_overlay.pool.hosting.bundles import Source
 
-    return Source.of(source, SigningKey(bytes(KEY_BYTES)), PoolId(bytes(KEY_BYTES))).policy
+    return Source.of(source, SigningKey(bytes(KEY_BYTES)), PoolId(bytes(KEY_BYTES)))
 
 
 def _receipt(receipt: "Receipt", then: str) -> Any:

@@ -7,6 +7,7 @@ The answer proves itself by the pool's id; where that is not known yet, the reco
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.poolrecord import check_record
 from titan_overlay.overlay.packets import ASK, ASK_BYTES, ASK_FORM, RULES, RULES_FORM, VERSION
 from titan_overlay.overlay.udp import resolve
+
+log = logging.getLogger(__name__)
 
 TRIES = 3
 TRY_SECONDS = 0.5
@@ -80,13 +83,19 @@ class _Listener(asyncio.DatagramProtocol):
         self._nonce = nonce
         self._pool = pool
         self._answered = answered
+        self._others: set[PoolId] = set()
+        """Pools that were not asked for."""
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         if self._answered.done() or data[: RULES_FORM.size] != RULES_FORM.pack(RULES, self._nonce):
             return
         raw = data[RULES_FORM.size :]
         try:
-            check_record(raw, self._pool)
+            found = PoolId(check_record(raw, None).public)
         except BadMessage:
             return
-        self._answered.set_result(raw)
+        if self._pool in (None, found):
+            self._answered.set_result(raw)
+        elif found not in self._others:
+            self._others.add(found)
+            log.warning("%s:%d is of another pool (%s); get a new join line", *addr[:2], found.hex()[:12])

@@ -27,7 +27,7 @@ class ReplicaRow(msgspec.Struct, frozen=True, array_like=True):
     passing: bool = False
     """An opportunistic cache, not counted as a copy."""
     pinned: bool = False
-    """This node itself wants it kept."""
+    """The node's operator has set it up."""
     sequence: int = 0
     """Of the last advertisement that was sent for it."""
     lineage: bytes = b""

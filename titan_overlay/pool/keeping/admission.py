@@ -326,8 +326,12 @@ class Admission:
         """Brings a replica of the last run back to life; None where that cannot be now.
 
         Its row goes only where the object was deleted or its bytes are lost. A clock that is wrong until the network
-        has set it, or a grant that ran out, is no reason to forget what was promised to be kept.
+        has set it, or a grant that ran out, is no reason to forget what was promised to be kept. Which objects of the
+        operator's there are, the settings say anew.
         """
+        if row.pinned:
+            self._database.drop_replica(row.object_id)
+            return None
         try:
             descriptor = check_descriptor(row.descriptor, row.object_id, self._rights)
             self.check(descriptor, row.object_id)
