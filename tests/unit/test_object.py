@@ -66,6 +66,13 @@ def test_a_message_cannot_be_an_array_on_the_wire() -> None:
             pass
 
 
+def test_a_message_that_is_answered_with_a_stream_names_one_item() -> None:
+    with pytest.raises(TypeError, match=r"Wrong: for a stream, a message names one of its items: titan.Message\[int\]"):
+
+        class Wrong(Message[AsyncIterator[int]]):
+            pass
+
+
 @pytest.mark.parametrize(
     ("value", "name"),
     [("x", "str"), (b"x", "bytes"), (1, "int"), (True, "bool"), (0.5, "float"), ([1], "list"), ({"a": 1}, "dict")],

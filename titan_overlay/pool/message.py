@@ -13,7 +13,7 @@ these keys becomes: a sender needs the name and the schema, not the class.
 
 import base64
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from pathlib import PurePath
 from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform, get_args, get_origin
 
@@ -54,6 +54,11 @@ class MessageMeta(msgspec.StructMeta):
     ) -> "MessageMeta":
         if settings.get("array_like"):
             raise TypeError(f"{name}: a message is a map on the wire, so it cannot be array_like")
+        for parent in members.get("__orig_bases__", ()):
+            for reply in get_args(parent) if isinstance(get_origin(parent), MessageMeta) else ():
+                if get_origin(reply) in (AsyncGenerator, AsyncIterable, AsyncIterator):
+                    item = getattr(get_args(reply)[0], "__name__", get_args(reply)[0])
+                    raise TypeError(f"{name}: for a stream, a message names one of its items: titan.Message[{item}]")
         settings.setdefault("frozen", True)
         cls = super().__new__(mcls, name, bases, members, **settings)
         if namespace is None:
