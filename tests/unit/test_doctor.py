@@ -1,8 +1,13 @@
-"""What `titan doctor` says about the nodes around an object."""
+"""What `titan doctor` says about the disk, and about the nodes around an object."""
 
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from titan_overlay.cli.doctor import _crowd
+import pytest
+
+from titan_overlay.cli.doctor import _crowd, _disk
 from titan_overlay.errors import NotFound
 from titan_overlay.overlay.density import Crowd
 
@@ -34,3 +39,15 @@ async def test_a_crowd_beyond_chance_is_told_with_its_probability_and_what_to_do
 async def test_a_look_around_that_fails_is_a_finding() -> None:
     check = await _crowd(Around(None), "calc")  # type: ignore[arg-type]
     assert not check.ok and "titan locate" in check.help
+
+
+@pytest.mark.parametrize(
+    ("free", "advice"),
+    [(100 << 20, "titan-node --max-bytes 50MiB"), (0, "make room there: nothing more can be kept"), (9 << 30, "")],
+)
+def test_a_disk_with_less_room_than_is_lent_says_what_helps(
+    free: int, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    (check,) = _disk(SimpleNamespace(directory=tmp_path), 1 << 30)  # type: ignore[arg-type]
+    assert check.help == advice and check.ok is not bool(advice)

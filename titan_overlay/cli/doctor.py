@@ -87,11 +87,12 @@ def _disk(face: Face, limit: int) -> Iterator[Check]:
         return
     free = shutil.disk_usage(face.directory).free
     enough = free > SPACE_SHARE * limit
+    less = free // 2 >> 20
     yield Check(
         "disk",
         enough,
         f"{output.size(free)} free, the node may store {output.size(limit)}",
-        "" if enough else f"titan-node --max-bytes {int(free / 2 / 2**20)}MiB",
+        "" if enough else f"titan-node --max-bytes {less}MiB" if less else "make room there: nothing more can be kept",
     )
 
 
