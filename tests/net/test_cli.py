@@ -211,7 +211,7 @@ def test_a_file_is_put_found_and_fetched(pool: Village) -> None:
     assert name == f"sha256:{hashlib.sha256(data).hexdigest()}"
     pool.run("get", name, "-o", "copy.bin")
     assert (pool.home / "copy.bin").read_bytes() == data
-    assert pool.run("get", name).stdout == data
+    assert pool.run("get", name).stdout == pool.run("get", name, "-o", "-").stdout == data
     assert {each["node"] for each in pool.json("locate", name)} >= set(receipt["holders"])
     assert name in {each["name"] for each in pool.json("ls", "--mine")}
     assert pool.json("describe", name)["size"] == len(data)

@@ -1,6 +1,7 @@
 """Commands about objects: publish, put, get, ls, locate, describe, rm, move."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -98,20 +99,24 @@ async def get(
     key: Annotated[str, typer.Option("--key", metavar="HEX", help="Open what somebody gave you the key of.")] = "",
     timeout: TimeoutOption = None,
 ) -> None:
-    """Fetch data, verified; to standard output without -o."""
+    """Fetch data, verified; to standard output without -o, or with -o -."""
     from titan_overlay.errors import ConfigError
 
-    if face.json and to is None:
+    printed = to is None or to == Path("-")
+    if face.json and printed:
         raise ConfigError("--json needs -o FILE: the data itself goes to standard output otherwise")
-    if to is not None and to.is_dir():
-        to = to / name.rpartition(":")[2].rpartition("/")[2]
-    async with face.pool() as pool:
-        with output.progress(name[:24], quiet=face.json) as progress:
-            data = await pool.get(name, to, decrypt=key or decrypt, progress=progress, timeout=timeout)
-    if to is None:
-        output.print_bytes(data)
-    else:
-        face.show({"name": name, "file": str(to), "size": to.stat().st_size}, lambda: None)
+    with TemporaryDirectory(prefix="titan-") as place:
+        # However much it is, it does not go through memory, and nothing is printed that is not verified.
+        file = Path(place) / "data" if to is None or printed else to
+        if file.is_dir():
+            file = file / name.rpartition(":")[2].rpartition("/")[2]
+        async with face.pool() as pool:
+            with output.progress(name[:24], quiet=face.json) as progress:
+                await pool.get(name, file, decrypt=key or decrypt, progress=progress, timeout=timeout)
+        if printed:
+            output.print_file(file)
+        else:
+            face.show({"name": name, "file": str(file), "size": file.stat().st_size}, lambda: None)
 
 
 async def list_objects(

@@ -1,10 +1,12 @@
 """Printing: JSON for programs, tables for people, bytes as they are. What peers say never steers the terminal."""
 
 import logging
+import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 WIDTH_UNBOUND = 240
@@ -59,8 +61,22 @@ def print_bytes(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    more = " ..." if len(data) > HEX_NOTE_BYTES else ""
-    print_rich(f"{len(data)} bytes: {data[:HEX_NOTE_BYTES].hex(' ')}{more}")
+    _print_some(data[:HEX_NOTE_BYTES], len(data))
+
+
+def print_file(file: Path) -> None:
+    """As `print_bytes`, of what a file holds, piece by piece."""
+    with file.open("rb") as content:
+        if sys.stdout.isatty():
+            _print_some(content.read(HEX_NOTE_BYTES), file.stat().st_size)
+            return
+        sys.stdout.flush()
+        shutil.copyfileobj(content, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+def _print_some(first: bytes, size: int) -> None:
+    print_rich(f"{size} bytes: {first.hex(' ')}{' ...' if size > len(first) else ''}")
     note("redirect the output (> FILE) to have the bytes themselves")
 
 
