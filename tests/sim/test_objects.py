@@ -121,6 +121,19 @@ async def test_a_founder_that_published_when_it_was_alone_is_found_by_those_who_
         assert [len(each.directory.get(calc, wall).advertisements) for each in overlays] == [3] * 4
 
 
+async def test_what_a_founder_published_is_found_while_the_pool_grows_around_it() -> None:
+    async with SimulatedPool(1) as sim:
+        await sim.publish(Calculator, "calc", policy=titan.Policy(min_copies=1, max_copies=1))
+        for _ in range(30):
+            await sim.add_node()
+        await asyncio.sleep(60)
+        founder, *others = sim.live()
+        calc = names.object_id(founder.running.overlay.pool, "calc")
+        wall = founder.running.ambient.wall()
+        know = sum(bool(each.running.overlay.directory.get(calc, wall).advertisements) for each in others)
+        assert know >= 8
+
+
 async def test_deletion_tells_its_four_outcomes_apart() -> None:
     async with SimulatedPool(12) as sim:
         pool = await sim.client()

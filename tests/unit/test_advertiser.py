@@ -37,6 +37,7 @@ class Town:
         self.batches: list[tuple[float, list[Advertisement]]] = []
         self.remembered: dict[ObjectId, int] = {}
         self.down = False
+        self.size = 1.0
         self.advertiser = Advertiser(
             self,
             KEY,
@@ -59,6 +60,9 @@ class Town:
         self.batches.append((asyncio.get_running_loop().time(), found))
         return {object_id: 8 for object_id, _ in items}
 
+    def estimated_size(self) -> float:
+        return self.size
+
     def of(self, object_id: ObjectId) -> list[tuple[float, Advertisement]]:
         return [(at, each) for at, batch in self.batches for each in batch if each.object_id == object_id]
 
@@ -73,6 +77,19 @@ def in_town(story: Callable[[Town], Awaitable[None]], **more: object) -> None:
             await town.advertiser.stop(withdraw=False)
 
     testing.run(main, seed=1)
+
+
+def test_those_who_have_joined_since_are_told_once_they_are_as_many_as_those_who_know() -> None:
+    async def story(town: Town) -> None:
+        town.size = 10.0
+        town.advertiser.add(thing(1), version=1)
+        await asyncio.sleep(1)
+        for size, times in ((19.0, 1), (20.0, 2), (39.0, 2), (10.0, 2), (45.0, 3)):
+            town.size = size
+            await asyncio.sleep(2 * SLICE_SECONDS)
+            assert len(town.of(thing(1))) == times, size
+
+    in_town(story)
 
 
 def test_a_new_object_is_advertised_at_once_and_then_once_per_interval() -> None:

@@ -124,6 +124,9 @@ class Home:
             self.village.store(object_id, raw)
         return {object_id: 8 for object_id, _ in items}
 
+    def estimated_size(self) -> float:
+        return float(len(self.village.homes))
+
     # ---- recruiter -------------------------------------------------------------------------------------------
 
     async def recruit(self, *args: object, **named: object) -> object:

@@ -2,6 +2,7 @@
 
 Objects are swept in the order of their ids, once per interval, in slices. Objects of a slice are neighbours in the
 id space, so they share directory nodes, and the cost of a node that holds very many grows with the number of nodes.
+When the overlay has outgrown those who were told, none waits for its turn: most of the nodes that are asked came since.
 """
 
 import asyncio
@@ -29,6 +30,8 @@ GATHER_SECONDS = 0.02
 """New objects wait this long, so that those that come together are announced together."""
 RETRY_SECONDS = (5.0, 300.0)
 """First and longest wait after an announcement that nobody took."""
+GROWTH = 2.0
+"""Where there are so many times the nodes of the last announcement, half of those in a region know nothing of it."""
 
 
 class Announcing(Protocol):
@@ -42,12 +45,17 @@ class Announcing(Protocol):
         """Gives each statement to the nodes near its id; how many took it."""
         ...
 
+    def estimated_size(self) -> float:
+        """Nodes in the overlay."""
+        ...
+
 
 class Held:
     """One object that is advertised."""
 
     __slots__ = (
         "added",
+        "among",
         "announced",
         "expires",
         "grant",
@@ -84,6 +92,8 @@ class Held:
         self.signed_at = -inf
         self.announced = -inf
         """When the directory last took one."""
+        self.among = inf
+        """Of how many nodes that directory was."""
         self.pause = RETRY_SECONDS[0]
         self.retry_at = inf
 
@@ -263,6 +273,7 @@ class Advertiser:
             now = loop.time()
             if now >= self._swept_at + pause:
                 await self._announce(self._slice(now))
+                await self._announce(self._outgrown())
             await self._announce([each for each in self._order if self._held[each].retry_at <= loop.time()])
 
     def _next_turn(self, pause: float) -> float | None:
@@ -286,6 +297,10 @@ class Advertiser:
         # What was announced a moment ago, because it is new, has its turn in the next round.
         fresh = now - self.interval / 2
         return [each for each in chosen if self._held[each].announced < fresh and now < self._held[each].expires]
+
+    def _outgrown(self) -> list[ObjectId]:
+        enough = self._overlay.estimated_size() / GROWTH
+        return [each for each in self._order if self._held[each].among <= enough]
 
     # ---- sending ---------------------------------------------------------------------------------------------
 
@@ -313,6 +328,7 @@ class Advertiser:
         if taken > 0:
             self.announced += 1
             held.announced, held.pause, held.retry_at = now, RETRY_SECONDS[0], inf
+            held.among = self._overlay.estimated_size()
         else:
             self.failed += 1
             held.retry_at = now + held.pause
