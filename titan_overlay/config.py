@@ -184,8 +184,8 @@ class NodeConfig:
     cache_bytes: Annotated[int, parse_size] = 64 * MIB
     """Room, out of `max_bytes`, for data picked up in passing. 0: keep none."""
 
-    stop_timeout: Annotated[float, seconds_in(0, 600)] = 10.0
-    """Time to withdraw and hand replicas over when the node is asked to stop."""
+    stop_timeout: Annotated[float, seconds_in(0, 600)] = 9.0
+    """Time to withdraw, hand replicas over and close when the node is asked to stop: gone within ten seconds."""
 
 
 _PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {

@@ -60,7 +60,7 @@ def test_no_label_of_a_stranger_ends_the_census(label: str, holds: bool) -> None
     assert condition("counters>=1")(told) is False
 
 
-@pytest.mark.parametrize("text", ["", "cores", ">=4", "a b=1"])
+@pytest.mark.parametrize("text", ["", "cores", ">=4", "a b=1", "cores>=many", "memory<8 parsecs"])
 def test_what_is_no_condition_says_how_to_write_one(text: str) -> None:
     with pytest.raises(BadMessage, match="cores>=4"):
         condition(text)

@@ -25,6 +25,7 @@ ASK_SECONDS = 3.0
 
 _CONDITION = re.compile(r"\s*([\w.-]+)\s*(>=|<=|!=|=|>|<)\s*(.+?)\s*")
 _UNITS = {"": 1, "k": 1e3, "kib": 2**10, "m": 1e6, "mib": 2**20, "g": 1e9, "gib": 2**30, "t": 1e12, "tib": 2**40}
+_MEASURED = {"memory", "free", *(each.name for each in msgspec.structs.fields(NodeInfo) if each.type in (int, float))}
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">=": lambda a, b: a >= b,
     "<=": lambda a, b: a <= b,
@@ -45,7 +46,9 @@ def condition(text: str) -> Callable[[NodeInfo], bool]:
     if match is None:
         raise BadMessage(f"cannot read {text!r}; a condition looks like cores>=4 or region=eu")
     key, operator, value = match.groups()
-    compare = _COMPARE[operator]
+    compare, wanted = _COMPARE[operator], _number(value)
+    if wanted is None and key in _MEASURED:
+        raise BadMessage(f"{key} is a number, and {value!r} is none; a condition looks like cores>=4 or region=eu")
 
     def holds(info: NodeInfo) -> bool:
         figures = {
@@ -56,7 +59,7 @@ def condition(text: str) -> Callable[[NodeInfo], bool]:
         fact: Any = info.labels.get(key, figures.get(key))
         if fact is None:
             return False
-        there, wanted = _number(str(fact)), _number(value)
+        there = _number(str(fact))
         if there is None:
             return isinstance(fact, str) and compare(fact, value)
         return wanted is not None and compare(there[0], wanted[0])

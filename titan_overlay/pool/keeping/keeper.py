@@ -44,7 +44,7 @@ from titan_overlay.storage.rows import Database, ReplicaRow
 
 log = logging.getLogger("titan")
 
-HANDING_OVER_SECONDS = 6.5
+HANDING_OVER_SECONDS = 5.0
 """Of the time to stop; the rest is for withdrawals and goodbyes."""
 GOODBYE_SECONDS = 1.0
 HAND_OVERS_AT_ONCE = 16
