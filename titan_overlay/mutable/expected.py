@@ -17,6 +17,7 @@ from titan_overlay.mutable.letters import arrival
 from titan_overlay.mutable.machine import Executed
 from titan_overlay.mutable.proofs import Proofs
 from titan_overlay.mutable.requests import OPEN, VOUCHED_MAX, Reply, Request, decode_request
+from titan_overlay.mutable.returning import Returning
 from titan_overlay.mutable.vouching import Vouching
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.hosting.calls import Begun
@@ -85,6 +86,8 @@ class Expected:
         """By ref: without a place in the order."""
         self._placed: set[int] = set()
         """Heights at which something that this member proposed is to stand."""
+        self._returning = Returning()
+        self._proposed_at = 0.0
         self._oldest: Key | None = None
         """That the engine was told of."""
 
@@ -138,7 +141,8 @@ class Expected:
         waiting = self._expect(request)
         if waiting.entrusted is None or waiting.entrusted.done():
             waiting.entrusted = self._group.loop.create_future()
-        self._group.flush_soon()
+        if self._is_signed(waiting.request):  # looked at now, while others are still on their way
+            self._group.flush_soon()
         return waiting.entrusted
 
     def _expect(self, request: Request) -> _Waiting:
@@ -162,15 +166,20 @@ class Expected:
     def flush(self) -> None:
         if not self._group.leads:
             self._fresh = []
-        elif self._fresh and not (self._proposed or self._placed):
-            # One block is under way at a time, so what comes meanwhile loses nothing by going into the next together.
+        elif self._fresh and self._may_propose():
             fresh = [each for each in self._fresh if key_of(each) in self._requests and self._is_signed(each)]
             self._fresh = []
+            self._proposed_at = self._group.loop.time()
             for batch in batches(fresh, VOUCHED_MAX):
                 ref = self._group.new_ref()
                 self._proposed[ref] = batch
                 self._group.propose(batch, ref)
         self._tell_oldest()
+
+    def _may_propose(self) -> bool:
+        """One block is under way at a time: what comes meanwhile loses nothing by going into the next together."""
+        under_way = self._proposed or self._placed
+        return not under_way and self._returning.may_go(len(self._fresh), self._group.loop.time())
 
     def _is_signed(self, request: Request) -> bool:
         """Whether its sender has signed it. What is not is nobody's fault but the sender's, and is let go."""
@@ -234,6 +243,7 @@ class Expected:
     def executed(self, entry: Entry, done: Executed) -> None:
         if entry.index in self._placed:
             self._placed.discard(entry.index)
+            self._await_return(len(done.requests))
             if self._fresh:
                 self._group.flush_soon()
         self._vouching.vouch(entry.index, done.requests, done.replies)
@@ -244,6 +254,12 @@ class Expected:
                     self._answer(waiting, entry.index, place, reply)
         self._vouching.executed(entry.index)
         self._tell_oldest()
+
+    def _await_return(self, answered: int) -> None:
+        now = self._group.loop.time()
+        until = self._returning.answered(answered, len(self._fresh), now - self._proposed_at, now)
+        if until is not None:
+            self._group.loop.call_at(until, self._group.flush_soon)
 
     def _answer(self, waiting: _Waiting, height: int, place: int, reply: Reply) -> None:
         if waiting.told is not None and not waiting.told.done():
