@@ -63,7 +63,7 @@ async def test_the_leader_alone_is_told_and_others_vouch_for_what_it_says() -> N
         await pool.publish(Bank, "bank/main", policy=LIARS)
         assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
         for node in sim.holders("bank/main"):
-            group(node, "bank/main").submit = None  # type: ignore[assignment,method-assign]
+            group(node, "bank/main").front.submit = None  # type: ignore[assignment,method-assign]
         assert await pool.send("bank/main", Deposit("rent", 1)) == 1002
         assert await pool.read("bank/main", "rent") == 1002
 
@@ -75,11 +75,11 @@ async def test_wrong_codes_of_the_fastest_member_make_nobody_ask_all() -> None:
         assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
         members = [group(node, "bank/main") for node in sim.holders("bank/main")]
         liar, *others = (each for each in members if not each.leads)
-        liar._intake._vouching._code = lambda request, reply: bytes(CODE_BYTES)  # type: ignore[attr-defined]
+        liar.front.intake._vouching._code = lambda request, reply: bytes(CODE_BYTES)  # type: ignore[attr-defined]
         for each in others:
             vouch_late(each)
         for each in members:
-            each.submit = None  # type: ignore[assignment,method-assign]
+            each.front.submit = None  # type: ignore[assignment,method-assign]
         for turn in range(2, 12):
             assert await pool.send("bank/main", Deposit("rent", 1)) == 1000 + turn
 
@@ -92,7 +92,7 @@ async def test_a_newcomer_whose_look_up_shows_one_member_finds_the_leader(monkey
         members = [group(node, "bank/main") for node in sim.holders("bank/main")]
         leader = next(each for each in members if each.leads)
         for each in members:
-            each.submit = None  # type: ignore[assignment,method-assign]
+            each.front.submit = None  # type: ignore[assignment,method-assign]
         newcomer = await sim.client()
         find, peer_of = Places.find, Links.peer_of
         strangers = {leader.me}
@@ -137,9 +137,11 @@ async def test_the_bytes_that_wait_at_a_member_are_bounded() -> None:
         members = [group(node, "bank/main") for node in sim.holders("bank/main")]
         member = next(each for each in members if not each.leads)
         sender, body = bytes(32), bytes(WAITING_BYTES_MAX // 4)
-        waiting = [member.submit(Request(sender, 0, 0, 0, str(each), "Deposit", body), sender) for each in range(4)]
+        waiting = [
+            member.front.submit(Request(sender, 0, 0, 0, str(each), "Deposit", body), sender) for each in range(4)
+        ]
         with pytest.raises(titan.Overloaded, match="4 messages wait for 'bank/main'"):
-            member.submit(Request(sender, 0, 0, 0, "5", "Deposit", body), sender)
+            member.front.submit(Request(sender, 0, 0, 0, "5", "Deposit", body), sender)
         assert all(each.cancel() for each in waiting)
 
 
@@ -156,10 +158,10 @@ async def test_a_queue_that_is_too_long_to_wait_in_is_said_to_be(monkeypatch: py
             request = proofs.sign(
                 Request(b"", 0, 0, 0, str(each), type, body), SENDER, sim.id, leader.machine.object_id
             )
-            leader.submit(request, SENDER.public)
+            leader.front.submit(request, SENDER.public)
         await sim.settle(seconds=QUEUE_SECONDS + 0.1)
         with pytest.raises(titan.Overloaded, match="513 messages wait"):
-            leader.submit(msgspec.structs.replace(request, once="one more"), SENDER.public)
+            leader.front.submit(msgspec.structs.replace(request, once="one more"), SENDER.public)
 
 
 async def test_who_finds_members_with_too_much_to_do_is_told_so_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +175,7 @@ async def test_who_finds_members_with_too_much_to_do_is_told_so_in_time(monkeypa
             await pool.publish(Bank, name, policy=policy)
             assert await pool.send(name, Deposit("rent", 1)) == 1001
             for node in sim.holders(name):
-                monkeypatch.setattr(group(node, name)._intake, "_expect" if policy is LIARS else "add", busy)
+                monkeypatch.setattr(group(node, name).front.intake, "_expect" if policy is LIARS else "add", busy)
             with pytest.raises(titan.Overloaded, match="messages wait"):
                 await pool.send(name, Deposit("rent", 1), timeout=5)
 

@@ -171,7 +171,7 @@ async def test_nobody_makes_up_what_an_object_sends(byzantine: bool) -> None:
         type, body = encode_message(Deposit("rent", 10**9))
         place = await liar.running.router.places.find(object_id, deadline=sim.loop.time() + 5)
         said = letters.covered(sim.id, 1, letters.letter(object_id, 1, type, body), names.object_id(sim.id, "bank/two"))
-        forged = Seal(place.descriptor.raw, codec.encode(member.chain), ((member.me, liar.key.sign(said)),))
+        forged = Seal(place.descriptor.raw, codec.encode(member.succession.chain), ((member.me, liar.key.sign(said)),))
         for seal in (codec.encode(forged), codec.encode(None)):
             with pytest.raises(titan.Forbidden):
                 await liar.running.router.call(

@@ -12,6 +12,7 @@ from titan_overlay.mutable.code import LacksCode
 from titan_overlay.mutable.engine import Entry, EntryKind
 from titan_overlay.mutable.recovery import Recovery, RecoveryPlan
 from titan_overlay.mutable.requests import Request
+from titan_overlay.mutable.status import status_of
 from titan_overlay.mutable.talk import GIVEN_UP
 from titan_overlay.pool.message import encode_message
 from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
@@ -85,7 +86,7 @@ def part(sim: SimulatedPool, *sides: list[SimulatedNode]) -> Callable[[], None]:
 def order(node: SimulatedNode, once: str) -> None:
     """A member that leads, or thinks so, is asked for something, and nobody waits for the answer."""
     type, body = encode_message(Deposit("rent", 100))
-    group(node, NAME).propose([Request(b"s" * 32, 0, 0, 0, once, type, body)])
+    group(node, NAME).front.propose([Request(b"s" * 32, 0, 0, 0, once, type, body)])
 
 
 @pytest.mark.parametrize(("elected", "left"), [(True, 1010), (False, 1000 + 6 * 100)], ids=["a later term", "longer"])
@@ -195,7 +196,7 @@ async def test_who_has_stopped_does_not_go_on_after_a_restart(
             await sim.restart(node)
         await sim.restart(lost[0])
         await sim.settle(seconds=15)
-        assert {group(node, NAME).status().role for node in stopped} == {GIVEN_UP}
+        assert {status_of(group(node, NAME)).role for node in stopped} == {GIVEN_UP}
         assert {balance(node, NAME) for node in stopped} == {1004}
         with pytest.raises((titan.Unavailable, titan.DeadlineExceeded)):
             await pool.send(NAME, Deposit("rent", 1), timeout=5)

@@ -25,6 +25,7 @@ from titan_overlay.pool.hosting.runner import Body
 from titan_overlay.wire import codec
 
 if TYPE_CHECKING:
+    from titan_overlay.mutable.front import Front
     from titan_overlay.mutable.group import Group
 
 
@@ -73,10 +74,11 @@ class Expected:
         proofs: checks who asked; the same that the engine's votes go by.
     """
 
-    def __init__(self, group: "Group", proofs: Proofs, vouching: Vouching) -> None:
+    def __init__(self, group: "Group", front: "Front", proofs: Proofs, vouching: Vouching) -> None:
         self._vouching = vouching
         self._group = group
         self._proofs = proofs
+        self._front = front
         self._requests: dict[Key, _Waiting] = {}
         self._bytes = 0
         """Of the requests."""
@@ -125,7 +127,7 @@ class Expected:
                 request = arrival(member, number, signature)
                 self._proofs.check(request)
                 self._expect(request)
-        self._group.flush_soon()
+        self._front.flush_soon()
 
     def _entrust(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
         """As `add`, at the leader alone: an encoded `Vouched`.
@@ -134,7 +136,7 @@ class Expected:
             NotHere: another member leads (`hint`), or all have to be asked.
         """
         if not self._group.leads:
-            raise self._group.elsewhere()
+            raise self._front.elsewhere()
         self._proofs.heard(request, teller)
         if self._group.machine.reply_to(request) is not None:
             raise NotHere(f"it has been executed: all members of {self._group.machine.name!r} know what it came to")
@@ -142,7 +144,7 @@ class Expected:
         if waiting.entrusted is None or waiting.entrusted.done():
             waiting.entrusted = self._group.loop.create_future()
         if self._is_signed(waiting.request):  # looked at now, while others are still on their way
-            self._group.flush_soon()
+            self._front.flush_soon()
         return waiting.entrusted
 
     def _expect(self, request: Request) -> _Waiting:
@@ -171,9 +173,9 @@ class Expected:
             self._fresh = []
             self._proposed_at = self._group.loop.time()
             for batch in batches(fresh, VOUCHED_MAX):
-                ref = self._group.new_ref()
+                ref = self._front.new_ref()
                 self._proposed[ref] = batch
-                self._group.propose(batch, ref)
+                self._front.propose(batch, ref)
         self._tell_oldest()
 
     def _may_propose(self) -> bool:
@@ -220,7 +222,7 @@ class Expected:
     def leads_no_more(self) -> None:
         """Who has entrusted this member with a request asks all."""
         self._forget_proposals()
-        why = self._group.elsewhere()
+        why = self._front.elsewhere()
         fail((each.entrusted for each in self._requests.values() if each.entrusted is not None), why)
         self._vouching.send_away(why)
 
@@ -245,7 +247,7 @@ class Expected:
             self._placed.discard(entry.index)
             self._await_return(len(done.requests))
             if self._fresh:
-                self._group.flush_soon()
+                self._front.flush_soon()
         self._vouching.vouch(entry.index, done.requests, done.replies)
         if self._requests:
             for place, (request, reply) in enumerate(zip(done.requests, done.replies, strict=True)):
@@ -259,7 +261,7 @@ class Expected:
         now = self._group.loop.time()
         until = self._returning.answered(answered, len(self._fresh), now - self._proposed_at, now)
         if until is not None:
-            self._group.loop.call_at(until, self._group.flush_soon)
+            self._group.loop.call_at(until, self._front.flush_soon)
 
     def _answer(self, waiting: _Waiting, height: int, place: int, reply: Reply) -> None:
         if waiting.told is not None and not waiting.told.done():

@@ -1,9 +1,9 @@
 """One member of one group: the shell around an engine and a state machine.
 
-    a request     -> waits for this turn's batch -> Proposed -> Accepted (its place) -> committed -> executed -> reply
-    a read        -> this turn's ReadAsked       -> ReadReady (an index) -> executed that far -> reply
+    what is asked -> `front.py`: Proposed, ReadAsked
     a peer's Step -> Received
     the disk      -> Persisted, and only then what may not be said before
+    committed     -> executed, in order; replies and reads, changes for those who watch, the outbox, a snapshot
 
 Everything runs in turns of the loop, in one place (`step`). What the engine says is done in its order; nothing here
 decides what is committed. Each epoch has an engine and a log of its own (`drive.py`); `succession.py` leads from one to
@@ -12,16 +12,16 @@ the next.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import Forbidden, NotHere, Overloaded, RemotableError
+from titan_overlay.errors import Forbidden, NotHere
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.absences import Absences
+from titan_overlay.mutable.alarm import Alarm
 from titan_overlay.mutable.code import LacksCode, lacking
 from titan_overlay.mutable.drive import Drive
 from titan_overlay.mutable.engine import (
@@ -33,7 +33,6 @@ from titan_overlay.mutable.engine import (
     Event,
     LearnersChanged,
     PeerSilent,
-    Proposed,
     Ready,
     Received,
     SnapshotInstalled,
@@ -41,28 +40,23 @@ from titan_overlay.mutable.engine import (
     TimerDue,
     TransferAsked,
 )
-from titan_overlay.mutable.epochs import Chain, Charter, Confirmation, Turnover
+from titan_overlay.mutable.epochs import Chain, Charter
 from titan_overlay.mutable.feed import Feed
+from titan_overlay.mutable.front import Front
 from titan_overlay.mutable.machine import Machine
 from titan_overlay.mutable.outbox import Deliver, Outbox
-from titan_overlay.mutable.reads import Reads
 from titan_overlay.mutable.recollection import Promise, promised
-from titan_overlay.mutable.requests import Batch, Reply, Request, failed
 from titan_overlay.mutable.restart import Restart
 from titan_overlay.mutable.snapshots import Head, Snapshots
 from titan_overlay.mutable.states import States
 from titan_overlay.mutable.succession import Succession
 from titan_overlay.mutable.surroundings import Logs, Maker, Peers
 from titan_overlay.mutable.voting_keys import GroupKeys
-from titan_overlay.pool.context import Sender
-from titan_overlay.pool.hosting.calls import Begun
-from titan_overlay.pool.hosting.runner import Body
 from titan_overlay.wire import codec
 
 log = logging.getLogger("titan")
 
 RESIGN_AGAIN_SECONDS = 5.0
-TIMER_SECONDS_MIN = 0.05
 STOPPED = "its owner gives up its epoch, whose quorum is lost"
 """Why a member takes no part."""
 
@@ -117,11 +111,8 @@ class Group:
         """It has been started again, and has yet to hear what it has promised."""
         self._maker = maker
         self._logs = logs
-        self._flushing = False
-        self._refs = 0
-        self._intake = maker.intake(self)
-        self._reads = Reads(self)
-        self._wake: asyncio.TimerHandle | None = None
+        self.front = Front(self, maker)
+        self.alarm = Alarm(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._replaced = False
         self.has_stopped = head.stopped == me
@@ -156,7 +147,7 @@ class Group:
 
     def _begin(self, configuration: Configuration, checkpoint: Checkpoint) -> None:
         changed = NotHere(f"the members of {self.machine.name!r} have just changed", maybe_executed=True)
-        self._intake.send_away(changed)
+        self.front.intake.send_away(changed)
         self._led = False
         self.absences.begin_epoch()
         stopped = STOPPED if self.has_stopped else ""
@@ -192,11 +183,9 @@ class Group:
         """Takes no part from now on."""
         self.trouble = self.trouble or why
         self._drive.stop()
-        if self._wake is not None:
-            self._wake.cancel()
+        self.alarm.stop()
         self.succession.close()
-        self._intake.send_away(self.absent())
-        self._reads.close(self.absent())
+        self.front.close(self.absent())
         self.feed.close()
 
     def resign(self, why: str) -> None:
@@ -261,12 +250,6 @@ class Group:
         why = self.trouble or "it has just been started again, and asks the others what it has promised"
         return NotHere(f"this member of {self.machine.name!r} takes no part: {why}")
 
-    def elsewhere(self) -> NotHere:
-        """For whose request another member can answer."""
-        leader = self.engine.leader
-        hint = leader if leader is not None and leader != self.me else b""
-        return NotHere(f"another member of {self.machine.name!r} leads", hint=hint, maybe_executed=True)
-
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Work in the background until `close`."""
         task = self.loop.create_task(work)
@@ -277,78 +260,6 @@ class Group:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("%s: a member failed", self.machine.name, exc_info=task.exception())
-
-    # ---- requests and reads ------------------------------------------------------------------------------------
-
-    def submit(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
-        """Has a request ordered and executed; its encoded `Reply`.
-
-        Args:
-            teller: public key of the user who brings it.
-
-        Raises (by the future too):
-            NotHere: another member leads (`hint`); asking it with the same session and sequence is safe.
-            Overloaded: too many wait.
-        """
-        if self.is_absent:
-            raise self.absent()
-        future = self._intake.add(request, teller)
-        self.flush_soon()
-        return future
-
-    def told(self, type: str, body: Body, sender: Sender) -> Begun:
-        """What groups of one kind alone are told: see `Intake`."""
-        return self._intake.told(type, body, sender)
-
-    def read(self, question: talk.Read, sender: bytes) -> "asyncio.Future[bytes]":
-        """Answers a read-only handler's question, linearizable unless `stale_ok`, with an encoded `Answer`.
-
-        Raises (by the future too):
-            NotHere: this member takes no part.
-        """
-        if self.trouble or (self.is_absent and not question.stale_ok):
-            raise self.absent()
-        if question.stale_ok:
-            answer = self.loop.create_future()
-            answer.set_result(self._answer(question, sender))
-            return answer
-        self.flush_soon()
-        return self._reads.add(partial(self._answer, question, sender))
-
-    def _answer(self, question: talk.Read, sender: bytes) -> bytes:
-        """What the state says now."""
-        request = Request(sender, 0, 0, 0, "", question.type, question.body)
-        try:
-            reply = Reply(self.machine.read(request))
-        except RemotableError as why:
-            reply = failed(why)
-        return codec.encode(talk.Answer(reply, self.configuration.epoch, self.machine.height))
-
-    def flush_soon(self) -> None:
-        """What comes together in this turn of the loop is proposed, and asked for, at its end."""
-        if not self._flushing:
-            self._flushing = True
-            self.loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flushing = False
-        if not self.trouble:
-            self._intake.flush()
-            self._reads.flush()
-
-    def new_ref(self) -> int:
-        """By which the engine speaks of a proposal or a question."""
-        self._refs += 1
-        return self._refs
-
-    def propose(self, requests: Sequence[Request], ref: int | None = None) -> None:
-        """Hands requests to the engine, stamped with what all members must agree on."""
-        stamped = Batch(self.ambient.wall(), self.ambient.token_bytes(16), tuple(requests))
-        self.step(Proposed(codec.encode(stamped), ref or self.new_ref()))
-
-    def propose_turnover(self, turnover: Turnover) -> None:
-        """Ends the epoch, if the engine takes it."""
-        self.step(Proposed(codec.encode(turnover), self.new_ref(), EntryKind.RECONFIG))
 
     # ---- the engine ------------------------------------------------------------------------------------------
 
@@ -430,40 +341,23 @@ class Group:
         self._follow(self._drive.step(event))
         if self.leads != self._led:
             self._led = not self._led
+            self.front.leads(self._led)
             if self._led:
-                self._intake.leads_now()
-                self.flush_soon()
                 self.outbox.drain()
-            else:
-                self._intake.leads_no_more()
 
     def _follow(self, ready: Ready) -> None:
-        for refused in ready.refused:
-            why = self._why_refused(refused.leader)
-            self._intake.refused(refused.ref, why)
-            self._reads.refused(refused.ref, why)
-        for accepted in ready.accepted:
-            self._intake.accepted(accepted.ref, accepted.index, accepted.term)
+        self.front.take(ready)
         for entry in ready.committed:
             if self.trouble:
                 return
             self._execute(entry)
             if entry.index in ready.checkpoints:
                 self.states.agree(entry)
-        self._reads.ready(ready.reads, self.machine.height)
+        self.front.readable(ready)
         if ready.fetch is not None:
             self.states.fetch(ready.fetch)
         for proof in ready.evidence:
             log.warning("%s: a member has lied: %r", self.machine.name, proof)
-
-    def _why_refused(self, leader: bytes | None) -> RemotableError:
-        name = self.machine.name
-        if leader == self.me:
-            return Overloaded(f"{name!r} has as much under way as it may", retry_after=0.05)
-        return NotHere(
-            f"another member of {name!r} leads" if leader else f"no member of {name!r} leads just now",
-            hint=leader or b"",
-        )
 
     # ---- executing -------------------------------------------------------------------------------------------
 
@@ -474,47 +368,15 @@ class Group:
             self.lacks(why)
             return
         self.feed.add(done.changes)
-        self._intake.executed(entry, done)
-        self._reads.reached(self.machine.height)
+        self.front.executed(entry, done)
         self.outbox.drain()
-        self._set_wake()
+        self.alarm.set()
         if entry.kind is EntryKind.RECONFIG:
             self.succession.ended(entry)
         else:
             self.states.executed(entry)
 
-    def _set_wake(self) -> None:
-        """Agreed timers need somebody to say what time it is: whoever leads, with an empty batch."""
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
-        due = self.machine.due()
-        if due is not None and not self.trouble:
-            pause = max(TIMER_SECONDS_MIN, due - self.ambient.wall())
-            self._wake = self.loop.call_later(pause, self._tell_time)
-
-    def _tell_time(self) -> None:
-        self._wake = None
-        if self.leads:
-            self.propose(())
-        else:
-            self._intake.timer_waits()
-        self._set_wake()
-
     # ---- states ----------------------------------------------------------------------------------------------
-
-    @property
-    def chain(self) -> Chain:
-        """Who has been a member, from the founding on."""
-        return self.succession.chain
-
-    def learn(self, chain: Chain) -> None:
-        """Somebody shows that there are later epochs. BadMessage: it does not hold."""
-        self.succession.learn(chain)
-
-    def confirmed(self, sender: bytes, confirmation: Confirmation) -> None:
-        """A member's signature under the next epoch. BadMessage: it does not hold."""
-        self.succession.confirmed(sender, confirmation)
 
     def snapshot_taken(self, checkpoint: Checkpoint) -> None:
         """A snapshot is on disk: the log before it may go."""
@@ -524,30 +386,11 @@ class Group:
     def installed(self, chain: Chain, checkpoint: Checkpoint) -> None:
         """A state from another member is on disk, and is this one's now: goes on from there."""
         self.feed.restart(self.machine.changes)
-        self._intake.passed_over(checkpoint.index, self.elsewhere())
+        self.front.jumped(checkpoint.index)
         if self.succession.is_news(chain):
             self.succession.adopt(chain, checkpoint)
         else:
             self.step(SnapshotInstalled(checkpoint))
             self._drive.compact()
-        self._reads.reached(self.machine.height)
+        self.front.reached()
         self.outbox.drain()
-
-    def status(self) -> talk.MemberStatus:
-        """How this member sees its group."""
-        status = self.engine.status()
-        return talk.MemberStatus(
-            member=self.me.hex(),
-            role=talk.GIVEN_UP if self.has_stopped else status.role,
-            leader=status.leader.hex() if status.leader else "",
-            epoch=self.configuration.epoch,
-            term=status.term,
-            members=tuple(each.hex() for each in self.configuration.members),
-            learners=tuple(each.hex() for each in self.configuration.learners),
-            first=status.first,
-            last=status.last,
-            committed=status.committed,
-            executed=self.machine.height,
-            snapshot=self.states.checkpoint.index,
-            trouble=self.trouble or ("" if not self._asks else "it asks the others what it has promised"),
-        )

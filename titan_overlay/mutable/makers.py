@@ -17,6 +17,7 @@ from titan_overlay.mutable.bft_messages import decode_record as decode_bft_recor
 from titan_overlay.mutable.engine import Checkpoint, Configuration, Engine, EntryKind
 from titan_overlay.mutable.epochs import Charter, Turnover
 from titan_overlay.mutable.expected import Expected
+from titan_overlay.mutable.front import Front
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.intake import Intake
 from titan_overlay.mutable.letters import Letters
@@ -41,8 +42,8 @@ class RaftMaker:
         decoded = [decode_record(raw) for raw in records]
         return Raft(self._me, configuration, checkpoint, decoded, self._ambient.random)
 
-    def intake(self, group: Group) -> Intake:
-        return Waiting(group)
+    def intake(self, group: Group, front: Front) -> Intake:
+        return Waiting(group, front)
 
     def decode(self, raw: msgspec.Raw) -> Any:
         return decode_message(memoryview(raw))
@@ -77,8 +78,8 @@ class BftMaker:
         self._proofs.sit(self._me, configuration)
         return Bft(committee, checkpoint, decoded, self._valid)
 
-    def intake(self, group: Group) -> Intake:
-        return Expected(group, self._proofs, Vouching(group, self._proofs, self._shared))
+    def intake(self, group: Group, front: Front) -> Intake:
+        return Expected(group, front, self._proofs, Vouching(group, self._proofs, self._shared))
 
     def _valid(self, kind: EntryKind, data: bytes) -> bool:
         """What this member votes for: requests of their senders, and successors of members that it misses itself."""

@@ -127,7 +127,7 @@ class Outbox:
         enough = self._charter.liars(configuration) + 1
         if len(found) < enough:
             return None
-        chain = codec.encode(self._group.chain)
+        chain = codec.encode(self._group.succession.chain)
         return codec.encode(Seal(self._descriptor, chain, tuple(sorted(found.items())[:enough])))
 
     # ---- one message ---------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ class Outbox:
         epoch = group.configuration.epoch
         signature = group.succession.sign(letters.covered_arrival(charter.pool, charter.object_id, epoch, number))
         try:
-            ordered = group.submit(letters.arrival(group.me, number, signature), group.me)
+            ordered = group.front.submit(letters.arrival(group.me, number, signature), group.me)
         except RemotableError as why:
             log.info("%s: cannot say yet that a message has arrived: %s", group.machine.name, why)
         else:

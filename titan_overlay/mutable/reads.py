@@ -10,6 +10,7 @@ from titan_overlay.mutable.gathering import Gathering
 from titan_overlay.mutable.intake import fail
 
 if TYPE_CHECKING:
+    from titan_overlay.mutable.front import Front
     from titan_overlay.mutable.group import Group
 
 AGAIN_SECONDS = 0.5
@@ -22,9 +23,10 @@ Read = tuple["asyncio.Future[bytes]", Callable[[], bytes]]
 class Reads:
     """See the module."""
 
-    def __init__(self, group: "Group") -> None:
+    def __init__(self, group: "Group", front: "Front") -> None:
         self._group = group
-        self._gathering = Gathering(group.loop, group.flush_soon)
+        self._front = front
+        self._gathering = Gathering(group.loop, front.flush_soon)
         self._fresh: list[Read] = []
         """The engine was not asked about them yet."""
         self._asked: dict[int, list[Read]] = {}
@@ -42,7 +44,7 @@ class Reads:
         """A turn of the loop is over: asks the engine for all who have come."""
         if self._fresh and self._gathering.over(under_way=bool(self._asked), waiting=len(self._fresh)):
             reads, self._fresh = [each for each in self._fresh if not each[0].done()], []
-            ref = self._group.new_ref()
+            ref = self._front.new_ref()
             self._asked[ref] = reads
             self._group.loop.call_later(AGAIN_SECONDS, self._again, ref)
             self._group.step(ReadAsked(ref))
@@ -51,7 +53,7 @@ class Reads:
         left = [each for each in self._asked.pop(ref, ()) if not each[0].done()]
         self._fresh += left
         if left:
-            self._group.flush_soon()
+            self._front.flush_soon()
 
     def ready(self, answers: Sequence[ReadReady], height: int) -> None:
         """The engine's answers. Executed so far: `height`."""
@@ -65,7 +67,7 @@ class Reads:
         self.reached(height)
         self._gathering.ended(answered=answered, waiting=len(self._fresh))
         if self._fresh:
-            self._group.flush_soon()
+            self._front.flush_soon()
 
     def refused(self, ref: int, why: RemotableError) -> None:
         """The engine does not take that question."""

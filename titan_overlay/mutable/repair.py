@@ -149,7 +149,7 @@ class Repair:
         if newcomer in self._group.configuration.members:
             return
         if not self._group.leads:
-            raise self._group.elsewhere()
+            raise self._group.front.elsewhere()
         known = self._admissions.get(newcomer)
         if known is None:
             known = self._admissions[newcomer] = asyncio.get_running_loop().create_future()
@@ -197,7 +197,7 @@ class Repair:
         epoch = group.configuration.epoch
         offers = await self._offers(gone)
         if group.configuration.epoch == epoch and group.leads:
-            group.propose_turnover(replaced(group.configuration, gone, founder.contact.id, founder.key, offers))
+            group.front.propose_turnover(replaced(group.configuration, gone, founder.contact.id, founder.key, offers))
 
     async def _offers(self, gone: bytes) -> tuple[KeyOffer, ...]:
         """New keys of those who stay; who does not answer keeps its key."""

@@ -30,6 +30,7 @@ from titan_overlay.mutable.makers import BftMaker, RaftMaker
 from titan_overlay.mutable.repair import Repair
 from titan_overlay.mutable.requests import Request, decode_request
 from titan_overlay.mutable.snapshots import Head, Snapshots
+from titan_overlay.mutable.status import status_of
 from titan_overlay.mutable.voting_keys import GroupKeys, VotingKeys
 from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.finding.any_holder import Origin
@@ -311,18 +312,18 @@ class GroupRunner(Runner):
         if type == talk.SUBMIT:
             return self._submit(decode_request(body), context)
         if type in talk.BYZANTINE:
-            return self.group.told(type, body, context.sender)
+            return self.group.front.told(type, body, context.sender)
         if type == talk.READ:
-            return self.group.read(codec.decode(body, talk.Read), context.sender.public)
+            return self.group.front.read(codec.decode(body, talk.Read), context.sender.public)
         if type == talk.FORWARD:
             return self._forwarded(decode_request(body))
         if type == talk.EPOCHS:
-            return codec.encode(self.group.chain)
+            return codec.encode(self.group.succession.chain)
         if type == talk.CHAIN:
-            self.group.learn(codec.decode(body, Chain))
+            self.group.succession.learn(codec.decode(body, Chain))
             return talk.NOTHING
         if type == talk.CONFIRM:
-            self.group.confirmed(context.sender.id, codec.decode(body, Confirmation))
+            self.group.succession.confirmed(context.sender.id, codec.decode(body, Confirmation))
             return talk.NOTHING
         if type == talk.PROMISED:
             return codec.encode(self.group.promised(context.sender.id, codec.decode(body, Count)))
@@ -344,20 +345,20 @@ class GroupRunner(Runner):
             return self._admit(codec.decode(body, talk.Admit), context)
         if type == talk.WATCH:
             return self._watch(codec.decode(body, talk.Watch).start, context.sender)
-        return codec.encode(self.group.status())
+        return codec.encode(status_of(self.group))
 
     def _submit(self, request: Request, context: Context) -> "asyncio.Future[bytes]":
         if not self.group.byzantine and request.sender != context.sender.public:
             # Who asks is what the link has proven, whatever the request says.
             request = msgspec.structs.replace(request, sender=context.sender.public)
-        return self.group.submit(request, context.sender.public)
+        return self.group.front.submit(request, context.sender.public)
 
     def _forwarded(self, letter: Request) -> "asyncio.Future[bytes]":
         """To members that are believed; others are sent a letter as any request, and each looks at the seal itself."""
         if self.group.byzantine or not letter.is_letter:
             raise BadMessage("this is no letter to members that are believed")
         self._members.letters.receive(letter, self._object_id)
-        return self.group.submit(msgspec.structs.replace(letter, proof=b""), letter.sender)
+        return self.group.front.submit(msgspec.structs.replace(letter, proof=b""), letter.sender)
 
     async def _next_key(self, context: Context) -> bytes:
         if context.sender.id not in self.group.configuration.members or self.group.is_absent:

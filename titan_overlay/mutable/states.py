@@ -88,7 +88,7 @@ class States:
         """
         async with self._writing:
             me = self._group.me if stopped else b""
-            head = Head(self._group.machine.object_id, checkpoint, self._group.chain, me)
+            head = Head(self._group.machine.object_id, checkpoint, self._group.succession.chain, me)
             written = await self._snapshots.write(head, chunks)
             self._bytes = written.size
             self.checkpoint = checkpoint

@@ -10,6 +10,7 @@ from titan_overlay.mutable.engine import Checkpoint, Configuration, Engine
 from titan_overlay.mutable.intake import Intake
 
 if TYPE_CHECKING:
+    from titan_overlay.mutable.front import Front
     from titan_overlay.mutable.group import Group
 
 
@@ -50,7 +51,7 @@ class Logs(Protocol):
 class Maker(Protocol):
     """Makes the engine of an epoch, knows its messages, and brings the intake that goes with it."""
 
-    def intake(self, group: "Group") -> Intake: ...
+    def intake(self, group: "Group", front: "Front") -> Intake: ...
 
     def engine(self, configuration: Configuration, checkpoint: Checkpoint, records: Iterable[bytes]) -> Engine: ...
 

@@ -17,6 +17,7 @@ from titan_overlay.pool.hosting.runner import Body
 from titan_overlay.wire import codec
 
 if TYPE_CHECKING:
+    from titan_overlay.mutable.front import Front
     from titan_overlay.mutable.group import Group
 
 BATCH_REQUESTS = 2048
@@ -37,9 +38,10 @@ class _Batch:
 class Waiting:
     """An `Intake`. A request is known to the member that was asked alone; asking another one is safe."""
 
-    def __init__(self, group: "Group") -> None:
+    def __init__(self, group: "Group", front: "Front") -> None:
         self._group = group
-        self._gathering = Gathering(group.loop, group.flush_soon)
+        self._front = front
+        self._gathering = Gathering(group.loop, front.flush_soon)
         self._queue: list[tuple[Request, asyncio.Future[bytes]]] = []
         self._queued_bytes = 0
         self._proposed: dict[int, _Batch] = {}
@@ -59,13 +61,15 @@ class Waiting:
         raise BadMessage(f"members of {self._group.machine.name!r} are believed: {type} means nothing to them")
 
     def flush(self) -> None:
-        under_way = bool(self._proposed or self._placed) and self._queued_bytes < BATCH_BYTES
-        if self._queue and self._gathering.over(under_way=under_way, waiting=len(self._queue)):
-            made = {self._group.new_ref(): batch for batch in self._batches()}
+        full = self._queued_bytes >= BATCH_BYTES
+        under_way = bool(self._proposed or self._placed) and not full
+        waiting = BATCH_REQUESTS if full else len(self._queue)
+        if self._queue and self._gathering.over(under_way=under_way, waiting=waiting):
+            made = {self._front.new_ref(): batch for batch in self._batches()}
             self._proposed |= made
             for ref, batch in made.items():
                 if ref in self._proposed:  # else the epoch has ended meanwhile
-                    self._group.propose(batch.requests, ref)
+                    self._front.propose(batch.requests, ref)
 
     def _batches(self) -> Iterator[_Batch]:
         queued = [each for each in self._queue if not each[1].done()]
@@ -100,7 +104,7 @@ class Waiting:
         batch = self._placed.pop(entry.index, None)
         if batch is not None:
             if batch.term != entry.term:
-                fail(batch.waiting, self._group.elsewhere())
+                fail(batch.waiting, self._front.elsewhere())
             else:
                 for future, reply in zip(batch.waiting, done.replies, strict=True):
                     if not future.done():
@@ -108,7 +112,7 @@ class Waiting:
         if done.replies:
             self._gathering.ended(answered=len(batch.waiting) if batch else 0, waiting=len(self._queue))
         if self._queue:
-            self._group.flush_soon()
+            self._front.flush_soon()
 
     def passed_over(self, height: int, why: RemotableError) -> None:
         for index in [each for each in self._placed if each <= height]:

@@ -1,0 +1,39 @@
+"""Agreed timers need somebody to say what time it is: whoever leads, with an empty batch."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from titan_overlay.mutable.group import Group
+
+TIMER_SECONDS_MIN = 0.05
+
+
+class Alarm:
+    """Rings at one member when a timer of its object is due."""
+
+    def __init__(self, group: "Group") -> None:
+        self._group = group
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self) -> None:
+        """For the next timer that is due, if there is one."""
+        self.stop()
+        group = self._group
+        due = group.machine.due()
+        if due is not None and not group.trouble:
+            pause = max(TIMER_SECONDS_MIN, due - group.ambient.wall())
+            self._timer = group.loop.call_later(pause, self._ring)
+
+    def stop(self) -> None:
+        """Until it is set anew."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _ring(self) -> None:
+        if self._group.leads:
+            self._group.front.propose(())
+        else:
+            self._group.front.intake.timer_waits()
+        self.set()
