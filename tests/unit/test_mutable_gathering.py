@@ -35,24 +35,32 @@ async def test_patience_ends_after_half_of_what_it_has_taken_lately() -> None:
         gathering.ended()
 
 
-async def test_those_who_were_answered_are_waited_for_but_not_for_long() -> None:
+async def test_those_who_were_answered_are_waited_for_as_long_as_they_keep_coming() -> None:
     loop = asyncio.get_running_loop()
     again: list[float] = []
     gathering = Gathering(loop, lambda: again.append(loop.time()))
+
+    async def round_of(answered: int, waiting: int = 0) -> float:
+        await asyncio.sleep(0.032)
+        gathering.ended(answered=answered, waiting=waiting)
+        again.clear()
+        return loop.time()
+
     for _ in range(60):
-        assert gathering.over(under_way=False, waiting=1)
-        await asyncio.sleep(0.04)
-        gathering.ended(answered=1)
-    assert gathering.over(under_way=False, waiting=1), "who is alone waits for nobody"
-    await asyncio.sleep(0.04)
-    gathering.ended(answered=3, waiting=2)
+        assert gathering.over(under_way=False, waiting=1), "who is alone waits for nobody"
+        await round_of(1)
+    assert gathering.over(under_way=False, waiting=1)
+    await round_of(3, waiting=2)
     assert not gathering.over(under_way=False, waiting=4)
     assert gathering.over(under_way=False, waiting=5), "all are back"
-    await asyncio.sleep(0.04)
-    gathering.ended(answered=5)
-    assert not gathering.over(under_way=False, waiting=1)
-    ended = loop.time()
-    again.clear()
-    await asyncio.sleep(1.0)
-    assert again == [pytest.approx(ended + 0.02, rel=0.1)]
-    assert gathering.over(under_way=False, waiting=1)
+    ended = await round_of(64)
+    for waiting in range(1, 6):
+        await asyncio.sleep(0.003)
+        assert not gathering.over(under_way=False, waiting=waiting)
+    assert not again
+    await asyncio.sleep(0.1)
+    assert again == [pytest.approx(ended + 0.019, abs=0.001)], "an eighth after the last"
+    assert gathering.over(under_way=False, waiting=5)
+    ended = await round_of(64)
+    await asyncio.sleep(0.1)
+    assert again == [pytest.approx(ended + 0.008, abs=0.001)], "a quarter for the first"
