@@ -415,6 +415,15 @@ def test_results_may_agree_by_an_expression_of_ones_own() -> None:
         assert (desk.engine.state is State.SUCCEEDED) == agree, text
 
 
+def test_a_worker_that_lies_about_its_labels_gets_the_task_and_is_outvoted() -> None:
+    desk = Desk(definition({"id": "a", "requires": {"labels": {"gpu": "1"}}, "verify": {"quorum": 2}}))
+    assert desk.lease("none") == []
+    for name, value in (("liar", "no gpu"), ("first", "image"), ("second", "image")):
+        (order,) = desk.lease(Worker(name, {"gpu": "1"}))
+        desk.step(Report(name, order.epoch, Success(value, value.encode())))
+    assert desk.engine.result == "image"
+
+
 def test_what_others_have_begun_is_compared_before_more_is_begun() -> None:
     desk = Desk(definition({"id": "m", "map": {"over": list(range(200))}, "verify": {}}))
     (order,) = desk.lease("first", 1)

@@ -1,6 +1,7 @@
 """What a node's workers tell a run, and what they leave behind: against a real run, without a pool."""
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,11 +10,12 @@ import pytest
 import titan_overlay as titan
 from tests.unit.dag_world import definition
 from tests.unit.test_dag_senders import by, key
+from titan_objects.dag import worker
 from titan_objects.dag.inside import Spawn
 from titan_objects.dag.journal import Order, Success, Worker
 from titan_objects.dag.messages import LINES_AT_ONCE, Look, Ready, Spawned, Start, Sync
 from titan_objects.dag.part import BEAT_SECONDS, LINES_MAX, Part
-from titan_objects.dag.processes import Ear
+from titan_objects.dag.processes import Ear, Failed, _hear, read_lines
 from titan_objects.dag.queue import AskOpen, Open
 from titan_objects.dag.run import Run
 from titan_objects.dag.worker import LOOK_SECONDS, REGISTER_SECONDS, Workers
@@ -176,3 +178,58 @@ def test_nothing_large_is_fetched_ahead() -> None:
     run, _ = made({"id": "a", **large[0]}, {"id": "b", **large[1]}, {"id": "c"}, {"id": "d"})
     synced = run.sync(Sync(Worker("w", cores=1.0, memory=1), 1, ahead=9), by("bob"))
     assert {each.key for each in synced.orders} == {"c", "d"}
+
+
+# --- too much -------------------------------------------------------------------------------------------------
+
+
+class Puts:
+    """As much of a pool as keeps data."""
+
+    trusted: tuple[str, ...] = ()
+
+    async def put(self, data: bytes) -> str:
+        return f"sha256:{len(data)}"
+
+
+async def test_a_large_result_becomes_data_and_a_huge_one_fails_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = Workers(cast(Any, Puts()), "dag", "w", 1, {}, Path("nowhere"))
+    monkeypatch.setattr(worker, "RESULT_BYTES_MAX", 50_000)
+    assert (await workers._success("x" * 100)).value == "x" * 100
+    assert (await workers._success("x" * 40_000)).value == {"$data": "sha256:40003"}
+    with pytest.raises(Failed, match="write a file and name it in outputs") as why:
+        await workers._success("x" * 100_000)
+    assert (why.value.failure.kind, why.value.failure.retryable) == ("TooLarge", False)
+
+
+class Saying:
+    """A process that announces an answer of so many bytes, none of which is there."""
+
+    def __init__(self, size: int) -> None:
+        self.stdout = asyncio.StreamReader()
+        self.stdout.feed_data(size.to_bytes(4, "big"))
+
+
+async def test_an_answer_that_is_too_large_is_not_even_read() -> None:
+    with pytest.raises(Failed, match="are the most"):
+        await _hear(cast(Any, Saying(1 << 30)))
+
+
+class Flood:
+    """Endless output, of which so many bytes are read."""
+
+    def __init__(self, left: int, piece: bytes) -> None:
+        self.left = left
+        self.piece = piece
+
+    async def read(self, size: int) -> bytes:
+        self.left -= len(self.piece)
+        return self.piece if self.left >= 0 else b""
+
+
+@pytest.mark.parametrize("piece", [b"x" * 16_384, b"y" * 5_000 + b"\n", b"\n" * 100], ids=["no end", "long", "empty"])
+async def test_of_a_flood_of_output_no_line_is_long_and_none_is_kept(piece: bytes) -> None:
+    lengths: Counter[int] = Counter()
+    await read_lines(cast(Any, Flood(1 << 18, piece)), lambda line: lengths.update([len(line)]))
+    assert max(lengths) <= 4096
+    assert lengths.total() >= (1 << 18) // 16_384
