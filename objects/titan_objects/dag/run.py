@@ -39,6 +39,7 @@ from titan_objects.dag.leases import TOLD_BYTES_MAX
 from titan_objects.dag.memory import Learn, memory_of
 from titan_objects.dag.messages import (
     LINES_AT_ONCE,
+    TASKS_AT_ONCE,
     Act,
     AskPlan,
     Ended,
@@ -324,7 +325,7 @@ class Run(Kept):
     @titan.readonly
     def look(self, m: Look, ctx: titan.Context) -> RunView:
         """How the run is."""
-        seen = views.view(self.engine, tasks=m.tasks)
+        seen = views.view(self.engine, tasks=m.tasks, start=max(0, m.start), states=m.states, most=TASKS_AT_ONCE)
         owner = self.owner.hex()[:32]
         return msgspec.structs.replace(seen, owner=owner, lines=self.next_line, voice=ctx.object_id)
 

@@ -10,7 +10,7 @@ import msgspec
 import titan_overlay as titan
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import Entry
-from titan_objects.dag.messages import Act, AskPlan, Export, Line, Lines, Look, Result
+from titan_objects.dag.messages import TASKS_AT_ONCE, Act, AskPlan, Export, Line, Lines, Look, Result
 from titan_objects.dag.queue import Close, Submit, owner_of
 from titan_objects.dag.rescue import DATA_BYTES_MAX, Left, Rescue, data_named, rescue_of
 from titan_objects.dag.run import begin
@@ -68,7 +68,7 @@ class SubmittedRun:
             starts[run] = found[-1].number + 1
         if not (await self.pool.read(run, Look())).children:
             return
-        for task in (await self.pool.read(run, Look(tasks=True))).tasks:
+        for task in (await SubmittedRun(self.pool, run).look(tasks=True)).tasks:
             if task.section:
                 async for line in self._new_lines(task.child, key, starts, above):
                     yield line
@@ -76,9 +76,18 @@ class SubmittedRun:
                 async for line in self._new_lines(task.child, "", starts, f"{above}{task.key}/"):
                     yield line
 
-    async def look(self, *, tasks: bool = False) -> RunView:
-        """How it is."""
-        return await self.pool.read(self.name, Look(tasks))
+    async def look(self, *, tasks: bool = False, states: Sequence[str] = ()) -> RunView:
+        """How it is.
+
+        Args:
+            tasks: with all its tasks; `states`: with those in these states, the first 1,000 of them.
+        """
+        view = await self.pool.read(self.name, Look(tasks or bool(states), states=list(states)))
+        found = more = view.tasks
+        while tasks and not states and len(more) == TASKS_AT_ONCE:
+            more = (await self.pool.read(self.name, Look(True, len(found)))).tasks
+            found = found + more
+        return msgspec.structs.replace(view, tasks=found)
 
     async def counts(self) -> dict[str, int]:
         """How many tasks are in each state: of runs that do tasks of it, theirs."""
@@ -113,7 +122,7 @@ class SubmittedRun:
         homes: dict[str, list[str]] = {}
         left = set(tasks)
         for section in sections:
-            there = {_task(each.key) for each in (await self.pool.read(section, Look(tasks=True))).tasks}
+            there = {_task(each.key) for each in (await SubmittedRun(self.pool, section).look(tasks=True)).tasks}
             if mine := [each for each in tasks if _task(each) in there]:
                 homes[section] = mine
                 left.difference_update(mine)

@@ -1,5 +1,8 @@
 """How a run looks to people: its state, its tasks, who decided what, and what failed first."""
 
+from collections import Counter
+from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -49,25 +52,33 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     """Runs that do tasks of it."""
 
 
-def view(engine: Engine, *, tasks: bool) -> RunView:
+def view(
+    engine: Engine, *, tasks: bool, start: int = 0, states: Collection[str] = (), most: int | None = None
+) -> RunView:
     """The run without what its object knows beside the engine.
 
     Args:
         tasks: whether each instance is shown, or their number in each state alone.
+        start: the first one that is shown, of those in these states; none: in any.
+        most: that are shown; None: all.
     """
-    counts: dict[str, int] = {}
-    views = []
-    for step in engine.steps.values():
-        if step.task.uses == ELSEWHERE:
-            continue
-        shown = [_of(step, each) for each in step.instances] or [_of(step)]
-        for each in shown:
-            counts[each.state] = counts.get(each.state, 0) + 1
-        if tasks:
-            views += shown
+    steps = [step for step in engine.steps.values() if step.task.uses != ELSEWHERE]
+    counts = Counter((each or step).state.value for step in steps for each in _instances(step))
+    wanted = (
+        (step, each)
+        for step in (steps if tasks else ())
+        for each in _instances(step)
+        if not states or (each or step).state in states
+    )
+    shown = [_of(step, each) for step, each in islice(wanted, start, None if most is None else start + most)]
     title = engine.definition.name if engine.definition else ""
-    seen = RunView(title, engine.state.value, "", engine.began, engine.ended, counts, views, engine.executions)
+    seen = RunView(title, engine.state.value, "", engine.began, engine.ended, dict(counts), shown, engine.executions)
     return msgspec.structs.replace(seen, children=sum(map(len, engine.children.values())))
+
+
+def _instances(step: Step) -> Sequence[Instance | None]:
+    """Those that it has; None stands for the step itself, where it has none yet."""
+    return step.instances or [None]
 
 
 def result(engine: Engine) -> tuple[str, Any, str]:

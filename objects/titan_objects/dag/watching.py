@@ -17,6 +17,7 @@ ROWS_MAX = 12
 """Tasks that are shown by name."""
 PAINT_SECONDS = 0.5
 SKIPPED = "SKIPPED"
+SHOWN = ("RUNNING", "AWAITING_APPROVAL")
 
 
 async def watch(face: titan.Face, run: SubmittedRun) -> None:
@@ -35,7 +36,7 @@ async def watch(face: titan.Face, run: SubmittedRun) -> None:
         async def paint() -> None:
             while True:
                 with suppress(titan.RemotableError):  # it is asked again
-                    seen = await run.look(tasks=True)
+                    seen = await run.look(states=SHOWN)
                     live.update(picture(await run.counts(), seen.tasks))
                 await asyncio.sleep(PAINT_SECONDS)
 
@@ -58,7 +59,7 @@ def picture(counts: Mapping[str, int], tasks: Sequence[TaskView]) -> "Renderable
     table = Table(box=None, pad_edge=False)
     for head in ("task", "state", "done", "where"):
         table.add_column(head)
-    shown = [each for each in tasks if each.state in ("RUNNING", "AWAITING_APPROVAL")]
+    shown = [each for each in tasks if each.state in SHOWN]
     for each in shown[:ROWS_MAX]:
         share = f"{each.progress:.0%}" if each.progress else ""
         table.add_row(*map(_harmless, (each.key, each.state, share, each.child or each.worker)))
