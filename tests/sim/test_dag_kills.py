@@ -127,13 +127,16 @@ async def survive(seed: int, depth: int, width: int, kills: int) -> None:
         while len(await pool.read("dag", AskWorkers())) < WORKERS:
             await asyncio.sleep(0.5)
         run = await submit(pool, layers(depth, width))
+        killed = 0
         for _ in range(kills):
             await asyncio.sleep(chaos.random.uniform(0, 5))
+            if (await run.look()).state != "RUNNING":
+                break
+            killed += 1
             await chaos.random.choice(
                 [chaos.kill_worker, lambda: chaos.kill_member("dag"), lambda: chaos.kill_member(run.name)]
             )()
-            if (await run.look()).state != "RUNNING":
-                break
+        assert killed, "nothing was disturbed"
         assert await run.result() == width * (2**depth - 1) + 1
         await check(run, chaos)
         await chaos.end()
