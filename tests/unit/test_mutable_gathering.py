@@ -1,10 +1,11 @@
 """What comes together waits for what is under way, and not for ever."""
 
 import asyncio
+from random import Random
 
 import pytest
 
-from titan_overlay.mutable.gathering import PATIENCE_SECONDS, Gathering
+from titan_overlay.mutable.gathering import PATIENCE_SECONDS, RETURN_SECONDS_MAX, Gathering
 
 pytestmark = pytest.mark.loops("virtual")
 
@@ -64,3 +65,41 @@ async def test_those_who_were_answered_are_waited_for_as_long_as_they_keep_comin
     ended = await round_of(64)
     await asyncio.sleep(0.1)
     assert again == [pytest.approx(ended + 0.008, abs=0.001)], "a quarter for the first"
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_nobody_waits_longer_than_the_patience_whoever_comes_back_when(seed: int) -> None:
+    loop, random = asyncio.get_running_loop(), Random(seed)
+    queue: list[tuple[float, asyncio.Future[None]]] = []
+    under_way = 0
+    waits: list[float] = []
+
+    def hand_on() -> None:
+        nonlocal under_way
+        if queue and gathering.over(under_way=under_way > 0, waiting=len(queue)):
+            under_way += 1
+            waits.extend(loop.time() - came for came, _ in queue)
+            loop.call_later(random.choice([0.002, 0.01, 0.03, 0.3]), end, [each for _, each in queue])
+            queue.clear()
+
+    def end(batch: list[asyncio.Future[None]]) -> None:
+        nonlocal under_way
+        under_way -= 1
+        for each in batch:
+            each.set_result(None)
+        gathering.ended(answered=len(batch), waiting=len(queue))
+        hand_on()
+
+    async def client() -> None:
+        for _ in range(8):
+            answer: asyncio.Future[None] = loop.create_future()
+            queue.append((loop.time(), answer))
+            hand_on()
+            await answer
+            await asyncio.sleep(random.choice([0, 0.0001, 0.005, 0.05, 1.0]))
+
+    gathering = Gathering(loop, hand_on)
+    clients = [1, 2, 7, 16, 33, 64][seed]
+    await asyncio.gather(*(client() for _ in range(clients)))
+    assert len(waits) == 8 * clients
+    assert max(waits) < PATIENCE_SECONDS[1] + RETURN_SECONDS_MAX + 0.01
