@@ -10,6 +10,7 @@ from tests.store.real import RealRedis, Wire, needs_redis
 from titan_objects.store.config import Config
 from titan_objects.store.host import Store
 from titan_objects.store.resp import CommandError, decode_all
+from titan_objects.store.server import Server
 
 
 def error(reply: object) -> str:
@@ -170,3 +171,17 @@ def test_whoever_is_not_in_the_file_any_more_is_let_go() -> None:
     assert "NOPERM" in error(ann("SET k v")) and ann("GET k") is None
     assert bob.session.closing and core("GET k") is None
     assert "No space left" in error(core("ACL SAVE"))
+
+
+async def test_other_machines_are_refused_until_there_is_a_password() -> None:
+    remote, local = ("192.0.2.7", 4711), ("127.0.0.1", 4711)
+    store = Store(None)
+    server = Server(store)
+    assert server.refusal(remote).startswith(b"-DENIED ") and server.refusal(("2001:db8::7", 4711, 0, 0))
+    assert not server.refusal(local) and not server.refusal("/run/store.sock")
+    await store.execute([b"CONFIG", b"SET", b"protected-mode", b"no"])
+    assert not server.refusal(remote)
+    await store.execute([b"CONFIG", b"SET", b"protected-mode", b"yes"])
+    await store.execute([b"CONFIG", b"SET", b"requirepass", b"secret"])
+    assert not server.refusal(remote)
+    await store.close()
