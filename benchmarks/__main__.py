@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 BENCHMARKS = (
-    "idle", "rpc", "lookups", "send", "mutable", "groups", "puzzle", "store", "store_group", "store_compiled",
-    "workflows", "verification", "dag", "slices",
+    "idle", "rpc", "lookups", "send", "mutable", "groups", "puzzle", "store", "store_keys", "store_group",
+    "store_compiled", "workflows", "verification", "dag", "slices",
 )  # fmt: skip
 
 

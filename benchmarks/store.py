@@ -20,15 +20,16 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.processes import cpu_seconds
-from tests.store.real import Process, RealRedis, TitanStore
+from tests.store.real import RealRedis, TitanStore
 
 COMMANDS = ("SET", "GET", "SADD")
 CASES = [(fsync, pipeline) for fsync in ("no", "always") for pipeline in (1, 16)]
 
 
-def start(name: str, directory: Path, fsync: str) -> Process:
+def start(name: str, directory: Path, fsync: str) -> RealRedis | TitanStore:
     if name == "redis":
-        return RealRedis(directory, "--appendonly", "yes", "--appendfsync", fsync)
+        settings = ("--appendonly", "yes", "--appendfsync", fsync, "--auto-aof-rewrite-percentage", "0")
+        return RealRedis(directory, *settings)
     return TitanStore(directory, "--appendfsync", fsync, "--set", "auto-aof-rewrite-percentage=0")
 
 
