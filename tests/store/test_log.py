@@ -144,6 +144,15 @@ async def test_timestamps_and_odd_headers_are_understood(tmp_path: Path) -> None
     assert incr(tmp_path).read_bytes().endswith(odd + SET)
 
 
+@pytest.mark.parametrize("word", [b"+SET\r\n", b"=7\r\ntxt:SET\r\n"])
+async def test_words_of_other_types_are_logged_as_strings(tmp_path: Path, word: bytes) -> None:
+    store = Store(tmp_path)
+    sent = b"*3\r\n" + word + b"$1\r\nk\r\n$2\r\n\r\n\r\n"  # with as many ends of lines as if all were well
+    store.run(store.connect(Asked(store)), [[b"SET", b"k", b"\r\n"]], sent)
+    await store.close()
+    assert incr(tmp_path).read_bytes() == b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\n\r\n\r\n"
+
+
 async def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(titan.ConfigError, match="in use"):

@@ -45,7 +45,7 @@ class AppendLog:
         name: first part of the files' names.
 
     Attributes:
-        pending: what waits to be written with the next `write_out`.
+        pending: encoded effects that wait to be written with the next `write_out`.
         size: bytes of all files together; `base_size`: of the base.
     """
 
@@ -174,10 +174,6 @@ class AppendLog:
             os.close(self._fd)
         self._fd = os.open(self._path(part), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._written = os.fstat(self._fd).st_size
-
-    def append(self, data: bytes) -> None:
-        """Takes encoded effects, to be written with the next `write_out`."""
-        self.pending.append(data)
 
     def write_out(self, sync: bool) -> None:
         """Writes all that is pending, and has the disk confirm it if asked to.

@@ -15,6 +15,7 @@ Three flags are read for each command, so that the common one pays for nothing e
 import logging
 import math
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from titan_objects.store.acl import Acl
@@ -48,8 +49,8 @@ _INTERNAL = CommandError(b"ERR internal error: the command was given up; the log
 EXPIRE_LIMIT = 1000
 """How many keys and fields one `tick` removes: about a millisecond's work."""
 
-SLICE = 64
-"""Commands of a pipeline after which its replies are counted."""
+SLICE = 128
+"""Commands of a pipeline after which its replies are counted; a shorter one is not held up by that."""
 
 _BY_ITSELF = frozenset((b"expired", b"hexpired", b"evicted"))
 """Events that no client has brought about."""
@@ -249,8 +250,10 @@ class Engine:
             if session.closing:
                 return
             if session.waiter is None:
-                size += sum(map(len, session.out[before:]))
-                if size <= self.output_max or end >= len(commands):
+                if end >= len(commands):
+                    return
+                size += sum(map(len, islice(session.out, before, None)))
+                if size <= self.output_max:
                     continue
                 self.halted[session] = Waiter(session, session.db, (), 0, _nobody, b"")
                 self.waiting.add(self.halted[session])

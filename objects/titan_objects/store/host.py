@@ -115,14 +115,14 @@ class Store:
         engine = self.engine
         engine.run(session, commands, self.now())
         if engine.effects:
-            self.note_effects(raw, len(commands))
+            self._pass_on(raw, len(commands))
             session.wrote = True
         if engine.requests:
             self._obey()
-        if session.out or engine.outgoing or session.closing:
-            # Not on the spot: what one turn of the loop answers goes out together, which costs less for each.
-            engine.outgoing[session] = None
-        self.schedule_flush()
+        # Not on the spot: what one turn of the loop answers goes out together, which costs less for each.
+        engine.outgoing[session] = None
+        if not self._flushing:
+            self.schedule_flush()
 
     def apply(self, commands: list[Args]) -> list[bytes]:
         """Executes what the server that is followed has executed; the errors."""
@@ -140,27 +140,22 @@ class Store:
         engine.call([b"DEL", key])
         self.note_effects()
 
-    def note_effects(self, raw: bytes = b"", count: int = -1) -> None:
+    def note_effects(self) -> None:
         """Passes on what was written: to the log, and to replicas."""
+        self._pass_on(b"", -1)
+        self.schedule_flush()
+
+    def _pass_on(self, raw: bytes, count: int) -> None:
         engine = self.engine
         effects = engine.effects
-        # The bytes may be logged as they came if each command in them is an effect, and nothing else is in them.
-        if (
-            engine.verbatim
-            and len(effects) == count
-            and raw.endswith(b"\r\n")
-            and raw.count(b"\r\n") == count + 2 * sum(map(len, effects))
-        ):
-            data = raw
-        else:
-            data = encode(effects)
+        data = raw if engine.verbatim and len(effects) == count and _is_encoded(raw, effects) else encode(effects)
         effects.clear()
         engine.verbatim = True
         if self._log is not None:
-            self._log.append(data)
+            self._log.pending.append(data)
         if engine.replication.leader is None:
-            self.feed(data)
-        self.schedule_flush()
+            engine.written += len(data)
+            engine.replication.feed(data)
 
     def feed(self, data: bytes) -> None:
         """More of the stream that replicas follow."""
@@ -322,6 +317,15 @@ class Store:
                 self._log.close()
             except OSError as why:
                 raise titan.StorageError(f"the log could not be written out: {why}") from None
+
+
+def _is_encoded(raw: bytes, commands: list[Args]) -> bool:
+    """Whether the bytes in which commands came are what `encode` makes of them; if in doubt, no.
+
+    The parser takes words of other types of RESP as well, `+` and `=`, which have no place in a log.
+    """
+    words = len(commands[0]) if len(commands) == 1 else sum(map(len, commands))
+    return raw.count(b"\r\n") == len(commands) + 2 * words and b"\r\n+" not in raw and b"\r\n=" not in raw
 
 
 class _Caller:

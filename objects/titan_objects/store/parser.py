@@ -10,7 +10,8 @@ from titan_objects.store.table import Args
 ELEMENTS_MAX = 1_000_000
 """Words of one command. hiredis would reserve memory for as many as a client announces."""
 
-_too_many = re.compile(rb"\*0*[1-9][0-9]{6,}\r").search
+announces_too_much = re.compile(rb"\*0*[1-9][0-9]{6,}\r").search
+"""A header among these bytes that announces more words than a command may have; None: there is none."""
 
 
 class Reader(Protocol):
@@ -37,11 +38,6 @@ def make_reader() -> Reader:
         raise titan.ConfigError("the store needs hiredis: pip install 'titan-overlay[store]'") from None
     reader: Reader = hiredis.Reader(protocolError=ProtocolError, replyError=ProtocolError)
     return reader
-
-
-def announces_too_much(data: bytes) -> bool:
-    """Whether a header in these bytes announces more words than a command may have."""
-    return _too_many(data) is not None
 
 
 def only_words(commands: list[Args]) -> bool:

@@ -51,7 +51,7 @@ def send_out(outgoing: dict[Session, None], sinks: Mapping[Session, Sink]) -> No
         if sink is None:
             continue
         if session.out:
-            data = b"".join(session.out)
+            data = b"".join(session.out)  # of one reply alone, that very object
             session.out.clear()
             sink.send(data)
         if session.closing:
@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
             return
         if self._transport.is_closing():
             return
-        if announces_too_much(self._tail + data):
+        if announces_too_much(self._tail + data if self._tail else data):
             self._refuse(b"invalid multibulk length")
             return
         reader = self._reader
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
             seconds = monotonic() - begun
             if seconds >= slower_than and not session.waits:
                 self._server.note_slow(session, commands, int(seconds * 1e6))
-        if session.waits and len(session.backlog) > BACKLOG_MAX and not self._paused:
+        if len(session.backlog) > BACKLOG_MAX and session.waits and not self._paused:
             self._transport.pause_reading()
             self._paused = True
 
