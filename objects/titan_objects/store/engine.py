@@ -24,6 +24,7 @@ from titan_objects.store.blocking import Serve, Waiter, WaitingRoom
 from titan_objects.store.config import Config
 from titan_objects.store.functions import Functions
 from titan_objects.store.keyspace import Database, Keyspace
+from titan_objects.store.leaving import Leaving
 from titan_objects.store.listing import contents
 from titan_objects.store.memory import Meter
 from titan_objects.store.monitors import Monitors
@@ -38,6 +39,7 @@ from titan_objects.store.session import Session
 from titan_objects.store.stats import Stats
 from titan_objects.store.table import Args, Command, Handler, Table
 from titan_objects.store.tracking import Tracking
+from titan_objects.store.written import Written
 
 if TYPE_CHECKING:
     from titan_objects.store.commands.migrate import Migration
@@ -76,7 +78,7 @@ def wrong_arity(command: Command) -> CommandError:
 Row = tuple[Handler, int, int, Command]
 
 
-class Engine:
+class Engine(Written):
     """A store without a disk and without a network.
 
     Args:
@@ -85,8 +87,6 @@ class Engine:
         config: its settings.
 
     Attributes:
-        effects: commands to log, in order; the caller empties it.
-        verbatim: all effects are commands as they were sent; the caller sets it again.
         preserve: while a snapshot is written, called with each key before a command may change it.
         may_follow: the shell around can follow another server, and be followed.
         loading: what the server that is followed here holds is being read.
@@ -103,6 +103,7 @@ class Engine:
         self.table = table
         self.chance = chance
         self.config = config or Config()
+        self.leaving = Leaving(self)
         self.rows: dict[bytes, Row] = {
             word: (
                 Engine._call_subcommand if command.subcommands else command.handler,
@@ -112,8 +113,9 @@ class Engine:
             )
             for word, command in table.by_word.items()
         }
-        self.keyspace = Keyspace(int(self.config.get("databases")), self._on_expired, self._on_fields_expired)
+        self.keyspace = Keyspace(int(self.config.get("databases")), self.leaving.expired, self.leaving.fields_expired)
         self.databases = self.keyspace.databases
+        super().__init__(self.databases[0])
         self.acl = Acl(table, self.config)
         self.exchange = Exchange()
         self.waiting = WaitingRoom(self)
@@ -131,8 +133,6 @@ class Engine:
         self._watchers: dict[tuple[Database, bytes], set[Session]] = {}
         self.monitors = Monitors(self.deliver)
 
-        self.effects: list[Args] = []
-        self.verbatim = True
         self.outgoing: dict[Session, None] = {}
         self.output_max = math.inf
         self.halted: dict[Session, Waiter] = {}
@@ -140,7 +140,6 @@ class Engine:
         self.migrations: list[tuple[Migration, Waiter]] = []
         self.written = 0
         self.surroundings: Callable[[], dict[str, dict[str, object]]] = dict
-        self._logged_db = 0
 
         self.preserve: Callable[[Database, bytes], None] | None = None
         self.refuse_writes: CommandError | None = None
@@ -152,12 +151,9 @@ class Engine:
         self.meter: Meter | None = None
 
         self.now = 0
-        self.db = self.databases[0]
         self.reply: Resp2 = RESP2
         self.internal = Session(0, self.db, self.acl.default)
         self.session = self.internal
-        self.dirty = False
-        self._rewritten = False
         self.config.watch(self.look)
         self.look()
 
@@ -281,7 +277,9 @@ class Engine:
                 _LOG.exception("%r failed", args[0])
                 reply = _INTERNAL.reply
             if self.dirty:
-                self._settle(args)
+                self.note(args)
+                if self.waiting.ready:
+                    self._serve()
             if reply is not None:
                 out.append(reply)
             elif session.waiter is not None:
@@ -310,7 +308,9 @@ class Engine:
             raise _INTERNAL from None
         finally:
             if self.dirty:
-                self._settle(args)
+                self.note(args)
+                if self.waiting.ready:
+                    self._serve()
         if self.session.tracker is not None:
             self.tracking.note(command, args)
         return b"" if reply is None else reply
@@ -336,26 +336,10 @@ class Engine:
             raise CommandError(f"ERR unknown command '{name}', with args beginning with: {given}{' ' * bool(given)}")
         return row
 
-    def _settle(self, args: Args) -> None:
-        """Notes what a command has changed, and serves who waited for that."""
-        self.dirty = False
-        if self._rewritten:
-            self._rewritten = False
-        else:
-            if self.db.index != self._logged_db:
-                self._select()
-            self.effects.append(args)
-        if self.waiting.ready and self.may_block:
+    def _serve(self) -> None:
+        """Serves who waited for what has just changed."""
+        if self.may_block:
             self.waiting.serve()
-
-    def _select(self) -> None:
-        self._logged_db = self.db.index
-        self.effects.append([b"SELECT", b"%d" % self.db.index])
-        self.verbatim = False
-
-    def forget_logged_db(self) -> None:
-        """The log begins anew: its reader is in database 0."""
-        self._logged_db = 0
 
     # ---- what handlers call --------------------------------------------------------------------------------------
 
@@ -375,27 +359,6 @@ class Engine:
         self.db.delete(key)
         self.touch(key, b"del")
 
-    def rewrite(self, *args: bytes) -> None:
-        """Logs this instead of the command at hand (or, called again, as well)."""
-        self.dirty = True
-        self._rewritten = True
-        self.emit(args)
-
-    def quiet(self) -> None:
-        """The command at hand is in the log already, by `rewrite` or by commands that it called."""
-        self._rewritten = self.dirty = True
-
-    def logged(self) -> None:
-        """All that was changed outside of a command is in the log already, by `rewrite`."""
-        self.dirty = self._rewritten = False
-
-    def emit(self, args: Iterable[bytes]) -> None:
-        """Logs a command beside the one at hand."""
-        if self.db.index != self._logged_db:
-            self._select()
-        self.effects.append(list(args))
-        self.verbatim = False
-
     def random_key(self) -> bytes | None:
         """A key of the current database; None: it has none."""
         db = self.db
@@ -407,13 +370,6 @@ class Engine:
             if key is not None:
                 return key
         return key_by_chance(db, self.chance)
-
-    def wrap(self, start: int) -> None:
-        """Makes the effects from `start` on a transaction of the log, if they are many."""
-        if len(self.effects) - start > 1:
-            self.effects.insert(start, [b"MULTI"])
-            self.effects.append([b"EXEC"])
-        self.verbatim = False
 
     def tell(self, db: Database, key: bytes, event: bytes, kind: str) -> None:
         """Brings a change to those that watch the key, wait for it or listen to events."""
@@ -487,17 +443,6 @@ class Engine:
         """What watches the memory from now on."""
         return Meter(self)
 
-    def evict(self, db: Database, key: bytes) -> None:
-        """Removes a key because there is not enough memory."""
-        if self.preserve is not None:
-            self.preserve(db, key)
-        db.delete(key)
-        self.stats.evicted += 1
-        current, self.db = self.db, db
-        self.emit((b"DEL", key))
-        self.db = current
-        self.tell(db, key, b"evicted", "e")
-
     def swap(self, one: int, other: int) -> None:
         """Exchanges two databases; their clients see the other's keys from now on."""
         pair = (self.databases[one], self.databases[other])
@@ -539,25 +484,6 @@ class Engine:
         moments = [at for at in (self.keyspace.wheel.next(), self.waiting.next()) if at is not None]
         return min(moments, default=None)
 
-    def _on_expired(self, db: Database, key: bytes) -> None:
-        self.stats.expired += 1
-        current, self.db = self.db, db
-        self.emit((b"DEL", key))
-        self.db = current
-        if self.observed:
-            self.tell(db, key, b"expired", "x")
-
-    def _on_fields_expired(self, db: Database, key: bytes, gone: list[bytes]) -> None:
-        self.stats.expired_fields += len(gone)
-        current, self.db = self.db, db
-        for at in range(0, len(gone), EXPIRE_LIMIT):
-            self.emit((b"HDEL", key, *gone[at : at + EXPIRE_LIMIT]))
-        self.db = current
-        if self.observed:
-            self.tell(db, key, b"hexpired", "h")
-            if key not in db.data:
-                self.tell(db, key, b"del", "g")
-
     # ---- replay --------------------------------------------------------------------------------------------------
 
     def replay(self, commands: list[Args]) -> int | None:
@@ -581,10 +507,3 @@ class Engine:
         errors = [reply for reply in session.out if reply.startswith(b"-")]
         session.out.clear()
         return errors
-
-    def rewind_log(self) -> None:
-        """Whoever reads the log from here on begins in database 0."""
-        if self._logged_db:
-            self._logged_db = 0
-            self.effects.append([b"SELECT", b"0"])
-            self.verbatim = False

@@ -195,7 +195,7 @@ class Meter:
         if best is None:
             return False
         placed, key = best[1]
-        engine.evict(placed.database, key)
+        engine.leaving.evict(placed.database, key)
         return True
 
     def _drawn(self, many: int, volatile: bool) -> list[Place]:
