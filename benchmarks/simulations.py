@@ -2,6 +2,7 @@
 
     titan-sim churn --seeds 1-3 --out out/churn
     titan-sim churn --seeds 1-3 --min-copies 5 --out out/churn-5
+    titan-sim churn --seeds 1-3 --start fresh --out out/churn-fresh
     titan-sim lookups --out out/lookups
     titan-sim copies --out out/copies
     titan-sim scale --out out/scale
@@ -135,6 +136,7 @@ def main() -> None:
     tables = (
         ("churn", "churn", CHURN),
         ("churn-5", "churn-5", CHURN),
+        ("churn-fresh", "churn-fresh", CHURN),
         ("simulated-lookups", "lookups", LOOKUPS),
         ("simulator", "scale", SCALE),
         ("simulator-10000", "scale-10000", SCALE),
