@@ -241,7 +241,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "a port above 65535": (["--listen", "127.0.0.1:99999"], "0 to 65535"),
     "half an IPv6 address": (["--listen", "::g:1"], "brackets"),
     "a size below zero": (["--max-bytes", "-5"], "2GiB"),
-    "cores that are no number": (["--max-cpu", "nan"], "max_cpu"),
+    "cores that are no number": (["--max-cpu", "nan"], "max-cpu"),
     "a level of logging that is none": (["--log-level", "loud"], "debug, info, warning, error"),
     "an address that nobody has": (["--advertise", "a..b:4747"], "others can dial"),
     "an address without a port to dial": (["--advertise", "127.0.0.1:0"], "others need one address"),

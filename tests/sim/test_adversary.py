@@ -12,7 +12,6 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ObjectId
@@ -104,7 +103,7 @@ def test_an_object_whose_closest_ids_are_ground_is_found_all_the_same():
     assert result["services"]["right"] == result["services"]["sends"]  # it is aimed at one object alone
 
 
-async def around_the_object(overlay: Overlay, ambient: Ambient, object_id: ObjectId) -> AsyncIterator[list[Contact]]:
+async def around_the_object(overlay: Overlay, object_id: ObjectId, points: object) -> AsyncIterator[list[Contact]]:
     yield await overlay.find_nodes(object_id, 20)
 
 

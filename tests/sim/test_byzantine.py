@@ -151,7 +151,7 @@ async def test_a_queue_that_is_too_long_to_wait_in_is_said_to_be(monkeypatch: py
         await pool.publish(Bank, "bank/main", policy=LIARS)
         assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
         for node in sim.holders("bank/main"):  # nothing is ordered any more
-            monkeypatch.setattr(group(node, "bank/main"), "propose", lambda *_: None)
+            monkeypatch.setattr(group(node, "bank/main").front, "propose", lambda *_: None)
         leader = group(leader_of(sim, "bank/main"), "bank/main")
         type, body = encode_message(Deposit("rent", 1))
         for each in range(VOUCHED_MAX + 1):
@@ -247,7 +247,7 @@ async def test_a_leader_that_tells_no_time_is_replaced_once_a_timer_is_late() ->
         await pool.publish(Bank, "bank/main", policy=LIARS)
         assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
         liar = leader_of(sim, "bank/main")
-        group(liar, "bank/main")._tell_time = lambda: None  # type: ignore[method-assign]
+        group(liar, "bank/main").alarm._ring = lambda: None  # type: ignore[method-assign]
         await pool.send("bank/main", Pay("", "rent", 100, after=2.0))
         await sim.settle(seconds=30)
         assert {balance(node, "bank/main") for node in sim.holders("bank/main")} == {901}

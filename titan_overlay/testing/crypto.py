@@ -7,15 +7,38 @@ outside do not work inside, nor the other way round.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
-from cryptography.exceptions import InvalidSignature
+from nacl.exceptions import BadSignatureError
 
 from titan_overlay.identity import keys
 
-_LIBRARY = ("Ed25519PrivateKey", "Ed25519PublicKey", "X25519PrivateKey", "X25519PublicKey")
+
+def _public_of(seed: bytes) -> bytes:
+    return hashlib.blake2b(seed, digest_size=keys.KEY_BYTES, person=b"titan/fake/key").digest()
+
+
+def _signature(public: bytes, message: bytes) -> bytes:
+    return hashlib.blake2b(message, key=public, digest_size=keys.SIGNATURE_BYTES, person=b"titan/fake/sig").digest()
+
+
+def _keypair(seed: bytes) -> tuple[bytes, bytes]:
+    """The key that signs is the public one."""
+    public = _public_of(seed)
+    return public, public
+
+
+def _sign(message: bytes, key: bytes) -> bytes:
+    return _signature(key, message) + message
+
+
+def _open(signed: bytes, public: bytes) -> bytes:
+    signature, message = signed[: keys.SIGNATURE_BYTES], signed[keys.SIGNATURE_BYTES :]
+    if signature != _signature(public, message):
+        raise BadSignatureError
+    return message
 
 
 class _Public:
@@ -33,13 +56,9 @@ class _Public:
     def public_bytes_raw(self) -> bytes:
         return self.raw
 
-    def verify(self, signature: bytes, message: bytes) -> None:
-        if signature != _sign(self.raw, message):
-            raise InvalidSignature
-
 
 class _Private:
-    """Signs, and agrees: the two uses share no key."""
+    """Agrees with another one on a secret."""
 
     __slots__ = ("_public",)
 
@@ -48,29 +67,32 @@ class _Private:
 
     @classmethod
     def from_private_bytes(cls, seed: bytes) -> Self:
-        return cls(_Public(hashlib.blake2b(seed, digest_size=32, person=b"titan/fake/key").digest()))
+        return cls(_Public(_public_of(seed)))
 
     def public_key(self) -> _Public:
         return self._public
-
-    def sign(self, message: bytes) -> bytes:
-        return _sign(self._public.raw, message)
 
     def exchange(self, peer: _Public) -> bytes:
         both = b"".join(sorted((self._public.raw, peer.raw)))
         return hashlib.blake2b(both, digest_size=32, person=b"titan/fake/dh").digest()
 
 
-def _sign(public: bytes, message: bytes) -> bytes:
-    return hashlib.blake2b(message, key=public, digest_size=64, person=b"titan/fake/sig").digest()
+_FAKES: dict[str, Callable[..., Any]] = {
+    "crypto_sign_seed_keypair": _keypair,
+    "crypto_sign": _sign,
+    "crypto_sign_open": _open,
+    "X25519PrivateKey": _Private,
+    "X25519PublicKey": _Public,
+}
+"""By the names that the room of keys has for what it takes from libraries."""
 
 
 @contextmanager
 def fake_crypto() -> Iterator[None]:
     """Fake signatures and key agreement inside; a run that uses it must say so in its result."""
-    real = {name: getattr(keys, name) for name in _LIBRARY}
-    for name in _LIBRARY:
-        setattr(keys, name, _Private if "Private" in name else _Public)
+    real = {name: getattr(keys, name) for name in _FAKES}
+    for name, function in _FAKES.items():
+        setattr(keys, name, function)
     _forget()
     try:
         yield
