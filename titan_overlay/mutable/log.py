@@ -32,6 +32,7 @@ from titan_overlay.mutable.log_format import (
     segment_name,
 )
 from titan_overlay.storage.disk import Disk
+from titan_overlay.storage.scribe import settle
 
 _log = logging.getLogger(__name__)
 
@@ -225,7 +226,7 @@ class Log:
         # Applications Recover from fsync Failures?", ATC 2020): only reading it again will tell.
         self.failed = self.failed or f"the log cannot be written ({why}); it has to be opened again"
         for _, future in self._waiting:
-            _settle(future, StorageError(self.failed))
+            settle(future, StorageError(self.failed))
         self._waiting.clear()
 
     async def _write_all(self) -> None:
@@ -249,10 +250,10 @@ class Log:
                 await self._append(writes)
         except BaseException as why:
             for _, future in batch:
-                _settle(future, StorageError(f"the log could not be written ({why})"))
+                settle(future, StorageError(f"the log could not be written ({why})"))
             raise
         for _, future in batch:
-            _settle(future, None)
+            settle(future, None)
 
     async def _append(self, writes: list[Written]) -> None:
         if self._offset >= self.settings.segment_bytes:
@@ -309,12 +310,3 @@ async def _read(disk: Disk, path: str) -> bytes | None:
         return await disk.read(path)
     except FileNotFoundError:
         return None
-
-
-def _settle(future: asyncio.Future[None], error: StorageError | None) -> None:
-    if future.done():
-        return  # whoever waited was cancelled
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)

@@ -69,7 +69,7 @@ class Scribe:
                 failure = why
                 file.close()
             with suppress(RuntimeError):  # the loop has been closed, and nobody waits
-                future.get_loop().call_soon_threadsafe(_settle, future, failure)
+                future.get_loop().call_soon_threadsafe(settle, future, failure)
             del future, failure
         file.close()
 
@@ -99,7 +99,8 @@ def write_at(descriptor: int, data: bytes, offset: int) -> None:
         rest = rest[written:]
 
 
-def _settle(future: "asyncio.Future[None]", failure: Exception | None) -> None:
+def settle(future: "asyncio.Future[None]", failure: Exception | None) -> None:
+    """Says how it went to whoever still waits."""
     if future.done():
         return  # whoever waited was cancelled
     if failure is None:

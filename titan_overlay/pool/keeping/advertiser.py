@@ -299,8 +299,12 @@ class Advertiser:
         return [each for each in chosen if self._held[each].announced < fresh and now < self._held[each].expires]
 
     def _outgrown(self) -> list[ObjectId]:
-        enough = self._overlay.estimated_size() / GROWTH
-        return [each for each in self._order if self._held[each].among <= enough]
+        now, enough = asyncio.get_running_loop().time(), self._overlay.estimated_size() / GROWTH
+
+        def is_due(held: Held) -> bool:
+            return held.among <= enough and held.retry_at == inf and now < held.expires
+
+        return [each for each in self._order if is_due(self._held[each])]
 
     # ---- sending ---------------------------------------------------------------------------------------------
 
