@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from titan_overlay.errors import BadMessage, Forbidden, NotHere, Overloaded, RemotableError
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Entry, RequestsWait
+from titan_overlay.mutable.gathering import Gathering
 from titan_overlay.mutable.instance import OUTBOX_MAX
 from titan_overlay.mutable.intake import WAITING_BYTES_MAX, WAITING_MAX, batches, fail
 from titan_overlay.mutable.letters import arrival
 from titan_overlay.mutable.machine import Executed
 from titan_overlay.mutable.proofs import Proofs
 from titan_overlay.mutable.requests import OPEN, VOUCHED_MAX, Reply, Request, decode_request
-from titan_overlay.mutable.returning import Returning
 from titan_overlay.mutable.vouching import Vouching
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.hosting.calls import Begun
@@ -88,8 +88,7 @@ class Expected:
         """By ref: without a place in the order."""
         self._placed: set[int] = set()
         """Heights at which something that this member proposed is to stand."""
-        self._returning = Returning()
-        self._proposed_at = 0.0
+        self._gathering = Gathering(group.loop, front.flush_soon)
         self._oldest: Key | None = None
         """That the engine was told of."""
 
@@ -171,7 +170,6 @@ class Expected:
         elif self._fresh and self._may_propose():
             fresh = [each for each in self._fresh if key_of(each) in self._requests and self._is_signed(each)]
             self._fresh = []
-            self._proposed_at = self._group.loop.time()
             for batch in batches(fresh, VOUCHED_MAX):
                 ref = self._front.new_ref()
                 self._proposed[ref] = batch
@@ -181,7 +179,7 @@ class Expected:
     def _may_propose(self) -> bool:
         """One block is under way at a time: what comes meanwhile loses nothing by going into the next together."""
         under_way = self._proposed or self._placed
-        return not under_way and self._returning.may_go(len(self._fresh), self._group.loop.time())
+        return not under_way and self._gathering.over(under_way=False, waiting=len(self._fresh))
 
     def _is_signed(self, request: Request) -> bool:
         """Whether its sender has signed it. What is not is nobody's fault but the sender's, and is let go."""
@@ -245,7 +243,7 @@ class Expected:
     def executed(self, entry: Entry, done: Executed) -> None:
         if entry.index in self._placed:
             self._placed.discard(entry.index)
-            self._await_return(len(done.requests))
+            self._gathering.ended(answered=len(done.requests), waiting=len(self._fresh))
             if self._fresh:
                 self._front.flush_soon()
         self._vouching.vouch(entry.index, done.requests, done.replies)
@@ -256,12 +254,6 @@ class Expected:
                     self._answer(waiting, entry.index, place, reply)
         self._vouching.executed(entry.index)
         self._tell_oldest()
-
-    def _await_return(self, answered: int) -> None:
-        now = self._group.loop.time()
-        until = self._returning.answered(answered, len(self._fresh), now - self._proposed_at, now)
-        if until is not None:
-            self._group.loop.call_at(until, self._front.flush_soon)
 
     def _answer(self, waiting: _Waiting, height: int, place: int, reply: Reply) -> None:
         if waiting.told is not None and not waiting.told.done():
