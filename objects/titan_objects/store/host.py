@@ -154,8 +154,7 @@ class Store:
         if self._log is not None:
             self._log.pending.append(data)
         if engine.replication.leader is None:
-            engine.written += len(data)
-            engine.replication.feed(data)
+            self.feed(data)
 
     def feed(self, data: bytes) -> None:
         """More of the stream that replicas follow."""
@@ -325,7 +324,8 @@ def _is_encoded(raw: bytes, commands: list[Args]) -> bool:
     The parser takes words of other types of RESP as well, `+` and `=`, which have no place in a log.
     """
     words = len(commands[0]) if len(commands) == 1 else sum(map(len, commands))
-    return raw.count(b"\r\n") == len(commands) + 2 * words and b"\r\n+" not in raw and b"\r\n=" not in raw
+    lines = raw.count(b"\r\n") if raw.endswith(b"\r\n") else 0
+    return lines == len(commands) + 2 * words and b"\r\n+" not in raw and b"\r\n=" not in raw
 
 
 class _Caller:
