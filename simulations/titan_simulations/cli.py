@@ -15,6 +15,7 @@ from rich.progress import track
 from rich.table import Table
 
 from titan_overlay.errors import ConfigError
+from titan_overlay.version import VERSION
 from titan_simulations import attacks, lifetimes, points, results, runner
 from titan_simulations.adversary import ALL, PATHS_MAX, SHIPPED, AdversaryConfig
 from titan_simulations.churn import ChurnConfig
@@ -34,6 +35,22 @@ app = typer.Typer(
     add_completion=False,
     help="Whole pools of real nodes on a virtual clock. The same seed gives the same run.",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"titan-sim {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def titan_sim(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Takes what stands before the command."""
+
 
 Out = Annotated[Path, typer.Option(help="Directory for result.json, series.csv and figures.")]
 Seeds = Annotated[str, typer.Option(help="Run several seeds, like 1-3, and give 95 % intervals.")]

@@ -156,6 +156,8 @@ def test_without_a_pool_it_says_how_to_get_one(tmp_path: Path) -> None:
     assert said.count("\n") == 1
     assert b"No such command" in titan("sned", home=tmp_path, status=2).stderr
     assert b"Missing argument" in titan("send", home=tmp_path, status=2).stderr
+    for wrong in ("sned", "send"):  # whoever asked for JSON gets it for this error as well
+        assert json.loads(titan(wrong, "--json", home=tmp_path, status=2).stderr)["error"] == "config"
 
 
 def test_the_bootstrap_variable_is_enough(pool: Village, greeter: str, tmp_path: Path) -> None:

@@ -3,12 +3,29 @@
 Each module of this package adds its commands; other wheels add theirs as `plugins.py` says.
 """
 
+import sys
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from titan_overlay.cli import doctor, groups, messages, nodes, objects, plugins, pool, revoking, settings, trust
+from titan_overlay.cli import (
+    doctor,
+    groups,
+    messages,
+    nodes,
+    objects,
+    outcome,
+    plugins,
+    pool,
+    revoking,
+    settings,
+    trust,
+)
+from titan_overlay.errors import ConfigError
+
+UsageError: Any = typer.BadParameter.__mro__[1]
+"""Of click, which older typers import and newer ones have inside."""
 
 app = typer.Typer(
     add_completion=True,
@@ -47,5 +64,12 @@ def complete() -> typer.Typer:
 
 
 def main() -> None:
-    """Entry point."""
-    complete()()
+    """Entry point. A command line that cannot be read is told as everything else is: with `--json`, as an object."""
+    if "--json" not in sys.argv:
+        complete()()
+    try:
+        raise SystemExit(complete()(standalone_mode=False))
+    except UsageError as why:
+        outcome.fail(ConfigError(why.format_message()), json=True)
+    except typer.Abort:
+        raise SystemExit(130) from None
