@@ -1,10 +1,11 @@
 """Trivial tasks on two workers: seconds and CPU per task, beside other engines.
 
-    python -m benchmarks.dag [--rounds 3] [--systems "Titan,Dask,..."] [--json FILE] [--report]
+    python -m benchmarks.dag [--rounds 3] [--systems "Titan;Dask;..."] [--json FILE] [--report]
 
 Flat is 1,000 tasks, layered 10 x 100 (of Titan's, each task needs two of the layer before; elsewhere a layer begins
 when the one before has ended), chain 200. Titan is one `titan-node` with two workers that keeps the queue and the run,
-with its journal on disk, and this client. CPU is that of all processes of a system, the client among them. "Engine
+with its journal on disk, and this client. "Titan, no pool" runs them in this program and its processes, which it starts
+first, without a journal (`titan dag run`). CPU is that of all processes of a system, the client among them. "Engine
 alone" is the state machine without journal, pool and processes.
 
 Peers run under the Python that DAG_PEERS names (else this one), with what can be installed of: distributed, celery with
@@ -30,6 +31,7 @@ from benchmarks.processes import answer, cpu_seconds, start_node, stop
 from titan_objects.dag.client import submit
 from titan_objects.dag.definition import Definition, Task
 from titan_objects.dag.engine import Engine
+from titan_objects.dag.here import run_here
 from titan_objects.dag.journal import Begin, Lease, Report, Success, Worker
 from titan_objects.dag.queue import Workers as AskWorkers
 from titan_objects.dag.steps import DONE
@@ -71,6 +73,22 @@ def engine_alone() -> Round:
                 engine.step(Report("w", order.epoch, Success(order.args[0] + 1)), 0.0)
         took[shape] = time.perf_counter() - began, time.process_time() - cpu
     return took
+
+
+async def here() -> Round:
+    """Without a pool, and without a journal; with the start of its processes."""
+    took: Round = {}
+    for shape, size in SHAPES.items():
+        began, cpu = time.perf_counter(), _cpu_below(os.getpid()) + _cpu_of_ended()
+        await run_here(shaped(*size), code=Path(trivial.__file__), slots=WORKERS)
+        took[shape] = time.perf_counter() - began, _cpu_below(os.getpid()) + _cpu_of_ended() - cpu
+    return took
+
+
+def _cpu_of_ended() -> float:
+    """CPU seconds of processes that this one has started and that have ended."""
+    spent = os.times()
+    return spent.children_user + spent.children_system
 
 
 async def titans(directory: Path) -> Round:
@@ -155,6 +173,8 @@ def run(systems: list[str], rounds: int) -> dict[str, Any]:
                 directory = Path(name)
                 if system == "engine alone":
                     took: Round | None = engine_alone()
+                elif system == "Titan, no pool":
+                    took = asyncio.run(here())
                 elif system == "Titan":
                     took = asyncio.run(titans(directory))
                 else:
@@ -196,13 +216,13 @@ def markdown(result: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = ["engine alone", "Titan", *PEERS]
-    parser.add_argument("--systems", default=",".join(known), help="which of them, with commas between")
+    known = ["engine alone", "Titan", "Titan, no pool", *PEERS]
+    parser.add_argument("--systems", default=";".join(known), help="which of them, with semicolons between")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--report", action="store_true", help="write the table into docs/benchmarks.md")
     options = parser.parse_args()
-    systems = options.systems.split(",")
+    systems = options.systems.split(";")
     if unknown := [each for each in systems if each not in known]:
         parser.error(f"no system {unknown[0]!r}; there are {', '.join(known)}")
     result = run(systems, options.rounds)

@@ -8,9 +8,9 @@
 These names are the public interface; objects of the pool, the standard ones included, use nothing else.
 """
 
-from titan_overlay.client import Answer, Description, Located, Pool, Receipt
-from titan_overlay.commands import Commands, Face
-from titan_overlay.connect import SyncPool, asend, connect, connect_sync, send
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from titan_overlay.errors import (
     BadMessage,
     ConfigError,
@@ -29,27 +29,32 @@ from titan_overlay.errors import (
     Unavailable,
     error,
 )
-from titan_overlay.identity.statements import Policy
-from titan_overlay.mutable.declare import batch, mutable, readonly
-from titan_overlay.mutable.health import GroupHealth, MemberHealth
-from titan_overlay.mutable.talk import Change
-from titan_overlay.mutable.walkable import WalkableDict
-from titan_overlay.pool.context import Context, Sender
-from titan_overlay.pool.hosting.object import idempotent, service
-from titan_overlay.pool.message import Message
-from titan_overlay.pool.orders import Conduct, Holding, Holdings, Misdeed, NodeInfo, Seen
-from titan_overlay.pool.questions import (
-    Describe,
-    Info,
-    MessageSchema,
-    ObjectInfo,
-    ObjectStats,
-    Ping,
-    Pong,
-    Schema,
-    Stats,
-)
+from titan_overlay.mutable.decorators import batch, mutable, readonly
 from titan_overlay.version import VERSION as __version__  # noqa: N811 - the name that Python tools look for
+
+if TYPE_CHECKING:
+    from titan_overlay.client import Answer, Description, Located, Pool, Receipt
+    from titan_overlay.commands import Commands, Face
+    from titan_overlay.connecting import SyncPool, asend, connect, connect_sync, send
+    from titan_overlay.identity.statements import Policy
+    from titan_overlay.mutable.health import GroupHealth, MemberHealth
+    from titan_overlay.mutable.talk import Change
+    from titan_overlay.mutable.walkable import WalkableDict
+    from titan_overlay.pool.context import Context, Sender
+    from titan_overlay.pool.hosting.object import idempotent, service
+    from titan_overlay.pool.message import Message
+    from titan_overlay.pool.orders import Conduct, Holding, Holdings, Misdeed, NodeInfo, Seen
+    from titan_overlay.pool.questions import (
+        Describe,
+        Info,
+        MessageSchema,
+        ObjectInfo,
+        ObjectStats,
+        Ping,
+        Pong,
+        Schema,
+        Stats,
+    )
 
 __all__ = [
     "Answer",
@@ -110,3 +115,38 @@ __all__ = [
     "send",
     "service",
 ]
+
+_PLACES: dict[str, tuple[str, ...]] = {
+    "client": ("Answer", "Description", "Located", "Pool", "Receipt"),
+    "commands": ("Commands", "Face"),
+    "connecting": ("SyncPool", "asend", "connect", "connect_sync", "send"),
+    "identity.statements": ("Policy",),
+    "mutable.health": ("GroupHealth", "MemberHealth"),
+    "mutable.talk": ("Change",),
+    "mutable.walkable": ("WalkableDict",),
+    "pool.context": ("Context", "Sender"),
+    "pool.hosting.object": ("idempotent", "service"),
+    "pool.message": ("Message",),
+    "pool.orders": ("Conduct", "Holding", "Holdings", "Misdeed", "NodeInfo", "Seen"),
+    "pool.questions": (
+        "Describe",
+        "Info",
+        "MessageSchema",
+        "ObjectInfo",
+        "ObjectStats",
+        "Ping",
+        "Pong",
+        "Schema",
+        "Stats",
+    ),
+}
+"""By module: what is imported when it is asked for. Processes of tasks, and most commands, need little of it."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _PLACES.items():
+        if name in names:
+            found = getattr(import_module(f"titan_overlay.{module}"), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module 'titan_overlay' has no attribute {name!r}")

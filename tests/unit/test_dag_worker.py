@@ -10,7 +10,7 @@ import pytest
 import titan_overlay as titan
 from tests.unit.dag_world import definition
 from tests.unit.test_dag_senders import by, key
-from titan_objects.dag import worker
+from titan_objects.dag import executor
 from titan_objects.dag.inside import Spawn
 from titan_objects.dag.journal import Order, Success, Worker
 from titan_objects.dag.messages import LINES_AT_ONCE, Look, Ready, Spawned, Start, Sync
@@ -194,7 +194,7 @@ class Puts:
 
 async def test_a_large_result_becomes_data_and_a_huge_one_fails_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     workers = Workers(cast(Any, Puts()), "dag", "w", 1, {}, Path("nowhere"))
-    monkeypatch.setattr(worker, "RESULT_BYTES_MAX", 50_000)
+    monkeypatch.setattr(executor, "RESULT_BYTES_MAX", 50_000)
     assert (await workers._success("x" * 100)).value == "x" * 100
     assert (await workers._success("x" * 40_000)).value == {"$data": "sha256:40003"}
     with pytest.raises(Failed, match="write a file and name it in outputs") as why:

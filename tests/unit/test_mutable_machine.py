@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 import titan_overlay as titan
 from titan_overlay.errors import WireError
 from titan_overlay.mutable import sessions
-from titan_overlay.mutable.declare import batch, mutable, mutable_type, readonly
+from titan_overlay.mutable.declare import mutable_type
+from titan_overlay.mutable.decorators import batch, mutable, readonly
 from titan_overlay.mutable.engine import Entry, EntryKind
 from titan_overlay.mutable.letters import arrival
 from titan_overlay.mutable.machine import Executed, Machine

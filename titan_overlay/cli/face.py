@@ -55,7 +55,7 @@ class Face:
     @asynccontextmanager
     async def pool(self, target: str | None = None) -> "AsyncIterator[Pool]":
         """The pool, as a light client of this user's key; through `target`, or whatever the user said."""
-        from titan_overlay.connect import connect
+        from titan_overlay.connecting import connect
 
         async with connect(target or self.target, data=self.directory) as pool:
             yield pool
@@ -63,7 +63,7 @@ class Face:
     @property
     def variables(self) -> dict[str, str]:
         """The environment for a program that is to find the same pool, with the same key."""
-        from titan_overlay.connect import BOOTSTRAP_VARIABLE
+        from titan_overlay.connecting import BOOTSTRAP_VARIABLE
 
         target = {} if self.target is None else {BOOTSTRAP_VARIABLE: self.target}
         return {**os.environ, **target, "TITAN_DATA": str(self.directory)}

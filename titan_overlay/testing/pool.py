@@ -22,7 +22,7 @@ from typing import Any, Self, TypeVar
 from titan_overlay.ambient import SIMULATED_EPOCH, Ambient, Random
 from titan_overlay.client import Pool, Receipt
 from titan_overlay.config import NodeConfig
-from titan_overlay.connect import opened
+from titan_overlay.connecting import opened
 from titan_overlay.identity import grants, names, records
 from titan_overlay.identity.contacts import IPV4, IPV6, family, format_address
 from titan_overlay.identity.grants import JoinLine, Right

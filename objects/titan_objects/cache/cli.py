@@ -74,7 +74,7 @@ async def delete(face: titan.Face, name: Name, key: Key) -> None:
 
 
 @asynccontextmanager
-async def _door(pool: titan.Pool, flags: Mapping[str, str]) -> AsyncIterator[str]:
+async def _door(pool: "titan.Pool", flags: Mapping[str, str]) -> AsyncIterator[str]:
     from titan_objects.cache.gateway import gateway
 
     name = flags.get("--cache")

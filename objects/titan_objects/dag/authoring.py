@@ -16,8 +16,8 @@ from titan_objects.dag.reaching import TaskPool, TaskStore, running
 if TYPE_CHECKING:
     from titan_objects.dag.submitted import SubmittedRun
 
-OF_SUBMIT = {"pool", "queue", "once", "workers", "store"}
-"""Arguments of `Dag.submit`; all others are parameters of the DAG."""
+OF_SUBMIT = {"pool", "queue", "once", "workers", "store", "slots"}
+"""Arguments of `Dag.submit` and `Dag.run`; all others are parameters of the DAG."""
 
 
 class Handle:
@@ -98,7 +98,7 @@ class Dag:
         taken = OF_SUBMIT & inspect.signature(function).parameters.keys()
         if taken:
             raise titan.ConfigError(
-                f"@dag {function.__name__}: {min(taken)!r} is an argument of submit; call the parameter something else"
+                f"@dag {function.__name__}: {min(taken)!r} is an argument of submit or run; rename the parameter"
             )
         self.function = function
         self.options = options
@@ -127,7 +127,7 @@ class Dag:
 
     async def submit(
         self,
-        pool: titan.Pool,
+        pool: "titan.Pool",
         *,
         queue: str = "dag",
         once: str = "",
@@ -140,6 +140,12 @@ class Dag:
 
         definition = self.definition(**params)
         return await submit(pool, definition, queue=queue, code=self.source, once=once, workers=workers, store=store)
+
+    async def run(self, *, slots: int = 0, **params: Any) -> Any:
+        """Runs it in this program, without a pool, and gives its result; see `titan_objects.dag.run_here`."""
+        from titan_objects.dag.here import run_here
+
+        return await run_here(self.definition(**params), code=self.source, slots=slots)
 
 
 class TaskMaker:
@@ -169,6 +175,10 @@ class TaskMaker:
         if timeout is not None:
             options.setdefault("timeout", msgspec.to_builtins(Timeout(run=timeout)))
         return Function(function, options) if function is not None else lambda found: Function(found, options)
+
+    def log(self, *values: object) -> None:
+        """Writes a line into the log of the run, as `print` does."""
+        print(*values, flush=True)  # noqa: T201 -- that is what a task's log is made of
 
     def progress(self, done: float) -> None:
         """Says how much of the running task is done, 0 to 1. Called anywhere else, it does nothing.

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from titan_objects.dag.rescue import Rescue
     from titan_objects.dag.views import RunView
 
+Code = Annotated[
+    Path | None, typer.Option("--code", help="What is called: a Python file, a package, or a project (.zip).")
+]
+Params = Annotated[list[str] | None, typer.Option("--param", metavar="NAME=JSON", help="A parameter.")]
 Name = Annotated[str, typer.Argument(help="Name of the run, as submit and runs show it.")]
 Queue = Annotated[str, typer.Option("--queue", help="The queue.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="A task, such as render or render[3]; all: none.")]
@@ -25,7 +29,7 @@ def register(commands: titan.Commands) -> None:
     """Adds `titan dag ...` and `titan-node --workers`."""
     dag = commands.group("dag", "Workflows: tasks that need one another, run by whatever nodes offer workers.")
     for command in (
-        submit, runs, show, logs, cancel, suspend, resume, rerun, approve, reject, graph, export, save, history,
+        submit, run, runs, show, logs, cancel, suspend, resume, rerun, approve, reject, graph, export, save, history,
         forget, schema,
     ):  # fmt: skip
         dag.command(command)
@@ -40,10 +44,8 @@ async def submit(
         typer.Argument(help="The definition (.yaml, .toml, .json), the name of one in the pool, or a rescue."),
     ],
     queue: Queue = "dag",
-    code: Annotated[
-        Path | None, typer.Option("--code", help="Python file or package whose functions are called.")
-    ] = None,
-    param: Annotated[list[str] | None, typer.Option("--param", metavar="NAME=JSON", help="A parameter.")] = None,
+    code: Code = None,
+    param: Params = None,
     store: Annotated[str, typer.Option("--store", metavar="NAME", help="A store of the pool that the run uses.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Until it has ended, showing how it goes.")] = False,
 ) -> None:
@@ -72,6 +74,32 @@ async def submit(
         await watch(face, run)
         result = await run.result()
         face.show({"run": run.name, "result": result}, lambda: f"{run.name} has succeeded: {result!r}")
+
+
+async def run(
+    face: titan.Face,
+    file: Annotated[Path, typer.Argument(help="The definition (.yaml, .toml, .json).")],
+    code: Code = None,
+    param: Params = None,
+    slots: Annotated[int, typer.Option("--slots", min=0, help="Tasks at once; 0: as many as processors.")] = 0,
+    label: Annotated[str, typer.Option("--label", metavar="KEY=VALUE,...", help="Labels of this machine.")] = "",
+) -> None:
+    """Run a definition here, without a pool: to try it, or because it needs no more. Nothing of it is kept."""
+    from titan_objects.dag.definition import Definition
+    from titan_objects.dag.here import run_here
+
+    found = _read(file)
+    if not isinstance(found, Definition):
+        raise titan.ConfigError(f"{file}: a run that was rescued goes on in a pool: titan dag submit")
+    result = await run_here(
+        found,
+        params=_params(param or []),
+        code=code,
+        slots=slots,
+        labels=node_cli.labels_of(label),
+        say=lambda key, line: face.note(f"{key}: {line}"),
+    )
+    face.show({"result": result}, lambda: f"{found.name} has succeeded: {result!r}")
 
 
 def _read(file: Path) -> "Definition | Rescue":
@@ -211,19 +239,18 @@ async def save(
     file: Annotated[Path, typer.Argument(help="The definition.")],
     name: Annotated[str, typer.Option("--name", help="Under which it is kept.")],
     note: Note = "",
-    code: Annotated[
-        Path | None, typer.Option("--code", help="Python file or package whose functions it calls.")
-    ] = None,
+    code: Code = None,
 ) -> None:
     """Keep a definition in the pool, and make this revision the head; `titan dag submit NAME` runs it."""
     import msgspec
 
     from titan_objects.dag.definitions import save as keep
+    from titan_objects.dag.projects import packed
 
     definition = _read_definition(file)
     async with face.pool() as pool:
         if code is not None:
-            definition = msgspec.structs.replace(definition, code=await pool.put(await pool.pack(code)))
+            definition = msgspec.structs.replace(definition, code=await packed(pool, code))
         revision = await keep(pool, name, definition, note)
         face.show(revision, lambda: revision)
 

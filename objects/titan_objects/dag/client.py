@@ -12,16 +12,17 @@ import msgspec
 import titan_overlay as titan
 from titan_objects.dag.children import planned
 from titan_objects.dag.definition import Definition, Task, revision
+from titan_objects.dag.executor import lay_out
 from titan_objects.dag.journal import Adopt, Child
 from titan_objects.dag.memory import Admit, Memory, memory_of
 from titan_objects.dag.messages import Look, Start, Started, TakeOver
 from titan_objects.dag.plans import Plan, each_child
+from titan_objects.dag.projects import packed
 from titan_objects.dag.queue import COMMANDS, WorkerInfo, owner_of
 from titan_objects.dag.queue import Workers as AskWorkers
 from titan_objects.dag.rescue import Rescue, data_named, parts, single_root
 from titan_objects.dag.run import Run
 from titan_objects.dag.submitted import SubmittedRun
-from titan_objects.dag.worker import lay_out
 
 PUBLISH_TURNS = 3
 PUBLISH_SECONDS = 0.5
@@ -91,9 +92,9 @@ async def resume(
             ) from None
     for name in sorted(found.data):
         await pool.put(found.data[name])
-    packed = await _packed(pool, found.code) if code is None and found.code else ""
-    definition = msgspec.structs.replace(_with_store(found.definition, store), code=packed)
-    known = {task: [await _planned(pool, each, packed) for each in several] for task, several in found.children.items()}
+    again = await _packed(pool, found.code) if code is None and found.code else ""
+    definition = msgspec.structs.replace(_with_store(found.definition, store), code=again)
+    known = {task: [await _planned(pool, each, again) for each in several] for task, several in found.children.items()}
     run, began = await _begin(
         pool, definition, found.params, queue, code, faults, "", workers, known=known, found=found.found
     )
@@ -137,10 +138,10 @@ async def _begin(
     plan = await planned(pool, definition, params, base, known=known, found=found)
     for each in plan.all:
         _check_workers(chosen, each.definition, pool.id, queue)
-    packed = "" if code is None else await pool.put(await pool.pack(code))
+    name_of_code = "" if code is None else await packed(pool, code)
     for each in plan.all:
         mine = each is plan or not each.definition.code
-        each.definition = _with_label(each.definition, packed if mine else "")
+        each.definition = _with_label(each.definition, name_of_code if mine else "")
     if faults is None:
         faults = 1 if len(await pool.census()) >= 3 else 0
     seed = f"once/{once}" if once else f"{revision(definition)}/{pool.token_bytes(16).hex()}"

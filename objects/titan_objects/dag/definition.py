@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+import titan_overlay as titan
+
 TASKS_MAX = 100_000
 ITEMS_MAX = 100_000
 """Of one map."""
@@ -220,6 +222,14 @@ class Definition(_Part, frozen=True, kw_only=True):
     fairness_key: str = ""
     max_parallel: Count = TASKS_MAX
     """Tasks of a run that run at once."""
+
+
+def tasks_of(said: list[Any]) -> tuple[Task, ...]:
+    """Tasks that one which runs adds. Raises BadMessage: they are none."""
+    try:
+        return tuple(msgspec.convert(said, list[Task]))
+    except msgspec.ValidationError as why:
+        raise titan.BadMessage(str(why)) from None
 
 
 def seconds(value: float | str) -> float:

@@ -117,7 +117,7 @@ def _stopped() -> asyncio.Event:
 
 
 @asynccontextmanager
-async def _workers(pool: titan.Pool, flags: Mapping[str, str]) -> AsyncIterator[str]:
+async def _workers(pool: "titan.Pool", flags: Mapping[str, str]) -> AsyncIterator[str]:
     from titan_objects.dag.worker import working
 
     text = flags.get("--workers", "")
@@ -161,7 +161,7 @@ def limits_of(text: str) -> "Limits":
 
 
 @asynccontextmanager
-async def _classic(pool: titan.Pool, flags: Mapping[str, str]) -> AsyncIterator[str]:
+async def _classic(pool: "titan.Pool", flags: Mapping[str, str]) -> AsyncIterator[str]:
     from titan_objects.dag.classic.gateway import gateway as serving
     from titan_objects.dag.classic.gateway import read_token
 

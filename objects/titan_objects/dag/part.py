@@ -6,11 +6,9 @@ from contextlib import aclosing, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 import titan_overlay as titan
 from titan_objects.dag.board import Board
-from titan_objects.dag.definition import Task
+from titan_objects.dag.definition import tasks_of
 from titan_objects.dag.errands import Errands
 from titan_objects.dag.inside import Question, Spawn
 from titan_objects.dag.journal import Failure, Order, Success, Worker
@@ -225,11 +223,7 @@ class Part:
 
     async def spawn(self, epoch: int, tasks: list[Any]) -> None:
         """Adds tasks of one that runs. Raises TitanError: the run does not take them."""
-        try:
-            more = msgspec.convert(tasks, list[Task])
-        except msgspec.ValidationError as why:
-            raise titan.BadMessage(str(why)) from None
-        await self._workers.pool.send(self._run, Spawned(self._workers.info.name, epoch, more))
+        await self._workers.pool.send(self._run, Spawned(self._workers.info.name, epoch, list(tasks_of(tasks))))
 
     def _numbered(self, epoch: int, line: str) -> tuple[int, int, str]:
         number = self._said.get(epoch, 0)

@@ -6,10 +6,10 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 
@@ -31,7 +31,6 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH")
 _FULL = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 """The machine is short of something just now."""
 
-T = TypeVar("T")
 Say = Callable[[str], None]
 """Takes a line of output."""
 
@@ -101,18 +100,27 @@ async def start(
         raise Failed("CannotStart", f"{words[0]}: {reason}", busy) from None
 
 
-async def unless(broken: "asyncio.Future[Failure]", work: Coroutine[Any, Any, T]) -> T:
-    """What the work gives. Raises Failed: the task has taken too much before."""
-    task = asyncio.create_task(work)
+@contextmanager
+def unless(broken: "asyncio.Future[Failure]") -> Iterator[None]:
+    """Ends what is awaited in the block as soon as the task has taken too much, and raises Failed."""
+    task, inside = asyncio.current_task(), True
+    assert task is not None
+
+    def end_it(_: object) -> None:
+        if inside:  # it may be called a turn late
+            task.cancel()
+
+    broken.add_done_callback(end_it)
     try:
-        either: set[asyncio.Future[Any]] = {task, broken}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if broken.done():
-            why = broken.result()
-            raise Failed(why.kind, why.text, why.retryable)
-        return task.result()
+        yield
+    except asyncio.CancelledError:
+        if not broken.done() or task.uncancel():  # somebody else wants an end of it too
+            raise
+        why = broken.result()
+        raise Failed(why.kind, why.text, why.retryable) from None
     finally:
-        task.cancel()
+        inside = False
+        broken.remove_done_callback(end_it)
 
 
 async def read_lines(reader: asyncio.StreamReader, say: Say) -> None:
@@ -151,8 +159,8 @@ async def run_command(
     process.stdin.close()
     readers = asyncio.gather(read_lines(process.stdout, say), read_lines(process.stderr, say))
     try:
-        with watch.over(process.pid, mark, directory) as broken:
-            status = await unless(broken, process.wait())
+        with watch.over(process.pid, mark, directory) as broken, unless(broken):
+            status = await process.wait()
         with suppress(TimeoutError):
             async with asyncio.timeout(LATE_SECONDS):
                 await readers
@@ -196,11 +204,12 @@ class Warm:
         process = self._process
         done = False
         try:
-            with self._watch.over(process.pid, self._mark) as broken:
-                answer = await unless(broken, _talk(process, request, ear))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LATE_SECONDS):
-                    await self._all_said.wait()
+            with self._watch.over(process.pid, self._mark) as broken, unless(broken):
+                answer = await _talk(process, request, ear)
+            if not self._all_said.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LATE_SECONDS):
+                        await self._all_said.wait()
             done = True
         except (OSError, EOFError):
             raise Failed("Died", "the process ended before it had answered") from None

@@ -21,6 +21,7 @@ from titan_objects.dag.definition import ELSEWHERE, SECTION, Definition, Task
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import Adopt, Begin, Child, Rerun, Success
 from titan_objects.dag.messages import portions
+from titan_objects.dag.projects import archive_of
 from titan_objects.dag.steps import State, Step
 
 MAGIC = b"titan-dag-rescue 1\n"
@@ -168,8 +169,9 @@ def parts(found: Adopt) -> Iterator[Adopt]:
 
 
 def data_named(found: Rescue) -> set[str]:
-    """Names of all data that its results and parameters name."""
+    """Names of all data that its results, its parameters and its code name."""
     named = {name for each in found.found.results.values() for name in each.files.values()}
+    named.add(archive_of(found.code))
     values = [each.value for each in found.found.results.values()]
     named.update(_named([values, found.params, [[each.args, each.inputs] for each in found.definition.tasks]]))
     for child in (each for several in found.children.values() for each in several):

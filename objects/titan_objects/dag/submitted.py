@@ -161,6 +161,7 @@ class SubmittedRun:
 
     async def with_code(self, found: Rescue, *, data: bool = True) -> Rescue:
         """What there is of a run amounts to, with what it names: code, and data."""
+        found = await self._with_code(found, "")
         there: dict[str, bytes] = {}
         room = DATA_BYTES_MAX
         for name in sorted(data_named(found)) if data else ():
@@ -170,7 +171,7 @@ class SubmittedRun:
                 raise titan.BadMessage(
                     f"results name more than {DATA_BYTES_MAX >> 20} MiB of data; leave it in the pool"
                 )
-        return msgspec.structs.replace(await self._with_code(found, ""), data=there)
+        return msgspec.structs.replace(found, data=there)
 
     async def _with_code(self, found: Rescue, above: str) -> Rescue:
         """The same with its code, where that is not the one of the run above it."""

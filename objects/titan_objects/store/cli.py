@@ -132,7 +132,7 @@ async def door(
 
 
 @asynccontextmanager
-async def _node_door(pool: titan.Pool, flags: Mapping[str, str]) -> AsyncIterator[str]:
+async def _node_door(pool: "titan.Pool", flags: Mapping[str, str]) -> AsyncIterator[str]:
     name, redis = flags.get("--store"), flags.get("--redis")
     if name is None or redis is None:
         raise titan.ConfigError("a door takes both: --redis PORT says where, --store NAME says which store")
@@ -143,7 +143,7 @@ async def _node_door(pool: titan.Pool, flags: Mapping[str, str]) -> AsyncIterato
 
 
 def _opened(
-    pool: titan.Pool, name: str, where: str, password_file: str, config_file: str
+    pool: "titan.Pool", name: str, where: str, password_file: str, config_file: str
 ) -> AbstractAsyncContextManager[str]:
     from titan_objects.store.group.serving import opened
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import io
 import json
 import tempfile
+import zipfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,12 +17,13 @@ from titan_objects.dag.classic.jobs import PACKAGE, submission
 from titan_objects.dag.classic.wire import Decoder, Frame, encode
 from titan_objects.dag.definition import Definition
 from titan_objects.dag.errands import Errands
+from titan_objects.dag.executor import lay_out
 from titan_objects.dag.inside import Answer, Asked, Get, Said, Send
 from titan_objects.dag.journal import Adopt, Success
 from titan_objects.dag.processes import Failed, decoded
+from titan_objects.dag.projects import unzip
 from titan_objects.dag.reading import read_definition
 from titan_objects.dag.rescue import Rescue, data_named, read_rescue, written
-from titan_objects.dag.worker import lay_out
 
 DATA = f"sha256:{sha256().hexdigest()}"
 SUFFIXES = ("json", "toml", "yaml")
@@ -104,6 +107,27 @@ def dag_code(data: bytes) -> None:
         place = Path(directory) / "code"
         place.mkdir()
         lay_out(files, place)
+        assert [each.name for each in Path(directory).iterdir()] == ["code"]
+
+
+def _archives() -> list[bytes]:
+    found = []
+    for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w", kind) as archive:
+            archive.writestr("a.py", b"x = 1")
+            archive.writestr("b/c", bytes(100))
+        found.append(made.getvalue())
+    return [*found, found[0].replace(b"b/c", b"../")]
+
+
+@target(Failed, seeds=_archives, limit=4096)
+def dag_project(data: bytes) -> None:
+    """The files of an archive, whatever they are called, stay in their directory."""
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory) / "code"
+        place.mkdir()
+        unzip(data, place)
         assert [each.name for each in Path(directory).iterdir()] == ["code"]
 
 

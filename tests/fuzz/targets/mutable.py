@@ -13,7 +13,8 @@ from tests.unit.bft_cluster import Cluster
 from titan_objects.cache import Cache, Set
 from titan_overlay.errors import BadMessage, StorageError
 from titan_overlay.mutable import bft_messages, raft_messages, snapshots
-from titan_overlay.mutable.declare import mutable, mutable_type
+from titan_overlay.mutable.declare import mutable_type
+from titan_overlay.mutable.decorators import mutable
 from titan_overlay.mutable.engine import (
     GENESIS,
     Configuration,

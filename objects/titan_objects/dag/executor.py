@@ -1,0 +1,164 @@
+"""Runs tasks in processes of this machine, each as its order says."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import titan_overlay as titan
+from titan_objects.dag import processes
+from titan_objects.dag.inside import Call
+from titan_objects.dag.journal import Order, Success
+from titan_objects.dag.limits import Limits, Watch
+from titan_objects.dag.processes import Ear, Failed, Warm
+from titan_objects.dag.projects import archive_of, unzip
+from titan_objects.dag.references import DATA
+from titan_objects.dag.serving import serve
+from titan_objects.dag.values import Data, there
+
+INLINE_BYTES = 32 << 10
+"""A result that is larger travels as data."""
+RESULT_BYTES_MAX = 64 << 20
+
+
+class Executor:
+    """Runs tasks.
+
+    Args:
+        name: begins the marks of processes; unique on this machine.
+        directory: in which tasks have directories of their own.
+        commands: whether it runs commands too.
+        limits: of each task.
+    """
+
+    def __init__(
+        self, data: Data, name: str, directory: Path, *, commands: bool = False, limits: Limits | None = None
+    ) -> None:
+        self.directory = directory
+        self.watch = Watch(limits)
+        self.memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        """Bytes that this machine has."""
+        self._data = data
+        self._name = name
+        self._commands = commands
+        self._warm: dict[str, list[Warm]] = {}
+        """Idle processes by bundle."""
+        self._code: dict[str, Path] = {}
+        self._made = 0
+
+    async def close(self) -> None:
+        """Ends processes that are idle."""
+        for warm in [each for idle in self._warm.values() for each in idle]:
+            await warm.close()
+        await self.watch.close()
+
+    def bring(self, name: str, code: Path) -> None:
+        """Has a file or a package of this machine be the code of this name, as it is now. Raises ConfigError: none."""
+        place = Path(tempfile.mkdtemp(dir=self.directory, prefix="code-"))
+        try:
+            if code.suffix.lower() == ".zip":
+                unzip(code.read_bytes(), place)
+            elif code.is_dir():
+                shutil.copytree(code, place / code.name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(code, place)
+        except (OSError, shutil.Error, Failed) as why:
+            raise titan.ConfigError(f"{code}: {getattr(why, 'strerror', None) or why}") from None
+        self._code[name] = place
+
+    async def execute(self, order: Order, ear: Ear) -> Success:
+        """Runs a task. Raises Failed."""
+        self._made += 1
+        mark = f"{self._name}-{self._made}"
+        if order.join:
+            return await self._success(_joined(await there(self._data, order.args)))
+        if order.call:
+            return await self._call(order, mark, ear)
+        if not self._commands:
+            raise Failed("NotAllowed", "this worker runs no commands (titan-node --worker-commands trusted)", False)
+        place = Path(tempfile.mkdtemp(dir=self.directory))
+        try:
+            if order.code:
+                shutil.copytree(await self._unpacked(order.code), place, dirs_exist_ok=True)
+            secrets = {name: os.environ[name] for name in order.secrets if name in os.environ}
+            env = {**order.env, **secrets}
+            command = processes.run_command(order.run, place, mark, ear.line, self.watch, memory=order.memory, env=env)
+            await (serve(command, order.port, order.ready, ear.up) if order.port else command)
+            files = {}
+            for name in order.outputs:
+                files[name] = await self._data.put(_inside(place, name))
+            return Success(0, sha256(msgspec.msgpack.encode(sorted(files.items()))).digest(), files)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, place, True)
+
+    async def _call(self, order: Order, mark: str, ear: Ear) -> Success:
+        place = await self._unpacked(order.code)
+        idle = self._warm.setdefault(order.code, [])
+        warm = idle.pop() if idle else Warm(place, mark, self.watch)
+        args, inputs = await there(self._data, order.args), await there(self._data, order.inputs)
+        request = Call(order.call, args, inputs, order.epoch, order.store)
+        value = await warm.call(request, ear)
+        idle.append(warm)
+        return await self._success(processes.decoded(value), value)
+
+    async def _success(self, value: Any, encoded: bytes = b"") -> Success:
+        encoded = encoded or msgspec.msgpack.encode(value)
+        digest = sha256(encoded).digest()
+        if len(encoded) > RESULT_BYTES_MAX:
+            most = f"{RESULT_BYTES_MAX} are the most, write a file and name it in outputs"
+            raise Failed("TooLarge", f"a result of {len(encoded)} bytes; {most}", False)
+        if len(encoded) > INLINE_BYTES:
+            value = {DATA: await self._data.put(encoded)}
+        return Success(value, digest)
+
+    async def _unpacked(self, code: str) -> Path:
+        """The directory with the files of a bundle. Raises Failed where its signer is not trusted."""
+        known = self._code.get(code)
+        if known is None:
+            if not code:
+                raise Failed("NoCode", "the task calls a function, and no code came with the run", False)
+            try:
+                files = await self._data.unpack(await self._data.get(code))
+            except titan.Forbidden as why:
+                raise Failed("Untrusted", str(why)) from None
+            known = Path(tempfile.mkdtemp(dir=self.directory, prefix="code-"))
+            if archive := archive_of(files):
+                await asyncio.to_thread(unzip, await self._data.get(archive), known)
+            else:
+                lay_out(files, known)
+            self._code[code] = known
+        return known
+
+
+def lay_out(files: Mapping[str, bytes], place: Path) -> None:
+    """Writes the files of a bundle. Raises Failed, before anything is written: one would lie elsewhere."""
+    paths = {(place / name).resolve(): source for name, source in files.items() if "\0" not in name}
+    if len(paths) < len(files) or not all(path.is_relative_to(place.resolve()) for path in paths):
+        raise Failed("BadBundle", "a file of the bundle lies outside of it", False)
+    for path, source in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source)
+
+
+def _inside(place: Path, name: str) -> Path:
+    """The file that a task left under this name. Raises Failed where there is none, or it lies elsewhere."""
+    path = (place / name).resolve()
+    if not path.is_relative_to(place.resolve()) or not path.is_file():
+        raise Failed("NoOutput", f"it left no file {name!r}")
+    return path
+
+
+def _joined(results: list[Any]) -> Any:
+    if all(isinstance(each, list) for each in results):
+        return [item for each in results for item in each]
+    joined: dict[str, Any] = {}
+    for each in results:
+        if isinstance(each, dict):
+            joined.update(each)
+    return joined

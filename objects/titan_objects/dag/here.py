@@ -1,0 +1,228 @@
+"""A run in this program, without a pool: the same engine, and processes of this machine. Nothing of it is kept."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import titan_overlay as titan
+from titan_objects.dag import inside, views
+from titan_objects.dag.definition import Definition, Task, size_bytes, tasks_of
+from titan_objects.dag.engine import Engine
+from titan_objects.dag.executor import Executor
+from titan_objects.dag.inside import Question
+from titan_objects.dag.journal import Begin, Failure, Lease, Order, Renew, Report, Spawn, Success, Tick, Up, Worker
+from titan_objects.dag.messages import Results
+from titan_objects.dag.processes import Failed
+from titan_objects.dag.steps import DONE
+from titan_objects.dag.values import there
+
+HERE = "here"
+BEAT_SECONDS = 5.0
+"""Leases are renewed so often."""
+
+Say = Callable[[str, str], None]
+"""Takes a line that a task has written, after the task's key."""
+
+
+async def run_here(
+    definition: Definition,
+    *,
+    params: dict[str, Any] | None = None,
+    code: Path | None = None,
+    slots: int = 0,
+    labels: Mapping[str, str] | None = None,
+    say: Say | None = None,
+) -> Any:
+    """Runs a definition to its end, and gives its result.
+
+    Votes are not taken: there is nobody else to compare with.
+
+    Args:
+        code: the Python file or package that tasks call functions of.
+        slots: tasks that run at once; 0: as many as there are processors.
+        labels: that tasks may require of this machine.
+
+    Raises:
+        RemoteError: it failed; the text says which task, and why.
+        BadMessage: the definition makes no sense, or wants something that only a pool has.
+        ConfigError: there is no such code.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="titan-dag-"))
+    run = _Run(directory, slots or os.cpu_count() or 1, dict(labels or {}), say or (lambda key, line: None))
+    try:
+        return await run.result(run.fitted(definition, code), params or {}, code)
+    finally:
+        await run.close()
+        await asyncio.to_thread(shutil.rmtree, directory, True)
+
+
+class _Shelf:
+    """What a run has in the place of a pool's data."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._kept: dict[str, bytes] = {}
+
+    async def get(self, name: str, /) -> bytes:
+        if name not in self._kept:
+            raise titan.NotFound(f"{name} is no data of this run, which has no pool to look for it")
+        return self._kept[name]
+
+    async def put(self, source: bytes | Path, /) -> str:
+        data = source if isinstance(source, bytes) else await asyncio.to_thread(source.read_bytes)
+        name = f"sha256:{sha256(data).hexdigest()}"
+        self._kept[name] = data
+        return name
+
+    async def read(self, name: str, message: Any, /) -> Any:
+        if name != HERE or not isinstance(message, Results):
+            raise titan.NotFound(f"{name!r} is not there: a run without a pool has itself alone")
+        return [
+            each.result and each.result.value for each in self._engine.steps[message.task].instances[message.start :]
+        ]
+
+    async def unpack(self, bundle: bytes, /) -> dict[str, bytes]:
+        raise titan.Forbidden("a run without a pool has the code alone that it is given")
+
+
+class _Run:
+    """One run. Each of its tasks is a task of this program's loop."""
+
+    def __init__(self, directory: Path, slots: int, labels: dict[str, str], say: Say) -> None:
+        self._engine = Engine(keep_journal=False)
+        self._shelf = _Shelf(self._engine)
+        self._executor = Executor(self._shelf, directory.name, directory, commands=True)
+        self._slots = slots
+        self._labels = labels
+        self._say = say
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        """By epoch."""
+        self._over = asyncio.Event()
+
+    def fitted(self, definition: Definition, code: Path | None) -> Definition:
+        """The definition as it runs here. Raises BadMessage: it cannot."""
+        for task in definition.tasks:
+            wanted = self._wants(task)
+            if wanted:
+                raise titan.BadMessage(f"task '{task.id}' {wanted}")
+        tasks = [msgspec.structs.replace(each, verify=None) for each in definition.tasks]
+        return msgspec.structs.replace(definition, tasks=tasks, code=HERE if code else "", store="")
+
+    def _wants(self, task: Task) -> str:
+        """What keeps a task from running here."""
+        missing = task.requires.labels.items() - self._labels.items()
+        if missing:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(missing))
+            return f"requires {labels}; if this machine has it: --label {labels}"
+        if task.requires.cores > self._slots:
+            return f"requires {task.requires.cores:g} cores; --slots {task.requires.cores:g} gives it as many"
+        if size_bytes(task.requires.memory) > self._executor.memory:
+            return f"requires {task.requires.memory} of memory, and this machine has {self._executor.memory >> 20} MiB"
+        if task.uses:
+            return f"uses {task.uses!r}, another run; submit it to a pool: titan dag submit"
+        if task.approval is not None:
+            return "waits for approval, and nobody can be asked here; submit it to a pool: titan dag submit"
+        return ""
+
+    async def result(self, definition: Definition, params: dict[str, Any], code: Path | None) -> Any:
+        """Runs it to its end."""
+        if code is not None:
+            await asyncio.to_thread(self._executor.bring, HERE, code)
+        self._now = asyncio.get_running_loop().time
+        self._step(Begin(definition, params, name=HERE))
+        while self._engine.state not in DONE:
+            self._over.clear()
+            pause = min(BEAT_SECONDS, max(0.0, self._engine.wakes_at - self._now()))
+            try:
+                async with asyncio.timeout(pause):
+                    await self._over.wait()
+            except TimeoutError:
+                self._step(Renew(HERE, tuple(self._tasks)) if self._tasks else Tick())
+        state, value, why = views.result(self._engine)
+        if state != "SUCCEEDED":
+            raise titan.RemoteError(f"the run has failed: {why or state}", type="TaskFailed")
+        return await there(self._shelf, value)
+
+    def _step(self, event: Any) -> None:
+        """Takes an event in, and begins what has become possible."""
+        engine, now = self._engine, self._now()
+        for epoch in engine.step(event, now).lost:
+            if epoch in self._tasks:
+                self._tasks[epoch].cancel()
+        free = self._slots - len(self._tasks)
+        if free > 0 and engine.ready:
+            worker = Worker(HERE, self._labels, cores=float(free), memory=self._executor.memory)
+            for order in engine.step(Lease(worker, free), now).orders:
+                self._tasks[order.epoch] = asyncio.create_task(self._do(order))
+        if engine.state in DONE:
+            self._over.set()
+
+    async def _do(self, order: Order) -> None:
+        outcome: Success | Failure
+        try:
+            async with asyncio.timeout(order.timeout or None):
+                outcome = await self._executor.execute(order, _Ear(self, order))
+        except Failed as why:
+            outcome = why.failure
+        except TimeoutError:
+            outcome = Failure("Timeout", f"it took longer than {order.timeout:g} s, and was ended")
+        except (titan.TitanError, OSError) as why:
+            outcome = Failure(type(why).__name__, str(why))
+        finally:
+            self._tasks.pop(order.epoch, None)
+        self._step(Report(HERE, order.epoch, outcome))
+
+    def up(self, epoch: int, where: Any) -> None:
+        """A service is there."""
+        self._step(Up(HERE, epoch, where))
+
+    def say(self, order: Order, line: str) -> None:
+        """A task has written a line."""
+        self._say(order.key, line)
+
+    async def ask(self, epoch: int, what: Question) -> Any:
+        """What a task wants. Raises TitanError: it gets none."""
+        match what:
+            case inside.Spawn(tasks):
+                self._step(Spawn(HERE, epoch, tasks_of(tasks)))
+                return None
+            case inside.Put(data):
+                return await self._shelf.put(data)
+            case inside.Get(name):
+                return await self._shelf.get(name)
+        raise titan.Unavailable("a run without a pool has neither task.pool.send nor task.store: titan dag submit")
+
+    async def close(self) -> None:
+        """Ends all that still runs."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._executor.close()
+
+
+class _Ear:
+    """Hears one task."""
+
+    def __init__(self, run: _Run, order: Order) -> None:
+        self._run = run
+        self._order = order
+
+    def line(self, text: str) -> None:
+        self._run.say(self._order, text)
+
+    def progress(self, done: float) -> None:
+        """Nobody looks at it."""
+
+    def up(self, where: Any) -> None:
+        self._run.up(self._order.epoch, where)
+
+    async def ask(self, what: Question) -> Any:
+        return await self._run.ask(self._order.epoch, what)
