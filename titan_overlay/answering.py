@@ -69,8 +69,8 @@ class Answering(Member):
 
     async def bury(self, tombstone: bytes) -> str:
         outcome, proven = await self.admission.bury(tombstone)
-        if outcome == "deleted":
-            await self.keeper.deleted(proven, self.admission.object_in(tombstone))
+        if outcome == "deleted" and proven is not None:
+            await self.keeper.deleted(proven)
         return "deleted" if outcome == "unpinned" else outcome
 
     def pins(self, order: Pins) -> list[bytes]:

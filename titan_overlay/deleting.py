@@ -61,8 +61,7 @@ async def delete(member: Member, name: str, token: str, timeout: float) -> Outco
     )
     router.places.forget(object_id)
     if "deleted" in outcomes:
-        if descriptor.value.kind != "data":
-            await member.overlay.announce(object_id, [tombstone.raw])
+        await member.overlay.announce(object_id, [tombstone.raw])
         return "deleted"
     answers: tuple[Outcome, ...] = ("wrong token", "already gone", "nothing to delete")
     for outcome in answers:

@@ -117,3 +117,38 @@ async def test_a_holder_whose_right_to_host_ends_is_replaced_and_forgets_nothing
         pool = await sim.client()
         assert node.key.id.hex() not in {each.node for each in await pool.locate("calc")}, "but is asked no more"
         assert await pool.send("calc", "hello") == "hello"
+
+
+@pytest.mark.parametrize("others", [False, True])
+async def test_data_that_is_deleted_while_a_holder_is_away_does_not_come_back(others: bool) -> None:
+    async with SimulatedPool(12) as sim:
+        name = await (await fresh(sim)).put(DATA)
+        if others:
+            await (await fresh(sim, THEIRS)).put(DATA)
+        await sim.settle(seconds=60)
+        away = sim.holders(name)[0]
+        sim.kill(away)
+        assert await (await fresh(sim)).delete(name) == "deleted"
+        await sim.restart(away)
+        await sim.settle(seconds=120)
+        if others:
+            assert await (await fresh(sim)).get(name) == DATA, "the other one still wants it"
+            assert await (await fresh(sim, THEIRS)).delete(name) == "deleted"
+        await sim.settle(lambda: not sim.holders(name), within=300)
+        with pytest.raises(titan.Gone):
+            await (await fresh(sim)).get(name)
+        assert await (await fresh(sim)).delete(name) == "already gone"
+        assert await (await fresh(sim)).put(DATA) == name, "put again, it is there again"
+        await sim.settle(seconds=1800)
+        assert len(sim.holders(name)) == 3
+
+
+async def test_data_whose_only_holder_is_away_is_said_to_be_deleted() -> None:
+    async with SimulatedPool(6) as sim:
+        name = await (await fresh(sim)).put(DATA, policy=titan.Policy(min_copies=2, max_copies=2))
+        await sim.settle(seconds=60)
+        away = sim.holders(name)[0]
+        sim.kill(away)
+        assert await (await fresh(sim)).delete(name) == "deleted"
+        with pytest.raises(titan.Gone, match="was deleted"):
+            await (await fresh(sim)).get(name)

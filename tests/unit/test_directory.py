@@ -224,17 +224,17 @@ def test_what_is_false_expired_or_of_another_object_is_no_evidence() -> None:
     evidence = Evidence(THING, Rights(POOL), NOW)
     other = sha256(b"other thing").digest()
     evidence.add([b"x", advertisement(expires=NOW - 1), advertisement(object_id=other)], [b"y", tombstone(OTHER)])
-    assert not evidence.conclusive and evidence.tombstone is None and evidence.rejected == 5
+    assert not evidence.conclusive and not evidence.tombstones and evidence.rejected == 5
 
 
 def test_a_proof_of_deletion_is_conclusive_but_for_data() -> None:
     evidence = Evidence(THING, Rights(POOL), NOW)
     evidence.add([], [tombstone()])
-    assert evidence.conclusive and evidence.tombstone is not None
+    assert evidence.conclusive and evidence.tombstones
     digest = sha256(b"content").digest()
     of_data = Evidence(ObjectId(digest), Rights(POOL), NOW)
     of_data.add([], [tombstone(OWNER, 1, name=names.content_name(digest), publisher=OWNER, kind="data")])
-    assert not of_data.conclusive and of_data.tombstone is not None
+    assert not of_data.conclusive and of_data.tombstones
 
 
 def test_of_two_advertisements_with_one_sequence_everybody_believes_the_same() -> None:

@@ -37,7 +37,7 @@ OVERHEAD = 28 + 32
 class Found:
     def __init__(self, advertisements: Sequence[Signed[Advertisement]], tombstone: Signed[Tombstone] | None) -> None:
         self.advertisements = advertisements
-        self.tombstone = tombstone
+        self.tombstones = () if tombstone is None else (tombstone,)
         self.asked = 8
 
 

@@ -11,6 +11,8 @@ from titan_overlay.identity.statements import Advertisement, Tombstone, outranks
 from titan_overlay.overlay.directory import proven
 
 MAX_HOLDERS = 256
+MAX_DELETIONS = 16
+"""Of an object: of data, each publisher may take its pin away."""
 
 
 class Evidence:
@@ -23,8 +25,9 @@ class Evidence:
     """
 
     def __init__(self, object_id: ObjectId, rights: Rights, now: float, avoid: Collection[NodeId] = ()) -> None:
-        self.tombstone: Signed[Tombstone] | None = None
         self.rejected = 0
+        self._deletions: dict[NodeId, Signed[Tombstone]] = {}
+        """The latest by the publisher of what is deleted."""
         self._object_id = object_id
         self._rights = rights
         self._now = now
@@ -43,6 +46,11 @@ class Evidence:
     def size(self) -> int:
         """How many holders are known, good or not."""
         return len(self._latest)
+
+    @property
+    def tombstones(self) -> tuple[Signed[Tombstone], ...]:
+        """Proofs that the object was deleted, or of data that a pin was; the highest version first."""
+        return tuple(sorted(self._deletions.values(), key=lambda each: -each.value.version))
 
     def advertisements(self) -> tuple[Signed[Advertisement], ...]:
         """Live ones, the latest of each holder, counted holders first."""
@@ -86,14 +94,18 @@ class Evidence:
     def _bury(self, raw: bytes) -> bool:
         try:
             signed = records.check(raw, Tombstone, self._rights.pool)
-            name, _ = proven(signed, self._rights, self._now)
+            name, publisher = proven(signed, self._rights, self._now)
             if names.object_id(self._rights.pool, name) != self._object_id or signed.value.expires <= self._now:
                 raise BadMessage("of another object, or expired")
         except (BadMessage, Forbidden):
             self.rejected += 1
             return False
-        if self.tombstone is None or self.tombstone.value.version < signed.value.version:
-            self.tombstone = signed
+        known = self._deletions.get(publisher)
+        if known is None and len(self._deletions) >= MAX_DELETIONS:
+            self.rejected += 1
+            return False
+        if known is None or known.value.version < signed.value.version:
+            self._deletions[publisher] = signed
         if names.space(name) is not names.Space.CONTENT:
             self._deleted = True
         return True

@@ -208,7 +208,7 @@ class Finder:
         own = self._directory.get(object_id, self._ambient.wall())
         evidence.add(own.advertisements, own.tombstones)
         if evidence.conclusive and not everything:
-            return Found(evidence.advertisements(), evidence.tombstone, 0, 0)
+            return Found(evidence.advertisements(), evidence.tombstones, 0, 0)
         region = self.region_of(object_id)
         lookup = self._lookup(
             object_id,

@@ -28,8 +28,8 @@ class Found:
 
     advertisements: tuple[Signed[Advertisement], ...]
     """Verified, live, one per holder (its latest); counted holders before passing caches."""
-    tombstone: Signed[Tombstone] | None
-    """A proof that the object (of data: some publisher's pin) was deleted, highest version."""
+    tombstones: tuple[Signed[Tombstone], ...]
+    """Proofs that the object (of data: some publisher's pin) was deleted, the highest version first."""
     asked: int
     """Nodes that answered."""
     rpcs: int
@@ -67,7 +67,7 @@ class HolderSearch:
             if self._is_over:
                 break
             rpcs += await self._read_on(contact, skip, budget - rpcs, deadline)
-        return Found(evidence.advertisements(), evidence.tombstone, crawl.asked, rpcs, self._hops, lookup.paths)
+        return Found(evidence.advertisements(), evidence.tombstones, crawl.asked, rpcs, self._hops, lookup.paths)
 
     @property
     def _is_over(self) -> bool:

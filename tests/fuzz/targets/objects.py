@@ -326,7 +326,7 @@ class _Links:
 
 
 class _Found:
-    tombstone = None
+    tombstones = ()
     asked = 1
 
     def __init__(self) -> None:

@@ -462,8 +462,8 @@ def _believed(known: Evidence) -> None:
         assert each.value.object_id == object_id() and each.value.expires > NOW and not each.value.withdrawn
         Contact(each.signer, each.value.host, each.value.port)
         assert is_dialable(each.value.host, each.value.port)
-    if known.tombstone is not None:
-        directory.proven(known.tombstone, RIGHTS, NOW)
+    for each in known.tombstones:
+        directory.proven(each, RIGHTS, NOW)
 
 
 @target(seeds=lambda: [bytes(range(64)), bytes(range(200, 0, -3)) * 4], limit=1024)

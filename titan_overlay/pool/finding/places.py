@@ -152,6 +152,8 @@ class Places:
             descriptor = await self._describe(object_id, untried, known, deadline)
             if descriptor is not None:
                 break
+            if everything and found.tombstones:
+                raise Gone(f"{_what(object_id, name)} was deleted")
             if everything:
                 raise Unavailable(f"{len(holders)} holders are advertised, none could describe the object")
             # Those heard of first may all have gone since they said so; the whole region knows of others.
@@ -176,7 +178,7 @@ class Places:
         if not holders and not everything:
             found = await self._overlay.find_holders(object_id, deadline=deadline, everything=True, avoid=avoid)
             holders = self._living(found)
-        if not holders and found.tombstone is not None:
+        if not holders and found.tombstones:
             raise Gone(f"{what} was deleted")
         if not holders and not found.asked and asyncio.get_running_loop().time() >= deadline:
             raise DeadlineExceeded(f"no time was left to look {what} up; pass a longer timeout")
@@ -201,12 +203,12 @@ class Places:
     def _living(self, found: Found) -> list[Signed[Advertisement]]:
         """Holders of what is not deleted. Data lives while anyone pins it: a proof of deletion ends one pin."""
         holders = [each for each in found.advertisements if not each.value.withdrawn]
-        if found.tombstone is None:
+        if not found.tombstones:
             return holders
-        pool = self._overlay.pool
-        if records.check(found.tombstone.value.descriptor, Descriptor, pool).value.kind == "data":
+        last = found.tombstones[0].value
+        if records.check(last.descriptor, Descriptor, self._overlay.pool).value.kind == "data":
             return holders
-        return [each for each in holders if each.value.version > found.tombstone.value.version]
+        return [each for each in holders if each.value.version > last.version]
 
     def may_host(self, advertisement: Signed[Advertisement], descriptor: Signed[Descriptor]) -> bool:
         """Whether this holder has the right to hold this object."""

@@ -44,7 +44,7 @@ from titan_overlay.pool.finding.places import contact_of
 from titan_overlay.pool.hosting.bundles import BundleLoader
 from titan_overlay.pool.hosting.host import Host, Runner
 from titan_overlay.pool.keeping.disk_health import DiskHealth
-from titan_overlay.pool.keeping.graves import Graves
+from titan_overlay.pool.keeping.graves import Graves, grave_of
 from titan_overlay.pool.keeping.lifecycle import Pace
 from titan_overlay.pool.keeping.slots import Slots
 from titan_overlay.pool.keeping.supplies import Maker, Supplies
@@ -125,7 +125,8 @@ class Admission:
             Forbidden, Overloaded, Conflict, Gone: the text is what the publisher reads.
         """
         value = descriptor.value
-        self._check_not_buried(descriptor, object_id)
+        if self._is_buried(descriptor, object_id):
+            raise Gone(f"{value.name!r} was deleted; publish it anew to bring it back")
         if self.reason:
             raise Forbidden(self.reason)
         if value.kind != "data" and value.kind not in self._makers:
@@ -143,17 +144,13 @@ class Admission:
         if held is not None and held.descriptor.value.genesis != value.genesis:
             raise Conflict(f"{value.name!r} has members already, and this one names others; see: titan rm {value.name}")
 
-    def _check_not_buried(self, descriptor: Signed[Descriptor], object_id: ObjectId) -> None:
-        raw = self._buried.get(object_id)
+    def _is_buried(self, descriptor: Signed[Descriptor], object_id: ObjectId) -> bool:
+        raw = self._buried.get(grave_of(object_id, descriptor.value.kind, descriptor.public))
         if raw is None:
-            return
+            return False
         tombstone = records.check(raw, Tombstone, self._pool).value
-        if tombstone.expires + CLOCK_TOLERANCE < self._ambient.wall():
-            return
-        buried = records.check(tombstone.descriptor, Descriptor, self._pool)
-        same_publisher = buried.public == descriptor.public
-        if descriptor.value.version <= tombstone.version and (descriptor.value.kind != "data" or same_publisher):
-            raise Gone(f"{descriptor.value.name!r} was deleted; publish it anew to bring it back")
+        lasts = tombstone.expires + CLOCK_TOLERANCE >= self._ambient.wall()
+        return lasts and descriptor.value.version <= tombstone.version
 
     def _check_code(self, descriptor: Signed[Descriptor]) -> None:
         value = descriptor.value
@@ -236,7 +233,8 @@ class Admission:
             end = now + value.policy.cache_ttl
             expires = min(expires, end) if expires else end
         elif pins and source.port:  # it is another holder's wish: of a node that holds it for others as well
-            pins += await pins_at(self._links, self._rights, source, object_id)
+            others = await pins_at(self._links, self._rights, source, object_id)
+            pins += [pin for pin in others if not self._is_buried(pin, object_id)]
             expires = self._expires(pins, value.name)
         line = self._lineage(order, descriptor, object_id)
         row = ReplicaRow(object_id, descriptor.raw, now, expires, passing, lineage=line)
@@ -370,7 +368,8 @@ class Admission:
         """Carries out a deletion: the outcome, and the tombstone where it spreads.
 
         Outcomes: `deleted`, `wrong token`, `nothing to delete`, `already gone`, and for data that others pin
-        `unpinned`.
+        `unpinned`. Of data only the pin of one publisher is deleted; it is noted even where the data itself is not
+        served yet.
         """
         now = self._ambient.wall()
         try:
@@ -379,27 +378,23 @@ class Admission:
             return "wrong token", None
         buried = records.check(tombstone.value.descriptor, Descriptor, self._pool)
         object_id = names.object_id(self._pool, buried.value.name)
-        held = self._host.get(object_id)
-        if held is None:
-            return ("already gone" if object_id in self._buried else "nothing to delete"), None
+        grave = grave_of(object_id, buried.value.kind, buried.public)
         if buried.value.kind == "data":
-            return self._unpin(buried, object_id), None
-        if held.descriptor.value.version > tombstone.value.version:
+            pin = next((each for each in self.pins(object_id) if each.public == buried.public), None)
+            there, version = pin is not None, pin.value.version if pin is not None else 0
+        else:
+            held = self._host.get(object_id)
+            there, version = held is not None, held.descriptor.value.version if held is not None else 0
+        if not there:
+            return ("already gone" if grave in self._buried else "nothing to delete"), None
+        if version > tombstone.value.version:
             return "wrong token", None
-        self._database.put_tombstone(object_id, raw, tombstone.value.expires)
-        self._buried.put(object_id, raw, tombstone.value.expires)
-        return "deleted", tombstone
-
-    def object_in(self, tombstone: bytes) -> ObjectId:
-        """Which object a tombstone is of. BadMessage: it is not one."""
-        value = records.check(tombstone, Tombstone, self._pool).value
-        return names.object_id(self._pool, records.check(value.descriptor, Descriptor, self._pool).value.name)
-
-    def _unpin(self, buried: Signed[Descriptor], object_id: ObjectId) -> str:
-        """Data: removes the publisher's pin; the last one takes the replica with it."""
-        if not self._database.drop_pin(object_id, buried.public):
-            return "nothing to delete"
-        return "unpinned" if self.pins(object_id) else "deleted"
+        with self._database.transaction():
+            self._database.put_tombstone(grave, raw, tombstone.value.expires)
+            if buried.value.kind == "data":
+                self._database.drop_pin(object_id, buried.public)
+        self._buried.put(grave, raw, tombstone.value.expires)
+        return "unpinned" if buried.value.kind == "data" and self.pins(object_id) else "deleted", tombstone
 
     def pins(self, object_id: ObjectId) -> list[Signed[Descriptor]]:
         """Who wants this data kept; without rows that were damaged on the disk."""

@@ -5,15 +5,30 @@ many, those go that would end first. A replica that comes back after that is del
 """
 
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 
-from titan_overlay.identity.ids import ObjectId
+from titan_overlay.identity import names, records
+from titan_overlay.identity.ids import ObjectId, PoolId
+from titan_overlay.identity.statements import Descriptor, Tombstone
 from titan_overlay.storage.rows import TombstoneRow
 
 GRAVES_MAX = 20_000
 
 
+def object_in(tombstone: bytes, pool: PoolId) -> ObjectId:
+    """The object that a tombstone gives itself out to be of; nothing is checked. BadMessage: it is none."""
+    _, value = records.claimed(tombstone, Tombstone)
+    _, descriptor = records.claimed(value.descriptor, Descriptor)
+    return names.object_id(pool, descriptor.name)
+
+
+def grave_of(object_id: ObjectId, kind: str, publisher: bytes) -> ObjectId:
+    """Under which a deletion is kept: of data there is one for each publisher, whose pin it ends."""
+    return object_id if kind != "data" else ObjectId(sha256(object_id + publisher).digest())
+
+
 class Graves:
-    """Tombstones by object.
+    """Tombstones by object (see `grave_of`).
 
     Args:
         rows: those of the last run.

@@ -19,7 +19,7 @@ class Found(Protocol):
     @property
     def advertisements(self) -> Sequence[Signed[Advertisement]]: ...
     @property
-    def tombstone(self) -> Signed[Tombstone] | None: ...
+    def tombstones(self) -> Sequence[Signed[Tombstone]]: ...
     @property
     def asked(self) -> int: ...
 
@@ -105,6 +105,10 @@ class Admitting(Protocol):
 
     async def release(self, object_id: ObjectId) -> None:
         """Drops everything that was kept for a replica."""
+        ...
+
+    def pins(self, object_id: ObjectId) -> list[Signed[Descriptor]]:
+        """Who wants this data kept."""
         ...
 
     async def bury(self, raw: bytes) -> tuple[str, Signed[Tombstone] | None]:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import BadMessage, Forbidden, LinkError, NotHere, RemotableError, StorageError
-from titan_overlay.identity import names, records
+from titan_overlay.identity import records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ID_BYTES, ObjectId, fingerprint
 from titan_overlay.identity.keys import SigningKey
@@ -34,7 +34,7 @@ from titan_overlay.pool.keeping import lifecycle
 from titan_overlay.pool.keeping.advertiser import LIFE_INTERVALS, Advertiser
 from titan_overlay.pool.keeping.entitlement import Entitlement
 from titan_overlay.pool.keeping.figures import Figures
-from titan_overlay.pool.keeping.graves import Graves
+from titan_overlay.pool.keeping.graves import Graves, object_in
 from titan_overlay.pool.keeping.household import Admitting, Network, Recruiting
 from titan_overlay.pool.keeping.lifecycle import Pace, Standing
 from titan_overlay.pool.keeping.roster import SHORT_BYTES, Replica, Roster
@@ -98,7 +98,8 @@ class Keeper:
         self._roster = Roster(me.id, self.pace)
         self._upkeep = Upkeep(self, self._roster, self.entitlement, overlay, recruiter, ambient, read_chunk)
         for row in database.tombstones():
-            self._bury(row.object_id, row.raw, row.expires)
+            with suppress(BadMessage):  # what was damaged on the disk goes before anything is served
+                self._bury(object_in(row.raw, rights.pool), row.raw, row.expires)
         overlay.serve("probe", self._upkeep.answer)
         overlay.serve("tombstone", self._answer_tombstone)
         overlay.serve("descriptor", self._answer_descriptor)
@@ -211,14 +212,13 @@ class Keeper:
             found = await self._overlay.find_holders(row.object_id, everything=True)
         except (LinkError, RemotableError):
             return True
-        if found.tombstone is None:
-            return True
-        with suppress(RemotableError):  # it was verified on the way; this notes it
-            await self._admission.bury(found.tombstone.raw)
-        mine = records.check(row.descriptor, Descriptor, self._pool)
-        buried = self._buried_in(found.tombstone)
-        same_pin = mine.value.kind != "data" or buried.public == mine.public
-        return not same_pin or mine.value.version > found.tombstone.value.version
+        for tombstone in found.tombstones:
+            with suppress(RemotableError):  # it was verified on the way; this notes it
+                await self._admission.bury(tombstone.raw)
+        mine = records.check(row.descriptor, Descriptor, self._pool).value
+        if mine.kind == "data":
+            return row.passing or bool(self._admission.pins(row.object_id))
+        return all(mine.version > each.value.version for each in found.tombstones)
 
     def _take(self, descriptor: Signed[Descriptor], row: ReplicaRow, *, settled: bool) -> Replica:
         loop = asyncio.get_running_loop()
@@ -295,26 +295,15 @@ class Keeper:
             return
         await self.drop(replica)
 
-    async def deleted(self, tombstone: Signed[Tombstone] | None, object_id: ObjectId | None = None) -> None:
-        """The object is deleted: the tombstone spreads, and the replica goes.
-
-        Args:
-            tombstone: None where the last pin of data was removed; then `object_id` says of which.
-        """
-        if tombstone is not None:
-            descriptor = self._buried_in(tombstone).value
-            object_id = names.object_id(self._pool, descriptor.name)
-            if descriptor.kind != "data":
-                self._bury(object_id, tombstone.raw, tombstone.value.expires)
-            self._upkeep.spawn(self._announce(object_id, tombstone.raw), "spreading a tombstone")
-        if object_id is not None:
-            await self.let_go(object_id)
+    async def deleted(self, tombstone: Signed[Tombstone]) -> None:
+        """The object is deleted, of data the last pin: the tombstone spreads, and the replica goes."""
+        object_id = object_in(tombstone.raw, self._pool)
+        self._bury(object_id, tombstone.raw, tombstone.value.expires)
+        self._upkeep.spawn(self._announce(object_id, tombstone.raw), "spreading a tombstone")
+        await self.let_go(object_id)
 
     async def _announce(self, object_id: ObjectId, raw: bytes) -> None:
         await self._overlay.announce(object_id, [raw])
-
-    def _buried_in(self, tombstone: Signed[Tombstone]) -> Signed[Descriptor]:
-        return records.check(tombstone.value.descriptor, Descriptor, self._pool)
 
     def _bury(self, object_id: ObjectId, raw: bytes, expires: float) -> None:
         self._upkeep.talk.buried[object_id[:SHORT_BYTES]] = object_id
@@ -349,8 +338,8 @@ class Keeper:
     async def learn_tombstone(self, replica: Replica, raw: bytes) -> None:
         """Somebody says that the object was deleted: where that is proven, it goes."""
         outcome, tombstone = await self._admission.bury(raw)
-        if outcome == "deleted":
-            await self.deleted(tombstone, replica.object_id)
+        if outcome == "deleted" and tombstone is not None:
+            await self.deleted(tombstone)
 
     async def upgrade(self, replica: Replica, contact: Contact) -> None:
         """Another holder has a newer version: takes that, or lets go of the old one, which must not answer any more."""

@@ -371,9 +371,9 @@ class Upkeep:
         if found is None or found.asked == 0:
             self._agenda.plan(replica, now + OFFLINE_PAUSE)
             return
-        if found.tombstone is not None:
+        for tombstone in found.tombstones:
             with suppress(RemotableError):  # one that proves nothing
-                await self._household.learn_tombstone(replica, found.tombstone.raw)
+                await self._household.learn_tombstone(replica, tombstone.raw)
             if self._roster.replicas.get(replica.object_id) is not replica:
                 return
         replica.looked_up = now
