@@ -10,16 +10,19 @@ from tests.sim.bank import Bank, Deposit
 from tests.sim.calculator import Calculator
 from titan_overlay import introduction
 from titan_overlay.config import NodeConfig
-from titan_overlay.identity import records
+from titan_overlay.identity import names, records
 from titan_overlay.identity.grants import CLOCK_TOLERANCE, Right, issue
 from titan_overlay.identity.ids import solves_puzzle
 from titan_overlay.identity.invitations import invite, redeem
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.poolrecord import STRANGER, PoolRecord
+from titan_overlay.identity.records import Signed
 from titan_overlay.identity.revocations import Entry, RevocationList, key_entry
 from titan_overlay.identity.rights import Rights
+from titan_overlay.identity.statements import Descriptor, Tombstone, check_descriptor
 from titan_overlay.member import RENEW_SECONDS
-from titan_overlay.pool.orders import Learn, News
+from titan_overlay.pool.hosting.runner import ServiceRunner
+from titan_overlay.pool.orders import Bury, Learn, News
 from titan_overlay.rules import recall
 from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
 
@@ -46,6 +49,61 @@ def record(sim: SimulatedPool, value: PoolRecord) -> News:
 
 def wall(sim: SimulatedPool) -> float:
     return sim.nodes[0].running.ambient.wall()
+
+
+# --- rights that have ended ---------------------------------------------------------------------------------------
+
+
+@titan.service("*", policy=titan.Policy(min_copies=1))
+class Imposter:
+    async def say(self, message: str) -> str:
+        return "who asks?"
+
+
+def imposture(sim: SimulatedPool, grant: bytes, created: float, version: int) -> Signed[Descriptor]:
+    """What ANN signs as if it had been published by this grant at that time."""
+    policy = titan.Policy(min_copies=1, hosts="anyone", reduplicate=False)
+    made = Descriptor("calc", "service", "Imposter", version, created, policy, grant=grant)
+    return records.sign(made, ANN, sim.id)
+
+
+async def test_a_right_that_has_ended_takes_nothing_over_and_deletes_nothing() -> None:
+    async with SimulatedPool(10, seed=3) as sim:
+        began = wall(sim)
+        grant = issue(sim.pool_key, sim.id, ANN.id, Right.PUBLISH, now=began, expires=began + 600, pattern="calc").raw
+        await sim.publish(Calculator, "calc")
+        await sim.settle(seconds=3600)
+        liar = next(each for each in sim.nodes[1:] if each not in sim.holders("calc"))
+        within = began + 590  # after the founder has published
+        with pytest.raises(titan.BadMessage, match="after the time of its publication"):
+            check_descriptor(imposture(sim, grant, within, 2**62).raw, None, liar.running.rights)
+        signed = imposture(sim, grant, within, int(within * 1000))
+        await liar.running.admission.adopt(signed, ServiceRunner(Imposter()), liar.running.keeper.hold)
+        for seconds in (30, 1800):
+            await sim.settle(seconds=seconds)
+            assert await (await sim.client()).send("calc", "hello") == "hello"
+        assert len(sim.holders("calc")) >= 3
+        tombstone = records.sign(Tombstone(signed.raw, signed.value.version, wall(sim) + 3600), ANN, sim.id).raw
+        await liar.running.overlay.announce(names.object_id(sim.id, "calc"), [tombstone])
+        client = await sim.client()
+        for node in sim.holders("calc"):
+            if node is not liar:
+                assert await client.send(node.name, Bury(tombstone)) == "wrong token"
+        assert await (await sim.client()).send("calc", "hello") == "hello"
+
+
+async def test_what_was_published_outlives_the_right_and_its_publisher_can_still_delete_it() -> None:
+    async with SimulatedPool(10, config=TRUSTING) as sim:
+        began = wall(sim)
+        grant = issue(sim.pool_key, sim.id, ANN.id, Right.PUBLISH, now=began, expires=began + 600, pattern="calc").raw
+        ann = await sim.client(user=ANN)
+        ann._member.grants[:] = [grant]
+        await ann.publish(Calculator, "calc")
+        await sim.settle(seconds=3600)
+        assert await (await sim.client()).send("calc", "hello") == "hello"
+        assert await ann.delete("calc") == "deleted"
+        with pytest.raises(titan.Gone):
+            await (await sim.client()).send("calc", "hello")
 
 
 # --- private pools --------------------------------------------------------------------------------------------

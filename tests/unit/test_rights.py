@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.unit.test_grants import KEY, NOW, OTHER, POOL, POOL_KEY, THIRD, grant, passed
 from titan_overlay.errors import BadMessage, ConfigError, Forbidden
-from titan_overlay.identity import credentials, records, revocations
+from titan_overlay.identity import credentials, grants, records, revocations
 from titan_overlay.identity.credentials import DATAGRAM_BYTES, Delegate
 from titan_overlay.identity.grants import CLOCK_TOLERANCE, LONGEST_SECONDS, Right
 from titan_overlay.identity.ids import PoolId
@@ -182,11 +182,15 @@ def holds(rights: Rights, raw: bytes, now: float = NOW) -> bool:
     return True
 
 
+def taken(raw: bytes) -> Entry:
+    return grant_entry(raw, grants.chain(raw, POOL)[-1].value)
+
+
 def test_a_grant_that_was_taken_back_is_void_and_what_was_made_from_it() -> None:
     rights = Rights(POOL)
     parent = grant(depth=1)
     child, other = passed(parent), grant(grantee=OTHER.id)
-    assert rights.learn_list(revoked(grant_entry(parent, NOW + 60)), NOW)
+    assert rights.learn_list(revoked(taken(parent)), NOW)
     assert not holds(rights, parent) and not holds(rights, child)
     assert holds(rights, other)
     with pytest.raises(Forbidden, match="was revoked"):
@@ -212,7 +216,7 @@ def test_a_grantee_takes_back_what_it_passed_on_and_nothing_else() -> None:
     mine, theirs = passed(parent), grant(grantee=OTHER.id, expires=NOW + 50)
     assert rights.learn_list(revoked(key_entry(OTHER.id, NOW), key=KEY, by=parent), NOW)
     assert not holds(rights, mine) and holds(rights, theirs)
-    assert rights.learn_list(revoked(grant_entry(theirs, NOW), key=KEY, by=parent, number=2), NOW)
+    assert rights.learn_list(revoked(taken(theirs), key=KEY, by=parent, number=2), NOW)
     assert holds(rights, theirs), "what another gave"
 
 
@@ -223,7 +227,7 @@ def test_a_list_by_a_key_that_gives_no_rights_is_refused(by: bytes) -> None:
 
 
 def test_an_older_list_takes_nothing_back_again() -> None:
-    rights, entry = Rights(POOL), grant_entry(grant(), NOW + 60)
+    rights, entry = Rights(POOL), taken(grant())
     old, new = revoked(), revoked(entry, number=2)
     assert rights.learn_list(old, NOW) and rights.learn_list(new, NOW)
     assert not rights.learn_list(old, NOW) and not rights.learn_list(new, NOW)
@@ -234,21 +238,24 @@ def test_the_list_of_a_grantee_goes_with_its_grant() -> None:
     rights, parent = Rights(POOL), grant(depth=1)
     rights.learn_list(revoked(key_entry(OTHER.id, NOW), key=KEY, by=parent), NOW)
     assert len(rights.revocations) == 1
-    rights.learn_list(revoked(grant_entry(parent, NOW + 60)), NOW)
+    rights.learn_list(revoked(taken(parent)), NOW)
     assert [each.public for each in rights.revocations] == [POOL_KEY.public]
     with pytest.raises(Forbidden):
         rights.learn_list(revoked(key=KEY, by=parent, number=9), NOW)
 
 
 def test_entries_are_forgotten_when_what_they_take_back_has_ended() -> None:
-    first = amended(None, [grant_entry(grant(), NOW + 60), key_entry(KEY.id, NOW)], NOW)
+    first = amended(None, [taken(grant(Right.HOST)), key_entry(KEY.id, NOW)], NOW)
     second = amended(first, [key_entry(OTHER.id, NOW)], NOW + 61 + CLOCK_TOLERANCE)
     assert len(first.entries) == len(second.entries) == 2 and second.number > first.number
-    assert not amended(second, [], NOW + LONGEST_SECONDS + 2 * CLOCK_TOLERANCE).entries
+    assert not amended(second, [], NOW + 2 * LONGEST_SECONDS + 2 * CLOCK_TOLERANCE).entries
+    published = amended(None, [taken(grant(Right.PUBLISH))], NOW)
+    assert amended(published, [], NOW + LONGEST_SECONDS).entries, "what was published outlives the right"
+    assert not amended(published, [], NOW + LONGEST_SECONDS + 3600).entries
     again = amended(second, [key_entry(OTHER.id, NOW + 500)], NOW + 500)
     assert len(again.entries) == 2, "one entry for each key, with the latest date"
     with pytest.raises(ValueError, match="at most"):
-        amended(None, [key_entry(KEY.id, NOW), *(grant_entry(b"%d" % n, NOW) for n in range(1000))], NOW)
+        amended(None, [key_entry(KEY.id, NOW), *(Entry(b"%016d" % n, int(NOW) + 1) for n in range(1000))], NOW)
     full = amended(None, [key_entry(KEY.id, 4e9)] * 1, NOW).entries * revocations.MAX_ENTRIES
     records.sign(RevocationList(2**60, full, passed(grant(depth=2), depth=1)), OTHER, POOL)  # fits
 

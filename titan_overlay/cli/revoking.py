@@ -153,7 +153,7 @@ def _entry(face: Face, what: str, now: float) -> "Entry":
             "see: titan grants"
         )
     value = chain(raws[0], claimed_pool(raws[0]))[-1].value
-    return grant_entry(raws[0], value.expires)
+    return grant_entry(raws[0], value)
 
 
 async def _some_nodes(pool: "Pool") -> list[str]:

@@ -2,7 +2,8 @@
 
 A list names single grants, or whole keys: "nothing that I signed before then serves this key any more". It reaches
 down the chain: what was passed on from a revoked grant is void with it, and so is what a revoked key got from those
-to whom the grantor gave. An entry is forgotten once all that it takes back would have ended by itself.
+to whom the grantor gave. An entry is forgotten once all that it takes back would have ended by itself, and of a right
+to publish a year after that: what was published by it would outlive it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from titan_overlay.identity.grants import CLOCK_TOLERANCE, LONGEST_SECONDS, Chain
+from titan_overlay.identity.grants import CLOCK_TOLERANCE, LONGEST_SECONDS, Chain, Grant, Right
 from titan_overlay.identity.ids import NodeId, fingerprint
 from titan_overlay.identity.records import Count, Record, Seconds, Signed
 
@@ -56,14 +57,15 @@ class RevocationList(Record, frozen=True, array_like=True):
     """The grantor's own grant, which it may pass on; empty for the pool's key."""
 
 
-def grant_entry(raw: bytes, expires: float) -> Entry:
+def grant_entry(raw: bytes, grant: Grant) -> Entry:
     """Takes one grant back, and what was made from it."""
-    return Entry(mark_of_grant(raw), int(expires + CLOCK_TOLERANCE))
+    longer = LONGEST_SECONDS if grant.rights & Right.PUBLISH else 0.0
+    return Entry(mark_of_grant(raw), int(grant.expires + longer + CLOCK_TOLERANCE))
 
 
 def key_entry(key: NodeId, now: float) -> Entry:
     """Takes back all that the grantor has given to this key so far, directly or through others."""
-    return Entry(mark_of_key(key), int(now + LONGEST_SECONDS + CLOCK_TOLERANCE), int(now))
+    return Entry(mark_of_key(key), int(now + 2 * LONGEST_SECONDS + CLOCK_TOLERANCE), int(now))
 
 
 def amended(before: RevocationList | None, entries: Iterable[Entry], now: float, grant: bytes = b"") -> RevocationList:

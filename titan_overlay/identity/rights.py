@@ -182,22 +182,26 @@ class Rights:
                 f"{ask_for(who.public, Right.JOIN)}"
             )
 
+    def may_publish(self, public: bytes, name: str, raw: bytes, at: float) -> bool:
+        """Whether the key may publish a name, at that time, by this grant or without one."""
+        kind, who = names.space(name), node_id(public)
+        if public == self.pool or kind is names.Space.CONTENT:
+            return True
+        if kind is names.Space.OWNER and name[1:].partition("/")[0] == fingerprint(public):
+            return True
+        if kind is names.Space.NODE and name == names.node_name(who):
+            return True
+        return kind is names.Space.POOL and self.allows((raw,), who, Right.PUBLISH, name, at)
+
     def check_publish(self, public: bytes, name: str, raw: bytes, at: float) -> None:
         """Whether the key may publish a name, at that time. What was revoked since counts as well.
 
         Raises:
             Forbidden: says which name would be allowed and which command grants this one.
         """
-        kind, who = names.space(name), node_id(public)
-        if public == self.pool or kind is names.Space.CONTENT:
+        if self.may_publish(public, name, raw, at):
             return
-        if kind is names.Space.OWNER and name[1:].partition("/")[0] == fingerprint(public):
-            return
-        if kind is names.Space.NODE and name == names.node_name(who):
-            return
-        if kind is names.Space.POOL and self.allows((raw,), who, Right.PUBLISH, name, at):
-            return
-        mine = name.rpartition("/")[2] if kind is names.Space.OWNER else name
+        mine = name.rpartition("/")[2] if names.space(name) is names.Space.OWNER else name
         raise Forbidden(
             f"key {fingerprint(public)} may not publish {name!r}; publish it as '~me/{mine}', "
             f"or {ask_for(public, Right.PUBLISH, name)}"

@@ -173,7 +173,9 @@ def check_descriptor(raw: bytes, object_id: ObjectId | None, rights: Rights) -> 
     """A descriptor that is signed, names this object, and whose publisher may publish that name.
 
     A grant is needed when the object is published, and must have been valid then. One that was revoked since is none:
-    whoever has a stolen key could say that it published before.
+    whoever has a stolen key could say that it published before. When that was, and in which order, the publisher alone
+    says; so its version, a time in milliseconds, lies within its grant, too, and what it published while its right
+    held outlives the right, but replaces nothing whose right still holds (`prevails`).
 
     Raises:
         BadMessage, Forbidden
@@ -184,6 +186,8 @@ def check_descriptor(raw: bytes, object_id: ObjectId | None, rights: Rights) -> 
         raise BadMessage(f"this descriptor is of {signed.value.name!r}, another object")
     _check_kind(signed.value)
     rights.check_publish(signed.public, signed.value.name, signed.value.grant, signed.value.created)
+    if signed.value.grant and signed.value.version > (signed.value.created + CLOCK_TOLERANCE) * 1000:
+        raise BadMessage(f"the version of {signed.value.name!r} lies after the time of its publication")
     return signed
 
 
@@ -237,6 +241,8 @@ def check_may_delete(signed: Signed[Tombstone], descriptor: Signed[Descriptor], 
     """
     tombstone, name = signed.value, descriptor.value.name
     if signed.public == descriptor.public:
+        if tombstone.version > descriptor.value.version and not is_in_force(descriptor, rights, now):
+            raise Forbidden(f"the right to publish {name!r} has ended, and with it the right to delete later versions")
         return
     if rights.allows((tombstone.grant,), signed.signer, Right.DELETE, name, now):
         return
@@ -244,6 +250,20 @@ def check_may_delete(signed: Signed[Tombstone], descriptor: Signed[Descriptor], 
         raise Forbidden(f"this token does not delete {name!r}, and its publisher did not sign")
     if tombstone.version > descriptor.value.version:
         raise Forbidden(f"a token deletes one version of {name!r}, {descriptor.value.version}")
+
+
+def sweeps(signed: Signed[Tombstone], rights: Rights, now: float) -> bool:
+    """Whether a tombstone that was checked ends what others have published under the name, too.
+
+    Of data it ends the pin of one publisher. Where the right of the publisher has ended, it ends what that one had
+    published: whoever had a right once could say that it deleted then what others publish now.
+    """
+    descriptor = records.check(signed.value.descriptor, Descriptor, rights.pool)
+    name = descriptor.value.name
+    if descriptor.value.kind == "data":
+        return False
+    may_delete = rights.allows((signed.value.grant,), signed.signer, Right.DELETE, name, now)
+    return may_delete or is_in_force(descriptor, rights, now)
 
 
 def needs_host_grant(descriptor: Signed[Descriptor], holder: bytes) -> bool:
@@ -291,6 +311,18 @@ def _check_kind(value: Descriptor) -> None:
     is_content = names.space(value.name) is names.Space.CONTENT
     if is_content != (value.kind == "data") or is_content != (value.content is not None):
         raise BadMessage(f"{value.name!r}: data, and nothing else, is named sha256:<hash> and has a content")
+
+
+def prevails(a: Signed[Descriptor], b: Signed[Descriptor], rights: Rights, now: float) -> bool:
+    """Whether `a` replaces `b`: a right to publish that holds now goes before one that has ended, then the newer."""
+    in_force = is_in_force(a, rights, now), is_in_force(b, rights, now)
+    return newer(a, b) if in_force[0] == in_force[1] else in_force[0]
+
+
+def is_in_force(descriptor: Signed[Descriptor], rights: Rights, now: float) -> bool:
+    """Whether the right by which this was published holds now."""
+    value = descriptor.value
+    return not value.grant or rights.may_publish(descriptor.public, value.name, value.grant, now)
 
 
 def newer(a: Signed[Descriptor], b: Signed[Descriptor]) -> bool:

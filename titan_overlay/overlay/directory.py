@@ -13,7 +13,14 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights
-from titan_overlay.identity.statements import Advertisement, Tombstone, check_descriptor, check_may_delete, outranks
+from titan_overlay.identity.statements import (
+    Advertisement,
+    Tombstone,
+    check_descriptor,
+    check_may_delete,
+    outranks,
+    sweeps,
+)
 from titan_overlay.identity.subnets import public_subnet
 
 MAX_ADVERTISEMENT_SECONDS = 86400.0
@@ -54,8 +61,8 @@ class _Grave(NamedTuple):
     raw: bytes
     version: int
     expires: float
-    of_data: bool
-    """Of data only the publisher's pin is deleted: who holds it may hold it for another pin."""
+    sweeping: bool
+    """It ends what others have published, too (`statements.sweeps`): not so of data, which may be held for others."""
 
 
 class _Shelf:
@@ -171,8 +178,8 @@ class Directory:
                 return None
             self._size += 1
         shelf = self._shelves.setdefault(object_id, _Shelf())
-        of_data = names.space(name) is names.Space.CONTENT
-        shelf.graves[publisher] = _Grave(raw, signed.value.version, signed.value.expires, of_data)
+        sweeping = sweeps(signed, self._rights, now)
+        shelf.graves[publisher] = _Grave(raw, signed.value.version, signed.value.expires, sweeping)
         for version in self._ended(shelf, now):
             for holder in [h for h, kept in shelf.holders.items() if kept.version <= version]:
                 self._remove(shelf, holder)
@@ -180,7 +187,7 @@ class Directory:
 
     def _ended(self, shelf: _Shelf, now: float) -> list[int]:
         """Versions up to which the object is deleted."""
-        return [grave.version for grave in shelf.graves.values() if grave.expires > now and not grave.of_data]
+        return [grave.version for grave in shelf.graves.values() if grave.expires > now and grave.sweeping]
 
     def _room(self, shelf: _Shelf | None, holder: NodeId, net: str, value: Advertisement, now: float) -> bool:
         if value.withdrawn and shelf is None:

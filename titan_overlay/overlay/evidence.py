@@ -7,7 +7,7 @@ from titan_overlay.identity import names, records
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights
-from titan_overlay.identity.statements import Advertisement, Tombstone, outranks
+from titan_overlay.identity.statements import Advertisement, Tombstone, outranks, sweeps
 from titan_overlay.overlay.directory import proven
 
 MAX_HOLDERS = 256
@@ -106,6 +106,5 @@ class Evidence:
             return False
         if known is None or known.value.version < signed.value.version:
             self._deletions[publisher] = signed
-        if names.space(name) is not names.Space.CONTENT:
-            self._deleted = True
+        self._deleted = self._deleted or sweeps(signed, self._rights, self._now)
         return True

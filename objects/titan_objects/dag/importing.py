@@ -176,7 +176,10 @@ def _task(job: OrchestratorJob, ids: Mapping[str, str], needs: list[str]) -> Tas
         raise titan.ConfigError(f"job {job.id!r} has the type {job.type!r}; run and service are known")
     if kind == "service" and not job.port:
         raise titan.ConfigError(f"job {job.id!r} is a service, and names no port at which it answers")
-    words = job.args if isinstance(job.args, list) else shlex.split(job.args)
+    try:
+        words = job.args if isinstance(job.args, list) else shlex.split(job.args)
+    except ValueError as why:
+        raise titan.ConfigError(f"job {job.id!r}: args {job.args[:100]!r}: {str(why).lower()}") from None
     labels = {} if job.requirement.upper() == GENERAL else {job.requirement.lower(): "1"}
     return Task(
         id=ids[job.id],

@@ -137,6 +137,7 @@ def _record_seeds() -> list[bytes]:
         OWNER, POOL, node(3), Right.PUBLISH, now=NOW, expires=NOW + 500, pattern="weather/berlin", parent=grant.raw
     )
     delegate = records.sign(Delegate(node(2), NOW + 1000), OWNER, POOL)
+    taken = key_entry(OWNER.id, NOW), grant_entry(grant.raw, grant.value)
     made: list[Signed[Any]] = [
         grant,
         passed_on,
@@ -148,7 +149,7 @@ def _record_seeds() -> list[bytes]:
         tombstone(),
         tombstone(key=KEYS[3], token=TOKEN),
         records.sign(PoolRecord(3, 8, 0), POOL_KEY, POOL),
-        records.sign(RevocationList(7, (key_entry(OWNER.id, NOW), grant_entry(grant.raw, NOW))), POOL_KEY, POOL),
+        records.sign(RevocationList(7, taken), POOL_KEY, POOL),
         records.sign(RevocationList(7, (key_entry(node(3), NOW),), grant.raw), OWNER, POOL),
     ]
     return [each.raw for each in made]

@@ -12,11 +12,20 @@ from contextlib import aclosing
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, DeadlineExceeded, Forbidden, Gone, NotFound, Unavailable
-from titan_overlay.identity import names, records
+from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Advertisement, Content, Descriptor, check_descriptor, may_host, newer
+from titan_overlay.identity.statements import (
+    Advertisement,
+    Content,
+    Descriptor,
+    check_descriptor,
+    is_in_force,
+    may_host,
+    prevails,
+    sweeps,
+)
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.overlay import Found, Overlay
 from titan_overlay.pool.finding.hedging import each_of, hedged
@@ -203,12 +212,9 @@ class Places:
     def _living(self, found: Found) -> list[Signed[Advertisement]]:
         """Holders of what is not deleted. Data lives while anyone pins it: a proof of deletion ends one pin."""
         holders = [each for each in found.advertisements if not each.value.withdrawn]
-        if not found.tombstones:
-            return holders
-        last = found.tombstones[0].value
-        if records.check(last.descriptor, Descriptor, self._overlay.pool).value.kind == "data":
-            return holders
-        return [each for each in holders if each.value.version > last.version]
+        rights, now = self._overlay.rights, self._ambient.wall()
+        ended = max((each.value.version for each in found.tombstones if sweeps(each, rights, now)), default=-1)
+        return [each for each in holders if each.value.version > ended]
 
     def may_host(self, advertisement: Signed[Advertisement], descriptor: Signed[Descriptor]) -> bool:
         """Whether this holder has the right to hold this object."""
@@ -235,7 +241,7 @@ class Places:
         """The verified descriptor, from the first that shows one; None: nobody does. Never older than the one known.
 
         A holder may show an old version, or of data somebody's false description. So while others claim to hold a newer
-        one, or what was shown is doubted, those get a little longer.
+        one, or what was shown is doubted or by a right that has ended, those get a little longer.
         """
         newest = max((each.value.version for each in holders), default=0)
         known = place.descriptor if place is not None else self._own(object_id)
@@ -267,7 +273,8 @@ class Places:
                     if not shown:
                         limit.reschedule(min(deadline, asyncio.get_running_loop().time() + DESCRIBE_GRACE))
                     shown = True
-                    if best.value.version >= newest and not self._is_doubted(object_id, best):
+                    in_force = is_in_force(best, self._overlay.rights, self._ambient.wall())
+                    if best.value.version >= newest and in_force and not self._is_doubted(object_id, best):
                         break
         except TimeoutError:
             pass
@@ -286,7 +293,9 @@ class Places:
 
     def _better(self, object_id: ObjectId, one: Signed[Descriptor], other: Signed[Descriptor]) -> bool:
         doubts = self._is_doubted(object_id, one), self._is_doubted(object_id, other)
-        return newer(one, other) if doubts[0] == doubts[1] else doubts[1]
+        if doubts[0] != doubts[1]:
+            return doubts[1]
+        return prevails(one, other, self._overlay.rights, self._ambient.wall())
 
     def doubt(self, object_id: ObjectId, descriptor: Signed[Descriptor]) -> None:
         """Data could not be read as this describes it: other descriptions go first, for anybody may sign one."""

@@ -35,7 +35,8 @@ from titan_overlay.identity.statements import (
     check_tombstone,
     may_host,
     needs_host_grant,
-    newer,
+    prevails,
+    sweeps,
 )
 from titan_overlay.identity.subnets import subnet
 from titan_overlay.links.links import Links
@@ -139,7 +140,11 @@ class Admission:
         held = self._host.get(object_id)
         if held is None and len(self._host.ids()) >= OBJECTS_MAX:
             raise Overloaded(f"this node holds {OBJECTS_MAX} objects already", retry_after=600.0)
-        if held is not None and value.kind != "data" and newer(held.descriptor, descriptor):
+        if (
+            held is not None
+            and value.kind != "data"
+            and prevails(held.descriptor, descriptor, self._rights, self._ambient.wall())
+        ):
             raise Conflict(f"version {held.descriptor.value.version} of {value.name!r} is here already, a newer one")
         if held is not None and held.descriptor.value.genesis != value.genesis:
             raise Conflict(f"{value.name!r} has members already, and this one names others; see: titan rm {value.name}")
@@ -380,14 +385,14 @@ class Admission:
         object_id = names.object_id(self._pool, buried.value.name)
         grave = grave_of(object_id, buried.value.kind, buried.public)
         if buried.value.kind == "data":
-            pin = next((each for each in self.pins(object_id) if each.public == buried.public), None)
-            there, version = pin is not None, pin.value.version if pin is not None else 0
+            here = next((each for each in self.pins(object_id) if each.public == buried.public), None)
         else:
             held = self._host.get(object_id)
-            there, version = held is not None, held.descriptor.value.version if held is not None else 0
-        if not there:
+            here = held.descriptor if held is not None else None
+        if here is None:
             return ("already gone" if grave in self._buried else "nothing to delete"), None
-        if version > tombstone.value.version:
+        covered = here.public == buried.public or sweeps(tombstone, self._rights, now)
+        if not covered or here.value.version > tombstone.value.version:
             return "wrong token", None
         with self._database.transaction():
             self._database.put_tombstone(grave, raw, tombstone.value.expires)

@@ -27,7 +27,10 @@ from titan_overlay.identity.statements import (
     Advertisement,
     Descriptor,
     Tombstone,
+    check_descriptor,
     needs_host_grant,
+    prevails,
+    sweeps,
 )
 from titan_overlay.overlay.traffic import PROBE
 from titan_overlay.pool.keeping import lifecycle
@@ -73,6 +76,7 @@ class Keeper:
     ) -> None:
         self._me = me.id
         self.entitlement = Entitlement(me.public, rights, ambient, admission.host_grant)
+        self._rights = rights
         self._pool = rights.pool
         self._ambient = ambient
         self._overlay = overlay
@@ -218,7 +222,8 @@ class Keeper:
         mine = records.check(row.descriptor, Descriptor, self._pool).value
         if mine.kind == "data":
             return row.passing or bool(self._admission.pins(row.object_id))
-        return all(mine.version > each.value.version for each in found.tombstones)
+        swept = [each for each in found.tombstones if sweeps(each, self._rights, self._ambient.wall())]
+        return all(mine.version > each.value.version for each in swept)
 
     def _take(self, descriptor: Signed[Descriptor], row: ReplicaRow, *, settled: bool) -> Replica:
         loop = asyncio.get_running_loop()
@@ -344,8 +349,9 @@ class Keeper:
     async def upgrade(self, replica: Replica, contact: Contact) -> None:
         """Another holder has a newer version: takes that, or lets go of the old one, which must not answer any more."""
         raw = await self._overlay.call(contact, "descriptor", replica.object_id, purpose=PROBE)
-        found = records.check(raw, Descriptor, self._pool)
-        if found.value.version < replica.descriptor.value.version:
+        found = check_descriptor(raw, replica.object_id, self._rights)
+        if not prevails(found, replica.descriptor, self._rights, self._ambient.wall()):
+            replica.settled = True
             return
         try:
             await self._admission.recruit(Recruit(descriptor=raw), contact, self.hold)

@@ -15,7 +15,7 @@ from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Kind, Policy, newer
+from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Kind, Policy, prevails
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.finding.places import DESCRIBE_PATIENCE, Places, contact_of
 from titan_overlay.pool.finding.voters import distinct
@@ -122,7 +122,7 @@ class Publisher:
                 place = await self._places.find(object_id, name=name, deadline=deadline, fresh=True)
         except (RemotableError, LinkError, TimeoutError):
             return  # nobody who says so can show it
-        if newer(place.descriptor, descriptor):
+        if prevails(place.descriptor, descriptor, self._overlay.rights, self._ambient.wall()):
             raise Conflict(
                 f"version {place.descriptor.value.version} of {name!r} is published already, a newer one than "
                 f"{descriptor.value.version}; is the clock of this machine behind? see: titan doctor"
