@@ -11,6 +11,7 @@ import pytest
 
 from tests.net.commands import node_fails, titan, titan_json
 from tests.net.conftest import Start
+from titan_overlay.storage.directory import DataDirectory
 
 
 def test_founding_prints_the_join_line_and_sigterm_ends_it_cleanly(start: Start, tmp_path: Path) -> None:
@@ -31,6 +32,26 @@ def test_a_node_joins_by_a_join_line_and_by_a_bare_address(start: Start, tmp_pat
     assert "trust on first use" not in by_line.log
     assert "trust on first use" in by_address.log
     assert titan_json("node", "status", "--data", "a", home=tmp_path)["serving"] is True
+
+
+def test_programs_of_its_user_reach_a_node_that_advertises_another_address(start: Start, tmp_path: Path) -> None:
+    with socket.socket() as elsewhere:
+        elsewhere.bind(("127.0.0.1", 0))  # and nobody listens: who dials it is refused
+        forwarded = f"127.0.0.1:{elsewhere.getsockname()[1]}"
+        line = start("a", "--advertise", forwarded).join_line()
+        assert line.endswith(f"@{forwarded}")
+        a = titan_json("node", "status", "--data", "a", home=tmp_path)
+        assert (a["serving"], a["address"]) == (True, forwarded)
+        listens = DataDirectory.running(tmp_path / "a")
+        hidden = start("b", "--advertise", forwarded, "--bootstrap", str(listens))
+        hidden.join_line()
+        b = titan_json("node", "status", "--data", "b", home=tmp_path)
+        assert (b["serving"], b["address"]) == (False, forwarded)
+        said = titan_json("doctor", "--data", "b", home=tmp_path, status=1)
+    assert [each["text"] for each in said if not each["ok"]] == [b["reason"]]
+    assert f"nobody could dial {forwarded}" in b["reason"]
+    titan("node", "leave", "--data", "b", home=tmp_path)
+    assert hidden.process.wait(30) == 0
 
 
 def test_a_join_line_of_another_pool_than_the_node_that_it_names_says_so(start: Start) -> None:

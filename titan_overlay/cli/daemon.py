@@ -201,6 +201,13 @@ def _addresses(hosts: Sequence[str], port: int) -> tuple[str, ...]:
     return tuple(format_address((host, port)) for host in hosts)
 
 
+def local_line(node: Node) -> JoinLine:
+    """How programs on this machine reach this node: where it listens, whatever it advertises."""
+    bound = node.overlay.whereabouts.bound
+    ip, port = bound[min(bound)]
+    return JoinLine(ip, port, node.overlay.pool, node.key.id)
+
+
 def join_line(node: Node) -> JoinLine:
     """How others reach this node."""
     contact = node.overlay.contact

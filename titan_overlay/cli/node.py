@@ -228,7 +228,7 @@ async def _live(
 
 
 async def _start(prepared: "Prepared", directory: "DataDirectory") -> None:
-    from titan_overlay.cli.daemon import join_line
+    from titan_overlay.cli.daemon import join_line, local_line
     from titan_overlay.identity.contacts import format_address
 
     node = prepared.node
@@ -238,7 +238,7 @@ async def _start(prepared: "Prepared", directory: "DataDirectory") -> None:
     finally:
         patience.cancel()
     line = join_line(node)
-    directory.write_address(line)
+    directory.write_address(local_line(node))
     pool = node.overlay.pool.hex()
     if prepared.founding:
         log.info("founded pool %s; keep a copy of its key off line: titan pool key --save FILE", pool[:12])

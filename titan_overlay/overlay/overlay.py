@@ -266,6 +266,11 @@ class Overlay(Server):
         session = self._handshakes.by_peer.get(node)
         return [] if session is None else [ip for ip, _ in session.contact.addresses]
 
+    def visited(self, node: NodeId) -> Contact | None:
+        """A peer that does not serve, so that no look-up finds it, but to which this node has opened a session."""
+        session = self._handshakes.by_peer.get(node)
+        return session.contact if session is not None and not (session.called or session.serving) else None
+
     async def prove(self, to: Contact, address: Address) -> None:
         """Lets a peer know, and check, that this node is at an address of its other family too.
 

@@ -194,6 +194,9 @@ class Router:
         for contact in nearest:
             if contact.id == NodeId(node):
                 return contact
+        visited = self._overlay.visited(NodeId(node))
+        if visited is not None:
+            return visited
         raise NotFound(f"node:{node.hex()} is not in this pool now", asked=len(nearest))
 
     async def _call_node(self, request: Request) -> bytes:
