@@ -44,14 +44,18 @@ def test_programs_of_its_user_reach_a_node_that_advertises_another_address(start
         assert (a["serving"], a["address"]) == (True, forwarded)
         listens = DataDirectory.running(tmp_path / "a")
         hidden = start("b", "--advertise", forwarded, "--bootstrap", str(listens))
-        hidden.join_line()
+        hidden.wait_for_log(" is client only: nobody can join through it")
         b = titan_json("node", "status", "--data", "b", home=tmp_path)
-        assert (b["serving"], b["address"]) == (False, forwarded)
+        assert (b["serving"], b["address"], b["join"]) == (False, forwarded, None)
         said = titan_json("doctor", "--data", "b", home=tmp_path, status=1)
+        assert b"nobody could join through" in titan("invite", "--data", "b", home=tmp_path, status=2).stderr
     assert [each["text"] for each in said if not each["ok"]] == [b["reason"]]
     assert f"nobody could dial {forwarded}" in b["reason"]
     titan("node", "leave", "--data", "b", home=tmp_path)
     assert hidden.process.wait(30) == 0
+    assert hidden.process.stdout is not None
+    assert hidden.process.stdout.read() == "", "a join line that nobody can dial helps nobody"
+    assert "serves on" not in hidden.log
 
 
 def test_a_join_line_of_another_pool_than_the_node_that_it_names_says_so(start: Start) -> None:

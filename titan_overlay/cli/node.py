@@ -237,7 +237,6 @@ async def _start(prepared: "Prepared", directory: "DataDirectory") -> None:
         await node.start(prepared.seeds)
     finally:
         patience.cancel()
-    line = join_line(node)
     directory.write_address(local_line(node))
     pool = node.overlay.pool.hex()
     if prepared.founding:
@@ -245,11 +244,13 @@ async def _start(prepared: "Prepared", directory: "DataDirectory") -> None:
     elif not prepared.pinned:
         sure = any(seed.pool for seed in prepared.seeds)
         log.info("joined pool %s%s", pool[:12], "" if sure else " (trust on first use: from now on only this pool)")
-    mine = " and ".join(map(format_address, node.overlay.contact.addresses))
-    log.info("node %s serves on %s", line.node.hex()[:12], mine)
-    # Alone on standard output, so that a script can take it.
-    print(line, flush=True)
-    _notify(f"READY=1\nSTATUS=pool {pool[:12]}, {mine}")
+    state = "is client only: nobody can join through it, so there is no join line"
+    if node.overlay.serving:
+        state = f"serves on {' and '.join(map(format_address, node.overlay.contact.addresses))}"
+    log.info("node %s %s", node.key.id.hex()[:12], state)
+    if node.overlay.serving:  # alone on standard output, so that a script can take it
+        print(join_line(node), flush=True)
+    _notify(f"READY=1\nSTATUS=pool {pool[:12]}, {state}")
 
 
 async def _ask_for_patience() -> None:

@@ -92,7 +92,7 @@ async def status(face: Face) -> None:
     from titan_overlay.identity.grants import JoinLine
 
     host, _, port = info.address.rpartition(":")
-    join = str(JoinLine(host.strip("[]"), int(port), line.pool, line.node))
+    join = str(JoinLine(host.strip("[]"), int(port), line.pool, line.node)) if info.serving else None
     face.show({**_plain(info), "join": join}, lambda: _status_lines(info, join))
 
 
@@ -211,7 +211,7 @@ def _top_table(infos: "list[NodeInfo]", rates: dict[str, float]) -> Any:
     return output.table(head, rows, title=f"{len(infos)} nodes")
 
 
-def _status_lines(info: "NodeInfo", join: str) -> Any:
+def _status_lines(info: "NodeInfo", join: str | None) -> Any:
     rows = [
         ("node", info.id),
         ("address", info.address),
@@ -221,8 +221,9 @@ def _status_lines(info: "NodeInfo", join: str) -> Any:
         ("peers", f"{info.peers} (pool of about {info.pool_size:.0f})"),
         ("up", output.duration(info.uptime)),
         ("version", info.version),
-        ("join line", join),
     ]
+    if join:
+        rows.append(("join line", join))
     if info.reason:
         rows.insert(3, ("because", info.reason))
     return output.pairs(rows)

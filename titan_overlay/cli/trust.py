@@ -115,6 +115,7 @@ async def invite(
     ] = None,
 ) -> None:
     """Print a join line; with --rights or --trust-me it carries an invitation, so give it to those you mean only."""
+    from titan_overlay.errors import ConfigError
     from titan_overlay.identity.grants import JoinLine, Right
     from titan_overlay.values import parse_address
 
@@ -124,7 +125,10 @@ async def invite(
         if (await rules_of(pool)).private:
             wanted |= Right.JOIN | Right.CALL
         if address is None:
-            address = (await ask_node(pool, f"node:{line.node.hex()}")).address
+            here = await ask_node(pool, f"node:{line.node.hex()}")
+            if not here.serving:
+                raise ConfigError(f"nobody could join through this node: {here.reason}, or here with --address")
+            address = here.address
     if trust_me and not wanted:
         wanted = Right.JOIN
     invitation = _invitation(face, wanted, names, days, trust_me) if wanted else b""
