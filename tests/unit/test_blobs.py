@@ -279,6 +279,14 @@ async def test_a_content_above_the_quota_is_refused_naming_it() -> None:
     await fill(blobs, some_bytes(1000, seed=3))
 
 
+async def test_a_content_above_all_that_is_lent_is_refused_naming_what_it_needs() -> None:
+    blobs = await opened(MemoryDisk(), max_bytes=1 << 30)
+    content = Content(1 << 30, CHUNK_BYTES, bytes(32))
+    with pytest.raises(Overloaded, match=r"1\.0 GiB: this node lends 1 GiB; .*--max-bytes \(1025MiB at least"):
+        blobs.check_room(content)
+    blobs.check_room(Content((1 << 30) - (1 << 20), CHUNK_BYTES, bytes(32)))
+
+
 async def test_what_is_begun_has_its_room() -> None:
     blobs = await opened(MemoryDisk(), max_bytes=3 << 20)
     first = await begin(blobs, some_bytes(2 << 20))

@@ -2,7 +2,7 @@
 
 from titan_overlay.errors import Overloaded
 from titan_overlay.storage.disk import Disk
-from titan_overlay.values import format_size
+from titan_overlay.values import MIB, format_size
 
 RETRY_SECONDS = 600.0
 """When it is worth asking a full node again."""
@@ -23,8 +23,11 @@ class Room:
     def check(self, cost: int) -> None:
         """Raises Overloaded: so many bytes are more than this node lends at all."""
         if cost > self.max_bytes:
+            # Rounded up: a file as large as what is lent has a manifest beside it, and both would read "1 GiB".
             raise Overloaded(
-                f"no room for {_human(cost)}: this node lends {format_size(self.max_bytes)}", retry_after=RETRY_SECONDS
+                f"no room for {_human(cost)}: this node lends {format_size(self.max_bytes)}; its operator may raise "
+                f"that with --max-bytes ({-(-cost // MIB)}MiB at least)",
+                retry_after=RETRY_SECONDS,
             )
 
     async def reserve(self, cost: int, *, on_disk: int) -> None:
