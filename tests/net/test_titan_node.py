@@ -164,6 +164,20 @@ def test_settings_come_from_flags_then_variables_then_the_file(start: Start, tmp
     assert info["max_bytes"] == 7 << 20
     assert info["labels"] == {"rack": "7"}
     assert node.log == "", "the file says that errors alone are logged"
+    shown = titan_json("config", "show", "--origin", "--data", "a", home=tmp_path)
+    assert shown["listen"] == {"value": ["127.0.0.1:0"], "origin": "flag --listen"}
+    assert shown["labels"] == {"value": {"rack": "7"}, "origin": "flag --label"}
+    assert shown["max_bytes"] == {"value": 7 << 20, "origin": "environment TITAN_MAX_BYTES"}
+    assert shown["log_level"]["origin"] == f"file {tmp_path / 'a' / 'config.toml'}"
+    said = titan("config", "show", "--data", "a", home=tmp_path).stderr.decode()
+    assert f"runs on a (process {node.process.pid})" in said
+    next_start = titan_json("config", "show", "--next", "--data", "a", home=tmp_path)
+    assert (next_start["labels"], next_start["max_bytes"]) == ({"region": "eu"}, 5 << 20)
+    checks = {each["what"]: each["text"] for each in titan_json("doctor", "--data", "a", home=tmp_path, status=1)}
+    assert checks["settings"] == f"listen 127.0.0.1:0 (process {node.process.pid})"
+    assert "may store 7.0 MiB" in checks["disk"]
+    assert node.stop() == 0
+    assert titan_json("config", "show", "--data", "a", home=tmp_path)["labels"] == {"region": "eu"}
 
 
 def test_json_logs_are_one_object_a_line(start: Start) -> None:

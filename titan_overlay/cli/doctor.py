@@ -98,14 +98,20 @@ def _disk(face: Face, limit: int) -> Iterator[Check]:
 
 def _settings(face: Face) -> Iterator[Check]:
     from titan_overlay.errors import ConfigError
+    from titan_overlay.storage.directory import DataDirectory
 
     try:
         config = load_settings({"data": face.data}).config
     except ConfigError as why:
         yield Check("settings", False, str(why), "titan config show --origin")
         return
-    yield Check("settings", True, f"listen {', '.join(config.listen)}")
-    yield from _disk(face, config.max_bytes)
+    listen, max_bytes, whose = config.listen, config.max_bytes, "at its next start"
+    running = DataDirectory.running_settings(face.directory)
+    if running is not None:
+        in_force = {key: value for key, value, _ in running.rows}
+        listen, max_bytes, whose = in_force["listen"], in_force["max_bytes"], f"process {running.process}"
+    yield Check("settings", True, f"listen {', '.join(listen)} ({whose})")
+    yield from _disk(face, max_bytes)
 
 
 def _grants(face: Face) -> Iterator[Check]:

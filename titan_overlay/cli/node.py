@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +133,7 @@ async def _serve(resolved: "Resolved", directory: "DataDirectory", doors: "Seque
         config = choose_port(resolved.config, named=named)
         if sockets(config.listen)[1] != sockets(resolved.config.listen)[1] and not named:
             log.info("listening on %s", ", ".join(config.listen))
+        directory.write_settings(replace(resolved, config=config))
         prepared = await _prepared(config, directory, told)
         if prepared is None:
             return

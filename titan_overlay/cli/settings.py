@@ -1,4 +1,4 @@
-"""`titan config show`: the settings a node here would have, and where each comes from."""
+"""`titan config show`: the settings of the node here, running or to be started, and where each comes from."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,11 +20,21 @@ def register(app: typer.Typer) -> None:
 def show(
     face: Face,
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
-    file: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings file to read.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="Settings file to read; implies --next.")
+    ] = None,
+    next_start: Annotated[
+        bool, typer.Option("--next", help="Beside a node that runs: what one that is started now would have.")
+    ] = False,
 ) -> None:
-    """Show every setting with its value."""
-    resolved = load_settings({"data": face.data}, file)
-    rows = [(key, _plain(value), where) for key, value, where in resolved.rows()]
+    """Show every setting of the node that runs here; where none does, what one that is started now would have."""
+    from titan_overlay.storage.directory import DataDirectory
+
+    running = None if next_start or file else DataDirectory.running_settings(face.directory)
+    if running is not None:
+        face.note(f"of the node that runs on {face.directory} (process {running.process})")
+    given = running.rows if running is not None else load_settings({"data": face.data}, file).rows()
+    rows = [(key, _plain(value), where) for key, value, where in given]
     value = {key: {"value": item, "origin": where} if origin else item for key, item, where in rows}
     head = ("setting", "value", "origin") if origin else ("setting", "value")
     face.show(value, lambda: output.table(head, [(key, _text(item), where)[: len(head)] for key, item, where in rows]))
@@ -37,4 +47,4 @@ def _plain(value: Any) -> Any:
 def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}={item}" for key, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

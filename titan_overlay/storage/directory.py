@@ -8,6 +8,7 @@
     issued/         signed grants that this user has given, one a file
     revoked/        the latest list of what this user takes back, one a key that signs
     address         where the running node listens, for programs of this user
+    settings        the settings of the running node, and where each came from
     config.toml     settings
     node.db         see `database`
     blobs/          see `blobs`
@@ -23,12 +24,12 @@ import select
 import threading
 from hashlib import sha256
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.config import FILE_NAME, default_data_directory
+from titan_overlay.config import FILE_NAME, Resolved, default_data_directory
 from titan_overlay.errors import StorageError
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import NodeId
@@ -44,6 +45,8 @@ GRANTS_MAX = 256
 ISSUED_MAX = 4096
 """Grants that were given from here and are remembered."""
 _GRANTS, _ISSUED, _REVOKED = "grants", "issued", "revoked"
+_ADDRESS, _SETTINGS = "address", "settings"
+"""These are there while a node runs."""
 
 _KEY_HEADER = "titan-overlay ed25519 secret key 1"
 _LOCK_TRIES = 10
@@ -57,6 +60,14 @@ class _Address(msgspec.Struct, frozen=True):
     port: int
     pool: str
     node: str
+
+
+class RunningSettings(msgspec.Struct, frozen=True):
+    """The settings with which the node that runs on this directory was started."""
+
+    process: int
+    rows: tuple[tuple[str, Any, str], ...]
+    """(key, value, origin) of each, as `Resolved.rows`; values as JSON has them."""
 
 
 class DataDirectory:
@@ -83,12 +94,12 @@ class DataDirectory:
             raise
         if self.path.stat().st_mode & 0o022:
             _log.warning("others may write to %s; chmod 700 it", self.path)
-        self._remove_address()  # of a node that was killed
+        self._remove_traces()  # of a node that was killed
 
     def close(self) -> None:
-        """Takes the address away and lets go of the lock."""
+        """Takes address and settings away and lets go of the lock."""
         if self._lock >= 0:
-            self._remove_address()
+            self._remove_traces()
             os.close(self._lock)
             self._lock = -1
 
@@ -143,7 +154,12 @@ class DataDirectory:
         """Tells programs of this user where the node listens ("all interfaces" becomes this machine's own)."""
         host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(line.host, line.host)  # noqa: S104
         address = _Address(host, line.port, line.pool.hex(), line.node.hex())
-        _write(self.path / "address", msgspec.json.encode(address))
+        _write(self.path / _ADDRESS, msgspec.json.encode(address))
+
+    def write_settings(self, resolved: Resolved) -> None:
+        """Tells programs of this user with which settings the node here runs."""
+        settings = RunningSettings(os.getpid(), tuple(resolved.rows()))
+        _write(self.path / _SETTINGS, msgspec.json.encode(settings, enc_hook=str))
 
     def _take_lock(self) -> None:
         for _ in range(_LOCK_TRIES):
@@ -166,11 +182,12 @@ class DataDirectory:
         except OSError as why:
             raise _unusable(self.path, why) from None
 
-    def _remove_address(self) -> None:
-        try:
-            (self.path / "address").unlink(missing_ok=True)
-        except OSError as why:
-            _log.warning("cannot remove %s: %s", self.path / "address", why.strerror)
+    def _remove_traces(self) -> None:
+        for name in (_ADDRESS, _SETTINGS):
+            try:
+                (self.path / name).unlink(missing_ok=True)
+            except OSError as why:
+                _log.warning("cannot remove %s: %s", self.path / name, why.strerror)
 
     # --- for programs of the same user, without the lock ---
 
@@ -183,8 +200,18 @@ class DataDirectory:
         if not DataDirectory.in_use(path):
             return None
         try:
-            found = msgspec.json.decode((path / "address").read_bytes(), type=_Address)
+            found = msgspec.json.decode((path / _ADDRESS).read_bytes(), type=_Address)
             return JoinLine(found.host, found.port, bytes.fromhex(found.pool), bytes.fromhex(found.node))
+        except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+
+    @staticmethod
+    def running_settings(path: Path) -> RunningSettings | None:
+        """With which settings the node that runs on this directory was started; None where none is running."""
+        if not DataDirectory.in_use(path):
+            return None
+        try:
+            return msgspec.json.decode((path / _SETTINGS).read_bytes(), type=RunningSettings)
         except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
             return None
 
