@@ -1,6 +1,7 @@
 """Services in a process of their own: the node stays responsive, whatever they do."""
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -31,7 +32,7 @@ POOL = PoolId(KEY.public)
 ME = Sender(KEY.id, KEY.public)
 
 HEAVY = """
-import asyncio, os, sys
+import asyncio, logging, os, subprocess, sys
 from pathlib import Path
 from typing import Any
 from titan_overlay.errors import NotFound, RemoteError, error
@@ -53,9 +54,16 @@ class Heavy:
         if hasattr(self, "farewell"):
             Path(self.farewell).write_text("stopped")
 
-    async def do(self, what: str) -> Any:
+    async def do(self, what: str, ctx: Context) -> Any:
         self.count += 1
         print("what a handler prints does not disturb the pipe")
+        if what.startswith("log "):
+            ctx.log.warning("got %s", what)
+            ctx.log.debug("nobody wants to know")
+            logging.getLogger("elsewhere").warning("seen")
+            print("printed " + what, end="")
+        if what == "leave":
+            return subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL).pid
         if what == "count":
             return self.count
         if what == "name":
@@ -241,6 +249,46 @@ async def test_a_handler_in_a_worker_reaches_other_objects_through_the_node(tmp_
         with pytest.raises(NotFound, match="no such object") as missing:
             await bench.ask(["nobody", "hi"])
         assert missing.value.asked == 5
+
+
+async def test_what_a_worker_logs_and_prints_is_logged_by_its_node_in_the_name_of_the_object(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO)
+    said = "log \x1b[31m red\n2026-11-29 00:00:00 error forged line"
+    async with Bench(tmp_path) as bench:
+        await bench.ask(said)
+        with pytest.raises(RemoteError) as bug:
+            await bench.ask("bug")
+    assert capfd.readouterr() == ("", "")
+    heard = [(each.levelname, each.getMessage()) for each in caplog.records]
+    assert heard[:3] == [
+        ("INFO", "heavy: what a handler prints does not disturb the pipe"),
+        ("WARNING", f"heavy: got {said}"),
+        ("WARNING", "heavy: elsewhere: seen"),
+    ]
+    assert ("INFO", "heavy: 2026-11-29 00:00:00 error forged line" + heard[0][1].removeprefix("heavy: ")) in heard
+    assert "nobody wants to know" not in caplog.text
+    failure = caplog.records[-1]
+    assert failure.getMessage() == f"heavy: the handler of str raised (correlation {bug.value.correlation})"
+    assert failure.exc_text is not None
+    assert failure.exc_text.endswith("ValueError: a bug")
+    assert {each.name for each in caplog.records} == {"titan_overlay.object"}
+
+
+async def test_a_process_that_a_worker_leaves_behind_does_not_keep_its_end_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "LAST_WORDS_SECONDS", 0.1)
+    async with Bench(tmp_path) as bench:
+        left = await bench.ask("leave")
+        try:
+            with pytest.raises(Unavailable):
+                await bench.ask("die")
+            assert await bench.ask("fine") == "fine"
+            assert alive(left)
+        finally:
+            os.kill(left, signal.SIGKILL)
 
 
 async def test_the_mailbox_before_a_worker_is_bounded(tmp_path: Path) -> None:

@@ -17,21 +17,29 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+        if trace := _traceback(record):
+            line["traceback"] = trace
         return msgspec.json.encode(line).decode()
 
 
 class TextLines(logging.Formatter):
-    """`2026-01-31 12:00:00 warning no answer from ...`; what peers said cannot break the line."""
+    """`2026-01-31 12:00:00 warning no answer from ...`; what peers said cannot break the line, nor pass for another.
+
+    Lines of a traceback are indented.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         from titan_overlay.cli.output import printable
 
         head = f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {record.levelname.lower()}"
         text = printable(record.getMessage()).replace("\n", " ")
-        trace = f"\n{printable(self.formatException(record.exc_info))}" if record.exc_info else ""
-        return f"{head} {text}{trace}"
+        lines = printable(_traceback(record)).splitlines()
+        return "\n    ".join([f"{head} {text}", *lines])
+
+
+def _traceback(record: logging.LogRecord) -> str:
+    """Of this process, or as text from another; empty without one."""
+    return record.exc_text or (logging.Formatter().formatException(record.exc_info) if record.exc_info else "")
 
 
 def set_up(level: str, *, json: bool) -> None:

@@ -48,6 +48,7 @@ from titan_overlay.pool.hosting.host import Host
 from titan_overlay.pool.hosting.packing import BUNDLE_BYTES_MAX, BundleSignature, Packed
 from titan_overlay.pool.hosting.runner import ServiceRunner
 from titan_overlay.pool.hosting.worker_frames import Ask, Done, Failed, Ready, frame
+from titan_overlay.pool.hosting.worker_log import TEXT_CHARACTERS_MAX, Lines
 from titan_overlay.pool.hosting.workers import _Worker
 from titan_overlay.pool.orders import Accepted, Bury, DialBack, Neighbours, NodeInfo, Pins, Recruit, StepDown
 from titan_overlay.pool.pins import find_pin
@@ -268,13 +269,25 @@ async def _heard(data: bytes) -> None:
     process = _Process(data)
     loop = asyncio.get_running_loop()
     context = Context(Sender(node(2), NODES[2].public), "x", object_id(), 1e9, loop.time(), _Outbound())
-    worker = _Worker(process, context)  # type: ignore[arg-type]
+    worker = _Worker(process, context, loop.create_task(_nothing()))  # type: ignore[arg-type]
     replies = [worker.call("str", b"\xc0", context) for _ in range(3)]
     await asyncio.wait([worker._reader])
     worker._reader.result()
     assert worker.over and worker.ready.done() and not worker._replies
     for future in [*replies, worker.ready]:
         assert future.exception() is None or isinstance(future.exception(), RemotableError)
+
+
+async def _nothing() -> None:
+    return
+
+
+@target(seeds=lambda: [b'printed\n\x1e{"level":20,"text":"a","traceback":"b"}\n', b'no end\x1e{"level":20}\n\xff'])
+def worker_prints(data: bytes) -> None:
+    """What a worker process writes on its standard error."""
+    lines = Lines("x")
+    said = [*lines.take(data[:9], 0.0), *lines.take(data[9:], 1e9), *lines.end(1e9)]
+    assert all(each.text.startswith("x: ") and len(each.text) <= TEXT_CHARACTERS_MAX for each in said)
 
 
 class _Outbound:

@@ -20,6 +20,8 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag="load", tag_field="
     memory_bytes: int
     sender: tuple[bytes, bytes]
     """Id and key of the object's publisher, for the class's `start`."""
+    log_level: int
+    """Of the node's log: what is less is not sent to it."""
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True, tag="call", tag_field="frame"):

@@ -4,6 +4,7 @@ A thread reads, so that the process ends with its node even while a handler comp
 """
 
 import asyncio
+import io
 import logging
 import os
 import resource
@@ -33,6 +34,7 @@ from titan_overlay.pool.hosting.worker_frames import (
     ToWorker,
     frame,
 )
+from titan_overlay.pool.hosting.worker_log import ToNode
 from titan_overlay.wire import codec
 
 
@@ -72,6 +74,7 @@ class Worker:
 
     async def _begin(self) -> None:
         load = self._load
+        logging.getLogger().setLevel(load.log_level)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if load.memory_bytes:
             resource.setrlimit(resource.RLIMIT_AS, (load.memory_bytes, load.memory_bytes))
@@ -151,12 +154,15 @@ class Worker:
 
 
 def main() -> None:
-    """Runs one worker. What handlers print goes to stderr: stdout is the pipe to the node."""
+    """Runs one worker. What handlers print goes where its log goes (`worker_log.py`): stdout is for frames."""
     source = os.fdopen(os.dup(0), "rb")
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)
+    logging.basicConfig(handlers=[ToNode(2)])
 
     async def run() -> None:
         await Worker(source, sink).run()

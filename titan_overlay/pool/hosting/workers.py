@@ -7,6 +7,7 @@ after a kill a new worker starts from nothing. Streams are not for such services
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Coroutine
@@ -34,9 +35,12 @@ from titan_overlay.pool.hosting.worker_frames import (
     ToWorker,
     frame,
 )
+from titan_overlay.pool.hosting.worker_log import LAST_WORDS_SECONDS, listen
 from titan_overlay.pool.questions import MessageSchema
 from titan_overlay.values import GIB
 from titan_overlay.wire import codec
+
+_LOG = logging.getLogger("titan_overlay.object")
 
 CANCEL_SECONDS = 0.5
 """Time that a cancelled handler in a worker has to end before its process is killed."""
@@ -97,20 +101,28 @@ class ProcessRunner(Runner):
     async def _start_worker(self, context: Context) -> "_Worker":
         environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        # Not a pipe of asyncio's: before Python 3.13 it takes a process for alive while anybody has one of those open.
+        hearing, saying = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "titan_overlay.pool.hosting.worker_main"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                stderr=saying,
                 env=environment,
             )
         except (OSError, RuntimeError, NotImplementedError) as why:
+            os.close(hearing)
             raise Unavailable(
                 f'{context.name!r} has isolation="process", and no process can be started here: {why}'
             ) from None
-        worker = _Worker(process, context)
+        finally:
+            os.close(saying)
+        log = asyncio.get_running_loop().create_task(listen(hearing, context.name))
+        worker = _Worker(process, context, log)
         publisher = (bytes(context.sender.id), context.sender.public)
-        worker.write(Load(self._origin, context.name, bytes(context.object_id), self._memory_bytes, publisher))
+        id, level = bytes(context.object_id), _LOG.getEffectiveLevel()
+        worker.write(Load(self._origin, context.name, id, self._memory_bytes, publisher, level))
         try:
             async with asyncio.timeout(START_SECONDS):
                 await asyncio.shield(worker.ready)
@@ -131,9 +143,13 @@ class ProcessRunner(Runner):
 
 
 class _Worker:
-    """One process, from its start to its end."""
+    """One process, from its start to its end.
 
-    def __init__(self, process: asyncio.subprocess.Process, context: Context) -> None:
+    Args:
+        log: logs what the process writes, until the process ends.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, context: Context, log: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()
         self.process = process
         self.over = False
@@ -143,6 +159,7 @@ class _Worker:
         self._next_id = 0
         self._replies: dict[int, asyncio.Future[bytes]] = {}
         self._asks: set[asyncio.Task[None]] = set()
+        self._log = log
         self._reader = loop.create_task(self._read())
 
     def write(self, message: ToWorker) -> None:
@@ -221,6 +238,9 @@ class _Worker:
                 future.set_exception(lost)
         if not self.ready.cancelled():
             self.ready.exception()
+        await asyncio.wait([self._log], timeout=LAST_WORDS_SECONDS)
+        self._log.cancel()
+        await asyncio.wait([self._log])
 
     def _lost(self, detail: str = "", *, maybe_executed: bool = True) -> Unavailable:
         text = f"the worker process of {self._name!r} has ended{detail}; the next message starts a new one"
