@@ -1,25 +1,18 @@
 """The documentation says what is so: its examples run, its commands parse, its pages build."""
 
-import importlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer.main
 
 from tests.docs.blocks import DOCS, PAGES, ROOT, Block, blocks_of, command_lines, matches
 from tests.docs.conftest import Place
-from titan_overlay.cli.node import parse
+from tests.docs.spelling import check
 from titan_overlay.cli.titan import complete
 
-FACES = {
-    "titan": "titan_overlay.cli.titan",
-    "titan-sim": "titan_simulations.cli",
-}
 NEWCOMERS = ("volunteer.md", "devices.md")
 """Pages whose reader has a data directory of their own, and joins the pool of another."""
 
@@ -55,21 +48,7 @@ def test_commands_are_spelled_as_the_programs_take_them(
         for word in words:
             if re.fullmatch(r"\w+\.\w+", word):
                 (tmp_path / word).touch()  # some files must be there for their names to be taken
-        if words[0] == "titan-node":
-            parse(words[1:])
-            continue
-        face = importlib.import_module(FACES[words[0]])
-        app = face.complete() if hasattr(face, "complete") else face.app
-        _parse(typer.main.get_command(app), words[0], words[1:])
-
-
-def _parse(command: Any, name: str, words: list[str]) -> None:
-    """Raises what click raises for words that the command does not take."""
-    with command.make_context(name, list(words), resilient_parsing=False) as context:
-        if hasattr(command, "commands"):
-            below = [*getattr(context, "_protected_args", []), *context.args]
-            called, found, rest = command.resolve_command(context, below)
-            _parse(found, called, rest)
+        check(words)
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=str)

@@ -24,13 +24,15 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 class NodeProcess:
     """A `titan-node`. Standard error (its log) goes to a file; what standard output says is the join line."""
 
-    def __init__(self, data: Path, *flags: str, listen: str | None = "127.0.0.1:0", **variables: str) -> None:
+    def __init__(
+        self, data: Path, *flags: str, listen: str | None = "127.0.0.1:0", installed: Path = BIN, **variables: str
+    ) -> None:
         self.data = data
         self.log_file = data.with_name(f"{data.name}.log")
         where = ["--listen", listen] if listen else []
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [BIN / "titan-node", "--data", str(data), *where, *flags],
+                [installed / "titan-node", "--data", str(data), *where, *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -1,5 +1,7 @@
 """What a user installs: the built wheel, alone in an empty environment."""
 
+import json
+import signal
 import subprocess
 import sys
 import tarfile
@@ -7,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.net.commands import NodeProcess
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"titan_overlay", "titan_objects", "titan_simulations"}
@@ -81,6 +85,22 @@ def test_the_packages_import_without_the_development_tools(empty_environment: Pa
 def test_the_commands_run(empty_environment: Path, tmp_path: Path, command: str, argument: str):
     output = run(empty_environment / command, argument, cwd=tmp_path)
     assert ("0." in output) if argument == "--version" else (command in output)
+
+
+@pytest.mark.slow
+def test_a_node_runs(empty_environment: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("content")
+    node = NodeProcess(tmp_path / "node", installed=empty_environment)
+    try:
+        line = node.join_line()
+        status = run(empty_environment / "titan", "node", "status", "--data", node.data, cwd=tmp_path)
+        assert line in status
+        name = run(empty_environment / "titan", "put", "file", "--json", "--data", node.data, cwd=tmp_path)
+        said = run(empty_environment / "titan", "get", json.loads(name)["name"], "--data", node.data, cwd=tmp_path)
+        assert said == "content"
+        assert node.stop() == 0
+    finally:
+        node.stop(signal.SIGKILL)
 
 
 @pytest.mark.slow
