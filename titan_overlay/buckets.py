@@ -20,37 +20,40 @@ class Limit(NamedTuple):
     rate: float
     burst: float
 
-    def take(self, full: float, amount: float, now: float) -> tuple[float, float]:
-        """(0, when the bucket is full again): taken. (seconds after which it is worth asking again, `full`): not taken.
-
-        More than `burst` is taken where the bucket is full, and owed.
-
-        Args:
-            full: when the bucket is full; in the past: it is.
-        """
-        missing = max(0.0, full - now) * self.rate
-        if not missing or missing + amount <= self.burst + ROUNDING:
-            return 0.0, max(full, now) + amount / self.rate
-        return (missing + min(amount, self.burst) - self.burst) / self.rate, full
-
 
 NO_LIMIT = Limit(rate=1e12, burst=1e12)
 """What programs of this machine ask for is its user's own business."""
 
 
 class Bucket:
-    """One bucket; it begins full."""
+    """One bucket; it begins full.
 
-    __slots__ = ("_full", "_limit")
+    Args:
+        within: what is taken from this bucket is taken from that one as well, or from neither.
+    """
 
-    def __init__(self, limit: Limit) -> None:
-        self._limit = limit
-        self._full = float("-inf")
+    __slots__ = ("__weakref__", "_burst", "_rate", "full", "within")
+
+    def __init__(self, limit: Limit, within: "Bucket | None" = None) -> None:
+        self._rate, self._burst = limit
+        self.full = float("-inf")
+        """When it is full again; in the past: it is."""
+        self.within = within
 
     def take(self, amount: float, now: float) -> float:
-        """0: taken. Otherwise the seconds after which it is worth asking again; nothing was taken."""
-        wait, self._full = self._limit.take(self._full, amount, now)
-        return wait
+        """0: taken. Otherwise the seconds after which it is worth asking again; nothing was taken.
+
+        More than `burst` is taken where the bucket is full, and owed.
+        """
+        full, rate = self.full, self._rate
+        if full <= now:
+            full = now
+        elif (missing := (full - now) * rate) + amount > self._burst + ROUNDING:
+            return (missing + min(amount, self._burst) - self._burst) / rate
+        if self.within is not None and (wait := self.within.take(amount, now)):
+            return wait
+        self.full = full + amount / rate
+        return 0.0
 
 
 class Buckets(Generic[Key]):
@@ -59,11 +62,14 @@ class Buckets(Generic[Key]):
     def __init__(self, limit: Limit, keys_max: int = 4096) -> None:
         self._limit = limit
         self._keys_max = keys_max
-        self._full: OrderedDict[Key, float] = OrderedDict()
+        self._buckets: OrderedDict[Key, Bucket] = OrderedDict()
 
     def take(self, key: Key, amount: float, now: float) -> float:
         """As `Bucket.take`, from the bucket of this key."""
-        wait, self._full[key] = self._limit.take(self._full.pop(key, now), amount, now)
-        while self._full and (len(self._full) > self._keys_max or next(iter(self._full.values())) <= now):
-            self._full.popitem(last=False)
+        buckets = self._buckets
+        bucket = buckets.pop(key, None) or Bucket(self._limit)
+        buckets[key] = bucket
+        wait = bucket.take(amount, now)
+        while buckets and (len(buckets) > self._keys_max or next(iter(buckets.values())).full <= now):
+            buckets.popitem(last=False)
         return wait

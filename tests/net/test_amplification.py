@@ -70,7 +70,7 @@ def state_of(node: Overlay) -> list[object]:
     return [
         {name: len(table) for name, table in vars(shakes).items() if isinstance(table, dict | set | list)},
         {name: len(table) for name, table in vars(protocol).items() if isinstance(table, dict)},
-        len(shakes._arrivals._full),
+        len(shakes._arrivals._buckets),
         len(node.table),
         len(node.directory._shelves),
         [(session.unproven, session.allowance, session.second) for session in shakes.sessions.values()],

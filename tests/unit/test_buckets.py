@@ -28,6 +28,15 @@ def test_more_than_fits_is_let_through_when_the_bucket_is_full_and_owed() -> Non
     assert bucket.take(1, 9.0) == 0.0
 
 
+def test_a_bucket_within_another_takes_from_both_or_from_neither() -> None:
+    whole = Bucket(Limit(1.0, 3.0))
+    one, other = Bucket(Limit(1.0, 2.0), whole), Bucket(Limit(1.0, 2.0), whole)
+    assert [one.take(1, 0.0) for _ in range(3)] == [0.0, 0.0, 1.0], "its own is empty"
+    assert [other.take(1, 0.0) for _ in range(2)] == [0.0, 1.0], "what was refused to the one was left for the other"
+    assert [other.take(1, 1.0) for _ in range(2)] == [0.0, 1.0]
+    assert other.take(1, 2.0) == one.take(1, 3.0) == 0.0
+
+
 @given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 20)), max_size=60))
 def test_never_more_than_burst_and_rate_allow(asked: list[tuple[float, float]]) -> None:
     bucket = Bucket(Limit(3.0, 10.0))
@@ -43,7 +52,7 @@ def test_each_key_has_its_own_and_the_number_of_keys_is_bounded() -> None:
     buckets: Buckets[int] = Buckets(Limit(1.0, 1.0), keys_max=3)
     assert [buckets.take(key, 1, 0.0) for key in (1, 2, 3, 1)] == [0.0, 0.0, 0.0, 1.0]
     assert buckets.take(4, 1, 0.0) == 0.0
-    assert len(buckets._full) == 3
+    assert len(buckets._buckets) == 3
     assert buckets.take(1, 1, 0.0) == 1.0, "who was seen last is remembered"
 
 
@@ -52,4 +61,4 @@ def test_keys_whose_bucket_is_full_again_are_forgotten() -> None:
     for key in range(10):
         buckets.take(key, 1, 0.1 * key)
     assert buckets.take(10, 1, 1.55) == 0.0
-    assert list(buckets._full) == [6, 7, 8, 9, 10]
+    assert list(buckets._buckets) == [6, 7, 8, 9, 10]

@@ -13,11 +13,12 @@ from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.poolrecord import PoolRecord
 from titan_overlay.identity.revocations import RevocationList, key_entry
 from titan_overlay.identity.rights import Rights
+from titan_overlay.meters import PEERS_OF_A_SUBNET
 from titan_overlay.overlay import handshake, packets, sessiontable
 from titan_overlay.overlay.bodies import contact
 from titan_overlay.overlay.handshake import UNSHOWN_SECONDS, Handshakes
 from titan_overlay.overlay.openings import Step
-from titan_overlay.overlay.sessions import HEAD, Session
+from titan_overlay.overlay.sessions import HEAD, REQUESTS, Session
 
 POOL_KEY = SigningKey(sha256(b"pool").digest())
 POOL = PoolId(POOL_KEY.public)
@@ -331,6 +332,21 @@ def test_a_subnet_opens_only_so_many_sessions_and_leaves_others_theirs() -> None
     assert crowd.count("hasty") == 100 - int(handshake.ARRIVALS.burst)
     assert arrive(200, ("5.9.2.1", 1), 100.0) == ""
     assert arrive(201, ("5.9.1.1", 1), 110.0) == "", "it may again after a while"
+
+
+def test_beginning_anew_gives_no_more_requests_and_neither_do_new_keys() -> None:
+    responder = party(HIGH)
+
+    def served(number: int, now: float) -> int:
+        """Requests at once in a session of its own."""
+        _, session, _ = shake(party(SigningKey(sha256(b"again %d" % number).digest())), responder, now)
+        responder.confirm(session, now)
+        session.heard = now
+        return sum(not session.admit() for _ in range(int(REQUESTS.burst) + 1))
+
+    assert [served(0, 100.0) for _ in range(3)] == [REQUESTS.burst, 0, 0]
+    assert sum(served(number, 100.0) for number in range(1, 6)) == (PEERS_OF_A_SUBNET - 1) * REQUESTS.burst
+    assert served(0, 101.0) == REQUESTS.rate, "what has come in since"
 
 
 def test_sessions_of_the_table_outlive_those_of_strangers() -> None:

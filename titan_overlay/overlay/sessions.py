@@ -13,9 +13,8 @@ from hashlib import blake2b
 from hmac import compare_digest
 from math import inf
 
-from titan_overlay.buckets import NO_LIMIT, Limit
+from titan_overlay.buckets import Bucket, Limit
 from titan_overlay.identity.contacts import Address, Contact
-from titan_overlay.identity.subnets import is_loopback
 
 DATA = 0x10
 """First byte of a datagram inside a session; those of the handshake are in `handshake.py`."""
@@ -75,8 +74,7 @@ class Session:
     """
 
     __slots__ = (
-        "_limit",
-        "_may_ask",
+        "_meter",
         "address",
         "allowance",
         "born",
@@ -113,6 +111,7 @@ class Session:
         receive_key: bytes,
         serving: bool,
         credentials: bytes,
+        meter: Bucket,
         now: float,
         called: bool = False,
     ) -> None:
@@ -128,9 +127,8 @@ class Session:
         self.born = self.heard = now
         self.ends = inf
         """When it is given up, even in use."""
-        self._limit: Limit | None = None
-        self._may_ask = now
-        """When the peer may ask for as much at once as ever (`Limit.take`)."""
+        self._meter = meter
+        """What the peer may still ask for, in this session and others."""
         self.sent = 0
         self.highest = 0
         self.window = 0
@@ -173,10 +171,7 @@ class Session:
 
     def admit(self) -> float:
         """The peer asks for something. 0: it may; else the seconds after which it should ask again."""
-        if self._limit is None:
-            self._limit = NO_LIMIT if is_loopback(self.contact.ip) else REQUESTS
-        wait, self._may_ask = self._limit.take(self._may_ask, 1, self.heard)
-        return wait
+        return self._meter.take(1, self.heard)
 
     def measured(self, seconds: float) -> None:
         """One round trip of a request that was sent once."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from titan_overlay.overlay.sessions import Session
+from titan_overlay.meters import Meters
+from titan_overlay.overlay.sessions import REQUESTS, Session
 
 MAX_SESSIONS = 1024
 MAX_UNCONFIRMED = 128
@@ -31,6 +32,8 @@ class SessionTable:
         self._retired: dict[bytes, float] = {}
         """Sessions that were replaced, by receive id: they still receive until then."""
         self._shunned: dict[bytes, float] = {}
+        self.meters = Meters(REQUESTS)
+        """What peers may ask for, however often they begin anew."""
         self._token_bytes = token_bytes
 
     def fresh_id(self) -> bytes:
