@@ -144,7 +144,7 @@ class NodeConfig:
     """Largest message, reply or item of a stream for objects here; a larger one is refused with an error."""
 
     links_max: Annotated[int, whole_in(1, 100_000)] = 1024
-    """Links that others have opened to this node; above it the subnet that has most gives its longest unused one up."""
+    """Links that others have opened to this node; above it the subnet that has most gives one up, even a busy one."""
 
     half_open_max: Annotated[int, whole_in(1, 100_000)] = 64
     """Of these, links that have not said yet who they are: each has 5 s for TLS, and 5 s for its first frame."""

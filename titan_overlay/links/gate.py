@@ -1,7 +1,8 @@
 """Who may come in: how many connections, from where, how fast.
 
 Strangers compete for places, and addresses are what a stranger cannot have many of. So when places are short, the
-subnet (`identity.subnets`) that has the most gives one up: whoever connects in crowds pushes out its own crowd.
+subnet (`identity.subnets`) that has the most gives one up, even if requests are under way on all it has: whoever
+connects in crowds pushes out its own crowd, and nobody keeps places by keeping them busy.
 """
 
 from collections import Counter
@@ -11,17 +12,15 @@ from typing import Protocol
 from titan_overlay.buckets import Buckets, Limit
 from titan_overlay.links.shared import Counters, Limits
 
+FEW = 4
+"""Links of one subnet that are no crowd yet."""
+
 
 class Incoming(Protocol):
     """An inbound link, as far as the gate is concerned."""
 
     subnet: str
     used: float
-
-    @property
-    def known_peer(self) -> bool:
-        """It has said who it is."""
-        ...
 
     @property
     def quiet(self) -> bool: ...
@@ -72,15 +71,27 @@ class Gate:
         self._half_open.pop(link, None)
 
     def _make_room(self, newcomer: str) -> bool:
-        """Ends a link without requests, the longest unused of the largest crowd; whether there was one."""
-        quiet = [each for each in self._inside if each.known_peer and each.quiet]
+        """Ends a link of the largest crowd, one without requests if there is any; whether a place is free now.
+
+        A few links of one subnet are no crowd: requests of theirs go on while any link without requests may end, which
+        costs its peer no more than another handshake.
+        """
         crowds = Counter(each.subnet for each in self._inside)
-        if not quiet:
+        mine = crowds[newcomer]
+
+        def may_go(each: Incoming) -> bool:
+            if each.subnet == newcomer:
+                return each.quiet
+            return crowds[each.subnet] > mine + (not each.quiet)  # requests end only where shares become more equal
+
+        def last_to_go(each: Incoming) -> tuple[int, bool, int, float]:
+            size = crowds[each.subnet]
+            return -size if size > FEW else 0, not each.quiet, -size, each.used
+
+        loser = min(filter(may_go, self._inside), key=last_to_go, default=None)
+        if loser is None:
             return False
-        loser = min(quiet, key=lambda each: (-crowds[each.subnet], each.used))
-        if crowds[loser.subnet] <= crowds[newcomer] and loser.subnet != newcomer:
-            return False  # the newcomer's own crowd is the largest, and all of it is busy
-        loser.fail("this node has too many links; it was the longest unused")
+        loser.fail("this node has too many links, and this one could best be spared")
         return True
 
 

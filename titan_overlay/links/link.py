@@ -124,11 +124,6 @@ class Link(Requests):
         self._write(_PING, 0, None)
 
     @property
-    def known_peer(self) -> bool:
-        """The peer has said who it is."""
-        return self.peer is not None
-
-    @property
     def quiet(self) -> bool:
         """Nothing is under way in either direction."""
         return not self._calls and not self._streams and not self._inbound
