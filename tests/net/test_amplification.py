@@ -17,7 +17,7 @@ from titan_overlay.overlay.endpoint import RESET, RESET_BYTES
 from titan_overlay.overlay.handshake import Handshakes
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.overlay.protocol import ALSO_AT
-from titan_overlay.overlay.sessions import CHALLENGE, DATA, HEAD, PROOF, REPLY, SERVING, Session
+from titan_overlay.overlay.sessions import CHALLENGE, DATA, HEAD, PROOF, REFUSAL, REPLY, REQUEST, SERVING, Session
 from titan_overlay.wire import codec
 
 
@@ -175,20 +175,35 @@ async def test_a_replay_from_elsewhere_gains_nothing(node: Overlay) -> None:
         peer.stop()
 
 
-async def test_a_session_that_speaks_from_a_new_address_gets_no_more_there_than_came_from_there(node: Overlay) -> None:
-    """Somebody on the way has caught datagrams, and sends them from the address of a victim."""
+@pytest.mark.parametrize(
+    ("flags", "rest"),
+    [
+        (REQUEST, b"\x09find_node" + codec.encode(FindNode(bytes(32), 20))),
+        (REQUEST, b"\x04ping"),
+        (CHALLENGE, bytes(8)),
+        (CHALLENGE, bytes(900)),
+        (PROOF, b""),
+        (PROOF, bytes(8)),
+        (REPLY, bytes(100)),
+        (REFUSAL, bytes(100)),
+    ],
+    ids=["question", "ping", "challenge", "long challenge", "empty proof", "false proof", "reply", "refusal"],
+)
+async def test_a_session_that_speaks_from_a_new_address_gets_no_more_there_than_came_from_there(
+    flags: int, rest: bytes, node: Overlay
+) -> None:
+    """Somebody on the way has caught datagrams, and sends them from the address of a victim; or the peer makes them."""
     peer, mine, theirs = await with_session(node)
     stranger = Stranger(node)
     try:
         tables = state_of(node)[:-1]
-        request = b"\x09find_node" + codec.encode(FindNode(bytes(32), 20))
         sent = received = 0
         for _ in range(20):
-            caught = mine.seal(SERVING, 1, request)
+            caught = mine.seal(flags | SERVING, 1, rest)
             sent += len(caught)
             received += len(await stranger.tell(caught))
             assert received <= sent
-        assert received, "it is asked to prove the address"
+        assert received, "it is asked to prove the address, or answered"
         assert theirs.address == peer.contact.address
         assert state_of(node)[:-1] == tables
     finally:

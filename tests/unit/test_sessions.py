@@ -284,11 +284,13 @@ def test_a_datagram_with_a_wrong_tag_moves_no_window() -> None:
 def test_a_new_address_gets_no_more_than_it_sent_until_it_has_echoed() -> None:
     session, _, _ = shake(party(LOW), party(HIGH))
     elsewhere = ("10.7.7.7", 7)
-    assert session.moved(elsewhere, 100, b"challenge")
+    session.moved(elsewhere, 100)
     assert session.may_send(elsewhere, 60) and not session.may_send(elsewhere, 60)
     assert session.may_send(elsewhere, 40) and not session.may_send(elsewhere, 1)
-    assert not session.moved(elsewhere, 50, b"another"), "one challenge is enough"
-    assert session.challenge == b"challenge"
+    assert not session.proves(elsewhere, b""), "it has not been challenged yet"
+    session.challenge = b"challenge"
+    session.moved(elsewhere, 50)
+    assert session.proves(elsewhere, b"challenge") and not session.proves(("10.8.8.8", 8), b"challenge")
     assert session.may_send(session.address, 10_000)
     assert not session.may_send(("10.8.8.8", 8), 1)
 

@@ -48,6 +48,8 @@ RESET_BYTES = 9
 RECEIVE_BUFFER_BYTES = 2048
 """asyncio reads every datagram into a buffer of 256 KiB otherwise, which costs half the time."""
 
+CHALLENGE_BYTES = MIN_BYTES + 8
+
 MAX_WAITING = 64
 """Calls that may wait for one handshake."""
 HANDSHAKE_SECONDS = 3.0
@@ -201,11 +203,12 @@ class Endpoint(KademliaProtocol):
         """The contacts that a peer tells of, as far as this node can use them. BadMessage: these are none."""
         return believable(unpack_all(packed), self.transports, by=by.ip)
 
-    def _from_elsewhere(self, session: Session, address: Address, size: int) -> None:
-        if session.moved(address, size, self._ambient.token_bytes(8)):
-            challenge = session.seal(CHALLENGE | self.serving_flag, 0, session.challenge)
-            if session.may_send(address, len(challenge)):
-                self._send(challenge, address, HANDSHAKE)
+    def _doubt(self, session: Session) -> None:
+        """Asks the session's unproven address for a proof: once, and when as many bytes have come from there."""
+        address = session.unproven
+        if address is not None and not session.challenge and session.may_send(address, CHALLENGE_BYTES):
+            session.challenge = self._ambient.token_bytes(CHALLENGE_BYTES - MIN_BYTES)
+            self._send(session.seal(CHALLENGE | self.serving_flag, 0, session.challenge), address, HANDSHAKE)
 
     def proven(self, session: Session, address: Address) -> None:
         """The peer has echoed what was sent there: it has moved, or has an address of the other family as well."""
@@ -224,7 +227,8 @@ class Endpoint(KademliaProtocol):
         other = family(address[0]) != family(session.address[0]) and family(address[0]) in self.transports
         if other and address[1] and reach(address[0]) >= least:
             session.unproven = None
-            self._from_elsewhere(session, address, size)
+            session.moved(address, size)
+            self._doubt(session)
 
     def _fault(self, session: Session, why: Exception) -> None:
         """The peer sent garbage in its own session, which nobody else can have done."""

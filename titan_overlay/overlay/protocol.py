@@ -49,11 +49,13 @@ class OverlayProtocol(Endpoint):
         if session.watched or bool(flags & SERVING) != session.serving:
             self._noticed(session, flags)
         session.heard = now = self._loop.time()
+        what = flags & 7
         if addr[:2] != session.address and addr[:2] != session.second:
-            self._from_elsewhere(session, addr[:2], len(data))
+            session.moved(addr[:2], len(data))
+            if what != CHALLENGE:  # it is answered with a proof, which takes as many bytes
+                self._doubt(session)
         purpose = flags >> PURPOSE_SHIFT
         self.traffic.received[purpose] += len(data) + UDP_HEADER_BYTES
-        what = flags & 7
         if what == REPLY:
             call = self._calls.get(call_id)
             if call is None or call.session is not session:
@@ -70,8 +72,9 @@ class OverlayProtocol(Endpoint):
         elif what == REFUSAL:
             self._refused(session, call_id, data[14:-TAG_BYTES])
         elif what == CHALLENGE:
-            self._send(session.seal(PROOF | self.serving_flag, 0, data[14:-TAG_BYTES]), addr[:2], HANDSHAKE)
-        elif what == PROOF and addr[:2] == session.unproven and data[14:-TAG_BYTES] == session.challenge:
+            if session.may_send(addr[:2], len(data)):
+                self._send(session.seal(PROOF | self.serving_flag, 0, data[14:-TAG_BYTES]), addr[:2], HANDSHAKE)
+        elif what == PROOF and session.proves(addr[:2], data[14:-TAG_BYTES]):
             self.proven(session, addr[:2])
 
     def _serve(self, session: Session, purpose: int, call_id: int, data: bytes, address: Address) -> None:

@@ -145,6 +145,7 @@ class Session:
         self.unproven: Address | None = None
         """An address that datagrams of this session came from, but that has not echoed `challenge` yet."""
         self.challenge = b""
+        """What was sent there to be echoed; empty: nothing yet."""
         self.allowance = 0
         """Bytes that may still be sent to the unproven address: never more than came from there."""
 
@@ -189,13 +190,15 @@ class Session:
         """Whether it is time for new keys."""
         return now - self.born > REKEY_SECONDS or self.sent > REKEY_DATAGRAMS
 
-    def moved(self, address: Address, size: int, challenge: bytes) -> bool:
-        """A valid datagram of `size` bytes came from elsewhere. Returns whether to send `self.challenge` there."""
-        fresh = self.unproven != address
-        if fresh:
-            self.unproven, self.challenge, self.allowance = address, challenge, 0
+    def moved(self, address: Address, size: int) -> None:
+        """A valid datagram of `size` bytes came from elsewhere: so many may go there."""
+        if self.unproven != address:
+            self.unproven, self.challenge, self.allowance = address, b"", 0
         self.allowance += size
-        return fresh
+
+    def proves(self, address: Address, echo: bytes) -> bool:
+        """Whether this, from there, shows that the peer hears at its unproven address."""
+        return address == self.unproven and self.challenge != b"" and echo == self.challenge
 
     def may_send(self, address: Address, size: int) -> bool:
         """Whether `size` bytes may go there; spends the allowance of an unproven address."""
