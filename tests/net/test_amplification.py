@@ -72,7 +72,7 @@ def state_of(node: Overlay) -> list[object]:
         {name: len(table) for name, table in vars(protocol).items() if isinstance(table, dict)},
         len(shakes._arrivals._buckets),
         len(node.table),
-        len(node.directory._shelves),
+        len(node.directory),
         [(session.unproven, session.allowance, session.second) for session in shakes.sessions.values()],
     ]
 

@@ -11,12 +11,13 @@ from titan_overlay.identity.grants import Right, issue
 from titan_overlay.identity.ids import ObjectId, PoolId, fingerprint
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.rights import Rights
-from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Tombstone
-from titan_overlay.overlay import directory as rules
+from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Policy, Tombstone
+from titan_overlay.overlay import shelves
 from titan_overlay.overlay.directory import Directory
 from titan_overlay.overlay.evidence import Evidence
 
 NOW = 1_800_000_000.0
+DAY = 86400.0
 POOL_KEY = SigningKey(sha256(b"pool").digest())
 POOL = PoolId(POOL_KEY.public)
 OWNER = SigningKey(sha256(b"owner").digest())
@@ -50,13 +51,15 @@ def tombstone(
     publisher: SigningKey = POOL_KEY,
     kind: str = "service",
     grant: bytes = b"",
+    seconds: float = 3600.0,
+    policy: Policy = Policy(),  # noqa: B008 - frozen
 ) -> bytes:
     content = Content(1, 1, sha256(sha256(b"1").digest()).digest()) if kind == "data" else None
     kind_of = "" if kind == "data" else "echo"
     token_hash = sha256(TOKEN).digest()
-    descriptor = Descriptor(name, kind, kind_of, 1, NOW - 60, token_hash=token_hash, content=content)
+    descriptor = Descriptor(name, kind, kind_of, 1, NOW - 60, policy, token_hash, content=content)
     raw = records.sign(descriptor, publisher, POOL).raw
-    return records.sign(Tombstone(raw, version, NOW + 3600, token, grant), signer, POOL).raw
+    return records.sign(Tombstone(raw, version, NOW + seconds, token, grant), signer, POOL).raw
 
 
 def test_what_a_holder_says_is_kept_until_it_expires() -> None:
@@ -78,7 +81,7 @@ def test_of_one_public_subnet_few_holders_of_one_object_are_kept() -> None:
     kept = Directory(Rights(POOL))
     keys = [SigningKey(sha256(b"sybil %d" % n).digest()) for n in range(20)]
     taken = [kept.put(advertisement(key), NOW, sender=sent_by(key, f"8.8.8.{n}")) for n, key in enumerate(keys)]
-    assert taken.count(THING) == rules.MAX_PER_OBJECT_AND_SUBNET
+    assert taken.count(THING) == shelves.MAX_PER_OBJECT_AND_SUBNET
     assert kept.put(advertisement(), NOW, sender=sent_by(HOLDER, "9.9.9.9")) == THING, "others have their place"
     assert kept.put(advertisement(keys[0], sequence=2), NOW, sender=sent_by(keys[0], "8.8.8.0")) == THING, "renewed"
     other = names.object_id(POOL, "other")
@@ -88,7 +91,7 @@ def test_of_one_public_subnet_few_holders_of_one_object_are_kept() -> None:
 
 
 def test_a_subnet_has_room_again_when_its_statements_have_expired(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "MAX_PER_SUBNET", 1)
+    monkeypatch.setattr(shelves, "MAX_PER_SUBNET", 1)
     kept = Directory(Rights(POOL))
     assert kept.put(advertisement(), NOW, sender=sent_by(HOLDER, "8.8.8.1")) == THING
     assert kept.put(advertisement(OTHER), NOW, sender=sent_by(OTHER, "8.8.8.2")) is None
@@ -151,7 +154,7 @@ def test_a_full_shelf_gives_up_caches_and_keeps_old_holders() -> None:
 
 
 def test_one_holder_cannot_fill_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "MAX_PER_HOLDER", 2)
+    monkeypatch.setattr(shelves, "MAX_PER_KEY", 2)
     kept = Directory(Rights(POOL))
     ids = [sha256(b"%d" % n).digest() for n in range(3)]
     assert [kept.put(advertisement(object_id=i), NOW) is not None for i in ids] == [True, True, False]
@@ -209,6 +212,104 @@ def test_deleting_a_pin_of_data_leaves_the_holders() -> None:
     assert kept.get(data, NOW) == ([raw], [grave])
 
 
+@pytest.mark.parametrize(
+    ("ttl", "seconds", "kept"),
+    [(0.0, 30 * DAY, True), (0.0, 31 * DAY, False), (90 * DAY, 90 * DAY, True), (9999 * DAY, 401 * DAY, False)],
+)
+def test_a_tombstone_lasts_as_long_as_replicas_could(ttl: float, seconds: float, kept: bool) -> None:
+    grave = tombstone(seconds=seconds, policy=Policy(ttl=ttl))
+    assert (Directory(Rights(POOL)).put(grave, NOW) == THING) == kept
+
+
+def test_what_nobody_here_has_heard_of_is_deleted_near_it_alone() -> None:
+    far = Directory(Rights(POOL), near=lambda object_id: False)
+    assert far.put(tombstone(), NOW, sender=sent_by(OTHER)) is None and len(far) == 0
+    far.put(advertisement(), NOW, sender=sent_by(HOLDER))
+    assert far.put(tombstone(), NOW, sender=sent_by(OTHER)) == THING
+    assert far.get(THING, NOW).advertisements == []
+
+
+# ---- room ----------------------------------------------------------------------------------------------------
+
+
+def owned_grave(number: int) -> bytes:
+    """Of an object that never was."""
+    return tombstone(OWNER, publisher=OWNER, name=f"{OWNED}{number}")
+
+
+def things(*numbers: int) -> list[bytes]:
+    return [sha256(b"%d" % number).digest() for number in numbers]
+
+
+def bring(kept: Directory, holder: SigningKey, ip: str, *ids: bytes) -> int:
+    """How many of these objects' advertisements are taken from it."""
+    sender = sent_by(holder, ip)
+    return sum(kept.put(advertisement(holder, each), NOW, sender=sender) is not None for each in ids)
+
+
+@pytest.mark.parametrize("ip", ["10.66.0.1", "8.8.8.8"])
+def test_tombstones_of_one_stranger_give_way_to_what_others_hold(ip: str) -> None:
+    kept = Directory(Rights(POOL), max_statements=10)
+    taken = [kept.put(owned_grave(n), NOW, sender=sent_by(OTHER, ip)) for n in range(12)]
+    assert [each is not None for each in taken] == [True] * 10 + [False] * 2
+    assert bring(kept, HOLDER, "10.0.0.1", *things(*range(9))) == 5, "half of it is theirs"
+    assert len(kept) == 10
+    assert kept.put(owned_grave(13), NOW, sender=sent_by(OTHER, ip)) is None
+
+
+def test_many_keys_of_one_subnet_are_one() -> None:
+    kept = Directory(Rights(POOL), max_statements=20)
+    keys = [SigningKey(sha256(b"sybil %d" % n).digest()) for n in range(20)]
+    assert sum(bring(kept, key, f"8.8.8.{n}", things(n)[0]) for n, key in enumerate(keys)) == 20
+    assert bring(kept, HOLDER, "9.9.9.9", *things(*range(20, 35))) == 10
+    assert bring(kept, OTHER, "9.9.8.1", *things(*range(40, 55))) == 6, "a third for each of three"
+
+
+def test_on_one_machine_the_key_that_has_most_gives_way() -> None:
+    kept = Directory(Rights(POOL), max_statements=10)
+    assert bring(kept, OTHER, "127.0.0.1", *things(*range(12))) == 10
+    assert bring(kept, HOLDER, "127.0.0.1", *things(*range(20, 30))) == 5
+
+
+def test_who_has_no_more_than_the_newcomer_would_have_stays() -> None:
+    kept = Directory(Rights(POOL), max_statements=3)
+    assert [bring(kept, HOLDER, f"10.0.0.{n}", thing) for n, thing in enumerate(things(1, 2, 3, 4))] == [1, 1, 1, 0]
+
+
+def test_what_is_farthest_from_the_node_goes_first() -> None:
+    ids = [bytes((first,)) + bytes(31) for first in (0x80, 0x10, 0xF0, 0x40)]
+    kept = Directory(Rights(POOL), bytes(32), max_statements=4)
+    assert bring(kept, OTHER, "10.66.0.1", *ids) == 4
+    assert bring(kept, HOLDER, "10.0.0.1", *things(1, 2)) == 2
+    assert [bool(kept.get(each, NOW).advertisements) for each in ids] == [False, True, False, True]
+
+
+def test_a_large_directory_is_fair_too() -> None:
+    """It looks for what goes next for several newcomers at once."""
+    kept = Directory(Rights(POOL), max_statements=256)
+    bring(kept, OTHER, "10.66.0.1", *things(*range(256)))
+    assert bring(kept, HOLDER, "10.0.0.1", *things(*range(300, 420))) == 120
+    assert sum(bring(kept, HOLDER, f"10.0.1.{n}", *things(420 + n)) for n in range(10)) == 10
+    assert len(kept) == 256
+
+
+def test_one_private_address_cannot_have_all_places_of_an_object() -> None:
+    kept = Directory(Rights(POOL), max_per_object=8)
+    sybils = [SigningKey(sha256(b"sybil %d" % n).digest()) for n in range(8)]
+    assert sum(bring(kept, key, "10.66.0.1", THING) for key in sybils) == 8
+    honest = [SigningKey(sha256(b"honest %d" % n).digest()) for n in range(8)]
+    assert sum(bring(kept, key, f"10.0.0.{n}", THING) for n, key in enumerate(honest)) == 7
+    assert bring(kept, sybils[7], "10.66.0.1", THING) == 0
+    assert len(kept) == 8
+
+
+def test_a_tombstone_takes_the_place_of_what_it_ends() -> None:
+    kept = Directory(Rights(POOL), max_statements=1)
+    bring(kept, HOLDER, "10.0.0.1", THING)
+    assert kept.put(tombstone(), NOW, sender=sent_by(OTHER, "10.0.0.2")) == THING
+    assert kept.get(THING, NOW).advertisements == [] and len(kept) == 1
+
+
 # ---- evidence ------------------------------------------------------------------------------------------------
 
 
@@ -241,9 +342,9 @@ def test_of_two_advertisements_with_one_sequence_everybody_believes_the_same() -
     one, two = advertisement(version=1), advertisement(version=2)
     wins = min(one, two, key=lambda raw: sha256(raw).digest())
     for order in ((one, two), (two, one), (one, two, one), (two, one, two)):
-        directory, evidence = Directory(Rights(POOL)), Evidence(THING, Rights(POOL), NOW)
+        kept, evidence = Directory(Rights(POOL)), Evidence(THING, Rights(POOL), NOW)
         for raw in order:
-            directory.put(raw, NOW)
+            kept.put(raw, NOW)
             evidence.add([raw], [])
-        assert directory.get(THING, NOW).advertisements == [wins]
+        assert kept.get(THING, NOW).advertisements == [wins]
         assert [each.raw for each in evidence.advertisements()] == [wins]

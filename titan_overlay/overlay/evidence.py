@@ -94,17 +94,20 @@ class Evidence:
     def _bury(self, raw: bytes) -> bool:
         try:
             signed = records.check(raw, Tombstone, self._rights.pool)
-            name, publisher = proven(signed, self._rights, self._now)
-            if names.object_id(self._rights.pool, name) != self._object_id or signed.value.expires <= self._now:
+            buried = proven(signed, self._rights, self._now)
+            if (
+                names.object_id(self._rights.pool, buried.value.name) != self._object_id
+                or signed.value.expires <= self._now
+            ):
                 raise BadMessage("of another object, or expired")
         except (BadMessage, Forbidden):
             self.rejected += 1
             return False
-        known = self._deletions.get(publisher)
+        known = self._deletions.get(buried.signer)
         if known is None and len(self._deletions) >= MAX_DELETIONS:
             self.rejected += 1
             return False
         if known is None or known.value.version < signed.value.version:
-            self._deletions[publisher] = signed
+            self._deletions[buried.signer] = signed
         self._deleted = self._deleted or sweeps(signed, self._rights, self._now)
         return True

@@ -8,7 +8,7 @@ from dataclasses import replace
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId
+from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId, distance
 from titan_overlay.identity.rights import Rights
 from titan_overlay.overlay import traffic
 from titan_overlay.overlay.answers import CONTACTS_PER_REPLY
@@ -33,6 +33,8 @@ REGION_PATHS = PATHS
 REGION_WANTED = 2
 """A region is read on so many paths, each to so many answers: enough to hear of everybody in it."""
 REGION_SECONDS_MAX = 6.0
+DOUBTFUL_BITS = 2
+"""By so many bits others may see a region wider than this node does."""
 
 
 class Finder:
@@ -142,6 +144,12 @@ class Finder:
         """Where statements about this object are kept, as the density of nodes is seen from here."""
         self._bits = self._density.region_bits(self._copies, self._bits)
         return Region.around(object_id, self._bits)
+
+    def is_near(self, object_id: ObjectId) -> bool:
+        """Whether others may take this node for one of the object's region: they see the density otherwise, and tell
+        the closest beside it where few are in it.
+        """
+        return distance(self._me, object_id) < self.region_of(object_id).width << DOUBTFUL_BITS
 
     async def read_region(self, object_id: ObjectId, region: Region) -> list[Contact]:
         """All nodes of this region and the closest to the object; those that have not proven themselves come last."""

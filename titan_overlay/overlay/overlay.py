@@ -23,7 +23,7 @@ from titan_overlay.overlay.announcer import Announcer
 from titan_overlay.overlay.answers import Answers
 from titan_overlay.overlay.calls import Handler, HandshakeRefused, Unheard
 from titan_overlay.overlay.density import Density
-from titan_overlay.overlay.directory import MAX_PER_OBJECT, MAX_STATEMENTS, Directory
+from titan_overlay.overlay.directory import Directory
 from titan_overlay.overlay.finder import Finder
 from titan_overlay.overlay.handshake import Handshakes
 from titan_overlay.overlay.joining import Joining
@@ -33,6 +33,7 @@ from titan_overlay.overlay.regions import COPIES, REGION_MAX, Region
 from titan_overlay.overlay.routing import REFRESH_SECONDS, RoutingTable
 from titan_overlay.overlay.search import Found
 from titan_overlay.overlay.sessions import SERVING, Session
+from titan_overlay.overlay.shelves import MAX_PER_OBJECT, MAX_STATEMENTS
 from titan_overlay.overlay.upkeep import Upkeep
 from titan_overlay.overlay.whereabouts import Whereabouts
 
@@ -78,7 +79,13 @@ class Overlay(Server):
         conduct: Conduct | None = None,
         user: bytes = b"",
     ) -> None:
-        self.directory = Directory(rights, max_statements=statements_max, max_per_object=statements_per_object_max)
+        self.directory = Directory(
+            rights,
+            key.id,
+            max_statements=statements_max,
+            max_per_object=statements_per_object_max,
+            near=lambda object_id: self._finder.is_near(object_id),
+        )
         super().__init__(k, alpha, key.id, self.directory)
         self.transport: Any = None
         self.key = key
