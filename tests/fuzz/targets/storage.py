@@ -29,7 +29,7 @@ from titan_overlay.storage.assembly import Assembly
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.content import CHUNK_BYTES, check_manifest
 from titan_overlay.storage.database import SqliteDatabase
-from titan_overlay.storage.directory import DataDirectory, _Address, _seed_of
+from titan_overlay.storage.directory import DataDirectory, RunningSettings, _Address, _seed_of
 from titan_overlay.storage.files import BytesSource, describe_bytes
 from titan_overlay.storage.rows import MemoryDatabase, ReplicaRow
 from titan_overlay.testing.disk import MemoryDisk
@@ -58,6 +58,20 @@ def address_file(data: bytes) -> None:
     (path / "address").write_bytes(data)
     line = DataDirectory.running(path)
     assert line is None or isinstance(line, JoinLine)
+
+
+@target(
+    seeds=lambda: [
+        msgspec.json.encode(RunningSettings(7, (("listen", ["127.0.0.1:1"], "flag"), ("trust", [], "default"))))
+    ],
+    limit=4096,
+)
+def settings_file(data: bytes) -> None:
+    """With which settings programs of this user are told that their node runs."""
+    path, _ = _directory()
+    (path / "settings").write_bytes(data)
+    found = DataDirectory.running_settings(path)
+    assert found is None or isinstance(found, RunningSettings)
 
 
 # --- the database ---------------------------------------------------------------------------------------------
