@@ -61,7 +61,8 @@ class NodeConfig:
     listen: Annotated[tuple[str, ...], parse_listen] = (f"0.0.0.0:{PORT_DEFAULT}", f"[::]:{PORT_DEFAULT}")
     """Addresses for UDP and TCP: one of IPv4, one of IPv6, or both, with one port. By default all of this machine.
 
-    Port 0: any free one. A port held by another node of this user: the next. A machine without IPv6 does without.
+    Port 0: any free one. A port that is in use: an error where it was named; the default gives way to the next that is
+    free, and the log says so. A machine without IPv6 does without.
     """
 
     advertise: Annotated[tuple[str, ...], parse_addresses] = ()

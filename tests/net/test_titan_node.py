@@ -92,7 +92,7 @@ def test_a_port_that_is_not_named_gives_way_to_the_next_free_one(start: Start) -
     ports = sorted(int(node.join_line().rpartition(":")[2]) for node in nodes)
     assert len(set(ports)) == 3
     assert ports[0] >= 4747
-    assert f"listening on 127.0.0.1:{ports[2]}" in "".join(node.log for node in nodes)
+    assert f"port 4747 is in use; listening on 127.0.0.1:{ports[2]}" in "".join(node.log for node in nodes)
 
 
 def test_a_named_port_in_use_is_an_error(tmp_path: Path) -> None:

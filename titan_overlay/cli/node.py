@@ -131,8 +131,9 @@ async def _serve(resolved: "Resolved", directory: "DataDirectory", doors: "Seque
     told = _on_signals()
     for tries_left in reversed(range(PORT_RACES)):
         config = choose_port(resolved.config, named=named)
-        if sockets(config.listen)[1] != sockets(resolved.config.listen)[1] and not named:
-            log.info("listening on %s", ", ".join(config.listen))
+        wanted = sockets(resolved.config.listen)[1]
+        if sockets(config.listen)[1] != wanted and not named:
+            log.info("port %d is in use; listening on %s", wanted, ", ".join(config.listen))
         directory.write_settings(replace(resolved, config=config))
         prepared = await _prepared(config, directory, told)
         if prepared is None:
