@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
@@ -19,6 +19,7 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.client import STREAM_TIMEOUT, Answer, Builtin, Pool
 from titan_overlay.config import NodeConfig, default_data_directory
 from titan_overlay.errors import ConfigError, Unavailable
+from titan_overlay.first_use import FirstUse
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import PoolId
 from titan_overlay.identity.invitations import redeemed
@@ -31,6 +32,7 @@ from titan_overlay.patience import DEFAULT_TIMEOUT
 from titan_overlay.pool.finding.reference import Reference
 from titan_overlay.pool.message import Message
 from titan_overlay.storage.directory import DataDirectory
+from titan_overlay.storage.known_pools import KnownPools
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -76,6 +78,9 @@ async def connect(
 ) -> AsyncIterator[Pool]:
     """A light client of a pool; it never enters routing tables.
 
+    A `host:port` without a pool is trust on first use: a warning of the logger `titan` says which pool it is, and the
+    data directory remembers it.
+
     Args:
         target: `host:port`, a join line, several of them with spaces between, or None: `TITAN_BOOTSTRAP`, or the node
             of this user on this machine. When all nodes that it came to know have gone, it looks there again.
@@ -84,12 +89,13 @@ async def connect(
         timeout: seconds to reach the pool.
 
     Raises:
-        ConfigError: no target, or it is another pool than the join line says.
+        ConfigError: no target, or it is another pool than the join line says or than it was at first use.
         Unavailable: nobody answered in time.
     """
     directory = _directory(data)
-    find = functools.partial(find_seeds, target, directory)
-    seeds = find()
+    bare = functools.partial(find_seeds, target, directory)
+    first_use = FirstUse(KnownPools(directory / "known_pools"))
+    seeds = first_use.expecting(bare())
     ambient = Ambient.system()
     user = key or DataDirectory.user_key(directory, ambient)
     invited = [
@@ -104,7 +110,14 @@ async def connect(
         client=True,
         grants=[*DataDirectory.read_grants(directory), *invited],
     )
-    async with opened(member, find, timeout, udp.here(udp.EVERYWHERE)) as pool:
+    async with AsyncExitStack() as stack:
+        joined = opened(member, lambda: first_use.expecting(bare()), timeout, udp.here(udp.EVERYWHERE))
+        try:
+            pool = await stack.enter_async_context(joined)
+        except (ConfigError, Unavailable):
+            await first_use.check(bare(), ambient.token_bytes)
+            raise
+        first_use.pin(member.overlay.joined_through, member.overlay.pool)
         yield pool
 
 

@@ -64,6 +64,10 @@ class Nodes:
         """`host:port` of a node."""
         return self._addresses[node]
 
+    def line_of(self, node: str) -> str:
+        """The join line of a node."""
+        return f"{self.line.partition('/' + self.ids[0])[0]}/{node}@{self.address(node)}"
+
     def kill(self, node: str) -> None:
         """SIGKILL: no goodbye."""
         self.by_id.pop(node).stop(signal.SIGKILL)

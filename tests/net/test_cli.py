@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.net.commands import BIN, SECONDS, NodeProcess, environment, titan, titan_json
+from titan_overlay import connect_sync
 
 GREETER = '''
 import titan_overlay as titan
@@ -163,6 +164,27 @@ def test_without_a_pool_it_says_how_to_get_one(tmp_path: Path) -> None:
 def test_the_bootstrap_variable_is_enough(pool: Village, greeter: str, tmp_path: Path) -> None:
     done = titan("send", "--data", "other", greeter, "env", home=tmp_path, TITAN_BOOTSTRAP=pool.line)
     assert done.stdout == b"hello, env\n"
+
+
+def test_a_bare_address_is_pinned_to_the_pool_that_was_met_there_first(
+    pool: Village, greeter: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = pool.line.rpartition("@")[2]
+    bare = ("send", greeter, "you", "--data", "bare", "-b", address)
+    said = titan(*bare, home=pool.home).stderr.decode()
+    assert said == f"titan: trust on first use: {address} leads to pool {pool.line[8:20]}, from now on only there\n"
+    pins = pool.home / "bare" / "known_pools"
+    assert pins.read_text() == f"{address} {pool.line[8:72]}\n"
+    assert titan(*bare, home=pool.home).stderr == b""
+    # As if another pool had been there the first time.
+    pins.write_text(f"localhost:1 {'ab' * 32}\n{address} {'cd' * 32}\n")
+    said = titan(*bare, home=pool.home, status=2).stderr.decode()
+    assert f"led to pool cdcdcdcdcdcd when it was first used, and now to {pool.line[8:20]}" in said
+    assert "delete line 2 of bare/known_pools" in said
+    with caplog.at_level(logging.WARNING, "titan"), connect_sync(address, data=pool.home / "program") as connected:
+        assert connected.send(greeter, "you") == "hello, you"
+    assert "trust on first use" in caplog.text
+    assert (pool.home / "program" / "known_pools").exists()
 
 
 # --- objects --------------------------------------------------------------------------------------------------

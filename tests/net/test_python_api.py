@@ -234,7 +234,7 @@ async def test_what_was_published_is_found_by_every_other_program_at_once(nodes:
         "    for name in sys.stdin:\n"
         "        print(pool.send(name.strip(), 'hello'), flush=True)\n"
     )
-    readers = [nodes.program(program, nodes.address(node)) for node in nodes.ids[1:3]]
+    readers = [nodes.program(program, nodes.line_of(node)) for node in nodes.ids[1:3]]
     try:
         for number in range(3):
             await pool.publish(Desk, f"fresh/{number}")

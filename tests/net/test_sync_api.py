@@ -168,7 +168,7 @@ def test_a_pool_that_cannot_be_reached_leaves_no_thread_behind(tmp_path: Path) -
 def test_send_goes_through_the_node_of_this_user_or_the_one_that_is_named(nodes: Nodes, tmp_path: Path) -> None:
     program = script(nodes, "print(titan.send('desk', 'hello'))\n")
     assert nodes.run(program) == "hello\n"
-    elsewhere = {"TITAN_DATA": str(tmp_path / "nothing"), "TITAN_BOOTSTRAP": nodes.address(nodes.ids[1])}
+    elsewhere = {"TITAN_DATA": str(tmp_path / "nothing"), "TITAN_BOOTSTRAP": nodes.line_of(nodes.ids[1])}
     assert nodes.run(program, **elsewhere) == "hello\n"
 
 
@@ -334,7 +334,7 @@ def test_a_program_goes_on_when_the_node_it_came_through_dies(tmp_path: Path) ->
         )
         with titan.connect_sync(nodes.line, data=nodes.user) as pool:
             pool.publish(Desk, "desk", policy=titan.Policy(min_copies=3))
-        process = nodes.program(program, TITAN_BOOTSTRAP=nodes.address(nodes.ids[0]))
+        process = nodes.program(program, TITAN_BOOTSTRAP=nodes.line_of(nodes.ids[0]))
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"

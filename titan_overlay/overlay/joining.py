@@ -48,6 +48,8 @@ class Joining:
         self._settle = settle
         self._find_seeds = find_seeds
         self._explain = explain
+        self.through: list[JoinLine] = []
+        """The seeds that have answered, last time."""
         self._again: asyncio.Task[bool] | None = None
         self._again_at = 0.0
 
@@ -65,19 +67,23 @@ class Joining:
         if pools:
             self._rights.found(PoolId(next(iter(pools)) or b""))
         reached: list[Contact] = []
+        through: list[JoinLine] = []
         refusals: list[HandshakeRefused] = []
         waiting = list(seeds[:MAX_SEEDS])
         while waiting and len(reached) < SEEDS_ENOUGH:
             now, waiting = waiting[:SEEDS_AT_ONCE], waiting[SEEDS_AT_ONCE:]
-            for outcome in await asyncio.gather(*(self._reach(seed) for seed in now)):
+            outcomes = await asyncio.gather(*(self._reach(seed) for seed in now))
+            for seed, outcome in zip(now, outcomes, strict=True):
                 if isinstance(outcome, Contact):
                     reached.append(outcome)
+                    through.append(seed)
                 elif isinstance(outcome, HandshakeRefused):
                     refusals.append(outcome)
         if not reached:
             if refusals:
                 raise ConfigError(f"cannot join: {self._explain(refusals[0])}")
             return 0
+        self.through = through
         await self._settle(reached)
         return len(reached)
 

@@ -219,6 +219,11 @@ class Overlay(Server):
         """
         return await self._joining.join(seeds)
 
+    @property
+    def joined_through(self) -> Sequence[JoinLine]:
+        """The seeds that answered when this node joined last."""
+        return self._joining.through
+
     def _explain(self, refusal: HandshakeRefused) -> str:
         if refusal.reason != packets.NOT_ADMITTED:
             return str(refusal)

@@ -9,6 +9,7 @@
     revoked/        the latest list of what this user takes back, one a key that signs
     address         where the running node listens, for programs of this user
     settings        the settings of the running node, and where each came from
+    known_pools     see `known_pools`
     config.toml     settings
     node.db         see `database`
     blobs/          see `blobs`
