@@ -87,7 +87,11 @@ class NodeConfig:
     """Address space of the worker process of one object; a handler that asks for more gets MemoryError."""
 
     max_upload: Annotated[int, parse_rate] = 1_000_000
-    """Bytes per second that this node sends, over all links."""
+    """Bytes per second that this node sends to other machines, in all; one second's worth may go at once.
+
+    Questions and answers wait for their turn. Counted, but never waiting: messages up to 4 KiB, datagrams, and what the
+    members of a group agree on.
+    """
 
     no_fsync: Annotated[bool, parse_boolean] = False
     """For simulations alone: groups answer before their log is on disk; a power failure loses what they answered."""

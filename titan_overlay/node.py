@@ -99,7 +99,7 @@ class Node(Answering):
         self.labels = {"node": key.id.hex(), **config.labels}
         self.stopping = asyncio.Event()
         self._cpu_seconds = cpu_seconds
-        self._upload = Upload(config.max_upload)
+        self._upload = Upload(config.max_upload, lambda: sum(self.overlay.protocol.traffic.sent))
         rights.changed.append(lambda: remember(database, rights))
         self.pool: Pool
 
@@ -144,6 +144,7 @@ class Node(Answering):
         recall(self.database, self.rights, self.ambient.wall())
         remember(self.database, self.rights)
         self.wire()
+        self.links.budget = self._upload
         for interface in self._interfaces:
             await self.links.listen(interface, self._port)
         await self.gossip.compare()

@@ -71,6 +71,19 @@ async def test_small_answers_never_wait() -> None:
         assert isinstance(answer, bytes)
 
 
+@pytest.mark.loops("virtual")
+async def test_what_never_waits_is_charged_and_holds_others_up_for_a_while_only() -> None:
+    sent = 0
+    upload = Upload(1000, lambda: sent)
+    assert upload.request(SMALL_BYTES) == 0
+    assert upload.request(SMALL_BYTES + 1) == (1000 + SMALL_BYTES + 1) / 1000, "the small one is counted"
+    upload.request(-SMALL_BYTES - 1)  # it was not sent
+    await asyncio.sleep(10)
+    upload.tell(1_000_000)
+    sent = 1_000_000
+    assert upload.request(5000) == 6.0
+
+
 def test_loopback_costs_no_upload() -> None:
     assert is_loopback("127.0.0.1") and is_loopback("::1")
     assert not is_loopback("192.0.2.1") and not is_loopback("not an address")

@@ -20,7 +20,7 @@ from titan_overlay.errors import (
 from titan_overlay.identity.credentials import LINK_BYTES
 from titan_overlay.identity.ids import ID_BYTES, NodeId, node_id
 from titan_overlay.identity.keys import KEY_BYTES
-from titan_overlay.identity.subnets import subnet
+from titan_overlay.identity.subnets import is_loopback, subnet
 from titan_overlay.links.connection import HELLO, OPEN, State
 from titan_overlay.links.inbound import MAX_CREDIT, Inbound, Promised, unexpected
 from titan_overlay.links.requests import MAX_TIMEOUT_MS, TOO_DEEP, Requests, request_id
@@ -122,6 +122,11 @@ class Link(Requests):
         """Ask whether the peer lives; anything it sends is an answer."""
         self.probed = True
         self._write(_PING, 0, None)
+
+    @property
+    def away(self) -> bool:
+        """The peer is on another machine."""
+        return self.peer is not None and not is_loopback(self.peer.ip)
 
     @property
     def quiet(self) -> bool:

@@ -16,7 +16,7 @@ from titan_overlay.links.connection import OPEN
 from titan_overlay.links.gate import Gate
 from titan_overlay.links.link import Link
 from titan_overlay.links.runner import Runner
-from titan_overlay.links.shared import PROTOCOL_VERSION, Counters, Handler, Known, Limits, Peer, Shared
+from titan_overlay.links.shared import PROTOCOL_VERSION, Budget, Counters, Handler, Known, Limits, Peer, Shared
 from titan_overlay.links.sweep import sweep
 from titan_overlay.links.tls import Tls, TlsContexts
 from titan_overlay.wire.messages import Hello
@@ -64,6 +64,8 @@ class Links:
         self.credentials = b""
         """For whom this node speaks and its grants, told in the first frame of each link."""
         self.port = 0
+        self.budget: Budget | None = None
+        """For what this side asks and tells; what it answers is the handler's business."""
         self.limits = limits or Limits()
         self._admit = admit
         self._on_breach = on_breach
@@ -166,6 +168,8 @@ class Links:
         link = self._best.get(contact.id)
         if link is None or not link.usable:
             link = await self._usable(contact, deadline)
+        if self.budget is not None and link.away:
+            link = await self._paid(self.budget, link, contact, len(body), deadline)
         return await link.request(object_id, type, body, deadline, chain)
 
     def tell(self, node: NodeId, object_id: bytes, type: str, body: bytes) -> bool:
@@ -173,6 +177,8 @@ class Links:
         link = self._best.get(node)
         if link is None or not link.usable:
             return False
+        if self.budget is not None and link.away:
+            self.budget.tell(len(body))
         link.tell(object_id, type, body)
         return True
 
@@ -189,6 +195,8 @@ class Links:
     ) -> AsyncGenerator[bytes, None]:
         """As `request`, for a stream of replies, of which at most `credit` wait here. Closing the iterator cancels."""
         link = await self._usable(contact, deadline)
+        if self.budget is not None and link.away:
+            link = await self._paid(self.budget, link, contact, len(body), deadline)
         replies = link.open_stream(object_id, type, body, deadline, chain, credit)
         try:
             while (item := await link.next_reply(replies)) is not None:
@@ -239,6 +247,23 @@ class Links:
             what = "the peer reads too slowly" if link is not None else "no link to the peer"
             raise DeadlineExceeded(f"{what} within the deadline; the request was not sent") from None
         return link
+
+    async def _paid(self, budget: Budget, link: Link, contact: Contact, size: int, deadline: float) -> Link:
+        """The link, or one that has taken its place, when so much may be sent on it."""
+        wait = budget.request(size)
+        if not wait:
+            return link
+        try:
+            if self._loop.time() + wait >= deadline:
+                raise DeadlineExceeded(
+                    f"the turn of these {size} bytes comes in {wait:.1f} s, after the deadline: this node sends no "
+                    f"faster (max_upload); the request was not sent"
+                )
+            await asyncio.sleep(wait)
+            return await self._usable(contact, deadline)
+        except BaseException:
+            budget.request(-size)
+            raise
 
     # --- dialing ----------------------------------------------------------------------------------------------
 

@@ -76,6 +76,18 @@ A `RemotableError` is an answer; another exception becomes a `RemoteError` that 
 """
 
 
+class Budget(Protocol):
+    """What may be sent to other machines."""
+
+    def request(self, size: int) -> float:
+        """Charges a request's body: seconds after which it may be sent. A negative size: it is not sent after all."""
+        ...
+
+    def tell(self, size: int) -> None:
+        """Charges what is sent at once."""
+        ...
+
+
 class Counters:
     """Since the start."""
 

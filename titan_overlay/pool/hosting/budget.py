@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import Any
 
 Reply = bytes | AsyncIterator[bytes]
 
 SMALL_BYTES = 4096
-"""Answers up to this size are charged but never wait: they are what keeps the pool together."""
+"""Answers and requests up to this size are charged but never wait: they are what keeps the pool together."""
 
 
 USERS_MAX = 4096
@@ -95,16 +95,31 @@ class Cpu:
 
 
 class Upload:
-    """A token bucket over all answers to other machines: one second's worth may go at once.
+    """A token bucket over what goes to other machines: one second's worth may go at once.
 
     Args:
         rate: bytes per second.
+        datagrams: bytes that have gone in datagrams until now; they are charged and never wait.
     """
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, datagrams: Callable[[], int] = lambda: 0) -> None:
         self._rate = rate
+        self._datagrams = datagrams
+        self._counted = 0
         self._tokens = float(rate)
         self._filled = 0.0
+
+    def request(self, size: int) -> float:
+        """To be called before a request is sent: seconds after which it may be.
+
+        Args:
+            size: of its body; negative: one that was charged is not sent after all.
+        """
+        return self._charge(size) if size > SMALL_BYTES else self._count(size)
+
+    def tell(self, size: int) -> None:
+        """Something that cannot wait is sent."""
+        self._count(size)
 
     def pace(
         self, begun: "bytes | asyncio.Future[bytes] | Coroutine[Any, Any, Reply]"
@@ -114,38 +129,51 @@ class Upload:
             begun.add_done_callback(self._charge_promised)
             return begun
         if isinstance(begun, bytes):
-            return begun if self._charge(len(begun)) <= 0 or len(begun) <= SMALL_BYTES else self._late(begun)
+            wait = self.request(len(begun))
+            return self._late(begun, wait) if wait else begun
         return _Paced(begun, self._after(begun))
 
     def _charge(self, size: int) -> float:
         """Takes tokens, below zero if need be; seconds until they are there."""
-        now = asyncio.get_running_loop().time()
-        self._tokens = min(float(self._rate), self._tokens + (now - self._filled) * self._rate)
-        self._filled = now
+        self._fill()
         self._tokens -= size
-        return -self._tokens / self._rate
+        return max(0.0, -self._tokens / self._rate)
+
+    def _count(self, size: int) -> float:
+        """Takes tokens for what does not wait."""
+        self._fill()
+        self._owe(size)
+        return 0.0
+
+    def _owe(self, size: int) -> None:
+        # A second's worth below zero at most: whatever never waits, what does is to get on.
+        self._tokens = max(self._tokens - size, min(self._tokens, -float(self._rate)))
+
+    def _fill(self) -> None:
+        now, sent = asyncio.get_running_loop().time(), self._datagrams()
+        self._tokens = min(float(self._rate), self._tokens + (now - self._filled) * self._rate)
+        self._owe(sent - self._counted)
+        self._filled, self._counted = now, sent
 
     def _charge_promised(self, answer: "asyncio.Future[bytes]") -> None:
         if not answer.cancelled() and answer.exception() is None:
-            self._charge(len(answer.result()))
+            self._count(len(answer.result()))
 
-    async def _late(self, answer: bytes) -> bytes:
-        await asyncio.sleep(max(0.0, -self._tokens / self._rate))
+    async def _late(self, answer: bytes, seconds: float) -> bytes:
+        await asyncio.sleep(seconds)
         return answer
 
     async def _after(self, work: Coroutine[Any, Any, Reply]) -> Reply:
         answer = await work
         if not isinstance(answer, bytes):
             return self._items(answer)
-        wait = self._charge(len(answer))
-        if wait > 0 and len(answer) > SMALL_BYTES:
+        if wait := self.request(len(answer)):
             await asyncio.sleep(wait)
         return answer
 
     async def _items(self, items: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for item in items:
-            wait = self._charge(len(item))
-            if wait > 0:
+            if wait := self._charge(len(item)):
                 await asyncio.sleep(wait)
             yield item
 
