@@ -158,7 +158,8 @@ class NodeConfig:
     """Links that one subnet (a /24, a /48) may open a second, 64 at once; others wait at its own cost."""
 
     messages_per_peer: Annotated[float, number_in(1, 1_000_000)] = 2000.0
-    """Messages a second of one peer on another machine, twice as many at once. Each 16 KiB of one count as one."""
+    """Messages a second of one peer on another machine, twice as many at once; four times that of all its subnet. Each
+    16 KiB of one count as one."""
 
     requests_per_peer_max: Annotated[int, whole_in(1, 65_536)] = 1024
     """Requests on one peer's link that are in work at once; above it that peer gets `Overloaded`."""

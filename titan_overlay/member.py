@@ -20,6 +20,7 @@ from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Descriptor, check_caller
+from titan_overlay.identity.subnets import is_loopback, subnet
 from titan_overlay.introduction import Introduction
 from titan_overlay.links.links import Limits, Links, Peer
 from titan_overlay.links.shared import Answer
@@ -338,7 +339,8 @@ class Member:
             if len(self._senders) >= SENDERS_MAX:
                 self._senders.clear()
             who = self.rights.speaker(peer.credentials, peer.id, peer.public, now)
-            known = Sender(who.id, who.public, who.grants)
+            net = "" if is_loopback(peer.ip) else subnet(peer.ip, peer.port)
+            known = Sender(who.id, who.public, who.grants, net)
             self._senders[peer] = known, who.until
         return known
 

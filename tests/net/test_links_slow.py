@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from tests.net.linking import OBJECT, POOL, key, pair, until
+from titan_overlay import meters
 from titan_overlay.errors import Overloaded
-from titan_overlay.links import links as links_module
 from titan_overlay.links.links import Links, Peer
 from titan_overlay.links.shared import PROTOCOL_VERSION
 from titan_overlay.wire import codec, frames
@@ -105,7 +105,7 @@ async def test_frames_that_have_begun_take_only_so_much_memory_together() -> Non
 
 
 async def test_a_peer_that_asks_too_fast_is_told_when_it_may_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links_module, "is_loopback", lambda ip: False)
+    monkeypatch.setattr(meters, "is_loopback", lambda ip: False)
     async with pair(limits={"messages_per_second": 2.0}) as two:
         answers = [await two.ask() for _ in range(4)]
         with pytest.raises(Overloaded, match=r"2 messages a second here \(messages_per_peer\)") as refused:

@@ -12,6 +12,10 @@ class Add(titan.Message[int], namespace="test"):
     b: int
 
 
+class Whence(titan.Message[str], namespace="test"):
+    """From where is this asked?"""
+
+
 @titan.error("test.negative")
 class NegativeError(titan.RemoteError):
     """An error of the user's own."""
@@ -51,6 +55,10 @@ class Calculator:
         if names:
             return str(await ctx.send(names[0], names[1:]))
         return ctx.sender.id.hex()
+
+    async def whence(self, message: Whence, ctx: titan.Context) -> str:
+        """The subnet."""
+        return ctx.sender.subnet
 
     async def fail(self, message: dict) -> None:  # type: ignore[type-arg]
         """Raises."""

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 import titan_overlay as titan
-from tests.sim.calculator import Add, Calculator, NegativeError
+from tests.sim.calculator import Add, Calculator, NegativeError, Whence
 from titan_overlay.identity import names
 from titan_overlay.identity.grants import Right
 from titan_overlay.identity.keys import SigningKey
@@ -54,6 +54,15 @@ async def test_a_stream_of_replies_arrives_in_order() -> None:
         await sim.publish(Calculator, "calc")
         pool = await sim.client()
         assert [item async for item in pool.stream("calc", 500)] == list(range(500))
+
+
+async def test_a_handler_is_told_whose_share_of_the_node_a_message_takes() -> None:
+    async with SimulatedPool(4) as sim:
+        await sim.publish(Calculator, "calc")
+        for holder in sim.holders("calc"):
+            assert await sim.pool(holder).send("calc", Whence()) == "", "what is asked on its own machine"
+        whence = await (await sim.client()).send("calc", Whence())
+        assert whence.startswith("10."), "one address of a private network"
 
 
 async def test_errors_of_handlers_come_back_as_what_they_are() -> None:

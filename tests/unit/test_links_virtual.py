@@ -8,9 +8,10 @@ import pytest
 
 from tests.net.linking import OBJECT, key, links, now, until
 from titan_overlay import testing
-from titan_overlay.errors import DeadlineExceeded, LinkError
+from titan_overlay.errors import DeadlineExceeded, LinkError, Overloaded
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.links.links import Links, Peer
+from titan_overlay.meters import PEERS_OF_A_SUBNET
 from titan_overlay.wire import codec
 from titan_overlay.wire.messages import Send
 
@@ -123,3 +124,28 @@ def test_a_host_that_cannot_be_reached_is_given_up_in_time() -> None:
         await b.close()
 
     testing.run(main, seed=4)
+
+
+def test_many_keys_of_one_address_get_no_more_answers_than_a_few_and_others_get_theirs() -> None:
+    async def main() -> None:
+        network = asyncio.get_running_loop().network  # type: ignore[attr-defined]
+        asked = await node(network, 1, busy, limits={"messages_per_second": 5.0})
+
+        async def answered(number: int, host: int) -> int:
+            """How many of 20 messages at once are answered to this key."""
+            with network.on_host(ip(host)):
+                asking = links(number, busy, serving=False)
+                calls = (asking.request(at(1), OBJECT, "int", b"\x00", deadline=now() + 5) for _ in range(20))
+                results = await asyncio.gather(*calls, return_exceptions=True)
+                await asking.close()
+            assert all(isinstance(each, bytes | Overloaded) for each in results)
+            return sum(isinstance(each, bytes) for each in results)
+
+        assert await answered(2, 2) == 10
+        assert await answered(2, 2) < 3, "another link gives it no more"
+        crowd = sum(await asyncio.gather(*(answered(number, 2) for number in range(3, 13))))
+        assert (PEERS_OF_A_SUBNET - 1) * 10 <= crowd < (PEERS_OF_A_SUBNET + 1) * 10
+        assert await answered(20, 3) == 10
+        await asked.close()
+
+    testing.run(main)

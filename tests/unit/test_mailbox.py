@@ -52,6 +52,24 @@ def test_the_sender_with_most_waiting_gives_a_place_to_others_until_all_have_as_
     assert [box.leave() for _ in range(4)] == ["a1", "b1", "b2", "c1"]
 
 
+def test_a_crowd_of_senders_gives_places_to_others_and_then_shares_its_own() -> None:
+    turned_away: list[str] = []
+    box: Mailbox[str] = Mailbox(size=4, concurrency=1, turn_away=lambda item, why: turned_away.append(item))
+    box.arrive("runs")
+    for number in range(4):
+        box.arrive(f"crowd {number}", number, crowd="crowd")
+    for number in range(2):
+        assert not box.arrive(f"honest {number}", "honest", crowd="home")
+    assert turned_away == ["crowd 0", "crowd 1"], "none of the crowd has more waiting than another"
+    with pytest.raises(Overloaded):
+        box.arrive("crowd 4", 4, crowd="crowd")
+    with pytest.raises(Overloaded):
+        box.arrive("honest 2", "honest", crowd="home")
+    assert not box.arrive("neighbour", "neighbour", crowd="home")
+    assert turned_away[2:] == ["honest 1"], "who has most at home"
+    assert [box.leave() for _ in range(4)] == ["crowd 2", "crowd 3", "honest 0", "neighbour"]
+
+
 def test_one_who_gives_up_waiting_makes_room() -> None:
     box: Mailbox[str] = Mailbox(size=1, concurrency=1)
     box.arrive("runs")

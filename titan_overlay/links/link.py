@@ -27,6 +27,7 @@ from titan_overlay.links.requests import MAX_TIMEOUT_MS, TOO_DEEP, Requests, req
 from titan_overlay.links.runner import Runner
 from titan_overlay.links.shared import PROTOCOL_VERSION, Known, Peer, Shared
 from titan_overlay.links.tls import Tls
+from titan_overlay.meters import PEERS_OF_A_SUBNET, UNMETERED
 from titan_overlay.wire import codec
 from titan_overlay.wire.frames import Flags
 from titan_overlay.wire.messages import Cancel, Credit, Data, Hello, Opcode, Send
@@ -67,12 +68,14 @@ class Owner(Protocol):
 class Link(Requests):
     """See the module. What is asked over it is in `Requests`; here is who is at the other end, and what it asks."""
 
-    __slots__ = ("_inbound", "_inbound_bytes", "_owner", "opened", "peer", "subnet")
+    __slots__ = ("_inbound", "_inbound_bytes", "_owner", "meter", "opened", "peer", "subnet")
 
     def __init__(self, owner: Owner, tls: Tls | None, expected: NodeId | None) -> None:
         super().__init__(owner.shared, tls, expected)
         self._owner = owner
         self.peer: Peer | None = None
+        self.meter = UNMETERED
+        """What the peer may still ask for; set by the owner when it admits the peer."""
         self.subnet = ""
         """Of an inbound link: where it comes from."""
         self.opened: asyncio.Future[Link] = self.shared.loop.create_future()
@@ -220,13 +223,17 @@ class Link(Requests):
             send.timeout_ms = MAX_TIMEOUT_MS
         size = len(payload)
         limits = shared.limits
-        wait = self.known.messages.take(1 + size // limits.message_bytes, self.heard)
+        wait = self.meter.take(1 + size // limits.message_bytes, self.heard)
         if not id:
             self._on_told(send, wait)
             return
         if wait:
             shared.counters.overloaded += 1
-            why = f"one peer may send {limits.messages_per_second:g} messages a second here (messages_per_peer)"
+            most = limits.messages_per_second
+            why = (
+                f"one peer may send {most:g} messages a second here (messages_per_peer), "
+                f"all peers of its network {PEERS_OF_A_SUBNET * most:g}"
+            )
             self.write_error(id, Overloaded(why, retry_after=wait))
             return
         if len(inbound) >= limits.requests_per_peer or self._inbound_bytes + size > limits.request_bytes_per_peer:

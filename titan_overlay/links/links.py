@@ -6,12 +6,11 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.buckets import NO_LIMIT, Bucket, Limit
+from titan_overlay.buckets import Limit
 from titan_overlay.errors import DeadlineExceeded, Forbidden, LinkError
 from titan_overlay.identity.contacts import IPV4, IPV6, Address, Contact, family, format_address
 from titan_overlay.identity.ids import NodeId, PoolId
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.identity.subnets import is_loopback
 from titan_overlay.links.connection import OPEN
 from titan_overlay.links.gate import Gate
 from titan_overlay.links.link import Link
@@ -19,6 +18,7 @@ from titan_overlay.links.runner import Runner
 from titan_overlay.links.shared import PROTOCOL_VERSION, Budget, Counters, Handler, Known, Limits, Peer, Shared
 from titan_overlay.links.sweep import sweep
 from titan_overlay.links.tls import Tls, TlsContexts
+from titan_overlay.meters import Meters
 from titan_overlay.wire.messages import Hello
 
 __all__ = ["Counters", "Handler", "Limits", "Links", "Peer"]
@@ -82,6 +82,8 @@ class Links:
         self._dials: dict[NodeId, asyncio.Task[Link]] = {}
         self._known: OrderedDict[NodeId, Known] = OrderedDict()
         self.gate = Gate(self.limits, self.counters)
+        rate = self.limits.messages_per_second
+        self._meters = Meters(Limit(rate, 2 * rate), _MAX_KNOWN)
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -334,6 +336,7 @@ class Links:
         if reason is not None:
             self.counters.links_refused += 1
             raise Forbidden(reason)
+        link.meter = self._meters.of(peer.id, (peer.ip, peer.port))
         if not link.dialed:
             self.gate.admitted(link)
             self.counters.links_accepted += 1
@@ -355,8 +358,7 @@ class Links:
     def _remember(self, peer: Peer) -> Known:
         id, known = peer.id, self._known.get(peer.id)
         if known is None:
-            rate = self.limits.messages_per_second
-            known = self._known[id] = Known(Bucket(NO_LIMIT if is_loopback(peer.ip) else Limit(rate, 2 * rate)))
+            known = self._known[id] = Known()
             if len(self._known) > _MAX_KNOWN:
                 self._known.popitem(last=False)
         else:

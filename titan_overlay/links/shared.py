@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from titan_overlay.buckets import Bucket
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.links.deadlines import Deadlines
 from titan_overlay.wire.messages import Hello, Send
@@ -46,7 +45,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     request_bytes_per_peer: int = 32 << 20
     """Their bodies together, likewise."""
     messages_per_second: float = 2000.0
-    """Requests of one peer on another machine; twice as many at once. Above it `Overloaded`."""
+    """Requests of one peer on another machine; twice as many at once. Above it `Overloaded`. All peers of a subnet
+    together may send `meters.PEERS_OF_A_SUBNET` times as many."""
     message_bytes: int = 16 << 10
     """A request of more counts as several."""
     unsent_bytes: int = 16 << 20
@@ -122,11 +122,9 @@ class Counters:
 class Known:
     """What is remembered of a peer across its links."""
 
-    __slots__ = ("latency", "messages", "shunned_until", "strikes")
+    __slots__ = ("latency", "shunned_until", "strikes")
 
-    def __init__(self, messages: Bucket) -> None:
-        self.messages = messages
-        """What it may still ask for."""
+    def __init__(self) -> None:
         self.latency: float | None = None
         self.strikes = 0
         self.shunned_until = 0.0

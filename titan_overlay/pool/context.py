@@ -24,6 +24,13 @@ class Sender(msgspec.Struct, frozen=True):
     public: bytes
     grants: tuple[bytes, ...] = ()
     """Those that it showed, as signed and not checked."""
+    subnet: str = ""
+    """Where the message came from: a /24 or /48 of public addresses, one private address; empty: from this machine."""
+
+    @property
+    def crowd(self) -> str | NodeId:
+        """With whom it shares what it may take from others: with all keys of its subnet; on this machine, with none."""
+        return self.subnet or self.id
 
 
 class Outbound(Protocol):

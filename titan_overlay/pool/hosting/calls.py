@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, DeadlineExceeded, Overloaded, RemotableError, RemoteError, Unavailable
-from titan_overlay.identity.ids import NodeId
-from titan_overlay.pool.context import Context
+from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.hosting.mailbox import Counters, Mailbox
 from titan_overlay.pool.hosting.measured import measured
 
@@ -36,7 +35,7 @@ class Calls:
         concurrency: int,
         reply_bytes: int,
         ambient: Ambient,
-        spend: Callable[[NodeId, float], None] = lambda sender, seconds: None,
+        spend: Callable[[Sender, float], None] = lambda sender, seconds: None,
     ) -> None:
         self.name = name
         self.spend = spend
@@ -56,7 +55,8 @@ class Calls:
         call = _Call(self, begin, type, context)
         self._active.add(call)
         try:
-            turn = self.mailbox.arrive(call, context.sender.id, self.counters.mean_seconds)
+            sender = context.sender
+            turn = self.mailbox.arrive(call, sender.id, self.counters.mean_seconds, crowd=sender.crowd)
         except Overloaded:
             self.counters.refused += 1
             call.reply.cancel()
@@ -69,7 +69,7 @@ class Calls:
         """A reply that will come by itself: it takes a place in the mailbox, which had a free one."""
         call = _Promise(self, reply, type, context)
         self._active.add(call)
-        self.mailbox.arrive(call, context.sender.id)
+        self.mailbox.arrive(call, context.sender.id, crowd=context.sender.crowd)
 
     def _turn_away(self, call: "_Call | _Stream | _Promise", why: Overloaded) -> None:
         """One that waited gives its place to another sender's."""
@@ -175,7 +175,7 @@ class _Call:
             return why
 
     def _measured(self, work: Awaitable[Reply]) -> Awaitable[Reply]:
-        return measured(work, self._loop.time, functools.partial(self._calls.spend, self._context.sender.id))
+        return measured(work, self._loop.time, functools.partial(self._calls.spend, self._context.sender))
 
     def turned_away(self, why: Overloaded) -> None:
         """It was still waiting."""
@@ -326,7 +326,7 @@ class _Stream:
             async with asyncio.timeout_at(self._context.deadline) as self._timeout:
                 if self._state == "new":
                     await self._arrive()
-                spend = functools.partial(self._calls.spend, self._context.sender.id)
+                spend = functools.partial(self._calls.spend, self._context.sender)
                 item = await measured(self._items.__anext__(), self._loop.time, spend)
             limit = self._calls.reply_bytes
             if len(item) > limit:
@@ -351,7 +351,8 @@ class _Stream:
         self._timer = self._loop.call_at(self._context.deadline, self._expire)
         self._state = "waiting"
         self._calls.began(self)
-        if self._calls.mailbox.arrive(self, self._context.sender.id, self._calls.counters.mean_seconds):
+        calls, sender = self._calls, self._context.sender
+        if calls.mailbox.arrive(self, sender.id, calls.counters.mean_seconds, crowd=sender.crowd):
             self._state = "running"
         else:
             self._turn = self._loop.create_future()

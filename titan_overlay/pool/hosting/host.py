@@ -294,7 +294,7 @@ class Host:
         if self._authorize is not None:  # what an object is, anybody may ask
             self._authorize(sender, resident.descriptor)
         self._check(resident, body, deadline, now, chain)
-        if self.busy and resident.descriptor.value.kind == "service" and self.shares.refuses(object_id, sender.id):
+        if self.busy and resident.descriptor.value.kind == "service" and self.shares.refuses(object_id, sender):
             resident.calls.counters.refused += 1
             raise Overloaded(f"this node takes no such messages for services just now: {self.busy}", retry_after=1.0)
         calls = resident.calls
@@ -309,10 +309,10 @@ class Host:
                 assert isinstance(reply, bytes), f"{runner} calls {type} plain, and it is not"
             except BaseException as why:
                 ended = loop.time()
-                calls.spend(sender.id, ended - now)
+                calls.spend(sender, ended - now)
                 raise calls.failed(why, type, context, ended) from None
             ended = loop.time()
-            calls.spend(sender.id, ended - now)
+            calls.spend(sender, ended - now)
             return calls.settle(reply, type, context, ended)
         if type in runner.promises and calls.mailbox.free:
             try:
@@ -321,7 +321,7 @@ class Host:
             except BaseException as why:
                 raise calls.failed(why, type, context, loop.time()) from None
             finally:
-                calls.spend(sender.id, loop.time() - now)
+                calls.spend(sender, loop.time() - now)
             calls.promised(promised, type, context)
             return promised
         if type in runner.streams:

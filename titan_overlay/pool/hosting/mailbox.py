@@ -2,12 +2,14 @@
 
 arrive -> running < concurrency and nobody waits?  run
           waiting < size?                          wait, first come first served
-          somebody else has two more waiting?      wait, and the newest of who has most gets Overloaded
+          another crowd has two more waiting?      wait, and the newest of who has most in it gets Overloaded
+          or another sender of the same crowd?     likewise
           else                                     Overloaded(retry_after)
 leave  -> the next who waits runs
 
 So one sender may fill the queue while nobody else comes, and cannot keep others out (longest queue drop: Suter et al.,
-"Buffer management schemes for supporting TCP in gigabit routers with per-flow queueing", 1999).
+"Buffer management schemes for supporting TCP in gigabit routers with per-flow queueing", 1999); nor can a crowd, whose
+members have one place to come from and any number of keys.
 """
 
 from collections import Counter, deque
@@ -62,8 +64,8 @@ class Mailbox(Generic[T]):
         self.running = 0
         """Never above `concurrency`."""
         self._turn_away = turn_away
-        self._waiting: deque[tuple[T, Hashable]] = deque()
-        """With their senders."""
+        self._waiting: deque[tuple[T, Hashable, Hashable]] = deque()
+        """With their senders and crowds."""
 
     @property
     def waiting(self) -> int:
@@ -74,11 +76,12 @@ class Mailbox(Generic[T]):
         """Whether one more would be handled at once."""
         return self.running < self.concurrency and not self._waiting
 
-    def arrive(self, item: T, sender: Hashable = None, mean_seconds: float = 0.0) -> bool:
+    def arrive(self, item: T, sender: Hashable = None, mean_seconds: float = 0.0, *, crowd: Hashable = None) -> bool:
         """True: it runs now, and `leave` must follow. False: it waits, and `leave` of another will return it.
 
         Args:
             mean_seconds: how long one takes, for the estimate of when there will be room.
+            crowd: those who share with this sender what they may take from others.
 
         Raises:
             Overloaded: so many wait already.
@@ -92,17 +95,23 @@ class Mailbox(Generic[T]):
                 f"{len(self._waiting)} messages wait already, as many as may (mailbox_size); try again later",
                 retry_after=min(max(wait, RETRY_SECONDS_MIN), RETRY_SECONDS_MAX),
             )
-            self._make_room(sender, why)
-        self._waiting.append((item, sender))
+            self._make_room(sender, crowd, why)
+        self._waiting.append((item, sender, crowd))
         return False
 
-    def _make_room(self, sender: Hashable, why: Overloaded) -> None:
-        counts = Counter(each for _, each in self._waiting)
-        greediest, most = counts.most_common(1)[0]
-        if most < counts[sender] + 2:
+    def _make_room(self, sender: Hashable, crowd: Hashable, why: Overloaded) -> None:
+        crowds = Counter(each for _, _, each in self._waiting)
+        loser, most = crowds.most_common(1)[0]
+        if most < crowds[crowd] + 2:
+            loser = crowd
+        counts = Counter(each for _, each, whose in self._waiting if whose == loser)
+        greediest, most = counts.most_common(1)[0] if counts else (sender, 0)
+        if loser == crowd and most < counts[sender] + 2:
             raise why
-        newest = max(index for index, (_, each) in enumerate(self._waiting) if each == greediest)
-        item, _ = self._waiting[newest]
+        newest = max(
+            index for index, (_, each, whose) in enumerate(self._waiting) if (each, whose) == (greediest, loser)
+        )
+        item = self._waiting[newest][0]
         del self._waiting[newest]
         self._turn_away(item, why)
 
@@ -116,7 +125,7 @@ class Mailbox(Generic[T]):
 
     def withdraw(self, item: T) -> None:
         """One that waits no longer wants to be handled."""
-        for index, (each, _) in enumerate(self._waiting):
+        for index, (each, _, _) in enumerate(self._waiting):
             if each is item:
                 del self._waiting[index]
                 return
