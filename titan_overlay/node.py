@@ -243,6 +243,7 @@ class Node(Answering):
             read_chunk=self.blobs.read_chunk,
         )
         self.overlay.on_moved = self.keeper.moved
+        self.overlay.on_seen = lambda ip: self.spawn(self._reachability.follow(ip), "moving to another address")
         self.pool = Pool(self)
         if not self.config.no_host:
             passing = Passing(

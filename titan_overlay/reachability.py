@@ -6,14 +6,14 @@ Only a node that can be dialled serves; one that cannot is *client only*, and sa
   can be made to knock at a stranger's door, and `Dialler` bounds how often one asker may have it done.
 - A public address counts as dialled when peers in `SUBNETS_WANTED` different public subnets have done it; where the
   node knows of fewer, when one in each has. A private one (or a loopback's) counts when one peer has.
+- Others see a node that serves at another address than before: it moves there once they have dialled it there.
 - What peers at public addresses say about private addresses counts for nothing, nor the other way about: they cannot
   know.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
-from itertools import islice
+from collections.abc import AsyncIterator
 
 from titan_overlay.buckets import Buckets, Limit
 from titan_overlay.errors import LinkError, Overloaded, TitanError
@@ -23,6 +23,7 @@ from titan_overlay.identity.subnets import is_loopback, subnet
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.bodies import is_public
 from titan_overlay.overlay.overlay import Overlay
+from titan_overlay.overlay.whereabouts import witnesses
 from titan_overlay.pool.message import decode_reply, encode_message
 from titan_overlay.pool.orders import DialBack
 from titan_overlay.values import parse_address
@@ -30,26 +31,15 @@ from titan_overlay.values import parse_address
 log = logging.getLogger("titan")
 
 SUBNETS_WANTED = 3
-PRIVATE_ASKED, PUBLIC_ASKED = 3, 6
-"""Peers that are asked about one address, at most."""
 ASK_SECONDS = 8.0
 RETRY_SECONDS = (10.0, 3600.0)
 """First and longest pause before others are asked again."""
+FOLLOW_SECONDS = (0.0, 10.0, 60.0)
+"""Pauses before each try to be dialled at a new address. Links from the old one may be in the way at first."""
 
 DIALS_AT_ONCE = 16
 DIALS = Limit(rate=1 / 30, burst=6)
 """What one asker (its subnet, see `identity.subnets`) may have this node dial."""
-
-
-def witnesses(peers: Iterable[Contact], address: Address) -> dict[str, Contact]:
-    """Whom to ask about an address, by subnet: peers that may say something about it, of as many as there are."""
-    public = is_public(address[0])
-    found: dict[str, Contact] = {}
-    for peer in peers:
-        for ip, port in peer.addresses:
-            if family(ip) == family(address[0]) and is_public(ip) == public:
-                found.setdefault(subnet(ip, port), peer)
-    return dict(islice(found.items(), PUBLIC_ASKED if public else PRIVATE_ASKED))
 
 
 def enough(address: Address, asked: int, reached: int) -> bool:
@@ -68,6 +58,7 @@ class Reachability:
         """Why this node does not serve, in words for its operator; empty: it can be dialled."""
         self.settled = False
         """Nothing is left to be asked: all addresses of this node can be dialled."""
+        self._following = False
 
     async def ask(self) -> None:
         """Has others dial the address that this node is known by, and its other one. Sets `reason`."""
@@ -115,6 +106,23 @@ class Reachability:
         except TitanError as why:
             log.debug("%s did not dial back: %s", peer, why)
             return False
+
+    async def follow(self, ip: str) -> None:
+        """Others see this node, which serves, at this address: it moves there if they can dial it there."""
+        if self._following:
+            return
+        self._following = True
+        try:
+            address = ip, self._overlay.whereabouts.address(family(ip))[1]
+            for pause in FOLLOW_SECONDS:
+                await asyncio.sleep(pause)
+                why = await self._ask_about(address)
+                if not why:
+                    self._overlay.move(ip)
+                    break
+                log.info("others see this node at %s, but %s", format_address(address), why)
+        finally:
+            self._following = False
 
     async def ask_again(self) -> AsyncIterator[bool]:
         """Asks with growing pauses until all is settled; gives each time whether others can dial this node now."""

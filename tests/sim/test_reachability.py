@@ -8,10 +8,13 @@ import pytest
 
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import Overloaded
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import IPV4, Contact, pack_address
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.node import Node
-from titan_overlay.reachability import DIALS, enough, witnesses
+from titan_overlay.overlay.openings import Step
+from titan_overlay.overlay.overlay import Overlay
+from titan_overlay.overlay.whereabouts import Whereabouts, witnesses
+from titan_overlay.reachability import DIALS, enough
 from titan_overlay.testing import Event, Machine, SimulatedNode, SimulatedPool
 
 HOUSES = [f"5.9.{number}.1" for number in range(5)]
@@ -92,13 +95,17 @@ def test_what_peers_at_private_addresses_say_of_a_public_one_counts_for_nothing(
     run(["10.0.0.1", "10.0.0.2", "10.0.0.3"], scenario)
 
 
-def test_what_peers_at_public_addresses_say_of_a_private_one_counts_for_nothing() -> None:
+def test_what_peers_at_public_addresses_say_of_a_private_one_counts_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Whereabouts, "is_open", lambda self, family: True)
+
     async def scenario(sim: SimulatedPool) -> None:
         newcomer = await join(sim, "10.0.0.9")
         assert reason(newcomer).startswith(
             "nobody could be asked to dial 10.0.0.9:4747: no peer known has a private IPv4"
         )
-        assert newcomer.running.overlay.whereabouts.observed == {}, "nor do they say how a private node looks"
+        assert newcomer.running.overlay.whereabouts.sightings == {}, "nor do they say how a private node looks"
 
     run(HOUSES, scenario)
 
@@ -117,6 +124,76 @@ def test_a_node_that_cannot_be_dialled_serves_once_it_can() -> None:
         assert reason(newcomer) == ""
 
     run(HOUSES, scenario)
+
+
+# ---- at which address ------------------------------------------------------------------------------------------
+
+
+def believes(monkeypatch: pytest.MonkeyPatch, node: SimulatedNode, ip: str) -> Overlay:
+    """This node listens everywhere, and has been at this address so far, as all it has met have said."""
+    overlay = node.running.overlay
+    monkeypatch.setattr("titan_overlay.overlay.whereabouts.outgoing_ip", lambda family: "192.168.0.1")
+    overlay.whereabouts.bound[IPV4] = ("0.0.0.0", 4747)
+    overlay.move(ip)
+    for each in overlay.table:
+        overlay.whereabouts.heard(each, ip)
+    assert overlay.contact.ip == ip
+    return overlay
+
+
+def lie(monkeypatch: pytest.MonkeyPatch, node: SimulatedNode, ip: str) -> None:
+    """From now on it says, in every handshake, that it sees the other at this address."""
+    shakes = node.running.overlay.protocol.handshakes
+    honest = shakes._init
+
+    def lying(data: bytes, address: tuple[str, int], now: float) -> Step:
+        with monkeypatch.context() as patch:
+            patch.setattr("titan_overlay.overlay.handshake.pack_address", lambda seen: pack_address((ip, seen[1])))
+            return honest(data, address, now)
+
+    monkeypatch.setattr(shakes, "_init", lying)
+
+
+def test_one_liar_moves_no_node_and_has_nobody_called_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    packets: list[Event] = []
+
+    async def scenario(sim: SimulatedPool) -> None:
+        overlay = believes(monkeypatch, sim.nodes[1], sim.nodes[1].ip)
+        sim.network.host("5.66.6.6")
+        sim.network.observers.append(packets.append)
+        lie(monkeypatch, sim.nodes[4], "5.66.6.6")
+        liar = sim.nodes[4].running.overlay.contact
+        for _ in range(20):
+            overlay.protocol._begin(liar.address, liar.id, sim.now)
+            await sim.settle(seconds=30)
+        assert overlay.contact.address == (sim.nodes[1].ip, 4747)
+        assert not [each for each in packets if each.destination[0] == "5.66.6.6"]
+
+    run(HOUSES, scenario)
+
+
+def test_a_node_that_has_moved_is_told_by_one_asks_the_others_and_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(sim: SimulatedPool) -> None:
+        moved = sim.nodes[1]
+        overlay = believes(monkeypatch, moved, "5.66.6.6")
+        overlay.protocol.meet_again(sim.nodes[2].running.overlay.contact)
+        await sim.settle(lambda: overlay.contact.address == (moved.ip, 4747), within=30)
+
+    run(HOUSES, scenario)
+
+
+@pytest.mark.parametrize(("says", "follows"), [("10.0.0.2", True), ("10.66.6.6", False)])
+def test_where_there_is_but_one_peer_its_word_counts_once_it_has_dialled(
+    says: str, follows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(sim: SimulatedPool) -> None:
+        overlay = believes(monkeypatch, sim.nodes[1], "10.0.0.77")
+        overlay.protocol._on_observed(sim.nodes[0].running.overlay.contact, (says, 4747))
+        assert overlay.contact.ip == "10.0.0.77"
+        await sim.settle(seconds=90)
+        assert overlay.contact.ip == (says if follows else "10.0.0.77")
+
+    run(["10.0.0.1", "10.0.0.2"], scenario)
 
 
 # ---- who dials -------------------------------------------------------------------------------------------------

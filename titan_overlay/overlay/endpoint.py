@@ -68,7 +68,7 @@ class Endpoint(KademliaProtocol):
     Args:
         on_peer: a session was made with this contact, or its role or address has changed (now proven).
         on_silence: a call or handshake with this contact got no answer.
-        on_observed: this node's address, as a peer sees it that may say so.
+        on_observed: at which address a peer sees this node, of those that can know.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Endpoint(KademliaProtocol):
         *,
         on_peer: Callable[[Session], None],
         on_silence: Callable[[Contact], None],
-        on_observed: Callable[[Address], None],
+        on_observed: Callable[[Contact, Address], None],
     ) -> None:
         # The stock KademliaProtocol would build a table of 160 bits.
         RPCProtocol.__init__(self)
@@ -287,9 +287,10 @@ class Endpoint(KademliaProtocol):
             self._unreachable.pop(session.contact, None)
             if session.round_trip is not None:
                 self._strangers.measured(session.round_trip.seconds)
-            if step.observed is not None and reach(step.observed[0]) == reach(address[0]):
+            seen = step.observed
+            if seen is not None and (reach(seen[0]), family(seen[0])) == (reach(address[0]), family(address[0])):
                 # Who is on the public internet does not see private addresses, nor the other way about.
-                self._on_observed(step.observed)
+                self._on_observed(session.contact, seen)
             self._on_peer(session)
             if opening is not None:
                 self._release(opening, session, now)
@@ -338,6 +339,10 @@ class Endpoint(KademliaProtocol):
         for call in opening.waiting:
             if isinstance(call, Call):
                 call.caller.late(call)
+
+    def meet_again(self, peer: Contact) -> None:
+        """Shakes hands anew: so it says at which address it sees this node now."""
+        self._begin(peer.address, peer.id, self._loop.time())
 
     async def open(self, address: Address, expected: NodeId | None) -> Session:
         """A session with who is at this address.

@@ -35,10 +35,12 @@ from titan_overlay.overlay.search import Found
 from titan_overlay.overlay.sessions import SERVING, Session
 from titan_overlay.overlay.shelves import MAX_PER_OBJECT, MAX_STATEMENTS
 from titan_overlay.overlay.upkeep import Upkeep
-from titan_overlay.overlay.whereabouts import Whereabouts
+from titan_overlay.overlay.whereabouts import Whereabouts, witnesses
 
 __all__ = ["Found", "Overlay"]
 
+ASKED_AROUND, ASK_AROUND_SECONDS = 4, 300.0
+"""Peers that are asked anew when one sees this node at another address, and how seldom."""
 JOIN_PATHS = 8
 """Disjoint paths on which a node that joins looks for its neighbours: whom it finds now, it will ask for long."""
 
@@ -98,7 +100,10 @@ class Overlay(Server):
         self.density = Density(self.table)
         self._search = {"alpha": alpha, "copies": copies, "paths": paths, "budget": budget}
         self.on_moved: Callable[[], None] | None = None
-        """Told when others see this node at another address than before."""
+        """Told when this node is at another address than before."""
+        self.on_seen: Callable[[str], None] | None = None
+        """Told at which IP address others see this node, which serves at another; it may `move` there."""
+        self._ask_around_at = 0.0
         self.find_seeds: Callable[[], Sequence[JoinLine]] = lambda: ()
         """Where to join again when nobody that is known answers: the one node known was restarted, the net was away."""
         self.whereabouts = Whereabouts(key.id)
@@ -457,16 +462,47 @@ class Overlay(Server):
                 session.kept = self.table.add(session.contact, asyncio.get_running_loop().time())
 
     def _on_silence(self, contact: Contact) -> None:
+        for version, sightings in self.whereabouts.sightings.items():
+            if sightings.forget(contact.id):
+                self._follow(self.whereabouts.address(version))
         if self.table.silent(contact, asyncio.get_running_loop().time()):
             session = self._handshakes.by_peer.get(contact.id)
             if session is not None:
                 session.kept = False
 
-    def _on_observed(self, address: Address) -> None:
-        if self.whereabouts.observed.get(family(address[0])) == address:
+    def _on_observed(self, by: Contact, address: Address) -> None:
+        ip, version = address[0], family(address[0])
+        if not self.whereabouts.is_open(version):
             return
+        news = self.whereabouts.heard(by, ip)
+        if not self._follow(address) and news and ip != self.whereabouts.address(version)[0]:
+            self._ask_around(address)
+
+    def _follow(self, address: Address) -> bool:
+        """Whether those who see this node elsewhere are to be believed."""
+        version = family(address[0])
+        verdict = self.whereabouts.verdict(version, witnesses(self.table, address))
+        if verdict == self.whereabouts.address(version)[0]:
+            return False
+        if self.serving and self.on_seen is not None:
+            self.on_seen(verdict)
+        else:  # nobody is told of an address at which it does not serve
+            self.move(verdict)
+        return True
+
+    def _ask_around(self, address: Address) -> None:
+        """A peer sees this node elsewhere: either it lies, or the others have not met this node since it moved."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._ask_around_at:
+            self._ask_around_at = now + ASK_AROUND_SECONDS
+            sightings, others = self.whereabouts.sightings[family(address[0])], witnesses(self.table, address)
+            for peer in sightings.otherwise(address[0], others.values())[:ASKED_AROUND]:
+                self.protocol.meet_again(peer)
+
+    def move(self, ip: str) -> None:
+        """This node is at another address from now on."""
         before = self.contact.addresses
-        self.whereabouts.observed[family(address[0])] = address
+        self.whereabouts.observed[family(ip)] = ip
         if self.contact.addresses != before and self.on_moved is not None:
             self.on_moved()
 
