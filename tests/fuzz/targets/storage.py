@@ -31,6 +31,7 @@ from titan_overlay.storage.content import CHUNK_BYTES, check_manifest
 from titan_overlay.storage.database import SqliteDatabase
 from titan_overlay.storage.directory import DataDirectory, RunningSettings, _Address, _seed_of
 from titan_overlay.storage.files import BytesSource, describe_bytes
+from titan_overlay.storage.known_pools import KnownPools
 from titan_overlay.storage.rows import MemoryDatabase, ReplicaRow
 from titan_overlay.testing.disk import MemoryDisk
 from titan_overlay.wire import codec
@@ -72,6 +73,19 @@ def settings_file(data: bytes) -> None:
     (path / "settings").write_bytes(data)
     found = DataDirectory.running_settings(path)
     assert found is None or isinstance(found, RunningSettings)
+
+
+@target(seeds=lambda: [b"127.0.0.1:4747 " + POOL.hex().encode() + b"\nx y\n", b"\xff\n"], limit=2048)
+def known_pools(data: bytes) -> None:
+    """Pools that were met before: another one at a known address is found, whatever else stands in the file."""
+    path, _ = _directory()
+    (path / "pools").write_bytes(data)
+    pools = KnownPools(path / "pools")
+    found = pools.find("127.0.0.1:4747")
+    assert found is None or len(found.pool) == 32
+    pools.add(["127.0.0.1:4747"], POOL)
+    again = pools.find("127.0.0.1:4747")
+    assert again is not None and again.pool == (POOL if found is None else found.pool)
 
 
 # --- the database ---------------------------------------------------------------------------------------------
