@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import adversary, report
+from titan_simulations import results
 
 FIGURES = report.ROOT / "docs" / "figures"
 Result = dict[str, Any]
@@ -29,7 +30,7 @@ Form = Callable[[Any], str]
 
 def number(digits: int = 0, unit: str = "", factor: float = 1.0) -> Form:
     """How a figure is written."""
-    return lambda value: "–" if value is None else f"{value * factor:,.{digits}f}{unit}"
+    return lambda value: "–" if not isinstance(value, int | float) else f"{value * factor:,.{digits}f}{unit}"
 
 
 PERCENT = number(3, " %", 100)
@@ -83,8 +84,8 @@ SCALE: list[tuple[str, str, Form, str]] = [
 
 
 def rows(result: Result, figures: list[tuple[str, str, Form, str]]) -> str:
-    """A table of figures beside their targets, with 95 % intervals where there are several seeds."""
-    intervals = result.get("intervals", {})
+    """A table of figures beside their targets; in brackets how far they spread, where there are several seeds."""
+    intervals = result["intervals"] if "intervals_are" in result else {}
     lines = ["| figure | value | target |", "|---|---:|---:|"]
     for label, key, form, target in figures:
         if key in result:
@@ -99,7 +100,7 @@ def run_by(result: Result) -> str:
     traces = result["trace_hash"] if isinstance(result["trace_hash"], list) else [result["trace_hash"]]
     configs = result["config"] if isinstance(result["config"], list) else [result["config"]]
     crypto = "fake" if any(each["fake_crypto"] for each in configs) else "real"
-    mean = "; mean of the seeds, 95 % intervals in brackets" if "intervals" in result else ""
+    mean = f"; mean of the seeds, in brackets {result['intervals_are']}" if "intervals_are" in result else ""
     return f"`{result['command']}` ({crypto} signatures; traces {', '.join(each[:12] for each in traces)}{mean})"
 
 
@@ -118,8 +119,16 @@ def copies(result: Result) -> str:
 
 
 def load(path: Path) -> Result | None:
-    """A result, or None where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """A result, or None where there is none. Of several seeds it is made anew of theirs, where these are there."""
+    if not path.exists():
+        return None
+    whole: Result = json.loads(path.read_text(encoding="utf-8"))
+    seeds = whole.get("seed")
+    parts = [path.parent / f"seed-{seed}" / path.name for seed in seeds] if isinstance(seeds, list) else []
+    if not parts or not all(part.exists() for part in parts):
+        return whole
+    each = [json.loads(part.read_text(encoding="utf-8")) for part in parts]
+    return results.combined(each, command=whole["command"])
 
 
 def take_figures(source: Path, prefix: str) -> None:

@@ -53,7 +53,7 @@ def titan_sim(
 
 
 Out = Annotated[Path, typer.Option(help="Directory for result.json, series.csv and figures.")]
-Seeds = Annotated[str, typer.Option(help="Run several seeds, like 1-3, and give 95 % intervals.")]
+Seeds = Annotated[str, typer.Option(help="Run several seeds, like 1-3, and give 95 % intervals (of two: both values).")]
 Seed = Annotated[int, typer.Option(help="Decides everything that chance decides.")]
 Fake = Annotated[bool, typer.Option("--fake-crypto", help="Hashes for signatures: faster; the result says so.")]
 Loss = Annotated[float, typer.Option(min=0, max=0.5, help="Probability of losing a packet.")]
@@ -427,7 +427,8 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _show(result: Result, title: str, out: Path) -> None:
-    table = Table("figure", "value", title=title)
+    brackets = result.get("intervals_are")
+    table = Table("figure", "value", title=title, caption=f"in brackets: {brackets}" if brackets else None)
     intervals: dict[str, Any] = result.get("intervals", {})
     for key, value in result.items():
         if isinstance(value, dict | list | str) or key in ("kind", "seed"):

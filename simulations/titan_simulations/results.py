@@ -12,7 +12,7 @@ from titan_simulations import markov
 from titan_simulations.churn import Churn
 from titan_simulations.measure import cpu_seconds, peak_rss_bytes, versions
 from titan_simulations.series import routing, upkeep
-from titan_simulations.statistics import interval_95, mean, median, quantile
+from titan_simulations.statistics import RUNS_FOR_AN_INTERVAL, mean, median, quantile, spread
 
 Result = dict[str, Any]
 
@@ -112,9 +112,10 @@ def churn_result(run: Churn, *, command: str, cpu_of_clock: float) -> Result:
 
 
 def combined(results: Sequence[Result], *, command: str) -> Result:
-    """Several seeds as one result: means of the figures, 95 % confidence intervals under `intervals`.
+    """Several seeds as one result: means of the figures, and how far they spread under `intervals`.
 
-    What is equal in all runs stays; `trace_hash`, `seed` and the like become lists; `peak_rss_bytes` is the largest.
+    What `intervals` are is under `intervals_are`. What is equal in all runs stays; `trace_hash`, `seed` and the like
+    become lists; `peak_rss_bytes` is the largest, and so has none.
     """
     whole: Result = {}
     intervals: dict[str, list[float]] = {}
@@ -124,12 +125,22 @@ def combined(results: Sequence[Result], *, command: str) -> Result:
             whole[key] = first
         elif all(isinstance(value, int | float) for value in values) and key not in ("seed", "config"):
             numbers = [float(value) for value in values if value is not None]
-            whole[key] = max(numbers) if key == "peak_rss_bytes" else mean(numbers)
+            if key == "peak_rss_bytes":
+                whole[key] = max(numbers)
+                continue
+            whole[key] = mean(numbers)
             if len(numbers) == len(values):
-                intervals[key] = list(interval_95(numbers))
+                # Counts, times, bytes and shares: no figure of a result can be below 0.
+                intervals[key] = list(spread(numbers, 0.0, 1.0 if _is_share(key) else math.inf))
         else:
             whole[key] = values
-    return {**whole, "command": command, "runs": len(results), "intervals": intervals}
+    are = "95 % intervals" if len(results) >= RUNS_FOR_AN_INTERVAL else "the smallest and the largest"
+    return {**whole, "command": command, "runs": len(results), "intervals": intervals, "intervals_are": are}
+
+
+def _is_share(key: str) -> bool:
+    """Whether a figure with this name lies between 0 and 1."""
+    return key.startswith("share_") or key.endswith(("_share", "_probability"))
 
 
 def write(result: Result, path: Path) -> None:

@@ -33,16 +33,35 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
+RUNS_FOR_AN_INTERVAL = 3
+"""Of two values Student's t makes an interval 18 times as wide as they are apart, which says nothing."""
+
+
 def interval_95(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % confidence interval of the mean of independent runs, by Student's t; (nan, nan) of fewer than two."""
+    """The 95 % confidence interval of the mean of independent runs, by Student's t.
+
+    (nan, nan) of fewer than `RUNS_FOR_AN_INTERVAL`.
+    """
     count = len(values)
-    if count < 2:
+    if count < RUNS_FOR_AN_INTERVAL:
         return math.nan, math.nan
     centre = mean(values)
     deviation = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (count - 1))
     t = _T_975[count - 2] if count - 2 < len(_T_975) else 1.96 + 2.5 / (count - 1)
     half = t * deviation / math.sqrt(count)
     return centre - half, centre + half
+
+
+def spread(values: Sequence[float], least: float = -math.inf, most: float = math.inf) -> tuple[float, float]:
+    """The part of `interval_95` in which the figure can lie; of fewer runs the smallest and the largest value.
+
+    Args:
+        least, most: no such figure is smaller, or larger.
+    """
+    if len(values) < RUNS_FOR_AN_INTERVAL:
+        return min(values), max(values)
+    low, high = interval_95(values)
+    return max(low, least), min(high, most)
 
 
 def majority_binomial(votes: int, share: float) -> float:

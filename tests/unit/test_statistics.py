@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from titan_simulations.statistics import interval_95, mean, median, parse_seeds, quantile
+from titan_simulations.statistics import interval_95, mean, median, parse_seeds, quantile, spread
 
 
 def test_quantiles_lie_between_the_order_statistics():
@@ -20,8 +20,16 @@ def test_the_interval_of_three_runs_is_student_s():
     assert mean([1.0, 2.0, 3.0]) == 2
 
 
-def test_one_run_has_no_interval():
-    assert all(math.isnan(bound) for bound in interval_95([1.0]))
+@pytest.mark.parametrize("values", [[1.0], [1.0, 2.0]])
+def test_fewer_than_three_runs_have_no_interval_but_a_smallest_and_a_largest_value(values: list[float]):
+    assert all(math.isnan(bound) for bound in interval_95(values))
+    assert spread(values, 0.0) == (values[0], values[-1])
+
+
+def test_an_interval_ends_where_no_such_figure_can_be():
+    assert spread([1.0, 2.0, 3.0]) == interval_95([1.0, 2.0, 3.0])
+    assert spread([0.0, 0.0, 3.0], 0.0) == (0.0, pytest.approx(1 + 4.303))
+    assert spread([0.99, 1.0, 1.0], 0.0, 1.0)[1] == 1.0
 
 
 def test_seeds_are_ranges_and_lists():
