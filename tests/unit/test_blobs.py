@@ -1,7 +1,9 @@
 """The content-addressed store: whole or not there, within its quota, and able to go on where it was stopped."""
 
 import asyncio
+import os
 import random
+from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from titan_overlay.storage.files import (
     describe,
     describe_bytes,
     open_source,
+    save,
 )
 from titan_overlay.testing.disk import MemoryDisk
 
@@ -488,6 +491,27 @@ async def test_a_download_into_a_file_goes_on_where_it_was_stopped(tmp_path: Pat
     await second.finish(content_id)
     assert target.read_bytes() == data
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+async def test_a_file_that_was_fetched_is_for_whom_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    data = some_bytes(CHUNK_BYTES + 3)
+    content_id, content, manifest = describe_bytes(data)
+    before = os.umask(umask)
+    try:
+        sink = FileSink(tmp_path / "fetched")
+        await sink.begin(content_id, content, manifest)
+        for index in sink.missing(content_id):
+            await sink.put_chunk(content_id, index, chunk(data, index))
+        await sink.finish(content_id)
+        await save(_pieces(data), tmp_path / "unsealed")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 async def test_what_is_left_of_another_download_does_not_disturb(tmp_path: Path) -> None:

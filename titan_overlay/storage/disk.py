@@ -99,10 +99,12 @@ class RealDisk:
     Args:
         root: a directory, made when something is written.
         threads: operations at once.
+        mode: of new files, before the umask.
     """
 
-    def __init__(self, root: Path, threads: int = 2) -> None:
+    def __init__(self, root: Path, threads: int = 2, *, mode: int = 0o600) -> None:
         self.root = Path(root)
+        self._mode = mode
         self.full = False
         """The last write failed for want of room; the next one that succeeds clears it."""
         self._executor = ThreadPoolExecutor(threads, "titan-disk")
@@ -179,7 +181,7 @@ class RealDisk:
         except FileNotFoundError:
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._fresh.add(path)
-            return os.open(place, flags | os.O_CREAT, 0o600)
+            return os.open(place, flags | os.O_CREAT, self._mode)
 
     def _sync(self, path: str) -> None:
         _fsync(self._at(path))

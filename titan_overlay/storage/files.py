@@ -22,6 +22,9 @@ from titan_overlay.storage.disk import RealDisk
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
+USERS_MODE = 0o666
+"""Of files that a user asked for: the umask says who else may read them."""
+
 
 async def file_size(path: Path) -> int:
     """Bytes in a file. Raises StorageError: there is no such file."""
@@ -60,7 +63,7 @@ async def save(pieces: AsyncIterator[bytes], path: Path) -> None:
     """
     path = _absolute(path)
     part = f"{path.name}.part"
-    with closing(RealDisk(path.parent, threads=1)) as disk:
+    with closing(RealDisk(path.parent, threads=1, mode=USERS_MODE)) as disk:
         await disk.write(part, b"")
         await disk.truncate(part, 0)
         try:
@@ -245,7 +248,7 @@ class FileSink:
     def __init__(self, path: Path) -> None:
         self.path = _absolute(path)
         self._part = f"{self.path.name}.part"
-        self._disk = RealDisk(self.path.parent, threads=2)
+        self._disk = RealDisk(self.path.parent, threads=2, mode=USERS_MODE)
         self._assembly: Assembly | None = None
 
     async def begin(self, content_id: bytes, content: Content, manifest: bytes) -> None:
