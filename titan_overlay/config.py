@@ -75,7 +75,7 @@ class NodeConfig:
     """Keys whose signed bundles of code this node runs. Empty: only object types that are installed here."""
 
     labels: Annotated[Mapping[str, str], parse_labels] = field(default_factory=dict)
-    """What this machine offers, like "cores": "4"; a policy asks for it with `requires`."""
+    """What this machine offers, like "region": "eu"; a policy asks for it with `requires`."""
 
     max_bytes: Annotated[int, parse_size] = GIB
     """Room on disk for the replicas, cache and bundles of others. At the limit the node holds no more."""

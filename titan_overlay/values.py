@@ -242,12 +242,12 @@ def parse_labels(value: object) -> Mapping[str, str]:
         texts = parse_texts(value)
         for text in texts:
             if "=" not in text:
-                raise ValueError(f"{text!r} is not a label; write it like cores=4")
+                raise ValueError(f"{text!r} is not a label; write it like region=eu")
         pairs = [tuple(text.split("=", 1)) for text in texts]  # type: ignore[misc]
     labels: dict[str, str] = {}
     for key, item in pairs:
         if not isinstance(item, str | int | float) or isinstance(item, bool) or not parse_text(key).strip():
-            raise ValueError(f"{key}={item!r} is not a label; write it like cores=4")
+            raise ValueError(f"{key}={item!r} is not a label; write it like region=eu")
         labels[parse_text(key).strip()] = str(item).strip()
     return labels
 

@@ -137,7 +137,7 @@ def test_a_data_directory_that_is_a_file_is_an_error(tmp_path: Path) -> None:
         (["--bootstrap", "titan://abc/def@host:1"], "cannot read the join line"),
         (["--listen", "localhost:http"], "flag --listen"),
         (["--max-bytes", "much"], "flag --max-bytes"),
-        (["--label", "eu"], "write it like cores=4"),
+        (["--label", "eu"], "write it like region=eu"),
         (["--trust", "bob"], "64 hexadecimal digits"),
         (["--config", "/no/such/file"], "/no/such/file"),
         (["--listen", "203.0.113.7:0"], "--listen HOST:PORT"),
@@ -178,6 +178,14 @@ def test_settings_come_from_flags_then_variables_then_the_file(start: Start, tmp
     assert "may store 7.0 MiB" in checks["disk"]
     assert node.stop() == 0
     assert titan_json("config", "show", "--data", "a", home=tmp_path)["labels"] == {"region": "eu"}
+
+
+def test_what_a_node_alone_cannot_do_is_said_with_what_is_missing(start: Start, tmp_path: Path) -> None:
+    node = start("a", "--label", "cores=9999", "--label", "region=eu")
+    node.join_line()
+    assert "label cores: a census goes by the cores that nodes measure" in node.log
+    assert "label region" not in node.log
+    assert titan_json("census", "--where", "cores>=9999", "--data", "a", home=tmp_path) == []
 
 
 def test_json_logs_are_one_object_a_line(start: Start) -> None:

@@ -1,9 +1,9 @@
-"""Which nodes a census selects: by what their operators say of them, else by what they measured."""
+"""Which nodes a census selects: by what they measured, else by what their operators say of them."""
 
 import pytest
 
 from titan_overlay.errors import BadMessage
-from titan_overlay.pool.finding.census import condition
+from titan_overlay.pool.finding.census import FACTS, condition
 from titan_overlay.pool.orders import NodeInfo
 
 NODE = NodeInfo(
@@ -47,16 +47,19 @@ def test_a_condition_is_about_a_figure_or_a_label(text: str, holds: bool) -> Non
     assert condition(text)(NODE) is holds
 
 
-def test_what_the_operator_says_comes_before_what_was_measured() -> None:
-    """As in a policy's `requires`, which knows labels alone."""
-    told = NodeInfo(**{**{key: getattr(NODE, key) for key in NODE.__struct_fields__}, "labels": {"cores": "16"}})
-    assert condition("cores>=16")(told) and not condition("cores=4")(told)
+def test_what_was_measured_comes_before_what_the_operator_says() -> None:
+    """Unlike a policy's `requires`, which knows labels alone."""
+    labels = {"cores": "16", "free": "1TiB", "version": "9"}
+    told = NodeInfo(**{**{key: getattr(NODE, key) for key in NODE.__struct_fields__}, "labels": labels})
+    assert condition("cores=4")(told) and not condition("cores>=16")(told)
+    assert condition("free=3GiB")(told) and condition("version=1")(told)
+    assert set(labels) < FACTS
 
 
 @pytest.mark.parametrize(("label", "holds"), [("8GiB", True), ("4k", False), ("1.2.3", False), ("", False)])
 def test_no_label_of_a_stranger_ends_the_census(label: str, holds: bool) -> None:
-    told = NodeInfo(**{**{key: getattr(NODE, key) for key in NODE.__struct_fields__}, "labels": {"memory": label}})
-    assert condition("memory>=1GiB")(told) is holds
+    told = NodeInfo(**{**{key: getattr(NODE, key) for key in NODE.__struct_fields__}, "labels": {"vram": label}})
+    assert condition("vram>=1GiB")(told) is holds
     assert condition("counters>=1")(told) is False
 
 

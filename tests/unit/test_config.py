@@ -86,7 +86,7 @@ def test_a_plugin_may_bring_its_own_tables():
         ({"toml": "no_host = 1"}, r"no_host: 1 is neither true nor false"),
         ({"toml": "k = 1.5"}, r"k: 1.5 is not between 2 and 256"),
         ({"toml": "k = 2.5"}, r"k: 2.5 is not a whole number"),
-        ({"toml": "labels = {a = [1]}"}, r"labels: a=\[1\] is not a label; write it like cores=4"),
+        ({"toml": "labels = {a = [1]}"}, r"labels: a=\[1\] is not a label; write it like region=eu"),
         ({"environment": {"TITAN_MAX_BYTE": "1"}}, r"unknown variable TITAN_MAX_BYTE; did you mean 'max_bytes'"),
         ({"environment": {"TITAN_MAX_BYTES": "lots"}}, r"^environment TITAN_MAX_BYTES: 'lots' is not a"),
         ({"flags": {"listen": "host:port"}}, r"^flag --listen: 'host:port' is not an address"),

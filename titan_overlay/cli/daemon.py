@@ -1,9 +1,10 @@
 """From a data directory to a node: settings, addresses, budgets. Which pool it is in is `membership`'s business."""
 
 import errno
+import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +18,14 @@ from titan_overlay.identity.contacts import family, format_address
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.node import Node
 from titan_overlay.overlay import udp
+from titan_overlay.pool.finding.census import FACTS
 from titan_overlay.pool.hosting.packing import installed_types
 from titan_overlay.storage.database import SqliteDatabase
 from titan_overlay.storage.directory import DataDirectory
 from titan_overlay.storage.disk import RealDisk
 from titan_overlay.values import parse_address, sockets
+
+log = logging.getLogger("titan")
 
 HAND_OVER_SHARE: Final = 0.8
 """Of the time to stop: for handing over and withdrawing. The rest is for closing sockets and files."""
@@ -56,6 +60,7 @@ async def prepare(config: NodeConfig, directory: DataDirectory, ambient: Ambient
     """
     config = replace(config, advertise=_literal(config.advertise))
     _check_trust(config.trust)
+    _mention_labels(config.labels)
     check_objects(config)
     lines = [JoinLine.parse(text) for text in config.bootstrap]
     database = SqliteDatabase(directory.database)
@@ -91,6 +96,16 @@ def _check_trust(named: Sequence[str]) -> None:
     for text in named:
         if len(text) != 64 or any(c not in "0123456789abcdef" for c in text):
             raise ConfigError(f"--trust {text}: a key has 64 hexadecimal digits; `titan id` shows it")
+
+
+def _mention_labels(labels: Collection[str]) -> None:
+    """Says which labels a census will not look at."""
+    for name in sorted(FACTS.intersection(labels)):
+        log.warning(
+            "label %s: a census goes by the %s that nodes measure; only `requires` of a policy sees the label",
+            name,
+            name,
+        )
 
 
 def check_objects(config: NodeConfig) -> None:

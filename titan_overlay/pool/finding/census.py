@@ -26,6 +26,8 @@ ASK_SECONDS = 3.0
 _CONDITION = re.compile(r"\s*([\w.-]+)\s*(>=|<=|!=|=|>|<)\s*(.+?)\s*")
 _UNITS = {"": 1, "k": 1e3, "kib": 2**10, "m": 1e6, "mib": 2**20, "g": 1e9, "gib": 2**30, "t": 1e12, "tib": 2**40}
 _MEASURED = {"memory", "free", *(each.name for each in msgspec.structs.fields(NodeInfo) if each.type in (int, float))}
+FACTS = frozenset({"memory", "free", *NodeInfo.__struct_fields__})
+"""What a condition finds in a node's description; a label of such a name is not asked for."""
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">=": lambda a, b: a >= b,
     "<=": lambda a, b: a <= b,
@@ -37,7 +39,7 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def condition(text: str) -> Callable[[NodeInfo], bool]:
-    """`cores>=4`, `memory>=8GiB`, `region=eu` as a test of a node: of its label of that name, else of what it measured.
+    """`cores>=4`, `memory>=8GiB`, `region=eu` as a test of a node: of what it measured, else of its label of that name.
 
     Raises:
         BadMessage: not a condition.
@@ -56,7 +58,7 @@ def condition(text: str) -> Callable[[NodeInfo], bool]:
             "memory": info.memory_bytes,
             "free": info.max_bytes - info.used_bytes,
         }
-        fact: Any = info.labels.get(key, figures.get(key))
+        fact: Any = figures.get(key, info.labels.get(key))
         if fact is None:
             return False
         there = _number(str(fact))
