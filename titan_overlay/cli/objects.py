@@ -56,11 +56,9 @@ async def publish(
     policy = _policy(packed.policy, min_copies, max_copies, ttl, votes, faults)
     async with face.pool() as pool:
         receipt = await pool.publish(source, name, policy=policy if changed else None, timeout=timeout or 30.0)
-    if len(receipt.holders) < policy.min_copies:
-        face.note(
-            f"{len(receipt.holders)} of {policy.min_copies} copies so far: others must trust your key "
-            "(titan-node --trust KEY) and have the right to host (titan invite --rights host)"
-        )
+        if len(receipt.holders) < policy.min_copies:
+            nodes = len(await pool.nearest(name, policy.min_copies))
+            face.note(f"{len(receipt.holders)} of {policy.min_copies} copies so far: {_missing(packed, policy, nodes)}")
     takes_text = "str" in packed.runner().types
     then = f"titan send {receipt.name} TEXT" if takes_text else f"titan describe {receipt.name}"
     face.show(receipt, lambda: _receipt(receipt, then))
@@ -291,6 +289,16 @@ def _packed(source: str) -> "Source":
     from titan_overlay.pool.hosting.bundles import Source
 
     return Source.of(source, SigningKey(bytes(KEY_BYTES)), PoolId(bytes(KEY_BYTES)))
+
+
+def _missing(source: "Source", policy: "Policy", nodes: int) -> str:
+    """What more copies need, in a pool of at least so many nodes."""
+    if nodes < policy.min_copies:
+        return f"the pool has {nodes} {'node' if nodes == 1 else 'nodes'}; more follow when others join (titan invite)"
+    may = "have the right to host (titan invite --rights host)"
+    if not source.bundle:
+        return f"others must have the type {source.type!r} installed, and {may}"
+    return f"others must trust your key (titan-node --trust KEY) and {may}"
 
 
 def _receipt(receipt: "Receipt", then: str) -> Any:
