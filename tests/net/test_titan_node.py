@@ -188,6 +188,8 @@ def test_what_a_node_alone_cannot_do_is_said_with_what_is_missing(start: Start, 
     assert titan_json("census", "--where", "cores>=9999", "--data", "a", home=tmp_path) == []
     said = titan("publish", "echo", "--name", "~me/echo", "--data", "a", home=tmp_path).stderr.decode()
     assert "1 of 2 copies so far: the pool has 1 node; more follow when others join" in said
+    said = titan("store", "create", "s1", "--data", "a", home=tmp_path, status=1).stderr.decode()
+    assert "1 of 1 nodes would: no more were found" in said
 
 
 def test_json_logs_are_one_object_a_line(start: Start) -> None:

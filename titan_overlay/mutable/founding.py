@@ -98,10 +98,10 @@ class Founders:
                     refusals[answer] += 1
             if len(willing) >= count:
                 return willing[:count]
-        why = "; ".join(f"{number} x {text}" for text, number in refusals.most_common(3)) or "no node was reached"
+        why = "; ".join(f"{number} x {text}" for text, number in refusals.most_common(3))
         raise Unavailable(
             f"{descriptor.value.name!r} needs {count} members that may host it, and {len(willing)} of {len(asked)} "
-            f"nodes would: {why}"
+            f"nodes would: {why or 'no more were found (titan census); start more, or ask for fewer faults'}"
         )
 
     async def at(self, node: NodeId, descriptor: Signed[Descriptor]) -> Founder:
