@@ -32,9 +32,11 @@ def test_an_address_keeps_the_pool_that_it_was_pinned_to_first(known: KnownPools
 
 def test_what_cannot_be_read_is_no_pin_and_spoils_no_other(known: KnownPools) -> None:
     known.path.parent.mkdir()
-    known.path.write_bytes(b"\xff\n\na:1\na:1 zz" + b"0" * 62 + b"\nb:1 " + ONE.hex().encode())
+    known.path.write_bytes(
+        b"\xff\n\na:1\na:1 zz" + b"0" * 62 + b"\na:1 ab\t\t" + b"0" * 60 + b"\nb:1 " + ONE.hex().encode()
+    )
     assert known.find("a:1") is None
-    assert known.find("b:1") == Pin("b:1", ONE, 5), "the line as an editor counts it"
+    assert known.find("b:1") == Pin("b:1", ONE, 6), "the line as an editor counts it"
     known.add(["a:1"], OTHER)
     assert (known.find("b:1") or Pin("", b"", 0)).pool == ONE
     assert (known.find("a:1") or Pin("", b"", 0)).pool == OTHER

@@ -20,6 +20,7 @@ PINS_MAX = 1024
 LINE_BYTES_MAX = 512
 """A host name has 253 bytes at most (RFC 1035, 2.3.4), a pool's id 64 digits."""
 _ID_DIGITS = 64
+_HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
 
 class Pin(NamedTuple):
@@ -84,8 +85,5 @@ def _lines(file: IO[bytes]) -> list[str]:
 def _pins(lines: Sequence[str]) -> Iterator[Pin]:
     for number, line in enumerate(lines, start=1):
         address, _, digits = line.strip().rpartition(" ")
-        if address and len(digits) == _ID_DIGITS:
-            try:
-                yield Pin(address, bytes.fromhex(digits), number)
-            except ValueError:
-                continue
+        if address and len(digits) == _ID_DIGITS and set(digits) <= _HEXADECIMAL:
+            yield Pin(address, bytes.fromhex(digits), number)

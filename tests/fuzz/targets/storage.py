@@ -75,17 +75,18 @@ def settings_file(data: bytes) -> None:
     assert found is None or isinstance(found, RunningSettings)
 
 
-@target(seeds=lambda: [b"127.0.0.1:4747 " + POOL.hex().encode() + b"\nx y\n", b"\xff\n"], limit=2048)
-def known_pools(data: bytes) -> None:
-    """Pools that were met before: another one at a known address is found, whatever else stands in the file."""
+@target(seeds=lambda: [f"127.0.0.1:1 {'ab' * 32}\n".encode(), b"127.0.0.1:1 ab\t\t" + b"0" * 60], limit=4096)
+def known_pools_file(data: bytes) -> None:
+    """Which pool programs of this user expect at a bare address; adding a pin leaves none unread."""
     path, _ = _directory()
-    (path / "pools").write_bytes(data)
-    pools = KnownPools(path / "pools")
-    found = pools.find("127.0.0.1:4747")
-    assert found is None or len(found.pool) == 32
-    pools.add(["127.0.0.1:4747"], POOL)
-    again = pools.find("127.0.0.1:4747")
-    assert again is not None and again.pool == (POOL if found is None else found.pool)
+    (path / "known_pools").write_bytes(data)
+    known = KnownPools(path / "known_pools")
+    before = known.find("127.0.0.1:1")
+    assert before is None or len(before.pool) == 32
+    known.add(["127.0.0.1:1"], b"p" * 32)
+    after = known.find("127.0.0.1:1")
+    assert after is not None
+    assert after.pool == (b"p" * 32 if before is None else before.pool)
 
 
 # --- the database ---------------------------------------------------------------------------------------------
