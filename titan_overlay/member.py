@@ -125,6 +125,7 @@ class Member:
             holder=self.key.id,
             copies=self.copies,
             authorize=self._check_caller,
+            disclose=self._check_insider,
             limits=host.Limits(
                 objects=OBJECTS_MAX,
                 mailbox=self.config.mailbox_size,
@@ -305,6 +306,11 @@ class Member:
             return
         held = tuple(self.grants) if sender.public == self.user.public else sender.grants
         check_caller(sender.public, held, descriptor, self.rights, self.ambient.wall())
+
+    def _check_insider(self, sender: Sender, descriptor: Signed[Descriptor]) -> None:
+        """Who may hold an object has its code: that is for whoever may send to it, unless anybody may hold it."""
+        if descriptor.value.policy.hosts != "anyone" and not self.rights.anyone_may(Right.HOST):
+            self._check_caller(sender, descriptor)
 
     # ---- messages --------------------------------------------------------------------------------------------
 

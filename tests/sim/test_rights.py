@@ -23,6 +23,7 @@ from titan_overlay.identity.statements import Descriptor, Tombstone, check_descr
 from titan_overlay.member import RENEW_SECONDS
 from titan_overlay.pool.hosting.runner import ServiceRunner
 from titan_overlay.pool.orders import Bury, Learn, News
+from titan_overlay.pool.questions import Bundle
 from titan_overlay.rules import recall
 from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
 
@@ -195,8 +196,23 @@ async def test_an_object_for_granted_callers_answers_nobody_else() -> None:
         with pytest.raises(titan.Forbidden):
             _ = [item async for item in may_not.stream("calc", 2)]
         assert (await may_not.describe("calc")).policy.callers == "granted", "what it is, anybody may ask"
+        for question in (titan.Stats(), Bundle()):
+            assert await may.send("calc", question)
+            with pytest.raises(titan.Forbidden):  # its code and its use are not what it is
+                await may_not.send("calc", question)
         publisher = await sim.client(grants=[])
         assert await publisher.send("calc", "mine") == "mine"
+        sim.kill(sim.holders("calc")[0])
+        await sim.settle(lambda: len(sim.holders("calc")) >= 3, within=300)  # who may host has the code
+
+
+async def test_where_anybody_may_hold_an_object_anybody_may_have_its_code() -> None:
+    async with SimulatedPool(4) as sim:
+        await sim.publish(Calculator, "calc", policy=titan.Policy(callers="granted", hosts="anyone"))
+        stranger = await sim.client(user=BOB, grants=[])
+        assert await stranger.send("calc", Bundle())
+        with pytest.raises(titan.Forbidden):
+            await stranger.send("calc", "hello")
 
 
 async def test_where_strangers_may_not_call_nodes_still_work_together() -> None:

@@ -80,4 +80,7 @@ class Bundle(Message[bytes], namespace="titan"):
     """The signed bundle of your code, for a node that is to hold a copy; empty where the type is an installed one."""
 
 
+INNER: frozenset[str] = frozenset(cls.wire_type for cls in (Stats, Bundle))
+"""What tells more than an object's descriptor: not for everybody, where not everybody may send to it."""
+
 QUESTIONS: frozenset[str] = frozenset(cls.wire_type for cls in (Ping, Info, Stats, Schema, Describe, Bundle))

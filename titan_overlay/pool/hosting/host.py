@@ -37,6 +37,7 @@ from titan_overlay.pool.hosting.calls import Calls, Reply
 from titan_overlay.pool.hosting.runner import Body, Runner, ServiceRunner
 from titan_overlay.pool.message import Message
 from titan_overlay.pool.questions import (
+    INNER,
     QUESTIONS,
     Bundle,
     Describe,
@@ -105,6 +106,7 @@ class Host:
         outbound: the router, for `ctx.send` and `ctx.stream`.
         copies: how many live copies of an object this node counts, itself included.
         authorize: raises Forbidden where this sender may not call this object.
+        disclose: raises Forbidden where it may not know the object's code either, or how much it is used.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Host:
         limits: Limits | None = None,
         copies: Callable[[ObjectId], int] = lambda _: 1,
         authorize: Callable[[Sender, Signed[Descriptor]], None] | None = None,
+        disclose: Callable[[Sender, Signed[Descriptor]], None] | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.busy: str = ""
@@ -127,6 +130,7 @@ class Host:
         self.holder = holder
         self._copies = copies
         self._authorize = authorize
+        self._disclose = disclose
         self._outbound: Outbound = outbound or _NoOutbound()
         self._residents: dict[bytes, Resident] = {}
 
@@ -289,6 +293,8 @@ class Host:
         runner = resident.runner
         if type not in runner.types:
             if type in QUESTIONS:
+                if self._disclose is not None and type in INNER:
+                    self._disclose(sender, resident.descriptor)
                 return self._answer(resident, object_id, type, body)
             raise self._no_handler(resident, type)
         if self._authorize is not None:  # what an object is, anybody may ask
