@@ -16,7 +16,7 @@ from titan_overlay.identity.rights import Rights
 from titan_overlay.meters import PEERS_OF_A_SUBNET
 from titan_overlay.overlay import handshake, packets, sessiontable
 from titan_overlay.overlay.bodies import contact
-from titan_overlay.overlay.handshake import UNSHOWN_SECONDS, Handshakes
+from titan_overlay.overlay.handshake import ARRIVALS, UNSHOWN_SECONDS, Handshakes
 from titan_overlay.overlay.openings import Step
 from titan_overlay.overlay.sessions import HEAD, REQUESTS, Session
 
@@ -239,16 +239,28 @@ def test_an_answer_that_was_lost_is_repeated_and_not_made_anew() -> None:
     assert other.by_peer[LOW.id] is session
 
 
-def test_a_replayed_init_displaces_nothing() -> None:
+def test_a_replayed_init_makes_nothing_and_takes_nothing() -> None:
     one, other = party(LOW), party(HIGH)
-    ours, theirs, (_, _, init, _) = shake(one, other)
-    datagram = ours.seal(0, 1, b"")
-    assert theirs.opens(datagram, counter_of(datagram))
+    _, theirs, (_, _, init, _) = shake(one, other)
     other.confirm(theirs, 101.0)
-    replayed = other.receive(init, A, 102.0)
-    assert replayed.session is not theirs
-    assert other.by_peer[LOW.id] is theirs
-    assert not replayed.session.opens(datagram, counter_of(datagram))  # its keys are others
+    for number in range(2 * int(ARRIVALS.burst)):
+        step = other.receive(init, A, 102.0 + number / 1000)
+        assert (step.event, step.session, step.reply) == ("replayed", None, b"")
+    assert list(other.sessions.values()) == [theirs] and other.by_peer[LOW.id] is theirs
+    shake(one, other, now=103.0)  # its subnet may still open sessions
+    assert other.receive(init, A, 140.0).event == "stale_cookie"
+
+
+def test_few_spent_cookies_are_remembered_and_not_for_longer_than_they_would_be_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handshake, "MAX_SPENT", 4)
+    one, other = party(LOW), party(HIGH)
+    for number in range(8):
+        shake(one, other, now=100.0 + number)
+    assert len(other._spent) == 4
+    shake(one, other, now=150.0)
+    assert len(other._spent) == 1
 
 
 def test_when_both_open_at_once_the_lower_ids_init_wins() -> None:
@@ -338,10 +350,11 @@ def test_a_subnet_opens_only_so_many_sessions_and_leaves_others_theirs() -> None
 
 def test_beginning_anew_gives_no_more_requests_and_neither_do_new_keys() -> None:
     responder = party(HIGH)
+    askers = [party(SigningKey(sha256(b"again %d" % number).digest())) for number in range(6)]
 
     def served(number: int, now: float) -> int:
         """Requests at once in a session of its own."""
-        _, session, _ = shake(party(SigningKey(sha256(b"again %d" % number).digest())), responder, now)
+        _, session, _ = shake(askers[number], responder, now)
         responder.confirm(session, now)
         session.heard = now
         return sum(not session.admit() for _ in range(int(REQUESTS.burst) + 1))

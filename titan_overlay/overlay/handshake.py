@@ -22,7 +22,7 @@ than the other side does (the sign-and-MAC shape of SIGMA; discv5 is the closest
 
 **Keys.** X25519 of both ephemerals, hashed with everything that was signed: one key for each direction. The
 responder's ephemeral serves all handshakes of one epoch and is forgotten with it; its fresh `salt` makes the keys of
-each RESP unique, so an INIT that is replayed within its cookie's life yields a session that nobody can use.
+each RESP unique. A cookie is spent once: an INIT that is replayed within its life makes no session.
 
 **Loss.** The initiator repeats what it sent last. The responder answers a repeated INIT with the same RESP until the
 first datagram inside the session confirms that it arrived. An unconfirmed session never displaces a confirmed one.
@@ -100,6 +100,8 @@ from titan_overlay.overlay.sessions import Session
 from titan_overlay.overlay.sessiontable import SessionTable
 
 MAX_OPENINGS = 256
+MAX_SPENT = 4096
+"""Cookies remembered: as many subnets as open 4 sessions each in the life of one."""
 UNSHOWN_SECONDS = 300.0
 """In a pool that has become private: what the news of it may take to reach everybody (`rules.ROUND_SECONDS`)."""
 ARRIVALS = Limit(rate=5.0, burst=64)
@@ -129,6 +131,8 @@ class Handshakes(SessionTable):
         self._opening_to: dict[tuple[tuple[str, int], bytes | None], Opening] = {}
         self._epochs: tuple[Epoch, ...] = ()
         self._arrivals: Buckets[str] = Buckets(ARRIVALS)
+        self._spent: dict[bytes, float] = {}
+        """Cookies that have led to a session, by their MACs, and until when they would be good. The oldest first."""
 
     @property
     def pool(self) -> PoolId | None:
@@ -316,6 +320,8 @@ class Handshakes(SessionTable):
         repeated = self.repeat(peer, ephemeral)
         if repeated:
             return Step(reply=repeated)
+        if mac in self._spent:
+            return Step("replayed")
         if self.is_shunned(peer, now) or peer == self.key.id:
             return Step("shunned")
         if self._arrivals.take(subnet(*address), 1, now):
@@ -362,8 +368,17 @@ class Handshakes(SessionTable):
         )
         if own is not None:
             self.abandon(own)
+        self._spend(mac, now)
         self.await_confirmation(session, ephemeral, resp)
         return Step(reply=resp, session=session, opening=own)
+
+    def _spend(self, mac: bytes, now: float) -> None:
+        while self._spent:
+            oldest = next(iter(self._spent))
+            if self._spent[oldest] >= now and len(self._spent) < MAX_SPENT:
+                break
+            del self._spent[oldest]
+        self._spent[mac] = now + COOKIE_SECONDS
 
     def revise(self, now: float) -> list[Session]:
         """Rights have changed: drops the sessions with peers that would not be admitted now, and gives them back.
