@@ -23,16 +23,17 @@ from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Descriptor
-from titan_overlay.identity.subnets import is_loopback
+from titan_overlay.identity.subnets import is_loopback, subnet
 from titan_overlay.links.links import Peer
 from titan_overlay.links.shared import Answer
 from titan_overlay.mutable.log import Log, LogSettings
 from titan_overlay.mutable.voting_keys import VotingKeys
 from titan_overlay.node_object import NodeObject
 from titan_overlay.overlay import udp
-from titan_overlay.pool.hosting.budget import Cpu, Upload
+from titan_overlay.pool.hosting.budget import Cpu
 from titan_overlay.pool.hosting.bundles import BundleLoader, runner_of
 from titan_overlay.pool.hosting.runner import ServiceRunner
+from titan_overlay.pool.hosting.upload import Upload
 from titan_overlay.pool.keeping.admission import Admission
 from titan_overlay.pool.keeping.damage import forget_damaged
 from titan_overlay.pool.keeping.keeper import Keeper
@@ -305,7 +306,7 @@ class Node(Answering):
 
     def _handle(self, peer: Peer, send: Send) -> Answer:
         begun = super()._handle(peer, send)
-        return begun if is_loopback(peer.ip) else self._upload.pace(begun)
+        return begun if is_loopback(peer.ip) else self._upload.pace(begun, subnet(peer.ip, peer.port) or peer.id)
 
     async def _watch_cpu(self, cpu_seconds: Callable[[], float]) -> None:
         budget = Cpu(self.config.max_cpu)

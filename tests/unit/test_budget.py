@@ -1,6 +1,5 @@
 """What a volunteer's machine gives is bounded."""
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -11,9 +10,8 @@ import pytest
 
 from titan_overlay.cli.daemon import running_children_seconds
 from titan_overlay.identity.ids import NodeId
-from titan_overlay.identity.subnets import is_loopback
 from titan_overlay.pool.context import Sender
-from titan_overlay.pool.hosting.budget import SMALL_BYTES, Cpu, Shares, Upload
+from titan_overlay.pool.hosting.budget import Cpu, Shares
 
 
 def test_cpu_within_the_budget_is_fine() -> None:
@@ -46,58 +44,6 @@ def test_what_a_worker_process_computes_counts_while_it_still_does() -> None:
                 time.sleep(0.02)
         finally:
             worker.kill()
-
-
-@pytest.mark.loops("virtual")
-async def test_uploads_are_paced_to_the_rate() -> None:
-    upload = Upload(1_000_000)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-
-    async def chunk() -> bytes:
-        return bytes(256 * 1024)
-
-    for _ in range(40):
-        begun = upload.pace(chunk())
-        assert not isinstance(begun, bytes)
-        await begun
-    sent = 40 * 256 * 1024
-    assert loop.time() - began >= (sent - 1_000_000) / 1_000_000 * 0.99
-
-
-@pytest.mark.loops("virtual")
-async def test_small_answers_never_wait() -> None:
-    upload = Upload(1000)
-    for _ in range(100):
-        answer = upload.pace(bytes(SMALL_BYTES))
-        assert isinstance(answer, bytes)
-
-
-@pytest.mark.loops("virtual")
-async def test_what_never_waits_is_charged_and_holds_others_up_for_a_while_only() -> None:
-    sent = 0
-    upload = Upload(1000, lambda: sent)
-    assert upload.request(SMALL_BYTES) == 0
-    assert upload.request(SMALL_BYTES + 1) == (1000 + SMALL_BYTES + 1) / 1000, "the small one is counted"
-    upload.request(-SMALL_BYTES - 1)  # it was not sent
-    await asyncio.sleep(10)
-    upload.tell(1_000_000)
-    sent = 1_000_000
-    assert upload.request(5000) == 6.0
-
-
-def test_loopback_costs_no_upload() -> None:
-    assert is_loopback("127.0.0.1") and is_loopback("::1")
-    assert not is_loopback("192.0.2.1") and not is_loopback("not an address")
-
-
-async def test_a_paced_answer_that_is_called_off_before_it_began_leaves_nothing_behind() -> None:
-    async def answer() -> bytes:
-        return b"never wanted"
-
-    begun = Upload(1000).pace(answer())
-    assert not isinstance(begun, bytes)
-    begun.close()  # a coroutine that is never awaited would be a warning, and so a failure
 
 
 # ---- shares ----------------------------------------------------------------------------------------------------

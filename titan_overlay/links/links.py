@@ -252,20 +252,10 @@ class Links:
 
     async def _paid(self, budget: Budget, link: Link, contact: Contact, size: int, deadline: float) -> Link:
         """The link, or one that has taken its place, when so much may be sent on it."""
-        wait = budget.request(size)
-        if not wait:
+        if budget.may(size):
             return link
-        try:
-            if self._loop.time() + wait >= deadline:
-                raise DeadlineExceeded(
-                    f"the turn of these {size} bytes comes in {wait:.1f} s, after the deadline: this node sends no "
-                    f"faster (max_upload); the request was not sent"
-                )
-            await asyncio.sleep(wait)
-            return await self._usable(contact, deadline)
-        except BaseException:
-            budget.request(-size)
-            raise
+        await budget.turn(size, deadline)
+        return await self._usable(contact, deadline)
 
     # --- dialing ----------------------------------------------------------------------------------------------
 

@@ -79,8 +79,12 @@ A `RemotableError` is an answer; another exception becomes a `RemoteError` that 
 class Budget(Protocol):
     """What may be sent to other machines."""
 
-    def request(self, size: int) -> float:
-        """Charges a request's body: seconds after which it may be sent. A negative size: it is not sent after all."""
+    def may(self, size: int) -> bool:
+        """Whether so much may go now; if so it is charged."""
+        ...
+
+    async def turn(self, size: int, deadline: float) -> None:
+        """Waits until so much may go, and charges it. Raises DeadlineExceeded, Overloaded: it may not be sent."""
         ...
 
     def tell(self, size: int) -> None:

@@ -1,18 +1,11 @@
-"""What a volunteer's machine gives: limits on CPU time and on bytes sent, and who is turned away at the limit."""
+"""What a volunteer's machine gives of its CPU, and who is turned away at the limit. `upload.py` has what it sends."""
 
-import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Hashable
-from typing import Any, TypeVar
+from collections.abc import Hashable
+from typing import TypeVar
 
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.pool.context import Sender
-
-Reply = bytes | AsyncIterator[bytes]
-
-SMALL_BYTES = 4096
-"""Answers and requests up to this size are charged but never wait: they are what keeps the pool together."""
-
 
 USERS_MAX = 4096
 REST = NodeId(b"")
@@ -129,108 +122,3 @@ class Cpu:
         return (
             f"its CPU budget is used up ({rate:.2f} of {self._limit:g} cores, --max-cpu)" if rate > self._limit else ""
         )
-
-
-class Upload:
-    """A token bucket over what goes to other machines: one second's worth may go at once.
-
-    Args:
-        rate: bytes per second.
-        datagrams: bytes that have gone in datagrams until now; they are charged and never wait.
-    """
-
-    def __init__(self, rate: int, datagrams: Callable[[], int] = lambda: 0) -> None:
-        self._rate = rate
-        self._datagrams = datagrams
-        self._counted = 0
-        self._tokens = float(rate)
-        self._filled = 0.0
-
-    def request(self, size: int) -> float:
-        """To be called before a request is sent: seconds after which it may be.
-
-        Args:
-            size: of its body; negative: one that was charged is not sent after all.
-        """
-        return self._charge(size) if size > SMALL_BYTES else self._count(size)
-
-    def tell(self, size: int) -> None:
-        """Something that cannot wait is sent."""
-        self._count(size)
-
-    def pace(
-        self, begun: "bytes | asyncio.Future[bytes] | Coroutine[Any, Any, Reply]"
-    ) -> "bytes | asyncio.Future[bytes] | Coroutine[Any, Any, Reply]":
-        """The same answer, later where the bucket is empty. What was promised is charged, and comes when it comes."""
-        if isinstance(begun, asyncio.Future):
-            begun.add_done_callback(self._charge_promised)
-            return begun
-        if isinstance(begun, bytes):
-            wait = self.request(len(begun))
-            return self._late(begun, wait) if wait else begun
-        return _Paced(begun, self._after(begun))
-
-    def _charge(self, size: int) -> float:
-        """Takes tokens, below zero if need be; seconds until they are there."""
-        self._fill()
-        self._tokens -= size
-        return max(0.0, -self._tokens / self._rate)
-
-    def _count(self, size: int) -> float:
-        """Takes tokens for what does not wait."""
-        self._fill()
-        self._owe(size)
-        return 0.0
-
-    def _owe(self, size: int) -> None:
-        # A second's worth below zero at most: whatever never waits, what does is to get on.
-        self._tokens = max(self._tokens - size, min(self._tokens, -float(self._rate)))
-
-    def _fill(self) -> None:
-        now, sent = asyncio.get_running_loop().time(), self._datagrams()
-        self._tokens = min(float(self._rate), self._tokens + (now - self._filled) * self._rate)
-        self._owe(sent - self._counted)
-        self._filled, self._counted = now, sent
-
-    def _charge_promised(self, answer: "asyncio.Future[bytes]") -> None:
-        if not answer.cancelled() and answer.exception() is None:
-            self._count(len(answer.result()))
-
-    async def _late(self, answer: bytes, seconds: float) -> bytes:
-        await asyncio.sleep(seconds)
-        return answer
-
-    async def _after(self, work: Coroutine[Any, Any, Reply]) -> Reply:
-        answer = await work
-        if not isinstance(answer, bytes):
-            return self._items(answer)
-        if wait := self.request(len(answer)):
-            await asyncio.sleep(wait)
-        return answer
-
-    async def _items(self, items: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for item in items:
-            if wait := self._charge(len(item)):
-                await asyncio.sleep(wait)
-            yield item
-
-
-class _Paced(Coroutine[Any, Any, Reply]):
-    """A coroutine around another. Closed before its first step, it closes the other too."""
-
-    def __init__(self, inner: Coroutine[Any, Any, Reply], outer: Coroutine[Any, Any, Reply]) -> None:
-        self._inner = inner
-        self._outer = outer
-
-    def __await__(self) -> Generator[Any, Any, Reply]:
-        return self._outer.__await__()
-
-    def send(self, value: Any) -> Any:
-        return self._outer.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        return self._outer.throw(*error)
-
-    def close(self) -> None:
-        self._outer.close()
-        self._inner.close()
