@@ -55,6 +55,16 @@ def test_the_machines_own_view_is_a_voice() -> None:
     assert heard((1, NEW), (2, OWN)).verdict(OWN, OWN, []) == OWN
 
 
+def test_peers_on_the_same_machine_count_where_there_are_no_others() -> None:
+    lan, here = "192.168.0.2", "127.0.0.1"
+    sightings = Sightings()
+    for number in range(1, 4):
+        sightings.heard(Contact(NodeId(number.to_bytes(32, "big")), here, 4000 + number), here)
+    assert sightings.verdict(lan, lan, []) == here, "that is how they can dial it"
+    sightings.heard(Contact(NodeId(bytes(32)), "192.168.0.9", 4747), lan)
+    assert sightings.verdict(here, lan, []) == lan
+
+
 def test_the_last_word_of_a_peer_counts_and_what_is_news() -> None:
     sightings = Sightings()
     assert sightings.heard(peer(1, 1), OLD) and not sightings.heard(peer(1, 1), OLD)

@@ -18,6 +18,7 @@ from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.rights import Rights, ask_for
+from titan_overlay.identity.subnets import is_loopback
 from titan_overlay.overlay import bodies, packets, traffic, udp
 from titan_overlay.overlay.announcer import Announcer
 from titan_overlay.overlay.answers import Answers
@@ -472,8 +473,8 @@ class Overlay(Server):
 
     def _on_observed(self, by: Contact, address: Address) -> None:
         ip, version = address[0], family(address[0])
-        if not self.whereabouts.is_open(version):
-            return
+        if not self.whereabouts.is_open(version) or (self.serving and is_loopback(ip)):
+            return  # who serves does not withdraw into its own machine
         news = self.whereabouts.heard(by, ip)
         if not self._follow(address) and news and ip != self.whereabouts.address(version)[0]:
             self._ask_around(address)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from titan_overlay.identity.contacts import Address, Contact, family, of_addresses
 from titan_overlay.identity.ids import NodeId
-from titan_overlay.identity.subnets import subnet
+from titan_overlay.identity.subnets import is_loopback, subnet
 from titan_overlay.overlay.bodies import is_public
 from titan_overlay.overlay.udp import EVERYWHERE, outgoing_ip
 
@@ -56,14 +56,16 @@ class Sightings:
     def verdict(self, current: str, own: str, others: Iterable[str]) -> str:
         """The address to go by. Another than `current` has more voices, and two at least, of which the machine's `own`
         view may be one; or all who could say something are of one subnet (`others`: of those that could be asked).
+        Peers on the same machine know only how that sees itself: they count where there are no others.
         """
-        voices = Counter(ip for _, ip in {(each.subnet, each.ip) for each in self._words.values()})
-        peers = Counter(each.ip for each in self._words.values())
+        words = [each for each in self._words.values() if not is_loopback(each.by.ip)] or list(self._words.values())
+        voices = Counter(ip for _, ip in {(each.subnet, each.ip) for each in words})
+        peers = Counter(each.ip for each in words)
         voices[own] += 1
         best = max(peers, key=lambda ip: (voices[ip], peers[ip]), default=current)
         if (voices[best], peers[best]) <= (voices[current], peers[current]):
             return current
-        alone = len({*others, *(each.subnet for each in self._words.values())}) == 1
+        alone = len({*others, *(each.subnet for each in words)}) == 1
         return best if voices[best] > 1 or alone else current
 
     def otherwise(self, ip: str, others: Iterable[Contact]) -> list[Contact]:
@@ -74,11 +76,11 @@ class Sightings:
 
 def witnesses(peers: Iterable[Contact], address: Address) -> dict[str, Contact]:
     """Whom to ask about an address, by subnet: peers that may say something about it, of as many as there are."""
-    public = is_public(address[0])
+    public, here = is_public(address[0]), is_loopback(address[0])
     found: dict[str, Contact] = {}
     for peer in peers:
         for ip, port in peer.addresses:
-            if family(ip) == family(address[0]) and is_public(ip) == public:
+            if (family(ip), is_public(ip), is_loopback(ip)) == (family(address[0]), public, here):
                 found.setdefault(subnet(ip, port), peer)
     return dict(islice(found.items(), PUBLIC_ASKED if public else PRIVATE_ASKED))
 
