@@ -21,10 +21,6 @@ class Limit(NamedTuple):
     burst: float
 
 
-NO_LIMIT = Limit(rate=1e12, burst=1e12)
-"""What programs of this machine ask for is its user's own business."""
-
-
 class Bucket:
     """One bucket; it begins full.
 

@@ -9,14 +9,25 @@ machine are not metered.
 from collections import OrderedDict
 from weakref import WeakValueDictionary
 
-from titan_overlay.buckets import NO_LIMIT, Bucket, Limit
+from titan_overlay.buckets import Bucket, Limit
 from titan_overlay.identity.contacts import Address
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.subnets import is_loopback, subnet
 
 PEERS_OF_A_SUBNET = 4
 """A subnet may ask for as much as so many of its peers."""
-UNMETERED = Bucket(NO_LIMIT)
+
+
+class _Unmetered(Bucket):
+    """What programs of this machine ask for is its user's own business."""
+
+    __slots__ = ()
+
+    def take(self, amount: float, now: float) -> float:
+        return 0.0
+
+
+UNMETERED: Bucket = _Unmetered(Limit(0, 0))
 
 
 class Meters:
