@@ -8,7 +8,6 @@ peer that breaks the protocol gets an error frame and loses the connection.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
@@ -113,7 +112,7 @@ class Connection(asyncio.Protocol):
         self._flushed_id = 0
         """Requests below this id have been handed to the transport."""
         self._paused = False
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: list[asyncio.Future[None]] = []  # most links have none, and an empty deque takes 760 bytes
         self._transport: Any = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -286,7 +285,7 @@ class Connection(asyncio.Protocol):
         self.usable = False
         self._stop_timer()
         while self._waiters:
-            waiter = self._waiters.popleft()
+            waiter = self._waiters.pop(0)
             if not waiter.done():
                 waiter.set_result(None)
         self._out.clear()
@@ -403,7 +402,7 @@ class Connection(asyncio.Protocol):
     def _wake_writer(self) -> None:
         # One at a time: each may write enough to be congested again.
         while self._waiters and not self._paused:
-            waiter = self._waiters.popleft()
+            waiter = self._waiters.pop(0)
             if not waiter.done():
                 waiter.set_result(None)
                 return

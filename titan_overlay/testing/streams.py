@@ -14,7 +14,6 @@ import contextvars
 import errno
 import os
 import socket
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from titan_overlay.testing.hosts import MemorySocket
@@ -55,7 +54,7 @@ class StreamTransport(asyncio.Transport):
         self._protocol: Any
         self.set_protocol(protocol)
         # Sending. `_outbox` is the transport's buffer, `_on_the_way` what "the kernels" hold; None is the end of file.
-        self._outbox: deque[bytes | memoryview | None] = deque()
+        self._outbox: list[bytes | memoryview | None] = []  # short, and empty mostly: a deque takes 760 bytes then
         self._outbox_bytes = self._on_the_way = 0
         self._last_arrival = 0.0
         self._high, self._low = 64 * 1024, 16 * 1024
@@ -63,7 +62,7 @@ class StreamTransport(asyncio.Transport):
         self._stalled_since: float | None = None
         self._backoff = RETRANSMIT_SECONDS
         # Receiving.
-        self._inbox: deque[bytes | None] = deque()
+        self._inbox: list[bytes | None] = []
         self._reading_paused = self._drain_posted = self._eof_received = False
         # Ending. `_closing`: the program let go of it; `_gone`: connection_lost was or will never be called.
         self._closing = self._gone = False
@@ -254,12 +253,12 @@ class StreamTransport(asyncio.Transport):
             if not self.network.is_open(host, there):
                 self._stall()
                 return
-            segment = outbox.popleft()
+            segment = outbox.pop(0)
             if segment is not None:
                 limit = SEGMENT if slow else WINDOW
                 if len(segment) > limit:
                     view = memoryview(segment)  # or a long write would be copied once for each of its segments
-                    outbox.appendleft(view[limit:])
+                    outbox.insert(0, view[limit:])
                     segment = view[:limit]
                 segment = bytes(segment)
                 self._outbox_bytes -= len(segment)
@@ -342,7 +341,7 @@ class StreamTransport(asyncio.Transport):
     def _drain(self) -> None:
         self._drain_posted = False
         while self._inbox and not self._reading_paused and not self._closing:
-            self._consume(self._inbox.popleft())
+            self._consume(self._inbox.pop(0))
 
     def _consume(self, segment: bytes | None) -> None:
         """Hands one segment to the protocol; a protocol that raises loses its connection, as on a real loop."""
