@@ -212,7 +212,7 @@ class Succession:
         if self._mine is None or group.trouble or group.configuration.epoch != old.epoch:
             return
         body = codec.encode(self._mine)
-        for each in {*old.members, *new.members} - {group.me}:
+        for each in sorted({*old.members, *new.members} - {group.me}):  # in the same order in every process
             group.peers.post(each, talk.CONFIRM, body)
         group.loop.call_later(SAY_AGAIN_SECONDS, self._say, old, new)
 
