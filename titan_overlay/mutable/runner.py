@@ -168,8 +168,8 @@ class Members:
         lacks = ""
         logs = GroupLogs(self._log, object_id)
         kept = await snapshots.newest()
-        if kept is not None and configuration_hash(kept.head.chain.genesis) != value.genesis:
-            await snapshots.remove()  # of an object that had this name earlier
+        if kept is not None and await self._is_over(kept.head.chain, charter, sources):
+            await snapshots.remove()
             logs.drop()
             kept = None
         keys = await self._keys.open(object_id)
@@ -220,6 +220,23 @@ class Members:
         )
         group.spawn(repair.run())
         return group, repair
+
+    async def _is_over(self, chain: Chain, charter: Charter, sources: Sequence[Contact]) -> bool:
+        """What is on disk is of an object that had this name earlier, or of a membership that has ended.
+
+        A node that was replaced may be chosen again. Were it to go on from what it has, it would find that it has been
+        replaced, and leave.
+        """
+        if configuration_hash(chain.genesis) != charter.genesis:
+            return True
+        mine = charter.current(chain)
+        if not sources or self.me not in mine.members:
+            return False
+        try:
+            now = charter.current(await self._chain(charter, sources))
+        except RemotableError:
+            return False
+        return now.epoch > mine.epoch and self.me not in now.members
 
     def _maker(self, charter: Charter, keys: GroupKeys, absences: Absences) -> "RaftMaker | BftMaker":
         if charter.byzantine:
