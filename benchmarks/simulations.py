@@ -8,6 +8,7 @@
     titan-sim scale --out out/scale
     titan-sim adversary ... --out out/adversary       (and more, each into a directory whose name begins so)
     titan-sim skademlia --out out/skademlia
+    titan-sim groups --fake-crypto --seed 1 --out out/groups
     python -m benchmarks.simulations --results out
 
 What is missing in the directory is left as it stands in the page.
@@ -57,6 +58,31 @@ CHURN: list[tuple[str, str, Form, str]] = [
     ("advertisements and probes, sent per replica", "upkeep_bytes_per_replica_second", BYTES, "≤ 25 B/s"),
     ("repair, sent per node", "repair_bytes_per_node_second", BYTES, ""),
     ("look-ups, sent per node", "lookup_bytes_per_node_second", BYTES, ""),
+    ("CPU per simulated minute", "cpu_seconds_per_churn_minute", SECONDS, ""),
+    ("peak memory", "peak_rss_bytes", MIB, ""),
+]
+
+GROUPS: list[tuple[str, str, Form, str]] = [
+    ("nodes", "nodes", number(), ""),
+    ("of them up, mean", "nodes_up_mean", number(), ""),
+    ("groups", "groups", number(), ""),
+    ("departures", "departures", number(), ""),
+    ("returns", "returns", number(), ""),
+    ("operations", "operations", number(), ""),
+    ("operations answered", "availability", PERCENT, "≥ 99.9 %"),
+    ("a write, median", "write_seconds_median", number(2, " s"), ""),
+    ("a read, median", "read_seconds_median", number(2, " s"), ""),
+    ("outages of a group", "outages", number(), ""),
+    ("longest outage", "longest_outage_seconds", SECONDS, ""),
+    ("members replaced", "members_replaced", number(), ""),
+    ("repair, from the death to the vote of another, median", "repair_seconds_median", SECONDS, ""),
+    ("groups without a quorum for a while", "groups_that_lost_their_quorum", number(2), "see next"),
+    ("the same, expected (Markov), at these rates", "groups_that_lost_their_quorum_expected", number(4), ""),
+    ("groups whose quorum is unrecoverable", "groups_unrecoverable", number(2), "see next"),
+    ("the same, expected (Markov), at these rates", "groups_unrecoverable_expected", number(6), ""),
+    ("acknowledged writes", "writes_acknowledged", number(), ""),
+    ("of them lost", "lost_writes", number(), "0"),
+    ("executed twice", "writes_executed_twice", number(), "0"),
     ("CPU per simulated minute", "cpu_seconds_per_churn_minute", SECONDS, ""),
     ("peak memory", "peak_rss_bytes", MIB, ""),
 ]
@@ -146,6 +172,7 @@ def main() -> None:
         ("churn", "churn", CHURN),
         ("churn-5", "churn-5", CHURN),
         ("churn-fresh", "churn-fresh", CHURN),
+        ("groups-under-churn", "groups", GROUPS),
         ("simulated-lookups", "lookups", LOOKUPS),
         ("simulator", "scale", SCALE),
         ("simulator-10000", "scale-10000", SCALE),
@@ -159,6 +186,8 @@ def main() -> None:
     )
     if one is not None:
         take_figures(one, "churn_")
+    if (where / "groups" / "availability.png").exists():
+        take_figures(where / "groups", "groups_")
     swept = load(where / "copies" / "copies.json")
     if swept is not None:
         report.write_table("copies", copies(swept))

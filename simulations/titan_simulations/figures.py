@@ -34,14 +34,51 @@ def churn(rows: Rows, result: dict[str, Any], out: Path) -> list[Path]:
     ]
 
 
+def groups(rows: Rows, result: dict[str, Any], out: Path) -> list[Path]:
+    """Figures of groups under churn: availability and the state of the groups over time, and how long outages were."""
+    return [
+        _shares(rows, [("operations answered", "answered", "operations", BLUE)], out / "availability.png"),
+        _groups(rows, out / "groups.png"),
+        _outages(result["outage_seconds"], out / "outages.png"),
+    ]
+
+
+def _groups(rows: Rows, path: Path) -> Path:
+    figure, axes = _axes("minutes", "groups")
+    minutes = _minutes(rows)
+    axes.plot(minutes, _column(rows, "groups_incomplete"), color=BLUE, label="not all members are up")
+    axes.plot(minutes, _column(rows, "groups_without_quorum"), color=ORANGE, label="no quorum is up")
+    axes.set_ylim(bottom=0)
+    return _save(figure, axes, path)
+
+
+def _outages(seconds: Sequence[float], path: Path) -> Path:
+    """How many outages were longer than so many seconds."""
+    figure, axes = _axes("seconds", "outages of a group that were longer")
+    longest_first = sorted(seconds, reverse=True)
+    axes.step(longest_first, range(len(longest_first)), color=ORANGE, label=f"{len(longest_first)} outages")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    return _save(figure, axes, path)
+
+
 def _success(rows: Rows, path: Path) -> Path:
+    return _shares(
+        rows,
+        [
+            ("messages answered", "messages_answered", "messages", BLUE),
+            ("look-ups that found a holder", "lookups_found", "lookups", ORANGE),
+        ],
+        path,
+    )
+
+
+def _shares(rows: Rows, curves: Sequence[tuple[str, str, str, str]], path: Path) -> Path:
+    """For each label: what went well, as a share of what was asked, and a colour."""
     figure, axes = _axes("minutes", "share of a minute's requests")
     minutes = _minutes(rows)
     lowest = 0.99
-    for label, good, all_, colour in (
-        ("messages answered", "messages_answered", "messages", BLUE),
-        ("look-ups that found a holder", "lookups_found", "lookups", ORANGE),
-    ):
+    for label, good, all_, colour in curves:
         width = max(1, round(60 / _step(rows)))
         ratio = []
         for end in range(len(rows)):

@@ -10,7 +10,7 @@ from titan_overlay.errors import ConfigError
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.testing import run as run_virtual
 from titan_overlay.testing.crypto import fake_crypto
-from titan_simulations import copies, lookups, points, results, scale, series, skademlia
+from titan_simulations import copies, groups, lookups, points, results, scale, series, skademlia
 from titan_simulations.adversary import Adversary, AdversaryConfig
 from titan_simulations.churn import Churn, ChurnConfig
 from titan_simulations.measure import cpu_seconds
@@ -69,6 +69,31 @@ def churn_to(out: Path, config: ChurnConfig, command: str) -> Result:
     results.write(result, out / "result.json")
     run.series.write(out / "series.csv")
     figures.churn(series.read(out / "series.csv"), result, out)
+    return result
+
+
+def groups_of(
+    config: groups.GroupsConfig, *, command: str = "", report: Report = lambda what, now: None
+) -> tuple[groups.Groups, Result]:
+    """One run of groups under churn, and its result."""
+
+    async def main() -> tuple[groups.Groups, Result]:
+        run = groups.Groups(config, report)
+        await run.run()
+        return run, groups.result_of(run, command)
+
+    return simulate(main(), seed=config.seed, loss=config.loss, fake=config.fake_crypto)
+
+
+def groups_to(out: Path, config: groups.GroupsConfig, command: str) -> Result:
+    """Runs groups under churn and writes result.json, series.csv and the figures into `out`."""
+    figures = drawing()
+    seconds = 0.1 * config.nodes + config.groups / PUBLISHED_PER_SECOND + config.settle_seconds + config.seconds + 60
+    with Bar(f"groups, seed {config.seed}", seconds) as bar:
+        run, result = groups_of(config, command=command, report=bar)
+    results.write(result, out / "result.json")
+    series.write(run.rows, out / "series.csv")
+    figures.groups(series.read(out / "series.csv"), result, out)
     return result
 
 

@@ -132,17 +132,20 @@ class Series:
             self._window.lookup_seconds.append(seconds)
 
     def write(self, path: Path) -> None:
-        """As CSV; no value is an empty field."""
-        names = Sample.__struct_fields__
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(names)
-            for row in self.rows:
-                values = (getattr(row, name) for name in names)
-                writer.writerow("" if value != value else f"{value:.6g}" for value in values)
+        """As CSV."""
+        write(self.rows, path)
+
+
+def write(rows: Sequence[msgspec.Struct], path: Path) -> None:
+    """As CSV, a column for each field; no value is an empty field."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(rows[0].__struct_fields__ if rows else ())
+        for row in rows:
+            writer.writerow("" if value != value else f"{value:.6g}" for value in msgspec.structs.astuple(row))
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """The rows of a CSV file that `Series.write` made; empty fields are nan."""
+    """The rows of a CSV file that `write` made; empty fields are nan."""
     with path.open(newline="", encoding="utf-8") as file:
         return [{key: float(value or "nan") for key, value in row.items()} for row in csv.DictReader(file)]

@@ -4,7 +4,7 @@
 goes at the instant it does, so nothing is sampled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.storage.rows import MemoryDatabase, ReplicaRow
@@ -87,21 +87,29 @@ class Truth:
 
     def gained(self, node: int, object_id: ObjectId, *, passing: bool) -> None:
         """A node holds a replica now, or says so again."""
-        if node in self._gone:
-            return
+        if node not in self._gone and self._hold(node, object_id, passing) and not passing:
+            self.copies_made += 1
+
+    def returned(self, node: int, kept: Iterable[ReplicaRow]) -> None:
+        """A node that had died is there again, with what its disk kept."""
+        self._gone.discard(node)
+        for row in kept:
+            self._hold(node, row.object_id, row.passing)
+
+    def _hold(self, node: int, object_id: ObjectId, passing: bool) -> bool:
+        """Whether that is news."""
         now = self._advance()
         each = self.objects.setdefault(object_id, Tracked(""))
         before = each.holders.get(node)
         if before == passing:
-            return
+            return False
         if before is not None:
             self._count(each, before, -1)
         each.holders[node] = passing
         self._held.setdefault(node, {})[object_id] = None
         self._count(each, passing, 1)
-        if not passing:
-            self.copies_made += 1
         self._judge(each, now)
+        return True
 
     def dropped(self, node: int, object_id: ObjectId) -> None:
         """A node has given up a replica."""

@@ -139,6 +139,12 @@ class World:
         self.accounts.close(node.number)
         self.truth.died(node.number)
 
+    async def back(self, node: SimulatedNode) -> None:
+        """A node that was killed starts again, with its key and its disk."""
+        await self.sim.restart(node)
+        self.joined(node)
+        self.truth.returned(node.number, node.database.replicas())
+
     async def arrive(self, drawn: NodeClass | None = None) -> SimulatedNode:
         """A new node joins."""
         number = len(self.sim.nodes)
