@@ -417,6 +417,17 @@ class Links:
         if link is not None and not link.probed:
             link.ping()
 
+    def heard(self, id: NodeId) -> float | None:
+        """Loop time at which anything last came from that peer over the link to it; None: there is no link."""
+        link = self._best.get(id)
+        return None if link is None else link.heard
+
+    def ping(self, id: NodeId) -> None:
+        """Asks a peer for a sign of life (see `heard`), if there is a link to it."""
+        link = self._best.get(id)
+        if link is not None:
+            link.ping()
+
     def is_open(self, id: NodeId) -> bool:
         """Whether a request to that node could be written at once."""
         link = self._best.get(id)

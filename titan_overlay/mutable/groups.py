@@ -4,14 +4,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 from titan_overlay.errors import LinkError, RemotableError
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.links.links import Links
 from titan_overlay.mutable.group import Group
-from titan_overlay.wire import codec
 
 log = logging.getLogger("titan")
 
@@ -19,9 +17,13 @@ CONNECT_SECONDS = 5.0
 POSTS_WAITING_MAX = 64
 """Messages for one peer of one group while the link to it is being made; older ones are lost."""
 WATCH_SECONDS = 0.5
-"""Each peer that shares a group with this node is asked for a sign of life this often."""
+"""Each peer that shares a group with this node is looked at this often."""
+ASK_SECONDS = (0.25, 0.75)
+"""One of which nothing was heard for so long is asked for a sign of life: first by the node of the smaller id.
+
+Being asked is a sign, too, so that of two nodes one asks, and the other need not as long as it does.
+"""
 SILENT_SECONDS = 1.5
-PING = codec.encode({})
 
 
 class GroupPeers:
@@ -55,11 +57,11 @@ class PeerLinks:
     """
 
     def __init__(self, links: Links, locate: Callable[[NodeId], Awaitable[Contact]]) -> None:
+        self.me = links.key.id
         self._links = links
         self._locate = locate
         self._loop = asyncio.get_running_loop()
         self._contacts: dict[NodeId, Contact] = {}
-        self._pings: dict[NodeId, asyncio.Task[None]] = {}
         self._connecting: dict[NodeId, tuple[asyncio.Task[None], list[Callable[[], None]]]] = {}
 
     def tell(self, node: NodeId, object_id: ObjectId, type: str, body: bytes) -> bool:
@@ -108,28 +110,26 @@ class PeerLinks:
         deadline = self._loop.time() + timeout
         return await self._links.request(contact, object_id, type, body, deadline=deadline)
 
-    def ping(self, node: NodeId, heard: Callable[[], None]) -> None:
-        """Asks for a sign of life; `heard` is called when one comes."""
-        task = self._loop.create_task(self._ping(node, heard))
-        self._pings[node] = task
-        task.add_done_callback(lambda _: self._pings.pop(node, None))
+    def heard(self, node: NodeId) -> float | None:
+        """Loop time of its last sign of life, whatever that was; None: there is no link, and one is being made."""
+        heard = self._links.heard(node)
+        if heard is None and node not in self._connecting:
+            self.connect(node, lambda: None)
+        return heard
 
-    async def _ping(self, node: NodeId, heard: Callable[[], None]) -> None:
-        try:
-            await self.ask(node, ObjectId(node), "titan.Ping", PING, WATCH_SECONDS)
-        except (LinkError, RemotableError):
-            return
-        heard()
+    def ping(self, node: NodeId) -> None:
+        """Asks for a sign of life."""
+        self._links.ping(node)
 
     async def close(self) -> None:
-        tasks = [*self._pings.values(), *(task for task, _ in self._connecting.values())]
+        tasks = [task for task, _ in self._connecting.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Vigil:
-    """A watch on all peers that share a group with this node: one question to each, however many groups they share."""
+    """A watch on all peers that share a group with this node: one for each, however many groups they share."""
 
     def __init__(self, peers: PeerLinks) -> None:
         self._peers = peers
@@ -165,15 +165,16 @@ class Vigil:
             self._heard = {peer: self._heard.get(peer, now) for peer in watched}
             self._alive = {peer: self._alive.get(peer, now) for peer in watched}
             for peer, groups in watched.items():
+                heard = self._peers.heard(NodeId(peer))
+                if heard is not None and heard > self._alive[peer]:
+                    self._heard[peer] = self._alive[peer] = heard
                 if now - self._heard[peer] > SILENT_SECONDS:
                     self._heard[peer] = now
                     for group in groups:
                         group.silent(peer)
-                self._peers.ping(NodeId(peer), partial(self._hear, peer))
+                if heard is not None and now - heard >= ASK_SECONDS[self._peers.me > peer]:
+                    self._peers.ping(NodeId(peer))
 
     def silent_for(self, peer: bytes) -> float:
         """Seconds since that node was last heard of; 0 if nobody watches it yet."""
         return self._loop.time() - self._alive.get(peer, self._loop.time())
-
-    def _hear(self, peer: bytes) -> None:
-        self._heard[peer] = self._alive[peer] = self._loop.time()
