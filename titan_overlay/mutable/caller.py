@@ -201,6 +201,8 @@ class GroupCaller:
         sent = False
         in_vain = 0
         tried: set[NodeId] = set()
+        silent: set[NodeId] = set()
+        """In this round; the next does without them."""
         while True:
             left = request.deadline - self._loop.time()
             if left <= 0:
@@ -208,6 +210,8 @@ class GroupCaller:
                     f"{place.descriptor.value.name!r} has not answered in time: {failure}", maybe_executed=sent
                 )
             member = self._member(place, request.object_id, tried)
+            if not self.membership.is_within_reach(place, member):  # it leads, as another has just said
+                place = await self.membership.look_again(place, request)
             hint = b""
             try:
                 patience = min(request.deadline, self._loop.time() + PATIENCE_SECONDS)
@@ -226,6 +230,7 @@ class GroupCaller:
             except (LinkError, DeadlineExceeded, Unavailable) as why:
                 failure = str(why)
                 sent = sent or why.maybe_executed
+                silent.add(member)
             tried.add(member)
             self._leaders.pop(request.object_id, None)
             if hint and NodeId(hint) not in tried:
@@ -233,7 +238,7 @@ class GroupCaller:
                 continue
             in_vain += 1
             if len(tried) >= len(place.holders):
-                tried.clear()
+                tried, silent = silent, set()
                 await asyncio.sleep(min(max(0.0, left), pause * (0.5 + self._ambient.random.random())))
                 pause = min(pause * 2, longest)
             if in_vain % LOOK_AGAIN == 0:
