@@ -187,7 +187,7 @@ class Machine:
             seat.step(Received(source, self.kind.decode_message(bytes(raw))))
         elif epoch < self.epoch:
             self.transmit(source, Moved())
-        elif self.configuration is not None:
+        else:  # also whoever became a member while it was down, before anything of the group was on its disk
             self.transfer.begin(source)
 
     def _ping(self) -> None:
