@@ -140,7 +140,7 @@ def combined(results: Sequence[Result], *, command: str) -> Result:
 
 def _is_share(key: str) -> bool:
     """Whether a figure with this name lies between 0 and 1."""
-    return key.startswith("share_") or key.endswith(("_share", "_probability"))
+    return key == "availability" or key.startswith("share_") or key.endswith(("_share", "_probability"))
 
 
 def write(result: Result, path: Path) -> None:
