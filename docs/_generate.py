@@ -10,7 +10,9 @@ A page asks for them with a comment on a line of its own:
     <!-- generate:redis -->                            which commands of Redis 7.0 the store knows
     <!-- generate:classic -->                          what each opcode of the Titan orchestrator is answered with
 
-So these pages cannot fall behind the code. `mkdocs.yml` names this file under `hooks`.
+Where `<!-- generated -->` stands on a later line, the part between stands in the page itself, for those who read it as
+a file: `python docs/_generate.py` writes it there, and a test compares. So these pages cannot fall behind the code.
+`mkdocs.yml` names this file under `hooks`.
 """
 
 import ast
@@ -22,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-MARK = re.compile(r"^<!-- generate:(\w+) ?(.*?) -->$", re.MULTILINE)
+END = "<!-- generated -->"
+MARK = re.compile(rf"^<!-- generate:(\w+) ?([^\n]*?) -->$(\n(?:(?!<!-- generate:)[^\n]*\n)*?{END}$)?", re.MULTILINE)
 
 COMMANDS = (
     ("titan", "titan_overlay.cli.titan"),
@@ -36,6 +39,16 @@ COMMON = ("--json", "--data", "--verbose", "--bootstrap")
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs for every page, before it is rendered."""
     return MARK.sub(lambda found: GENERATORS[found[1]](found[2]), markdown)
+
+
+def written(markdown: str) -> str:
+    """A page with those parts renewed that stand in it."""
+
+    def renewed(found: re.Match[str]) -> str:
+        head = found[0].partition("\n")[0]
+        return f"{head}\n\n{GENERATORS[found[1]](found[2])}\n\n{END}" if found[3] else found[0]
+
+    return MARK.sub(renewed, markdown)
 
 
 def files(package: str) -> str:
@@ -197,3 +210,8 @@ GENERATORS = {
     "redis": redis,
     "classic": classic,
 }
+
+
+if __name__ == "__main__":
+    for page in (ROOT / "docs").rglob("*.md"):
+        page.write_text(written(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,11 @@ PYTHON = [block for page in PAGES for block in blocks_of(page) if block.language
 
 
 complete()
+
+_SPEC = spec_from_file_location("generate", DOCS / "_generate.py")
+assert _SPEC is not None and _SPEC.loader is not None
+_GENERATE = module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_GENERATE)
 
 
 @pytest.mark.timeout(300)
@@ -75,6 +81,12 @@ def test_the_readme_begins_with_the_two_commands() -> None:
 def test_what_a_page_links_to_is_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_the_code_writes_into_a_page_is_what_it_would_write_now(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text == _GENERATE.written(text), "run: python docs/_generate.py"
 
 
 def test_output_matches_where_dots_stand_for_anything() -> None:
