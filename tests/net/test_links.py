@@ -241,6 +241,28 @@ async def test_requests_that_would_fill_the_memory_are_refused_as_overloaded() -
         assert await two.ask(value=bytes(800)) is None
 
 
+async def test_one_link_does_not_take_all_of_the_memory_that_there_is_for_requests() -> None:
+    release = asyncio.Event()
+
+    async def wait(peer: Peer, send: Send) -> bytes:
+        await release.wait()
+        return NIL
+
+    other = links(3)
+    async with pair(wait, limits={"request_bytes": 3000, "inbound_links": 3}) as two:
+        greedy = [asyncio.create_task(two.ask(value=bytes(800))) for _ in range(3)]
+        await until(lambda: two.b.counters.requests_received == 3)
+        with pytest.raises(Overloaded):
+            await two.ask(value=bytes(800))
+        body = codec.encode(bytes(800))
+        modest = asyncio.create_task(other.request(two.contact, OBJECT, "bytes", body, deadline=now() + 10))
+        await until(lambda: two.b.counters.requests_received == 4)
+        release.set()
+        await asyncio.gather(*greedy, modest)
+        assert two.b.shared.inbound_bytes == 0
+        await other.close()
+
+
 # --- time and cancellation ------------------------------------------------------------------------------------
 
 

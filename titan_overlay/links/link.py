@@ -156,6 +156,7 @@ class Link(Requests):
     def finished(self, job: Inbound | Promised) -> None:
         if self._inbound.pop(job.id, None) is not None:
             self._inbound_bytes -= job.size
+            self.shared.inbound_bytes -= job.size
             if not self._inbound and not self.shared.corked:
                 self.flush()  # likewise a lone answer
         if self._bye_received:
@@ -236,7 +237,11 @@ class Link(Requests):
             )
             self.write_error(id, Overloaded(why, retry_after=wait))
             return
-        if len(inbound) >= limits.requests_per_peer or self._inbound_bytes + size > limits.request_bytes_per_peer:
+        own = self._inbound_bytes + size
+        crowded = (
+            shared.inbound_bytes + size > limits.request_bytes and own > limits.request_bytes // limits.inbound_links
+        )
+        if len(inbound) >= limits.requests_per_peer or own > limits.request_bytes_per_peer or crowded:
             shared.counters.overloaded += 1
             why = f"{len(inbound)} requests of yours are under way here, as many as may be (requests_per_peer_max)"
             self.write_error(id, Overloaded(why, retry_after=0.1))
@@ -257,6 +262,7 @@ class Link(Requests):
             return
         assert not isinstance(reply, bytes)
         self._inbound_bytes += size
+        shared.inbound_bytes += size
         if isinstance(reply, asyncio.Future):
             inbound[id] = Promised(self, send, size, reply)
             return

@@ -44,6 +44,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Requests of one link that wait or run here; the next gets `Overloaded`."""
     request_bytes_per_peer: int = 32 << 20
     """Their bodies together, likewise."""
+    request_bytes: int = 128 << 20
+    """Bodies of all requests that wait or run here. Above it, whose link has its share of that gets `Overloaded`."""
     messages_per_second: float = 2000.0
     """Requests of one peer on another machine; twice as many at once. Above it `Overloaded`. All peers of a subnet
     together may send `meters.PEERS_OF_A_SUBNET` times as many."""
@@ -151,6 +153,7 @@ class Shared:
         "dirty",
         "handler",
         "hello",
+        "inbound_bytes",
         "limits",
         "loop",
         "next_id",
@@ -165,6 +168,8 @@ class Shared:
         self.hello = hello
         self.counters = Counters()
         self.deadlines = Deadlines(loop)
+        self.inbound_bytes = 0
+        """Of requests that wait or run here."""
         self.next_id = 1
         """Request ids are unique in the node and only grow."""
         self.corked = False
