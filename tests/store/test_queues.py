@@ -125,6 +125,76 @@ print([result() for result in results], huey.scheduled_count())
 """
 
 
+SIDEKIQ = """
+import json, os, time
+import redis
+
+NEXT = '''
+local jobs = redis.call("zrange", KEYS[1], "-inf", ARGV[1], "byscore", "limit", 0, 1)
+if jobs[1] then
+  redis.call("zrem", KEYS[1], jobs[1])
+end
+return jobs[1]
+'''
+
+store = redis.Redis.from_url(os.environ["STORE"], decode_responses=True)
+assert int(store.info()["redis_version"].split(".")[0]) >= 7, "what it asks for first"
+
+def push(queue, job, at=None):
+    with store.pipeline() as pipe:  # MULTI
+        if at is not None:
+            pipe.zadd("schedule", {json.dumps({**job, "queue": queue}): at})
+        else:
+            pipe.sadd("queues", queue).lpush(f"queue:{queue}", json.dumps(job))
+        pipe.execute()
+
+def beat(busy):
+    with store.pipeline() as pipe:
+        pipe.sadd("processes", "w1").exists("w1")
+        pipe.hset("w1", mapping={"info": "{}", "busy": busy, "beat": time.time(), "quiet": "false", "rss": 1})
+        pipe.expire("w1", 60).rpop("w1-signals")
+        return pipe.execute()
+
+def due():
+    try:
+        return store.evalsha(SHA, 1, "schedule", time.time())
+    except redis.exceptions.NoScriptError:
+        return store.eval(NEXT, 1, "schedule", time.time())
+
+SHA = store.script_load(NEXT)
+store.script_flush()
+beat(0)
+push("critical", {"jid": "a", "args": [1]})
+push("default", {"jid": "b", "args": [2]})
+push("default", {"jid": "c", "args": [3]}, at=time.time() - 1)
+push("default", {"jid": "d", "args": [4]}, at=time.time() + 3600)
+while (job := due()) is not None:
+    job = json.loads(job)
+    push(job.pop("queue"), job)
+done = []
+while (found := store.brpop(["queue:critical", "queue:default"], timeout=0.1)) is not None:
+    job = json.loads(found[1])
+    store.hset("w1:work", job["jid"], found[1])
+    if job["jid"] == "b" and "tried" not in job:
+        store.zadd("retry", {json.dumps({**job, "tried": 1}): time.time() + 60})
+    else:
+        done.append(job["jid"])
+    with store.pipeline() as pipe:
+        day = time.strftime("%Y-%m-%d")
+        pipe.incrby("stat:processed", 1).incrby(f"stat:processed:{day}", 1).expire(f"stat:processed:{day}", 157680000)
+        pipe.hdel("w1:work", job["jid"])
+        pipe.execute()
+with store.pipeline() as pipe:  # a job that is given up
+    pipe.zadd("dead", {"x": time.time()}).zremrangebyscore("dead", "-inf", time.time() - 15552000)
+    pipe.zremrangebyrank("dead", 0, -10000)
+    assert pipe.execute() == [1, 0, 0]
+assert store.zcard("schedule") == store.zcard("retry") == 1 and not store.exists("w1:work")
+assert beat(1)[:2] == [0, 1] and 0 < store.ttl("w1") <= 60
+print(done, store.get("stat:processed"), sorted(store.smembers("queues")))
+"""
+"""What Sidekiq and its like send, in the order in which they send it: it is written in another language."""
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     with TitanStore(tmp_path / "store", "--appendfsync", "no") as server:
@@ -155,6 +225,10 @@ def test_rq(place: tuple[Path, dict[str, str]]) -> None:
 def test_queues_of_other_makers(place: tuple[Path, dict[str, str]], library: str, program: str, says: str) -> None:
     pytest.importorskip(library)
     assert run(program, *place).splitlines()[-1] == says
+
+
+def test_a_queue_as_sidekiq_keeps_it(place: tuple[Path, dict[str, str]]) -> None:
+    assert run(SIDEKIQ, *place).splitlines()[-1] == "['a', 'c'] 3 ['critical', 'default']"
 
 
 @pytest.mark.slow

@@ -99,6 +99,7 @@ class _Run:
         self._engine = Engine(keep_journal=False)
         self._shelf = _Shelf(self._engine)
         self._executor = Executor(self._shelf, directory.name, directory, commands=True)
+        self._now = asyncio.get_running_loop().time
         self._slots = slots
         self._labels = labels
         self._say = say
@@ -135,7 +136,6 @@ class _Run:
         """Runs it to its end."""
         if code is not None:
             await asyncio.to_thread(self._executor.bring, HERE, code)
-        self._now = asyncio.get_running_loop().time
         self._step(Begin(definition, params, name=HERE))
         while self._engine.state not in DONE:
             self._over.clear()
