@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from titan_overlay import operator_objects
 from titan_overlay.ambient import Ambient
 from titan_overlay.answering import Answering
-from titan_overlay.client import Pool
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import ConfigError, StorageError
 from titan_overlay.identity import names, records
@@ -47,6 +46,7 @@ from titan_overlay.values import parse_address, sockets
 from titan_overlay.wire.messages import Send
 
 if TYPE_CHECKING:
+    from titan_overlay.client import Pool
     from titan_overlay.mutable.runner import Members
     from titan_overlay.pool.finding.any_holder import Origin
 
@@ -102,7 +102,6 @@ class Node(Answering):
         self._cpu_seconds = cpu_seconds
         self._upload = Upload(config.max_upload, lambda: sum(self.overlay.protocol.traffic.sent))
         rights.changed.append(lambda: remember(database, rights))
-        self.pool: Pool
 
     @property
     def reason(self) -> str:
@@ -245,7 +244,6 @@ class Node(Answering):
         )
         self.overlay.on_moved = self.keeper.moved
         self.overlay.on_seen = lambda ip: self.spawn(self._reachability.follow(ip), "moving to another address")
-        self.pool = Pool(self)
         if not self.config.no_host:
             passing = Passing(
                 self.admission,
@@ -370,6 +368,13 @@ class Node(Answering):
         return self.keeper.lineage(object_id)
 
     # ---- groups ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def pool(self) -> "Pool":
+        """What programs have, for the doors of this node. Most have none, and do without all that belongs to it."""
+        from titan_overlay.client import Pool
+
+        return Pool(self)
 
     @cached_property
     def groups(self) -> "Members":

@@ -8,11 +8,11 @@ that the receiver knows what it will cost before it pays.
 
 from collections.abc import Callable, Iterator
 from enum import IntFlag
+from functools import cache
 from struct import Struct
 from typing import Any
 
 import msgspec
-import zstandard
 
 from titan_overlay.errors import BadMessage
 
@@ -48,8 +48,17 @@ _COMPRESSED = int(Flags.COMPRESSED)
 _GAP = bytes(HEADER_BYTES)
 
 _encode_into: Callable[[Any, bytearray, int], None] = msgspec.msgpack.Encoder().encode_into
-_compress = zstandard.ZstdCompressor(level=1, write_content_size=True, write_checksum=False).compress
-_decompressor = zstandard.ZstdDecompressor()
+
+
+@cache
+def _zstd() -> tuple[Any, Any]:
+    """What compresses and what expands; an idle node has never sent anything large, and not loaded it."""
+    import zstandard
+
+    return (
+        zstandard.ZstdCompressor(level=1, write_content_size=True, write_checksum=False),
+        zstandard.ZstdDecompressor(),
+    )
 
 
 def append(out: bytearray, opcode: int, flags: int, body: Any) -> int:
@@ -72,7 +81,7 @@ def append(out: bytearray, opcode: int, flags: int, body: Any) -> int:
             del out[start:]
             raise BadMessage(f"{size} bytes in one frame; the limit is {MAX_PAYLOAD_BYTES}")
         with memoryview(out) as view:
-            small = _compress(view[start + HEADER_BYTES :])
+            small = _zstd()[0].compress(view[start + HEADER_BYTES :])
         if len(small) < size - size // 8:
             out[start + HEADER_BYTES :] = small
             size = len(small)
@@ -82,12 +91,15 @@ def append(out: bytearray, opcode: int, flags: int, body: Any) -> int:
 
 
 def _expand(payload: bytes) -> bytes:
+    import zstandard
+
     try:
         # The size is checked before anything is allocated: a few bytes may claim to be gigabytes.
         size = zstandard.frame_content_size(payload)
         if not 0 <= size <= MAX_PAYLOAD_BYTES:
             raise BadMessage(f"a compressed payload that claims {size} bytes")
-        return _decompressor.decompress(payload, max_output_size=MAX_PAYLOAD_BYTES, allow_extra_data=False)
+        expand: Callable[..., bytes] = _zstd()[1].decompress
+        return expand(payload, max_output_size=MAX_PAYLOAD_BYTES, allow_extra_data=False)
     except zstandard.ZstdError as why:
         raise BadMessage(f"not a zstd frame: {why}") from None
 

@@ -8,7 +8,8 @@ name -> ObjectId -> held here?                deliver, without a socket
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from typing import Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import (
@@ -29,9 +30,11 @@ from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.finding.any_holder import AnyHolder, Freshness, Origin, Request, Tally
 from titan_overlay.pool.finding.places import PLACES_MAX, Place, Places
-from titan_overlay.pool.finding.votes import Votes
 from titan_overlay.pool.finding.witness import Witness
 from titan_overlay.pool.hosting.host import Host
+
+if TYPE_CHECKING:
+    from titan_overlay.pool.finding.votes import Votes
 
 
 class Caller(Protocol):
@@ -68,9 +71,16 @@ class Router:
         self.witness = Witness(conduct, links)
         self.places = Places(overlay, links, ambient, self.witness, places_max, self._own)
         self.any_holder = AnyHolder(self.places, links, ambient, self.witness)
-        self.votes = Votes(self.places, self.any_holder, ambient, self.witness, overlay.pool)
+        self._ambient = ambient
         self._others = others
         self._made: dict[str, Caller] = {}
+
+    @cached_property
+    def votes(self) -> "Votes":
+        """How services are called that are voted on; in memory once there is one."""
+        from titan_overlay.pool.finding.votes import Votes
+
+        return Votes(self.places, self.any_holder, self._ambient, self.witness, self._overlay.pool)
 
     def _own(self, object_id: ObjectId) -> Signed[Descriptor] | None:
         here = self._host.get(object_id)

@@ -24,7 +24,6 @@ from titan_overlay.pool.hosting.packing import (
     sign,
 )
 from titan_overlay.pool.hosting.runner import Body, Runner, ServiceRunner
-from titan_overlay.pool.hosting.workers import ProcessRunner
 from titan_overlay.pool.questions import MessageSchema
 from titan_overlay.values import GIB
 
@@ -50,6 +49,8 @@ def runner_of(cls: type, origin: Origin, *, worker_bytes: int = GIB) -> Runner:
         RemoteError: its constructor raised.
     """
     if service_type(cls).isolation == "process":
+        from titan_overlay.pool.hosting.workers import ProcessRunner  # most nodes need none
+
         return ProcessRunner(cls, origin, memory_bytes=worker_bytes)
     try:
         instance = cls()
