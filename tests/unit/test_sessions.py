@@ -357,7 +357,7 @@ def test_beginning_anew_gives_no_more_requests_and_neither_do_new_keys() -> None
         _, session, _ = shake(askers[number], responder, now)
         responder.confirm(session, now)
         session.heard = now
-        return sum(not session.admit() for _ in range(int(REQUESTS.burst) + 1))
+        return sum(not responder.admit(session) for _ in range(int(REQUESTS.burst) + 1))
 
     assert [served(0, 100.0) for _ in range(3)] == [REQUESTS.burst, 0, 0]
     assert sum(served(number, 100.0) for number in range(1, 6)) == (PEERS_OF_A_SUBNET - 1) * REQUESTS.burst

@@ -259,7 +259,6 @@ class Handshakes(SessionTable):
             receive_key=back,
             serving=opening.signed[PEER_ROLE] == SERVING,
             credentials=shown,
-            meter=self.meters.of(peer.id, address),
             now=now,
         )
         if opening.tries == 1:
@@ -362,7 +361,6 @@ class Handshakes(SessionTable):
             receive_key=forward,
             serving=role == SERVING,
             credentials=shown,
-            meter=self.meters.of(peer, address),
             now=now,
             called=True,
         )

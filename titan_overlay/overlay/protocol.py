@@ -82,7 +82,7 @@ class OverlayProtocol(Endpoint):
         handler = self._handlers.get(data[15:end])
         flags = self.serving_flag | purpose << PURPOSE_SHIFT
         try:
-            wait = session.admit()
+            wait = self.handshakes.admit(session)
             if wait:
                 self.traffic.count("overloaded")
                 raise Overloaded(f"one peer may ask {REQUESTS.rate:g} times a second here", retry_after=wait)

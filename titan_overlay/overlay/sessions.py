@@ -13,7 +13,7 @@ from hashlib import blake2b
 from hmac import compare_digest
 from math import inf
 
-from titan_overlay.buckets import Bucket, Limit
+from titan_overlay.buckets import Limit
 from titan_overlay.identity.contacts import Address, Contact
 
 DATA = 0x10
@@ -31,7 +31,7 @@ PURPOSE_SHIFT = 4
 """The high four bits of the flags: which account the traffic belongs to (see `traffic.py`)."""
 
 REQUESTS = Limit(rate=500.0, burst=2000.0)
-"""Of one peer on another machine. Above it, it is refused."""
+"""Of one peer on another machine, however often it begins a session. Above it, it is refused."""
 
 WINDOW_BITS = 64
 REKEY_SECONDS = 12 * 3600.0
@@ -74,7 +74,6 @@ class Session:
     """
 
     __slots__ = (
-        "_meter",
         "address",
         "allowance",
         "born",
@@ -111,7 +110,6 @@ class Session:
         receive_key: bytes,
         serving: bool,
         credentials: bytes,
-        meter: Bucket,
         now: float,
         called: bool = False,
     ) -> None:
@@ -127,8 +125,6 @@ class Session:
         self.born = self.heard = now
         self.ends = inf
         """When it is given up, even in use."""
-        self._meter = meter
-        """What the peer may still ask for, in this session and others."""
         self.sent = 0
         self.highest = 0
         self.window = 0
@@ -169,10 +165,6 @@ class Session:
         else:
             self.window |= 1 << -ahead
         return True
-
-    def admit(self) -> float:
-        """The peer asks for something. 0: it may; else the seconds after which it should ask again."""
-        return self._meter.take(1, self.heard)
 
     def measured(self, seconds: float) -> None:
         """One round trip of a request that was sent once."""

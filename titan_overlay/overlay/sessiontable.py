@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from titan_overlay.meters import Meters
+from titan_overlay.buckets import Buckets, Limit
+from titan_overlay.identity.subnets import is_loopback, subnet
+from titan_overlay.meters import PEERS_OF_A_SUBNET
 from titan_overlay.overlay.sessions import REQUESTS, Session
 
 MAX_SESSIONS = 1024
@@ -32,9 +34,19 @@ class SessionTable:
         self._retired: dict[bytes, float] = {}
         """Sessions that were replaced, by receive id: they still receive until then."""
         self._shunned: dict[bytes, float] = {}
-        self.meters = Meters(REQUESTS)
-        """What peers may ask for, however often they begin anew."""
+        self._peers: Buckets[bytes] = Buckets(REQUESTS)
+        """What peers may ask for, however often they begin anew. Those that are full take no room."""
+        rate, burst = REQUESTS
+        self._subnets: Buckets[str] = Buckets(Limit(PEERS_OF_A_SUBNET * rate, PEERS_OF_A_SUBNET * burst))
         self._token_bytes = token_bytes
+
+    def admit(self, session: Session) -> float:
+        """The peer asks for something. 0: it may; else the seconds after which it should ask again."""
+        ip, port = session.address
+        if is_loopback(ip):
+            return 0.0
+        now = session.heard
+        return self._peers.take(session.contact.id, 1, now) or self._subnets.take(subnet(ip, port), 1, now)
 
     def fresh_id(self) -> bytes:
         """An id for datagrams to us that no session has."""

@@ -30,7 +30,6 @@ from titan_overlay.identity.contacts import IPV4, IPV6, Contact, is_dialable, pa
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement, Tombstone
-from titan_overlay.meters import UNMETERED
 from titan_overlay.overlay import bodies, directory, evidence, handshake, lookup, packets, sessiontable
 from titan_overlay.overlay.announcer import Announcer
 from titan_overlay.overlay.answers import Answers
@@ -168,7 +167,7 @@ def _same_keys(one: Session, two: Session) -> bool:
 
 
 def _pair() -> tuple[Session, Session]:
-    keys: dict[str, Any] = {"serving": True, "credentials": b"", "meter": UNMETERED, "now": 0.0}
+    keys: dict[str, Any] = {"serving": True, "credentials": b"", "now": 0.0}
     here = Session(peer(1), send_id=b"theirs", send_key=b"1" * 32, receive_id=b"ours", receive_key=b"2" * 32, **keys)
     there = Session(peer(0), send_id=b"ours", send_key=b"2" * 32, receive_id=b"here", receive_key=b"1" * 32, **keys)
     return here, there
