@@ -252,9 +252,14 @@ async def test_a_handler_in_a_worker_reaches_other_objects_through_the_node(tmp_
 
 
 async def test_what_a_worker_logs_and_prints_is_logged_by_its_node_in_the_name_of_the_object(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.INFO)
+    # Commands that other tests have run in this process leave a handler whose stream is closed.
+    monkeypatch.setattr(logging.root, "handlers", [caplog.handler])
     said = "log \x1b[31m red\n2026-11-29 00:00:00 error forged line"
     async with Bench(tmp_path) as bench:
         await bench.ask(said)
