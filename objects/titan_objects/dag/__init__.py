@@ -21,21 +21,25 @@ print(await run.result())
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from titan_objects.dag.authoring import Dag, Function, Handle, dag, task
-
 if TYPE_CHECKING:
+    from titan_objects.dag.authoring import Dag, Function, Handle, dag, task
     from titan_objects.dag.client import resume, submit
     from titan_objects.dag.here import run_here
     from titan_objects.dag.submitted import SubmittedRun
 
 __all__ = ["Dag", "Function", "Handle", "SubmittedRun", "dag", "resume", "run_here", "submit", "task"]
 
-
-_PLACES = {"SubmittedRun": "submitted", "resume": "client", "run_here": "here", "submit": "client"}
+_PLACES = {
+    "authoring": ("Dag", "Function", "Handle", "dag", "task"),
+    "client": ("resume", "submit"),
+    "here": ("run_here",),
+    "submitted": ("SubmittedRun",),
+}
+"""By module: what is imported when it is asked for. A process of tasks needs at most what its functions are made with."""
 
 
 def __getattr__(name: str) -> Any:
-    """What programs need that submit is imported when it is asked for: processes of tasks do without."""
-    if name in _PLACES:
-        return getattr(import_module(f"titan_objects.dag.{_PLACES[name]}"), name)
-    raise AttributeError(name)
+    for module, names in _PLACES.items():
+        if name in names:
+            return globals().setdefault(name, getattr(import_module(f"titan_objects.dag.{module}"), name))
+    raise AttributeError(f"module 'titan_objects.dag' has no attribute {name!r}")
