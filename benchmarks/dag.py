@@ -79,7 +79,8 @@ async def here() -> Round:
     """Without a pool, and without a journal; with the start of its processes."""
     took: Round = {}
     for shape, size in SHAPES.items():
-        began, cpu = time.perf_counter(), _cpu_below(os.getpid()) + _cpu_of_ended()
+        cpu = _cpu_below(os.getpid()) + _cpu_of_ended()
+        began = time.perf_counter()
         await run_here(shaped(*size), code=Path(trivial.__file__), slots=WORKERS)
         took[shape] = time.perf_counter() - began, _cpu_below(os.getpid()) + _cpu_of_ended() - cpu
     return took

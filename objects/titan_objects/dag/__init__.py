@@ -35,7 +35,7 @@ _PLACES = {
     "here": ("run_here",),
     "submitted": ("SubmittedRun",),
 }
-"""By module: what is imported when it is asked for. A process of tasks needs at most what its functions are made with."""
+"""By module: what is imported when it is asked for. Processes of tasks need little of it."""
 
 
 def __getattr__(name: str) -> Any:
