@@ -18,6 +18,11 @@ PEERS_OF_A_SUBNET = 4
 """A subnet may ask for as much as so many of its peers."""
 
 
+def together(limit: Limit) -> Limit:
+    """Of all peers of a subnet, where one has this."""
+    return Limit(PEERS_OF_A_SUBNET * limit.rate, PEERS_OF_A_SUBNET * limit.burst)
+
+
 class _Unmetered(Bucket):
     """What programs of this machine ask for is its user's own business."""
 
@@ -39,7 +44,7 @@ class Meters:
 
     def __init__(self, limit: Limit, peers_max: int = 4096) -> None:
         self._limit = limit
-        self._together = Limit(PEERS_OF_A_SUBNET * limit.rate, PEERS_OF_A_SUBNET * limit.burst)
+        self._together = together(limit)
         self._peers_max = peers_max
         self._peers: OrderedDict[NodeId, Bucket] = OrderedDict()
         self._subnets: WeakValueDictionary[str, Bucket] = WeakValueDictionary()

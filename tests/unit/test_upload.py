@@ -107,6 +107,33 @@ async def test_a_turn_that_would_come_too_late_is_none_and_costs_nothing() -> No
     assert upload.may(SMALL_BYTES)
 
 
+@pytest.mark.parametrize("size", [5 * RATE, 100 * RATE], ids=["called off", "evicted"])
+async def test_nobody_waits_for_one_that_has_given_up(size: int) -> None:
+    upload, loop = Upload(RATE), asyncio.get_running_loop()
+    upload.may(RATE)
+    large = asyncio.ensure_future(upload.turn(size))
+    await asyncio.sleep(0.01)
+    waiting = asked(upload, "modest")
+    await asyncio.sleep(0.01)
+    large.cancel()
+    began = loop.time()
+    await asyncio.gather(*waiting)
+    assert loop.time() - began < 2 * CHUNK / RATE
+    assert large.cancelled() == (size == 5 * RATE)
+
+
+async def test_one_that_is_called_off_gives_its_place_away_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_BYTES_MAX", 3 * CHUNK)
+    upload = Upload(RATE)
+    upload.tell(RATE)
+    greedy = asked(upload, "greedy", 3)
+    await asyncio.sleep(0.01)
+    greedy[-1].cancel()
+    (modest,) = asked(upload, "modest")  # begins before the other has noticed its end
+    assert len(await modest) == CHUNK
+    assert [len(each) for each in await asyncio.gather(*greedy[:2])] == [CHUNK, CHUNK]
+
+
 def test_loopback_costs_no_upload() -> None:
     assert is_loopback("127.0.0.1") and is_loopback("::1")
     assert not is_loopback("192.0.2.1") and not is_loopback("not an address")

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from titan_overlay.buckets import Buckets, Limit
+from titan_overlay.buckets import Buckets
 from titan_overlay.identity.subnets import is_loopback, subnet
-from titan_overlay.meters import PEERS_OF_A_SUBNET
+from titan_overlay.meters import together
 from titan_overlay.overlay.sessions import REQUESTS, Session
 
 MAX_SESSIONS = 1024
@@ -35,9 +35,9 @@ class SessionTable:
         """Sessions that were replaced, by receive id: they still receive until then."""
         self._shunned: dict[bytes, float] = {}
         self._peers: Buckets[bytes] = Buckets(REQUESTS)
-        """What peers may ask for, however often they begin anew. Those that are full take no room."""
-        rate, burst = REQUESTS
-        self._subnets: Buckets[str] = Buckets(Limit(PEERS_OF_A_SUBNET * rate, PEERS_OF_A_SUBNET * burst))
+        """What peers may ask for, however often they begin anew. As there are sessions with so many, and each asks for
+        little, buckets that are full take no room here; links, of which there are few, keep theirs at hand."""
+        self._subnets: Buckets[str] = Buckets(together(REQUESTS))
         self._token_bytes = token_bytes
 
     def admit(self, session: Session) -> float:

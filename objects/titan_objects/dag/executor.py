@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import msgspec
 import titan_overlay as titan
 from titan_objects.dag import processes
 from titan_objects.dag.inside import Call
-from titan_objects.dag.journal import Order, Success
+from titan_objects.dag.journal import Failure, Order, Success
 from titan_objects.dag.limits import Limits, Watch
 from titan_objects.dag.processes import Ear, Failed, Warm
 from titan_objects.dag.projects import archive_of, unzip
@@ -25,6 +25,19 @@ from titan_objects.dag.values import Data, there
 INLINE_BYTES = 32 << 10
 """A result that is larger travels as data."""
 RESULT_BYTES_MAX = 64 << 20
+
+
+async def attempted(work: Awaitable[Success], timeout: float) -> Success | Failure:
+    """What comes of an attempt at a task, within its time: seconds, 0 for any."""
+    try:
+        async with asyncio.timeout(timeout or None):
+            return await work
+    except Failed as why:
+        return why.failure
+    except TimeoutError:
+        return Failure("Timeout", f"it took longer than {timeout:g} s, and was ended")
+    except (titan.TitanError, OSError) as why:
+        return Failure(type(why).__name__, str(why))
 
 
 class Executor:

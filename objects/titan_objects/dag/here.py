@@ -15,11 +15,10 @@ import titan_overlay as titan
 from titan_objects.dag import inside, views
 from titan_objects.dag.definition import Definition, Task, size_bytes, tasks_of
 from titan_objects.dag.engine import Engine
-from titan_objects.dag.executor import Executor
+from titan_objects.dag.executor import Executor, attempted
 from titan_objects.dag.inside import Question
-from titan_objects.dag.journal import Begin, Failure, Lease, Order, Renew, Report, Spawn, Success, Tick, Up, Worker
+from titan_objects.dag.journal import Begin, Lease, Order, Renew, Report, Spawn, Tick, Up, Worker
 from titan_objects.dag.messages import Results
-from titan_objects.dag.processes import Failed
 from titan_objects.dag.steps import DONE
 from titan_objects.dag.values import there
 
@@ -45,7 +44,7 @@ async def run_here(
     Votes are not taken: there is nobody else to compare with.
 
     Args:
-        code: the Python file or package that tasks call functions of.
+        code: what tasks call functions of: a Python file, a package, or a project (.zip).
         slots: tasks that run at once; 0: as many as there are processors.
         labels: that tasks may require of this machine.
 
@@ -165,16 +164,8 @@ class _Run:
             self._over.set()
 
     async def _do(self, order: Order) -> None:
-        outcome: Success | Failure
         try:
-            async with asyncio.timeout(order.timeout or None):
-                outcome = await self._executor.execute(order, _Ear(self, order))
-        except Failed as why:
-            outcome = why.failure
-        except TimeoutError:
-            outcome = Failure("Timeout", f"it took longer than {order.timeout:g} s, and was ended")
-        except (titan.TitanError, OSError) as why:
-            outcome = Failure(type(why).__name__, str(why))
+            outcome = await attempted(self._executor.execute(order, _Ear(self, order)), order.timeout)
         finally:
             self._tasks.pop(order.epoch, None)
         self._step(Report(HERE, order.epoch, outcome))

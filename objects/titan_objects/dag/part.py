@@ -10,11 +10,11 @@ import titan_overlay as titan
 from titan_objects.dag.board import Board
 from titan_objects.dag.definition import tasks_of
 from titan_objects.dag.errands import Errands
+from titan_objects.dag.executor import attempted
 from titan_objects.dag.inside import Question, Spawn
 from titan_objects.dag.journal import Failure, Order, Success, Worker
 from titan_objects.dag.memory import recalled
 from titan_objects.dag.messages import LINES_AT_ONCE, Done, Ready, Spawned, Sync
-from titan_objects.dag.processes import Failed
 
 if TYPE_CHECKING:
     from titan_objects.dag.worker import Workers
@@ -170,24 +170,15 @@ class Part:
 
     async def _do(self, order: Order) -> None:
         outcome: Success | Failure | None = None
-        pool = self._workers.pool
         if order.store:
-            self._board = self._board or Board(pool, order.store, self._run, self._workers.info)
+            self._board = self._board or Board(self._workers.pool, order.store, self._run, self._workers.info)
             self._board.flag(order.key, "RUNNING")
             self._shown[order.epoch] = order.key
         loop = asyncio.get_running_loop()
         began = loop.time()
         self._workers.busy += 1
         try:
-            async with aclosing(Errands(pool)) as errands, asyncio.timeout(order.timeout or None):
-                known = await recalled(pool, self._run, order.memo) if order.memo else None
-                outcome = known or await self._workers.execute(order, _Ear(self, order, errands, self._board))
-        except Failed as why:
-            outcome = why.failure
-        except TimeoutError:
-            outcome = Failure("Timeout", f"it took longer than {order.timeout:g} s, and was ended")
-        except (titan.TitanError, OSError) as why:
-            outcome = Failure(type(why).__name__, str(why))
+            outcome = await attempted(self._attempt(order), order.timeout)
         finally:
             self._tasks.pop(order.epoch, None)
             self._workers.busy -= 1
@@ -204,6 +195,12 @@ class Part:
             else:
                 self._shown.pop(order.epoch, None)
             self._changed.set()
+
+    async def _attempt(self, order: Order) -> Success:
+        pool = self._workers.pool
+        async with aclosing(Errands(pool)) as errands:
+            known = await recalled(pool, self._run, order.memo) if order.memo else None
+            return known or await self._workers.execute(order, _Ear(self, order, errands, self._board))
 
     def say(self, epoch: int, line: str) -> None:
         """A task has written a line."""

@@ -93,7 +93,7 @@ class Upload:
                 "(max_upload); they were not sent"
             ) from None
         finally:
-            self._drop(waiter, crowd)
+            self._give_up(waiter, crowd)
 
     def pace(
         self, begun: "bytes | asyncio.Future[bytes] | Coroutine[Any, Any, Reply]", crowd: Hashable
@@ -138,8 +138,9 @@ class Upload:
             if self._bytes[largest] <= self._bytes.get(crowd, 0) + size:
                 raise _full(size / self._rate)
             last = self._crowds[largest][-1]
-            last.turn.set_exception(_full(last.size / self._rate))
-            self._drop(last, largest)
+            if not last.turn.done():  # else it has just been called off
+                last.turn.set_exception(_full(last.size / self._rate))
+            self._give_up(last, largest)
         waiter = _Waiter(size, turn)
         self._crowds.setdefault(crowd, deque()).append(waiter)
         self._bytes[crowd] = self._bytes.get(crowd, 0) + size
@@ -157,9 +158,18 @@ class Upload:
         if not queue:
             del self._crowds[crowd], self._bytes[crowd]
 
+    def _give_up(self, waiter: _Waiter, crowd: Hashable) -> None:
+        """It wants no turn any more; where it was the first, the others need not wait until it could have had it."""
+        was_first = self._first is waiter
+        self._drop(waiter, crowd)
+        if was_first:
+            self._go_on()
+
     def _go_on(self) -> None:
         """Gives turns while there are tokens, then waits for more."""
-        self._timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._fill()
         while self._crowds:
             crowd, waiter = next(iter(self._crowds)), self._first
