@@ -11,7 +11,7 @@ from titan_overlay.errors import TitanError
 from titan_overlay.identity.statements import Policy
 from titan_overlay.pool.questions import Ping
 from titan_simulations.lookups import ask
-from titan_simulations.results import Result, common
+from titan_simulations.results import Result, common_of
 from titan_simulations.statistics import mean, median, quantile
 from titan_simulations.world import Published, Report, World
 
@@ -53,14 +53,7 @@ async def run(config: CopiesConfig, report: Report, command: str) -> Result:
             found = await _look_up(world, group, config.lookups)
             points.append({"copies": copies, **found, **await _send(world, group, config.messages)})
         return {
-            **common(
-                "copies",
-                config=config,
-                command=command,
-                seed=config.seed,
-                trace_hash=world.sim.trace_hash,
-                simulated=world.sim.now,
-            ),
+            **common_of(world.sim, "copies", config, config.seed, command),
             "nodes": config.nodes,
             "points": points,
         }

@@ -21,7 +21,7 @@ from titan_simulations.journal import Journal
 from titan_simulations.measure import cpu_seconds
 from titan_simulations.membership import Membership, Watched
 from titan_simulations.operations import Book, Operations
-from titan_simulations.results import Result, common
+from titan_simulations.results import Result, common_of
 from titan_simulations.statistics import mean, median, quantile
 from titan_simulations.world import PUBLISH_TRIES, PUBLISHING_AT_ONCE, Report, World, poisson
 
@@ -209,14 +209,7 @@ def result_of(run: Groups, command: str) -> Result:
     gone = {each.book.name for each in membership.unrecoverable()}
     silent = {each.name for each in run.silent}
     return {
-        **common(
-            "groups",
-            config=config,
-            command=command,
-            seed=config.seed,
-            trace_hash=world.sim.trace_hash,
-            simulated=world.sim.now,
-        ),
+        **common_of(world.sim, "groups", config, config.seed, command),
         "nodes": config.nodes,
         "nodes_up_mean": interruptions.node_seconds / config.seconds,
         "groups": config.groups,

@@ -7,7 +7,7 @@ import msgspec
 
 from titan_overlay.identity.statements import Policy
 from titan_overlay.testing.pool import SimulatedNode
-from titan_simulations.results import Result, common
+from titan_simulations.results import Result, common_of
 from titan_simulations.statistics import mean, median, quantile
 from titan_simulations.world import Published, Report, World
 
@@ -74,14 +74,7 @@ async def run(config: LookupsConfig, report: Report, command: str) -> Result:
         rpcs = [each.rpcs for each in answers]
         seconds = [each.seconds for each in answers]
         return {
-            **common(
-                "lookups",
-                config=config,
-                command=command,
-                seed=config.seed,
-                trace_hash=world.sim.trace_hash,
-                simulated=world.sim.now,
-            ),
+            **common_of(world.sim, "lookups", config, config.seed, command),
             "nodes": config.nodes,
             "objects": config.objects,
             "lookups": len(answers),

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from titan_overlay.testing.pool import SimulatedPool
 from titan_simulations import markov
 from titan_simulations.churn import Churn
 from titan_simulations.measure import cpu_seconds, peak_rss_bytes, versions
@@ -32,6 +33,11 @@ def common(kind: str, *, config: msgspec.Struct, command: str, seed: int, trace_
     }
 
 
+def common_of(sim: SimulatedPool, kind: str, config: msgspec.Struct, seed: int, command: str) -> Result:
+    """The same of a run in one pool, up to now."""
+    return common(kind, config=config, command=command, seed=seed, trace_hash=sim.trace_hash, simulated=sim.now)
+
+
 def churn_result(run: Churn, *, command: str, cpu_of_clock: float) -> Result:
     """The figures of a finished run.
 
@@ -51,14 +57,7 @@ def churn_result(run: Churn, *, command: str, cpu_of_clock: float) -> Result:
         else 0.0
     )
     return {
-        **common(
-            "churn",
-            config=config,
-            command=command,
-            seed=config.seed,
-            trace_hash=sim.trace_hash,
-            simulated=sim.now,
-        ),
+        **common_of(sim, "churn", config, config.seed, command),
         "nodes": config.nodes,
         "churn_seconds": config.seconds,
         "cpu_seconds_per_churn_minute": cpu_of_clock / (config.seconds / 60),

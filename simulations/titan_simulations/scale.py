@@ -6,7 +6,7 @@ import msgspec
 
 from titan_overlay.identity.statements import Policy
 from titan_simulations.measure import cpu_seconds, rss_bytes
-from titan_simulations.results import Result, common
+from titan_simulations.results import Result, common_of
 from titan_simulations.world import Report, World
 
 
@@ -44,14 +44,7 @@ async def run(config: ScaleConfig, report: Report, command: str) -> Result:
             report(f"minute {(step + 1) * config.seconds / steps / 60:.1f}", world.sim.now)
         spent = cpu_seconds() - start
         return {
-            **common(
-                "scale",
-                config=config,
-                command=command,
-                seed=config.seed,
-                trace_hash=world.sim.trace_hash,
-                simulated=world.sim.now,
-            ),
+            **common_of(world.sim, "scale", config, config.seed, command),
             "nodes": config.nodes,
             "nodes_serving": serving,
             "objects": config.objects,
