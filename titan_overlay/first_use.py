@@ -45,11 +45,12 @@ class FirstUse:
         new = [_address(seed) for seed in joined if not seed.pool]
         if not new:
             return
+        after = "from now on only there"
         try:
             self._known.add(new, pool)
         except StorageError as why:
-            log.warning("%s", why)
-        log.warning("trust on first use: %s leads to pool %s, from now on only there", ", ".join(new), pool.hex()[:12])
+            after = f"this time: {why}"
+        log.warning("trust on first use: %s leads to pool %s, %s", ", ".join(new), pool.hex()[:12], after)
 
     async def check(self, seeds: Sequence[JoinLine], token_bytes: Callable[[int], bytes]) -> None:
         """To be called when none of the seeds could be joined through.
