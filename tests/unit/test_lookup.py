@@ -1,5 +1,6 @@
 """The lookup core: whom it asks, on which path, when more paths begin, and when it is over."""
 
+import gc
 from collections.abc import Iterable, Sequence
 from random import Random
 
@@ -40,6 +41,26 @@ def one_path(*contacts: Contact, **options: object) -> Lookup:
 
 def asked(questions: list[Question]) -> list[Contact]:
     return [question.contact for question in questions]
+
+
+# --- what it leaves -----------------------------------------------------------------------------------------
+
+
+def test_when_it_is_closed_it_leaves_nothing_to_the_garbage_collector_and_keeps_what_it_found() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        walk = one_path(*[at(n) for n in (10, 20, 30)])
+        walk.start()
+        walk.reply(at(10), [at(20), at(40)])
+        walk.reply(at(20), [at(10), at(40)])
+        walk.finish()
+        walk.close()
+        assert walk.answered(3) == walk.heard(100) == [at(10), at(20)]
+        del walk
+        assert gc.collect() == 0, "paths and contacts in circles"
+    finally:
+        gc.enable()
 
 
 # --- one path -------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 
 from titan_overlay.ambient import Ambient
@@ -94,7 +94,7 @@ class Finder:
         first: paths that begin at once. beside: contacts to begin from, beside those in the table.
         """
         region = Region.around(target, self._density.region_bits(2 * count))
-        lookup = self._lookup(
+        with self._lookup(
             target,
             self._points(region) if count > CONTACTS_PER_REPLY else None,
             beside,
@@ -102,8 +102,8 @@ class Finder:
             wanted=max(WALKED_MIN, -(-count // self.paths)),
             union=count,
             budget=max(self._budget, 2 * count),
-        )
-        await self._crawl_nodes(lookup, purpose)
+        ) as lookup:
+            await self._crawl_nodes(lookup, purpose)
         self._table.touch(target, self._loop.time())
         return lookup.answered(count)
 
@@ -131,10 +131,10 @@ class Finder:
         On several paths: what one liar names would fill the bucket for good. More of them begin only if something is in
         vain, for this is most of what a node sends when nothing else happens.
         """
-        lookup = self._lookup(
+        with self._lookup(
             target, None, first=REFRESH_PATHS, every=BUDGET, wanted=REFRESH_WANTED, union=SAMPLE_CLOSEST
-        )
-        await self._crawl_nodes(lookup, traffic.ROUTING)
+        ) as lookup:
+            await self._crawl_nodes(lookup, traffic.ROUTING)
         self._table.touch(target, self._loop.time())
         closest = lookup.answered(SAMPLE_CLOSEST)
         self._density.observe(target, closest, self._loop.time())
@@ -153,10 +153,10 @@ class Finder:
 
     async def read_region(self, object_id: ObjectId, region: Region) -> list[Contact]:
         """All nodes of this region and the closest to the object; those that have not proven themselves come last."""
-        lookup = self._lookup(
+        with self._lookup(
             object_id, self._points(region), first=REGION_PATHS, wanted=REGION_WANTED, union=REGION_MIN
-        )
-        await self._crawl_nodes(lookup, traffic.ADVERTISE, self._loop.time() + REGION_SECONDS_MAX)
+        ) as lookup:
+            await self._crawl_nodes(lookup, traffic.ADVERTISE, self._loop.time() + REGION_SECONDS_MAX)
         proven = self._proven(lookup, region)
         others = [c for c in lookup.heard(region.width) if c.id not in proven]
         room = max(0, REGION_MAX - len(proven))
@@ -181,9 +181,9 @@ class Finder:
         budget: int = 0,
         patient: bool = False,
         **shape: int,
-    ) -> Lookup:
-        """A lookup of this node, from the contacts in its table and those `beside`."""
-        return Lookup(
+    ) -> closing[Lookup]:
+        """A lookup of this node, from the contacts in its table and those `beside`; to be entered."""
+        lookup = Lookup(
             target,
             self._me,
             lambda near, count: [*self._table.closest(near, count), *beside],
@@ -196,6 +196,7 @@ class Finder:
             avoided=self._avoided,
             **shape,
         )
+        return closing(lookup)
 
     async def _crawl_nodes(self, lookup: Lookup, purpose: int, deadline: float | None = None) -> None:
         def ask(aim: bytes) -> bytes:
@@ -218,7 +219,7 @@ class Finder:
         if evidence.conclusive and not everything:
             return Found(evidence.advertisements(), evidence.tombstones, 0, 0)
         region = self.region_of(object_id)
-        lookup = self._lookup(
+        with self._lookup(
             object_id,
             self._points(region),
             first=self._alpha,
@@ -227,9 +228,9 @@ class Finder:
             within=region.width,
             spare=PAGES if everything or avoid else 0,
             patient=True,
-        )
-        search = HolderSearch(self._protocol, lookup, evidence, object_id, everything=everything)
-        found = await search.run(deadline, self._budget)
+        ) as lookup:
+            search = HolderSearch(self._protocol, lookup, evidence, object_id, everything=everything)
+            found = await search.run(deadline, self._budget)
         if deadline is not None or lookup.paths < REGION_PATHS:
             return found
         return replace(found, region=tuple(self._proven(lookup, region).values()))

@@ -242,6 +242,14 @@ class Lookup:
         """What was looked for has been found."""
         self.finished = True
 
+    def close(self) -> None:
+        """Nobody is asked any more; what came of it stays.
+
+        Paths and contacts refer to one another in circles, and would be in memory until the next full collection.
+        """
+        for node in self._nodes.values():
+            node.let_go()
+
     # ---- what came of it -------------------------------------------------------------------------------------
 
     def answered(self, count: int) -> list[Contact]:

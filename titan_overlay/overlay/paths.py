@@ -48,6 +48,12 @@ class Heard:
         if self.path is not None:  # those whom it named were heard of there alone
             self.path.changed = True
 
+    def let_go(self) -> None:
+        """Of the paths and contacts that in turn refer to it: the lookup is over."""
+        self.path = None
+        self.leads.clear()
+        self.referrers.clear()
+
 
 def fewest_strikes(referrers: list[Heard]) -> int:
     """Of those who named a contact; 0: nobody did."""
