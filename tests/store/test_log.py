@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,8 +13,8 @@ import titan_overlay as titan
 from tests.store.commands_by_chance import commands
 from tests.store.real import RealRedis, Wire, needs_redis
 from tests.store.test_beside_redis import EVERYTHING, contents
-from titan_objects.store import system
-from titan_objects.store.aof import AppendLog
+from titan_objects.store import log_care, system
+from titan_objects.store.aof import PIECE_BYTES, AppendLog, remove
 from titan_objects.store.config import Config
 from titan_objects.store.host import Store
 from titan_objects.store.resp import CommandError
@@ -209,6 +210,37 @@ async def test_a_rewrite_that_was_cut_short_leaves_a_log_that_loads(tmp_path: Pa
     shutil.copytree(tmp_path, tmp_path / "copy")
     await store.close()
     assert len(await loaded(tmp_path / "copy")) == 5001
+
+
+async def test_what_a_rewrite_left_behind_half_removed_is_removed_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(files: list[Path]) -> None:
+        os.truncate(files[0], files[0].stat().st_size // 2)
+        raise OSError(5, "the machine is gone")
+
+    monkeypatch.setattr(log_care, "remove", dies)
+    store = Store(tmp_path)
+    asked = Asked(store)
+    asked.fill(*(("SET", f"k{at}", at) for at in range(100)))
+    store.rewrite()
+    while store.engine.stats.rewriting:
+        await asyncio.sleep(0.01)
+    asked.ask("SET", "after", 1)
+    await store.close()
+    assert incr(tmp_path, 1).exists(), "nobody came to remove it"
+    assert len(await loaded(tmp_path)) == 101
+    assert not incr(tmp_path, 1).exists()
+    assert " type h" not in (tmp_path / "appendonlydir" / f"{NAME}.manifest").read_text()
+
+
+async def test_a_large_file_is_removed_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "truncate", lambda path, size: sizes.append(size))
+    (tmp_path / "large").write_bytes(bytes(3 * PIECE_BYTES + 1))
+    remove([tmp_path / "large", tmp_path / "not there"])
+    assert sizes == [2 * PIECE_BYTES + 1, PIECE_BYTES + 1, 1]
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_full_disk_refuses_writes_and_keeps_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

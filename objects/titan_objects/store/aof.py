@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import re
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from titan_objects.store.table import Args
 _LOG = logging.getLogger("titan_objects.store")
 
 CHUNK = 1 << 18
+
+PIECE_BYTES = 1 << 20
+"""Of a file in the background: so much is confirmed, or freed, by the disk at a time."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -96,8 +100,8 @@ class AppendLog:
             self._begin_increment()
         else:
             self._open_increment(live[-1])
-        if any(part.kind == "h" for part in self._parts):
-            self._drop_history()
+        if self.history():
+            self.clear_history()
         self._measure()
 
     def _path(self, part: Part) -> Path:
@@ -229,28 +233,35 @@ class AppendLog:
         return self.directory / f"temp-rewrite-{self._name}"
 
     def end_rewrite(self, base: Path) -> None:
-        """The base is whole and on disk: it takes the place of all before the current increment."""
+        """The base is whole and on disk: it takes the place of all before the current increment, which is history."""
         seq = max((part.seq for part in self._parts if part.kind == "b"), default=0) + 1
         part = Part(f"{self._name}.{seq}.base.aof", seq, "b")
         base.replace(self._path(part))
-        old = [Part(each.name, each.seq, "h") for each in self._parts[:-1] if each.kind != "h"]
+        old = [Part(each.name, each.seq, "h") for each in self._parts[:-1]]
         self._parts = [part, *old, self._parts[-1]]
         self._write_manifest()
-        self._drop_history()
         self._measure()
 
-    def _drop_history(self) -> None:
-        gone = [part for part in self._parts if part.kind == "h"]
+    def history(self) -> list[Path]:
+        """Files that nothing needs any more. The manifest knows of them until they are gone."""
+        return [self._path(part) for part in self._parts if part.kind == "h"]
+
+    def forget_history(self) -> None:
+        """It has been removed."""
         self._parts = [part for part in self._parts if part.kind != "h"]
         self._write_manifest()
-        for part in gone:
-            self._path(part).unlink(missing_ok=True)
+
+    def clear_history(self) -> None:
+        """Removes it, while nobody waits."""
+        remove(self.history())
+        self.forget_history()
 
     def _measure(self) -> None:
-        sizes = {part.kind: 0 for part in self._parts}
+        sizes = {"b": 0, "i": 0}
         for part in self._parts:
-            sizes[part.kind] += self._path(part).stat().st_size
-        self.size, self.base_size = sum(sizes.values()), sizes.get("b", 0)
+            if part.kind in sizes:
+                sizes[part.kind] += self._path(part).stat().st_size
+        self.size, self.base_size = sum(sizes.values()), sizes["b"]
 
 
 def load_file(path: Path, engine: Engine) -> None:
@@ -370,6 +381,15 @@ def write_durably(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def remove(files: list[Path]) -> None:
+    """Removes files, of any size, piece by piece: while a file system frees much at once, nobody's fsync comes back."""
+    for path in files:
+        with suppress(FileNotFoundError):
+            for size in range(path.stat().st_size - PIECE_BYTES, 0, -PIECE_BYTES):
+                os.truncate(path, size)
+            path.unlink()
 
 
 def sync_directory(path: Path) -> None:

@@ -4,9 +4,9 @@ import asyncio
 import logging
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from titan_objects.store.aof import AppendLog, sync_directory
+from titan_objects.store.aof import PIECE_BYTES, AppendLog, remove, sync_directory
 from titan_objects.store.rewriting import Rewrite
 
 if TYPE_CHECKING:
@@ -92,19 +92,24 @@ class LogCare:
                 engine.preserve = rewrite.preserve
                 engine.look()
                 more = True
+                synced = 0
                 while more:
                     more = rewrite.step()
                     await asyncio.sleep(SLICE_PAUSE)
+                    if file.tell() - synced > PIECE_BYTES:
+                        synced = file.tell()
+                        await self._sync(file)
                 engine.preserve = None
                 engine.look()
                 more = True
                 while more:
                     more = rewrite.clean_up()
                     await asyncio.sleep(0)
-                file.flush()
-                await asyncio.to_thread(os.fsync, file.fileno())
+                await self._sync(file)
             log.end_rewrite(path)
             sync_directory(log.directory)
+            await asyncio.to_thread(remove, log.history())
+            log.forget_history()
             stats.last_rewrite, stats.last_rewrite_ms = "ok", self._store.now()
             self._measure()
         except OSError as why:
@@ -115,6 +120,11 @@ class LogCare:
             engine.look()
             stats.rewriting = False
             self._rewriting = None
+
+    async def _sync(self, file: BinaryIO) -> None:
+        """A little at a time: the log, which everybody waits for, is not confirmed before what was written earlier."""
+        file.flush()
+        await asyncio.to_thread(os.fsync, file.fileno())
 
     def _measure(self) -> None:
         stats = self._store.engine.stats

@@ -29,6 +29,7 @@ def import_file(file: Path, directory: Path) -> int:
         base = log.begin_rewrite()
         _write(base, engine, snapshot=False)
         log.end_rewrite(base)
+        log.clear_history()
         return _count(engine)
 
 
