@@ -26,7 +26,7 @@ from typing import Any
 
 import titan_overlay as titan
 from benchmarks import report, trivial
-from benchmarks.dag_peers import PEERS, SHAPES, WORKERS
+from benchmarks.dag_peers import PEERS, SHAPES, WORKERS, work
 from benchmarks.processes import answer, cpu_seconds, start_node, stop
 from titan_objects.dag.client import submit
 from titan_objects.dag.definition import Definition, Task
@@ -84,6 +84,28 @@ async def here() -> Round:
         await run_here(shaped(*size), code=Path(trivial.__file__), slots=WORKERS)
         took[shape] = time.perf_counter() - began, _cpu_below(os.getpid()) + _cpu_of_ended() - cpu
     return took
+
+
+def each_more(rounds: int) -> dict[str, float]:
+    """Seconds that a flat run takes for each task more, once its processes run: without a pool, and of the executor."""
+    few, many = 1000, 5000
+
+    def ours(tasks: int) -> float:
+        began = time.perf_counter()
+        asyncio.run(run_here(shaped(1, tasks), code=Path(trivial.__file__), slots=WORKERS))
+        return time.perf_counter() - began
+
+    def theirs(tasks: int) -> float:
+        with PEERS["ProcessPoolExecutor"](Path()) as layer:
+            layer([0] * WORKERS)
+            began = time.perf_counter()
+            work(layer, 1, tasks)
+            return time.perf_counter() - began
+
+    return {
+        name: statistics.median((timed(many) - timed(few)) / (many - few) for _ in range(rounds))
+        for name, timed in (("Titan, no pool", ours), ("ProcessPoolExecutor", theirs))
+    }
 
 
 def _cpu_of_ended() -> float:
@@ -194,8 +216,15 @@ def run(systems: list[str], rounds: int) -> dict[str, Any]:
         }
         for system, took in found.items()
     }
-    load = os.getloadavg()[1]
-    return {"rounds": rounds, "workers": WORKERS, "rows": rows, "missing": sorted(missing), "load": load}
+    more = each_more(rounds) if {"Titan, no pool", "ProcessPoolExecutor"} <= rows.keys() else {}
+    return {
+        "rounds": rounds,
+        "workers": WORKERS,
+        "rows": rows,
+        "more": more,
+        "missing": sorted(missing),
+        "load": os.getloadavg()[1],
+    }
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -209,6 +238,13 @@ def markdown(result: dict[str, Any]) -> str:
     for system, row in result["rows"].items():
         cells = " | ".join(f"{row[shape]['seconds']:.2f} | {row[shape]['cpu_ms_per_task']:.2f}" for shape in SHAPES)
         lines.append(f"| {system} | {cells} |")
+    if result["more"]:
+        ours, theirs = result["more"]["Titan, no pool"], result["more"]["ProcessPoolExecutor"]
+        lines += [
+            "",
+            f"Each task more of a flat run, once processes run: {ours * 1e3:.3f} ms without a pool, "
+            f"{theirs * 1e3:.3f} ms with ProcessPoolExecutor ({ours / theirs:.2f} times).",
+        ]
     if result["missing"]:
         lines += ["", f"Not here, since not installed or not started: {', '.join(result['missing'])}."]
     lines += ["", f"Load average of the machine meanwhile: {result['load']:.1f}, on {os.cpu_count()} cores."]
