@@ -1,9 +1,7 @@
 """Printing: JSON for programs, tables for people, bytes as they are. What peers say never steers the terminal."""
 
 import logging
-import shutil
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ WIDTH_UNBOUND = 240
 """Columns where output goes to a file or a pipe: cells are not cut there."""
 
 HEX_NOTE_BYTES = 64
+PIECE_BYTES = 1 << 20
 
 
 def print_json(value: Any, *, to: TextIO | None = None) -> None:
@@ -71,7 +70,8 @@ def print_file(file: Path) -> None:
             _print_some(content.read(HEX_NOTE_BYTES), file.stat().st_size)
             return
         sys.stdout.flush()
-        shutil.copyfileobj(content, sys.stdout.buffer)
+        while piece := content.read(PIECE_BYTES):
+            sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
 
 
@@ -93,6 +93,10 @@ def printable(text: str) -> str:
 
 def _steers(character: str) -> bool:
     """Control characters, and those of format: the direction of text, what joins and what is not seen."""
+    if character.isascii():
+        return not character.isprintable()
+    import unicodedata  # memory of nodes that say nothing but ASCII
+
     return unicodedata.category(character) in ("Cc", "Cf", "Cs")
 
 

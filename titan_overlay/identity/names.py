@@ -6,7 +6,6 @@ sha256:<64 hex>        data, named by its content
 node:<64 hex>          a node
 """
 
-import unicodedata
 from enum import Enum
 from functools import lru_cache
 from hashlib import sha256
@@ -41,10 +40,13 @@ def check(name: str) -> str:
         raise BadMessage("a name is valid Unicode; this one has lone surrogates") from None
     if size > MAX_NAME_BYTES:
         raise BadMessage(f"a name has at most {MAX_NAME_BYTES} bytes of UTF-8; {name[:20]!r}... has {size}")
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+    if any(c < " " or "\x7f" <= c < "\xa0" for c in name):
         raise BadMessage(f"a name has no control characters: {name!r}")
-    if not unicodedata.is_normalized("NFC", name):
-        raise BadMessage(f"a name is in Unicode form NFC; write {unicodedata.normalize('NFC', name)!r}")
+    if not name.isascii():
+        import unicodedata  # most of a megabyte that nodes do without whose names are all ASCII
+
+        if not unicodedata.is_normalized("NFC", name):
+            raise BadMessage(f"a name is in Unicode form NFC; write {unicodedata.normalize('NFC', name)!r}")
     if any(part == "" for part in name.split("/")):
         raise BadMessage(f"a name has no empty part between slashes: {name!r}")
     _check_special(name)
