@@ -1,6 +1,7 @@
 """Tables of what `titan-sim adversary` and `titan-sim skademlia` measured: the worst of all seeds, targets beside."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,10 @@ def tables(where: Path) -> dict[str, str]:
     moving = [point for point in points if point["session"]]
     found: dict[str, str] = {}
     if any(point["share_malicious"] for point in still):
-        found["adversary"] = _attacks(still, TARGETS) + _run_by(results)
+        found["adversary"] = _attacks(still, TARGETS) + _run_by(_results_with(results, still))
         found["votes"] = _votes(still)
     if moving:
-        found["adversary-churn"] = _attacks(moving, {0.2: TARGET_CHURN})
+        found["adversary-churn"] = _attacks(moving, {0.2: TARGET_CHURN}) + _run_by(_results_with(results, moving))
     if any(point["objects_aimed_at"] and point["attack"] == "eclipse" for point in still):
         found["eclipse"] = _eclipse([point for point in still if point["attack"] == "eclipse"])
     check = where / "skademlia" / "result.json"
@@ -142,8 +143,19 @@ def _run_by(results: Sequence[Result]) -> str:
     """Commands and cryptography."""
     configs = [config for result in results for config in _listed(result["config"])]
     crypto = "fake" if any(config["fake_crypto"] for config in configs) else "real"
-    commands = "; ".join(f"`{result['command']}`" for result in results)
+    seeds: dict[str, list[str]] = {}
+    for result in results:
+        command, seed = (
+            re.subn(r" --seed \d+", "", result["command"])[0],
+            re.search(r" --seed (\d+)", result["command"]),
+        )
+        seeds.setdefault(command, []).append(seed[1] if seed else "1")
+    commands = "; ".join(f"`{command}` (seeds {', '.join(own)})" for command, own in seeds.items())
     return f"\n\nThe worst of the seeds; wrong and unavailable are sums. {commands} ({crypto} signatures)"
+
+
+def _results_with(results: Sequence[Result], points: Sequence[Point]) -> list[Result]:
+    return [result for result in results if any(point in points for point in result["points"])]
 
 
 def _listed(config: Any) -> list[Any]:
