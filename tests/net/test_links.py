@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from titan_overlay.errors import (
     RemoteError,
 )
 from titan_overlay.identity.contacts import Contact
+from titan_overlay.links.link import Link
 from titan_overlay.links.links import Peer
 from titan_overlay.wire import codec
 from titan_overlay.wire.messages import Send
@@ -753,6 +755,20 @@ async def test_half_open_links_are_limited_in_number_and_in_time() -> None:
             await lost[1]
         await until(lambda: two.b.gate.half_open == 0)
         assert await two.ask() == "hello"
+
+
+async def test_a_link_that_is_closed_leaves_nothing_to_the_garbage_collector() -> None:
+    async with pair() as two:
+        await two.ask()
+        gc.collect()
+        gc.disable()
+        try:
+            await two.a.close()
+            await until(lambda: not two.b._links)
+            await asyncio.sleep(0.01)
+            assert not [each for each in gc.get_objects() if isinstance(each, Link)], "a circle, with its buffers"
+        finally:
+            gc.enable()
 
 
 async def test_both_loops_are_covered() -> None:

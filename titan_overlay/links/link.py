@@ -78,7 +78,8 @@ class Link(Requests):
         """What the peer may still ask for; set by the owner when it admits the peer."""
         self.subnet = ""
         """Of an inbound link: where it comes from."""
-        self.opened: asyncio.Future[Link] = self.shared.loop.create_future()
+        self.opened: asyncio.Future[None] = self.shared.loop.create_future()
+        """Done when requests may be sent; not with the link itself, which then would hold itself and its buffers."""
         self._inbound: dict[int, Inbound | Promised] = {}
         self._inbound_bytes = 0
 
@@ -207,7 +208,7 @@ class Link(Requests):
         if not self.dialed:
             self._greet()
         if not self.opened.done():
-            self.opened.set_result(self)
+            self.opened.set_result(None)
 
     def _on_send(self, payload: bytes) -> None:
         try:

@@ -307,7 +307,8 @@ class Links:
         self.counters.links_dialed += 1
         self._sweep_later()
         try:
-            return await link.opened
+            await link.opened
+            return link
         except asyncio.CancelledError:
             link.fail("the dial was cancelled", abort=True)
             raise

@@ -214,6 +214,7 @@ class StreamTransport(asyncio.Transport):
         self._outbox_bytes = 0
         self.host.connections.pop(self, None)
         self.network.loop.call_soon(self._protocol.connection_lost, error, context=self._context)
+        self._protocol = None  # as asyncio's transports do: else the two are garbage in a circle
 
     # -- sending -----------------------------------------------------------------------------------------------
 
