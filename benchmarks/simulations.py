@@ -9,6 +9,7 @@
     titan-sim adversary ... --out out/adversary       (and more, each into a directory whose name begins so)
     titan-sim skademlia --out out/skademlia
     titan-sim groups --fake-crypto --seed 1 --out out/groups
+    titan-sim consensus --engine raft --seeds 200 --out out/consensus-raft      (and bft)
     python -m benchmarks.simulations --results out
 
 What is missing in the directory is left as it stands in the page.
@@ -144,6 +145,24 @@ def copies(result: Result) -> str:
     return "\n".join([*lines, "", run_by(result)])
 
 
+def consensus(found: list[Result]) -> str:
+    """What became of histories, of each engine."""
+    figures = [
+        ("seeds", "seeds", number(), ""),
+        ("requests that were answered", "operations", number(), ""),
+        ("fewest in a seed", "operations_least", number(), "≥ 1,000"),
+        ("changes of members", "epochs", number(), ""),
+        ("violations", "violations", number(), "0"),
+        ("undecided by the checker", "undecided", number(), "≤ 1 % of the seeds"),
+        ("stalled after the faults had ended", "stalled", number(), "0"),
+    ]
+    engines = [result["config"]["engine"] for result in found]
+    lines = [f"| figure | {' | '.join(engines)} | target |", "|---|" + "---:|" * len(found) + "---:|"]
+    for label, key, form, target in figures:
+        lines.append(f"| {label} | {' | '.join(form(result[key]) for result in found)} | {target} |")
+    return "\n".join([*lines, "", "; ".join(f"`{result['command']}`" for result in found)])
+
+
 def load(path: Path) -> Result | None:
     """A result, or None where there is none. Of several seeds it is made anew of theirs, where these are there."""
     if not path.exists():
@@ -181,6 +200,9 @@ def main() -> None:
         result = load(where / directory / "result.json")
         if result is not None:
             report.write_table(marker, rows(result, figures))
+    histories = [load(where / f"consensus-{engine}" / "result.json") for engine in ("raft", "bft")]
+    if all(histories):
+        report.write_table("consensus", consensus([each for each in histories if each]))
     one = next(
         (where / "churn" / name for name in ("seed-1", ".") if (where / "churn" / name / "copies.png").exists()), None
     )
