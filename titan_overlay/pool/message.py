@@ -155,18 +155,19 @@ def decode_reply(message: Any, body: bytes | msgspec.Raw) -> Any:
 # --- JSON ---------------------------------------------------------------------------------------------------
 
 
-def body_from_json(text: str | bytes, schema: dict[str, Any] | None = None) -> bytes:
+def body_from_json(text: str | bytes, schema: Any = None) -> bytes:
     """The msgpack body of a message written as JSON, for senders without its class.
 
     Args:
         schema: JSON schema of the message type, from the object's `Schema`: says which texts are base64 of bytes.
+            What is no schema says nothing.
 
     Raises:
         BadMessage: not JSON, or text that should be base64 and is not.
     """
     try:
         value = msgspec.json.decode(text)
-        if schema is not None:
+        if isinstance(schema, dict):
             value = _with_bytes(value, [schema], schema.get("$defs"))
         return codec.encode(value)
     except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as why:

@@ -56,7 +56,7 @@ def entries(data: bytes) -> list[zipfile.ZipInfo]:
         raise Failed("BadArchive", f"an archive has at most {ARCHIVE_BYTES_MAX >> 20} MiB", False)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            found = [each for each in archive.infolist() if not each.is_dir()]
+            found = [each for each in archive.infolist() if not each.filename.endswith("/")]
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, OSError) as why:
         raise Failed("BadArchive", f"it is no ZIP archive: {why}", False) from None
     if len(found) > FILES_MAX or sum(each.file_size for each in found) > PROJECT_BYTES_MAX:
@@ -64,7 +64,13 @@ def entries(data: bytes) -> list[zipfile.ZipInfo]:
         raise Failed("BadArchive", f"a project has at most {most}, unpacked", False)
     for each in found:
         path = Path(each.filename)
-        if path.is_absolute() or ".." in path.parts or "\0" in each.filename or stat.S_ISLNK(each.external_attr >> 16):
+        if (
+            not path.name
+            or path.is_absolute()
+            or ".." in path.parts
+            or "\0" in each.filename
+            or stat.S_ISLNK(each.external_attr >> 16)
+        ):
             raise Failed("BadArchive", f"{each.filename[:100]!r} lies outside of the archive, or is a link", False)
     return found
 
