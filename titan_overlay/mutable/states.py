@@ -53,22 +53,26 @@ class States:
         if self._group.byzantine:
             return  # its engine says when: all members do it at the same heights
         if self._log_bytes > max(SNAPSHOT_LOG_BYTES, 2 * self._bytes) and not self._taking:
-            self._taking = True
-            self._log_bytes = 0
-            self._group.spawn(self._take(Checkpoint(entry.index, entry.term), self._group.machine.snapshot()))
+            self._begin(entry, with_root=False)
 
     def agree(self, entry: Entry) -> None:
         """The members compare their states at this height: what is here is signed, once it is on disk."""
+        self._begin(entry, with_root=True)
+
+    def _begin(self, entry: Entry, *, with_root: bool) -> None:
+        group = self._group
         self._taking = True
         self._log_bytes = 0
         # The state of this moment, even if its turn to be written comes later.
-        chunks = self._group.machine.snapshot()
-        self._group.spawn(self._take(Checkpoint(entry.index, entry.term), chunks, with_root=True))
+        chunks = group.machine.snapshot()
+        group.spawn(self._take(Checkpoint(entry.index, entry.term), group.configuration.epoch, chunks, with_root))
 
-    async def _take(self, checkpoint: Checkpoint, chunks: Iterable[bytes], *, with_root: bool = False) -> None:
-        epoch = self._group.configuration.epoch
+    async def _take(self, checkpoint: Checkpoint, epoch: int, chunks: Iterable[bytes], with_root: bool) -> None:
         try:
-            root = await self.write(checkpoint, chunks)
+            async with self._writing:
+                if self._is_overtaken(checkpoint, epoch):
+                    return
+                root = await self._write(checkpoint, chunks)
         except StorageError as why:
             log.warning("%s: no snapshot was written, the log goes on: %s", self._group.machine.name, why)
             return
@@ -87,12 +91,18 @@ class States:
             StorageError: the disk is full or broken.
         """
         async with self._writing:
-            me = self._group.me if stopped else b""
-            head = Head(self._group.machine.object_id, checkpoint, self._group.succession.chain, me)
-            written = await self._snapshots.write(head, chunks)
-            self._bytes = written.size
-            self.checkpoint = checkpoint
-            return written.root
+            return await self._write(checkpoint, chunks, self._group.me if stopped else b"")
+
+    async def _write(self, checkpoint: Checkpoint, chunks: Iterable[bytes], stopped: bytes = b"") -> bytes:
+        head = Head(self._group.machine.object_id, checkpoint, self._group.succession.chain, stopped)
+        written = await self._snapshots.write(head, chunks)
+        self._bytes = written.size
+        self.checkpoint = checkpoint
+        return written.root
+
+    def _is_overtaken(self, checkpoint: Checkpoint, epoch: int) -> bool:
+        """What is on disk is newer, and the log may begin there: a lower state has no use for it."""
+        return self.checkpoint.index > checkpoint.index or epoch != self._group.configuration.epoch
 
     async def root(self) -> bytes:
         """Hash of the state as it is now; nothing must be executed until it is known."""
@@ -169,12 +179,12 @@ class States:
             restoring.add(chunk)
         async with self._writing:
             restoring.check()
-            if self._is_late(stored):
+            # After a recovery a member goes back where it had executed what the others lack.
+            news = group.succession.is_news(stored.head.chain)
+            if self._is_late(stored) or (self.checkpoint.index > stored.checkpoint.index and not news):
                 return
             await self._snapshots.keep(stored)
             self.checkpoint = stored.checkpoint if group.byzantine else stored.head.checkpoint
-        # After a recovery a member goes back where it had executed what the others lack.
-        news = group.succession.is_news(stored.head.chain)
         if (self.checkpoint.index > group.machine.height or news) and not self._is_late(stored):
             self._root = None
             restoring.finish()

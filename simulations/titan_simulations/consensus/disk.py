@@ -26,6 +26,7 @@ class SimulatedDisk:
     def __init__(self, events: Events, sync_seconds: Callable[[], float]) -> None:
         self.sync_seconds = sync_seconds
         self.snapshot: bytes | None = None
+        self._height = 0
         self._events = events
         self._log: list[Written] = []
         self._durable = 0
@@ -41,13 +42,17 @@ class SimulatedDisk:
         if not self._syncing:
             self._sync()
 
-    def save(self, snapshot: bytes, done: Act) -> None:
-        """Puts a snapshot in the place of the last one, whole or not at all."""
+    def save(self, height: int, snapshot: bytes, done: Act) -> None:
+        """Puts a snapshot in the place of a lower one, whole or not at all. One that comes late is dropped: the log may
+        begin at the higher one already. `done`: it, or a higher one, is durable.
+        """
 
         def saved() -> None:
-            if not self._gone:
-                self.snapshot = snapshot
-                done()
+            if self._gone:
+                return
+            if height >= self._height:
+                self.snapshot, self._height = snapshot, height
+            done()
 
         self._events.after(2 * self.sync_seconds(), saved)
 
@@ -85,5 +90,5 @@ class SimulatedDisk:
         keep = random.randint(self._durable, len(self._log)) if power else len(self._log)
         survivor._log = self._log[:keep]
         survivor._durable = keep
-        survivor.snapshot = self.snapshot
+        survivor.snapshot, survivor._height = self.snapshot, self._height
         return survivor

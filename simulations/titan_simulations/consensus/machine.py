@@ -269,6 +269,8 @@ class Machine:
 
         def done() -> None:
             self._saving = False
+            if self._saved > saved.checkpoint.index:
+                return  # a state that was fetched has overtaken it
             self._saved = saved.checkpoint.index
             if self.seats.get(seat.epoch) is seat:
                 seat.step(SnapshotTaken(saved.checkpoint))
@@ -280,7 +282,7 @@ class Machine:
     def save(self, saved: Saved, done: Act) -> None:
         """Puts a state on disk, and goes on."""
         life = self.life
-        self.disk.save(encode(saved), lambda: self.live(life, done))
+        self.disk.save(saved.checkpoint.index, encode(saved), lambda: self.live(life, done))
 
     def _end_epoch(self, configuration: Configuration) -> None:
         """The stop sign was executed: the next epoch begins with this state, once that is durable."""
