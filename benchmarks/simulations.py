@@ -156,7 +156,7 @@ def consensus(found: list[Result]) -> str:
         ("undecided by the checker", "undecided", number(), "≤ 1 % of the seeds"),
         ("stalled after the faults had ended", "stalled", number(), "0"),
     ]
-    engines = [result["config"]["engine"] for result in found]
+    engines = [{"raft": "Raft", "bft": "BFT"}[result["engine"]] for result in found]
     lines = [f"| figure | {' | '.join(engines)} | target |", "|---|" + "---:|" * len(found) + "---:|"]
     for label, key, form, target in figures:
         lines.append(f"| {label} | {' | '.join(form(result[key]) for result in found)} | {target} |")
