@@ -65,6 +65,8 @@ class Publisher:
         self._recruiter = recruiter
         self._places = places
         self._offering: WeakValueDictionary[ObjectId, asyncio.Lock] = WeakValueDictionary()
+        self._version = 0
+        """The last that was given: of two in one millisecond the second is the later one."""
 
     def describe(
         self,
@@ -89,11 +91,12 @@ class Publisher:
         rights = self._overlay.rights
         grant = rights.best(self._granted, self._user.id, Right.PUBLISH, full, now)
         rights.check_publish(self._user.public, full, grant, now)
+        self._version = max(int(now * 1000), self._version + 1)
         descriptor = Descriptor(
             name=full,
             kind=kind,
             type=type,
-            version=int(now * 1000),
+            version=self._version,
             created=now,
             policy=policy,
             token_hash=sha256(token).digest(),
