@@ -362,3 +362,11 @@ async def test_locate_says_which_of_the_advertised_holders_do_not_answer() -> No
         found = {each.node: each.answers for each in await pool.locate("calc")}
         assert found.pop(dead.key.id.hex()) is False
         assert found and all(found.values())
+
+
+async def test_publications_in_one_moment_have_an_order() -> None:
+    async with SimulatedPool(3) as sim:
+        pool = await sim.client()
+        receipts = await asyncio.gather(*(pool.publish("echo", "echo") for _ in range(3)))
+        assert len({each.version for each in receipts}) == 3
+        assert await pool.send("echo", "hello") == "hello"
