@@ -98,12 +98,14 @@ ALONE = Tally()
 class Tries:
     """Holders that were asked for one message, and what to say if none answers."""
 
-    __slots__ = ("_asked", "_name", "failure")
+    __slots__ = ("_asked", "_name", "failure", "was_elsewhere")
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._asked: set[Contact] = set()
         self.failure: RemotableError = Unavailable(f"no holder of {name!r} answers; see: titan locate {name}")
+        self.was_elsewhere = False
+        """One who was said to hold it did not (any more, or yet)."""
 
     @property
     def asked(self) -> frozenset[NodeId]:
@@ -119,7 +121,9 @@ class Tries:
 
     def note(self, contact: Contact, why: NotHere | Overloaded | LinkError) -> None:
         """A holder failed."""
-        if isinstance(why, Overloaded):
+        if isinstance(why, NotHere):
+            self.was_elsewhere = True
+        elif isinstance(why, Overloaded):
             self.failure = why
         elif isinstance(why, LinkError):
             self.failure = Unavailable(
@@ -209,11 +213,15 @@ class AnyHolder:
         return wait * (1.0 + self._witness.burden(node))
 
     async def __call__(self, place: Place, request: Request) -> bytes:
-        """Try holders until one answers; look up anew once when none of those known did."""
+        """Try holders until one answers; look up anew when none of those known did."""
         descriptor = place.descriptor.value
         tries = Tries(descriptor.name)
         call = self._hedged if is_idempotent(descriptor, request.type) else self._one_by_one
         answer = await call(place, request, tries)
+        if answer is None and tries.was_elsewhere:
+            # It moves while it is looked for, and may be by now where it was not a moment ago.
+            tries = Tries(descriptor.name)
+            answer = await call(place, request, tries)
         if answer is None:
             raise tries.failure
         return answer
