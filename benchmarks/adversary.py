@@ -145,12 +145,11 @@ def _run_by(results: Sequence[Result]) -> str:
     crypto = "fake" if any(config["fake_crypto"] for config in configs) else "real"
     seeds: dict[str, list[str]] = {}
     for result in results:
-        command, seed = (
-            re.subn(r" --seed \d+", "", result["command"])[0],
-            re.search(r" --seed (\d+)", result["command"]),
-        )
-        seeds.setdefault(command, []).append(seed[1] if seed else "1")
-    commands = "; ".join(f"`{command}` (seeds {', '.join(own)})" for command, own in seeds.items())
+        command = re.sub(r" --seed \d+", "", result["command"])
+        seeds.setdefault(command, []).append(str(result["seed"]))
+    commands = "; ".join(
+        f"`{command}` (seed{'s' if len(own) > 1 else ''} {', '.join(own)})" for command, own in seeds.items()
+    )
     return f"\n\nThe worst of the seeds; wrong and unavailable are sums. {commands} ({crypto} signatures)"
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import titan_overlay as titan
 from benchmarks import report, trivial
-from benchmarks.dag_peers import PEERS, SHAPES, WORKERS, work
+from benchmarks.dag_peers import PEERS, SHAPES, WORKERS, executor, work
 from benchmarks.processes import answer, cpu_seconds, start_node, stop
 from titan_objects.dag.client import submit
 from titan_objects.dag.definition import Definition, Task
@@ -96,7 +96,7 @@ def each_more(rounds: int) -> dict[str, float]:
         return time.perf_counter() - began
 
     def theirs(tasks: int) -> float:
-        with PEERS["ProcessPoolExecutor"](Path()) as layer:
+        with executor(Path()) as layer:
             layer([0] * WORKERS)
             began = time.perf_counter()
             work(layer, 1, tasks)

@@ -88,6 +88,16 @@ GROUPS: list[tuple[str, str, Form, str]] = [
     ("peak memory", "peak_rss_bytes", MIB, ""),
 ]
 
+CONSENSUS: list[tuple[str, str, Form, str]] = [
+    ("seeds", "seeds", number(), ""),
+    ("requests that were answered", "operations", number(), ""),
+    ("fewest in a seed", "operations_least", number(), "≥ 1,000"),
+    ("changes of members", "epochs", number(), ""),
+    ("violations", "violations", number(), "0"),
+    ("undecided by the checker", "undecided", number(), "≤ 1 % of the seeds"),
+    ("stalled after the faults had ended", "stalled", number(), "0"),
+]
+
 LOOKUPS: list[tuple[str, str, Form, str]] = [
     ("nodes", "nodes", number(), ""),
     ("look-ups", "lookups", number(), ""),
@@ -147,18 +157,9 @@ def copies(result: Result) -> str:
 
 def consensus(found: list[Result]) -> str:
     """What became of histories, of each engine."""
-    figures = [
-        ("seeds", "seeds", number(), ""),
-        ("requests that were answered", "operations", number(), ""),
-        ("fewest in a seed", "operations_least", number(), "≥ 1,000"),
-        ("changes of members", "epochs", number(), ""),
-        ("violations", "violations", number(), "0"),
-        ("undecided by the checker", "undecided", number(), "≤ 1 % of the seeds"),
-        ("stalled after the faults had ended", "stalled", number(), "0"),
-    ]
     engines = [{"raft": "Raft", "bft": "BFT"}[result["engine"]] for result in found]
     lines = [f"| figure | {' | '.join(engines)} | target |", "|---|" + "---:|" * len(found) + "---:|"]
-    for label, key, form, target in figures:
+    for label, key, form, target in CONSENSUS:
         lines.append(f"| {label} | {' | '.join(form(result[key]) for result in found)} | {target} |")
     return "\n".join([*lines, "", "; ".join(f"`{result['command']}`" for result in found)])
 
@@ -200,9 +201,10 @@ def main() -> None:
         result = load(where / directory / "result.json")
         if result is not None:
             report.write_table(marker, rows(result, figures))
-    histories = [load(where / f"consensus-{engine}" / "result.json") for engine in ("raft", "bft")]
-    if all(histories):
-        report.write_table("consensus", consensus([each for each in histories if each]))
+    engines = [load(where / f"consensus-{engine}" / "result.json") for engine in ("raft", "bft")]
+    histories = [each for each in engines if each is not None]
+    if len(histories) == len(engines):
+        report.write_table("consensus", consensus(histories))
     one = next(
         (where / "churn" / name for name in ("seed-1", ".") if (where / "churn" / name / "copies.png").exists()), None
     )

@@ -61,10 +61,10 @@ async def height_on_disk(snapshots: Snapshots) -> int:
 async def test_a_snapshot_that_waited_for_a_newer_one_is_dropped() -> None:
     group, snapshots = Group(), Snapshots(MemoryDisk(), OBJECT)
     states = States(group, snapshots, Checkpoint(0, 0))  # type: ignore[arg-type]
-    states.agree(at(198))
+    states.take(at(198))
     await asyncio.gather(*group.tasks)
     async with states._writing:  # a state that was fetched is being kept
-        states.agree(at(210))
+        states.take(at(210))
         await asyncio.sleep(0)
         await snapshots.write(Head(OBJECT, Checkpoint(219, 1), CHAIN), [b"fetched"])
         states.checkpoint = Checkpoint(219, 1)
@@ -76,7 +76,7 @@ async def test_a_snapshot_that_waited_for_a_newer_one_is_dropped() -> None:
 async def test_a_snapshot_of_an_epoch_that_has_ended_meanwhile_is_dropped() -> None:
     group, snapshots = Group(), Snapshots(MemoryDisk(), OBJECT)
     states = States(group, snapshots, Checkpoint(0, 0))  # type: ignore[arg-type]
-    states.agree(at(5))
+    states.take(at(5))
     group.configuration = msgspec.structs.replace(group.configuration, epoch=2)
     await asyncio.gather(*group.tasks)
     assert await snapshots.newest() is None and group.taken == []
@@ -88,7 +88,7 @@ async def test_a_state_that_comes_when_this_member_is_further_is_not_kept() -> N
     await Snapshots(given, OBJECT).write(Head(OBJECT, Checkpoint(100, 1), CHAIN), [b"old"])
     [path] = await given.list("groups/")
     await snapshots.add(await given.read(path, 0, 10_000), 0)
-    states.agree(at(128))
+    states.take(at(128))
     await asyncio.gather(*group.tasks)
     await states._install(await snapshots.fetched(), Checkpoint(100, 1))
     assert await height_on_disk(snapshots) == states.checkpoint.index == 128

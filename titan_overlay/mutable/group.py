@@ -352,7 +352,7 @@ class Group:
                 return
             self._execute(entry)
             if entry.index in ready.checkpoints:
-                self.states.agree(entry)
+                self.states.take(entry)
         self.front.readable(ready)
         if ready.fetch is not None:
             self.states.fetch(ready.fetch)

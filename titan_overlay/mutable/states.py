@@ -53,33 +53,31 @@ class States:
         if self._group.byzantine:
             return  # its engine says when: all members do it at the same heights
         if self._log_bytes > max(SNAPSHOT_LOG_BYTES, 2 * self._bytes) and not self._taking:
-            self._begin(entry, with_root=False)
+            self.take(entry)
 
-    def agree(self, entry: Entry) -> None:
-        """The members compare their states at this height: what is here is signed, once it is on disk."""
-        self._begin(entry, with_root=True)
-
-    def _begin(self, entry: Entry, *, with_root: bool) -> None:
+    def take(self, entry: Entry) -> None:
+        """Takes a snapshot at this height. Of a byzantine group, the members compare its root once it is on disk."""
         group = self._group
         self._taking = True
         self._log_bytes = 0
         # The state of this moment, even if its turn to be written comes later.
         chunks = group.machine.snapshot()
-        group.spawn(self._take(Checkpoint(entry.index, entry.term), group.configuration.epoch, chunks, with_root))
+        group.spawn(self._take(Checkpoint(entry.index, entry.term), group.configuration.epoch, chunks))
 
-    async def _take(self, checkpoint: Checkpoint, epoch: int, chunks: Iterable[bytes], with_root: bool) -> None:
+    async def _take(self, checkpoint: Checkpoint, epoch: int, chunks: Iterable[bytes]) -> None:
+        group = self._group
         try:
             async with self._writing:
                 if self._is_overtaken(checkpoint, epoch):
                     return
                 root = await self._write(checkpoint, chunks)
         except StorageError as why:
-            log.warning("%s: no snapshot was written, the log goes on: %s", self._group.machine.name, why)
+            log.warning("%s: no snapshot was written, the log goes on: %s", group.machine.name, why)
             return
         finally:
             self._taking = False
-        if epoch == self._group.configuration.epoch:
-            self._group.snapshot_taken(msgspec.structs.replace(checkpoint, root=root) if with_root else checkpoint)
+        if epoch == group.configuration.epoch:
+            group.snapshot_taken(msgspec.structs.replace(checkpoint, root=root) if group.byzantine else checkpoint)
 
     async def write(self, checkpoint: Checkpoint, chunks: Iterable[bytes], *, stopped: bool = False) -> bytes:
         """Puts a state on disk, with the chain of epochs; gives its root.
@@ -91,10 +89,10 @@ class States:
             StorageError: the disk is full or broken.
         """
         async with self._writing:
-            return await self._write(checkpoint, chunks, self._group.me if stopped else b"")
+            return await self._write(checkpoint, chunks, by=self._group.me if stopped else b"")
 
-    async def _write(self, checkpoint: Checkpoint, chunks: Iterable[bytes], stopped: bytes = b"") -> bytes:
-        head = Head(self._group.machine.object_id, checkpoint, self._group.succession.chain, stopped)
+    async def _write(self, checkpoint: Checkpoint, chunks: Iterable[bytes], *, by: bytes = b"") -> bytes:
+        head = Head(self._group.machine.object_id, checkpoint, self._group.succession.chain, by)
         written = await self._snapshots.write(head, chunks)
         self._bytes = written.size
         self.checkpoint = checkpoint

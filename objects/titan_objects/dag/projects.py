@@ -56,6 +56,7 @@ def entries(data: bytes) -> list[zipfile.ZipInfo]:
         raise Failed("BadArchive", f"an archive has at most {ARCHIVE_BYTES_MAX >> 20} MiB", False)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            # Not by `is_dir`, which fails where an entry has no name.
             found = [each for each in archive.infolist() if not each.filename.endswith("/")]
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, OSError) as why:
         raise Failed("BadArchive", f"it is no ZIP archive: {why}", False) from None
@@ -71,7 +72,9 @@ def entries(data: bytes) -> list[zipfile.ZipInfo]:
             or "\0" in each.filename
             or stat.S_ISLNK(each.external_attr >> 16)
         ):
-            raise Failed("BadArchive", f"{each.filename[:100]!r} lies outside of the archive, or is a link", False)
+            raise Failed(
+                "BadArchive", f"{each.filename[:100]!r} is no name, lies outside of the archive, or is a link", False
+            )
     return found
 
 

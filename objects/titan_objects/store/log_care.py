@@ -96,8 +96,8 @@ class LogCare:
                 while more:
                     more = rewrite.step()
                     await asyncio.sleep(SLICE_PAUSE)
-                    if file.tell() - synced > PIECE_BYTES:
-                        synced = file.tell()
+                    if (written := file.tell()) - synced > PIECE_BYTES:
+                        synced = written
                         await self._sync(file)
                 engine.preserve = None
                 engine.look()

@@ -38,6 +38,9 @@ HEDGE_SECONDS = (0.6, 2.0)
 QUICK_SECONDS = 0.2
 """A holder that has answered faster than this, on the average, is on the beaten path."""
 
+ASKED_MAX = 2
+"""One holder, for one message."""
+
 HARMLESS = frozenset({"titan.Ping", "titan.Info", "titan.Stats", "titan.Schema", "titan.Describe"})
 """Built-in messages that change nothing, whatever the object."""
 
@@ -98,14 +101,13 @@ ALONE = Tally()
 class Tries:
     """Holders that were asked for one message, and what to say if none answers."""
 
-    __slots__ = ("_asked", "_name", "failure", "was_elsewhere")
+    __slots__ = ("_asked", "_name", "failure")
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._asked: set[Contact] = set()
+        self._asked: dict[Contact, list[int]] = {}
+        """And on the word of which statements: their sequences."""
         self.failure: RemotableError = Unavailable(f"no holder of {name!r} answers; see: titan locate {name}")
-        self.was_elsewhere = False
-        """One who was said to hold it did not (any more, or yet)."""
 
     @property
     def asked(self) -> frozenset[NodeId]:
@@ -113,17 +115,18 @@ class Tries:
         return frozenset(contact.id for contact in self._asked)
 
     def next_of(self, holders: Sequence[Signed[Advertisement]]) -> Iterator[Contact]:
-        """Those not asked yet."""
-        for contact in map(contact_of, holders):
-            if contact not in self._asked:  # a holder at a new address (its node was restarted) is asked again
-                self._asked.add(contact)
+        """Those not asked yet; and once more who says since then that it holds the object, which may have come back."""
+        for each in holders:
+            contact, sequence = contact_of(each), each.value.sequence
+            # A holder at a new address (its node was restarted) is another contact.
+            before = self._asked.setdefault(contact, [])
+            if not before or (len(before) < ASKED_MAX and sequence > before[-1]):
+                before.append(sequence)
                 yield contact
 
     def note(self, contact: Contact, why: NotHere | Overloaded | LinkError) -> None:
         """A holder failed."""
-        if isinstance(why, NotHere):
-            self.was_elsewhere = True
-        elif isinstance(why, Overloaded):
+        if isinstance(why, Overloaded):
             self.failure = why
         elif isinstance(why, LinkError):
             self.failure = Unavailable(
@@ -218,10 +221,6 @@ class AnyHolder:
         tries = Tries(descriptor.name)
         call = self._hedged if is_idempotent(descriptor, request.type) else self._one_by_one
         answer = await call(place, request, tries)
-        if answer is None and tries.was_elsewhere:
-            # It moves while it is looked for, and may be by now where it was not a moment ago.
-            tries = Tries(descriptor.name)
-            answer = await call(place, request, tries)
         if answer is None:
             raise tries.failure
         return answer
@@ -263,7 +262,7 @@ class AnyHolder:
         raise failure if isinstance(failure, RemotableError) else Unavailable(f"no holder of {name!r}: {failure}")
 
     async def _candidates(self, place: Place, request: Request, tries: "Tries") -> AsyncIterator[Contact]:
-        """The holders known, then those that look-ups bring, for as long as each brings one that is new."""
+        """The holders known, then those that look-ups bring, for as long as each brings news."""
         for contact in tries.next_of(self.by_preference(place.holders)):
             yield contact
         name = place.descriptor.value.name
