@@ -94,15 +94,20 @@ class Gone(RemotableError):
 
 
 class NotHere(RemotableError):
-    """This node holds no copy. `hint`: id of a node that may hold one, or empty."""
+    """This node holds no copy, or is not the one to answer. `hint`: id of a node that may be, or empty.
+
+    `at`: the addresses of that node (`contacts.pack_addresses`), or empty. Nobody need believe them: the link to it
+    proves its id.
+    """
 
     code = "not-here"
     retryable = True
-    FIELDS = ("hint",)
+    FIELDS = ("hint", "at")
 
-    def __init__(self, message: str = "", *, hint: bytes = b"", maybe_executed: bool = False) -> None:
+    def __init__(self, message: str = "", *, hint: bytes = b"", at: bytes = b"", maybe_executed: bool = False) -> None:
         super().__init__(message, maybe_executed=maybe_executed)
         self.hint = hint
+        self.at = at
 
 
 class Forbidden(RemotableError):

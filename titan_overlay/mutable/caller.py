@@ -49,7 +49,8 @@ PAUSE_SECONDS = (0.02, 0.5)
 REFUSED_SECONDS = 60.0
 """Whoever is refused twice within this time may not watch."""
 LOOK_AGAIN = 4
-"""After so many members in a row that did not help, the members are looked up anew."""
+"""After so many members in a row that did not help, the members are looked up anew; or once none is left to ask, and
+one said nothing at all."""
 SESSIONS_MAX = 1024
 """Objects of which this program keeps a session open."""
 
@@ -220,6 +221,7 @@ class GroupCaller:
                 return parse(answer)
             except NotHere as why:
                 failure, hint = str(why), why.hint
+                self.membership.learn(why)
             except Overloaded as why:
                 pause_now = why.retry_after * (0.5 + self._ambient.random.random())
                 if pause_now >= left:
@@ -237,11 +239,13 @@ class GroupCaller:
                 self._leaders[request.object_id] = NodeId(hint)
                 continue
             in_vain += 1
+            outdated = in_vain % LOOK_AGAIN == 0
             if len(tried) >= len(place.holders):
+                outdated = outdated or bool(silent)
                 tried, silent = silent, set()
                 await asyncio.sleep(min(max(0.0, left), pause * (0.5 + self._ambient.random.random())))
                 pause = min(pause * 2, longest)
-            if in_vain % LOOK_AGAIN == 0:
+            if outdated:
                 place = await self.membership.look_again(place, request)
 
     async def health(self, place: Place, object_id: ObjectId, deadline: float) -> GroupHealth:

@@ -134,20 +134,26 @@ class Front:
             self.intake.accepted(accepted.ref, accepted.index, accepted.term)
 
     def _why_refused(self, leader: bytes | None) -> RemotableError:
-        name = self._group.machine.name
         if leader == self._group.me:
+            name = self._group.machine.name
             return Overloaded(f"{name!r} has as much under way as it may", retry_after=0.05)
-        return NotHere(
-            f"another member of {name!r} leads" if leader else f"no member of {name!r} leads just now",
-            hint=leader or b"",
-        )
+        return self._led_by(leader)
 
     def elsewhere(self) -> NotHere:
         """For whose request another member can answer."""
-        group = self._group
-        leader = group.engine.leader
-        hint = leader if leader is not None and leader != group.me else b""
-        return NotHere(f"another member of {group.machine.name!r} leads", hint=hint, maybe_executed=True)
+        leader = self._group.engine.leader
+        return self._led_by(leader if leader != self._group.me else None, maybe_executed=True)
+
+    def _led_by(self, leader: bytes | None, *, maybe_executed: bool = False) -> NotHere:
+        name = self._group.machine.name
+        if not leader:
+            return NotHere(f"no member of {name!r} leads just now", maybe_executed=maybe_executed)
+        return NotHere(
+            f"another member of {name!r} leads",
+            hint=leader,
+            at=self._group.peers.where(leader),
+            maybe_executed=maybe_executed,
+        )
 
     def executed(self, entry: Entry, done: Executed) -> None:
         """An entry was executed."""

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from titan_overlay.errors import LinkError, RemotableError
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import Contact, pack_address, pack_addresses
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.links.links import Links
 from titan_overlay.mutable.group import Group
@@ -47,6 +47,9 @@ class GroupPeers:
 
     async def ask(self, member: bytes, type: str, body: bytes, timeout: float) -> bytes:
         return await self._shared.ask(NodeId(member), self._object_id, type, body, timeout)
+
+    def where(self, member: bytes) -> bytes:
+        return self._shared.where(NodeId(member))
 
 
 class PeerLinks:
@@ -109,6 +112,14 @@ class PeerLinks:
         """As `ask`, where the address is known."""
         deadline = self._loop.time() + timeout
         return await self._links.request(contact, object_id, type, body, deadline=deadline)
+
+    def where(self, node: NodeId) -> bytes:
+        """Its addresses, packed; empty: they are not known here."""
+        peer = self._links.peer_of(node)
+        if peer is not None and peer.port:
+            return pack_address((peer.ip, peer.port))
+        known = self._contacts.get(node)
+        return pack_addresses(known) if known is not None else b""
 
     def heard(self, node: NodeId) -> float | None:
         """Loop time of its last sign of life, whatever that was; None: there is no link, and one is being made."""

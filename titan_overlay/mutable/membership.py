@@ -4,8 +4,8 @@ import asyncio
 from collections import OrderedDict
 
 from titan_overlay.errors import LinkError, NotHere, RemotableError, Unavailable
-from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
+from titan_overlay.identity.contacts import Contact, is_dialable, of_addresses, unpack_addresses
+from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId, PoolId
 from titan_overlay.links.links import Links
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Configuration
@@ -33,6 +33,8 @@ class Membership:
         self._loop = asyncio.get_running_loop()
         self._known: OrderedDict[bytes, Configuration] = OrderedDict()
         """The latest of each group, by its genesis."""
+        self._told: OrderedDict[NodeId, Contact] = OrderedDict()
+        """Where members can be reached, as others of their groups say."""
 
     # ---- the way to a member -----------------------------------------------------------------------------------
 
@@ -51,9 +53,13 @@ class Membership:
             )
             assert isinstance(answer, bytes), "a stream was not asked for"
             return answer
-        return await self._links.request(
-            self.contact(place, member), request.object_id, type, body, deadline=deadline, chain=request.chain
-        )
+        try:
+            return await self._links.request(
+                self.contact(place, member), request.object_id, type, body, deadline=deadline, chain=request.chain
+            )
+        except LinkError:
+            self._told.pop(member, None)
+            raise
 
     def contact(self, place: Place, member: NodeId) -> Contact:
         """Where a member can be reached. NotHere: that is not known."""
@@ -61,14 +67,33 @@ class Membership:
             if each.signer == member:
                 return place.contact(each)
         peer = self._links.peer_of(member)
-        if peer is None:
+        if peer is not None:
+            return Contact(peer.id, peer.ip, peer.port)
+        if member not in self._told:
             raise NotHere(f"where the member {member.hex()[:12]} can be reached is not known yet")
-        return Contact(peer.id, peer.ip, peer.port)
+        return self._told[member]
 
     def is_within_reach(self, place: Place, member: NodeId) -> bool:
         """Whether it is known where a member can be reached."""
-        here = member == self._host.holder
-        return here or any(each.signer == member for each in place.holders) or self._links.peer_of(member) is not None
+        if member == self._host.holder or member in self._told or self._links.peer_of(member) is not None:
+            return True
+        return any(each.signer == member for each in place.holders)
+
+    def learn(self, why: NotHere) -> None:
+        """One member has said which other can help, and where that one can be reached; the link to it will prove it.
+
+        A directory may know the leader last: it has what holders announced, and as much of it as fits in a datagram.
+        """
+        try:
+            addresses = unpack_addresses(why.at)
+        except ValueError:
+            return
+        if len(why.hint) != ID_BYTES or not all(is_dialable(*each) for each in addresses):
+            return
+        self._told[NodeId(why.hint)] = of_addresses(NodeId(why.hint), *addresses)
+        self._told.move_to_end(NodeId(why.hint))
+        while len(self._told) > KNOWN_MAX:
+            self._told.popitem(last=False)
 
     async def look_again(self, place: Place, request: Message) -> Place:
         """The holders as the directory knows them now; the place as it was where nobody knows better."""

@@ -24,6 +24,10 @@ class Peers(Protocol):
         """Raises LinkError or RemotableError: no answer."""
         ...
 
+    def where(self, member: bytes) -> bytes:
+        """The addresses at which a member can be reached, packed; empty: they are not known here."""
+        ...
+
 
 class EpochLog(Protocol):
     """One epoch of this group in the node's write-ahead log."""
