@@ -58,6 +58,10 @@ class Stranger:
         self._socket.close()
 
 
+NONE = int.from_bytes(b"none", "big")
+"""A session that nobody has."""
+
+
 def stranger_party(name: bytes) -> Handshakes:
     return Handshakes(
         key_of(int(sha256(name).hexdigest()[:6], 16)), Rights(POOL), random.Random(name).randbytes, lambda: 1e9
@@ -73,7 +77,7 @@ def state_of(node: Overlay) -> list[object]:
         len(shakes._arrivals._buckets),
         len(node.table),
         len(node.directory),
-        [(session.unproven, session.allowance, session.second) for session in shakes.sessions.values()],
+        [(repr(session.unproven), session.second) for session in shakes.sessions.values()],
     ]
 
 
@@ -92,7 +96,7 @@ def first_datagrams() -> dict[str, bytes]:
     stale = stranger_party(b"another node")
     cookie = stale.receive(hello, ("127.0.0.1", 9), 0.0).reply
     init = party.receive(cookie, ("127.0.0.1", 1), 0.0).reply
-    sealed = HEAD.pack(DATA, b"none", 7, 0, 1) + b"\x04ping" + bytes(16)
+    sealed = HEAD.pack(DATA, NONE, 7, 0, 1) + b"\x04ping" + bytes(16)
     return {
         "hello": hello,
         "hello of another version": hello[:1] + b"\x09" + hello[2:],
@@ -105,9 +109,9 @@ def first_datagrams() -> dict[str, bytes]:
         "resp": bytes((packets.RESP,)) + bytes(packets.RESP_FORM.size + 63),
         "refused": packets.REFUSED_FORM.pack(packets.REFUSED, bytes(8), packets.WRONG_POOL, bytes(32)),
         "request in no session": sealed,
-        "reply in no session": HEAD.pack(DATA, b"none", 7, REPLY, 1) + bytes(16),
-        "challenge in no session": HEAD.pack(DATA, b"none", 7, CHALLENGE, 0) + bytes(24),
-        "proof in no session": HEAD.pack(DATA, b"none", 7, PROOF, 0) + bytes(24),
+        "reply in no session": HEAD.pack(DATA, NONE, 7, REPLY, 1) + bytes(16),
+        "challenge in no session": HEAD.pack(DATA, NONE, 7, CHALLENGE, 0) + bytes(24),
+        "proof in no session": HEAD.pack(DATA, NONE, 7, PROOF, 0) + bytes(24),
         "reset": bytes((RESET,)) + bytes(RESET_BYTES - 1),
         "asking for the rules": packets.ASK_FORM.pack(packets.ASK, packets.VERSION, bytes(8)).ljust(packets.ASK_BYTES),
         "rules": packets.RULES_FORM.pack(packets.RULES, bytes(8)) + bytes(400),

@@ -18,7 +18,7 @@ from titan_overlay.overlay import handshake, packets, sessiontable
 from titan_overlay.overlay.bodies import contact
 from titan_overlay.overlay.handshake import ARRIVALS, UNSHOWN_SECONDS, Handshakes
 from titan_overlay.overlay.openings import Step
-from titan_overlay.overlay.sessions import HEAD, REQUESTS, Session
+from titan_overlay.overlay.sessions import HEAD, KEY_BYTES, REQUESTS, Session
 
 POOL_KEY = SigningKey(sha256(b"pool").digest())
 POOL = PoolId(POOL_KEY.public)
@@ -57,6 +57,11 @@ def shake(one: Handshakes, other: Handshakes, now: float = 100.0) -> tuple[Sessi
     return done.session, answer.session, [hello, cookie, init, answer.reply]
 
 
+def turned(keys: bytes) -> bytes:
+    """As the other side has them."""
+    return keys[KEY_BYTES:] + keys[:KEY_BYTES]
+
+
 def counter_of(datagram: bytes) -> int:
     return HEAD.unpack_from(datagram)[2]
 
@@ -64,7 +69,7 @@ def counter_of(datagram: bytes) -> int:
 def test_a_handshake_gives_both_sides_the_same_keys_crosswise() -> None:
     ours, theirs, _ = shake(party(LOW), party(HIGH))
     assert (ours.contact, theirs.contact) == (contact(HIGH.id, *B), contact(LOW.id, *A))
-    assert ours.send_key == theirs.receive_key != ours.receive_key == theirs.send_key
+    assert ours.keys == turned(theirs.keys) != theirs.keys
     assert ours.serving and theirs.serving
     datagram = ours.seal(0, 1, b"hi")
     assert theirs.opens(datagram, counter_of(datagram))
@@ -274,7 +279,7 @@ def test_when_both_open_at_once_the_lower_ids_init_wins() -> None:
     assert won.opening is from_high, "what waited for the higher's opening goes to the lower's session"
     assert low.receive(won.reply, B, 100.2).session is not None
     assert len(low.sessions) == len(high.sessions) == 1
-    assert low.by_peer[HIGH.id].send_key == high.by_peer[LOW.id].receive_key
+    assert low.by_peer[HIGH.id].keys == turned(high.by_peer[LOW.id].keys)
 
 
 def test_a_datagram_is_taken_once_in_any_order_within_the_window() -> None:
@@ -300,7 +305,8 @@ def test_a_new_address_gets_no_more_than_it_sent_until_it_has_echoed() -> None:
     assert session.may_send(elsewhere, 60) and not session.may_send(elsewhere, 60)
     assert session.may_send(elsewhere, 40) and not session.may_send(elsewhere, 1)
     assert not session.proves(elsewhere, b""), "it has not been challenged yet"
-    session.challenge = b"challenge"
+    assert session.unproven is not None
+    session.unproven.challenge = b"challenge"
     session.moved(elsewhere, 50)
     assert session.proves(elsewhere, b"challenge") and not session.proves(("10.8.8.8", 8), b"challenge")
     assert session.may_send(session.address, 10_000)

@@ -167,8 +167,8 @@ class Endpoint(KademliaProtocol):
         try:
             size = len(data)
             if size >= MIN_BYTES and data[0] == DATA:
-                session = self._sessions.get(data[1:5])
-                _, _, counter, flags, call_id = HEAD.unpack_from(data)
+                _, session_id, counter, flags, call_id = HEAD.unpack_from(data)
+                session = self._sessions.get(session_id)
                 if session is None:
                     if not flags & 7:  # a request: the peer believes in a session that we have lost
                         self._send(bytes((RESET,)) + data[1:5] + data[10:14], addr[:2], HANDSHAKE)
@@ -205,10 +205,12 @@ class Endpoint(KademliaProtocol):
 
     def _doubt(self, session: Session) -> None:
         """Asks the session's unproven address for a proof: once, and when as many bytes have come from there."""
-        address = session.unproven
-        if address is not None and not session.challenge and session.may_send(address, CHALLENGE_BYTES):
-            session.challenge = self._ambient.token_bytes(CHALLENGE_BYTES - MIN_BYTES)
-            self._send(session.seal(CHALLENGE | self.serving_flag, 0, session.challenge), address, HANDSHAKE)
+        unproven = session.unproven
+        if unproven is None or unproven.challenge or not session.may_send(unproven.address, CHALLENGE_BYTES):
+            return
+        unproven.challenge = self._ambient.token_bytes(CHALLENGE_BYTES - MIN_BYTES)
+        datagram = session.seal(CHALLENGE | self.serving_flag, 0, unproven.challenge)
+        self._send(datagram, unproven.address, HANDSHAKE)
 
     def proven(self, session: Session, address: Address) -> None:
         """The peer has echoed what was sent there: it has moved, or has an address of the other family as well."""

@@ -250,16 +250,14 @@ class Handshakes(SessionTable):
         if not self._may_join(node_id(public), public, shown):
             return self._failed(opening, INTRUDER, b"")
         self.abandon(opening)
-        forward, back = session_keys(secret, signed)
         session = Session(
-            peer,
+            contact=peer,
             send_id=send_id,
-            send_key=forward,
             receive_id=opening.receive_id,
-            receive_key=back,
+            keys=session_keys(secret, signed, called=False),
             serving=opening.signed[PEER_ROLE] == SERVING,
             credentials=shown,
-            now=now,
+            born=now,
         )
         if opening.tries == 1:
             session.measured(now - opening.sent_at)
@@ -352,16 +350,14 @@ class Handshakes(SessionTable):
         )
         signed += (head + self.credentials)[1:]
         resp = head + self.credentials + self.key.sign(b"titan/1/resp\0" + signed)
-        forward, back = session_keys(secret, signed)
         session = Session(
-            contact(peer, *address),
+            contact=contact(peer, *address),
             send_id=send_id,
-            send_key=back,
             receive_id=receive_id,
-            receive_key=forward,
+            keys=session_keys(secret, signed, called=True),
             serving=role == SERVING,
             credentials=shown,
-            now=now,
+            born=now,
             called=True,
         )
         if own is not None:

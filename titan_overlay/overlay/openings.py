@@ -42,7 +42,7 @@ class Opening:
         """Ours; set with the INIT."""
         self.peer = (b"", b"")
         """Public key and ephemeral of the other side, from its COOKIE."""
-        self.receive_id = b""
+        self.receive_id = 0
         self.signed = b""
         """What the INIT's signature covers; the RESP's covers it too."""
         self.waiting: list[Any] = []

@@ -14,8 +14,8 @@ HELLO, COOKIE, INIT, RESP, REFUSED, ASK, RULES = range(1, 8)
 HELLO_BYTES = 128
 HELLO_FORM = struct.Struct(">BB8s32s")
 COOKIE_FORM = struct.Struct(">BB8s32s32sB32sI16s")
-INIT_FORM = struct.Struct(">BB8sI16sBB4s32s32sH")
-RESP_FORM = struct.Struct(">B8s4s16sB18sH")
+INIT_FORM = struct.Struct(">BB8sI16sBBI32s32sH")
+RESP_FORM = struct.Struct(">B8sI16sB18sH")
 REFUSED_FORM = struct.Struct(">B8sB32s")
 ASK_FORM = struct.Struct(">BB8s")
 RULES_FORM = struct.Struct(">B8s")
@@ -70,7 +70,7 @@ def covered(
     initiator_ephemeral: bytes,
     responder_ephemeral: bytes,
     cookie: bytes,
-    receive_id: bytes,
+    receive_id: int,
     credentials: bytes,
 ) -> bytes:
     """All of fixed length but the last, so no two handshakes cover the same bytes."""
@@ -83,17 +83,17 @@ def covered(
             initiator_ephemeral,
             responder_ephemeral,
             cookie,
-            receive_id,
+            receive_id.to_bytes(4, "big"),
             len(credentials).to_bytes(2, "big"),
             credentials,
         )
     )
 
 
-def session_keys(secret: bytes, signed: bytes) -> tuple[bytes, bytes]:
-    """Keys for initiator to responder, and back."""
+def session_keys(secret: bytes, signed: bytes, *, called: bool) -> bytes:
+    """The key of what this side sends, and of what it receives: 32 bytes each. `called`: the other side began."""
     both = blake2b(signed, digest_size=64, key=secret, person=b"titan/1/session").digest()
-    return both[:32], both[32:]
+    return both[32:] + both[:32] if called else both
 
 
 def cookie_mac(secret: bytes, nonce: bytes, minted: int, role: int, address: tuple[str, int]) -> bytes:

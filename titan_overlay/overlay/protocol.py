@@ -251,7 +251,7 @@ class OverlayProtocol(Endpoint):
         call = self._calls.get(int.from_bytes(data[5:], "big"))
         if call is None or call.session is None:
             return
-        if call.session.send_id != data[1:5] or call.session.address != address:
+        if call.session.send_id != int.from_bytes(data[1:5], "big") or call.session.address != address:
             return
         opening = self._begin(address, call.contact.id, self._loop.time())
         if opening is not None and len(opening.waiting) < MAX_WAITING and call not in opening.waiting:

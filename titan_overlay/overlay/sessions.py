@@ -2,7 +2,7 @@
 
 Every datagram inside a session is
 
-    kind u8 | session id 4 | counter u32 | flags u8 | call id u32 | ... | tag 16
+    kind u8 | session id u32 | counter u32 | flags u8 | call id u32 | ... | tag 16
 
 The session id is the receiver's choice, the counter never repeats, and the tag is a keyed BLAKE2b (RFC 7693) over all
 that comes before it, with one key per direction. UDP is authentic, not confidential: secrets use links.
@@ -13,6 +13,8 @@ from hashlib import blake2b
 from hmac import compare_digest
 from math import inf
 
+import msgspec
+
 from titan_overlay.buckets import Limit
 from titan_overlay.identity.contacts import Address, Contact
 
@@ -20,7 +22,8 @@ DATA = 0x10
 """First byte of a datagram inside a session; those of the handshake are in `handshake.py`."""
 
 TAG_BYTES = 16
-HEAD = struct.Struct(">B4sIBI")
+KEY_BYTES = 32
+HEAD = struct.Struct(">BIIBI")
 MIN_BYTES = HEAD.size + TAG_BYTES
 
 REQUEST, REPLY, REFUSAL, CHALLENGE, PROOF = range(5)
@@ -42,15 +45,12 @@ TIMEOUT_SECONDS_MIN = 0.2
 TIMEOUT_SECONDS_MAX = 3.0
 
 
-class RoundTrip:
+class RoundTrip(msgspec.Struct, gc=False, eq=False):
     """How long answers take, smoothed (RFC 6298, 2.2 and 2.3)."""
 
-    __slots__ = ("seconds", "variation")
-
-    def __init__(self) -> None:
-        self.seconds = -1.0
-        """Below 0: nothing has been measured."""
-        self.variation = 0.0
+    seconds: float = -1.0
+    """Below 0: nothing has been measured."""
+    variation: float = 0.0
 
     def measured(self, seconds: float) -> None:
         """One answer to something that was sent once."""
@@ -67,96 +67,71 @@ class RoundTrip:
         return min(max(self.seconds + 4 * self.variation, least), most)
 
 
-class Session:
+class Unproven(msgspec.Struct, gc=False, eq=False):
+    """An address that datagrams of a session came from, and that the peer has not echoed a challenge from yet."""
+
+    address: Address
+    challenge: bytes = b""
+    """What was sent there to be echoed; empty: nothing yet."""
+    allowance: int = 0
+    """Bytes that may still be sent there: never more than came from there."""
+
+
+class Session(msgspec.Struct, gc=False, eq=False, kw_only=True):
     """One peer, proven. Knows the keys, the replay window, the peer's proven address and how fast it answers.
 
     Invariant: `address` is one from which the peer has answered something that only it could know.
+
+    A node has hundreds, a simulated pool millions: they are small, and no work for the garbage collector, as nothing
+    that one refers to refers to it.
     """
 
-    __slots__ = (
-        "address",
-        "allowance",
-        "born",
-        "called",
-        "challenge",
-        "contact",
-        "credentials",
-        "ends",
-        "heard",
-        "highest",
-        "kept",
-        "mentioned",
-        "receive_id",
-        "receive_key",
-        "round_trip",
-        "second",
-        "send_id",
-        "send_key",
-        "sent",
-        "serving",
-        "silent",
-        "unproven",
-        "watched",
-        "window",
-    )
+    contact: Contact
+    send_id: int
+    receive_id: int
+    keys: bytes
+    """Of what is sent, then of what is received: 32 bytes each."""
+    serving: bool
+    credentials: bytes
+    born: float
+    called: bool = False
+    """Whether the peer began it."""
+    address: Address = ("", 0)
+    second: Address | None = None
+    """Its address of the other family, proven likewise; datagrams from there are answered there."""
+    heard: float = 0.0
+    ends: float = inf
+    """When it is given up, even in use."""
+    sent: int = 0
+    highest: int = 0
+    window: int = 0
+    round_trip: RoundTrip | None = None
+    """None: nothing has been measured."""
+    silent: int = 0
+    """Calls in a row that got no answer."""
+    watched: bool = True
+    """The next datagram is news: it is the first, or the peer was silent."""
+    kept: bool = False
+    """Whether the peer is in the routing table: such sessions are the last to be given up."""
+    mentioned: bool = False
+    """Whether the peer has been told of this node's other address."""
+    unproven: Unproven | None = None
 
-    def __init__(
-        self,
-        contact: Contact,
-        *,
-        send_id: bytes,
-        send_key: bytes,
-        receive_id: bytes,
-        receive_key: bytes,
-        serving: bool,
-        credentials: bytes,
-        now: float,
-        called: bool = False,
-    ) -> None:
-        self.contact = contact
-        self.address = contact.address
-        self.second: Address | None = None
-        """Its address of the other family, proven likewise; datagrams from there are answered there."""
-        self.send_id, self.send_key = send_id, send_key
-        self.receive_id, self.receive_key = receive_id, receive_key
-        self.serving, self.credentials = serving, credentials
-        self.called = called
-        """Whether the peer began it."""
-        self.born = self.heard = now
-        self.ends = inf
-        """When it is given up, even in use."""
-        self.sent = 0
-        self.highest = 0
-        self.window = 0
-        self.round_trip: RoundTrip | None = None
-        """None: nothing has been measured."""
-        self.silent = 0
-        """Calls in a row that got no answer."""
-        self.watched = True
-        """The next datagram is news: it is the first, or the peer was silent."""
-        self.kept = False
-        """Whether the peer is in the routing table: such sessions are the last to be given up."""
-        self.mentioned = False
-        """Whether the peer has been told of this node's other address."""
-        self.unproven: Address | None = None
-        """An address that datagrams of this session came from, but that has not echoed `challenge` yet."""
-        self.challenge = b""
-        """What was sent there to be echoed; empty: nothing yet."""
-        self.allowance = 0
-        """Bytes that may still be sent to the unproven address: never more than came from there."""
+    def __post_init__(self) -> None:
+        self.address, self.heard = self.contact.address, self.born
 
     def seal(self, flags: int, call_id: int, rest: bytes) -> bytes:
         """The next datagram to the peer."""
         self.sent = counter = self.sent + 1
         body = HEAD.pack(DATA, self.send_id, counter, flags, call_id) + rest
-        return body + blake2b(body, digest_size=TAG_BYTES, key=self.send_key).digest()
+        return body + blake2b(body, digest_size=TAG_BYTES, key=self.keys[:KEY_BYTES]).digest()
 
     def opens(self, data: bytes, counter: int) -> bool:
         """Whether this datagram is the peer's and new; if so it is seen from now on (RFC 4303, 3.4.3)."""
         ahead = counter - self.highest
         if ahead <= 0 and (ahead <= -WINDOW_BITS or self.window >> -ahead & 1):
             return False
-        tag = blake2b(data[:-TAG_BYTES], digest_size=TAG_BYTES, key=self.receive_key).digest()
+        tag = blake2b(data[:-TAG_BYTES], digest_size=TAG_BYTES, key=self.keys[KEY_BYTES:]).digest()
         if not compare_digest(tag, data[-TAG_BYTES:]):
             return False
         if ahead > 0:
@@ -184,21 +159,23 @@ class Session:
 
     def moved(self, address: Address, size: int) -> None:
         """A valid datagram of `size` bytes came from elsewhere: so many may go there."""
-        if self.unproven != address:
-            self.unproven, self.challenge, self.allowance = address, b"", 0
-        self.allowance += size
+        if self.unproven is None or self.unproven.address != address:
+            self.unproven = Unproven(address)
+        self.unproven.allowance += size
 
     def proves(self, address: Address, echo: bytes) -> bool:
         """Whether this, from there, shows that the peer hears at its unproven address."""
-        return address == self.unproven and self.challenge != b"" and echo == self.challenge
+        unproven = self.unproven
+        return unproven is not None and unproven.address == address and echo == unproven.challenge != b""
 
     def may_send(self, address: Address, size: int) -> bool:
         """Whether `size` bytes may go there; spends the allowance of an unproven address."""
         if address == self.address or address == self.second:
             return True
-        if address != self.unproven or size > self.allowance:
+        unproven = self.unproven
+        if unproven is None or unproven.address != address or size > unproven.allowance:
             return False
-        self.allowance -= size
+        unproven.allowance -= size
         return True
 
     def __repr__(self) -> str:

@@ -25,13 +25,13 @@ class SessionTable:
     """
 
     def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
-        self.sessions: dict[bytes, Session] = {}
+        self.sessions: dict[int, Session] = {}
         """By the id that datagrams to us carry."""
         self.by_peer: dict[bytes, Session] = {}
         """The session to send in, by NodeId."""
         self._unconfirmed: dict[bytes, tuple[Session, bytes, bytes]] = {}
         """By NodeId: session, the initiator's ephemeral, our RESP."""
-        self._retired: dict[bytes, float] = {}
+        self._retired: dict[int, float] = {}
         """Sessions that were replaced, by receive id: they still receive until then."""
         self._shunned: dict[bytes, float] = {}
         self._peers: Buckets[bytes] = Buckets(REQUESTS)
@@ -48,9 +48,9 @@ class SessionTable:
         now = session.heard
         return self._peers.take(session.contact.id, 1, now) or self._subnets.take(subnet(ip, port), 1, now)
 
-    def fresh_id(self) -> bytes:
+    def fresh_id(self) -> int:
         """An id for datagrams to us that no session has."""
-        while (fresh := self._token_bytes(4)) in self.sessions:
+        while (fresh := int.from_bytes(self._token_bytes(4), "big")) in self.sessions:
             pass
         return fresh
 

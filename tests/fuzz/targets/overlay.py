@@ -45,11 +45,13 @@ from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.overlay.packets import SERVING
 from titan_overlay.overlay.regions import Region
 from titan_overlay.overlay.routing import RoutingTable
-from titan_overlay.overlay.sessions import CHALLENGE, HEAD, REFUSAL, REPLY, REQUEST, Session
+from titan_overlay.overlay.sessions import CHALLENGE, HEAD, KEY_BYTES, REFUSAL, REPLY, REQUEST, Session
 from titan_overlay.wire import codec
 
 THERE = ("10.0.0.2", 4747)
 HERE = ("10.0.0.1", 4747)
+OURS, THEIRS = int.from_bytes(b"ours", "big"), int.from_bytes(b"them", "big")
+"""Ids of sessions; inputs that were kept name them."""
 
 
 # --- contacts -------------------------------------------------------------------------------------------------
@@ -159,17 +161,22 @@ def conversation(data: bytes) -> None:
                 if (twin.receive_id, twin.send_id) == (session.send_id, session.receive_id) and _same_keys(
                     twin, session
                 ):
-                    assert twin.send_key == session.receive_key != session.send_key
+                    assert _turned(twin.keys) == session.keys != twin.keys
 
 
 def _same_keys(one: Session, two: Session) -> bool:
-    return {one.send_key, one.receive_key} == {two.send_key, two.receive_key}
+    return two.keys in (one.keys, _turned(one.keys))
+
+
+def _turned(keys: bytes) -> bytes:
+    return keys[KEY_BYTES:] + keys[:KEY_BYTES]
 
 
 def _pair() -> tuple[Session, Session]:
-    keys: dict[str, Any] = {"serving": True, "credentials": b"", "now": 0.0}
-    here = Session(peer(1), send_id=b"theirs", send_key=b"1" * 32, receive_id=b"ours", receive_key=b"2" * 32, **keys)
-    there = Session(peer(0), send_id=b"ours", send_key=b"2" * 32, receive_id=b"here", receive_key=b"1" * 32, **keys)
+    both: dict[str, Any] = {"serving": True, "credentials": b"", "born": 0.0}
+    keys = b"1" * KEY_BYTES + b"2" * KEY_BYTES
+    here = Session(contact=peer(1), send_id=THEIRS, receive_id=OURS, keys=keys, **both)
+    there = Session(contact=peer(0), send_id=OURS, receive_id=THEIRS, keys=_turned(keys), **both)
     return here, there
 
 
@@ -234,7 +241,7 @@ async def _at_a_socket(data: bytes) -> None:
         protocol.serve(method, handler)
     overlay.set_serving(True)
     here, there = _pair()
-    here.receive_id, there.send_id = b"ours", b"ours"
+    here.receive_id = there.send_id = OURS
     overlay._handshakes.adopt(here, 0.0)
     outcome = protocol._loop.create_task(protocol.call(peer(1), "ping", b"", timeout=5.0))
     await asyncio.sleep(0)
