@@ -1,4 +1,8 @@
-"""Tables of what `titan-sim adversary` and `titan-sim skademlia` measured: the worst of all seeds, targets beside."""
+"""Tables of what `titan-sim adversary` and `titan-sim skademlia` measured: the worst of all seeds, targets beside.
+
+A point of a thousand nodes takes minutes, and a table has dozens: each result is kept in `benchmarks/results`, with the
+commit at which it was measured, and a table is made of all that are there. To measure one anew replaces it.
+"""
 
 import json
 import re
@@ -6,10 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import report
 from titan_overlay.identity.poolrecord import PUZZLE_BITS_DEFAULT
 
 Point = dict[str, Any]
 Result = dict[str, Any]
+
+KEPT = report.ROOT / "benchmarks" / "results"
 
 TARGETS = {0.2: 0.999, 0.5: 0.99}
 """Share of liars -> share of look-ups that find an honest holder, and of messages to data that are answered rightly."""
@@ -18,23 +25,40 @@ TARGET_RPCS = 40
 TARGET_HIDDEN = 0.01
 
 
-def tables(where: Path) -> dict[str, str]:
-    """By marker, from every `adversary*/result.json` and `skademlia/result.json` below a directory."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(where.glob("adversary*/result.json"))]
+def keep(where: Path) -> None:
+    """Takes over every `adversary*/result.json` below a directory, as measured at this commit."""
+    for path in sorted(where.glob("adversary*/result.json")):
+        result = json.loads(path.read_text(encoding="utf-8")) | report.provenance()
+        KEPT.mkdir(exist_ok=True)
+        kept = KEPT / f"{path.parent.name}.json"
+        kept.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def tables(where: Path) -> dict[str, tuple[str, str]]:
+    """By marker a table and its stamp, of what is kept, and of `skademlia/result.json` below a directory."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(KEPT.glob("adversary*.json"))]
     points = [point for result in results for point in result["points"] if point["paths"] == "shipped"]
     still = [point for point in points if not point["session"]]
     moving = [point for point in points if point["session"]]
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, str]] = {}
+
+    def add(marker: str, table: str, points: Sequence[Point], *, commands: bool = False) -> None:
+        own = _results_with(results, points)
+        found[marker] = (table + (_run_by(own) if commands else ""), report.stamp_of(own))
+
     if any(point["share_malicious"] for point in still):
-        found["adversary"] = _attacks(still, TARGETS) + _run_by(_results_with(results, still))
-        found["votes"] = _votes(still)
+        add("adversary", _attacks(still, TARGETS), still, commands=True)
+    voted = [point for point in still if point["voted"]]
+    if voted:
+        add("votes", _votes(voted), voted)
     if moving:
-        found["adversary-churn"] = _attacks(moving, {0.2: TARGET_CHURN}) + _run_by(_results_with(results, moving))
-    if any(point["objects_aimed_at"] and point["attack"] == "eclipse" for point in still):
-        found["eclipse"] = _eclipse([point for point in still if point["attack"] == "eclipse"])
+        add("adversary-churn", _attacks(moving, {0.2: TARGET_CHURN}), moving, commands=True)
+    aimed = [point for point in still if point["attack"] == "eclipse" and point["objects_aimed_at"]]
+    if aimed:
+        add("eclipse", _eclipse(aimed), aimed)
     check = where / "skademlia" / "result.json"
     if check.exists():
-        found["skademlia"] = _skademlia(json.loads(check.read_text(encoding="utf-8")))
+        found["skademlia"] = (_skademlia(json.loads(check.read_text(encoding="utf-8"))), report.stamp())
     return found
 
 

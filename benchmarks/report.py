@@ -32,8 +32,11 @@ def table(rows: Sequence[Row], result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_table(marker: str, markdown: str, *, page: Path = PAGE) -> None:
-    """Puts the table between its markers (at the end of the page, where there are none yet), with a stamp below."""
+def write_table(marker: str, markdown: str, *, stamped: str = "", page: Path = PAGE) -> None:
+    """Puts the table between its markers (at the end of the page, where there are none yet), with a stamp below.
+
+    stamped: another stamp than that of now.
+    """
     begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
     text = page.read_text(encoding="utf-8") if page.exists() else "# Benchmarks\n"
     if begin not in text or end not in text:
@@ -41,12 +44,24 @@ def write_table(marker: str, markdown: str, *, page: Path = PAGE) -> None:
     head, _, rest = text.partition(begin)
     _, _, tail = rest.partition(end)
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{head}{begin}\n{markdown}\n\n{stamp()}\n{end}{tail}", encoding="utf-8")
+    page.write_text(f"{head}{begin}\n{markdown}\n\n{stamped or stamp()}\n{end}{tail}", encoding="utf-8")
 
 
 def stamp() -> str:
     """Machine, date, commit and command, as one line of markdown."""
-    return f"*{machine()}; {datetime.date.today().isoformat()}; commit {commit()};* `{command()}`"
+    return stamp_of([provenance()])
+
+
+def provenance() -> dict[str, str]:
+    """Where, when and of which sources something is measured that is measured now."""
+    return {"machine": machine(), "date": datetime.date.today().isoformat(), "commit": commit()}
+
+
+def stamp_of(results: Sequence[dict[str, Any]]) -> str:
+    """The stamp of a table made of results that may have been measured at different times."""
+    parts = {key: ", ".join(dict.fromkeys(str(each[key]) for each in results)) for key in ("machine", "date", "commit")}
+    commits = "commits" if "," in parts["commit"] else "commit"
+    return f"*{parts['machine']}; {parts['date']}; {commits} {parts['commit']};* `{command()}`"
 
 
 def machine() -> str:
@@ -103,7 +118,7 @@ def publish_table(marker: str, markdown: str, result: dict[str, Any], options: a
 def keep(marker: str, markdown: str, result: dict[str, Any], options: argparse.Namespace) -> None:
     """Writes the result into the file `options.json`, and with `options.report` the table into the page."""
     if options.json:
-        stamped = {**result, "machine": machine(), "commit": commit(), "command": command()}
+        stamped = {**result, **provenance(), "command": command()}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(stamped, indent=1, default=str) + "\n", encoding="utf-8")
     if options.report:

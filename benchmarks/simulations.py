@@ -6,7 +6,8 @@
     titan-sim lookups --out out/lookups
     titan-sim copies --out out/copies
     titan-sim scale --out out/scale
-    titan-sim adversary ... --out out/adversary       (and more, each into a directory whose name begins so)
+    titan-sim adversary ... --out out/adversary       (and more, each into a directory whose name begins so; their
+                                                       results are kept in benchmarks/results)
     titan-sim skademlia --out out/skademlia
     titan-sim groups --fake-crypto --seed 1 --out out/groups
     titan-sim consensus --engine raft --seeds 200 --out out/consensus-raft      (and bft)
@@ -216,12 +217,13 @@ def main() -> None:
     if swept is not None:
         report.write_table("copies", copies(swept))
         take_figures(where / "copies", "")
-    for marker, table in adversary.tables(where).items():
+    adversary.keep(where)
+    for marker, (table, stamped) in adversary.tables(where).items():
         pictures = adversary.pictures(where, marker)
         for picture in pictures:
             shutil.copyfile(picture, FIGURES / f"adversary_{picture.name}")
         below = [f"![{marker}](figures/adversary_{picture.name})" for picture in pictures]
-        report.write_table(marker, "\n\n".join([table, *below]))
+        report.write_table(marker, "\n\n".join([table, *below]), stamped=stamped)
 
 
 if __name__ == "__main__":
