@@ -11,8 +11,11 @@ from titan_overlay.errors import LinkError, NotHere, Unavailable
 from titan_overlay.identity.contacts import Contact, pack_addresses
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.statements import Policy
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.caller import PATIENCE_SECONDS, GroupCaller
+from titan_overlay.mutable.engine import Configuration
+from titan_overlay.mutable.epochs import Chain, configuration_hash
 from titan_overlay.mutable.requests import Reply
 from titan_overlay.pool.finding.any_holder import Request
 from titan_overlay.wire import codec
@@ -24,6 +27,7 @@ SECONDS = 10.0
 LEADER, FOLLOWER, DEAD = 1, 2, 3
 ELSEWHERE = 9
 """A port at which nobody is."""
+FIRST = Configuration(1, tuple(bytes([number]) * 32 for number in (1, 2, 3)), keys=(b"a" * 32, b"b" * 32, b"c" * 32))
 
 
 def node(number: int) -> NodeId:
@@ -55,16 +59,20 @@ class World:
 
     def _place(self, holders: list[int]) -> Any:
         value = SimpleNamespace(
-            name="led", kind="mutable", genesis=b"g", idempotent=(), policy=SimpleNamespace(byzantine=False)
+            name="led", kind="mutable", genesis=configuration_hash(FIRST), idempotent=(), policy=Policy(faults=1)
         )
         return SimpleNamespace(
-            descriptor=SimpleNamespace(value=value),
+            descriptor=SimpleNamespace(value=value, public=b"o" * 32),
             holders=[SimpleNamespace(signer=node(each)) for each in holders],
             contact=lambda holder: contact(holder.signer[0]),
         )
 
-    async def request(self, contact: Contact, object_id: ObjectId, *what: Any, deadline: float, **how: Any) -> bytes:
+    async def request(
+        self, contact: Contact, object_id: ObjectId, type: str, body: bytes, *, deadline: float, **how: Any
+    ) -> bytes:
         self.asked.append(contact.port)
+        if type == talk.EPOCHS and contact.port != DEAD:
+            return codec.encode(Chain(FIRST))
         if contact.port == LEADER:
             return codec.encode(talk.Answer(Reply(b"read"), 0, 0))
         if contact.port == FOLLOWER:
@@ -78,11 +86,18 @@ class World:
     def get(self, object_id: ObjectId) -> None:
         return None
 
-    async def send(self) -> bytes:
+    def caller(self) -> GroupCaller:
         anyone: Any = self
-        caller = GroupCaller(anyone, anyone, anyone, SigningKey(b"k" * 32), PoolId(b"p" * 32), anyone, Ambient.system())
-        deadline = asyncio.get_running_loop().time() + SECONDS
-        return await caller(self._place(self._first), Request(OBJECT, "str", b"", deadline, (), read="latest"))
+        return GroupCaller(anyone, anyone, anyone, SigningKey(b"k" * 32), PoolId(b"p" * 32), anyone, Ambient.system())
+
+    async def send(self) -> bytes:
+        return await self.caller()(self._place(self._first), self._message())
+
+    async def members(self) -> Configuration:
+        return await self.caller().membership.current(self._place(self._first), self._message())
+
+    def _message(self) -> Request:
+        return Request(OBJECT, "str", b"", asyncio.get_running_loop().time() + SECONDS, (), read="latest")
 
 
 async def test_a_leader_that_the_directory_does_not_know_is_found_where_a_follower_says_that_it_is() -> None:
@@ -106,3 +121,9 @@ async def test_where_nobody_who_is_known_lives_the_members_are_looked_up_at_once
     assert await world.send() == b"read"
     assert (world.asked, world.lookups) == ([DEAD, FOLLOWER, LEADER], 1)
     assert asyncio.get_running_loop().time() - began < 2 * PATIENCE_SECONDS
+
+
+async def test_the_members_are_shown_by_others_where_all_who_are_known_have_gone() -> None:
+    world = World([DEAD], [DEAD, FOLLOWER], b"")
+    assert await world.members() == FIRST
+    assert world.lookups == 1

@@ -119,6 +119,16 @@ class Membership:
         known = self._known.get(genesis)
         if known is not None and not fresh:
             return known
+        latest = await self._latest(place, request, known)
+        if latest is None:  # whoever was known to hold it may be gone
+            latest = await self._latest(await self.look_again(place, request), request, known)
+        if latest is None:
+            raise Unavailable(f"nobody shows who the members of {place.descriptor.value.name!r} are")
+        self._remember(genesis, latest)
+        return latest
+
+    async def _latest(self, place: Place, request: Message, known: Configuration | None) -> Configuration | None:
+        """The latest that any holder, or member as far as is known, shows, or that is known."""
         charter = self.charter(place, request.object_id)
         deadline = min(request.deadline, self._loop.time() + CHAIN_SECONDS)
 
@@ -132,12 +142,8 @@ class Membership:
         holders = {each.signer for each in place.holders} | {NodeId(each) for each in (known.members if known else ())}
         if self._host.get(request.object_id) is not None:
             holders.add(NodeId(self._host.holder))
-        shown = [each for each in await asyncio.gather(*map(show, sorted(holders))) if each is not None]
-        latest = max(shown + ([known] if known is not None else []), key=lambda each: each.epoch, default=None)
-        if latest is None:
-            raise Unavailable(f"nobody shows who the members of {place.descriptor.value.name!r} are")
-        self._remember(genesis, latest)
-        return latest
+        shown = await asyncio.gather(*map(show, sorted(holders)))
+        return max((each for each in (known, *shown) if each is not None), key=lambda each: each.epoch, default=None)
 
     def _remember(self, genesis: bytes, latest: Configuration) -> None:
         self._known[genesis] = latest
