@@ -17,7 +17,7 @@ from titan_overlay.identity.ids import ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement
-from titan_overlay.overlay.bodies import FindNode
+from titan_overlay.overlay.bodies import NAMED_BY, FindHolders, FindNode, Holders
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.wire import codec
 
@@ -151,6 +151,36 @@ async def test_many_holders_are_read_page_by_page() -> None:
             nodes[0].directory.put(advertisement(key, object_id), Ambient.system().wall())
         found = await nodes[2].find_holders(object_id, everything=True)
         assert {each.signer for each in found.advertisements} == {key.id for key in keys}
+
+
+async def test_what_others_have_told_is_not_read_again() -> None:
+    async with pool_of(4) as nodes:
+        object_id = ObjectId(sha256(b"popular").digest())
+        keys = [key_of(1000 + number) for number in range(20)]
+        for node in nodes[:3]:
+            for key in keys:
+                node.directory.put(advertisement(key, object_id), Ambient.system().wall())
+        found = await nodes[3].find_holders(object_id, everything=True)
+        assert {each.signer for each in found.advertisements} == {key.id for key in keys}
+        page = await nodes[3].call(nodes[0].contact, "find_holders", codec.encode(FindHolders(object_id, 0, 0)))
+        pages_of_one = -(-len(keys) // len(codec.decode(page, Holders).raws))
+        assert found.rpcs < 2 * pages_of_one, "less than two directories whole, where three were asked"
+
+
+async def test_whoever_names_holders_of_whom_it_has_nothing_is_asked_once_more() -> None:
+    async with pool_of(3) as nodes:
+        object_id = ObjectId(sha256(b"popular").digest())
+        truth = advertisement(key_of(1000), object_id)
+        asked: list[int] = []
+
+        def promise(contact: Contact, body: bytes) -> bytes:
+            asked.append(codec.decode(body, FindHolders).skip)
+            return codec.encode(Holders(b"", 99, [truth], [], bytes(range(9 * NAMED_BY))))
+
+        nodes[1].serve("find_holders", promise)
+        found = await nodes[2].find_holders(object_id, everything=True)
+        assert [each.signer for each in found.advertisements] == [key_of(1000).id]
+        assert asked == [0, 1]
 
 
 async def test_a_client_finds_but_is_never_found() -> None:

@@ -62,6 +62,11 @@ def tombstone(
     return records.sign(Tombstone(raw, version, NOW + seconds, token, grant), signer, POOL).raw
 
 
+def told(kept: Directory, object_id: bytes) -> tuple[list[bytes], list[bytes]]:
+    statements = kept.get(object_id, NOW)
+    return statements.advertisements, statements.tombstones
+
+
 def test_what_a_holder_says_is_kept_until_it_expires() -> None:
     kept = Directory(Rights(POOL))
     raw = advertisement()
@@ -69,6 +74,19 @@ def test_what_a_holder_says_is_kept_until_it_expires() -> None:
     assert kept.get(THING, NOW + 1499).advertisements == [raw]
     assert kept.get(THING, NOW + 1501).advertisements == []
     assert kept.expire(NOW + 1501) == 1 and len(kept) == 0
+
+
+def test_each_asker_hears_first_of_other_holders_at_other_nodes_and_always_in_one_order_at_one() -> None:
+    holders = [SigningKey(sha256(b"one of %d" % number).digest()) for number in range(7)]
+    directories = [Directory(Rights(POOL), sha256(b"node %d" % number).digest()) for number in range(16)]
+    for kept in directories:
+        for holder in holders:
+            kept.put(advertisement(holder), NOW)
+    asker = sha256(b"asker").digest()
+    orders = [kept.get(THING, NOW, asker).holders for kept in directories]
+    assert {order[0] for order in orders} == {holder.id for holder in holders}
+    assert all(sorted(order) == sorted(holder.id for holder in holders) for order in orders)
+    assert orders == [kept.get(THING, NOW, asker).holders for kept in directories]
 
 
 def test_only_the_holder_itself_can_bring_its_advertisement() -> None:
@@ -177,7 +195,7 @@ def test_the_publishers_tombstone_ends_the_advertisements_up_to_its_version() ->
     kept.put(newer, NOW)
     grave = tombstone(version=2)
     assert kept.put(grave, NOW) == THING
-    assert kept.get(THING, NOW) == ([newer], [grave])
+    assert told(kept, THING) == ([newer], [grave])
     assert kept.put(advertisement(sequence=9, version=2), NOW) is None
 
 
@@ -209,7 +227,7 @@ def test_deleting_a_pin_of_data_leaves_the_holders() -> None:
     kept.put(raw, NOW)
     grave = tombstone(OWNER, 1, name=names.content_name(digest), publisher=OWNER, kind="data")
     assert kept.put(grave, NOW) == data
-    assert kept.get(data, NOW) == ([raw], [grave])
+    assert told(kept, data) == ([raw], [grave])
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,17 @@ from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ID_BITS, ID_BYTES, NodeId, ObjectId
 from titan_overlay.overlay import bodies
-from titan_overlay.overlay.bodies import FIT, FindHolders, FindNode, Holders, Store, Stored
-from titan_overlay.overlay.directory import Directory
+from titan_overlay.overlay.bodies import (
+    FIT,
+    FURTHER_MAX,
+    NAMED_BY,
+    FindHolders,
+    FindNode,
+    Holders,
+    Store,
+    Stored,
+)
+from titan_overlay.overlay.directory import Directory, Statements
 from titan_overlay.overlay.regions import Region
 from titan_overlay.overlay.routing import RoutingTable
 from titan_overlay.wire import codec
@@ -55,11 +64,10 @@ class Answers:
         if len(request.object_id) != ID_BYTES or len(request.aim) not in (0, ID_BYTES) or request.skip < 0:
             raise BadMessage("an id has 32 bytes")
         known = self._directory.get(request.object_id, self._ambient.wall(), contact.id)
-        raws = [*known.advertisements]
-        raws += [raw for raw in self._hints(ObjectId(request.object_id)) if raw not in raws]
+        hints = [raw for raw in self._hints(ObjectId(request.object_id)) if raw not in known.advertisements]
         count = min(max(request.count, 0), CONTACTS_PER_REPLY)
         near = self._table.closest(request.aim or request.object_id, count, contact.id) if count else []
-        return _fit(raws, request.skip, known.tombstones, near)
+        return _fit(known, hints, request.skip, near)
 
     def store(self, contact: Contact, body: bytes) -> bytes:
         """Keeps what verifies; names nodes of the same regions that the sender seems not to know."""
@@ -92,11 +100,12 @@ class Answers:
         return found[:CONTACTS_PER_REPLY]
 
 
-def _fit(raws: list[bytes], skip: int, tombstones: list[bytes], near: list[Contact]) -> bytes:
-    """A reply that fits in a datagram: the proof of deletion first, then statements, then contacts."""
+def _fit(known: Statements, hints: list[bytes], skip: int, near: list[Contact]) -> bytes:
+    """A reply that fits in a datagram: the proof of deletion first, then statements, whose are left, and contacts."""
+    raws = known.advertisements + hints
     room = FIT - 24
     graves: list[bytes] = []
-    for raw in tombstones if skip == 0 else []:
+    for raw in known.tombstones if skip == 0 else []:
         if len(raw) + 3 <= room:
             graves.append(raw)
             room -= len(raw) + 3
@@ -106,4 +115,7 @@ def _fit(raws: list[bytes], skip: int, tombstones: list[bytes], near: list[Conta
             break
         fitting.append(raw)
         room -= len(raw) + 3
-    return codec.encode(Holders(bodies.fitting(near, room), len(raws), fitting, graves))
+    left = known.holders[skip + len(fitting) :][: min(FURTHER_MAX, room // NAMED_BY)]
+    further = b"".join(holder[:NAMED_BY] for holder in left)
+    contacts = bodies.fitting(near, room - len(further))
+    return codec.encode(Holders(contacts, len(raws), fitting, graves, further))

@@ -33,6 +33,11 @@ _V4, _V6, _BOTH = ID_BYTES + 6, ID_BYTES + 18, ID_BYTES + 6 + 18
 PACKED_MAX = _BOTH
 """Bytes of one contact at most."""
 
+NAMED_BY = 6
+"""So much of an id that nobody finds another that begins alike."""
+FURTHER_MAX = 16
+"""Holders that a reply names without their statements."""
+
 NOWHERE, PRIVATE, PUBLIC = range(3)
 
 
@@ -62,6 +67,13 @@ class Holders(msgspec.Struct, array_like=True):
     """How many statements there are; `raws` has those that fit."""
     raws: list[bytes]
     tombstones: list[bytes]
+    further: bytes = b""
+    """Whose statements did not fit: of each id the first `NAMED_BY` bytes, in order, as many as there is room for."""
+
+    @property
+    def named(self) -> list[bytes]:
+        """The beginnings of ids in `further`."""
+        return [self.further[at : at + NAMED_BY] for at in range(0, len(self.further) - NAMED_BY + 1, NAMED_BY)]
 
 
 class Store(msgspec.Struct, array_like=True):

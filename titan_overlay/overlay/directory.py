@@ -12,7 +12,7 @@ from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import CLOCK_TOLERANCE
-from titan_overlay.identity.ids import NodeId, ObjectId
+from titan_overlay.identity.ids import NodeId, ObjectId, distance
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import (
@@ -39,10 +39,12 @@ class Statements(NamedTuple):
 
     advertisements: list[bytes]
     """Counted holders first, then passing caches, then withdrawals."""
+    holders: list[NodeId]
+    """Who has signed each."""
     tombstones: list[bytes]
 
 
-NOTHING = Statements([], [])
+NOTHING = Statements([], [], [])
 NO_SHELF = Shelf()
 
 
@@ -67,6 +69,7 @@ class Directory:
         near: Callable[[ObjectId], bool] = lambda object_id: True,
     ) -> None:
         self._rights = rights
+        self._me = me
         self._near = near
         self._shelves = Shelves(me, max_statements, max_per_object)
 
@@ -150,20 +153,21 @@ class Directory:
     def get(self, object_id: bytes, now: float, asker: bytes = b"") -> Statements:
         """What is known of this object and has not expired; counted holders first, then caches, then withdrawals.
 
-        Each asker is given the holders from another one on: only the first few fit in a datagram, and the load is to
-        spread over all of them. The order for one asker stays, so that it can read on where it stopped.
+        Each asker is given the holders from another one on, and by each node from another one on: only the first few
+        fit in a datagram, the load is to spread over all of them, and who asks several nodes is to hear of all. At one
+        node the order stays, so that an asker can read on where it stopped.
         """
         shelf = self._shelves.by_object.get(ObjectId(object_id))
         if shelf is None:
             return NOTHING
-        kept = [each for each in shelf.holders.values() if each.expires > now]
-        kept.sort(key=lambda each: (each.withdrawn, each.passing))
-        counted = sum(not (each.withdrawn or each.passing) for each in kept)
+        kept = [(holder, each) for holder, each in shelf.holders.items() if each.expires > now]
+        kept.sort(key=lambda pair: (pair[1].withdrawn, pair[1].passing))
+        counted = sum(not (each.withdrawn or each.passing) for _, each in kept)
         if asker and counted > 1:
-            turn = int.from_bytes(asker[:8], "big") % counted
+            turn = distance(asker[:8], self._me[:8]) % counted
             kept[:counted] = kept[turn:counted] + kept[:turn]
         graves = [grave.raw for grave in shelf.graves.values() if grave.expires > now]
-        return Statements([each.raw for each in kept], graves)
+        return Statements([each.raw for _, each in kept], [holder for holder, _ in kept], graves)
 
     def expire(self, now: float) -> int:
         """Removes what has expired; returns how many. To be called every few minutes."""

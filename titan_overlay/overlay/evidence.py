@@ -1,6 +1,6 @@
 """Evidence: the verified statements about one object, united from many answers. No I/O."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity import names, records
@@ -8,6 +8,7 @@ from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement, Tombstone, outranks, sweeps
+from titan_overlay.overlay.bodies import NAMED_BY
 from titan_overlay.overlay.directory import proven
 
 MAX_HOLDERS = 256
@@ -46,6 +47,11 @@ class Evidence:
     def size(self) -> int:
         """How many holders are known, good or not."""
         return len(self._latest)
+
+    def first_unknown(self, named: Sequence[bytes]) -> int | None:
+        """Where in a list of holders, each named by the beginning of its id, the first is of whom nothing is known."""
+        known = {holder[:NAMED_BY] for holder in self._latest}
+        return next((at for at, each in enumerate(named) if each not in known), None)
 
     @property
     def tombstones(self) -> tuple[Signed[Tombstone], ...]:

@@ -54,8 +54,8 @@ class HolderSearch:
         self._object_id = object_id
         self._everything = everything
         self._hops = 0
-        self._more: list[tuple[Contact, int]] = []
-        """Who has more to tell, and how many statements were read already."""
+        self._more: list[tuple[Contact, int, list[bytes]]] = []
+        """Who has more to tell, how many statements were read already, and whose come next (the beginnings of ids)."""
 
     async def run(self, deadline: float | None, budget: int) -> Found:
         """At most `budget` requests, until `deadline` (loop time)."""
@@ -63,10 +63,8 @@ class HolderSearch:
         crawl = Crawl(self._protocol, lookup, "find_holders", self._request, traffic.LOOKUP, self._read)
         await crawl.run(deadline)
         rpcs = lookup.questions
-        for contact, skip in self._more:
-            if self._is_over:
-                break
-            rpcs += await self._read_on(contact, skip, budget - rpcs, deadline)
+        for contact, read, named in self._more:
+            rpcs += await self._read_on(contact, read, named, budget - rpcs, deadline)
         return Found(evidence.advertisements(), evidence.tombstones, crawl.asked, rpcs, self._hops, lookup.paths)
 
     @property
@@ -81,27 +79,35 @@ class HolderSearch:
         told = self._evidence.add(holders.raws, holders.tombstones)
         if not self._hops and self._evidence.conclusive:
             self._hops = self._lookup.depth(contact)
-        if 0 < len(holders.raws) < holders.total:
-            self._more.append((contact, len(holders.raws)))
+        if holders.further:
+            self._more.append((contact, len(holders.raws), holders.named))
         if self._is_over:
             self._lookup.finish()
         return self._protocol.heard_of(contact, holders.contacts), told
 
-    async def _read_on(self, contact: Contact, skip: int, budget: int, deadline: float | None) -> int:
-        """The further pages of one node's directory, while they bring news. Returns the number of requests."""
-        loop = asyncio.get_running_loop()
+    async def _read_on(
+        self, contact: Contact, read: int, named: list[bytes], budget: int, deadline: float | None
+    ) -> int:
+        """The further pages of one node's directory that have news: what it names and then does not have ends it.
+
+        Returns the number of requests.
+        """
+        loop, evidence = asyncio.get_running_loop(), self._evidence
         rpcs = 0
         while rpcs < budget and not self._is_over and (deadline is None or loop.time() < deadline):
-            known = self._evidence.size
+            news = evidence.first_unknown(named)
+            if news is None:
+                break
+            known = evidence.size
             rpcs += 1
             try:
-                body = codec.encode(FindHolders(self._object_id, skip, 0))
+                body = codec.encode(FindHolders(self._object_id, read + news, 0))
                 reply = await self._protocol.call(contact, "find_holders", body, purpose=traffic.LOOKUP)
                 holders = codec.decode(reply, Holders)
             except (LinkError, BadMessage):
                 break
-            self._evidence.add(holders.raws, holders.tombstones)
-            skip += len(holders.raws)
-            if not holders.raws or skip >= holders.total or self._evidence.size == known:
+            evidence.add(holders.raws, holders.tombstones)
+            if evidence.size == known:
                 break
+            read, named = read + news + len(holders.raws), holders.named
         return rpcs

@@ -6,7 +6,7 @@ from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.statements import Advertisement
 from titan_overlay.links.links import Peer
 from titan_overlay.overlay import bodies
-from titan_overlay.overlay.bodies import FIT, FindHolders, FindNode, Holders, Store, Stored
+from titan_overlay.overlay.bodies import FIT, NAMED_BY, FindHolders, FindNode, Holders, Store, Stored
 from titan_overlay.wire import codec
 from titan_overlay.wire.messages import Send
 from titan_simulations.attacks.attack import Answer, Attack, Honest, HonestAnswer
@@ -16,6 +16,8 @@ INVENTED = 4
 """Contacts in a reply that lead nowhere; the others are colluders."""
 CLAIMS = 2
 """False holders in a reply."""
+PROMISES = 4
+"""More of them, on further pages that are never right."""
 
 
 class Forge(Attack):
@@ -30,10 +32,11 @@ class Forge(Attack):
         contacts = bodies.pack_all(self._contacts(request.aim or request.object_id, request.count, asker))
         known = self.gang.objects.get(ObjectId(request.object_id))
         raws = [] if known is None else self._records(known)
-        room = FIT - 24 - len(contacts)
+        room = FIT - 24 - len(contacts) - NAMED_BY * PROMISES
         while sum(len(raw) + 3 for raw in raws) > room:
             raws.pop()
-        return codec.encode(Holders(contacts, len(raws), raws, [self.liar.random.randbytes(40)]))
+        grave, further = self.liar.random.randbytes(40), self.liar.random.randbytes(NAMED_BY * PROMISES)
+        return codec.encode(Holders(contacts, len(raws) + PROMISES, raws, [grave], further))
 
     def store(self, asker: Contact, request: Store, honest: Honest) -> bytes | None:
         """Takes what it forgets at once."""
