@@ -1,6 +1,6 @@
 """Evidence: the verified statements about one object, united from many answers. No I/O."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity import names, records
@@ -48,10 +48,10 @@ class Evidence:
         """How many holders are known, good or not."""
         return len(self._latest)
 
-    def first_unknown(self, named: Sequence[bytes]) -> int | None:
-        """Where in a list of holders, each named by the beginning of its id, the first is of whom nothing is known."""
+    def first_unknown(self, named: Mapping[int, bytes]) -> int | None:
+        """The place of the first holder, named by the beginning of its id, of whom nothing is known."""
         known = {holder[:NAMED_BY] for holder in self._latest}
-        return next((at for at, each in enumerate(named) if each not in known), None)
+        return next((place for place, each in named.items() if each not in known), None)
 
     @property
     def tombstones(self) -> tuple[Signed[Tombstone], ...]:

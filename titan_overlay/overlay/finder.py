@@ -229,7 +229,9 @@ class Finder:
             spare=PAGES if everything or avoid else 0,
             patient=True,
         ) as lookup:
-            search = HolderSearch(self._protocol, lookup, evidence, object_id, everything=everything)
+            search = HolderSearch(
+                self._protocol, lookup, evidence, object_id, self._ambient.random, everything=everything
+            )
             found = await search.run(deadline, self._budget)
         if deadline is not None or lookup.paths < REGION_PATHS:
             return found

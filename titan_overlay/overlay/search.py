@@ -1,9 +1,11 @@
 """One search for the holders of an object: asks along a lookup, weighs what is told, turns the page where need be."""
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from titan_overlay.ambient import Random
 from titan_overlay.errors import BadMessage, LinkError
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ObjectId
@@ -20,6 +22,15 @@ from titan_overlay.wire import codec
 
 PAGES = 10
 """Of the budget, what is kept for directories that have more to tell than fits in one datagram."""
+
+
+@dataclass(slots=True)
+class _Unread:
+    """What one node has to tell that did not fit."""
+
+    contact: Contact
+    named: dict[int, bytes]
+    """Place in its directory -> beginning of the holder's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +57,23 @@ class HolderSearch:
     """One search. Ends with the first conclusive answer, unless `everything` is wanted."""
 
     def __init__(
-        self, protocol: OverlayProtocol, lookup: Lookup, evidence: Evidence, object_id: ObjectId, *, everything: bool
+        self,
+        protocol: OverlayProtocol,
+        lookup: Lookup,
+        evidence: Evidence,
+        object_id: ObjectId,
+        random: Random,
+        *,
+        everything: bool,
     ) -> None:
         self._protocol = protocol
         self._lookup = lookup
         self._evidence = evidence
         self._object_id = object_id
+        self._random = random
         self._everything = everything
         self._hops = 0
-        self._more: list[tuple[Contact, int, list[bytes]]] = []
-        """Who has more to tell, how many statements were read already, and whose come next (the beginnings of ids)."""
+        self._unread: list[_Unread] = []
 
     async def run(self, deadline: float | None, budget: int) -> Found:
         """At most `budget` requests, until `deadline` (loop time)."""
@@ -63,8 +81,7 @@ class HolderSearch:
         crawl = Crawl(self._protocol, lookup, "find_holders", self._request, traffic.LOOKUP, self._read)
         await crawl.run(deadline)
         rpcs = lookup.questions
-        for contact, read, named in self._more:
-            rpcs += await self._read_on(contact, read, named, budget - rpcs, deadline)
+        rpcs += await self._read_on(budget - rpcs, deadline)
         return Found(evidence.advertisements(), evidence.tombstones, crawl.asked, rpcs, self._hops, lookup.paths)
 
     @property
@@ -80,34 +97,34 @@ class HolderSearch:
         if not self._hops and self._evidence.conclusive:
             self._hops = self._lookup.depth(contact)
         if holders.further:
-            self._more.append((contact, len(holders.raws), holders.named))
+            self._unread.append(_Unread(contact, dict(enumerate(holders.named, len(holders.raws)))))
         if self._is_over:
             self._lookup.finish()
         return self._protocol.heard_of(contact, holders.contacts), told
 
-    async def _read_on(
-        self, contact: Contact, read: int, named: list[bytes], budget: int, deadline: float | None
-    ) -> int:
-        """The further pages of one node's directory that have news: what it names and then does not have ends it.
+    async def _read_on(self, budget: int, deadline: float | None) -> int:
+        """Further pages of directories, while they have news: one of each in turn, in any order, for some lie.
 
         Returns the number of requests.
         """
         loop, evidence = asyncio.get_running_loop(), self._evidence
         rpcs = 0
-        while rpcs < budget and not self._is_over and (deadline is None or loop.time() < deadline):
-            news = evidence.first_unknown(named)
-            if news is None:
-                break
+        waiting = deque(self._random.sample(self._unread, len(self._unread)))
+        while waiting and rpcs < budget and not self._is_over and (deadline is None or loop.time() < deadline):
+            unread = waiting.popleft()
+            place = evidence.first_unknown(unread.named)
+            if place is None:
+                continue
             known = evidence.size
             rpcs += 1
             try:
-                body = codec.encode(FindHolders(self._object_id, read + news, 0))
-                reply = await self._protocol.call(contact, "find_holders", body, purpose=traffic.LOOKUP)
+                body = codec.encode(FindHolders(self._object_id, place, 0))
+                reply = await self._protocol.call(unread.contact, "find_holders", body, purpose=traffic.LOOKUP)
                 holders = codec.decode(reply, Holders)
             except (LinkError, BadMessage):
-                break
+                continue
             evidence.add(holders.raws, holders.tombstones)
-            if evidence.size == known:
-                break
-            read, named = read + news + len(holders.raws), holders.named
+            if evidence.size > known:  # else it names whom it has nothing of
+                unread.named |= enumerate(holders.named, place + len(holders.raws))
+                waiting.append(unread)
         return rpcs

@@ -1,5 +1,7 @@
 """Forge: contacts that do not exist, records that do not hold, holders that hold nothing, wrong bytes and answers."""
 
+import hashlib
+
 from titan_overlay.identity import records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId
@@ -17,7 +19,7 @@ INVENTED = 4
 CLAIMS = 2
 """False holders in a reply."""
 PROMISES = 4
-"""More of them, on further pages that are never right."""
+"""More of them, whom all colluders name alike, on further pages that are never right."""
 
 
 class Forge(Attack):
@@ -35,7 +37,8 @@ class Forge(Attack):
         room = FIT - 24 - len(contacts) - NAMED_BY * PROMISES
         while sum(len(raw) + 3 for raw in raws) > room:
             raws.pop()
-        grave, further = self.liar.random.randbytes(40), self.liar.random.randbytes(NAMED_BY * PROMISES)
+        further = hashlib.blake2b(request.object_id, digest_size=NAMED_BY * PROMISES).digest()
+        grave = self.liar.random.randbytes(40)
         return codec.encode(Holders(contacts, len(raws) + PROMISES, raws, [grave], further))
 
     def store(self, asker: Contact, request: Store, honest: Honest) -> bytes | None:
