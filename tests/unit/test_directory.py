@@ -13,7 +13,7 @@ from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Policy, Tombstone
 from titan_overlay.overlay import shelves
-from titan_overlay.overlay.directory import Directory
+from titan_overlay.overlay.directory import ELDERS, Directory
 from titan_overlay.overlay.evidence import Evidence
 
 NOW = 1_800_000_000.0
@@ -78,7 +78,7 @@ def test_what_a_holder_says_is_kept_until_it_expires() -> None:
 
 def test_each_asker_hears_first_of_other_holders_at_other_nodes_and_always_in_one_order_at_one() -> None:
     holders = [SigningKey(sha256(b"one of %d" % number).digest()) for number in range(7)]
-    directories = [Directory(Rights(POOL), sha256(b"node %d" % number).digest()) for number in range(16)]
+    directories = [Directory(Rights(POOL), sha256(b"node %d" % number).digest()) for number in range(64)]
     for kept in directories:
         for holder in holders:
             kept.put(advertisement(holder), NOW)
@@ -87,6 +87,19 @@ def test_each_asker_hears_first_of_other_holders_at_other_nodes_and_always_in_on
     assert {order[0] for order in orders} == {holder.id for holder in holders}
     assert all(sorted(order) == sorted(holder.id for holder in holders) for order in orders)
     assert orders == [kept.get(THING, NOW, asker).holders for kept in directories]
+
+
+def test_the_first_that_an_asker_hears_of_is_one_of_those_that_are_known_longest() -> None:
+    kept = Directory(Rights(POOL), sha256(b"node").digest())
+    holders = [SigningKey(sha256(b"one of %d" % number).digest()) for number in range(40)]
+    for holder in holders:
+        kept.put(advertisement(holder), NOW)
+    for holder in holders[:4]:
+        kept.put(advertisement(holder, sequence=2), NOW)
+    orders = [kept.get(THING, NOW, sha256(b"asker %d" % number).digest()).holders for number in range(200)]
+    assert {order[0] for order in orders} == {holder.id for holder in holders[:ELDERS]}
+    assert {order[1] for order in orders} == {holder.id for holder in holders}
+    assert all(len(order) == len(set(order)) == len(holders) for order in orders)
 
 
 def test_only_the_holder_itself_can_bring_its_advertisement() -> None:

@@ -44,6 +44,9 @@ class Statements(NamedTuple):
     tombstones: list[bytes]
 
 
+ELDERS = 8
+"""Of an object's holders, those that were advertised first; most objects have no more."""
+
 NOTHING = Statements([], [], [])
 NO_SHELF = Shelf()
 
@@ -155,7 +158,8 @@ class Directory:
 
         Each asker is given the holders from another one on, and by each node from another one on: only the first few
         fit in a datagram, the load is to spread over all of them, and who asks several nodes is to hear of all. At one
-        node the order stays, so that an asker can read on where it stopped.
+        node the order stays, so that an asker can read on where it stopped. The first is one of those that are known
+        longest: whoever falsely says that it holds an object does so after it was published, and there may be many.
         """
         shelf = self._shelves.by_object.get(ObjectId(object_id))
         if shelf is None:
@@ -164,8 +168,11 @@ class Directory:
         kept.sort(key=lambda pair: (pair[1].withdrawn, pair[1].passing))
         counted = sum(not (each.withdrawn or each.passing) for _, each in kept)
         if asker and counted > 1:
-            turn = distance(asker[:8], self._me[:8]) % counted
+            turns, turn = divmod(distance(asker[:8], self._me[:8]), counted)
+            elder = kept[turns % min(counted, ELDERS)]
             kept[:counted] = kept[turn:counted] + kept[:turn]
+            kept.remove(elder)
+            kept.insert(0, elder)
         graves = [grave.raw for grave in shelf.graves.values() if grave.expires > now]
         return Statements([each.raw for _, each in kept], [holder for holder, _ in kept], graves)
 
