@@ -20,8 +20,11 @@ from titan_overlay.overlay.lookup import Lookup
 from titan_overlay.overlay.protocol import OverlayProtocol
 from titan_overlay.wire import codec
 
-PAGES = 10
-"""Of the budget, what is kept for directories that have more to tell than fits in one datagram."""
+PAGES = 4
+"""Of the budget, what is kept for directories that have more to tell than fits in one datagram.
+
+No more: where the budget comes to its end, liars have eaten it up, and they would have promised the pages, too.
+"""
 
 
 @dataclass(slots=True)
