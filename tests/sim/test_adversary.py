@@ -79,8 +79,8 @@ def test_drop_makes_askers_wait():
 @pytest.mark.slow
 def test_misrouting_hides_holders_but_wins_liars_no_copies():
     """It did, before publishers drew from their tables first and from the object's own region last."""
-    result = point("misroute", 0.8)
-    assert 0.5 < result["liars_among_holders"] <= 0.8
+    result = point("misroute", 0.9)
+    assert 0.5 < result["liars_among_holders"] <= 0.9
     assert result["lookups_right"] < result["lookups"]
 
 
@@ -119,7 +119,7 @@ def test_it_would_be_hidden_if_copies_were_put_near_its_id(monkeypatch: pytest.M
 @pytest.mark.slow
 def test_who_equivocates_gives_some_askers_wrong_answers():
     result = point("equivocate", 0.25)
-    assert 0.05 < share(result["services"], "wrong", "sends") < 0.25
+    assert 0.05 < share(result["services"], "wrong", "sends") < 0.5
     assert result["wrong"] == 0
 
 
