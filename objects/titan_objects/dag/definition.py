@@ -7,6 +7,7 @@ such as `"512M"`. Values that begin with `$` are references: `"${params.n}"`, `"
 
 import re
 from hashlib import sha256
+from inspect import cleandoc
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -255,4 +256,16 @@ def revision(definition: Definition) -> str:
 
 def schema() -> dict[str, Any]:
     """The JSON schema (2020-12) of definition files."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Definition)}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_dedented(msgspec.json.schema(Definition))}
+
+
+def _dedented(part: Any) -> Any:
+    """Descriptions without the indentation that they have in the code, which msgspec leaves in before 0.23."""
+    if isinstance(part, list):
+        return [_dedented(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    return {
+        key: cleandoc(each) if key == "description" and isinstance(each, str) else _dedented(each)
+        for key, each in part.items()
+    }
