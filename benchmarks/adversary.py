@@ -26,12 +26,13 @@ TARGET_HIDDEN = 0.01
 
 
 def keep(where: Path) -> None:
-    """Takes over every `adversary*/result.json` below a directory, as measured at this commit."""
+    """Takes over every `adversary*/result.json` below a directory, as measured at this commit, unless it is kept."""
+    KEPT.mkdir(exist_ok=True)
     for path in sorted(where.glob("adversary*/result.json")):
-        result = json.loads(path.read_text(encoding="utf-8")) | report.provenance()
-        KEPT.mkdir(exist_ok=True)
-        kept = KEPT / f"{path.parent.name}.json"
-        kept.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        result, kept = json.loads(path.read_text(encoding="utf-8")), KEPT / f"{path.parent.name}.json"
+        before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        if before | result != before:
+            kept.write_text(json.dumps(result | report.provenance(), indent=1) + "\n", encoding="utf-8")
 
 
 def tables(where: Path) -> dict[str, tuple[str, str]]:
@@ -42,17 +43,17 @@ def tables(where: Path) -> dict[str, tuple[str, str]]:
     moving = [point for point in points if point["session"]]
     found: dict[str, tuple[str, str]] = {}
 
-    def add(marker: str, table: str, points: Sequence[Point], *, commands: bool = False) -> None:
-        own = _results_with(results, points)
-        found[marker] = (table + (_run_by(own) if commands else ""), report.stamp_of(own))
+    def add(marker: str, table: str, points: Sequence[Point]) -> None:
+        found[marker] = (table, report.stamp_of(_results_with(results, points)))
 
     if any(point["share_malicious"] for point in still):
-        add("adversary", _attacks(still, TARGETS), still, commands=True)
+        add("adversary", _attacks(still, TARGETS) + _run_by(_results_with(results, still)), still)
     voted = [point for point in still if point["voted"]]
     if voted:
         add("votes", _votes(voted), voted)
     if moving:
-        add("adversary-churn", _attacks(moving, {0.2: TARGET_CHURN}), moving, commands=True)
+        commands = _run_by(_results_with(results, moving))
+        add("adversary-churn", _attacks(moving, {0.2: TARGET_CHURN}) + commands, moving)
     aimed = [point for point in still if point["attack"] == "eclipse" and point["objects_aimed_at"]]
     if aimed:
         add("eclipse", _eclipse(aimed), aimed)

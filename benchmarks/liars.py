@@ -78,7 +78,7 @@ class Liars:
         request = codec.decode(body, FindHolders)
         near = self._near(request.aim or request.object_id)
         raws = [self._world.advertisement(node, request.object_id)] if self.attack == "false" else []
-        return codec.encode(Holders(bodies.pack_all(near), len(raws), raws, []))
+        return codec.encode(Holders(bodies.pack_all(near), raws, []))
 
 
 def _pretend_to_store(contact: Contact, body: bytes) -> bytes:

@@ -175,7 +175,7 @@ async def test_whoever_names_holders_of_whom_it_has_nothing_is_asked_once_more()
 
         def promise(contact: Contact, body: bytes) -> bytes:
             asked.append(codec.decode(body, FindHolders).skip)
-            return codec.encode(Holders(b"", 99, [truth], [], bytes(range(9 * NAMED_BY))))
+            return codec.encode(Holders(b"", [truth], [], bytes(range(9 * NAMED_BY))))
 
         nodes[1].serve("find_holders", promise)
         found = await nodes[2].find_holders(object_id, everything=True)

@@ -77,7 +77,7 @@ async def test_a_forged_description_is_never_believed_even_where_nobody_tells_th
 
 def telling(node: SimulatedNode, raws: list[bytes], tombstones: list[bytes]) -> None:
     """Whoever looks anything up there is told these statements, and of no contact."""
-    body = codec.encode(Holders(b"", len(raws), raws, tombstones))
+    body = codec.encode(Holders(b"", raws, tombstones))
     node.running.overlay.serve("find_holders", lambda contact, body_=b"": body)
 
 

@@ -358,7 +358,7 @@ async def test_nodes_that_answer_lookups_with_garbage_stop_nobody() -> None:
 async def test_a_directory_that_forgets_what_it_was_told_loses_nothing() -> None:
     async with SimulatedPool(14) as sim:
         liars = sim.nodes[1:5]
-        empty = codec.encode(Holders(b"", 0, [], []))
+        empty = codec.encode(Holders(b"", [], []))
         for liar in liars:
             serve(liar, "find_holders", lambda contact, body: empty)
         await sim.publish(Calculator, "calc")

@@ -40,7 +40,7 @@ def invent(node: Node) -> None:
 
     def find_holders(contact: Contact, body: bytes) -> bytes:
         request = codec.decode(body, FindHolders)
-        return codec.encode(Holders(nearer(request.aim or request.object_id), 0, [], []))
+        return codec.encode(Holders(nearer(request.aim or request.object_id), [], []))
 
     def store(contact: Contact, body: bytes) -> bytes:
         request = codec.decode(body, bodies.Store)

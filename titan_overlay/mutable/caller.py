@@ -221,7 +221,6 @@ class GroupCaller:
                 return parse(answer)
             except NotHere as why:
                 failure, hint = str(why), why.hint
-                self.membership.learn(why)
             except Overloaded as why:
                 pause_now = why.retry_after * (0.5 + self._ambient.random.random())
                 if pause_now >= left:

@@ -133,7 +133,6 @@ class Crowds:
                 vouched = codec.decode(answer, talk.Vouched)
             except NotHere as why:
                 group.leader = None
-                self._membership.learn(why)
                 if not left:
                     return None
                 member = why.hint if why.hint in left else left[-1]  # or it is not known where that one is

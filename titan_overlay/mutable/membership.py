@@ -57,29 +57,32 @@ class Membership:
             return await self._links.request(
                 self.contact(place, member), request.object_id, type, body, deadline=deadline, chain=request.chain
             )
+        except NotHere as why:
+            self._learn(why)
+            raise
         except LinkError:
             self._told.pop(member, None)
             raise
 
     def contact(self, place: Place, member: NodeId) -> Contact:
         """Where a member can be reached. NotHere: that is not known."""
+        known = self._known_contact(place, member)
+        if known is None:
+            raise NotHere(f"where the member {member.hex()[:12]} can be reached is not known yet")
+        return known
+
+    def _known_contact(self, place: Place, member: NodeId) -> Contact | None:
         for each in place.holders:
             if each.signer == member:
                 return place.contact(each)
         peer = self._links.peer_of(member)
-        if peer is not None:
-            return Contact(peer.id, peer.ip, peer.port)
-        if member not in self._told:
-            raise NotHere(f"where the member {member.hex()[:12]} can be reached is not known yet")
-        return self._told[member]
+        return self._told.get(member) if peer is None else Contact(peer.id, peer.ip, peer.port)
 
     def is_within_reach(self, place: Place, member: NodeId) -> bool:
         """Whether it is known where a member can be reached."""
-        if member == self._host.holder or member in self._told or self._links.peer_of(member) is not None:
-            return True
-        return any(each.signer == member for each in place.holders)
+        return member == self._host.holder or self._known_contact(place, member) is not None
 
-    def learn(self, why: NotHere) -> None:
+    def _learn(self, why: NotHere) -> None:
         """One member has said which other can help, and where that one can be reached; the link to it will prove it.
 
         A directory may know the leader last: it has what holders announced, and as much of it as fits in a datagram.

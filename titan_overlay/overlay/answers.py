@@ -118,4 +118,4 @@ def _fit(known: Statements, hints: list[bytes], skip: int, near: list[Contact]) 
     left = known.holders[skip + len(fitting) :][: min(FURTHER_MAX, room // NAMED_BY)]
     further = b"".join(holder[:NAMED_BY] for holder in left)
     contacts = bodies.fitting(near, room - len(further))
-    return codec.encode(Holders(contacts, len(raws), fitting, graves, further))
+    return codec.encode(Holders(contacts, fitting, graves, further))

@@ -63,9 +63,8 @@ class Holders(msgspec.Struct, array_like=True):
     """Reply to `FindHolders`: statements as they were signed, and contacts closer to the object."""
 
     contacts: bytes
-    total: int
-    """How many statements there are; `raws` has those that fit."""
     raws: list[bytes]
+    """As many as fit."""
     tombstones: list[bytes]
     further: bytes = b""
     """Whose statements did not fit: of each id the first `NAMED_BY` bytes, in order, as many as there is room for."""

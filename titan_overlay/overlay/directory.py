@@ -170,9 +170,9 @@ class Directory:
         if asker and counted > 1:
             turns, turn = divmod(distance(asker[:8], self._me[:8]), counted)
             elder = kept[turns % min(counted, ELDERS)]
-            kept[:counted] = kept[turn:counted] + kept[:turn]
-            kept.remove(elder)
-            kept.insert(0, elder)
+            others = kept[turn:counted] + kept[:turn]
+            others.remove(elder)
+            kept[:counted] = [elder, *others]
         graves = [grave.raw for grave in shelf.graves.values() if grave.expires > now]
         return Statements([each.raw for _, each in kept], [holder for holder, _ in kept], graves)
 

@@ -9,6 +9,7 @@ trusts the sender. Everything happens within `datagram_received`, without tasks;
 
 import asyncio
 import logging
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,8 @@ log = logging.getLogger(__name__)
 
 RESET = 0x11
 """`RESET | session id 4 | call id 4`: "I have no such session". A hint without a tag: it only starts a handshake."""
-RESET_BYTES = 9
+RESET_FORM = struct.Struct(">BII")
+RESET_BYTES = RESET_FORM.size
 
 RECEIVE_BUFFER_BYTES = 2048
 """asyncio reads every datagram into a buffer of 256 KiB otherwise, which costs half the time."""
@@ -171,7 +173,7 @@ class Endpoint(KademliaProtocol):
                 session = self._sessions.get(session_id)
                 if session is None:
                     if not flags & 7:  # a request: the peer believes in a session that we have lost
-                        self._send(bytes((RESET,)) + data[1:5] + data[10:14], addr[:2], HANDSHAKE)
+                        self._send(RESET_FORM.pack(RESET, session_id, call_id), addr[:2], HANDSHAKE)
                     return
                 if not session.opens(data, counter):
                     self.traffic.count("bad_tags")

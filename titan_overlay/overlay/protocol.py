@@ -8,7 +8,7 @@ from titan_overlay.errors import BadMessage, LinkError, Overloaded, RemotableErr
 from titan_overlay.identity.contacts import PACKED_BYTES, Address, Contact, unpack_address
 from titan_overlay.overlay.bodies import MAX_BODY
 from titan_overlay.overlay.calls import Await, Call, Caller, Handler, refusal
-from titan_overlay.overlay.endpoint import HANDSHAKE_SECONDS, MAX_WAITING, Endpoint
+from titan_overlay.overlay.endpoint import HANDSHAKE_SECONDS, MAX_WAITING, RESET_FORM, Endpoint
 from titan_overlay.overlay.sessions import (
     CHALLENGE,
     MIN_BYTES,
@@ -248,10 +248,11 @@ class OverlayProtocol(Endpoint):
     def _reset(self, data: bytes, address: Address) -> None:
         """The peer says it has lost the session: shake hands anew; the old session stays until then."""
         self.traffic.received[HANDSHAKE] += len(data) + UDP_HEADER_BYTES
-        call = self._calls.get(int.from_bytes(data[5:], "big"))
+        _, session_id, call_id = RESET_FORM.unpack(data)
+        call = self._calls.get(call_id)
         if call is None or call.session is None:
             return
-        if call.session.send_id != int.from_bytes(data[1:5], "big") or call.session.address != address:
+        if call.session.send_id != session_id or call.session.address != address:
             return
         opening = self._begin(address, call.contact.id, self._loop.time())
         if opening is not None and len(opening.waiting) < MAX_WAITING and call not in opening.waiting:

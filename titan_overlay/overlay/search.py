@@ -83,8 +83,7 @@ class HolderSearch:
         lookup, evidence = self._lookup, self._evidence
         crawl = Crawl(self._protocol, lookup, "find_holders", self._request, traffic.LOOKUP, self._read)
         await crawl.run(deadline)
-        rpcs = lookup.questions
-        rpcs += await self._read_on(budget - rpcs, deadline)
+        rpcs = lookup.questions + await self._read_on(budget - lookup.questions, deadline)
         return Found(evidence.advertisements(), evidence.tombstones, crawl.asked, rpcs, self._hops, lookup.paths)
 
     @property

@@ -37,7 +37,7 @@ class Eclipse(Attack):
         if ObjectId(request.object_id) not in self.gang.aimed:
             return honest()
         near = self.gang.decoys(asker, request.aim or request.object_id, request.count)
-        return codec.encode(Holders(bodies.pack_all(near), 0, [], []))
+        return codec.encode(Holders(bodies.pack_all(near), [], []))
 
     def store(self, asker: Contact, request: Store, honest: Honest) -> bytes | None:
         """Everything is taken, and nothing is ever shown."""

@@ -34,7 +34,7 @@ class Equivocate(Attack):
         raws = self._statements(known, asker)
         while sum(len(raw) + 3 for raw in raws) > FIT - 24 - len(contacts):
             raws.pop()
-        return codec.encode(Holders(contacts, len(raws), raws, []))
+        return codec.encode(Holders(contacts, raws, []))
 
     def message(self, peer: Peer, send: Send, honest: HonestAnswer) -> Answer | None:
         if not self._is_fooled(peer.id):

@@ -39,7 +39,7 @@ class Forge(Attack):
             raws.pop()
         further = hashlib.blake2b(request.object_id, digest_size=NAMED_BY * PROMISES).digest()
         grave = self.liar.random.randbytes(40)
-        return codec.encode(Holders(contacts, len(raws) + PROMISES, raws, [grave], further))
+        return codec.encode(Holders(contacts, raws, [grave], further))
 
     def store(self, asker: Contact, request: Store, honest: Honest) -> bytes | None:
         """Takes what it forgets at once."""

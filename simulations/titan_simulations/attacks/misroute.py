@@ -17,4 +17,4 @@ class Misroute(Attack):
 
     def find_holders(self, asker: Contact, request: FindHolders, honest: Honest) -> bytes | None:
         near = self.gang.decoys(asker, request.aim or request.object_id, request.count)
-        return codec.encode(Holders(bodies.pack_all(near), 0, [], []))
+        return codec.encode(Holders(bodies.pack_all(near), [], []))

@@ -33,7 +33,7 @@ from titan_overlay.identity.statements import Advertisement, Tombstone
 from titan_overlay.overlay import bodies, directory, evidence, handshake, lookup, packets, sessiontable
 from titan_overlay.overlay.announcer import Announcer
 from titan_overlay.overlay.answers import Answers
-from titan_overlay.overlay.bodies import FindHolders, FindNode, Holders, Store, Stored
+from titan_overlay.overlay.bodies import NAMED_BY, FindHolders, FindNode, Holders, Store, Stored
 from titan_overlay.overlay.calls import Call
 from titan_overlay.overlay.density import Density
 from titan_overlay.overlay.directory import Directory
@@ -302,7 +302,7 @@ def question(data: bytes) -> None:
     assert len(handler(peer(2), draw.rest())) <= bodies.MAX_BODY
 
 
-@target(BadMessage, seeds=lambda: [codec.encode(Holders(bodies.pack_all([peer(1)]), 1, [advertisement(1).raw], []))])
+@target(BadMessage, seeds=lambda: [codec.encode(Holders(bodies.pack_all([peer(1)]), [advertisement(1).raw], []))])
 def holders(data: bytes) -> None:
     """A reply to `find_holders`, as a lookup reads it."""
     said = codec.decode(data, Holders)
@@ -343,8 +343,8 @@ class _Peers:
 
 def _replies() -> list[bytes]:
     closer = bodies.pack_all([peer(3), peer(4)])
-    one = codec.encode(Holders(closer, 3, [advertisement(1).raw], []))
-    more = codec.encode(Holders(b"", 3, [advertisement(2).raw], [tombstone().raw]))
+    one = codec.encode(Holders(closer, [advertisement(1).raw], [], advertisement(2).signer[:NAMED_BY]))
+    more = codec.encode(Holders(b"", [advertisement(2).raw], [tombstone().raw]))
     return [story(0, one, more), story(1, one, more, more), story(1, b"\xc0", one), story(2, closer, closer)]
 
 
