@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 import titan_overlay as titan
-from titan_objects.device import Act, Commands, Device, Read, Watch
+from titan_objects.device import Act, Commands, Device, Read, Watch, processes
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.pool.context import Context, Sender
 
@@ -351,3 +352,26 @@ async def test_a_port_where_nobody_listens_is_unavailable_and_nothing_ran() -> N
             with pytest.raises(titan.Unavailable) as caught:
                 await device.text("hello", context())
             assert not caught.value.maybe_executed
+
+
+async def test_a_program_that_is_ended_is_left_to_the_loop_to_reap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever else asked for its status would take it away, and the loop would warn of a child it does not know."""
+    process = await processes.start(["cat"], talks=True)
+    popen = process._transport._proc  # type: ignore[attr-defined]
+    monkeypatch.setattr(popen, "poll", lambda: pytest.fail("its status was taken"))
+    await processes.end(process)
+    assert process.returncode == -signal.SIGKILL
+
+
+async def test_a_pipe_that_somebody_else_holds_open_keeps_nobody_who_ends_the_program() -> None:
+    hold = "import subprocess, sys; other = subprocess.Popen(['sleep', '60'], start_new_session=True)"
+    process = await processes.start(
+        [PYTHON, "-c", f"{hold}; print(other.pid, flush=True); sys.stdin.read()"], talks=True
+    )
+    assert process.stdout is not None
+    other = int(await process.stdout.readline())
+    try:
+        async with asyncio.timeout(10):
+            await processes.end(process)
+    finally:
+        os.kill(other, signal.SIGKILL)

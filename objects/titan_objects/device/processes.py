@@ -64,11 +64,14 @@ async def end(process: asyncio.subprocess.Process) -> None:
     """Ends a program and all that it started, whatever they are doing, and waits for it."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    # A pipe that somebody else still holds open must not keep us: what is unread is dropped.
-    transport: Any = getattr(process, "_transport", None)
-    if transport is not None:
-        transport.close()
+    # A pipe that somebody else still holds open must not keep us: what is unread is dropped. The transport is closed
+    # last: while the status is on its way to the loop's watcher of children, it would take it away from there.
+    transport: Any = process._transport  # type: ignore[attr-defined]
+    for number in range(3):
+        if (pipe := transport.get_pipe_transport(number)) is not None:
+            pipe.close()
     await process.wait()
+    transport.close()
 
 
 async def run(words: Sequence[str], *, timeout: float, output_bytes_max: int, directory: str = "") -> Finished:
