@@ -14,8 +14,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from subprocess import Popen
 
-from benchmarks.processes import free_port, listens, stop
+from benchmarks.processes import listens, stop
 from benchmarks.trivial import increment
+from tests.ports import free_port
 
 WORKERS = 2
 SHAPES = {"flat": (1, 1000), "layered": (10, 100), "chain": (200, 1)}

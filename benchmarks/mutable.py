@@ -27,8 +27,9 @@ from typing import Any
 
 from benchmarks import etcd, report
 from benchmarks.echoes import Certificate
-from benchmarks.processes import Spent, answer, free_port, invitation, listens, load, order, start_node, stop
+from benchmarks.processes import Spent, answer, invitation, listens, load, order, start_node, stop
 from benchmarks.send import make_certificate
+from tests.ports import free_port
 
 CLIENTS = (1, 64)
 KEYS = 1000

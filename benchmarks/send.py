@@ -25,7 +25,8 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.echoes import SYSTEMS, Call, Certificate
-from benchmarks.processes import Spent, answer, free_port, listens, load, order, stop
+from benchmarks.processes import Spent, answer, listens, load, order, stop
+from tests.ports import free_port
 
 PAYLOAD_BYTES = 100
 IN_FLIGHT = (1, 64)

@@ -21,7 +21,8 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.mutable import Running
-from benchmarks.processes import Spent, free_port, invitation, start_node, stop
+from benchmarks.processes import Spent, invitation, start_node, stop
+from tests.ports import free_port
 
 NAME = "store/main"
 ROWS: list[report.Row] = [

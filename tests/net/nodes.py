@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.net.commands import SECONDS, NodeProcess, environment, titan
+from tests.ports import free_port
 
 QUICK = {"TITAN_PROBE_INTERVAL": "1", "TITAN_RECRUIT_DELAY": "0.5"}
 """Holders notice within seconds that one of them is gone."""
@@ -34,7 +35,7 @@ class Nodes:
         self._addresses: dict[str, str] = {}
         self._all: list[NodeProcess] = []
         try:
-            self.line = self._served(self._start())
+            self.line = self._served(self._start(listen=f"127.0.0.1:{free_port()}"))
             self.invitation = (
                 titan("invite", "--data", "node0", "--rights", "host", "--trust-me", home=home).stdout.decode().strip()
             )

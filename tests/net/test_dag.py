@@ -17,6 +17,7 @@ from tests.net import films
 from tests.net.commands import BIN, environment
 from tests.net.commands import titan as command
 from tests.net.nodes import Nodes
+from tests.ports import free_port
 from titan_objects.dag.inside import Call, Get, Put, Question, Send, Spawn
 from titan_objects.dag.limits import Watch
 from titan_objects.dag.processes import Failed, Warm, run_command
@@ -46,11 +47,6 @@ params: {over: null}
 tasks:
   - {id: say, run: [echo, item, "${item}"], map: {over: "${params.over}"}}
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 class Notes:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.net.commands import SECONDS, NodeProcess, titan, titan_json
+from tests.ports import free_port
 from titan_overlay.identity.ids import solves_puzzle
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.storage.directory import DataDirectory
@@ -21,7 +22,7 @@ class Pool:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.nodes: list[NodeProcess] = []
-        self.founder = self.start("founder", "--private", "--puzzle-bits", str(BITS))
+        self.founder = self.start("founder", "--private", "--puzzle-bits", str(BITS), listen=f"127.0.0.1:{free_port()}")
         self.line = self.founder.join_line()
 
     def start(self, name: str, *flags: str, **more: Any) -> NodeProcess:

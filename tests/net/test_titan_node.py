@@ -11,6 +11,7 @@ import pytest
 
 from tests.net.commands import node_fails, titan, titan_json
 from tests.net.conftest import Start
+from tests.ports import free_port
 from titan_overlay.storage.directory import DataDirectory
 
 
@@ -203,8 +204,7 @@ def test_json_logs_are_one_object_a_line(start: Start) -> None:
 
 def test_a_bootstrap_that_is_down_is_tried_again_and_said_so(start: Start) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
+        held.bind(("127.0.0.1", port := free_port()))
         waiting = start("b", "--bootstrap", f"127.0.0.1:{port}")
         waiting.wait_for_log(f"no answer from 127.0.0.1:{port}; trying again")
     founder = start("a", listen=f"127.0.0.1:{port}")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.real import Process, free_port
+from tests.ports import free_port
+from tests.store.real import Process
 
 
 def _directory() -> Path | None:

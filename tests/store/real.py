@@ -11,18 +11,14 @@ from types import TracebackType
 
 import pytest
 
+from tests.ports import free_port
+
 BIN = Path(sys.executable).parent
 SECONDS = 60
 
 needs_redis = pytest.mark.skipif(
     shutil.which("redis-server") is None, reason="redis-server is not here: scripts/install-test-packages brings it"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Process:

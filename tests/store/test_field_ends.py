@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.store.commands_by_chance import commands
 from tests.store.core import NOW, Core
-from tests.store.real import RealRedis, Wire, free_port, needs_redis
+from tests.store.real import RealRedis, Wire, needs_redis
 from tests.store.test_group import START, Member
 from tests.store.test_log import Asked
 from tests.store.test_snapshots import shown, snapshot

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import titan_overlay as titan
+from tests.ports import free_port
 from tests.store.core import Core
-from tests.store.real import RealRedis, Wire, free_port, needs_redis
+from tests.store.real import RealRedis, Wire, needs_redis
 from tests.store.test_group import START, Member
 from titan_objects.store.commands.migrate import Migration, Options
 from titan_objects.store.config import Config
