@@ -4,9 +4,10 @@
 
 Flat is 1,000 tasks, layered 10 x 100 (of Titan's, each task needs two of the layer before; elsewhere a layer begins
 when the one before has ended), chain 200. Titan is one `titan-node` with two workers that keeps the queue and the run,
-with its journal on disk, and this client. "Titan, no pool" runs them in this program and its processes, which it starts
-first, without a journal (`titan dag run`). CPU is that of all processes of a system, the client among them. "Engine
-alone" is the state machine without journal, pool and processes.
+with its journal on disk, and this client. "Titan, no pool" runs them in this program and its processes, without a
+journal; these run already, as those of all others do (`Here`), or are started first (`titan dag run`). CPU is that of
+all processes of a system, the client among them. "Engine alone" is the state machine without journal, pool and
+processes.
 
 Peers run under the Python that DAG_PEERS names (else this one), with what can be installed of: distributed, celery with
 redis and a `redis-server`, dbos, ray. What is missing is left out, and the table says so.
@@ -31,7 +32,7 @@ from benchmarks.processes import answer, cpu_seconds, start_node, stop
 from titan_objects.dag.client import submit
 from titan_objects.dag.definition import Definition, Task
 from titan_objects.dag.engine import Engine
-from titan_objects.dag.here import run_here
+from titan_objects.dag.here import Here
 from titan_objects.dag.journal import Begin, Lease, Report, Success, Worker
 from titan_objects.dag.queue import Workers as AskWorkers
 from titan_objects.dag.steps import DONE
@@ -75,14 +76,17 @@ def engine_alone() -> Round:
     return took
 
 
-async def here() -> Round:
-    """Without a pool, and without a journal; with the start of its processes."""
+async def here(warm: bool) -> Round:
+    """Without a pool, and without a journal; with the start of its processes, unless they are warm."""
     took: Round = {}
     for shape, size in SHAPES.items():
-        cpu = _cpu_below(os.getpid()) + _cpu_of_ended()
-        began = time.perf_counter()
-        await run_here(shaped(*size), code=Path(trivial.__file__), slots=WORKERS)
-        took[shape] = time.perf_counter() - began, _cpu_below(os.getpid()) + _cpu_of_ended() - cpu
+        async with Here(slots=WORKERS) as machine:
+            if warm:
+                await machine.run(shaped(1, 10), code=Path(trivial.__file__))
+            cpu = _cpu_below(os.getpid()) + _cpu_of_ended()
+            began = time.perf_counter()
+            await machine.run(shaped(*size), code=Path(trivial.__file__))
+            took[shape] = time.perf_counter() - began, _cpu_below(os.getpid()) + _cpu_of_ended() - cpu
     return took
 
 
@@ -90,10 +94,14 @@ def each_more(rounds: int) -> dict[str, float]:
     """Seconds that a flat run takes for each task more, once its processes run: without a pool, and of the executor."""
     few, many = 1000, 5000
 
-    def ours(tasks: int) -> float:
-        began = time.perf_counter()
-        asyncio.run(run_here(shaped(1, tasks), code=Path(trivial.__file__), slots=WORKERS))
-        return time.perf_counter() - began
+    async def runs() -> float:
+        async with Here(slots=WORKERS) as machine:
+            await machine.run(shaped(1, 10), code=Path(trivial.__file__))
+            marks = [time.perf_counter()]
+            for tasks in (few, many):
+                await machine.run(shaped(1, tasks), code=Path(trivial.__file__))
+                marks.append(time.perf_counter())
+        return (marks[2] - marks[1]) - (marks[1] - marks[0])
 
     def theirs(tasks: int) -> float:
         with executor(Path()) as layer:
@@ -102,10 +110,11 @@ def each_more(rounds: int) -> dict[str, float]:
             work(layer, 1, tasks)
             return time.perf_counter() - began
 
-    return {
-        name: statistics.median((timed(many) - timed(few)) / (many - few) for _ in range(rounds))
-        for name, timed in (("Titan, no pool", ours), ("ProcessPoolExecutor", theirs))
+    found = {
+        "Titan, no pool": [asyncio.run(runs()) for _ in range(rounds)],
+        "ProcessPoolExecutor": [theirs(many) - theirs(few) for _ in range(rounds)],
     }
+    return {name: statistics.median(seconds) / (many - few) for name, seconds in found.items()}
 
 
 def _cpu_of_ended() -> float:
@@ -196,8 +205,8 @@ def run(systems: list[str], rounds: int) -> dict[str, Any]:
                 directory = Path(name)
                 if system == "engine alone":
                     took: Round | None = engine_alone()
-                elif system == "Titan, no pool":
-                    took = asyncio.run(here())
+                elif system.startswith("Titan, no pool"):
+                    took = asyncio.run(here(warm=system == "Titan, no pool"))
                 elif system == "Titan":
                     took = asyncio.run(titans(directory))
                 else:
@@ -253,7 +262,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = ["engine alone", "Titan", "Titan, no pool", *PEERS]
+    known = ["engine alone", "Titan", "Titan, no pool", "Titan, no pool, with its start", *PEERS]
     parser.add_argument("--systems", default=";".join(known), help="which of them, with semicolons between")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE")

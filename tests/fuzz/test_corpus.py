@@ -157,7 +157,7 @@ NOT_FUZZED = {
     "titan_objects/dag/scaler.py:_Process._read": OWN,
     "titan_objects/dag/definition.py:tasks_of": "`dag_value`, and tasks are those of a definition: `dag_definition`",
     "titan_objects/dag/values.py:_place": "two texts, in a value that `dag_value` is given",
-    "titan_objects/dag/executor.py:Executor._unpacked": "the bundle is what `bundle` is given",
+    "titan_objects/dag/bundles.py:Bundles._unpacked": "the bundle is what `bundle` is given",
     "titan_objects/store/application.py:StoreObject.from_config": OWN,
     "titan_objects/store/group/snapshot.py:Restore.add": RESTORED,
     "titan_objects/store/group/values.py:add_piece": RESTORED,

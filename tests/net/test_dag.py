@@ -156,10 +156,9 @@ async def test_functions_and_commands_run_on_the_workers_of_nodes(tmp_path: Path
 
 async def test_a_service_is_there_when_its_port_answers_and_ends_with_all_that_it_started(tmp_path: Path) -> None:
     watch = Watch()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(Failed, match="something else"):
-            await serve(run_command(["true"], tmp_path, "svc", print, watch), port, 5, print)
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(Failed, match="something else"):
+        await serve(run_command(["true"], tmp_path, "svc", print, watch), port, 5, print)
     server = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
     up: asyncio.Queue[Any] = asyncio.Queue()
     task = asyncio.create_task(

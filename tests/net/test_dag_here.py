@@ -1,5 +1,6 @@
 """Runs without a pool: real processes of this machine, and nothing else."""
 
+import asyncio
 import io
 import socket
 import sys
@@ -12,8 +13,9 @@ import pytest
 import titan_overlay as titan
 from tests.net import films
 from tests.net.commands import titan as command
-from titan_objects.dag import run_here
-from titan_objects.dag.executor import Executor
+from tests.ports import free_port
+from titan_objects.dag import Here, run_here
+from titan_objects.dag.bundles import BUNDLES_MAX, Bundles
 from titan_objects.dag.processes import Failed
 from titan_objects.dag.projects import PROJECT_BYTES_MAX, entries, unzip
 from titan_objects.dag.reading import read_definition
@@ -59,8 +61,7 @@ async def test_results_that_are_too_many_to_travel_go_another_way() -> None:
 
 
 async def test_a_service_serves_those_that_need_it_and_ends_with_the_run() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     serve = f"{sys.executable} -m http.server {port} --bind 127.0.0.1"
     ask = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{port}')"
     await run_here(
@@ -154,6 +155,119 @@ def test_an_archive_that_would_fill_the_disk_is_refused(monkeypatch: pytest.Monk
 
 async def test_an_executor_says_what_is_wrong_with_an_archive(tmp_path: Path) -> None:
     (tmp_path / "p.zip").write_bytes(b"no")
-    executor = Executor(None, "e", tmp_path)  # type: ignore[arg-type]
+    bundles = Bundles(Nothing(), tmp_path)
     with pytest.raises(titan.ConfigError, match=r"p\.zip: it is no ZIP archive"):
-        executor.bring("p", tmp_path / "p.zip")
+        await bundles.bring(tmp_path / "p.zip")
+    assert [each.name for each in tmp_path.iterdir()] == ["p.zip"]
+
+
+# --- what stays, and for how long ---------------------------------------------------------------------------------
+
+BAD = """
+import os
+
+def pid(n=0):
+    return os.getpid()
+
+def fail(n=0):
+    raise ValueError(os.getpid())
+"""
+
+
+class Nothing:
+    """A pool without data."""
+
+    async def get(self, name: str, /) -> bytes:
+        raise titan.NotFound(name)
+
+    async def put(self, source: bytes | Path, /) -> str:
+        raise titan.Unavailable("nothing is kept")
+
+    async def read(self, name: str, message: Any, /) -> Any:
+        raise titan.NotFound(name)
+
+    async def unpack(self, bundle: bytes, /) -> dict[str, bytes]:
+        raise titan.Forbidden("nobody is trusted")
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process."""
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_processes_stay_for_the_next_run_until_the_code_is_another(tmp_path: Path) -> None:
+    code = tmp_path / "code.py"
+    code.write_text(BAD)
+    definition = read('  - {id: p, call: "code:pid"}\n')
+    async with Here(slots=1) as here:
+        first = await here.run(definition, code=code)
+        assert await here.run(definition, code=code) == first
+        code.write_text(BAD + "# another\n")
+        assert await here.run(definition, code=code) != first
+        both = await asyncio.gather(*(here.run(definition, code=code) for _ in range(2)))
+        assert both[0] == both[1], "one after the other"
+        assert lives(first)
+    assert not lives(first)
+
+
+async def test_a_function_that_raises_leaves_its_process_to_the_next(tmp_path: Path) -> None:
+    code = tmp_path / "code.py"
+    code.write_text(BAD)
+    text = '  - {id: f, call: "code:fail", map: {over: [1, 2, 3, 4, 5]}, on_failure: ignore}\n'
+    text += '  - {id: p, call: "code:pid", needs: [f], trigger_rule: all_done}\n'
+    async with Here(slots=1) as here:
+        pid = await here.run(read(text), code=code)
+        with pytest.raises(titan.RemoteError, match=f"ValueError: {pid}"):
+            await here.run(read('  - {id: f, call: "code:fail"}\n'), code=code)
+
+
+async def test_what_a_call_writes_is_said_of_it_and_of_no_other(tmp_path: Path) -> None:
+    code = tmp_path / "code.py"
+    code.write_text("""
+import os, sys
+
+def write(n):
+    os.write(2, b"%d\\n" % n * (n % 3))
+    sys.stdout.write(str(n) * (n % 5))
+    print("\\n" * (n % 2), end="")
+    return n
+""")
+    heard: dict[str, list[str]] = {}
+    text = f'  - {{id: w, call: "code:write", map: {{over: {list(range(200))}}}}}\n'
+    async with Here(slots=2) as here:
+        await here.run(read(text), code=code, say=lambda key, line: heard.setdefault(key, []).append(line))
+    for n in range(200):
+        lines = [str(n)] * (n % 3) + ([str(n) * (n % 5)] if n % 5 else [""] if n % 2 else [])
+        assert heard.get(f"w[{n}]", []) == lines
+
+
+async def test_a_process_that_nobody_needs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("titan_objects.dag.bundles.IDLE_SECONDS", 0.02)
+    code = tmp_path / "code.py"
+    code.write_text(BAD)
+    async with Here(slots=1) as here:
+        pid = await here.run(read('  - {id: p, call: "code:pid"}\n'), code=code)
+        async with asyncio.timeout(60):
+            while lives(pid):
+                await asyncio.sleep(0.01)
+        assert await here.run(read('  - {id: p, call: "code:pid"}\n'), code=code) != pid
+
+
+async def test_of_bundles_that_no_task_uses_some_are_kept(tmp_path: Path) -> None:
+    bundles = Bundles(Nothing(), tmp_path / "kept")
+    (tmp_path / "kept").mkdir()
+    names = []
+    for number in range(BUNDLES_MAX + 3):
+        (tmp_path / "code.py").write_text(f"number = {number}\n")
+        names.append(await bundles.bring(tmp_path / "code.py"))
+    async with bundles.using(names[0]), bundles.using(names[1]):
+        async with bundles.using(names[-1]):
+            pass
+        assert len(list((tmp_path / "kept").iterdir())) == BUNDLES_MAX
+    for name in (names[0], names[1], names[-1]):
+        async with bundles.using(name) as bundle:
+            assert bundle.place is not None and bundle.place.is_dir()
+    with pytest.raises(titan.NotFound):
+        async with bundles.using(names[2]):
+            pass
+    assert len(list((tmp_path / "kept").iterdir())) == BUNDLES_MAX

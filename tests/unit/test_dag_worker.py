@@ -15,7 +15,7 @@ from titan_objects.dag.inside import Spawn
 from titan_objects.dag.journal import Order, Success, Worker
 from titan_objects.dag.messages import LINES_AT_ONCE, Look, Ready, Spawned, Start, Sync
 from titan_objects.dag.part import BEAT_SECONDS, LINES_MAX, Part
-from titan_objects.dag.processes import Ear, Failed, _hear, read_lines
+from titan_objects.dag.processes import Ear, Failed, Lines, _hear
 from titan_objects.dag.queue import AskOpen, Open
 from titan_objects.dag.run import Run
 from titan_objects.dag.worker import LOOK_SECONDS, REGISTER_SECONDS, Workers
@@ -230,6 +230,6 @@ class Flood:
 @pytest.mark.parametrize("piece", [b"x" * 16_384, b"y" * 5_000 + b"\n", b"\n" * 100], ids=["no end", "long", "empty"])
 async def test_of_a_flood_of_output_no_line_is_long_and_none_is_kept(piece: bytes) -> None:
     lengths: Counter[int] = Counter()
-    await read_lines(cast(Any, Flood(1 << 18, piece)), lambda line: lengths.update([len(line)]))
+    await Lines(lambda line: lengths.update([len(line)])).read(cast(Any, Flood(1 << 18, piece)))
     assert max(lengths) <= 4096
     assert lengths.total() >= (1 << 18) // 16_384

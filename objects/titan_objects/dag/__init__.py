@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from titan_objects.dag.authoring import Dag, Function, Handle, dag, task
     from titan_objects.dag.client import resume, submit
-    from titan_objects.dag.here import run_here
+    from titan_objects.dag.here import Here, run_here
     from titan_objects.dag.submitted import SubmittedRun
 
-__all__ = ["Dag", "Function", "Handle", "SubmittedRun", "dag", "resume", "run_here", "submit", "task"]
+__all__ = ["Dag", "Function", "Handle", "Here", "SubmittedRun", "dag", "resume", "run_here", "submit", "task"]
 
 _PLACES = {
     "authoring": ("Dag", "Function", "Handle", "dag", "task"),
     "client": ("resume", "submit"),
-    "here": ("run_here",),
+    "here": ("Here", "run_here"),
     "submitted": ("SubmittedRun",),
 }
 """By module: what is imported when it is asked for. Processes of tasks need little of it."""

@@ -14,9 +14,10 @@ from titan_objects.dag.definition import Definition, Retry, Task, Timeout
 from titan_objects.dag.reaching import TaskPool, TaskStore, running
 
 if TYPE_CHECKING:
+    from titan_objects.dag.here import Here
     from titan_objects.dag.submitted import SubmittedRun
 
-OF_SUBMIT = {"pool", "queue", "once", "workers", "store", "slots"}
+OF_SUBMIT = {"pool", "queue", "once", "workers", "store", "slots", "here"}
 """Arguments of `Dag.submit` and `Dag.run`; all others are parameters of the DAG."""
 
 
@@ -141,11 +142,18 @@ class Dag:
         definition = self.definition(**params)
         return await submit(pool, definition, queue=queue, code=self.source, once=once, workers=workers, store=store)
 
-    async def run(self, *, slots: int = 0, **params: Any) -> Any:
-        """Runs it in this program, without a pool, and gives its result; see `titan_objects.dag.run_here`."""
+    async def run(self, *, slots: int = 0, here: "Here | None" = None, **params: Any) -> Any:
+        """Runs it in this program, without a pool, and gives its result; see `titan_objects.dag.Here`.
+
+        Args:
+            here: whose processes run it; None: of its own, `slots` of them.
+        """
         from titan_objects.dag.here import run_here
 
-        return await run_here(self.definition(**params), code=self.source, slots=slots)
+        definition = self.definition(**params)
+        if here is not None:
+            return await here.run(definition, code=self.source)
+        return await run_here(definition, code=self.source, slots=slots)
 
 
 class TaskMaker:

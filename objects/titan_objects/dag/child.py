@@ -5,9 +5,11 @@
 What the functions print goes to standard error, which the worker reads as the task's log.
 """
 
+import fcntl
 import importlib
 import os
 import sys
+import termios
 from typing import Any
 
 import msgspec
@@ -28,13 +30,21 @@ def call(request: Call) -> Answer:
         for part in name.split("."):
             found = getattr(found, part)
         found = getattr(found, "function", found)
-        return Answer(msgspec.msgpack.encode(found(*request.args, **request.inputs)))
+        answer = Answer(msgspec.msgpack.encode(found(*request.args, **request.inputs)))
     except BaseException as why:
-        return Answer(kind=type(why).__name__, text=str(why)[:2000])
-    finally:
-        sys.stdout.flush()
-        sys.stderr.write(f"\n{END}\n")
-        sys.stderr.flush()
+        answer = Answer(kind=type(why).__name__, text=str(why)[:2000])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if is_read():
+        return answer
+    sys.stderr.write(f"\n{END}\n")
+    sys.stderr.flush()
+    return msgspec.structs.replace(answer, more=True)
+
+
+def is_read() -> bool:
+    """Whether the worker has all of standard error; only Linux tells who writes to a pipe."""
+    return sys.platform == "linux" and not any(fcntl.ioctl(2, termios.FIONREAD, bytes(4)))
 
 
 def main() -> None:

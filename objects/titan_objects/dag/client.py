@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 import titan_overlay as titan
+from titan_objects.dag.bundles import lay_out
 from titan_objects.dag.children import planned
 from titan_objects.dag.definition import Definition, Task, revision
-from titan_objects.dag.executor import lay_out
 from titan_objects.dag.journal import Adopt, Child
 from titan_objects.dag.memory import Admit, Memory, memory_of
 from titan_objects.dag.messages import Look, Start, Started, TakeOver

@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag import processes
+from titan_objects.dag.bundles import Bundles
 from titan_objects.dag.inside import Call
 from titan_objects.dag.journal import Failure, Order, Success
 from titan_objects.dag.limits import Limits, Watch
 from titan_objects.dag.processes import Ear, Failed, Warm
-from titan_objects.dag.projects import archive_of, unzip
 from titan_objects.dag.references import DATA
 from titan_objects.dag.serving import serve
 from titan_objects.dag.values import Data, there
@@ -55,35 +55,18 @@ class Executor:
     ) -> None:
         self.directory = directory
         self.watch = Watch(limits)
+        self.bundles = Bundles(data, directory)
         self.memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         """Bytes that this machine has."""
         self._data = data
         self._name = name
         self._commands = commands
-        self._warm: dict[str, list[Warm]] = {}
-        """Idle processes by bundle."""
-        self._code: dict[str, Path] = {}
         self._made = 0
 
     async def close(self) -> None:
         """Ends processes that are idle."""
-        for warm in [each for idle in self._warm.values() for each in idle]:
-            await warm.close()
+        await self.bundles.close()
         await self.watch.close()
-
-    def bring(self, name: str, code: Path) -> None:
-        """Has a file or a package of this machine be the code of this name, as it is now. Raises ConfigError: none."""
-        place = Path(tempfile.mkdtemp(dir=self.directory, prefix="code-"))
-        try:
-            if code.suffix.lower() == ".zip":
-                unzip(code.read_bytes(), place)
-            elif code.is_dir():
-                shutil.copytree(code, place / code.name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(code, place)
-        except (OSError, shutil.Error, Failed) as why:
-            raise titan.ConfigError(f"{code}: {getattr(why, 'strerror', None) or why}") from None
-        self._code[name] = place
 
     async def execute(self, order: Order, ear: Ear) -> Success:
         """Runs a task. Raises Failed."""
@@ -98,7 +81,9 @@ class Executor:
         place = Path(tempfile.mkdtemp(dir=self.directory))
         try:
             if order.code:
-                shutil.copytree(await self._unpacked(order.code), place, dirs_exist_ok=True)
+                async with self.bundles.using(order.code) as bundle:
+                    assert bundle.place is not None
+                    await asyncio.to_thread(shutil.copytree, bundle.place, place, dirs_exist_ok=True)
             secrets = {name: os.environ[name] for name in order.secrets if name in os.environ}
             env = {**order.env, **secrets}
             command = processes.run_command(order.run, place, mark, ear.line, self.watch, memory=order.memory, env=env)
@@ -111,13 +96,15 @@ class Executor:
             await asyncio.to_thread(shutil.rmtree, place, True)
 
     async def _call(self, order: Order, mark: str, ear: Ear) -> Success:
-        place = await self._unpacked(order.code)
-        idle = self._warm.setdefault(order.code, [])
-        warm = idle.pop() if idle else Warm(place, mark, self.watch)
         args, inputs = await there(self._data, order.args), await there(self._data, order.inputs)
-        request = Call(order.call, args, inputs, order.epoch, order.store)
-        value = await warm.call(request, ear)
-        idle.append(warm)
+        async with self.bundles.using(order.code) as bundle:
+            assert bundle.place is not None
+            warm = bundle.take() or Warm(bundle.place, mark, self.watch)
+            try:
+                value = await warm.call(Call(order.call, args, inputs, order.epoch, order.store), ear)
+            finally:
+                if warm.runs:
+                    bundle.give(warm)
         return await self._success(processes.decoded(value), value)
 
     async def _success(self, value: Any, encoded: bytes = b"") -> Success:
@@ -129,34 +116,6 @@ class Executor:
         if len(encoded) > INLINE_BYTES:
             value = {DATA: await self._data.put(encoded)}
         return Success(value, digest)
-
-    async def _unpacked(self, code: str) -> Path:
-        """The directory with the files of a bundle. Raises Failed where its signer is not trusted."""
-        known = self._code.get(code)
-        if known is None:
-            if not code:
-                raise Failed("NoCode", "the task calls a function, and no code came with the run", False)
-            try:
-                files = await self._data.unpack(await self._data.get(code))
-            except titan.Forbidden as why:
-                raise Failed("Untrusted", str(why)) from None
-            known = Path(tempfile.mkdtemp(dir=self.directory, prefix="code-"))
-            if archive := archive_of(files):
-                await asyncio.to_thread(unzip, await self._data.get(archive), known)
-            else:
-                lay_out(files, known)
-            self._code[code] = known
-        return known
-
-
-def lay_out(files: Mapping[str, bytes], place: Path) -> None:
-    """Writes the files of a bundle. Raises Failed, before anything is written: one would lie elsewhere."""
-    paths = {(place / name).resolve(): source for name, source in files.items() if "\0" not in name}
-    if len(paths) < len(files) or not all(path.is_relative_to(place.resolve()) for path in paths):
-        raise Failed("BadBundle", "a file of the bundle lies outside of it", False)
-    for path, source in paths.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(source)
 
 
 def _inside(place: Path, name: str) -> Path:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -39,35 +39,103 @@ async def run_here(
     labels: Mapping[str, str] | None = None,
     say: Say | None = None,
 ) -> Any:
-    """Runs a definition to its end, and gives its result.
+    """Runs a definition to its end on a `Here` of its own, and gives its result; see `Here` and `Here.run`."""
+    async with Here(slots=slots, labels=labels) as here:
+        return await here.run(definition, params=params, code=code, say=say)
 
-    Votes are not taken: there is nobody else to compare with.
+
+class Here:
+    """This machine in the place of a pool: runs one after the other, in processes that stay for the next one.
+
+    async with Here(slots=2) as here:
+        for n in range(10):
+            print(await film.run(here=here, n=n))
 
     Args:
-        code: what tasks call functions of: a Python file, a package, or a project (.zip).
         slots: tasks that run at once; 0: as many as there are processors.
         labels: that tasks may require of this machine.
-
-    Raises:
-        RemoteError: it failed; the text says which task, and why.
-        BadMessage: the definition makes no sense, or wants something that only a pool has.
-        ConfigError: there is no such code.
     """
-    directory = Path(tempfile.mkdtemp(prefix="titan-dag-"))
-    run = _Run(directory, slots or os.cpu_count() or 1, dict(labels or {}), say or (lambda key, line: None))
-    try:
-        return await run.result(run.fitted(definition, code), params or {}, code)
-    finally:
-        await run.close()
-        await asyncio.to_thread(shutil.rmtree, directory, True)
+
+    def __init__(self, *, slots: int = 0, labels: Mapping[str, str] | None = None) -> None:
+        self.slots = slots or os.cpu_count() or 1
+        self.labels = dict(labels or {})
+        self.shelf = _Shelf()
+        self._turn = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        self._directory = Path(tempfile.mkdtemp(prefix="titan-dag-"))
+        self.executor = Executor(self.shelf, self._directory.name, self._directory, commands=True)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.executor.close()
+        await asyncio.to_thread(shutil.rmtree, self._directory, True)
+
+    async def run(
+        self,
+        definition: Definition,
+        *,
+        params: dict[str, Any] | None = None,
+        code: Path | None = None,
+        say: Say | None = None,
+    ) -> Any:
+        """Runs a definition to its end, and gives its result.
+
+        Votes are not taken: there is nobody else to compare with.
+
+        Args:
+            code: what tasks call functions of: a Python file, a package, or a project (.zip).
+
+        Raises:
+            RemoteError: it failed; the text says which task, and why.
+            BadMessage: the definition makes no sense, or wants something that only a pool has.
+            ConfigError: there is no such code.
+        """
+        async with self._turn:
+            fitted = self._fitted(definition)
+            name = await self.executor.bundles.bring(code) if code is not None else ""
+            run = _Run(self, say or (lambda key, line: None))
+            try:
+                return await run.result(msgspec.structs.replace(fitted, code=name), params or {})
+            finally:
+                await run.close()
+
+    def _fitted(self, definition: Definition) -> Definition:
+        """The definition as it runs here. Raises BadMessage: it cannot."""
+        for task in definition.tasks:
+            wanted = self._wants(task)
+            if wanted:
+                raise titan.BadMessage(f"task '{task.id}' {wanted}")
+        tasks = [msgspec.structs.replace(each, verify=None) for each in definition.tasks]
+        return msgspec.structs.replace(definition, tasks=tasks, store="")
+
+    def _wants(self, task: Task) -> str:
+        """What keeps a task from running here."""
+        missing = task.requires.labels.items() - self.labels.items()
+        if missing:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(missing))
+            return f"requires {labels}; if this machine has it: --label {labels}"
+        if task.requires.cores > self.slots:
+            return f"requires {task.requires.cores:g} cores; --slots {task.requires.cores:g} gives it as many"
+        if size_bytes(task.requires.memory) > self.executor.memory:
+            return f"requires {task.requires.memory} of memory, and this machine has {self.executor.memory >> 20} MiB"
+        if task.uses:
+            return f"uses {task.uses!r}, another run; submit it to a pool: titan dag submit"
+        if task.approval is not None:
+            return "waits for approval, and nobody can be asked here; submit it to a pool: titan dag submit"
+        return ""
 
 
 class _Shelf:
     """What a run has in the place of a pool's data."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self) -> None:
         self._kept: dict[str, bytes] = {}
+
+    def clear(self, engine: Engine) -> None:
+        """Another run begins."""
+        self._engine = engine
+        self._kept.clear()
 
     async def get(self, name: str, /) -> bytes:
         if name not in self._kept:
@@ -94,47 +162,21 @@ class _Shelf:
 class _Run:
     """One run. Each of its tasks is a task of this program's loop."""
 
-    def __init__(self, directory: Path, slots: int, labels: dict[str, str], say: Say) -> None:
+    def __init__(self, here: Here, say: Say) -> None:
         self._engine = Engine(keep_journal=False)
-        self._shelf = _Shelf(self._engine)
-        self._executor = Executor(self._shelf, directory.name, directory, commands=True)
+        self._shelf = here.shelf
+        self._shelf.clear(self._engine)
+        self._executor = here.executor
         self._now = asyncio.get_running_loop().time
-        self._slots = slots
-        self._labels = labels
+        self._slots = here.slots
+        self._labels = here.labels
         self._say = say
         self._tasks: dict[int, asyncio.Task[None]] = {}
         """By epoch."""
         self._over = asyncio.Event()
 
-    def fitted(self, definition: Definition, code: Path | None) -> Definition:
-        """The definition as it runs here. Raises BadMessage: it cannot."""
-        for task in definition.tasks:
-            wanted = self._wants(task)
-            if wanted:
-                raise titan.BadMessage(f"task '{task.id}' {wanted}")
-        tasks = [msgspec.structs.replace(each, verify=None) for each in definition.tasks]
-        return msgspec.structs.replace(definition, tasks=tasks, code=HERE if code else "", store="")
-
-    def _wants(self, task: Task) -> str:
-        """What keeps a task from running here."""
-        missing = task.requires.labels.items() - self._labels.items()
-        if missing:
-            labels = ",".join(f"{name}={value}" for name, value in sorted(missing))
-            return f"requires {labels}; if this machine has it: --label {labels}"
-        if task.requires.cores > self._slots:
-            return f"requires {task.requires.cores:g} cores; --slots {task.requires.cores:g} gives it as many"
-        if size_bytes(task.requires.memory) > self._executor.memory:
-            return f"requires {task.requires.memory} of memory, and this machine has {self._executor.memory >> 20} MiB"
-        if task.uses:
-            return f"uses {task.uses!r}, another run; submit it to a pool: titan dag submit"
-        if task.approval is not None:
-            return "waits for approval, and nobody can be asked here; submit it to a pool: titan dag submit"
-        return ""
-
-    async def result(self, definition: Definition, params: dict[str, Any], code: Path | None) -> Any:
+    async def result(self, definition: Definition, params: dict[str, Any]) -> Any:
         """Runs it to its end."""
-        if code is not None:
-            await asyncio.to_thread(self._executor.bring, HERE, code)
         self._step(Begin(definition, params, name=HERE))
         while self._engine.state not in DONE:
             self._over.clear()
@@ -196,7 +238,6 @@ class _Run:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._executor.close()
 
 
 class _Ear:

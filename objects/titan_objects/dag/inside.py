@@ -41,6 +41,8 @@ class Answer(msgspec.Struct, frozen=True, tag=True, array_like=True):
     kind: str = ""
     """Type of the error, where there was one."""
     text: str = ""
+    more: bool = False
+    """Standard error has more of what the call has written, and then the line that ends it."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True, array_like=True):

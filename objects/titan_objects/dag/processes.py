@@ -123,18 +123,32 @@ def unless(broken: "asyncio.Future[Failure]") -> Iterator[None]:
         broken.remove_done_callback(end_it)
 
 
-async def read_lines(reader: asyncio.StreamReader, say: Say) -> None:
-    """Hands on what a program writes, line by line; what has no end is cut."""
-    rest = b""
-    while piece := await reader.read(PIECE_BYTES):
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            say(line[:LINE_BYTES_MAX].decode(errors="replace"))
-        if len(rest) > LINE_BYTES_MAX:
-            say(rest[:LINE_BYTES_MAX].decode(errors="replace"))
-            rest = b""
-    if rest:
-        say(rest.decode(errors="replace"))
+class Lines:
+    """Cuts what a program writes into lines, and what has no end into pieces.
+
+    Args:
+        say: takes each.
+    """
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._rest = b""
+
+    async def read(self, reader: asyncio.StreamReader) -> None:
+        """Takes all that comes."""
+        while piece := await reader.read(PIECE_BYTES):
+            *lines, self._rest = (self._rest + piece).split(b"\n")
+            for line in lines:
+                self._say(line[:LINE_BYTES_MAX].decode(errors="replace"))
+            if len(self._rest) > LINE_BYTES_MAX:
+                self.end()
+        self.end()
+
+    def end(self) -> None:
+        """What came last is a line."""
+        rest, self._rest = self._rest[:LINE_BYTES_MAX], b""
+        if rest:
+            self._say(rest.decode(errors="replace"))
 
 
 async def run_command(
@@ -157,7 +171,7 @@ async def run_command(
     process = await start(words, directory, mark, memory=memory, env={"TMPDIR": str(temporary), **(env or {})})
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     process.stdin.close()
-    readers = asyncio.gather(read_lines(process.stdout, say), read_lines(process.stderr, say))
+    readers = asyncio.gather(Lines(say).read(process.stdout), Lines(say).read(process.stderr))
     try:
         with watch.over(process.pid, mark, directory) as broken, unless(broken):
             status = await process.wait()
@@ -184,9 +198,15 @@ class Warm:
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._say: Say = lambda line: None
+        self._lines = Lines(self._take)
         self._blank = False
         """The line before was empty, and may belong to the end of a call."""
         self._all_said = asyncio.Event()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it can be called again, and has to be closed."""
+        return self._process is not None
 
     async def call(self, request: Call, ear: Ear) -> bytes:
         """What a function gives, as msgpack; cancelled, the process is ended with what it does.
@@ -198,7 +218,7 @@ class Warm:
             words = [sys.executable, "-m", "titan_objects.dag.child", str(self._directory)]
             self._process = await start(words, self._directory, self._mark)
             assert self._process.stderr is not None
-            self._reading = asyncio.create_task(read_lines(self._process.stderr, self._take))
+            self._reading = asyncio.create_task(self._lines.read(self._process.stderr))
         self._say = ear.line
         self._all_said.clear()
         process = self._process
@@ -206,10 +226,13 @@ class Warm:
         try:
             with self._watch.over(process.pid, self._mark) as broken, unless(broken):
                 answer = await _talk(process, request, ear)
-            if not self._all_said.is_set():
+            if answer.more:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LATE_SECONDS):
                         await self._all_said.wait()
+            else:  # all had been read before the answer was written, and lines are cut in the order of reading
+                self._lines.end()
+                self._take_blank()
             done = True
         except (OSError, EOFError):
             raise Failed("Died", "the process ended before it had answered") from None
@@ -224,11 +247,15 @@ class Warm:
         if line == END:
             self._all_said.set()
         else:
-            if self._blank:
-                self._say("")
+            self._take_blank()
             if line:
                 self._say(line)
         self._blank = not line
+
+    def _take_blank(self) -> None:
+        if self._blank:
+            self._say("")
+        self._blank = False
 
     async def close(self) -> None:
         """Ends it."""

@@ -13,11 +13,11 @@ import msgspec
 
 import titan_overlay as titan
 from tests.fuzz.target import Drawn, target
+from titan_objects.dag.bundles import lay_out
 from titan_objects.dag.classic.jobs import PACKAGE, submission
 from titan_objects.dag.classic.wire import Decoder, Frame, encode
 from titan_objects.dag.definition import Definition
 from titan_objects.dag.errands import Errands
-from titan_objects.dag.executor import lay_out
 from titan_objects.dag.inside import Answer, Asked, Get, Said, Send
 from titan_objects.dag.journal import Adopt, Success
 from titan_objects.dag.processes import Failed, decoded

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import titan_overlay as titan
+from titan_objects.dag.bundles import lay_out
 from titan_objects.dag.classic.jobs import PACKAGE, TITLE, decoded, submission, task_id
 from titan_objects.dag.client import submit
-from titan_objects.dag.executor import lay_out
 from titan_objects.dag.queue import RunInfo, Runs, WorkerInfo
 from titan_objects.dag.queue import Workers as AskWorkers
 from titan_objects.dag.submitted import SubmittedRun
