@@ -6,7 +6,7 @@ The instances are those of WfCommons (WfFormat 1.5), in the directory that WFINS
 ../shared/wfinstances. The same engine, fed with the same tasks, does each twice: by critical path, and first in, first
 out; beside them stands a plan made in advance for just these workers. A makespan is divided by two lower bounds, which
 no schedule can beat: max(critical path, work / workers), and a closer one that also counts what must come before and
-after the middle of a workflow, and that tasks are not cut up.
+after any part of a workflow, and that tasks are not cut up.
 """
 
 import argparse
@@ -60,10 +60,13 @@ def makespan(definition: Definition, workers: int, ranking: Ranking) -> float:
 def lower_bounds(definition: Definition, workers: int) -> tuple[float, float]:
     """max(critical path, work / workers), and a closer bound.
 
-    The closer one: take the tasks that cannot begin before `a` and behind which `b` seconds must follow; the run takes
-    at least a + b + the time for those alone. They take their work / workers; and of the k * workers + 1 longest, one
-    worker has k + 1, so they take the k + 1 shortest of these. Source: Carlier, "The one-machine sequencing problem",
-    1982, with more machines; and Martello and Toth, "Knapsack Problems", 1990, section 8.3.
+    Of any tasks, the first of each worker cannot begin before what it needs has been done (its head), and behind the
+    last of each its successors must follow (its tail). So the run takes at least the mean over all workers of the
+    smallest heads, the work and the smallest tails; and of k * workers + 1 tasks one worker has k + 1, all of them.
+    Tried are all tasks with heads and tails of at least so much.
+
+    Sources: Carlier, "Scheduling jobs with release dates and tails on identical machines to minimize the makespan",
+    1987; Martello and Toth, "Knapsack Problems", 1990, section 8.3.
     """
     took = {task.id: seconds(task.estimate) for task in definition.tasks}
     needs = {task.id: task.needs for task in definition.tasks}
@@ -76,17 +79,37 @@ def lower_bounds(definition: Definition, workers: int) -> tuple[float, float]:
         for each in needs[name]:
             tails[each] = max(tails[each], tails[name] + took[name])
     simple = max(max(heads[name] + took[name] for name in took), sum(took.values()) / workers)
-    closer = simple
-    for a in some(heads.values()):
-        for b in some(tails.values()):
-            times = sorted((took[name] for name in took if heads[name] >= a and tails[name] >= b), reverse=True)
-            whole = max(
-                (sum(times[k * workers - k : k * workers + 1]) for k in range(1, (len(times) - 1) // workers + 1)),
-                default=0.0,
-            )
-            if times:
-                closer = max(closer, a + b + max(sum(times) / workers, whole))
-    return simple, closer
+    tasks = sorted(((tails[name], heads[name], took[name]) for name in took), reverse=True)
+    divided = max(_divided([each for each in tasks if each[1] >= a], workers) for a in set(heads.values()))
+    return simple, max(simple, divided, _whole(tasks, workers))
+
+
+def _divided(tasks: list[tuple[float, float, float]], workers: int) -> float:
+    """The best of the bounds by mean; tasks are (tail, head, seconds), the longest tail first."""
+    best = work = heads = tails = 0.0
+    smallest: list[float] = []  # negated: the largest of them is the first
+    for count, (tail, head, took) in enumerate(tasks, 1):
+        work += took
+        heads += head
+        tails += tail
+        heappush(smallest, -head)
+        if count > workers:
+            heads += heappop(smallest)
+            tails -= tasks[count - 1 - workers][0]
+        if count >= workers:
+            best = max(best, (heads + work + tails) / workers)
+    return best
+
+
+def _whole(tasks: list[tuple[float, float, float]], workers: int) -> float:
+    """The best of the bounds by tasks that are not cut up."""
+    best = 0.0
+    for a in some(head for _, head, _ in tasks):
+        for b in some(tail for tail, _, _ in tasks):
+            times = sorted((took for tail, head, took in tasks if head >= a and tail >= b), reverse=True)
+            for k in range(1, (len(times) - 1) // workers + 1):
+                best = max(best, a + b + sum(times[k * workers - k : k * workers + 1]))
+    return best
 
 
 def planned(definition: Definition, workers: int, turns: int = 5) -> float:
