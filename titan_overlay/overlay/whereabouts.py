@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from ipaddress import ip_address
 from itertools import islice
 from typing import NamedTuple
 
@@ -112,7 +111,7 @@ class Whereabouts:
         Without the loopback's, where there is another.
         """
         found = [self.address(each) for each in self.families]
-        return [each for each in found if not ip_address(each[0]).is_loopback] or found
+        return [each for each in found if len(found) == 1 or not is_loopback(each[0])] or found
 
     def address(self, family: int) -> Address:
         """The one of this family, which the node must have."""
