@@ -11,7 +11,7 @@ import pytest
 
 import titan_overlay as titan
 from tests.store.commands_by_chance import commands
-from tests.store.real import RealRedis, Wire, needs_redis
+from tests.store.real import RealRedis, TitanStore, Wire, needs_redis
 from tests.store.test_beside_redis import EVERYTHING, contents
 from titan_objects.store import log_care, system
 from titan_objects.store.aof import PIECE_BYTES, AppendLog, remove
@@ -366,3 +366,16 @@ async def test_a_snapshot_that_is_damaged_is_refused(tmp_path: Path) -> None:
         base.write_bytes(whole[:cut])
         with pytest.raises(titan.StorageError, match="damaged at byte"):
             Store(tmp_path / "theirs")
+
+
+def test_what_a_client_sent_behind_a_call_that_waited_is_logged_when_another_ends_that(tmp_path: Path) -> None:
+    with TitanStore(tmp_path / "store") as server, Wire(server.port) as waiting, Wire(server.port) as other:
+        known = waiting.ask("CLIENT", "ID")[1:-2]
+        waiting.socket.sendall(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nq\r\n$1\r\n0\r\n" + SET)
+        while b"blocked_clients:1" not in other.ask("INFO", "clients"):
+            pass
+        # As long as the call that it follows, and with as many words.
+        assert other.ask("CLIENT", "UNBLOCK", known) == b":1\r\n"
+        assert (waiting.reply(), waiting.reply()) == (b"*-1\r\n", b"+OK\r\n")
+    with TitanStore(tmp_path / "store") as server, Wire(server.port) as again:
+        assert again.ask("GET", "k") == b"$1\r\n1\r\n"

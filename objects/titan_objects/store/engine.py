@@ -233,7 +233,9 @@ class Engine(Written):
             pending, session.backlog = session.backlog, []
             before = len(self.effects)
             self._run_long(session, pending)
-            session.wrote |= len(self.effects) > before
+            if len(self.effects) > before:
+                session.wrote = True
+                self.verbatim = False  # they are not what the client that is run just now has sent
             self.outgoing[session] = None
         self.tracking.end_turn()
 

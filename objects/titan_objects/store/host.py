@@ -34,6 +34,9 @@ _LOG = logging.getLogger("titan_objects.store")
 TICK_SECONDS = 0.01
 """The longest pause between two looks at what has expired; nothing is later than that and a turn of the loop."""
 
+EFFECTS_MAX = 4096
+"""That wait for the end of a turn of the loop; if it brings about more, they are passed on at once."""
+
 RETRY_SECONDS = 1.0
 """After a write that failed, the disk is tried again so often."""
 
@@ -76,6 +79,9 @@ class Store:
             self._log.open(self.engine)
         self._loop = asyncio.get_running_loop()
         self._flushing = False
+        self._raw: list[bytes] = []
+        """Commands as they came, of which all were effects: the first `_raw_effects` that wait."""
+        self._raw_effects = 0
         self._sync_always = True
         self._latency_ms = 0
         self._retry: asyncio.TimerHandle | None = None
@@ -114,9 +120,14 @@ class Store:
         """
         engine = self.engine
         engine.run(session, commands, self.now())
-        if engine.effects:
-            self._pass_on(raw, len(commands))
+        written = len(engine.effects) - self._raw_effects
+        if written:
             session.wrote = True
+            if raw and engine.verbatim and written == len(commands) and self._raw_effects < EFFECTS_MAX:
+                self._raw.append(raw)
+                self._raw_effects += written
+            else:
+                self._pass_on()
         if engine.requests:
             self._obey()
         # Not on the spot: what one turn of the loop answers goes out together, which costs less for each.
@@ -142,25 +153,39 @@ class Store:
 
     def note_effects(self) -> None:
         """Passes on what was written: to the log, and to replicas."""
-        self._pass_on(b"", -1)
+        self._pass_on()
         self.schedule_flush()
 
-    def _pass_on(self, raw: bytes, count: int) -> None:
+    def _pass_on(self) -> None:
+        """Passes on all effects; first those that are commands as they came, in the very bytes that they came in."""
         engine = self.engine
         effects = engine.effects
-        data = raw if engine.verbatim and len(effects) == count and _is_encoded(raw, effects) else encode(effects)
-        effects.clear()
+        if self._raw:
+            raw, commands = b"".join(self._raw), effects[: self._raw_effects]
+            self._log_and_feed(raw if _is_encoded(raw, commands) else encode(commands))
+            del effects[: self._raw_effects]
+            self._raw.clear()
+            self._raw_effects = 0
+        if effects:
+            self._log_and_feed(encode(effects))
+            effects.clear()
         engine.verbatim = True
+
+    def _log_and_feed(self, data: bytes) -> None:
         if self._log is not None:
             self._log.pending.append(data)
-        if engine.replication.leader is None:
-            self.feed(data)
+        if self.engine.replication.leader is None:
+            self._feed(data)
 
     def feed(self, data: bytes) -> None:
         """More of the stream that replicas follow."""
+        self._pass_on()
+        self._feed(data)
+        self.schedule_flush()
+
+    def _feed(self, data: bytes) -> None:
         self.engine.written += len(data)
         self.engine.replication.feed(data)
-        self.schedule_flush()
 
     def schedule_flush(self) -> None:
         """What is pending goes out at the end of this turn of the loop."""
@@ -198,6 +223,7 @@ class Store:
     def flush(self) -> None:
         """Writes out what is pending, and then sends what waits for that."""
         self._flushing = False
+        self._pass_on()
         if self._log is not None and self._log.pending:
             begun = system.monotonic()
             try:
@@ -219,11 +245,9 @@ class Store:
         ready = [session for session in engine.halted if not session.out and not self.is_full(session)]
         if ready:
             engine.resume(ready, self.now())
-            if engine.effects:
-                self.note_effects()
+            self.note_effects()
             if engine.requests:
                 self._obey()
-            self.schedule_flush()
 
     def on_full_disk(self, why: OSError) -> None:
         """Refuses writes until the disk takes the log again."""
@@ -278,6 +302,7 @@ class Store:
     # ---- what commands ask for -----------------------------------------------------------------------------------
 
     def _obey(self) -> None:
+        self._pass_on()
         requests, self.engine.requests = self.engine.requests, []
         for request in requests:
             if request == "rewrite":
@@ -323,9 +348,8 @@ def _is_encoded(raw: bytes, commands: list[Args]) -> bool:
 
     The parser takes words of other types of RESP as well, `+` and `=`, which have no place in a log.
     """
-    words = len(commands[0]) if len(commands) == 1 else sum(map(len, commands))
-    lines = raw.count(b"\r\n") if raw.endswith(b"\r\n") else 0
-    return lines == len(commands) + 2 * words and b"\r\n+" not in raw and b"\r\n=" not in raw
+    lines = len(commands) + 2 * sum(map(len, commands))
+    return raw.count(b"\r\n") == lines and b"\r\n+" not in raw and b"\r\n=" not in raw
 
 
 class _Caller:
