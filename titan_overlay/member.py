@@ -43,6 +43,8 @@ CHAIN_MAX = 16
 OBJECTS_MAX = 20_000
 SENDERS_MAX = 4096
 RENEW_SECONDS = 3600.0
+CLOCK_JUMP_SECONDS = 60.0
+"""The wall clock has gone so much otherwise than the loop's: the machine was asleep, or its clock was set."""
 JOIN_RETRY_SECONDS = (1.0, 60.0)
 """First and longest wait between two tries to reach the bootstrap nodes."""
 
@@ -282,17 +284,24 @@ class Member:
     async def _keep_to_the_rules(self) -> None:
         """Learns of changes, and notices what ends by itself: the delegation of a program, a peer's right to join."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + RENEW_SECONDS
+        due, ahead = loop.time() + RENEW_SECONDS, self.ambient.wall() - loop.time()
         while True:
             if not len(self.overlay.table):
                 await self.learn_rules(self.overlay.find_seeds())  # perhaps they have changed meanwhile
             await self.gossip.round()
+            before, ahead = ahead, self.ambient.wall() - loop.time()
+            if abs(ahead - before) > CLOCK_JUMP_SECONDS:
+                self.clock_jumped()
+                due = loop.time()
             if loop.time() >= due:
                 due = loop.time() + RENEW_SECONDS
                 self.show_credentials()
                 if self.rights.record.private:
                     self.overlay.revise()
                     self.links.revise()
+
+    def clock_jumped(self) -> None:
+        """What was signed with an end may have ended long before its turn to be signed anew."""
 
     def _reason_to_refuse(self, peer: Peer) -> str | None:
         try:

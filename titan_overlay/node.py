@@ -414,6 +414,11 @@ class Node(Answering):
 
     # ---- the rules of the pool ---------------------------------------------------------------------------------
 
+    def clock_jumped(self) -> None:
+        super().clock_jumped()
+        if hasattr(self, "keeper"):
+            self.keeper.moved()
+
     def revise(self) -> None:
         super().revise()
         if hasattr(self, "keeper"):

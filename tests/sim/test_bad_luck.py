@@ -292,3 +292,24 @@ async def test_a_publisher_whose_clock_is_wrong_is_told_so(jump: Jump, hours: in
         if hours > 0:
             with pytest.raises(titan.Unavailable, match=says):
                 await pool.publish(Calculator, "another")
+
+
+async def test_a_machine_that_was_asleep_is_found_again_soon_after_it_wakes(jump: Jump) -> None:
+    async with SimulatedPool(8) as sim:
+        node = sim.nodes[3]
+        await (await sim.client()).publish(Calculator, "calc", policy=only_on(node))
+        await sim.settle(seconds=120)
+        jump("", 8 * HOUR)  # the clock on the wall went on, and the loop of a machine that sleeps does not
+        await sim.settle(seconds=120)
+        assert await (await sim.client()).send("calc", "x") == "x"
+
+
+async def test_a_program_that_was_asleep_for_weeks_speaks_for_its_user_again(jump: Jump) -> None:
+    async with SimulatedPool(8) as sim:
+        private = titan.Policy(callers="granted")
+        await sim.publish(Calculator, "calc", policy=private)
+        pool = await sim.client()
+        assert await pool.send("calc", "x") == "x"
+        jump("", 40 * 24 * HOUR)
+        await sim.settle(seconds=120)
+        assert await pool.send("calc", "x") == "x"
