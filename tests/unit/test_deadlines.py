@@ -92,3 +92,17 @@ async def test_one_that_expires_may_set_another() -> None:
     deadlines.slot(1.0)[0] = Again(told, "again")
     await asyncio.sleep(10)
     assert len(told) == 3
+
+
+async def test_what_was_answered_long_before_its_time_takes_no_room_while_another_waits() -> None:
+    loop = asyncio.get_running_loop()
+    deadlines, told = Deadlines(loop), []
+    deadlines.slot(loop.time() + 3600)[0] = Note(told, "waits")
+    for number in range(1, 100_000):
+        slot = deadlines.slot(loop.time() + 3600 + number)
+        slot[number] = Note(told, "answered")
+        del slot[number]
+    assert len(deadlines._slots) < 10_000
+    deadlines.slot(loop.time() + 5000)[1] = Note(told, "later")
+    await asyncio.sleep(6000)
+    assert [name for name, _ in told] == ["waits", "later"]

@@ -11,6 +11,8 @@ import math
 from typing import Protocol
 
 TICKS_PER_SECOND = 64
+SLOTS_TIDY = 4096
+"""Up to so many slots, those that emptied in time may wait for their turn in the order."""
 _FOREVER = 1 << 50
 
 
@@ -30,7 +32,7 @@ Slot = dict[int, "asyncio.Future[bytes] | Expiring"]
 class Deadlines:
     """Deadlines are loop times; each is met at most 1/64 s late, never early."""
 
-    __slots__ = ("_armed_for", "_loop", "_order", "_slots", "_timer")
+    __slots__ = ("_armed_for", "_loop", "_order", "_slots", "_tidy_at", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -38,6 +40,7 @@ class Deadlines:
         self._order: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = 0
+        self._tidy_at = SLOTS_TIDY
 
     def slot(self, deadline: float) -> Slot:
         """Where to put what expires then: `slot[key] = it`; `slot.pop(key, None)` when it is done in time."""
@@ -47,11 +50,22 @@ class Deadlines:
             tick = _FOREVER
         slot = self._slots.get(tick)
         if slot is None:
+            if len(self._slots) >= self._tidy_at:
+                self._tidy()
             slot = self._slots[tick] = {}
             heapq.heappush(self._order, tick)
             if self._timer is None or tick < self._armed_for:
                 self._arm(tick)
         return slot
+
+    def _tidy(self) -> None:
+        """Drops slots that emptied in time. Whoever may choose deadlines could else fill the memory behind a late one.
+
+        The next time is when there are twice as many as are in use, so each slot costs a few steps at most.
+        """
+        self._slots = {tick: slot for tick, slot in self._slots.items() if slot}
+        self._order = sorted(self._slots)  # as good a heap as any
+        self._tidy_at = max(SLOTS_TIDY, 2 * len(self._slots))
 
     def _arm(self, tick: int) -> None:
         if self._timer is not None:
