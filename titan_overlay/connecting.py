@@ -189,10 +189,14 @@ class SyncPool:
                 self._opened.set_result(pool)
                 await asyncio.get_running_loop().create_future()
 
+        work = life()
         try:
-            asyncio.run(life())
+            asyncio.run(work)
         except BaseException as why:
-            if not self._opened.done():
+            if not self._started.done():  # there was no loop to begin it: too many files are open
+                work.close()
+                self._started.set_exception(why)
+            elif not self._opened.done():
                 self._opened.set_exception(why)
             elif not isinstance(why, asyncio.CancelledError):
                 raise

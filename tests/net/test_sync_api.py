@@ -162,6 +162,26 @@ def test_a_pool_that_cannot_be_reached_leaves_no_thread_behind(tmp_path: Path) -
     assert not [thread for thread in threading.enumerate() if thread.name == "titan"]
 
 
+def test_a_program_without_files_left_is_told_so_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> asyncio.AbstractEventLoop:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "new_event_loop", refuse)
+    monkeypatch.setattr(asyncio.events, "new_event_loop", refuse)
+    trouble: list[str] = []
+
+    def program() -> None:
+        try:
+            titan.connect_sync("127.0.0.1:9", data=tmp_path, timeout=1)
+        except OSError as why:
+            trouble.append(str(why.strerror))
+
+    running = threading.Thread(target=program, daemon=True)
+    running.start()
+    running.join(SECONDS)
+    assert trouble == ["Too many open files"]
+
+
 # ---- titan.send, titan.asend -----------------------------------------------------------------------------------
 
 
