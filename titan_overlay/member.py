@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
-from titan_overlay.errors import BadMessage, Forbidden
+from titan_overlay.errors import BadMessage, Forbidden, TitanError
 from titan_overlay.identity.conduct import Conduct, Offence
 from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import NodeId, ObjectId
@@ -287,7 +287,10 @@ class Member:
         due, ahead = loop.time() + RENEW_SECONDS, self.ambient.wall() - loop.time()
         while True:
             if not len(self.overlay.table):
-                await self.learn_rules(self.overlay.find_seeds())  # perhaps they have changed meanwhile
+                try:
+                    await self.learn_rules(self.overlay.find_seeds())  # perhaps they have changed meanwhile
+                except TitanError as why:  # such as that no node of this user runs just now
+                    log.debug("nobody to ask for the rules of the pool: %s", why)
             await self.gossip.round()
             before, ahead = ahead, self.ambient.wall() - loop.time()
             if abs(ahead - before) > CLOCK_JUMP_SECONDS:

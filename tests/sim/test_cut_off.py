@@ -1,9 +1,14 @@
 """Nodes and programs that lose everybody they know, and find back."""
 
+from collections.abc import Sequence
+
 import pytest
 
 import titan_overlay as titan
 from tests.sim.calculator import Calculator
+from titan_overlay.identity import records
+from titan_overlay.identity.grants import JoinLine
+from titan_overlay.identity.poolrecord import PoolRecord
 from titan_overlay.testing.pool import SimulatedPool
 
 pytestmark = pytest.mark.loops("virtual")
@@ -38,3 +43,24 @@ async def test_a_program_that_knows_nobody_any_more_says_so_and_finds_back() -> 
             await sim.restart(node)
         await sim.settle()
         assert await pool.send("calc", "hello", timeout=30) == "hello"
+
+
+async def test_a_program_whose_own_node_was_away_for_a_while_still_hears_of_new_rules() -> None:
+    async with SimulatedPool(6) as sim:
+        member = (await sim.client())._member
+        find_seeds = member.overlay.find_seeds
+
+        def none_runs() -> Sequence[JoinLine]:
+            raise titan.ConfigError("no pool to connect to: no node of yours runs")
+
+        member.overlay.find_seeds = none_runs
+        for node in sim.nodes:
+            sim.kill(node)
+        await sim.settle(lambda: not len(member.overlay.table))
+        await sim.settle(seconds=300)
+        member.overlay.find_seeds = find_seeds
+        for node in sim.nodes:
+            await sim.restart(node)
+        newer = records.sign(PoolRecord(version=2), sim.pool_key, sim.id)
+        assert sim.nodes[0].running.rights.learn_record(newer.raw)
+        await sim.settle(lambda: member.rights.record.version == 2)
