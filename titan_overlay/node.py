@@ -134,11 +134,8 @@ class Node(Answering):
         if self.founder:
             self.overlay.set_serving(True)
             self.overlay.set_dialable(self.overlay.whereabouts.families)
-            if known or seeds:
-                await self.overlay.bootstrap([*seeds, *known])
-        elif known and await self.overlay.bootstrap(known):
-            pass
-        else:
+            await self._rejoin([*seeds, *known])
+        elif not await self._rejoin(known):
             await self.join(seeds)
         self.database.put_setting("pool", self.overlay.pool)
         recall(self.database, self.rights, self.ambient.wall())
@@ -161,6 +158,14 @@ class Node(Answering):
         self.spawn(self._save_peers(), "saving the known peers")
         if self._cpu_seconds is not None:
             self.spawn(self._watch_cpu(self._cpu_seconds), "watching the CPU budget")
+
+    async def _rejoin(self, known: Sequence[JoinLine]) -> int:
+        """How many of these are reached. Others may have their addresses by now, which is no reason to stay away."""
+        try:
+            return await self.overlay.bootstrap(known)
+        except ConfigError as why:
+            log.warning("none of the peers of the last run was found: %s", why)
+            return 0
 
     async def _clear_away(self) -> None:
         """Frees the room of contents that no replica needs: a crash came between writing a content and its row."""

@@ -1,6 +1,7 @@
 """Nodes and programs that lose everybody they know, and find back."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 import pytest
 
@@ -8,8 +9,10 @@ import titan_overlay as titan
 from tests.sim.calculator import Calculator
 from titan_overlay.identity import records
 from titan_overlay.identity.grants import JoinLine
+from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.poolrecord import PoolRecord
-from titan_overlay.testing.pool import SimulatedPool
+from titan_overlay.storage.rows import PeerRow
+from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
 
 pytestmark = pytest.mark.loops("virtual")
 
@@ -64,3 +67,30 @@ async def test_a_program_whose_own_node_was_away_for_a_while_still_hears_of_new_
         newer = records.sign(PoolRecord(version=2), sim.pool_key, sim.id)
         assert sim.nodes[0].running.rights.learn_record(newer.raw)
         await sim.settle(lambda: member.rights.record.version == 2)
+
+
+def peers_that_have_changed(sim: SimulatedPool, node: SimulatedNode) -> None:
+    """All that its database knows are addresses at which others are now."""
+    strangers = [SigningKey(sha256(each.key.id).digest()) for each in sim.live()]
+    addresses = zip(strangers, sim.live(), strict=True)
+    node.database.put_peers([PeerRow(stranger.id, each.ip, 4747, 0.0) for stranger, each in addresses])
+
+
+async def test_a_node_joins_through_the_seeds_where_others_have_the_addresses_of_the_peers_it_knew() -> None:
+    async with SimulatedPool(6) as sim:
+        node = sim.kill(sim.nodes[3])
+        peers_that_have_changed(sim, node)
+        await sim.restart(node)
+        assert len(node.running.overlay.table) >= 3
+
+
+async def test_a_founder_waits_for_nobody_where_others_have_the_addresses_of_the_peers_it_knew() -> None:
+    async with SimulatedPool(6) as sim:
+        await sim.publish(
+            Calculator, "calc", policy=titan.Policy(min_copies=1, requires={"node": sim.nodes[0].key.id.hex()})
+        )
+        node = sim.kill(sim.nodes[0])
+        peers_that_have_changed(sim, node)
+        sim.network.revive(node.ip)
+        await sim._start(node, seeds=[])
+        assert await sim.pool(node).send("calc", "hello") == "hello"
