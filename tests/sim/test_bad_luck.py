@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 import titan_overlay as titan
 from tests.sim.calculator import Calculator
@@ -171,6 +172,20 @@ async def test_a_deletion_that_cannot_be_written_is_not_reported_as_done() -> No
 
 
 # --- power cuts -----------------------------------------------------------------------------------------------
+
+
+async def test_what_ends_on_a_full_disk_makes_room() -> None:
+    async with full_pool() as sim:
+        pool, node = await sim.client(), sim.nodes[3]
+        await pool.put(b"ends" * 100_000, policy=structs.replace(only_on(node), ttl=HOUR))
+        assert isinstance(node.database, FullDatabase)
+        node.database.full = True
+        await sim.settle(seconds=2 * HOUR)
+        assert node.running.blobs.used() == 0
+        node.database.full = False
+        await sim.restart(node)
+        await sim.settle()
+        assert node.database.replicas() == []
 
 
 async def test_content_whose_row_was_never_written_takes_no_room_after_a_restart() -> None:

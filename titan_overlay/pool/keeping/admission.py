@@ -363,11 +363,13 @@ class Admission:
         held = self._host.get(object_id)
         self._cached.pop(object_id, None)
         await self._host.remove(object_id)
-        self._database.drop_replica(object_id)
-        for pin in self.pins(object_id):
-            self._database.drop_pin(object_id, pin.public)
-        if held is not None and held.descriptor.value.kind == "data":
-            await self._blobs.remove(object_id)
+        try:
+            self._database.drop_replica(object_id)
+            for pin in self.pins(object_id):
+                self._database.drop_pin(object_id, pin.public)
+        finally:  # on a full disk, where rows stay until the next start, it is the content that makes room
+            if held is not None and held.descriptor.value.kind == "data":
+                await self._blobs.remove(object_id)
 
     async def bury(self, raw: bytes) -> tuple[str, Signed[Tombstone] | None]:
         """Carries out a deletion: the outcome, and the tombstone where it spreads.
