@@ -7,10 +7,13 @@ import pytest
 import titan_overlay as titan
 from tests.sim.calculator import Add, Calculator, NegativeError, Whence
 from titan_overlay.identity import names
+from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import Right
+from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.pool.keeping import admission
-from titan_overlay.testing.pool import SimulatedPool
+from titan_overlay.pool.orders import Accepted, Recruit
+from titan_overlay.testing.pool import PORT, SimulatedPool
 
 pytestmark = pytest.mark.loops("virtual")
 
@@ -370,3 +373,25 @@ async def test_publications_in_one_moment_have_an_order() -> None:
         receipts = await asyncio.gather(*(pool.publish("echo", "echo") for _ in range(3)))
         assert len({each.version for each in receipts}) == 3
         assert await pool.send("echo", "hello") == "hello"
+
+
+async def test_of_three_who_ask_for_a_replica_at_once_none_takes_it_away_again() -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        name = await pool.put(b"kept" * 500_000, policy=titan.Policy(min_copies=2, max_copies=2, cache=False))
+        holder, node = sim.holders(name)[0], next(each for each in sim.live() if each not in sim.holders(name))
+        descriptor = holder.database.replicas()[0].descriptor
+        door, hold = node.running.admission, node.running.keeper.hold
+        nobody = Contact(NodeId(bytes(32)), "10.9.9.9", PORT)
+
+        def ask(whom: Contact) -> "asyncio.Task[Accepted]":
+            return asyncio.create_task(door.recruit(Recruit(descriptor=descriptor), whom, hold))
+
+        asked: list[asyncio.Task[Accepted]] = []
+        with sim.network.on_host(node.ip):
+            in_vain, second = ask(nobody), ask(holder.running.overlay.contact)
+            in_vain.add_done_callback(lambda _: asked.append(ask(holder.running.overlay.contact)))
+            with pytest.raises(titan.Unavailable):
+                await in_vain
+            await asyncio.gather(second, *asked)
+        assert node in sim.holders(name)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from weakref import WeakValueDictionary
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.config import NodeConfig
@@ -96,7 +97,8 @@ class Admission:
         self._makers = makers
         self._grants = grants
         self._labels = labels
-        self._taking: dict[ObjectId, asyncio.Lock] = {}
+        self._taking: WeakValueDictionary[ObjectId, asyncio.Lock] = WeakValueDictionary()
+        """As long as somebody holds one, or waits for it."""
         self._slots = Slots()
         self._cached: dict[ObjectId, int] = {}
         """Bytes of what is held in passing only."""
@@ -200,9 +202,6 @@ class Admission:
                 return accepted
         except StorageError as why:
             raise self.disk.failed(why) from None
-        finally:
-            if not lock.locked():
-                self._taking.pop(object_id, None)
 
     async def _take(
         self,
