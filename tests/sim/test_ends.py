@@ -152,3 +152,17 @@ async def test_data_whose_only_holder_is_away_is_said_to_be_deleted() -> None:
         assert await (await fresh(sim)).delete(name) == "deleted"
         with pytest.raises(titan.Gone, match="was deleted"):
             await (await fresh(sim)).get(name)
+
+
+async def test_the_code_of_a_service_that_is_gone_takes_no_room() -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        for _ in range(3):
+            await pool.publish(Calculator, "calc")
+            await pool.publish(Calculator, "another")
+            await pool.delete("calc")
+            await sim.settle()
+            assert await pool.send("another", "x") == "x"
+        await pool.delete("another")
+        await sim.settle()
+        assert [each.running.blobs.used() for each in sim.live()] == [0] * 6

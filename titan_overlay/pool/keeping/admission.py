@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from weakref import WeakValueDictionary
 
 from titan_overlay.ambient import Ambient
@@ -99,6 +100,10 @@ class Admission:
         self._labels = labels
         self._taking: WeakValueDictionary[ObjectId, asyncio.Lock] = WeakValueDictionary()
         """As long as somebody holds one, or waits for it."""
+        self._coming = 0
+        """Replicas that are being taken in."""
+        self._loose: dict[bytes, None] = {}
+        """Bundles of objects that are gone."""
         self._slots = Slots()
         self._cached: dict[ObjectId, int] = {}
         """Bytes of what is held in passing only."""
@@ -193,6 +198,7 @@ class Admission:
             check_clock(value, now)
             self._rights.check_publish(descriptor.public, value.name, value.grant, now)
         lock = self._taking.setdefault(object_id, asyncio.Lock())
+        self._coming += 1
         try:
             async with lock, self._slots.taken(subnet(sender.ip, sender.port)):
                 self.check(descriptor, object_id)
@@ -202,6 +208,9 @@ class Admission:
                 return accepted
         except StorageError as why:
             raise self.disk.failed(why) from None
+        finally:
+            self._coming -= 1
+            await self._free_code()
 
     async def _take(
         self,
@@ -250,6 +259,7 @@ class Admission:
             raise
         try:
             if held is not None:
+                self._loose[held.descriptor.value.bundle] = None
                 await self._host.remove(object_id)
             await self._host.open(descriptor, runner)
         except BaseException:
@@ -369,6 +379,23 @@ class Admission:
         finally:  # on a full disk, where rows stay until the next start, it is the content that makes room
             if held is not None and held.descriptor.value.kind == "data":
                 await self._blobs.remove(object_id)
+            elif held is not None:
+                self._loose[held.descriptor.value.bundle] = None
+                await self._free_code()
+
+    async def _free_code(self) -> None:
+        """Frees the room of bundles of which no object here is made any more; once nothing comes that may need them."""
+        loose, self._loose = self._loose, {}
+        for bundle in filter(None, loose):
+            if self._coming:
+                self._loose[bundle] = None
+            elif self._host.get(bundle) is None and not any(map(partial(self._is_of, bundle), self._host.ids())):
+                with suppress(StorageError):  # then it stays until the next start
+                    await self._blobs.remove(bundle)
+
+    def _is_of(self, bundle: bytes, object_id: ObjectId) -> bool:
+        held = self._host.get(object_id)
+        return held is not None and held.descriptor.value.bundle == bundle
 
     async def bury(self, raw: bytes) -> tuple[str, Signed[Tombstone] | None]:
         """Carries out a deletion: the outcome, and the tombstone where it spreads.
