@@ -105,6 +105,31 @@ def test_a_host_that_vanishes_is_noticed_by_asking_it() -> None:
     testing.run(main, seed=3)
 
 
+@pytest.mark.parametrize("leaves", ["the asker", "the asked"])
+def test_a_host_that_vanishes_after_a_goodbye_is_noticed_too(leaves: str) -> None:
+    async def forever(peer: Peer, send: Send) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    async def main() -> None:
+        network = asyncio.get_running_loop().network  # type: ignore[attr-defined]
+        a, b = await node(network, 1, busy), await node(network, 2, forever)
+        with network.on_host(ip(1)):
+            asking = asyncio.create_task(a.request(at(2), OBJECT, "int", b"\x01", deadline=now() + 3600))
+        await until(lambda: b.counters.requests_received == 1)
+        (a if leaves == "the asker" else b).reintroduce()
+        await asyncio.sleep(1)
+        began = now()
+        network.partition([[ip(1)], [ip(2)]])
+        with pytest.raises(LinkError):
+            await asking
+        assert now() - began < 4 * a.limits.probe
+        await a.close()
+        await b.close()
+
+    testing.run(main, seed=3)
+
+
 def test_a_host_that_cannot_be_reached_is_given_up_in_time() -> None:
     async def main() -> None:
         network = asyncio.get_running_loop().network  # type: ignore[attr-defined]

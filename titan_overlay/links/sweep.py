@@ -14,9 +14,8 @@ def sweep(links: Sequence[Link], limits: Limits, now: float) -> None:
             continue
         if stuck := link.stuck(limits.progress * limits.probe):
             link.fail(stuck, abort=True)
-        elif link.leaving_since is not None:
-            if link.quiet:
-                link.fail("it was no longer used")
+        elif link.leaving_since is not None and link.quiet:
+            link.fail("it was no longer used")
         elif (link.in_flight or link.probed) and now - link.heard > limits.probe:
             if link.probed:
                 link.fail("the peer has fallen silent", abort=True)
