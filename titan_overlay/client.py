@@ -210,8 +210,9 @@ class Pool:
         loop = asyncio.get_running_loop()
         while True:
             deadline = loop.time() + WATCH_SECONDS
-            items = self._router.stream(name, talk.WATCH, codec.encode(talk.Watch(start)), deadline=deadline)
             try:
+                start = start or await self._next_change(name, deadline)
+                items = self._router.stream(name, talk.WATCH, codec.encode(talk.Watch(start)), deadline=deadline)
                 async with aclosing(items):
                     async for raw in items:
                         change = codec.decode(raw, Change)
@@ -219,6 +220,14 @@ class Pool:
                         yield change
             except DeadlineExceeded:
                 continue  # one stream does not live for ever; the next goes on where it ended
+
+    async def _next_change(self, name: str, deadline: float) -> int:
+        """Number of the first change to come: a stream that breaks before it has brought any goes on from there."""
+        object_id = self._router.object_id(name)
+        place = await self._router.places.find(object_id, name=name, deadline=deadline)
+        if place.descriptor.value.kind != "mutable":
+            return 0  # who is asked to be watched will say what it is
+        return 1 + await self._member.groups_caller.changes(place, object_id, deadline)
 
     @overload
     async def ask(self, name: str, message: Message[R], *, timeout: float = ...) -> Answer[R]: ...

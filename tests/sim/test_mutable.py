@@ -214,6 +214,28 @@ async def test_who_watches_sees_every_change_once_whichever_member_dies() -> Non
         assert [change.number for change in seen] == list(range(1, 11))
 
 
+async def test_who_watches_what_is_to_come_misses_nothing_when_the_first_member_dies_before_it_comes() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        other = await sim.client()
+        await other.send("bank/main", Deposit("rent", 1))
+        seen: list[titan.Change] = []
+
+        async def watch() -> None:
+            async for change in pool.watch("bank/main"):
+                seen.append(change)
+
+        watching = asyncio.create_task(watch())
+        await sim.settle()
+        sim.kill(next(node for node in sim.holders("bank/main") if group(node, "bank/main").feed._waiting))
+        for _ in range(5):
+            await other.send("bank/main", Deposit("rent", 1), timeout=60)
+        await sim.settle(seconds=60)
+        watching.cancel()
+        assert [change.number for change in seen] == [2, 3, 4, 5, 6]
+
+
 async def test_a_pool_with_too_few_hosts_says_how_many_are_needed() -> None:
     async with SimulatedPool(2) as sim:
         pool = await sim.client()

@@ -270,6 +270,18 @@ class GroupCaller:
         quorum = self.membership.charter(place, object_id).quorum(configuration)
         return judge(configuration, quorum, statuses, silent)
 
+    async def changes(self, place: Place, object_id: ObjectId, deadline: float) -> int:
+        """How many changes a member that takes part has executed.
+
+        Raises:
+            DeadlineExceeded: none has said. RemotableError: this caller may not ask.
+        """
+        request = Message(object_id, talk.STATUS, talk.NOTHING, deadline, ())
+        try:
+            return await self._ask(place, request, talk.STATUS, talk.NOTHING, _changes)
+        except Unavailable as why:
+            raise DeadlineExceeded(str(why)) from None
+
     def _member(self, place: Place, object_id: ObjectId, tried: set[NodeId]) -> NodeId:
         """Whom to ask next: who led last, as far as is known, else any that was not asked in this round."""
         leader = self._leaders.get(object_id)
@@ -325,6 +337,13 @@ def _reply(raw: bytes) -> Reply:
 
 def _answer(raw: bytes) -> talk.Answer:
     return codec.decode(raw, talk.Answer)
+
+
+def _changes(raw: bytes) -> int:
+    status = codec.decode(raw, talk.MemberStatus)
+    if status.trouble:
+        raise NotHere(status.trouble)
+    return status.changes
 
 
 def _value(reply: Reply) -> bytes:

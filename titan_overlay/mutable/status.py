@@ -22,4 +22,5 @@ def status_of(group: Group) -> talk.MemberStatus:
         executed=group.machine.height,
         snapshot=group.states.checkpoint.index,
         trouble=trouble,
+        changes=group.machine.changes,
     )

@@ -218,3 +218,5 @@ class MemberStatus(msgspec.Struct, frozen=True):
     """Height of its last snapshot."""
     trouble: str = ""
     """Why this member takes no part any more, or empty."""
+    changes: int = -1
+    """Number of the last change that it has executed; -1: it does not say."""
