@@ -35,7 +35,7 @@ from titan_overlay.pool.hosting.bundles import (
     sign,
 )
 from titan_overlay.pool.hosting.object import service, service_type
-from titan_overlay.pool.hosting.packing import Packed
+from titan_overlay.pool.hosting.packing import Origin, Packed
 from titan_overlay.pool.hosting.runner import ServiceRunner
 from titan_overlay.pool.hosting.workers import ProcessRunner
 from titan_overlay.wire import codec
@@ -403,3 +403,15 @@ def test_a_mistake_in_the_file_is_the_publishers_own_error(tmp_path: Path) -> No
     path.write_text("class Greeter:\n    async def hello(self, name): ...\n")
     with pytest.raises(ConfigError, match=r"Greeter.hello: 'name' needs a type annotation"):
         Source.of(f"{path}:Greeter", KEY, POOL)
+
+
+def test_a_constructor_that_exits_does_not_end_the_node() -> None:
+    class Exits:
+        def __init__(self) -> None:
+            raise SystemExit("no such device")
+
+        async def hello(self, name: str) -> str:
+            return name
+
+    with pytest.raises(RemoteError, match="no such device"):
+        runner_of(service("exits")(Exits), Origin("somewhere", "Exits"))

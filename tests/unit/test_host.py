@@ -35,7 +35,7 @@ from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.pool.hosting.host import Host, Limits, Sender, ServiceRunner
-from titan_overlay.pool.hosting.object import Context
+from titan_overlay.pool.hosting.object import Context, service
 from titan_overlay.pool.message import encode_message
 from titan_overlay.pool.questions import (
     Bundle,
@@ -306,10 +306,38 @@ async def test_an_object_is_started_before_its_first_message_and_stopped_after_i
         host.begin(ALICE, object_id, "str", codec.encode("x"), deadline=deadline)
 
 
-async def test_an_object_that_cannot_start_is_not_taken_in() -> None:
+class Stubborn:
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    async def hello(self, name: str) -> str:
+        return name
+
+    async def stop(self) -> None:
+        if self.how == "waits":
+            await asyncio.Event().wait()
+        raise SystemExit("no") if self.how == "exits" else RuntimeError("no")
+
+
+@pytest.mark.loops("virtual")
+@pytest.mark.parametrize("how", ["raises", "exits", "waits"])
+async def test_an_object_whose_stop_does_not_end_well_goes_all_the_same(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(service("it")(Stubborn)(how))
+    bench.host.add(descriptor_of("other"), ServiceRunner(service("other")(Stubborn)("raises")))
+    async with asyncio.timeout(60):
+        assert await bench.host.remove(bench.object_id)
+        await bench.host.close()
+    assert not bench.host.ids()
+    assert "stop of Stubborn" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [OSError, SystemExit])
+async def test_an_object_that_cannot_start_is_not_taken_in(kind: type[BaseException]) -> None:
     class Broken(Lifecycle):
         async def start(self, ctx: Context) -> None:
-            raise OSError("no such device")
+            raise kind("no such device")
 
     host = Host(AMBIENT, pool=POOL)
     with pytest.raises(RemoteError, match="no such device"):

@@ -54,7 +54,7 @@ def runner_of(cls: type, origin: Origin, *, worker_bytes: int = GIB) -> Runner:
         return ProcessRunner(cls, origin, memory_bytes=worker_bytes)
     try:
         instance = cls()
-    except Exception as why:
+    except (Exception, SystemExit) as why:  # an object that exits must not stop the node
         raise RemoteError(f"{cls.__name__}() raised: {why}", type=type(why).__name__, maybe_executed=False) from None
     return ServiceRunner(instance, bundle=origin.bundle)
 

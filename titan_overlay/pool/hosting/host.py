@@ -151,7 +151,7 @@ class Host:
         try:
             async with asyncio.timeout_at(deadline):
                 await runner.start(context)
-        except Exception as why:
+        except (Exception, SystemExit) as why:  # an object that exits must not stop the node
             raise resident.calls.failed(why, "start", context, asyncio.get_running_loop().time()) from None
         self.add(descriptor, runner)
 

@@ -1,6 +1,8 @@
 """Runners: what stands behind an object. The one for services calls the handlers of an instance."""
 
+import asyncio
 import inspect
+import logging
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Protocol
 
@@ -15,6 +17,11 @@ from titan_overlay.pool.questions import MessageSchema
 from titan_overlay.wire import codec
 
 Body = bytes | msgspec.Raw
+
+STOP_SECONDS = 5.0
+"""Of an object's own `stop`."""
+
+_LOG = logging.getLogger("titan_overlay.object")
 
 
 class Runner(Protocol):
@@ -124,10 +131,18 @@ class ServiceRunner(Runner):
 
     async def close(self) -> None:
         hook = getattr(self.instance, "stop", None)
-        if hook is not None:
-            done = hook()
-            if inspect.isawaitable(done):
-                await done
+        if hook is None:
+            return
+        name = type(self.instance).__name__
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                done = hook()
+                if inspect.isawaitable(done):
+                    await done
+        except TimeoutError:
+            _LOG.warning("the stop of %s did not end in %g s", name, STOP_SECONDS)
+        except (Exception, SystemExit):  # whatever its author wrote, the object goes
+            _LOG.exception("the stop of %s raised", name)
 
     def _encoded(self, handler: Handler, result: Any) -> bytes:
         try:
