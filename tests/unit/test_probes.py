@@ -16,7 +16,7 @@ from titan_overlay.pool.keeping import probe_bodies, probes, proofs
 from titan_overlay.pool.keeping.lifecycle import Pace, Standing
 from titan_overlay.pool.keeping.probe_bodies import Reply, Request
 from titan_overlay.pool.keeping.probes import AskSoon, Buried, Changed, Conversation, Newer, Sample, Unproven
-from titan_overlay.pool.keeping.roster import Replica, Roster
+from titan_overlay.pool.keeping.roster import PARTNERS_MAX, SHORT_BYTES, Replica, Roster
 from titan_overlay.wire import codec
 
 NOW = 1000.0
@@ -327,3 +327,26 @@ def _encodable(listings: list[tuple[int, list[tuple[bytes, str, int, int]]]]) ->
 def test_the_empty_request_is_a_probe_too() -> None:
     b = Side(2)
     assert codec.decode(b.talk.answer(who(1), codec.encode(Request(0, bytes(8), b"")), 0, NOW), Reply).answers == b""
+
+
+def test_probes_of_any_number_of_strangers_leave_little_behind() -> None:
+    here = Side(1)
+    replica = here.holds("thing")
+    entry = replica.object_id[:SHORT_BYTES] + probe_bodies.NO_PROOF + bytes(4) + bytes([probe_bodies.UNREADY])
+    body = codec.encode(Request(EPOCH, bytes(8), entry))
+    for number in range(1000):
+        stranger = Contact(NodeId(sha256(b"stranger %d" % number).digest()), "10.9.9.9", 4747)
+        here.talk.answer(stranger, body, EPOCH, NOW)
+    assert len(replica.told) <= PARTNERS_MAX
+
+
+def test_strangers_that_hold_nothing_and_know_better_leave_nothing_behind() -> None:
+    here = Side(1)
+    replica = here.holds("thing")
+    reply = codec.encode(Reply(bytes([probe_bodies.NOT_HERE | probe_bodies.VIEWS_DIFFER]) + probe_bodies.NO_PROOF))
+    for number in range(1000):
+        stranger = Contact(NodeId(sha256(b"stranger %d" % number).digest()), "10.9.9.9", 4747)
+        peer = here.roster.claim(replica, stranger)
+        assert peer is not None
+        here.talk.absorb(stranger, here.talk.ask(peer, [replica], bytes(8), EPOCH, NOW), reply, NOW)
+    assert not replica.tell and not replica.told and not here.roster.peers

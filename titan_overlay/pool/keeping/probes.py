@@ -222,8 +222,8 @@ class Conversation:
         if listing is not None:
             self._learn(replica, listing, now)
         ours = replica.digest()
-        if replica.told.get(contact.id, (None, 0))[0] != ours:
-            replica.told[contact.id] = (ours, 0)
+        if contact.id in replica.partners and replica.told.get(contact.id, (None, 0))[0] != ours:
+            replica.note_told(contact.id, (ours, 0))
             replica.tell[contact.id] = None
             self.effects.append(AskSoon(contact.id))
 
@@ -267,7 +267,7 @@ class Conversation:
                         if listing is not None:
                             room -= len(codec.encode(listing))
                             replies.append(listing)
-                            replica.told[contact.id] = (ours, theirs)
+                            replica.note_told(contact.id, (ours, theirs))
             answers += bytes([status]) + shown
         return codec.encode(Reply(bytes(answers), tuple(replies), tuple(versions)))
 

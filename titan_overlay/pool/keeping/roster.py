@@ -162,6 +162,13 @@ class Replica:
         self.tell: dict[NodeId, None] = {}
         """Who shall be sent that list with the next probe."""
 
+    def note_told(self, node: NodeId, digests: tuple[int, int]) -> None:
+        """The holders known here were listed to it. Anybody may ask: those that were told last are remembered."""
+        self.told.pop(node, None)
+        if len(self.told) >= PARTNERS_MAX:
+            del self.told[next(iter(self.told))]
+        self.told[node] = digests
+
     def digest(self) -> int:
         """32 bits that are equal at two holders who know of the same holders."""
         total = mark(self.object_id, self.me)
