@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 
 from titan_overlay.errors import LinkError, RemotableError
@@ -14,6 +14,8 @@ from titan_overlay.mutable.group import Group
 log = logging.getLogger("titan")
 
 CONNECT_SECONDS = 5.0
+CONTACTS_MAX = 4096
+"""Nodes of which it is remembered where they are: anybody may say that it is in another epoch, and is asked then."""
 POSTS_WAITING_MAX = 64
 """Messages for one peer of one group while the link to it is being made; older ones are lost."""
 WATCH_SECONDS = 0.5
@@ -64,7 +66,8 @@ class PeerLinks:
         self._links = links
         self._locate = locate
         self._loop = asyncio.get_running_loop()
-        self._contacts: dict[NodeId, Contact] = {}
+        self._contacts: OrderedDict[NodeId, Contact] = OrderedDict()
+        """Those that were wanted last, last."""
         self._connecting: dict[NodeId, tuple[asyncio.Task[None], list[Callable[[], None]]]] = {}
 
     def tell(self, node: NodeId, object_id: ObjectId, type: str, body: bytes) -> bool:
@@ -96,6 +99,9 @@ class PeerLinks:
         known = self._contacts.get(node)
         if known is None:
             known = self._contacts[node] = await self._locate(node)
+            while len(self._contacts) > CONTACTS_MAX:
+                self._contacts.popitem(last=False)
+        self._contacts.move_to_end(node)
         return known
 
     async def ask(self, node: NodeId, object_id: ObjectId, type: str, body: bytes, timeout: float) -> bytes:
