@@ -9,13 +9,16 @@ import pytest
 import titan_overlay as titan
 from tests.sim.bank import Bank, Deposit, Pay, Withdraw
 from titan_overlay.identity import names
+from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.mutable import letters
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.letters import Seal
 from titan_overlay.mutable.runner import GroupRunner
 from titan_overlay.pool.message import encode_message
-from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
+from titan_overlay.pool.orders import Recruit
+from titan_overlay.testing.pool import PORT, SimulatedNode, SimulatedPool
 from titan_overlay.wire import codec
 
 pytestmark = pytest.mark.loops("virtual")
@@ -321,3 +324,16 @@ async def test_a_member_that_dies_is_replaced_and_then_another() -> None:
         await sim.settle(seconds=30)
         assert len(sim.holders("bank/main")) == 3, "who was replaced has given it up"
         assert await (await sim.client()).send("bank/main", Withdraw("rent", 10)) == expected - 10
+
+
+async def test_a_membership_that_comes_to_nothing_leaves_no_keys_behind() -> None:
+    async with SimulatedPool(6) as sim:
+        await (await sim.client()).publish("cache", "cache/main")
+        node = next(each for each in sim.live() if each not in sim.holders("cache/main"))
+        descriptor = sim.holders("cache/main")[0].database.replicas()[0].descriptor
+        nobody = Contact(NodeId(bytes(32)), "10.9.9.9", PORT)
+        node.running.may_host(descriptor)
+        with sim.network.on_host(node.ip), pytest.raises(titan.TitanError, match="who the members are"):
+            await node.running.admission.recruit(Recruit(descriptor=descriptor), nobody, node.running.keeper.hold)
+        assert not node.running.voting_keys._open
+        assert await node.disk.list("log/keys/") == []

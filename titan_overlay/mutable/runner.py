@@ -172,9 +172,11 @@ class Members:
             await snapshots.remove()
             logs.drop()
             kept = None
+        # Before there are keys: what comes to nothing leaves none behind.
+        chain = await self._chain(charter, sources) if kept is None else kept.head.chain
         keys = await self._keys.open(object_id)
         if kept is None:
-            head = Head(object_id, GENESIS, await self._chain(charter, sources))
+            head = Head(object_id, GENESIS, chain)
             await snapshots.write(head, machine.snapshot())
         else:
             restoring = machine.restoring()
