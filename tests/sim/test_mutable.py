@@ -337,3 +337,24 @@ async def test_a_membership_that_comes_to_nothing_leaves_no_keys_behind() -> Non
             await node.running.admission.recruit(Recruit(descriptor=descriptor), nobody, node.running.keeper.hold)
         assert not node.running.voting_keys._open
         assert await node.disk.list("log/keys/") == []
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+async def test_of_a_group_that_a_node_has_left_nothing_stays_on_its_disk(how: str) -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        await pool.send("bank/main", Deposit("rent", 1))
+        left = sim.holders("bank/main")
+        if how == "deleted":
+            assert await pool.delete("bank/main") == "deleted"
+        else:
+            left = [node for node in left if not group(node, "bank/main").leads][:1]
+            group(left[0], "bank/main").resign("a test says so")
+        await sim.settle(lambda: not set(left) & set(sim.holders("bank/main")), within=120)
+        await sim.settle()
+        for node in left:
+            assert await node.disk.list("groups/") == await node.disk.list("log/keys/") == []
+            assert node.running.groups_log.groups() == [], "no segment of the log is kept for its sake"
+        if how == "replaced":
+            assert await pool.send("bank/main", Deposit("rent", 1)) == 1002

@@ -1,6 +1,7 @@
 """What stands behind a mutable object on one of its members: takes what is said to the group, and brings it to life."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import msgspec
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import BadMessage, Forbidden, LinkError, NotHere, RemotableError, Unavailable
+from titan_overlay.errors import BadMessage, Forbidden, LinkError, NotHere, RemotableError, StorageError, Unavailable
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId, PoolId
 from titan_overlay.identity.records import Signed
@@ -41,6 +42,8 @@ from titan_overlay.pool.keeping.recruiter import Recruiter
 from titan_overlay.pool.questions import MessageSchema
 from titan_overlay.storage.disk import Disk
 from titan_overlay.wire import codec
+
+log = logging.getLogger("titan")
 
 CHAIN_SECONDS = 3.0
 CONCURRENCY = 8192
@@ -266,6 +269,15 @@ class Members:
         self.vigil.remove(object_id)
         self._keys.close(object_id)
 
+    async def discard(self, object_id: ObjectId) -> None:
+        """This node is no member of that group any more. What its log had of it would keep all that came after."""
+        try:
+            await Snapshots(self._disk, object_id).remove()
+            GroupLogs(self._log, object_id).drop()
+            await self._keys.remove(object_id)
+        except StorageError as why:
+            log.warning("what is left of %s stays on disk: %s", object_id.hex()[:12], why)
+
     async def close(self) -> None:
         await self.vigil.close()
         await self.peers.close()
@@ -323,6 +335,9 @@ class GroupRunner(Runner):
     async def close(self) -> None:
         self._members.left(self._object_id)
         await self.group.close()
+
+    async def discard(self) -> None:
+        await self._members.discard(self._object_id)
 
     def call(self, type: str, body: Body, context: Context) -> Begun:
         if type == talk.STEP:

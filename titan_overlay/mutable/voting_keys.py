@@ -132,7 +132,7 @@ class VotingKeys:
         Raises:
             StorageError: what is on disk is damaged, or an offered key cannot be written.
         """
-        path = f"{self._directory}/{object_id.hex()}"
+        path = self._path(object_id)
         try:
             secrets = codec.decode(await self._disk.read(path), list[Secret])
             if any(len(each) != SECRET_BYTES for each in secrets):
@@ -147,6 +147,13 @@ class VotingKeys:
             await keys.add(offered)
         self._open[object_id] = keys
         return keys
+
+    def _path(self, object_id: ObjectId) -> str:
+        return f"{self._directory}/{object_id.hex()}"
+
+    async def remove(self, object_id: ObjectId) -> None:
+        """This node never votes in that group again with a key that it had. StorageError: the disk is broken."""
+        await self._disk.remove(self._path(object_id))
 
     def close(self, object_id: ObjectId) -> None:
         """This node takes no part in that group for now."""

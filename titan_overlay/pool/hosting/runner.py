@@ -59,6 +59,10 @@ class Runner(Protocol):
         """After the last one."""
         return
 
+    async def discard(self) -> None:
+        """After `close`, where the object is not held here any more: what it has on this node's disk goes."""
+        return
+
 
 class ServiceRunner(Runner):
     """Calls the handlers of an instance of a service class.

@@ -45,7 +45,7 @@ from titan_overlay.links.links import Links
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.finding.places import contact_of
 from titan_overlay.pool.hosting.bundles import BundleLoader
-from titan_overlay.pool.hosting.host import Host, Runner
+from titan_overlay.pool.hosting.host import Host, Resident, Runner
 from titan_overlay.pool.keeping.disk_health import DiskHealth
 from titan_overlay.pool.keeping.graves import Graves, grave_of
 from titan_overlay.pool.keeping.lifecycle import Pace
@@ -372,6 +372,16 @@ class Admission:
         held = self._host.get(object_id)
         self._cached.pop(object_id, None)
         await self._host.remove(object_id)
+        async with self._taking.setdefault(object_id, asyncio.Lock()):
+            if self._host.get(object_id) is None:  # else it has been taken in again meanwhile
+                await self._clear(object_id, held)
+        if held is not None and held.descriptor.value.bundle:
+            self._loose[held.descriptor.value.bundle] = None
+            await self._free_code()
+
+    async def _clear(self, object_id: ObjectId, held: Resident | None) -> None:
+        if held is not None:
+            await held.runner.discard()
         try:
             self._database.drop_replica(object_id)
             for pin in self.pins(object_id):
@@ -379,9 +389,6 @@ class Admission:
         finally:  # on a full disk, where rows stay until the next start, it is the content that makes room
             if held is not None and held.descriptor.value.kind == "data":
                 await self._blobs.remove(object_id)
-            elif held is not None:
-                self._loose[held.descriptor.value.bundle] = None
-                await self._free_code()
 
     async def _free_code(self) -> None:
         """Frees the room of bundles of which no object here is made any more; once nothing comes that may need them."""
