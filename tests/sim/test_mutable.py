@@ -3,18 +3,21 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 
 import pytest
 
 import titan_overlay as titan
 from tests.sim.bank import Bank, Deposit, Pay, Withdraw
+from titan_overlay import node as node_room
 from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.mutable import letters
+from titan_overlay.mutable import letters, states
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.letters import Seal
+from titan_overlay.mutable.log import SEGMENTS_KEPT, LogSettings
 from titan_overlay.mutable.runner import GroupRunner
 from titan_overlay.pool.message import encode_message
 from titan_overlay.pool.orders import Recruit
@@ -358,3 +361,24 @@ async def test_of_a_group_that_a_node_has_left_nothing_stays_on_its_disk(how: st
             assert node.running.groups_log.groups() == [], "no segment of the log is kept for its sake"
         if how == "replaced":
             assert await pool.send("bank/main", Deposit("rent", 1)) == 1002
+
+
+async def test_a_group_that_is_never_used_keeps_nothing_of_what_others_have_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(node_room, "LogSettings", partial(LogSettings, segment_bytes=16 << 10))
+    monkeypatch.setattr(states, "SNAPSHOT_LOG_BYTES", 32 << 10)
+    async with SimulatedPool(3) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/quiet")
+        await pool.send("bank/quiet", Deposit("rent", 1))
+        await pool.publish(Bank, "bank/busy")
+        for _ in range(300):
+            await pool.send("bank/busy", Deposit("x" * 1000, 1))
+        await sim.settle()
+        assert all(each.running.groups_log.segments <= SEGMENTS_KEPT + 4 for each in sim.nodes)
+        for each in sim.nodes:
+            await sim.restart(each)
+        await sim.settle()
+        for name, account, money in (("bank/quiet", "rent", 1001), ("bank/busy", "x" * 1000, 300)):
+            assert await (await sim.client()).read(name, account, timeout=60) == money

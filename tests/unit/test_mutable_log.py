@@ -10,7 +10,7 @@ import pytest
 from titan_overlay import testing
 from titan_overlay.ambient import Ambient, Random
 from titan_overlay.errors import StorageError
-from titan_overlay.mutable.log import Log, LogSettings
+from titan_overlay.mutable.log import SEGMENTS_KEPT, Log, LogSettings
 from titan_overlay.mutable.log_format import (
     Act,
     Damage,
@@ -117,6 +117,27 @@ def test_segments_that_no_group_needs_are_removed():
         assert log.segments == 1
         assert len(await disk.list("log/0")) == 1
         assert await contents(disk) == {A: [b"anew"]}
+
+    testing.run(main)
+
+
+def test_groups_that_hold_old_segments_back_are_called_to_order():
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk)
+        await log.replace(A, [b"a" * 50])
+        await log.replace(B, [b"b" * 50])
+        await log.close()
+        log = await opened(disk)
+        assert log.take(B) == [b"b" * 50]
+        log.on_held_back = lambda group: log.replace(group, [b"anew"])
+        busy = b"c" * 32
+        await log.replace(busy, [])
+        for _ in range(50):
+            await log.replace(busy, [b"more" * 20])
+        await log.close()
+        assert log.segments <= SEGMENTS_KEPT + 1
+        assert await contents(disk) == {A: [b"a" * 50], B: [b"anew"], busy: [b"more" * 20]}
 
     testing.run(main)
 

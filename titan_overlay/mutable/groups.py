@@ -166,6 +166,10 @@ class Vigil:
     def remove(self, object_id: ObjectId) -> None:
         self._groups.pop(object_id, None)
 
+    def group(self, object_id: ObjectId) -> Group | None:
+        """This node's part in it, if it has one now."""
+        return self._groups.get(object_id)
+
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()

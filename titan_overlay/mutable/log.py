@@ -12,6 +12,7 @@ the marker `retired` says why, for good.
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -42,6 +43,10 @@ HELP = (
 )
 
 
+SEGMENTS_KEPT = 4
+"""Above it, groups for whose sake the oldest segment is kept are to write themselves anew."""
+
+
 class LogSettings(msgspec.Struct, frozen=True):
     """Sizes in bytes."""
 
@@ -62,6 +67,8 @@ class Log:
         self.settings = settings
         self.failed = ""
         """Why nothing can be written any more; the log has to be opened again."""
+        self.on_held_back: Callable[[bytes], None] = lambda group: None
+        """Told, with each new segment, of a group that should write itself anew: much is kept for its sake alone."""
         self._disk = disk
         self._identity = identity
         self._contents = Contents()
@@ -260,6 +267,7 @@ class Log:
             number = self._identity.last + 1
             await self._make_segment(number)
             await self._save_identity(msgspec.structs.replace(self._identity, last=number))
+            self._call_to_order()
         path = self._path(self._identity.last)
         raw = encode_batch(self._identity, self._sequence, writes)
         if self.settings.fsync:
@@ -269,6 +277,15 @@ class Log:
         self._offset += len(raw)
         self._sequence += 1
         self._contents.note(self._identity.last, writes)
+
+    def _call_to_order(self) -> None:
+        """A group that sleeps writes nothing, and would have all kept for ever that others have written since."""
+        for group in self.holding_back() if self.segments > SEGMENTS_KEPT else ():
+            found = self._contents.records.get(group)
+            if found is None:
+                asyncio.get_running_loop().call_soon(self.on_held_back, group)
+            elif sum(map(len, found)) <= self.settings.segment_bytes:  # nobody has taken it in this run
+                self.replace(group, found)
 
     async def _tidy(self) -> None:
         """Removes segments that nobody needs."""

@@ -78,7 +78,12 @@ class GroupLogs:
         self._object_id = object_id
 
     def open(self, epoch: int) -> GroupLog:
-        return GroupLog(self._log, self._object_id + epoch.to_bytes(8, "big"))
+        return GroupLog(self._log, self.key(self._object_id, epoch))
+
+    @staticmethod
+    def key(object_id: bytes, epoch: int) -> bytes:
+        """What the log knows an epoch of a group by."""
+        return object_id + epoch.to_bytes(8, "big")
 
     def drop(self) -> None:
         """Nothing in them counts any more."""
@@ -134,6 +139,12 @@ class Members:
         self._keys = keys
         self._forward = forward
         self.vigil = Vigil(peers)
+        log.on_held_back = self._write_anew
+
+    def _write_anew(self, key: bytes) -> None:
+        group = self.vigil.group(ObjectId(key[:ID_BYTES]))
+        if group is not None and key == GroupLogs.key(group.machine.object_id, group.configuration.epoch):
+            group.write_anew()
 
     def load(self, new: NewCode) -> MutableType:
         """The class that is to take an object over. LacksCode: it does not run on this node."""

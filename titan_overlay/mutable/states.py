@@ -39,7 +39,8 @@ class States:
         self._snapshots = snapshots
         self._fetching = False
         self._taking = False
-        self._log_bytes = 0
+        self.log_bytes = 0
+        """Of entries since the last snapshot."""
         self._bytes = 0
         self._writing = asyncio.Lock()
         self._root: tuple[int, bytes] | None = None
@@ -49,17 +50,17 @@ class States:
 
     def executed(self, entry: Entry) -> None:
         """Takes a snapshot where the log has grown enough."""
-        self._log_bytes += len(entry.data)
+        self.log_bytes += len(entry.data)
         if self._group.byzantine:
             return  # its engine says when: all members do it at the same heights
-        if self._log_bytes > max(SNAPSHOT_LOG_BYTES, 2 * self._bytes) and not self._taking:
+        if self.log_bytes > max(SNAPSHOT_LOG_BYTES, 2 * self._bytes) and not self._taking:
             self.take(entry)
 
     def take(self, entry: Entry) -> None:
         """Takes a snapshot at this height. Of a byzantine group, the members compare its root once it is on disk."""
         group = self._group
         self._taking = True
-        self._log_bytes = 0
+        self.log_bytes = 0
         # The state of this moment, even if its turn to be written comes later.
         chunks = group.machine.snapshot()
         group.spawn(self._take(Checkpoint(entry.index, entry.term), group.configuration.epoch, chunks))
