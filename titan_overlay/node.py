@@ -41,7 +41,7 @@ from titan_overlay.reachability import Dialler, Reachability
 from titan_overlay.rules import recall, remember
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.disk import Disk
-from titan_overlay.storage.rows import Database, PeerRow
+from titan_overlay.storage.rows import Database, PeerRow, ReplicaRow
 from titan_overlay.values import parse_address, sockets
 from titan_overlay.wire.messages import Send
 
@@ -57,6 +57,7 @@ SAVED_PEERS = 64
 LOCATE_SECONDS = 4.0
 FORWARD_SECONDS = 10.0
 PORT_TRIES = 8
+RESTORED_AT_ONCE = 16
 BLOBS_KEPT = "blobs kept"
 """Setting: the database was once damaged, so contents that it does not name may be all that is left of something."""
 
@@ -290,13 +291,27 @@ class Node(Answering):
                 await self._serve()
 
     async def _restore(self) -> None:
-        for row in self.database.replicas():
-            if not await self.keeper.still_wanted(row):
-                await self.admission.release(row.object_id)
-                continue
-            descriptor = await self.admission.restore(row)
-            if descriptor is not None:
-                await self.keeper.resume(descriptor, row)
+        """Brings the replicas of the last run back, some at once: of each the region may have to be asked first."""
+        rows = iter(self.database.replicas())
+
+        async def restore() -> None:
+            for row in rows:
+                await self._restore_one(row)
+
+        working = [asyncio.create_task(restore()) for _ in range(RESTORED_AT_ONCE)]
+        try:
+            await asyncio.gather(*working)
+        finally:
+            for each in working:
+                each.cancel()
+
+    async def _restore_one(self, row: ReplicaRow) -> None:
+        if not await self.keeper.still_wanted(row):
+            await self.admission.release(row.object_id)
+            return
+        descriptor = await self.admission.restore(row)
+        if descriptor is not None:
+            await self.keeper.resume(descriptor, row)
 
     async def _set_up_objects(self) -> None:
         """The objects of the configuration: bound to this node, published by its user."""

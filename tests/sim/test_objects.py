@@ -395,3 +395,16 @@ async def test_of_three_who_ask_for_a_replica_at_once_none_takes_it_away_again()
                 await in_vain
             await asyncio.gather(second, *asked)
         assert node in sim.holders(name)
+
+
+async def test_a_node_with_many_replicas_is_back_soon_after_a_night() -> None:
+    async with SimulatedPool(12) as sim:
+        pool, node = await sim.client(), sim.nodes[3]
+        only_there = titan.Policy(min_copies=1, max_copies=1, cache=False, requires={"node": node.key.id.hex()})
+        put = [await pool.put(b"%d" % number, policy=only_there) for number in range(60)]
+        sim.kill(node)
+        await sim.settle(seconds=8 * 3600)
+        began = sim.now
+        await sim.restart(node)
+        assert sim.now - began < 10, "not one look-up after the other"
+        assert [await pool.get(name) for name in put] == [b"%d" % number for number in range(60)]
