@@ -363,6 +363,18 @@ async def test_of_a_group_that_a_node_has_left_nothing_stays_on_its_disk(how: st
             assert await pool.send("bank/main", Deposit("rent", 1)) == 1002
 
 
+async def test_a_member_that_is_let_go_while_the_group_counts_on_it_keeps_what_it_has_on_disk() -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        await pool.send("bank/main", Deposit("rent", 1))
+        node = next(each for each in sim.holders("bank/main") if not group(each, "bank/main").leads)
+        await node.running.keeper.let_go(group(node, "bank/main").machine.object_id)
+        assert node not in sim.holders("bank/main")
+        assert await node.disk.list("groups/") and await node.disk.list("log/keys/")
+        assert node.running.groups_log.groups()
+
+
 async def test_a_group_that_is_never_used_keeps_nothing_of_what_others_have_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -114,7 +114,8 @@ class Group:
         self.front = Front(self, maker)
         self.alarm = Alarm(self)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._replaced = False
+        self.is_replaced = False
+        """Another node is a member in this one's place."""
         self.has_stopped = head.stopped == me
         """The owner gives its epoch up: it never takes part in that again."""
         self.on_replaced: Callable[[], object] = lambda: None
@@ -230,8 +231,8 @@ class Group:
 
     def replaced(self, epoch: int) -> None:
         """Another node is a member in this one's place."""
-        if not self._replaced:
-            self._replaced = True
+        if not self.is_replaced:
+            self.is_replaced = True
             self.retire(f"it is no member any more since epoch {epoch}")
             self.spawn(self._go())
 

@@ -347,8 +347,10 @@ class GroupRunner(Runner):
         self._members.left(self._object_id)
         await self.group.close()
 
-    async def discard(self) -> None:
-        await self._members.discard(self._object_id)
+    async def discard(self, *, deleted: bool) -> None:
+        # Whoever is let go for another reason may be a member still, and the group need what it has on disk.
+        if deleted or self.group.is_replaced:
+            await self._members.discard(self._object_id)
 
     def call(self, type: str, body: Body, context: Context) -> Begun:
         if type == talk.STEP:

@@ -59,8 +59,12 @@ class Runner(Protocol):
         """After the last one."""
         return
 
-    async def discard(self) -> None:
-        """After `close`, where the object is not held here any more: what it has on this node's disk goes."""
+    async def discard(self, *, deleted: bool) -> None:
+        """After `close`, where the object is not held here any more: what it has on this node's disk may go.
+
+        Args:
+            deleted: it is held nowhere any more.
+        """
         return
 
 

@@ -381,7 +381,7 @@ class Admission:
 
     async def _clear(self, object_id: ObjectId, held: Resident | None) -> None:
         if held is not None:
-            await held.runner.discard()
+            await held.runner.discard(deleted=object_id in self._buried)
         try:
             self._database.drop_replica(object_id)
             for pin in self.pins(object_id):
