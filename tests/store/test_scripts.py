@@ -233,6 +233,40 @@ def test_what_a_script_pushes_serves_those_that_wait() -> None:
     assert client.heard() == [[b"k", b"a"]]
 
 
+REPLIES = """
+HGETALL h | ZRANGE z 0 -1 WITHSCORES | ZSCORE z a | GET none | SMEMBERS s | LRANGE none 0 -1 | CONFIG GET maxmemory
+"""
+RETURNED = """
+return true | return false | return nil | return {double=3.5} | return {1,false,'x'} | return type
+redis.setresp(3) return true | redis.setresp(3) return false | redis.setresp(3) return {false,true}
+redis.setresp(3) return redis.call('HGETALL','h').map.f | redis.setresp(3) return redis.call('ZSCORE','z','a').double
+redis.setresp(3) return type(redis.call('GET','none')) | redis.setresp(3) return redis.call('SMEMBERS','s').set.x
+return {map={f='v'}} | return {set={x=true}} | return {double='x'} | return {err={}} | return {map=1}
+redis.setresp(3) redis.setresp(2) return redis.call('ZSCORE','z','a')
+"""
+
+
+@needs_redis
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_script_finds_the_replies_that_it_asks_for_whatever_its_client_speaks(tmp_path: Path, version: int) -> None:
+    core = Core()
+    scripts = [each.strip() for each in RETURNED.strip().replace("|", "\n").splitlines()]
+    for command in REPLIES.strip().split("|"):
+        words = ",".join(f"'{word}'" for word in command.split())
+        scripts += [f"return redis.call({words})", f"redis.setresp(3) return redis.call({words})"]
+    with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:
+        for setup in (f"HELLO {version}", "HSET h f v", "ZADD z 1.5 a", "SADD s x"):
+            wire.ask(*setup.split())
+            core(setup)
+        for script in scripts:
+            theirs = wire.ask("EVAL", script, 0)
+            core.engine.run(core.client.session, [[b"EVAL", script.encode(), b"0"]], core.now)
+            ours = b"".join(core.client.session.out)
+            core.client.session.out.clear()
+            assert ours == theirs or ours[:1] == theirs[:1] == b"-", script
+    assert "must be 2 or 3" in error(core("EVAL", "redis.setresp(4)", 0))
+
+
 def test_a_script_sees_nothing_that_differs_between_members() -> None:
     script = "return {math.random(1000000), math.random(1000000), tostring({}), tostring(print), os.clock() < 1}"
     ones = [Core(seed=1)("EVAL", script, 0), Core(seed=2)("EVAL", script, 0)]

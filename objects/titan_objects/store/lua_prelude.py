@@ -70,7 +70,9 @@ redis.error_reply = function(text)
 end
 redis.status_reply = function(text) return {ok = text} end
 redis.log = function(...) log(...) end
-redis.setresp = function(version) setresp(version) end
+redis.setresp = function(version)
+    if not setresp(tonumber(version)) then real_error("ERR RESP version must be 2 or 3.", 0) end
+end
 redis.replicate_commands = function() return true end
 redis.set_repl = function() end
 redis.LOG_DEBUG, redis.LOG_VERBOSE, redis.LOG_NOTICE, redis.LOG_WARNING = 0, 1, 2, 3

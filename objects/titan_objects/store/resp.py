@@ -178,6 +178,10 @@ class Resp3(Resp2):
 RESP2, RESP3 = Resp2(), Resp3()
 
 
+class SetReply(list[Any]):
+    """What RESP3 says has no order."""
+
+
 def decode(reply: bytes) -> Any:
     """One encoded reply as a Python value: bytes, int, float, bool, None, list or dict; an error as `CommandError`.
 
@@ -230,6 +234,8 @@ def _decode(data: bytes, at: int) -> tuple[Any, int]:
             for _ in range(2 * count if kind == b"%" else count):
                 item, at = _decode(data, at)
                 items.append(item)
-            return (dict(zip(items[::2], items[1::2], strict=True)) if kind == b"%" else items), at
+            if kind == b"%":
+                return dict(zip(items[::2], items[1::2], strict=True)), at
+            return (SetReply(items) if kind == b"~" else items), at
         case _:
             raise ValueError(f"a reply cannot begin with {kind!r}")

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from titan_objects.store.lua_prelude import PRELUDE
-from titan_objects.store.resp import CommandError, array, bulk, decode, integer, limit_reply, simple
+from titan_objects.store.resp import (
+    RESP2,
+    RESP3,
+    CommandError,
+    SetReply,
+    array,
+    bulk,
+    decode,
+    integer,
+    limit_reply,
+    simple,
+)
 from titan_objects.store.table import Args
 
 if TYPE_CHECKING:
@@ -106,7 +117,7 @@ class Scripts:
             CommandError: it does not compile, or failed.
         """
         compiled = self._compile(source, b"user_function")
-        given = partial(register, self._is(b"table"), self._is(b"function"))
+        given = partial(register, self._is("table"), self._is("function"))
         try:
             ok, why = self._load(compiled, given, self._allowed)
         except Exception as failed:
@@ -114,8 +125,8 @@ class Scripts:
         if not ok:
             raise CommandError(b"ERR Error registering functions: " + bytes(why))
 
-    def _is(self, kind: bytes) -> Callable[[Any], bool]:
-        return lambda value: bool(self._type(value) == kind)
+    def _is(self, kind: str) -> Callable[[Any], bool]:
+        return lambda value: bool(self._kind(value) == kind)
 
     @property
     def _allowed(self) -> int:
@@ -128,6 +139,7 @@ class Scripts:
         could_block, engine.may_block = engine.may_block, False
         self._read_only, self._running = read_only, True
         db, reply = engine.db, engine.reply
+        engine.reply = RESP2  # a script finds the same replies whoever calls it
         try:
             table = self._lua.table_from
             ok, value = run(code, table(keys), table(argv), self._allowed)
@@ -153,7 +165,7 @@ class Scripts:
 
     def _start(self) -> None:
         try:
-            from lupa.lua51 import LuaRuntime
+            from lupa.lua51 import LuaRuntime, lua_type
         except ImportError:
             raise CommandError(b"ERR scripts need the package lupa: pip install 'titan-overlay[store]'") from None
         self._lua = LuaRuntime(
@@ -166,9 +178,9 @@ class Scripts:
         )
         prelude = self._lua.eval(b"function(source) return assert(loadstring(source, '@prelude')) end")(PRELUDE)
         step = 10_000
-        made = prelude(self._call, _ignore, _ignore, step, PER_MS * 1000)
+        made = prelude(self._call, _ignore, self._set_resp, step, PER_MS * 1000)
         self._compile_lua, self._run, self._invoke, self._load, checked, seal = made
-        self._type = self._lua.globals()[b"type"]
+        self._kind = lua_type
         globals_ = self._lua.globals()
         for library, functions in (
             (b"cjson", {b"encode": self._json_encode, b"decode": self._json_decode}),
@@ -206,6 +218,13 @@ class Scripts:
             return self._lua.table_from({b"ok": reply[1:-2]})
         return self._to_lua(decode(reply))
 
+    def _set_resp(self, version: Any) -> bool:
+        """`redis.setresp`: how replies look from now on until the script ends. False: there is no such version."""
+        if version not in (2, 3):
+            return False
+        self._engine.reply = RESP3 if version == 3 else RESP2
+        return True
+
     def _check(self, args: Args) -> None:
         engine = self._engine
         command = engine.table.find_full(args)
@@ -218,13 +237,18 @@ class Scripts:
         engine.acl.check(engine.session, command, args, engine.now, "lua")
 
     def _to_lua(self, value: Any) -> Any:
+        table = self._lua.table_from
+        if isinstance(value, SetReply):
+            return table({b"set": table({self._to_lua(each): True for each in value})})
         if isinstance(value, list):
-            return self._lua.table_from([self._to_lua(each) for each in value])
+            return table([self._to_lua(each) for each in value])
         if isinstance(value, dict):
-            return self._lua.table_from({key: self._to_lua(each) for key, each in value.items()})
+            return table({b"map": table({self._to_lua(key): self._to_lua(each) for key, each in value.items()})})
+        if isinstance(value, float):
+            return table({b"double": value})
         if isinstance(value, CommandError):
-            return self._lua.table_from({b"err": value.text})
-        return False if value is None else value
+            return table({b"err": value.text})
+        return False if value is None and self._engine.reply is RESP2 else value
 
     def _count(self, value: Any) -> None:
         """One more element of what is put together. Raises CommandError: that is too large."""
@@ -240,23 +264,33 @@ class Scripts:
 
     def _to_resp(self, value: Any, depth: int) -> bytes:
         self._count(value)
-        null = self._engine.session.resp.null
-        if value is None or value is False:
-            return null
-        if value is True:
-            return integer(1)
+        engine = self._engine
+        resp = engine.session.resp
+        if value is None:
+            return resp.null
+        if isinstance(value, bool):
+            if engine.reply is RESP3:
+                return resp.boolean(value)
+            return integer(1) if value else resp.null
         if isinstance(value, bytes):
             return bulk(value)
         if isinstance(value, (int, float)):
             return integer(int(value) if abs(value) < 1 << 63 else -(1 << 63))
+        if self._kind(value) != "table":
+            return resp.null
         if depth > DEPTH_MAX:
             raise CommandError(b"ERR reached lua stack limit: a reply is nested %d deep at most" % DEPTH_MAX)
-        if value[b"err"] is not None:
+        if isinstance(value[b"err"], bytes):
             return CommandError(value[b"err"]).reply
-        if value[b"ok"] is not None:
+        if isinstance(value[b"ok"], bytes):
             return simple(value[b"ok"].replace(b"\r", b" ").replace(b"\n", b" "))
-        if value[b"double"] is not None:
-            return self._engine.session.resp.double(float(value[b"double"]))
+        if isinstance(value[b"double"], (int, float)):
+            return resp.double(float(value[b"double"]))
+        if self._kind(value[b"map"]) == "table":
+            pairs = value[b"map"].items()
+            return resp.map([(self._to_resp(key, depth + 1), self._to_resp(each, depth + 1)) for key, each in pairs])
+        if self._kind(value[b"set"]) == "table":
+            return resp.set([self._to_resp(each, depth + 1) for each in value[b"set"]])
         items: list[bytes] = []
         while (item := value[len(items) + 1]) is not None:
             items.append(self._to_resp(item, depth + 1))
