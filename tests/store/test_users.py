@@ -107,6 +107,43 @@ def test_what_was_refused_is_remembered_as_redis_does(tmp_path: Path) -> None:
         assert len(ours) == 9 and ours[0][:2] == [b"count", 3]
 
 
+ACCESS = """
+GET k | SET k v | SET k v GET | GETDEL k | GETEX k | GETSET k v | INCR k | APPEND k v | STRLEN k | EXISTS k l | TYPE k
+COPY k l | RENAME k l | LMOVE k l LEFT LEFT | LPOP k | LPUSH k v | SMOVE k l m | SUNIONSTORE k l | ZUNIONSTORE k 1 l
+SORT k | SORT k STORE l | BITFIELD k GET u8 0 | BITFIELD k SET u8 0 1 | XREADGROUP GROUP g c STREAMS k > | EVAL x 1 k
+DEL k | TTL k | EXPIRE k 1 | PFCOUNT k | ZADD k 1 m | ZINCRBY k 1 m | HDEL k f | GEORADIUS k 0 0 1 m STORE l | DUMP k
+"""
+
+
+@needs_redis
+def test_to_read_a_key_and_to_change_it_are_two_rights(tmp_path: Path) -> None:
+    core = Core()
+    rules = ("on", "nopass", "+@all", "%R~r*", "%W~w*", "%R~b*", "%W~b*")
+    with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:
+        for ask in (wire.ask, core):
+            ask("ACL", "SETUSER", "ann", *rules)
+        for call in ACCESS.strip().replace("|", "\n").splitlines():
+            for k in "rwbx":
+                for other in "rwbx":
+                    args = [k if word == "k" else other if word == "l" else word for word in call.split()]
+                    theirs = decode_all(wire.ask("ACL", "DRYRUN", "ann", *args))
+                    assert (core("ACL", "DRYRUN", "ann", *args) == b"OK") == (theirs == [b"OK"]), args
+
+
+@pytest.mark.parametrize("command", ["SORT l BY nosort GET *", "SORT l BY * ALPHA", "SORT_RO l BY nosort get s*->f"])
+def test_sorting_shows_nobody_keys_that_he_may_not_read(command: str) -> None:
+    core = Core()
+    core("RPUSH l secret")
+    core("SET secret 1")
+    ann = user(core, "+@all", "~l", "%W~*")
+    assert "denied due to insufficient" in error(ann(command))
+    words = ",".join(f"'{word}'" for word in command.split())
+    assert "denied due to insufficient" in error(ann("EVAL", f"return redis.call({words})", 0))
+    assert ann("SORT l BY nosort GET #") == [b"secret"]
+    core("ACL SETUSER ann %R~*")
+    assert not isinstance(ann(command), CommandError)
+
+
 def test_the_log_of_refusals_is_bounded() -> None:
     core = Core(acllog_max_len="3")
     ann = user(core, "+@all", "~app:*")

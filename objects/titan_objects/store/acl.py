@@ -7,10 +7,12 @@ keeps them.
 import hashlib
 import hmac
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from titan_objects.store.acl_log import AclLog, Denial, Entry
 from titan_objects.store.globs import matcher
+from titan_objects.store.key_flags import key_flags
 from titan_objects.store.resp import CommandError
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ _CATEGORIES = {"generic": "keyspace", "transactions": "transaction", "sorted-set
 _DANGEROUS = frozenset(
     ["keys", "flushall", "flushdb", "sort", "sort_ro", "info", "role", "swapdb", "restore", "migrate"]
 )
+_CHANGES = frozenset(["insert", "update", "delete"])
 _NO_ACCESS = "this user has no permissions to access one of the"
 _CHANNEL_COMMANDS = frozenset(["subscribe", "ssubscribe", "publish", "spublish", "psubscribe"])
 
@@ -109,12 +112,12 @@ class User:
         elif sign in "><#!" and sign:
             self._password(sign, rule[1:])
         elif sign == "~":
-            self.keys[rule[1:]] = (True, True)
+            self._keys(rule[1:], True, True)
         elif sign == "%":
             found = re.fullmatch(rb"%([RW]{1,2})~(.*)", rule, re.IGNORECASE | re.DOTALL)
             if not found:
                 raise ValueError("Syntax error")
-            self.keys[found[2]] = (b"R" in found[1].upper(), b"W" in found[1].upper())
+            self._keys(found[2], b"R" in found[1].upper(), b"W" in found[1].upper())
         elif sign == "&":
             self.channels[rule[1:]] = None
         elif sign in "+-" and sign:
@@ -141,6 +144,10 @@ class User:
             self.nopass = False
         elif self.passwords.pop(digest, 0) == 0:
             raise ValueError("The password you are trying to remove from the user does not exist")
+
+    def _keys(self, pattern: bytes, read: bool, write: bool) -> None:
+        before = self.keys.get(pattern, (False, False))
+        self.keys[pattern] = (read or before[0], write or before[1])
 
     def _commands(self, allow: bool, name: str) -> None:
         table = self._table.commands
@@ -170,12 +177,16 @@ class User:
             return Denial("command", name, f"this user has no permissions to run the '{command.name}' command")
         if command.unchecked and not self.unrestricted:
             return Denial("command", name, "scripts of a store that a group keeps are for users who may do everything")
-        for key in command.keys(args):
-            if not any(
-                (write if command.writes else read) and matcher(pattern)(key)
-                for pattern, (read, write) in self.keys.items()
-            ):
+        keys = command.keys(args)
+        for key, flags in zip(keys, key_flags(command, args, len(keys)), strict=True):
+            if not self._may_use(key, "access" in flags, not _CHANGES.isdisjoint(flags)):
                 return Denial("key", key, f"{_NO_ACCESS} keys used as arguments")
+        if command.name in ("sort", "sort_ro") and not self.keys.get(b"*", (False, False))[0]:
+            for word, pattern in pairwise(args[2:]):
+                # What such a pattern names is known only when the members are, and may be any key.
+                if word.upper() in (b"BY", b"GET") and b"*" in pattern:
+                    text = f"{word.decode().upper()} option of SORT denied due to insufficient ACL permissions."
+                    return Denial("key", pattern, text)
         if command.name in _CHANNEL_COMMANDS:
             names = args[1:2] if command.name.endswith("publish") else args[1:]
             exact = command.name == "psubscribe"
@@ -186,6 +197,12 @@ class User:
                 ):
                     return Denial("channel", channel, f"{_NO_ACCESS} channels used as arguments")
         return None
+
+    def _may_use(self, key: bytes, reads: bool, changes: bool) -> bool:
+        return any(
+            (read or not reads) and (write or not changes) and matcher(pattern)(key)
+            for pattern, (read, write) in self.keys.items()
+        )
 
     def key_rules(self) -> list[bytes]:
         """Key patterns as rules."""

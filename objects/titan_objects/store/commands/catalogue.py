@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from titan_objects.store.acl import categories
-from titan_objects.store.commands.key_flags import key_flags
 from titan_objects.store.globs import matcher
+from titan_objects.store.key_flags import key_flags
 from titan_objects.store.resp import CommandError, array, bulk, bulks, simple, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Command, Group
