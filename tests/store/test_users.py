@@ -1,6 +1,7 @@
 """ACL: what a user may not do is refused, whichever way it is asked."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,26 @@ def test_what_was_refused_is_remembered_as_redis_does(tmp_path: Path) -> None:
         assert isinstance(ours, list)
         assert [entry[:10] for entry in ours] == [entry[:10] for entry in theirs]
         assert len(ours) == 9 and ours[0][:2] == [b"count", 3]
+
+
+@needs_redis
+def test_a_command_belongs_to_the_classes_that_it_has_in_redis(tmp_path: Path) -> None:
+    def classes(rows: list[Any]) -> dict[bytes, set[bytes]]:
+        found = {}
+        for row in rows:
+            # Of a command that only contains others, theirs count.
+            found |= classes(row[9]) or {row[0]: set(row[6])}
+        return found
+
+    ours = classes(Core()("COMMAND"))  # type: ignore[arg-type]
+    with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:
+        (rows,) = decode_all(wire.ask("COMMAND"))
+    theirs = classes(rows)
+    theirs[b"migrate"].add(b"@blocking")  # here others go on meanwhile
+    both = ours.keys() & theirs.keys()
+    both = {name for name in both if not name.endswith(b"|help")}
+    assert len(both) > 250
+    assert {name: ours[name] for name in both} == {name: theirs[name] for name in both}
 
 
 ACCESS = """
