@@ -11,6 +11,7 @@ from titan_objects.store.config import Config
 from titan_objects.store.engine import Engine
 from titan_objects.store.group.clients import DoorConfig
 from titan_objects.store.group.places import GROUP_SETTINGS, door_table
+from titan_objects.store.resp import CommandError
 from titan_objects.store.serving import Options, configured, from_file
 from titan_objects.store.table import Group
 
@@ -97,3 +98,11 @@ def test_the_settings_of_a_door_have_a_file_and_those_of_the_group_do_not(tmp_pa
     path.write_text("maxmemory 1gb\n")
     with pytest.raises(titan.ConfigError, match="kept by the group"):
         from_file(path, {}, DoorConfig, GROUP_SETTINGS)
+
+
+@pytest.mark.parametrize("wrong", ["nosuch 1", "port 1", "maxmemory-policy never"])
+def test_of_settings_one_of_which_cannot_be_none_changes(wrong: str) -> None:
+    core = Core()
+    before = core("CONFIG GET *")
+    assert isinstance(core(f"CONFIG SET maxmemory 1gb notify-keyspace-events Ex {wrong}"), CommandError)
+    assert core("CONFIG GET *") == before

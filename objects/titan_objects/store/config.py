@@ -135,6 +135,7 @@ _ALIASES = {
     "lua-time-limit": "busy-reply-threshold",
     "hash-max-listpack-entries": "hash-max-ziplist-entries",
     "hash-max-listpack-value": "hash-max-ziplist-value",
+    "list-max-listpack-size": "list-max-ziplist-size",
     "zset-max-listpack-entries": "zset-max-ziplist-entries",
     "zset-max-listpack-value": "zset-max-ziplist-value",
 }
@@ -202,17 +203,23 @@ class Config:
             CommandError: names the first that cannot be.
         """
         before = dict(self._values)
-        for name, value in pairs.items():
-            try:
-                if name in FIXED:
-                    raise ValueError("can't set immutable config")
-                self._set(name, value)
-            except ValueError as why:
-                self._values = before
-                raise CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {why}") from None
+        try:
+            for name, value in pairs.items():
+                self._change(name, value)
+        except CommandError:
+            self._values = before
+            raise
         self._apply()
         for changed in self._watchers:
             changed()
+
+    def _change(self, name: str, value: str) -> None:
+        try:
+            if name in FIXED:
+                raise ValueError("can't set immutable config")
+            self._set(name, value)
+        except ValueError as why:
+            raise CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {why}") from None
 
     def _set(self, name: str, value: str) -> None:
         name = canonical(name)
