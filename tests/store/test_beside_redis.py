@@ -132,6 +132,49 @@ def test_what_is_replayed_from_the_effects_is_the_same(redis: Wire, tmp_path: Pa
     assert contents(redis) == contents(ours)
 
 
+def compare_lines(redis: Wire, lines: str) -> None:
+    """Byte for byte, in both versions of the protocol; `;` divides commands."""
+    for version in (2, 3):
+        ours = Ours()
+        for server in (redis, ours):
+            server.ask("RESET")
+            server.ask("FLUSHALL")
+            decode(server.ask("HELLO", version))
+        for line in lines.replace("\n", ";").split(";"):
+            words = line.split()
+            if words:
+                assert ours.ask(*words) == redis.ask(*words), line.strip()
+    redis.ask("RESET")
+
+
+def test_places_at_the_edges_of_the_world_are_where_they_are(redis: Wire) -> None:
+    compare_lines(
+        redis,
+        """
+        GEOADD g 180 10 e 179.9 10 f -180 10 w 10 85.05112878 n 10 -85.05112878 s 180 85.05112878 ne
+        ZRANGE g 0 -1 WITHSCORES; GEOPOS g e f w n s ne; GEOHASH g e f w n s ne
+        GEODIST g e f; GEODIST g e w; GEODIST g n s km
+        """,
+    )
+    ours = Ours()
+    ours.ask("GEOADD", "g", 180, 10, "e", 10, 85.05112878, "n")
+    assert decode(ours.ask("GEOSEARCH", "g", "FROMLONLAT", 179, 10, "BYRADIUS", 200, "km")) == [b"e"]
+    assert decode(ours.ask("GEOSEARCH", "g", "FROMMEMBER", "n", "BYBOX", 1, 1, "km")) == [b"n"]
+
+
+def test_what_is_shown_of_places_and_what_is_stored_do_not_go_together(redis: Wire) -> None:
+    compare_lines(
+        redis,
+        """
+        GEOADD g 13.361389 38.115556 Palermo 15.087269 37.502669 Catania; GEOPOS g Palermo
+        GEOSEARCH g FROMLONLAT 15 37 BYRADIUS 200 km ASC WITHCOORD WITHDIST WITHHASH
+        GEORADIUS g 15 37 200 km DESC WITHCOORD; GEORADIUS g 15 37 200 km STORE d WITHCOORD
+        GEOSEARCHSTORE d g FROMLONLAT 15 37 BYRADIUS 200 km WITHDIST; EXISTS d
+        GEORADIUSBYMEMBER g Palermo 200 km WITHHASH STOREDIST d; EXISTS d
+        """,
+    )
+
+
 def test_a_hyperloglog_of_one_is_one_of_the_other(redis: Wire) -> None:
     redis.ask("FLUSHALL")
     ours = Ours()

@@ -121,6 +121,10 @@ class Resp2:
         """A double: a string."""
         return bulk(number(value))
 
+    def written(self, text: bytes) -> bytes:
+        """A double in digits already: a string."""
+        return bulk(text)
+
     def boolean(self, value: bool) -> bytes:
         """Yes or no: 1 or 0."""
         return ONE if value else ZERO
@@ -157,6 +161,10 @@ class Resp3(Resp2):
     def double(self, value: float) -> bytes:
         """A double."""
         return b",%b\r\n" % number(value)
+
+    def written(self, text: bytes) -> bytes:
+        """A double in digits already."""
+        return b",%b\r\n" % text
 
     def boolean(self, value: bool) -> bytes:
         """Yes or no."""

@@ -18,8 +18,8 @@ group = Group("geo")
 EARTH_METRES = 6372797.560856
 LATITUDE_MAX = 85.05112878
 STEPS = 26
-HASHES = 1 << 2 * STEPS
-"""Scores below are geohashes; a sorted set may hold others, which are nowhere."""
+HASHES = 4 << 2 * STEPS
+"""Scores below are geohashes, the eastern and the northern edge in cells beyond 52 bits; others are nowhere."""
 
 _UNITS = {b"m": 1.0, b"km": 1000.0, b"ft": 0.3048, b"mi": 1609.34}
 _ALPHABET = b"0123456789bcdefghjkmnpqrstuvwxyz"
@@ -51,7 +51,7 @@ def encode(longitude: float, latitude: float, edge: float = LATITUDE_MAX) -> int
 
 def decode(score: float) -> tuple[float, float]:
     """Longitude and latitude of the middle of a geohash's cell."""
-    bits = int(score) if 0 <= score < HASHES else 1 << 63  # what an x86 makes of others
+    bits = int(score) if 0 <= score < 1 << 64 else 1 << 63  # what an x86 makes of others
     y, x = _gathered(bits), _gathered(bits >> 1)
     cells = 1 << STEPS
     low, high = (-180 + x / cells * 360, -180 + (x + 1) / cells * 360)
@@ -117,7 +117,7 @@ def geopos(e: "Engine", a: Args) -> bytes:
 
 def _shown_place(e: "Engine", score: float) -> bytes:
     text = [b"%.17f" % part for part in decode(score)]
-    return array([bulk(each.rstrip(b"0").rstrip(b".")) for each in text])
+    return array([e.reply.written(each.rstrip(b"0").rstrip(b".")) for each in text])
 
 
 @group.command("geodist", -4, "readonly", keys=(1, 1, 1), since="3.2.0")
@@ -177,7 +177,7 @@ class _Search:
         """Reads what stands behind the first words."""
         while at < len(a):
             word = a[at].upper()
-            if word in (b"WITHCOORD", b"WITHDIST", b"WITHHASH") and not storing:
+            if word in (b"WITHCOORD", b"WITHDIST", b"WITHHASH"):
                 self.shown.add(word)
             elif word in (b"ASC", b"DESC"):
                 self.order = word.decode()
@@ -213,6 +213,12 @@ class _Search:
             else:
                 raise syntax_error()
             at += 1
+        self._check(old, storing)
+
+    def _check(self, old: bool, storing: bool) -> None:
+        if self.shown and (storing or self.target is not None):
+            what = b"STORE option in GEORADIUS" if old else b"GEOSEARCHSTORE"
+            raise CommandError(b"ERR %b is not compatible with WITHDIST, WITHHASH and WITHCOORD options" % what)
 
     def within(self, radius: bytes, unit: bytes) -> None:
         """Looks in a circle."""
