@@ -175,6 +175,36 @@ def test_what_is_shown_of_places_and_what_is_stored_do_not_go_together(redis: Wi
     )
 
 
+FULL = """
+XADD x 1-1 a 1; XADD x 2-1 a 1; XADD x 3-1 a 1; XADD x 4-1 a 1
+XGROUP CREATE x g 0; XGROUP CREATE x b 0; XGROUP CREATECONSUMER x g idle
+XREADGROUP GROUP g c COUNT 2 STREAMS x >; XREADGROUP GROUP g d STREAMS x >
+XCLAIM x g c 0 1-1 2-1 3-1 TIME 1000000 RETRYCOUNT 5 JUSTID; XACK x g 4-1; XDEL x 3-1
+"""
+
+
+@pytest.mark.parametrize("options", ["", "COUNT 1", "COUNT 0", "COUNT -1", "COUNT", "COUNT x", "FOO 1"])
+def test_all_that_there_is_to_know_about_a_stream(redis: Wire, options: str) -> None:
+    ours = Ours()
+    for server in (redis, ours):
+        server.ask("RESET")
+        server.ask("FLUSHALL")
+        server.ask("HELLO", 3)
+        for line in FULL.replace("\n", ";").split(";"):
+            if line:
+                server.ask(*line.split())
+    command = ("XINFO", "STREAM", "x", "FULL", *options.split())
+    told = [decode(server.ask(*command)) for server in (redis, ours)]
+    redis.ask("RESET")
+    if isinstance(told[0], CommandError):
+        told = [each.text for each in told]
+    else:
+        for each in told:
+            for consumer in each[b"groups"][1][b"consumers"]:
+                assert consumer.pop(b"seen-time") > 10**12
+    assert told[1] == told[0]
+
+
 def test_a_hyperloglog_of_one_is_one_of_the_other(redis: Wire) -> None:
     redis.ask("FLUSHALL")
     ours = Ours()
