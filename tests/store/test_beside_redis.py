@@ -205,6 +205,18 @@ def test_all_that_there_is_to_know_about_a_stream(redis: Wire, options: str) -> 
     assert told[1] == told[0]
 
 
+def test_numbers_at_their_limits_and_words_that_are_none(redis: Wire) -> None:
+    compare_lines(
+        redis,
+        """
+        BITFIELD b OVERFLOW SAT SET u8 0 -1 GET u8 0 SET u8 0 300 SET i8 0 -300 GET i8 0 INCRBY u8 0 -500
+        BITFIELD b OVERFLOW FAIL SET u8 0 -1 SET u8 0 256; BITFIELD b OVERFLOW WRAP SET u8 0 -2 GET u8 0
+        ZADD z 1e400 a; ZADD z 1e308 a; ZADD z INCR 1e308 a; ZADD z inf b; ZINCRBY z -1e400 a; ZRANGE z 0 -1 WITHSCORES
+        CLIENT KILL ID 0; CLIENT KILL ID -1; CLIENT KILL TYPE nosuch; CLIENT KILL TYPE PUBSUB; CLIENT LIST TYPE nosuch
+        """,
+    )
+
+
 def test_a_hyperloglog_of_one_is_one_of_the_other(redis: Wire) -> None:
     redis.ask("FLUSHALL")
     ours = Ours()

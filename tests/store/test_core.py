@@ -433,3 +433,9 @@ def test_the_list_of_redis_commands_is_that_of_redis() -> None:
     theirs = {name for names in listed for name in names}
     later = {"client|setinfo", *_FIELD_ENDS.split()}
     assert {command.name for command in Core().engine.table} - theirs <= later
+
+
+def test_an_empty_text_counts_as_nothing_where_numbers_are_sorted() -> None:
+    core = Core()
+    core("RPUSH", "l", 2, "", -1)
+    assert core("SORT l") == [b"-1", b"", b"2"]

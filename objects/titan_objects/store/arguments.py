@@ -43,7 +43,10 @@ def double(word: bytes | bytearray, error: bytes = NOT_A_FLOAT) -> float:
     """A double, infinities included, NaN not. Raises CommandError with that text."""
     if not _FLOAT.fullmatch(word):
         raise CommandError(error)
-    return float(word)
+    value = float(word)
+    if math.isinf(value) and b"n" not in word.lower():  # it was written as a number, which is too great
+        raise CommandError(error)
+    return value
 
 
 def decimal(word: bytes | bytearray) -> Fraction:

@@ -208,7 +208,9 @@ def _bitfield(e: "Engine", a: Args, may_write: bool) -> bytes:
         if word == b"GET":
             replies.append(number(old))
             continue
-        new = field.fitted(given if word == b"SET" else old + given, how)
+        # Redis takes a negative number for an unsigned field as one of 64 bits: it is too great, not too small.
+        wanted = given if field.signed else given & ((1 << 64) - 1)
+        new = field.fitted(wanted if word == b"SET" else old + given, how)
         if new is None:
             replies.append(e.reply.null)
             continue

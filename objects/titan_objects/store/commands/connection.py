@@ -248,6 +248,16 @@ def kind_of(e: "Engine", session: Session) -> bytes:
     return b"pubsub" if session.subscribed else b"normal"
 
 
+def _of_kind(e: "Engine", kind: bytes) -> list[Session]:
+    """Clients of a kind. Raises CommandError: there is no such kind."""
+    if kind.lower() not in (b"normal", b"master", b"replica", b"slave", b"pubsub"):
+        raise CommandError(b"ERR Unknown client type '%b'" % kind)
+    return [session for session in e.sessions.values() if kind_of(e, session) == kind.lower()]
+
+
+_NO_ID = b"ERR client-id should be greater than 0"
+
+
 @group.command("client|list", -2, "admin noscript loading stale", since="2.4.0")
 def client_list(e: "Engine", a: Args) -> bytes:
     """Lists open connections."""
@@ -255,10 +265,7 @@ def client_list(e: "Engine", a: Args) -> bytes:
     if len(a) > 2:
         word = a[2].upper()
         if word == b"TYPE" and len(a) == 4:
-            wanted = a[3].lower()
-            if wanted not in (b"normal", b"master", b"replica", b"slave", b"pubsub"):
-                raise CommandError(b"ERR Unknown client type '%b'" % a[3])
-            chosen = [session for session in chosen if kind_of(e, session) == wanted]
+            chosen = _of_kind(e, a[3])
         elif word == b"ID" and len(a) > 3:
             ids = {integer(each, b"ERR Invalid client ID") for each in a[3:]}
             chosen = [session for session in chosen if session.id in ids]
@@ -293,13 +300,16 @@ def client_kill(e: "Engine", a: Args) -> bytes:
     for at in range(2, len(a), 2):
         word, value = a[at].upper(), option(a, at + 1)
         if word == b"ID":
-            wanted = integer(value, b"ERR client-id should be greater than 0")
+            wanted = integer(value, _NO_ID)
+            if wanted <= 0:
+                raise CommandError(_NO_ID)
             chosen = [session for session in chosen if session.id == wanted]
         elif word in (b"ADDR", b"LADDR"):
             field = "address" if word == b"ADDR" else "local_address"
             chosen = [session for session in chosen if getattr(session, field).encode() == value]
         elif word == b"TYPE":
-            chosen = [session for session in chosen if kind_of(e, session) == value.lower()]
+            kind = _of_kind(e, value)
+            chosen = [session for session in chosen if session in kind]
         elif word == b"USER":
             name = value.decode("utf-8", "replace")
             if name not in e.acl.users:

@@ -447,7 +447,7 @@ def _sorted(e: "Engine", members: list[bytes], by: bytes | None, alpha: bool, de
             weights[member] = (weight is not None, bytes(weight or b""))
         else:
             weights[member] = (
-                0.0 if weight is None else double(weight, b"ERR One or more scores can't be converted into double")
+                double(weight, b"ERR One or more scores can't be converted into double") if weight else 0.0
             )
     # Redis settles ties by the member, in the direction asked for, unless an outside weight is compared as text.
     return sorted(members, key=lambda member: (weights[member], member), reverse=descending)
