@@ -62,7 +62,8 @@ def test_functions_end_at_their_limit_and_reach_nothing_but_the_store() -> None:
     assert "read-only" in str(core("FCALL", "liar", 1, "k")) and core("EXISTS", "k") == 0
     for body in ("return io", "return python", "return debug", "return redis.register_function"):
         core("FUNCTION", "LOAD", "REPLACE", f"#!lua name=x\nredis.register_function('x', function() {body} end)")
-        assert core("FCALL", "x", 0) is None, body
+        found = core("FCALL", "x", 0)
+        assert found is None or "nonexistent global" in str(found), body
     core("FUNCTION", "LOAD", "REPLACE", "#!lua name=x\nredis.register_function('x', function() leak = 1 end)")
     assert "modify a global" in str(core("FCALL", "x", 0))
 

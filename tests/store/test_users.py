@@ -49,6 +49,14 @@ def test_what_is_queued_and_what_a_script_calls_is_checked_too() -> None:
     assert "NOPERM" in error(ann("EVAL", "return redis.call('FLUSHALL')", 0))
 
 
+def test_a_script_may_ask_what_its_user_may_do() -> None:
+    core = Core()
+    ann = user(core, "+@all", "-flushall", "~a*")
+    for asked, answer in (("'flushall'", b"false"), ("'get','a1'", b"true"), ("'get','b'", b"false")):
+        assert ann("EVAL", f"return tostring(redis.acl_check_cmd({asked}))", 0) == answer
+    assert "Invalid command" in error(ann("EVAL", "return redis.acl_check_cmd('nosuch')", 0))
+
+
 def test_a_change_counts_at_once_and_a_deleted_user_is_gone() -> None:
     core = Core()
     ann = user(core, "+@all", "~*")

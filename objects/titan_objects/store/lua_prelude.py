@@ -1,7 +1,7 @@
 """The Lua that runs before any script: what scripts find, what they do not, and how they are ended and called."""
 
 PRELUDE = b"""
-local call, log, setresp, step, per_second = ...
+local call, log, setresp, allowed, sha1, step, per_second = ...
 local G = _G
 local sethook, real_error, real_pcall, setfenv, loadstring = debug.sethook, error, pcall, setfenv, loadstring
 local byte, getinfo, kind, rawget, next = string.byte, debug.getinfo, type, rawget, next
@@ -57,21 +57,56 @@ coroutine.wrap = function(f)
     end
 end
 
+-- What is written in Python says what was wrong as text.
+local function checked(f)
+    return function(...)
+        local ok, value = f(...)
+        if not ok then real_error(value, 0) end
+        return value
+    end
+end
+
 local redis = {}
+-- Scripts were written for errors that are texts.
+local function caught(ok, ...)
+    if ok then return ok, ... end
+    local why = ...
+    return ok, kind(why) == "table" and rawget(why, "err") or why
+end
+pcall = function(...) return caught(real_pcall(...)) end
 redis.call = function(...)
     local value = call(...)
     if type(value) == "table" and value.err then real_error(value, 0) end
     return value
 end
 redis.pcall = function(...) return call(...) end
-redis.error_reply = function(text)
-    if string.sub(text, 1, 1) == "-" then text = string.sub(text, 2) else text = "ERR " .. text end
+local function wrong() return {err = "ERR wrong number or type of arguments"} end
+redis.error_reply = function(...)
+    local text = ...
+    if select("#", ...) ~= 1 or type(text) ~= "string" then return wrong() end
+    if string.sub(text, 1, 1) == "-" then text = string.sub(text, 2) end
+    if not string.find(text, " ", 1, true) then text = "ERR " .. text end  -- the first of several words is the code
     return {err = text}
 end
-redis.status_reply = function(text) return {ok = text} end
+redis.status_reply = function(...)
+    local text = ...
+    if select("#", ...) ~= 1 or type(text) ~= "string" then return wrong() end
+    return {ok = text}
+end
+sha1, allowed = checked(sha1), checked(allowed)
+redis.sha1hex = function(...)
+    if select("#", ...) ~= 1 then real_error("wrong number of arguments", 0) end
+    return sha1(...)
+end
+redis.acl_check_cmd = function(...)
+    local found = allowed(...)
+    if found == nil then real_error("Invalid command passed to redis.acl_check_cmd()", 0) end
+    return found
+end
+redis.REDIS_VERSION, redis.REDIS_VERSION_NUM = "7.0.15", 0x0007000f
 redis.log = function(...) log(...) end
 redis.setresp = function(version)
-    if not setresp(tonumber(version)) then real_error("ERR RESP version must be 2 or 3.", 0) end
+    if not setresp(tonumber(version)) then real_error("RESP version must be 2 or 3.", 0) end
 end
 redis.replicate_commands = function() return true end
 redis.set_repl = function() end
@@ -98,13 +133,18 @@ rawset = function(target, name, value)
 end
 getmetatable("").__metatable = false
 local globals = protect(G)
+-- What a script names and nobody has made is a mistake. Not so in `globals`, where what runs Lua looks for `debug`.
+local found = setmetatable({}, {__index = function(_, name)
+    real_error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
+end})
 local function seal()
     for name, value in pairs(G) do
         if kind(value) == "table" then G[name] = value == G and globals or protect(value) end
     end
+    for name, value in pairs(G) do found[name] = value end
     setfenv(0, globals)
 end
-local fixed = {__index = G, __newindex = refuse, __metatable = false}
+local fixed = {__index = found, __newindex = refuse, __metatable = false}
 
 -- What a script returns is looked at when it has ended: nothing in it may run. A copy, for a function may keep it.
 local function bare(value, copies)
@@ -157,14 +197,6 @@ local function load(f, register, allowed)
     local ok, why = limited(allowed, f)
     own.redis = nil
     return ok, why
-end
--- What is written in Python says what was wrong as text.
-local function checked(f)
-    return function(...)
-        local ok, value = f(...)
-        if not ok then real_error(value, 0) end
-        return value
-    end
 end
 return compile, run, invoke, load, checked, seal
 """

@@ -65,7 +65,7 @@ class Scripts:
 
     def load(self, source: bytes) -> bytes:
         """Remembers a script; its SHA-1 in hexadecimal. Raises CommandError: it does not compile."""
-        digest = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
+        digest = _sha1(source)
         if digest not in self.sources:
             declared(source)
             self._compiled[digest] = self._compile(source)
@@ -78,7 +78,7 @@ class Scripts:
 
     def keep(self, source: bytes) -> None:
         """Remembers a script that another store has loaded; compiled when it runs."""
-        self.sources[hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()] = source
+        self.sources[_sha1(source)] = source
 
     def flush(self) -> None:
         """Forgets all scripts."""
@@ -178,7 +178,8 @@ class Scripts:
         )
         prelude = self._lua.eval(b"function(source) return assert(loadstring(source, '@prelude')) end")(PRELUDE)
         step = 10_000
-        made = prelude(self._call, _ignore, self._set_resp, step, PER_MS * 1000)
+        may_call, sha1 = partial(_checked, self._may_call), partial(_checked, _sha1)
+        made = prelude(self._call, _ignore, self._set_resp, may_call, sha1, step, PER_MS * 1000)
         self._compile_lua, self._run, self._invoke, self._load, checked, seal = made
         self._kind = lua_type
         globals_ = self._lua.globals()
@@ -217,6 +218,15 @@ class Scripts:
         if reply[:1] == b"+":
             return self._lua.table_from({b"ok": reply[1:-2]})
         return self._to_lua(decode(reply))
+
+    def _may_call(self, *words: Any) -> bool | None:
+        """`redis.acl_check_cmd`: whether the user may. None: there is no such command."""
+        args = [_word(word) for word in words]
+        command = self._engine.table.find_full(args) if args else None
+        if command is None:
+            return None
+        user = self._engine.session.user
+        return user is None or user.unrestricted or user.denial(command, args) is None
 
     def _set_resp(self, version: Any) -> bool:
         """`redis.setresp`: how replies look from now on until the script ends. False: there is no such version."""
@@ -382,6 +392,10 @@ def _word(value: Any) -> bytes:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise CommandError(b"ERR Lua redis lib command arguments must be strings or integers")
     return b"%d" % int(value) if float(value).is_integer() and abs(value) < 1e17 else b"%.17g" % value
+
+
+def _sha1(value: Any) -> bytes:
+    return hashlib.sha1(_word(value), usedforsecurity=False).hexdigest().encode()
 
 
 def _signed(value: int) -> int:
