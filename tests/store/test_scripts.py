@@ -282,6 +282,67 @@ def test_a_script_finds_the_replies_that_it_asks_for_whatever_its_client_speaks(
     assert "must be 2 or 3" in error(core("EVAL", "redis.setresp(4)", 0))
 
 
+LIBRARIES = r"""
+struct.pack('bBhHlLiITfd',1,2,3,4,5,6,7,8,9,1.5,2.5)
+struct.pack('>bBhHlLiITfd',1,2,3,4,5,6,7,8,9,1.5,2.5)
+struct.pack('!i4bi4',1,2,3) .. struct.pack('!8bd',1,2) .. struct.pack('!bl',1,2)
+struct.pack('i3i8I8BBb',-2,-2,2^53,-1,300,1.9)
+struct.pack('c3scBc0xBx','abcd','ab','abcd',3,'abc',3)
+struct.pack('>H<H B',1,1,'7') | struct.pack('i0',1) | struct.pack('i33',1) | struct.pack('c5','abcd') | struct.pack('B')
+{struct.unpack('dLc0',struct.pack('dLc0',2,3,'abc'))}
+{struct.unpack('Lc0Lc0',struct.pack('Lc0Lc0',1,'a',2,'bb'))}
+{struct.unpack('bBhHs',struct.pack('bBhHs',-1,255,-2,65535,'x'))}
+{struct.unpack('>i3','\255\255\254')} | struct.unpack('f',struct.pack('f',1.5))*2
+{struct.unpack('i8',('\255'):rep(8))}
+{struct.unpack('B','abc',2)} | {struct.unpack('B','abc',4)} | {struct.unpack('B','abc',0)} | {struct.unpack('I4','abc')}
+{struct.unpack('s','abc')} | {struct.unpack('c0','abc')} | {struct.unpack('c2','abc')} | {struct.unpack('x','abc')}
+struct.size('!bi4') | struct.size('bi4hldTfxc5') | struct.size('s') | struct.size('c0') | struct.size('!3i')
+cmsgpack.pack(127,128,255,256,65535,65536,2^32,2^53,1e19,-1,-32,-33,-128,-129,-32768,-32769,-2^31,-2^40,1.5,0.1,1e300)
+cmsgpack.pack('a',('a'):rep(31),('a'):rep(32),('a'):rep(256),'\255\254',true,false,nil,cjson.null) | cmsgpack.pack()
+cmsgpack.pack({},{1,'a'},{x=1},{[5]=true},{[1.5]='a'},{[2]='a'},{{{}}}) | cmsgpack.pack(('a'):rep(65536)) == nil
+{cmsgpack.unpack('\1\2\146\1\2')} | {cmsgpack.unpack('')} | cmsgpack.unpack('\163a') | cmsgpack.unpack('\193')
+cmsgpack.unpack(cmsgpack.pack({[5]='x'}))[5] | cmsgpack.unpack(cmsgpack.pack({{a=1},{b='\255'}}))[2].b
+{cmsgpack.unpack(cmsgpack.pack(127,65536,2^53,-33,-2^40,true,'x'))} | cmsgpack.unpack(cmsgpack.pack(0.5))*4
+{cmsgpack.unpack_one(cmsgpack.pack(1,2,3))} | {cmsgpack.unpack_one(cmsgpack.pack(1,2,3),1)}
+{cmsgpack.unpack_limit(cmsgpack.pack(1,2,3),2)} | {cmsgpack.unpack_limit(cmsgpack.pack(1,2,3),2,1)}
+cjson.encode({1,nil,3}) | cjson.encode({[2]=1}) | cjson.encode({[4]=1}) | cjson.encode({[20]=1}) | cjson.encode({[0]=1})
+cjson.encode({[1.5]=1,[-1]=2}):len() | cjson.encode({[true]=1}) | cjson.encode({}) | cjson.encode({{},{a=cjson.null}})
+cjson.encode(cjson.decode('[1,null,{"a":null}]')) | cjson.decode('[null]')[1] == cjson.null | type(cjson.null)
+{cjson.null,1} | cjson.encode(0/0) | cjson.encode(nil) | cjson.encode(1.5) | cjson.encode(type) | cjson.decode('1') + 1
+cjson.decode('12345678901234567890') == 12345678901234567890
+bit.rol(1,33) | bit.ror(1,1) | bit.bswap(1) | bit.tohex(255,4) | bit.tohex(255,-4) | bit.tohex(-1)
+bit.bnot(0) | bit.band()
+bit.tobit(2^40+5) | bit.tobit(1.5) | bit.tobit(2.5) | bit.tobit(-1.5) | bit.arshift(-8,1) | bit.band('12',10)
+"""
+
+
+@needs_redis
+def test_the_libraries_of_scripts_are_those_of_redis(tmp_path: Path) -> None:
+    core = Core()
+    with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:
+        for value in LIBRARIES.strip().replace(" | ", "\n").splitlines():
+            script = f"return {value}"
+            ours, (theirs,) = core("EVAL", script, 0), decode_all(wire.ask("EVAL", script, 0))
+            assert ours == theirs or (isinstance(ours, CommandError) and isinstance(theirs, CommandError)), script
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "return cmsgpack.unpack(('\\1'):rep(9000))",
+        "return struct.unpack(('b'):rep(9000), ('b'):rep(9000))",
+        "return cmsgpack.unpack('\\221\\221\\221')",
+        "return cmsgpack.unpack(('\\145'):rep(100) .. '\\1')",
+        "local t = {} for i = 1, 100 do t = {t} end return cmsgpack.pack(t)",
+        "cjson.null.x = 1",
+    ],
+)
+def test_what_libraries_take_apart_is_bounded(script: str) -> None:
+    core = Core()
+    assert isinstance(core("EVAL", script, 0), CommandError)
+    assert core("EVAL", "return 1", 0) == 1
+
+
 def test_a_script_sees_nothing_that_differs_between_members() -> None:
     script = "return {math.random(1000000), math.random(1000000), tostring({}), tostring(next), os.clock() < 1}"
     ones = [Core(seed=1)("EVAL", script, 0), Core(seed=2)("EVAL", script, 0)]

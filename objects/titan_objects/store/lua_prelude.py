@@ -6,6 +6,7 @@ local G = _G
 local sethook, real_error, real_pcall, setfenv, loadstring = debug.sethook, error, pcall, setfenv, loadstring
 local byte, getinfo, kind, rawget, next = string.byte, debug.getinfo, type, rawget, next
 local limited
+local null = newproxy()
 for _, name in ipairs({"io", "require", "dofile", "loadfile", "package", "python", "module", "debug", "newproxy",
                        "print", "collectgarbage", "getfenv", "setfenv", "load"}) do
     G[name] = nil
@@ -58,12 +59,12 @@ coroutine.wrap = function(f)
 end
 
 -- What is written in Python says what was wrong as text.
+local function sound(ok, ...)
+    if not ok then real_error((...), 0) end
+    return ...
+end
 local function checked(f)
-    return function(...)
-        local ok, value = f(...)
-        if not ok then real_error(value, 0) end
-        return value
-    end
+    return function(...) return sound(f(...)) end
 end
 
 local redis = {}
@@ -198,5 +199,5 @@ local function load(f, register, allowed)
     own.redis = nil
     return ok, why
 end
-return compile, run, invoke, load, checked, seal
+return compile, run, invoke, load, checked, seal, null
 """

@@ -6,13 +6,11 @@ to the log as the commands it called, in one transaction.
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
+from titan_objects.store.lua_libraries import DEPTH_MAX, Values
 from titan_objects.store.lua_prelude import PRELUDE
 from titan_objects.store.resp import (
     RESP2,
@@ -43,7 +41,9 @@ FLAGS = frozenset((b"no-writes", b"allow-oom", b"allow-stale", b"no-cluster", b"
 WRITES = CommandError(b"ERR Can not execute a script with write flag using *_ro command.")
 
 MEMORY_MAX = 256 << 20
-DEPTH_MAX = 64
+RESULTS_MAX = 4096
+"""Values that a function of a library returns: Lua's stack ends at 8,000."""
+
 ITEMS_MAX = 1 << 20
 """Elements of what a script returns or encodes. A table may stand in many places of another, and in itself."""
 
@@ -143,7 +143,7 @@ class Scripts:
         try:
             table = self._lua.table_from
             ok, value = run(code, table(keys), table(argv), self._allowed)
-            self._items = self._bytes = 0
+            self._begin()
             answer = self._to_resp(value, 0) if ok else None
         except CommandError:
             raise
@@ -180,16 +180,13 @@ class Scripts:
         step = 10_000
         may_call, sha1 = partial(_checked, self._may_call), partial(_checked, _sha1)
         made = prelude(self._call, _ignore, self._set_resp, may_call, sha1, step, PER_MS * 1000)
-        self._compile_lua, self._run, self._invoke, self._load, checked, seal = made
+        self._compile_lua, self._run, self._invoke, self._load, checked, seal, null = made
         self._kind = lua_type
         globals_ = self._lua.globals()
-        for library, functions in (
-            (b"cjson", {b"encode": self._json_encode, b"decode": self._json_decode}),
-            (b"cmsgpack", {b"pack": self._pack, b"unpack": self._unpack}),
-            (b"bit", _BITS),
-        ):
+        values = Values(self._lua, lua_type, null, self._begin, self._count)
+        for library, functions in values.libraries().items():
             shown = {name: checked(partial(_checked, function)) for name, function in functions.items()}
-            globals_[library] = self._lua.table_from(shown)
+            globals_[library] = self._lua.table_from(shown | ({b"null": null} if library == b"cjson" else {}))
         seal()
 
     def _compile(self, source: bytes, name: bytes = b"user_script") -> Any:
@@ -260,6 +257,9 @@ class Scripts:
             return table({b"err": value.text})
         return False if value is None and self._engine.reply is RESP2 else value
 
+    def _begin(self) -> None:
+        self._items = self._bytes = 0
+
     def _count(self, value: Any) -> None:
         """One more element of what is put together. Raises CommandError: that is too large."""
         self._items += 1
@@ -306,49 +306,6 @@ class Scripts:
             items.append(self._to_resp(item, depth + 1))
         return array(items)
 
-    # ---- what Redis's Lua has ------------------------------------------------------------------------------------
-
-    def _plain(self, value: Any, depth: int = 0) -> Any:
-        """A Lua value as Python's; a table whose keys are 1..n is a list."""
-        if depth == 0:
-            self._items = self._bytes = 0
-        self._count(value)
-        if depth > DEPTH_MAX:
-            raise ValueError("nested too deep")
-        if isinstance(value, (bytes, int, float, bool)) or value is None:
-            return value
-        pairs = list(value.items())
-        if (
-            pairs
-            and all(isinstance(key, int) for key, _ in pairs)
-            and {key for key, _ in pairs} == set(range(1, len(pairs) + 1))
-        ):
-            return [self._plain(each, depth + 1) for _, each in sorted(pairs)]
-        return {key: self._plain(each, depth + 1) for key, each in pairs}
-
-    def _json_encode(self, value: Any) -> bytes:
-        return json.dumps(_texts(self._plain(value)), separators=(",", ":"), ensure_ascii=False).encode(
-            "utf-8", "surrogateescape"
-        )
-
-    def _json_decode(self, text: bytes) -> Any:
-        return self._from_plain(json.loads(text.decode("utf-8", "surrogateescape")))
-
-    def _pack(self, *values: Any) -> bytes:
-        return b"".join(msgspec.msgpack.encode(_texts(self._plain(value))) for value in values)
-
-    def _unpack(self, data: bytes) -> Any:
-        return self._from_plain(msgspec.msgpack.decode(data))
-
-    def _from_plain(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return value.encode("utf-8", "surrogateescape")
-        if isinstance(value, list):
-            return self._lua.table_from([self._from_plain(each) for each in value])
-        if isinstance(value, dict):
-            return self._lua.table_from({self._from_plain(key): self._from_plain(each) for key, each in value.items()})
-        return value
-
 
 def declared(source: bytes) -> list[bytes] | None:
     """The flags in a script's first line, `#!lua flags=...`; None: it has no such line.
@@ -376,16 +333,6 @@ def declared(source: bytes) -> list[bytes] | None:
     return flags
 
 
-def _texts(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
-    if isinstance(value, list):
-        return [_texts(each) for each in value]
-    if isinstance(value, dict):
-        return {str(_texts(key)): _texts(each) for key, each in value.items()}
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53 else value
-
-
 def _word(value: Any) -> bytes:
     if isinstance(value, bytes):
         return value
@@ -398,35 +345,15 @@ def _sha1(value: Any) -> bytes:
     return hashlib.sha1(_word(value), usedforsecurity=False).hexdigest().encode()
 
 
-def _signed(value: int) -> int:
-    value &= 0xFFFFFFFF
-    return value - (1 << 32) if value >= 1 << 31 else value
-
-
-_BITS: dict[bytes, Callable[..., Any]] = {
-    b"band": lambda *values: _signed(_folded(values, lambda a, b: a & b)),
-    b"bor": lambda *values: _signed(_folded(values, lambda a, b: a | b)),
-    b"bxor": lambda *values: _signed(_folded(values, lambda a, b: a ^ b)),
-    b"bnot": lambda value: _signed(~int(value)),
-    b"lshift": lambda value, by: _signed(int(value) << (int(by) & 31)),
-    b"rshift": lambda value, by: _signed((int(value) & 0xFFFFFFFF) >> (int(by) & 31)),
-    b"arshift": lambda value, by: _signed(_signed(int(value)) >> (int(by) & 31)),
-    b"tobit": lambda value: _signed(int(value)),
-    b"tohex": lambda value: b"%08x" % (int(value) & 0xFFFFFFFF),
-}
-
-
-def _folded(values: Any, how: Any) -> int:
-    result = int(values[0])
-    for value in values[1:]:
-        result = how(result, int(value))
-    return result
-
-
-def _checked(function: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
-    """Its result, or the text of its error."""
+def _checked(function: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
+    """Its result or results, or the text of its error."""
     try:
-        return True, function(*args)
+        result = function(*args)
+        if isinstance(result, tuple):
+            if len(result) > RESULTS_MAX:
+                raise ValueError(f"a function returns {RESULTS_MAX} values at most")
+            return True, *result
+        return True, result
     except CommandError as why:
         return False, why.text.removeprefix(b"ERR ")
     except Exception as why:
