@@ -1,6 +1,9 @@
 """Streams: waiting readers, and what the log makes of groups."""
 
+import pytest
+
 from tests.store.core import Core
+from titan_objects.store.resp import CommandError
 
 
 def test_a_reader_waits_for_the_next_entry() -> None:
@@ -64,3 +67,35 @@ def test_what_the_log_makes_of_a_group_is_the_group() -> None:
     assert again.engine.replay([list(effect) for effect in core.engine.effects]) is None
     for question in ("XRANGE s - +", "XPENDING s g", "XPENDING s g - + 9", "XINFO GROUPS s", "XINFO STREAM s"):
         assert again(question) == core(question), question
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["DEL s", "SET s x", "RENAME s t", "FLUSHALL", "FLUSHDB", "SWAPDB 0 1", "PEXPIRE s 0", "MOVE s 1", "UNLINK s"],
+)
+def test_whoever_waits_for_a_group_is_told_when_its_stream_is_gone(command: str) -> None:
+    core = Core()
+    core("XGROUP CREATE s g $ MKSTREAM")
+    client, other, reader = core.connect(), core.connect(), core.connect()
+    client("XREADGROUP GROUP g c BLOCK 0 STREAMS s >")
+    other("XREADGROUP GROUP g d BLOCK 0 STREAMS s >")
+    reader("XREAD BLOCK 0 STREAMS s $")
+    core(command)
+    for each in (client, other):
+        (told,) = each.heard()
+        assert isinstance(told, CommandError) and told.text == b"UNBLOCKED the stream key no longer exists"
+        assert each("PING") == b"PONG"
+    assert reader.heard() == []
+    core("DEL s")
+    core("XADD s 7-1 a b")
+    assert len(reader.heard()) == 1, "who reads without a group waits for a new one"
+
+
+def test_whoever_waits_for_a_group_is_told_when_its_stream_ends() -> None:
+    core = Core()
+    core("XGROUP CREATE s g $ MKSTREAM")
+    core("PEXPIRE s 100")
+    client = core.connect()
+    client("XREADGROUP GROUP g c BLOCK 0 STREAMS s >")
+    core.pass_time(200)
+    assert "UNBLOCKED" in str(client.heard()[0])

@@ -19,9 +19,15 @@ Serve = Callable[[bytes], bytes | None]
 
 
 class Waiter:
-    """One blocking command that waits. `until`: unix milliseconds, 0 for ever; `touches`: all keys that it names."""
+    """One blocking command that waits.
 
-    __slots__ = ("db", "keys", "on_timeout", "serve", "session", "touches", "until", "word")
+    Attributes:
+        until: unix milliseconds, 0 for ever.
+        on_gone: the reply when one of its keys is gone; None: it waits for a new one.
+        touches: all keys that it names.
+    """
+
+    __slots__ = ("db", "keys", "on_gone", "on_timeout", "serve", "session", "touches", "until", "word")
 
     def __init__(
         self,
@@ -31,6 +37,7 @@ class Waiter:
         until: int,
         serve: Serve,
         on_timeout: bytes,
+        on_gone: bytes | None = None,
     ) -> None:
         self.session = session
         self.db = db
@@ -38,6 +45,7 @@ class Waiter:
         self.until = until
         self.serve = serve
         self.on_timeout = on_timeout
+        self.on_gone = on_gone
         self.touches: list[bytes] = []
 
 
@@ -106,7 +114,9 @@ class WaitingRoom:
             engine.db, key = where
             for waiter in list(self._by_key.get(where, ())):
                 if engine.db.get(key) is None:
-                    break
+                    if waiter.on_gone is not None:
+                        self.release(waiter, waiter.on_gone)
+                    continue
                 engine.session, engine.reply = waiter.session, waiter.session.resp
                 answer = self._served(waiter, key)
                 if answer is not None:

@@ -430,6 +430,7 @@ class Engine(Written):
     def flush(self, databases: Iterable[Database]) -> None:
         """Empties databases; who watches one of their keys is told."""
         for db in databases:
+            self.waiting.look_at([db])
             if self.observed:
                 for where in [each for each in self._watchers if each[0] is db and each[1] in db.data]:
                     self.tell(*where, b"", "g")
@@ -449,6 +450,7 @@ class Engine(Written):
         """Exchanges two databases; their clients see the other's keys from now on."""
         pair = (self.databases[one], self.databases[other])
         touched = [each for each in self._watchers if each[0] in pair and any(each[1] in db.data for db in pair)]
+        self.waiting.look_at(pair)
         self.keyspace.swap(one, other)
         self.tracking.flushed()  # whoever caches goes by names alone
         for where in touched:
@@ -457,11 +459,13 @@ class Engine(Written):
 
     # ---- blocking ------------------------------------------------------------------------------------------------
 
-    def block(self, keys: Iterable[bytes], until: int, serve: Serve, on_timeout: bytes) -> bytes | None:
+    def block(
+        self, keys: Iterable[bytes], until: int, serve: Serve, on_timeout: bytes, on_gone: bytes | None = None
+    ) -> bytes | None:
         """Lets the current client wait, or answers at once where nobody may wait (transactions, scripts)."""
         if not self.may_block or self.session is self.internal:
             return on_timeout
-        self.waiting.add(Waiter(self.session, self.db, keys, until, serve, on_timeout))
+        self.waiting.add(Waiter(self.session, self.db, keys, until, serve, on_timeout, on_gone))
         return None
 
     # ---- time ----------------------------------------------------------------------------------------------------
@@ -472,6 +476,8 @@ class Engine(Written):
         if self.pause.until and self.now >= self.pause.until:
             self.pause.end()
         many = not self.keyspace.hides_expired and self.keyspace.expire_due(EXPIRE_LIMIT) >= EXPIRE_LIMIT
+        if self.waiting.ready:
+            self._serve()
         if self.keyspace.held or self.keyspace.listed:
             self.keyspace.list_on()
         for waiter in self.waiting.overdue(self.now):

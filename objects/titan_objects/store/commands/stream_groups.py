@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 group = Group("stream")
 
+_GONE = CommandError(b"UNBLOCKED the stream key no longer exists")
+
 
 def _no_group(key: bytes, name: bytes, command: str = "") -> CommandError:
     where = f" in {command} with GROUP option" if command else ""
@@ -72,6 +74,8 @@ def xreadgroup(e: "Engine", a: Args) -> bytes | None:
         for key, after in wanted:
             if changed not in (None, key):
                 continue
+            if changed is not None and type(e.db.get(key)) is not Stream:
+                raise _GONE
             values, group = _found(e, key, name, "XREADGROUP")
             if after is not None:
                 answers.append((key, _history(e, key, name, group, who, after, options.count)))
@@ -86,7 +90,7 @@ def xreadgroup(e: "Engine", a: Args) -> bytes | None:
     answer = read(None)
     if answer is not None or options.until is None:
         return e.reply.null_array if answer is None else answer
-    return e.block(options.keys, options.until, read, e.reply.null_array)
+    return e.block(options.keys, options.until, read, e.reply.null_array, _GONE.reply)
 
 
 def _history(e: "Engine", key: bytes, name: bytes, group: ConsumerGroup, who: bytes, after: Id, count: int) -> bytes:

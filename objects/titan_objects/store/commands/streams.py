@@ -321,6 +321,8 @@ def xread(e: "Engine", a: Args) -> bytes | None:
             wanted.append((key, parse_id(word, 0)))
 
     def read(changed: bytes | None) -> bytes | None:
+        if changed is not None and type(e.db.get(changed)) is not Stream:
+            return None
         found = []
         for key, after in wanted:
             values = stream(e, key) if changed in (None, key) else None

@@ -311,7 +311,9 @@ class AgreedEngine(Engine):
 
     # ---- waiting -------------------------------------------------------------------------------------------------
 
-    def block(self, keys: Iterable[bytes], until: int, serve: Serve, on_timeout: bytes) -> bytes | None:
+    def block(
+        self, keys: Iterable[bytes], until: int, serve: Serve, on_timeout: bytes, on_gone: bytes | None = None
+    ) -> bytes | None:
         if not self.may_block:
             return on_timeout
         self._blocked = (list(dict.fromkeys(keys)), until, on_timeout)
