@@ -60,6 +60,19 @@ class Chatty(Workers):
         return Success(order.key)
 
 
+class Lasting(Chatty):
+    """Workers whose tasks take a while."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.begun: list[str] = []
+
+    async def execute(self, order: Order, ear: Ear) -> Success:
+        self.begun.append(order.key)
+        await asyncio.sleep(20)
+        return Success(order.key)
+
+
 def made(*tasks: dict[str, Any], **more: Any) -> tuple[Run, Chatty]:
     run = Run()
     run.start(Start(definition(*tasks), **more), by("ann"))
@@ -171,6 +184,23 @@ async def test_a_task_that_runs_says_how_far_it_is_and_adds_others() -> None:
         "a": "SUCCEEDED",
         "b": "SUCCEEDED",
     }
+
+
+async def test_a_question_that_a_run_does_not_answer_ends_no_task() -> None:
+    class Deaf(Door):
+        questions = 0
+
+        async def read(self, name: str, message: Ready) -> int:
+            self.questions += 1
+            if self.questions == 3:
+                raise titan.Unavailable("a member has died, and the others vote")
+            return await super().read(name, message)
+
+    run, _ = made({"id": "a"})
+    workers = Lasting(cast(Any, Deaf(run)), "dag", "w", 2, {}, Path("nowhere"))
+    await Part(workers, "run").serve()
+    assert run.engine.state == "SUCCEEDED"
+    assert workers.begun == ["a"]
 
 
 def test_nothing_large_is_fetched_ahead() -> None:

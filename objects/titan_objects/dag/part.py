@@ -78,7 +78,7 @@ class Part:
             due = bool(self._tasks) and loop.time() - said >= BEAT_SECONDS
             wanted = bool(self._done or self._lines or self._up or due or self._unheard)
             if self._workers.free and not wanted:
-                ready = await self._workers.pool.read(self._run, Ready())
+                ready = await self._ready()
                 if ready < 0:
                     return
                 wanted = ready > 0
@@ -97,6 +97,15 @@ class Part:
                     async with asyncio.timeout(pause):
                         await self._changed.wait()
                 pause = min(2 * pause, IDLE_SECONDS)
+
+    async def _ready(self) -> int:
+        """How many instances wait; -1: the run has ended. What runs here goes on while the run does not answer."""
+        try:
+            return await self._workers.pool.read(self._run, Ready())
+        except titan.RemotableError as why:
+            if self._tasks and _may_pass(why):
+                return 0
+            raise
 
     async def _end_tasks(self) -> None:
         self._waiting.clear()
@@ -135,7 +144,7 @@ class Part:
             self._unheard = synced.turn > news.turn
             self._workers.turn = max(synced.turn, self._workers.turn)
         except titan.RemotableError as why:
-            if why.retryable or isinstance(why, titan.DeadlineExceeded | titan.Unavailable):
+            if _may_pass(why):
                 self._unheard = True
                 return "RUNNING", 0  # said again: results are fenced by epochs, lines by numbers, so twice is as once
             raise
@@ -226,6 +235,11 @@ class Part:
         number = self._said.get(epoch, 0)
         self._said[epoch] = number + 1
         return epoch, number, line
+
+
+def _may_pass(why: titan.RemotableError) -> bool:
+    """Whether the run may answer all the same if it is asked again."""
+    return why.retryable or isinstance(why, titan.DeadlineExceeded | titan.Unavailable)
 
 
 class _Ear:
