@@ -12,8 +12,8 @@ from tests.unit.dag_world import definition
 from tests.unit.test_dag_senders import by, key
 from titan_objects.dag import executor
 from titan_objects.dag.inside import Spawn
-from titan_objects.dag.journal import Order, Success, Worker
-from titan_objects.dag.messages import LINES_AT_ONCE, Look, Ready, Spawned, Start, Sync
+from titan_objects.dag.journal import Failure, Order, Success, Worker
+from titan_objects.dag.messages import LINES_AT_ONCE, Act, Look, Ready, Spawned, Start, Sync
 from titan_objects.dag.part import BEAT_SECONDS, LINES_MAX, Part
 from titan_objects.dag.processes import Ear, Failed, Lines, _hear
 from titan_objects.dag.queue import AskOpen, Open
@@ -27,6 +27,7 @@ class Door:
     """As much of a pool as leads to one run; every other answer is lost."""
 
     trusted: list[str] = []
+    loses = True
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -42,9 +43,15 @@ class Door:
         answer = self.run.sync(message, by("bob", now=now))
         self.syncs.append(message)
         await asyncio.sleep(0.01)
-        if len(self.syncs) % 2:
+        if self.loses and len(self.syncs) % 2:
             raise titan.DeadlineExceeded("lost")
         return answer
+
+
+class Sure(Door):
+    """No answer is lost."""
+
+    loses = False
 
 
 class Chatty(Workers):
@@ -201,6 +208,23 @@ async def test_a_question_that_a_run_does_not_answer_ends_no_task() -> None:
     await Part(workers, "run").serve()
     assert run.engine.state == "SUCCEEDED"
     assert workers.begun == ["a"]
+
+
+async def test_a_task_that_is_lost_before_it_has_begun_gives_its_place_back() -> None:
+    """While this worker waits for the answer that says so, another run gives it a place."""
+    run, _ = made({"id": "a", "map": {"over": list(range(9))}})
+    workers = Chatty(cast(Any, Sure(run)), "dag", "w", 2, {}, Path("nowhere"))
+    synced = run.sync(Sync(Worker("w"), ahead=3, turn=1), by("bob"))
+    part = Part(workers, "run")
+    part._waiting = {each.epoch: each for each in synced.orders}
+    part._unheard = True  # so that it says something
+    workers.turn, workers.free = 1, 0
+    run.act(Act("cancel"), by("ann"))
+    serving = asyncio.create_task(part.serve())
+    await asyncio.sleep(0.005)
+    workers.free += 2  # two tasks of another run have ended
+    await serving
+    assert workers.free == 2
 
 
 def test_nothing_large_is_fetched_ahead() -> None:

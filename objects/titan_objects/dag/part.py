@@ -165,7 +165,7 @@ class Part:
             if epoch in self._tasks:
                 self._tasks[epoch].cancel()
         for order in synced.orders[:began]:
-            self._tasks[order.epoch] = asyncio.create_task(self._do(order))
+            self._begin(order)
         self._waiting.update((each.epoch, each) for each in synced.orders[began:])
         self._begin_waiting()  # something may have ended meanwhile
         return synced.state, len(synced.orders)
@@ -175,7 +175,19 @@ class Part:
         while self._waiting and self._workers.free:
             order = self._waiting.pop(next(iter(self._waiting)))
             self._workers.free -= 1
-            self._tasks[order.epoch] = asyncio.create_task(self._do(order))
+            self._begin(order)
+
+    def _begin(self, order: Order) -> None:
+        """Begins a task, which has a place."""
+        self._tasks[order.epoch] = task = asyncio.create_task(self._do(order))
+        task.add_done_callback(lambda _: self._leave(order.epoch))  # what is cancelled at once never comes to its end
+
+    def _leave(self, epoch: int) -> None:
+        """A task gives its place back, once."""
+        if self._tasks.pop(epoch, None) is not None:
+            self._workers.free += 1
+            self._begin_waiting()
+            self._changed.set()
 
     async def _do(self, order: Order) -> None:
         outcome: Success | Failure | None = None
@@ -189,11 +201,9 @@ class Part:
         try:
             outcome = await attempted(self._attempt(order), order.timeout)
         finally:
-            self._tasks.pop(order.epoch, None)
             self._workers.busy -= 1
-            self._workers.free += 1
             self._took += (loop.time() - began - self._took) / 4
-            self._begin_waiting()
+            self._leave(order.epoch)
             if dropped := self._dropped.pop(order.epoch, 0):
                 self._lines.append(self._numbered(order.epoch, f"{dropped} lines more were written than can be sent"))
             self._said.pop(order.epoch, None)
