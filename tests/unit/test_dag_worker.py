@@ -227,6 +227,23 @@ async def test_a_task_that_is_lost_before_it_has_begun_gives_its_place_back() ->
     assert workers.free == 2
 
 
+async def test_what_waits_at_a_worker_that_is_busy_with_another_run_is_given_back() -> None:
+    run, workers = made({"id": "a", "map": {"over": list(range(9))}})
+    workers.free = 0
+    part = Part(workers, "run")
+    part._took = 0.0
+    part._unheard = True  # so that it says something
+    serving = asyncio.create_task(part.serve())
+    while run.engine.leases == 0:
+        await asyncio.sleep(0.1)
+    async with asyncio.timeout(2 * BEAT_SECONDS):  # of virtual time
+        while run.engine.leases:
+            await asyncio.sleep(0.1)
+    assert all(each.lost == 0 for each in run.engine.steps["a"].instances)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+
+
 def test_nothing_large_is_fetched_ahead() -> None:
     large = {"requires": {"cores": 2}}, {"requires": {"memory": "1G"}}
     run, _ = made({"id": "a", **large[0]}, {"id": "b", **large[1]}, {"id": "c"}, {"id": "d"})

@@ -75,7 +75,7 @@ class Part:
         loop = asyncio.get_running_loop()
         said, pause = loop.time(), 0.02
         while True:
-            due = bool(self._tasks) and loop.time() - said >= BEAT_SECONDS
+            due = bool(self._tasks or self._waiting) and loop.time() - said >= BEAT_SECONDS
             wanted = bool(self._done or self._lines or self._up or due or self._unheard)
             if self._workers.free and not wanted:
                 ready = await self._ready()
