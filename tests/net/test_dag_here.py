@@ -45,6 +45,13 @@ async def test_tasks_say_lines_fail_try_again_and_end_in_time() -> None:
         await run_here(read('  - {id: bad, run: "false"}\n'))
 
 
+async def test_a_task_that_is_longer_than_its_heartbeat_runs_once() -> None:
+    heard: list[str] = []
+    found = read("  - {id: a, run: \"sh -c 'echo begun; sleep 1'\", timeout: {heartbeat: 100ms}}\n")
+    await run_here(found, slots=2, say=lambda key, line: heard.append(line))
+    assert heard == ["begun"]
+
+
 async def test_a_task_adds_tasks_keeps_data_and_has_no_pool() -> None:
     assert await run_here(read('  - {id: c, call: "films:crawl", args: [3]}\n'), code=CODE) == 3
     with pytest.raises(titan.RemoteError, match="has neither"):

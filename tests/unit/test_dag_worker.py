@@ -244,6 +244,15 @@ async def test_what_waits_at_a_worker_that_is_busy_with_another_run_is_given_bac
     await asyncio.gather(serving, return_exceptions=True)
 
 
+@pytest.mark.parametrize("heartbeat", [1.5, 4])
+async def test_a_lease_is_renewed_in_time_however_short_it_is(heartbeat: float) -> None:
+    run, _ = made({"id": "a", "timeout": {"heartbeat": heartbeat}})
+    workers = Lasting(cast(Any, Sure(run)), "dag", "w", 2, {}, Path("nowhere"))
+    await Part(workers, "run").serve()
+    assert run.engine.state == "SUCCEEDED"
+    assert workers.begun == ["a"]
+
+
 def test_nothing_large_is_fetched_ahead() -> None:
     large = {"requires": {"cores": 2}}, {"requires": {"memory": "1G"}}
     run, _ = made({"id": "a", **large[0]}, {"id": "b", **large[1]}, {"id": "c"}, {"id": "d"})

@@ -13,7 +13,7 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag import inside, views
-from titan_objects.dag.definition import Definition, Task, size_bytes, tasks_of
+from titan_objects.dag.definition import Definition, Task, Timeout, size_bytes, tasks_of
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.executor import Executor, attempted
 from titan_objects.dag.inside import Question
@@ -24,7 +24,8 @@ from titan_objects.dag.values import there
 
 HERE = "here"
 BEAT_SECONDS = 5.0
-"""Leases are renewed so often."""
+"""Leases are looked at so often."""
+LONG_SECONDS = 1e9
 
 Say = Callable[[str, str], None]
 """Takes a line that a task has written, after the task's key."""
@@ -106,7 +107,7 @@ class Here:
             wanted = self._wants(task)
             if wanted:
                 raise titan.BadMessage(f"task '{task.id}' {wanted}")
-        tasks = [msgspec.structs.replace(each, verify=None) for each in definition.tasks]
+        tasks = [msgspec.structs.replace(each, verify=None, timeout=_never_silent(each)) for each in definition.tasks]
         return msgspec.structs.replace(definition, tasks=tasks, store="")
 
     def _wants(self, task: Task) -> str:
@@ -124,6 +125,11 @@ class Here:
         if task.approval is not None:
             return "waits for approval, and nobody can be asked here; submit it to a pool: titan dag submit"
         return ""
+
+
+def _never_silent(task: Task) -> Timeout:
+    """Its times; but nobody here falls silent for good, however long this program does something else."""
+    return msgspec.structs.replace(task.timeout, heartbeat=LONG_SECONDS)
 
 
 class _Shelf:

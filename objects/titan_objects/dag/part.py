@@ -23,6 +23,8 @@ LINES_MAX = 5000
 """That wait to be sent; of a flood, the rest is counted."""
 IDLE_SECONDS = 0.5
 BEAT_SECONDS = 5.0
+BEATS = 3
+"""Of these, in the time of a lease."""
 SHORT_SECONDS = 0.05
 """Tasks that take no longer on average are fetched ahead: others would wait here while a worker elsewhere is idle."""
 AHEAD_PER_SLOT = 8
@@ -41,6 +43,8 @@ class Part:
         """The last answer was lost; what it gave is not known here, and the run has to hear of that."""
         self._took = SHORT_SECONDS * 10
         """Seconds, on a moving average, that a task takes."""
+        self._beat = BEAT_SECONDS
+        """After so long the run hears of what is done here; sooner, where its leases are short."""
         self._done: list[Done] = []
         self._lines: deque[tuple[int, int, str]] = deque()
         """Epoch, number and text."""
@@ -75,7 +79,7 @@ class Part:
         loop = asyncio.get_running_loop()
         said, pause = loop.time(), 0.02
         while True:
-            due = bool(self._tasks or self._waiting) and loop.time() - said >= BEAT_SECONDS
+            due = bool(self._tasks or self._waiting) and loop.time() - said >= self._beat
             wanted = bool(self._done or self._lines or self._up or due or self._unheard)
             if self._workers.free and not wanted:
                 ready = await self._ready()
@@ -84,7 +88,7 @@ class Part:
                 wanted = ready > 0
             if wanted:
                 if due:  # nothing has ended for long: others may have what waits here
-                    self._took += BEAT_SECONDS
+                    self._took += self._beat
                     self._waiting.clear()
                 said = loop.time()
                 state, got = await self._sync()
@@ -164,6 +168,7 @@ class Part:
             self._waiting.pop(epoch, None)
             if epoch in self._tasks:
                 self._tasks[epoch].cancel()
+        self._beat = min([self._beat, *(each.heartbeat / BEATS for each in synced.orders)])
         for order in synced.orders[:began]:
             self._begin(order)
         self._waiting.update((each.epoch, each) for each in synced.orders[began:])
