@@ -52,6 +52,11 @@ async def test_a_task_that_is_longer_than_its_heartbeat_runs_once() -> None:
     assert heard == ["begun"]
 
 
+async def test_a_command_may_end_by_a_signal_without_a_name() -> None:
+    with pytest.raises(titan.RemoteError, match="sh ended with signal 40"):
+        await run_here(read("  - {id: a, run: \"sh -c 'kill -40 $$'\"}\n"))
+
+
 async def test_a_task_adds_tasks_keeps_data_and_has_no_pool() -> None:
     assert await run_here(read('  - {id: c, call: "films:crawl", args: [3]}\n'), code=CODE) == 3
     with pytest.raises(titan.RemoteError, match="has neither"):

@@ -253,6 +253,17 @@ async def test_a_lease_is_renewed_in_time_however_short_it_is(heartbeat: float) 
     assert workers.begun == ["a"]
 
 
+async def test_an_attempt_that_ends_as_nobody_foresaw_has_failed() -> None:
+    class Odd(Chatty):
+        async def execute(self, order: Order, ear: Ear) -> Success:
+            raise ValueError("40 is no signal")
+
+    run, _ = made({"id": "a"})
+    await Part(Odd(cast(Any, Door(run)), "dag", "w", 2, {}, Path("nowhere")), "run").serve()
+    assert run.engine.state == "FAILED"
+    assert run.engine.steps["a"].instances[0].error == Failure("ValueError", "40 is no signal")
+
+
 def test_nothing_large_is_fetched_ahead() -> None:
     large = {"requires": {"cores": 2}}, {"requires": {"memory": "1G"}}
     run, _ = made({"id": "a", **large[0]}, {"id": "b", **large[1]}, {"id": "c"}, {"id": "d"})

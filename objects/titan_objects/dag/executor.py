@@ -36,7 +36,7 @@ async def attempted(work: Awaitable[Success], timeout: float) -> Success | Failu
         return why.failure
     except TimeoutError:
         return Failure("Timeout", f"it took longer than {timeout:g} s, and was ended")
-    except (titan.TitanError, OSError) as why:
+    except Exception as why:  # whatever it is, the run has to hear of it, or has the task run again and again
         return Failure(type(why).__name__, str(why))
 
 

@@ -31,6 +31,9 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH")
 _FULL = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 """The machine is short of something just now."""
 
+_NAMES = {int(each): each.name for each in signal.Signals}
+"""Of signals; those for real time have none."""
+
 Say = Callable[[str], None]
 """Takes a line of output."""
 
@@ -183,7 +186,7 @@ async def run_command(
         readers.cancel()
         await asyncio.gather(readers, return_exceptions=True)
     if status:
-        shown = f"status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
+        shown = f"status {status}" if status > 0 else f"signal {_NAMES.get(-status, -status)}"
         raise Failed("CommandFailed", f"{words[0]} ended with {shown}")
     return status
 
