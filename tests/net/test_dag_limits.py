@@ -1,5 +1,6 @@
 """Tasks that take more than they should, as real processes: they fork without end, or fill their disk."""
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -69,6 +70,25 @@ async def test_a_task_that_fills_its_disk_is_ended(code: str, tmp_path: Path, mo
     monkeypatch.setattr(limits, "DISK_SECONDS", 0.05)
     why = await failure(["sh", "-c", code], tmp_path, Limits(disk=1 << 18))
     assert why.failure.kind == "TooMuchDisk"
+
+
+async def test_processes_are_counted_again_although_disks_were_looked_at_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DISK_SECONDS", 3600)  # as where a look takes minutes
+    looks: list[Path] = []
+    monkeypatch.setattr(limits, "is_larger", lambda place, most: looks.append(place))
+    watch = Watch(Limits(processes=3))
+    async with asyncio.timeout(60):
+        with watch.over(0, "limits-first", tmp_path):
+            while not looks:
+                await asyncio.sleep(0.01)
+        while not any(each.done() for each in watch._looking.values()):
+            await asyncio.sleep(0.01)
+    with pytest.raises(Failed, match="more processes than the 3"):
+        code = "for i in 1 2 3 4 5; do sleep 20 & done; wait"
+        await run_command(["sh", "-c", code], tmp_path, "limits-again", lambda line: None, watch)
+    await watch.close()
 
 
 async def test_a_function_that_starts_too_much_is_ended_and_the_next_one_gets_a_new_process() -> None:

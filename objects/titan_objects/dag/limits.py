@@ -55,7 +55,8 @@ class Watch:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self._watched: set[Watched] = set()
-        self._looking: tuple[asyncio.Task[None], ...] = ()
+        self._looking: dict[Callable[..., object], asyncio.Task[None]] = {}
+        """By what is looked with."""
 
     @contextmanager
     def over(self, session: int, mark: str, place: Path | None = None) -> Iterator["asyncio.Future[Failure]"]:
@@ -67,11 +68,12 @@ class Watch:
         """
         watched = Watched(session, mark, place)
         self._watched.add(watched)
-        if all(each.done() for each in self._looking):
-            self._looking = (
-                asyncio.create_task(self._look(self._count, PROCESSES_SECONDS, 1.0)),
-                asyncio.create_task(self._look(self._measure, DISK_SECONDS, DISK_SHARE)),
-            )
+        for look, seconds, share in (
+            (self._count, PROCESSES_SECONDS, 1.0),
+            (self._measure, DISK_SECONDS, DISK_SHARE),
+        ):
+            if look not in self._looking or self._looking[look].done():
+                self._looking[look] = asyncio.create_task(self._look(look, seconds, share))
         try:
             yield watched.broken
         finally:
@@ -79,9 +81,9 @@ class Watch:
 
     async def close(self) -> None:
         """Looks no more."""
-        for each in self._looking:
+        for each in self._looking.values():
             each.cancel()
-        await asyncio.gather(*self._looking, return_exceptions=True)
+        await asyncio.gather(*self._looking.values(), return_exceptions=True)
 
     async def _look(
         self, look: Callable[[list[Watched]], Mapping[Watched, Failure]], seconds: float, share: float
