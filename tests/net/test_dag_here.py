@@ -15,7 +15,7 @@ from tests.net import films
 from tests.net.commands import titan as command
 from tests.ports import free_port
 from titan_objects.dag import Here, run_here
-from titan_objects.dag.bundles import BUNDLES_MAX, Bundles
+from titan_objects.dag.bundles import BUNDLES_MAX, Bundle, Bundles
 from titan_objects.dag.processes import Failed
 from titan_objects.dag.projects import PROJECT_BYTES_MAX, entries, unzip
 from titan_objects.dag.reading import read_definition
@@ -283,3 +283,35 @@ async def test_of_bundles_that_no_task_uses_some_are_kept(tmp_path: Path) -> Non
         async with bundles.using(names[2]):
             pass
     assert len(list((tmp_path / "kept").iterdir())) == BUNDLES_MAX
+
+
+async def test_no_bundle_is_removed_twice_or_while_a_task_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tasks make room at once, and meanwhile another one begins with what would have gone next."""
+    gate, ends = asyncio.Event(), 0
+
+    async def end(bundle: Bundle, since: float) -> None:
+        nonlocal ends
+        ends += 1
+        await gate.wait()
+
+    monkeypatch.setattr(Bundle, "end", end)
+    monkeypatch.setattr("titan_objects.dag.bundles.BUNDLES_MAX", 2)
+    bundles = Bundles(Nothing(), tmp_path)
+    names = []
+    for number in range(6):
+        (tmp_path / "code.py").write_text(f"number = {number}\n")
+        names.append(await bundles.bring(tmp_path / "code.py"))
+
+    async def use() -> None:
+        async with bundles.using(names[5]):
+            pass
+
+    making = [asyncio.create_task(use()) for _ in range(2)]
+    while ends < 2:
+        await asyncio.sleep(0)
+    async with bundles.using(names[2]) as bundle:
+        gate.set()
+        await asyncio.gather(*making)
+        assert bundle.place is not None and bundle.place.is_dir()

@@ -126,8 +126,10 @@ class Bundles:
 
     async def _make_room(self) -> None:
         """Removes those that were not used for the longest time."""
-        unused = [name for name, bundle in self._kept.items() if not bundle.users]
-        for name in unused[: len(self._kept) - BUNDLES_MAX]:
+        while len(self._kept) > BUNDLES_MAX:  # asked anew each time: others remove and use some meanwhile
+            name = next((name for name, bundle in self._kept.items() if not bundle.users), None)
+            if name is None:
+                return
             bundle = self._kept.pop(name)
             await bundle.end(_now())
             if bundle.place is not None:
