@@ -315,3 +315,35 @@ async def test_no_bundle_is_removed_twice_or_while_a_task_uses_it(
         gate.set()
         await asyncio.gather(*making)
         assert bundle.place is not None and bundle.place.is_dir()
+
+
+async def test_a_bundle_goes_although_the_task_is_cancelled_that_made_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going, gate = asyncio.Event(), asyncio.Event()
+
+    async def end(bundle: Bundle, since: float) -> None:
+        going.set()
+        await gate.wait()
+
+    monkeypatch.setattr(Bundle, "end", end)
+    monkeypatch.setattr("titan_objects.dag.bundles.BUNDLES_MAX", 1)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    bundles = Bundles(Nothing(), kept)
+    names = []
+    for number in range(2):
+        (tmp_path / "code.py").write_text(f"number = {number}\n")
+        names.append(await bundles.bring(tmp_path / "code.py"))
+
+    async def use() -> None:
+        async with bundles.using(names[1]):
+            pass
+
+    using = asyncio.create_task(use())
+    await going.wait()
+    using.cancel()
+    await asyncio.gather(using, return_exceptions=True)
+    gate.set()
+    await bundles.close()
+    assert len(list(kept.iterdir())) == 1

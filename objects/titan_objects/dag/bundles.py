@@ -64,6 +64,8 @@ class Bundles:
         self._directory = directory
         self._kept: dict[str, Bundle] = {}
         """By name; what was used last is the last."""
+        self._going: set[asyncio.Task[None]] = set()
+        """Those that are being removed, whatever becomes of the task that made room."""
         self._resting: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -109,6 +111,7 @@ class Bundles:
         if self._resting is not None:
             self._resting.cancel()
             await asyncio.gather(self._resting, return_exceptions=True)
+        await asyncio.gather(*self._going)
         for bundle in self._kept.values():
             await bundle.end(_now())
 
@@ -130,10 +133,10 @@ class Bundles:
             name = next((name for name, bundle in self._kept.items() if not bundle.users), None)
             if name is None:
                 return
-            bundle = self._kept.pop(name)
-            await bundle.end(_now())
-            if bundle.place is not None:
-                await asyncio.to_thread(shutil.rmtree, bundle.place, True)
+            going = asyncio.create_task(_removed(self._kept.pop(name)))
+            self._going.add(going)
+            going.add_done_callback(self._going.discard)
+            await asyncio.shield(going)
 
     def _place(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self._directory, prefix="code-"))
@@ -158,6 +161,12 @@ class Bundles:
             shutil.rmtree(place, ignore_errors=True)
             raise
         return place
+
+
+async def _removed(bundle: Bundle) -> None:
+    await bundle.end(_now())
+    if bundle.place is not None:
+        await asyncio.to_thread(shutil.rmtree, bundle.place, True)
 
 
 def _now() -> float:
