@@ -278,3 +278,37 @@ def test_a_wake_before_its_time_sets_no_timer() -> None:
     assert (early.timers, made.engine.state.value) == ([], "RUNNING")
     made.wake(Wake(), due)
     assert made.engine.state.value == "FAILED"
+
+
+def test_a_run_that_waits_for_long_has_few_timers_however_often_it_wakes_meanwhile() -> None:
+    """Of an object's, only so many are kept: a run that had as many could do nothing until they came."""
+    poll = {"id": "poll", "delay": 40, "loop": {"to": "poll", "max": 1000}}
+    pending: list[float] = []
+    run, now = Run(), 1000.0
+
+    def asking(name: str) -> Any:
+        return by(name, now=now)
+
+    def taken(asked: Any) -> None:
+        pending.extend(now + each for each in asked.timers)
+
+    asked = asking("ann")
+    run.start(Start(definition({"id": "gate", "call": "", "approval": {}}, poll)), asked)
+    taken(asked)
+    for turn in range(400):
+        now = min(pending)
+        while min(pending) <= now:
+            pending.remove(min(pending))
+            run.wake(Wake(), asked := asking("anybody"))
+            taken(asked)
+        for order in run.sync(Sync(Worker("w"), 1, turn=2 * turn + 1), asked := asking("bob")).orders:
+            taken(asked)
+            run.sync(Sync(Worker("w"), done=[Done(order.epoch, Success())], turn=2 * turn + 2), asked := asking("bob"))
+        taken(asked)
+    assert run.engine.steps["poll"].rounds > 100
+    assert len(pending) < 10
+    again = Run()
+    for chunk in run.snapshot():
+        again.restore(chunk)
+    again.wake(Wake(), asked := by("anybody", now=min(pending)))
+    assert len(asked.timers) <= 1

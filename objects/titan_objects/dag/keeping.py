@@ -29,6 +29,7 @@ class _Rest(msgspec.Struct, frozen=True, tag=True, array_like=True):
     remembers: bool = False
     learned: dict[str, Success] = {}
     judged: dict[str, Judged] = {}
+    alarms: list[float] = []
 
 
 class _Logged(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -80,7 +81,13 @@ class Kept:
         self._news: tuple[dict[str, Success], dict[str, Judged]] = {}, {}
         """While it is restored: what its owner's memory does not know yet."""
         self._log_bytes = 0
-        self._alarm = float("inf")
+        self._alarms: list[float] = []
+        """When it wakes, the next time last."""
+
+    @property
+    def _alarm(self) -> float:
+        """When it wakes next."""
+        return self._alarms[-1] if self._alarms else float("inf")
 
     def snapshot(self) -> Iterator[bytes]:
         """The journal, in chunks, and what else there is."""
@@ -102,6 +109,7 @@ class Kept:
                 self.remembers,
                 self.engine.learned,
                 self.engine.records.news,
+                self._alarms,
             )
         )
         for kind, items in ((_Awaits, list(self.waiting)), (_Logged, lines), (_Happened, journal)):
@@ -116,7 +124,8 @@ class Kept:
                 self.plan, self.errand = part.plan, part.errand
                 self.remembers, self._news = part.remembers, (part.learned, part.judged)
                 self.owner, self.voice, self._started_by = part.owner, part.voice, part.started_by
-                self.workers, self.next_line, self._alarm = frozenset(part.workers), part.next_line, part.alarm
+                self.workers, self.next_line = frozenset(part.workers), part.next_line
+                self._alarms = part.alarms or [each for each in (part.alarm,) if each < float("inf")]
                 self._lines_of = part.lines_of
                 self.queue, self._told, self._turns = part.queue, part.told, part.turns
             case _Awaits(events):

@@ -263,13 +263,14 @@ class Run(Kept):
     def wake(self, m: Wake, ctx: titan.Context) -> None:
         """Something is due. Before that it changes nothing, whoever sends it: each would set one timer more."""
         if ctx.now >= self._alarm - EARLY_SECONDS:
-            self._alarm = float("inf")
+            while ctx.now >= self._alarm - EARLY_SECONDS:
+                self._alarms.pop()
             self._step(Tick(), ctx)
 
     def _step(self, event: Event, ctx: titan.Context) -> Any:
         effects = self.engine.step(event, ctx.now, ctx.random.random)
         if self.engine.wakes_at < self._alarm:
-            self._alarm = self.engine.wakes_at
+            self._alarms.append(self.engine.wakes_at)
             ctx.schedule(max(0.0, self._alarm - ctx.now), Wake())
         for errand in effects.errands:
             message = Halt(errand.epoch) if errand.params is None else Go(errand.epoch, errand.params)
