@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 import titan_overlay as titan
@@ -13,12 +14,14 @@ from tests.unit.test_dag_senders import by, key
 from titan_objects.dag import executor
 from titan_objects.dag.inside import Spawn
 from titan_objects.dag.journal import Failure, Order, Success, Worker
-from titan_objects.dag.messages import LINES_AT_ONCE, Act, Look, Ready, Spawned, Start, Sync
+from titan_objects.dag.messages import LINES_AT_ONCE, Act, Lines, Look, Ready, Spawned, Start, Sync
 from titan_objects.dag.part import BEAT_SECONDS, LINES_MAX, Part
-from titan_objects.dag.processes import Ear, Failed, Lines, _hear
+from titan_objects.dag.processes import Ear, Failed, _hear
+from titan_objects.dag.processes import Lines as Cut
 from titan_objects.dag.queue import AskOpen, Open
 from titan_objects.dag.run import Run
 from titan_objects.dag.worker import LOOK_SECONDS, REGISTER_SECONDS, Workers
+from titan_overlay.wire.frames import MAX_PAYLOAD_BYTES
 
 pytestmark = pytest.mark.loops("virtual")
 
@@ -274,6 +277,63 @@ def test_nothing_large_is_fetched_ahead() -> None:
 # --- too much -------------------------------------------------------------------------------------------------
 
 
+class Framed(Sure):
+    """Messages and answers have to fit into a frame."""
+
+    async def send(self, name: str, message: Sync | Spawned, *, timeout: float = 0.0) -> Any:
+        for each in (message, answer := await super().send(name, message)):
+            if len(msgspec.msgpack.encode(each)) > MAX_PAYLOAD_BYTES:
+                raise titan.BadMessage("it does not fit")
+        return answer
+
+
+class Giving(Chatty):
+    """Workers whose tasks write such lines, and give such a result."""
+
+    line = ""
+    gives = ""
+
+    async def execute(self, order: Order, ear: Ear) -> Success:
+        for _ in range(self.lines):
+            ear.line(self.line)
+        return Success(self.gives)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {},
+        {"map": {"over": ["i" * 30_000] * 80}},
+        {"map": {"over": list(range(80))}, "args": ["i" * 30_000]},
+    ],
+    ids=["lines", "items", "arguments"],
+)
+async def test_what_workers_and_runs_say_to_each_other_fits_into_their_messages(task: dict[str, Any]) -> None:
+    run, _ = made({"id": "a", **task})
+    workers = Giving(cast(Any, Framed(run)), "dag", "w", 64, {}, Path("nowhere"))
+    workers.gives, workers.line = "r" * 30_000, "\N{REPLACEMENT CHARACTER}" * 4096
+    workers.lines = 0 if task else 200
+    await Part(workers, "run").serve()
+    assert run.engine.state == "SUCCEEDED"
+    assert len(run.lines) == workers.lines
+    heard = 0
+    while found := run.log(Lines(heard)):
+        assert len(msgspec.msgpack.encode(found)) < MAX_PAYLOAD_BYTES
+        heard += len(found)
+    assert heard == workers.lines
+
+
+async def test_a_task_that_is_told_too_much_for_a_message_fails_and_says_so() -> None:
+    many = [{"id": f"t{n}"} for n in range(40)]
+    run, _ = made(*many, {"id": "all", "call": "", "join": True, "needs": [each["id"] for each in many]})
+    workers = Giving(cast(Any, Framed(run)), "dag", "w", 8, {}, Path("nowhere"))
+    workers.gives = "r" * 30_000
+    await Part(workers, "run").serve()
+    why = run.engine.steps["all"].instances[0].error
+    assert why is not None and (why.kind, why.retryable) == ("TooLarge", False)
+    assert "put it as data" in why.text
+
+
 class Puts:
     """As much of a pool as keeps data."""
 
@@ -321,6 +381,6 @@ class Flood:
 @pytest.mark.parametrize("piece", [b"x" * 16_384, b"y" * 5_000 + b"\n", b"\n" * 100], ids=["no end", "long", "empty"])
 async def test_of_a_flood_of_output_no_line_is_long_and_none_is_kept(piece: bytes) -> None:
     lengths: Counter[int] = Counter()
-    await Lines(lambda line: lengths.update([len(line)])).read(cast(Any, Flood(1 << 18, piece)))
+    await Cut(lambda line: lengths.update([len(line)])).read(cast(Any, Flood(1 << 18, piece)))
     assert max(lengths) <= 4096
     assert lengths.total() >= (1 << 18) // 16_384

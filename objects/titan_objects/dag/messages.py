@@ -1,7 +1,7 @@
 """What is said to a run, and what it answers: by its owner, by workers, and by whoever wants to know how it is."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,6 +15,23 @@ LINES_AT_ONCE = 1000
 TASKS_AT_ONCE = 1000
 """That a run tells of with one message."""
 PORTION_BYTES = 64 << 10
+SAID_BYTES = 384 << 10
+"""Of lines, and of results, that go along with one message: together they fit into a frame of 1 MiB."""
+ANSWER_BYTES_MAX = 1000 << 10
+"""Of the orders in one answer."""
+
+T = TypeVar("T")
+
+
+def fitting(items: Iterable[T], size: Callable[[T], int], most: int) -> list[T]:
+    """The first of them, as many as have so many bytes together; what is larger, alone."""
+    found: list[T] = []
+    for each in items:
+        most -= size(each)
+        if found and most < 0:
+            break
+        found.append(each)
+    return found
 
 
 def portions(items: Iterable[Any]) -> Iterator[list[Any]]:

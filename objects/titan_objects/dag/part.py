@@ -6,6 +6,8 @@ from contextlib import aclosing, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 import titan_overlay as titan
 from titan_objects.dag.board import Board
 from titan_objects.dag.definition import tasks_of
@@ -14,7 +16,7 @@ from titan_objects.dag.executor import attempted
 from titan_objects.dag.inside import Question, Spawn
 from titan_objects.dag.journal import Failure, Order, Success, Worker
 from titan_objects.dag.memory import recalled
-from titan_objects.dag.messages import LINES_AT_ONCE, Done, Ready, Spawned, Sync
+from titan_objects.dag.messages import LINES_AT_ONCE, SAID_BYTES, Done, Ready, Spawned, Sync, fitting
 
 if TYPE_CHECKING:
     from titan_objects.dag.worker import Workers
@@ -121,10 +123,12 @@ class Part:
 
     def _news(self, count: int, *, leaving: bool = False) -> Sync:
         """What the run does not know yet: what a task has written, then its end, with which its lease goes."""
-        lines = list(islice(self._lines, LINES_AT_ONCE))
-        unsaid = {epoch for epoch, _, _ in islice(self._lines, LINES_AT_ONCE, None)}
-        done = [each for each in self._done if each.epoch not in unsaid]
-        ending = [each.epoch for each in self._done if each.epoch in unsaid]
+        lines = fitting(islice(self._lines, LINES_AT_ONCE), lambda line: len(line[2].encode()), SAID_BYTES)
+        unsaid = {epoch for epoch, _, _ in islice(self._lines, len(lines), None)}
+        ended = (each for each in self._done if each.epoch not in unsaid)
+        done = fitting(ended, lambda each: len(msgspec.msgpack.encode(each)), SAID_BYTES)
+        told = {each.epoch for each in done}
+        ending = [each.epoch for each in self._done if each.epoch not in told]
         info = self._workers.info
         ahead = AHEAD_PER_SLOT * info.slots - len(self._waiting) if self._took <= SHORT_SECONDS else 0
         worker = Worker(info.name, info.labels, cores=float(count), memory=self._workers.memory)

@@ -23,6 +23,7 @@ from titan_objects.dag.journal import (
     Event,
     Failure,
     Lease,
+    Order,
     Release,
     Renew,
     Report,
@@ -38,7 +39,9 @@ from titan_objects.dag.keeping import Kept
 from titan_objects.dag.leases import TOLD_BYTES_MAX
 from titan_objects.dag.memory import Learn, memory_of
 from titan_objects.dag.messages import (
+    ANSWER_BYTES_MAX,
     LINES_AT_ONCE,
+    SAID_BYTES,
     TASKS_AT_ONCE,
     Act,
     AskPlan,
@@ -60,6 +63,7 @@ from titan_objects.dag.messages import (
     TakeOver,
     Tell,
     Wake,
+    fitting,
     portions,
 )
 from titan_objects.dag.queue import Close
@@ -229,10 +233,28 @@ class Run(Kept):
             self._step(Release(worker.name, tuple(sorted(unnamed))), ctx)
         lease = Lease(worker, min(m.count, ORDERS_AT_ONCE), min(m.ahead, ORDERS_AT_ONCE))
         orders = self._step(lease, ctx).orders if m.count or m.ahead else []
+        if len(msgspec.msgpack.encode(orders)) > ANSWER_BYTES_MAX:
+            orders = self._fitting(orders, worker.name, ctx)
         self._turns[worker.name] = m.turn
         self._forget()
         self._remember(ctx)
         return Synced(orders, lost, self.engine.state.value, m.turn)
+
+    def _fitting(self, orders: list[Order], worker: str, ctx: titan.Context) -> list[Order]:
+        """Of these, as many as an answer has room for. Others may have the rest; what is too large alone has failed."""
+        found: list[Order] = []
+        room = ANSWER_BYTES_MAX
+        for each in orders:
+            size = len(msgspec.msgpack.encode(each))
+            if size > ANSWER_BYTES_MAX:
+                text = f"it is told {size} bytes, and a message has {ANSWER_BYTES_MAX} at most: put it as data"
+                self._step(Report(worker, each.epoch, Failure("TooLarge", text, False)), ctx)
+            elif size > room:
+                self._step(Release(worker, (each.epoch,)), ctx)
+            else:
+                found.append(each)
+                room -= size
+        return found
 
     def _remember(self, ctx: titan.Context) -> None:
         """Tells the owner's memory what was learned: results and broken trust at once, all else in heaps."""
@@ -360,14 +382,12 @@ class Run(Kept):
         if not self.lines:
             return []
         skipped = max(0, m.start - self.lines[0].number)
-        found: list[Line] = []
-        for place in range(skipped, len(self.lines)):
-            line = self.lines[place]
-            if not m.key or line.key == m.key or line.key.startswith(m.key + "["):
-                found.append(line)
-            if len(found) >= LINES_AT_ONCE // 4:
-                break
-        return found
+        wanted = (
+            line
+            for line in islice(self.lines, skipped, None)
+            if not m.key or line.key == m.key or line.key.startswith(m.key + "[")
+        )
+        return fitting(islice(wanted, LINES_AT_ONCE // 4), lambda line: len(line.text.encode()), SAID_BYTES)
 
     @titan.readonly
     def export(self, m: Export) -> list[Entry]:
