@@ -5,6 +5,7 @@ from hashlib import sha256
 from random import Random
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 import titan_overlay as titan
@@ -12,9 +13,10 @@ from tests.unit.dag_world import definition
 from titan_objects.dag import queue as queues
 from titan_objects.dag.journal import Order, Success, Worker
 from titan_objects.dag.messages import Act, Done, Lines, Spawned, Start, Started, Sync, Wake
-from titan_objects.dag.queue import AskOpen, Close, Queue, Register, RunInfo, Submit, WorkerInfo
+from titan_objects.dag.queue import AskOpen, Close, Queue, Register, RunInfo, Runs, Submit, WorkerInfo, Workers, listed
 from titan_objects.dag.run import Run
 from titan_overlay.pool.context import Sender
+from titan_overlay.wire.frames import MAX_PAYLOAD_BYTES
 
 VOICE = b"v" * 32
 
@@ -117,6 +119,33 @@ def test_a_worker_is_told_of_runs_that_it_may_work_for_and_has_not_heard_of(monk
     made.close(Close(RUN, "RUNNING"), as_run())  # it runs again
     assert [each.name for each in opened(made, rest.version)] == [RUN]
     assert [each.name for each in opened(made, made.version + 100)] == names[1:3], "another queue, of the same name"
+
+
+class Pool:
+    """As much of a pool as leads to one queue; answers have to fit into a frame."""
+
+    def __init__(self, there: Queue) -> None:
+        self.there = there
+
+    async def read(self, name: str, message: Any) -> Any:
+        of = self.there.list_runs if isinstance(message, Runs) else self.there.list_workers
+        answer = of(message)
+        if len(msgspec.msgpack.encode(answer)) > MAX_PAYLOAD_BYTES:
+            raise titan.BadMessage("the reply does not fit")
+        return answer
+
+
+async def test_a_queue_names_all_its_runs_and_workers_however_many_there_are() -> None:
+    made = queue()
+    told = RunInfo(RUN, "t" * 200, key("ann").hex()[:32], 0.0, voice=VOICE)
+    made.runs = {f"run {n}": msgspec.structs.replace(told, name=f"run {n}") for n in range(queues.RUNS_MAX)}
+    for number in range(30):
+        labels = {f"{n}".zfill(200): "\N{REPLACEMENT CHARACTER}" * 200 for n in range(64)}
+        made.register(Register(WorkerInfo(f"w{number}", labels=labels)), by("eve"))
+    made.register(Register(WorkerInfo("w")), by("bob"))
+    pool = cast(Any, Pool(made))
+    assert [each.name for each in await listed(pool, "dag", Runs)] == list(made.runs)
+    assert [each.name for each in await listed(pool, "dag", Workers)] == list(made.workers)
 
 
 def test_a_worker_leaves_by_its_own_word_alone() -> None:

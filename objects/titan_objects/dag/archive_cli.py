@@ -66,7 +66,7 @@ async def add(
     without_data: Annotated[bool, typer.Option("--without-data", help="Leave data in the pool.")] = False,
 ) -> None:
     """Keep runs that have ended. One that is there already is replaced."""
-    from titan_objects.dag.queue import Runs
+    from titan_objects.dag.queue import Runs, listed
     from titan_objects.dag.submitted import ENDED, SubmittedRun, is_below
 
     async with face.pool() as pool, _opened(url) as archive:
@@ -74,7 +74,7 @@ async def add(
 
         names = name or [
             each.name
-            for each in await pool.read(queue, Runs())
+            for each in await listed(pool, queue, Runs)
             if each.owner == pool.id and each.state in ENDED and not is_below(each.name)
         ]
         for each in names:

@@ -135,10 +135,10 @@ def _params(given: list[str]) -> dict[str, Any]:
 
 async def runs(face: titan.Face, queue: Queue = "dag") -> None:
     """List the runs of a queue."""
-    from titan_objects.dag.queue import Runs
+    from titan_objects.dag.queue import Runs, listed
 
     async with face.pool() as pool:
-        found = await pool.read(queue, Runs())
+        found = await listed(pool, queue, Runs)
         lines = [f"{each.name}  {each.state:10} {each.title}" for each in found]
         face.show(found, lambda: "\n".join(lines) or "no runs")
 

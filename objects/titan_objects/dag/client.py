@@ -18,7 +18,7 @@ from titan_objects.dag.memory import Admit, Memory, memory_of
 from titan_objects.dag.messages import Look, Start, Started, TakeOver
 from titan_objects.dag.plans import Plan, each_child
 from titan_objects.dag.projects import packed
-from titan_objects.dag.queue import COMMANDS, WorkerInfo, owner_of
+from titan_objects.dag.queue import COMMANDS, WorkerInfo, listed, owner_of
 from titan_objects.dag.queue import Workers as AskWorkers
 from titan_objects.dag.rescue import Rescue, data_named, parts, single_root
 from titan_objects.dag.run import Run
@@ -133,7 +133,7 @@ async def _begin(
 ) -> tuple[SubmittedRun, Started]:
     """A run that its queue does not know yet."""
     await _open_queue(pool, queue)
-    offered = await pool.read(queue, AskWorkers())
+    offered = await listed(pool, queue, AskWorkers)
     chosen = [each for each in offered if not workers or owner_of(each.name) in workers]
     plan = await planned(pool, definition, params, base, known=known, found=found)
     for each in plan.all:

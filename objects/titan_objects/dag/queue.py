@@ -5,11 +5,14 @@
 It knows which runs are open and which workers have been seen lately, and nothing of what is inside a run.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TypeVar
 
 import msgspec
 
 import titan_overlay as titan
+from titan_objects.dag.messages import SAID_BYTES, fitting
 
 RUNS_MAX = 10_000
 WORKERS_MAX = 10_000
@@ -21,6 +24,8 @@ LABELS_MAX = 64
 TRUSTS_MAX = 256
 RUNS_AT_ONCE = 256
 """That one answer to a worker names."""
+FEW_BYTES = SAID_BYTES // 8
+"""An answer with less is the last: whatever came next would have had room."""
 SEEN_SECONDS = 90.0
 """A worker that has not been seen for longer is gone."""
 LOOKS_PER_SECOND = 500
@@ -95,7 +100,9 @@ class Close(titan.Message[None], namespace="dagqueue"):
 
 
 class Runs(titan.Message[list[RunInfo]], namespace="dagqueue"):
-    """Asks for all runs that are known, ended ones too."""
+    """Asks for all runs that are known, ended ones too, from one of them on: as many as fit into a message."""
+
+    start: int = 0
 
 
 class AskOpen(titan.Message[Open], namespace="dagqueue"):
@@ -106,7 +113,9 @@ class AskOpen(titan.Message[Open], namespace="dagqueue"):
 
 
 class Workers(titan.Message[list[WorkerInfo]], namespace="dagqueue"):
-    """Asks for workers that were seen lately."""
+    """Asks for workers that were seen lately, from one of them on: as many as fit into a message."""
+
+    start: int = 0
 
 
 @titan.mutable("*", policy=titan.Policy(faults=1))
@@ -177,7 +186,7 @@ class Queue:
     @titan.readonly
     def list_runs(self, m: Runs) -> list[RunInfo]:
         """Those that are known."""
-        return list(self.runs.values())
+        return fitting(islice(self.runs.values(), max(0, m.start), None), _size, SAID_BYTES)
 
     @titan.readonly
     def list_open(self, m: AskOpen) -> Open:
@@ -199,7 +208,26 @@ class Queue:
     @titan.readonly
     def list_workers(self, m: Workers) -> list[WorkerInfo]:
         """Those that were seen lately."""
-        return [each for each in self.workers.values() if each.seen > self.now - SEEN_SECONDS]
+        seen = (each for each in self.workers.values() if each.seen > self.now - SEEN_SECONDS)
+        return fitting(islice(seen, max(0, m.start), None), _size, SAID_BYTES)
+
+
+Told = TypeVar("Told", RunInfo, WorkerInfo)
+
+
+async def listed(pool: titan.Pool, queue: str, ask: Callable[[int], titan.Message[list[Told]]]) -> list[Told]:
+    """All runs (`Runs`), or workers (`Workers`), that a queue knows, in as many answers as it takes."""
+    found: dict[str, Told] = {}
+    while True:
+        told = await pool.read(queue, ask(len(found)))
+        new = {each.name: each for each in told if each.name not in found}
+        found |= new
+        if not new or _size(told) < FEW_BYTES:
+            return list(found.values())
+
+
+def _size(told: object) -> int:
+    return len(msgspec.msgpack.encode(told))
 
 
 def _who(ctx: titan.Context) -> str:

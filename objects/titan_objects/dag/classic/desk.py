@@ -14,7 +14,7 @@ import titan_overlay as titan
 from titan_objects.dag.bundles import lay_out
 from titan_objects.dag.classic.jobs import PACKAGE, TITLE, decoded, submission, task_id
 from titan_objects.dag.client import submit
-from titan_objects.dag.queue import RunInfo, Runs, WorkerInfo
+from titan_objects.dag.queue import RunInfo, Runs, WorkerInfo, listed
 from titan_objects.dag.queue import Workers as AskWorkers
 from titan_objects.dag.submitted import SubmittedRun
 from titan_objects.dag.views import TaskView
@@ -172,7 +172,7 @@ class Desk:
 
     async def _mine(self) -> list[RunInfo]:
         """Runs of this user, in the order in which they were submitted."""
-        found = [each for each in await self._pool.read(self._queue, Runs()) if each.owner == self._pool.id]
+        found = [each for each in await listed(self._pool, self._queue, Runs) if each.owner == self._pool.id]
         return sorted(found, key=lambda each: each.submitted)
 
     async def _tasks(self, runs: list[RunInfo]) -> AsyncIterator[tuple[str, list[TaskView]]]:
@@ -206,7 +206,7 @@ class Desk:
     async def _count(self) -> tuple[list[WorkerInfo], int, Counter[str]]:
         """Workers that run what this user submits, tasks that wait for one, and what each of them runs."""
         me = self._pool.id
-        workers = [each for each in await self._pool.read(self._queue, AskWorkers()) if me in each.trusts]
+        workers = [each for each in await listed(self._pool, self._queue, AskWorkers) if me in each.trusts]
         waiting, running = 0, Counter[str]()
         open_runs = [each for each in await self._mine() if each.state == "RUNNING"]
         async for _, tasks in self._tasks(open_runs[-RUNS_COUNTED:]):
