@@ -85,8 +85,8 @@ async def test_processes_are_counted_again_although_disks_were_looked_at_all_the
                 await asyncio.sleep(0.01)
         while not any(each.done() for each in watch._looking.values()):
             await asyncio.sleep(0.01)
+    code = "for i in 1 2 3 4 5; do sleep 20 & done; wait"
     with pytest.raises(Failed, match="more processes than the 3"):
-        code = "for i in 1 2 3 4 5; do sleep 20 & done; wait"
         await run_command(["sh", "-c", code], tmp_path, "limits-again", lambda line: None, watch)
     await watch.close()
 

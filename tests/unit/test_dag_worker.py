@@ -14,7 +14,7 @@ from tests.unit.test_dag_senders import by, key
 from titan_objects.dag import executor
 from titan_objects.dag.inside import Spawn
 from titan_objects.dag.journal import Failure, Order, Success, Worker
-from titan_objects.dag.messages import LINES_AT_ONCE, Act, Lines, Look, Ready, Spawned, Start, Sync
+from titan_objects.dag.messages import LINES_AT_ONCE, TASKS_AT_ONCE, Act, Done, Lines, Look, Ready, Spawned, Start, Sync
 from titan_objects.dag.part import BEAT_SECONDS, LINES_MAX, Part
 from titan_objects.dag.processes import Ear, Failed, _hear
 from titan_objects.dag.processes import Lines as Cut
@@ -384,3 +384,15 @@ async def test_of_a_flood_of_output_no_line_is_long_and_none_is_kept(piece: byte
     await Cut(lambda line: lengths.update([len(line)])).read(cast(Any, Flood(1 << 18, piece)))
     assert max(lengths) <= 4096
     assert lengths.total() >= (1 << 18) // 16_384
+
+
+def test_what_people_see_of_a_run_fits_into_a_message_however_long_its_errors_are() -> None:
+    run, _ = made({"id": "a", "map": {"over": list(range(TASKS_AT_ONCE))}, "timeout": {"heartbeat": 1e9}})
+    orders = run.sync(Sync(Worker("w", cores=1e9), TASKS_AT_ONCE, turn=1), by("bob")).orders
+    failed = [Done(each.epoch, Failure("ValueError", "why " * 500, False)) for each in orders]
+    run.sync(Sync(Worker("w"), done=failed, turn=2), by("bob"))
+    seen = run.look(Look(tasks=True), by("ann"))
+    assert len(seen.tasks) == TASKS_AT_ONCE
+    assert seen.tasks[7].error.startswith("ValueError: why why")
+    assert len(msgspec.msgpack.encode(seen)) < MAX_PAYLOAD_BYTES
+    assert len(run.look(Look(states=["FAILED"], start=TASKS_AT_ONCE - 9, tasks=True), by("ann")).tasks[0].error) > 2000

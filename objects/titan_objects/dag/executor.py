@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-import titan_overlay as titan
 from titan_objects.dag import processes
 from titan_objects.dag.bundles import Bundles
 from titan_objects.dag.inside import Call

@@ -2,12 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 
 import msgspec
 
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import Adopt, Entry, Passed, Success
-from titan_objects.dag.messages import Line, Start, portions
+from titan_objects.dag.messages import LINES_AT_ONCE, SAID_BYTES, Line, Start, fitting, portions
 from titan_objects.dag.verifying import Judged
 
 
@@ -88,6 +89,16 @@ class Kept:
     def _alarm(self) -> float:
         """When it wakes next."""
         return self._alarms[-1] if self._alarms else float("inf")
+
+    def _lines_from(self, start: int, key: str) -> list[Line]:
+        """Of its logs, or of what one task has written, as many lines from a number on as fit into a message."""
+        skipped = max(0, start - self.lines[0].number) if self.lines else 0
+        wanted = (
+            line
+            for line in islice(self.lines, skipped, None)
+            if not key or line.key == key or line.key.startswith(key + "[")
+        )
+        return fitting(islice(wanted, LINES_AT_ONCE // 4), lambda line: len(line.text.encode()), SAID_BYTES)
 
     def snapshot(self) -> Iterator[bytes]:
         """The journal, in chunks, and what else there is."""

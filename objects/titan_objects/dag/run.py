@@ -41,7 +41,6 @@ from titan_objects.dag.memory import Learn, memory_of
 from titan_objects.dag.messages import (
     ANSWER_BYTES_MAX,
     LINES_AT_ONCE,
-    SAID_BYTES,
     TASKS_AT_ONCE,
     Act,
     AskPlan,
@@ -63,7 +62,6 @@ from titan_objects.dag.messages import (
     TakeOver,
     Tell,
     Wake,
-    fitting,
     portions,
 )
 from titan_objects.dag.queue import Close
@@ -349,6 +347,8 @@ class Run(Kept):
     def look(self, m: Look, ctx: titan.Context) -> RunView:
         """How the run is."""
         seen = views.view(self.engine, tasks=m.tasks, start=max(0, m.start), states=m.states, most=TASKS_AT_ONCE)
+        if len(msgspec.msgpack.encode(seen)) > ANSWER_BYTES_MAX:
+            seen = msgspec.structs.replace(seen, tasks=[views.short(each) for each in seen.tasks])
         owner = self.owner.hex()[:32]
         return msgspec.structs.replace(seen, owner=owner, lines=self.next_line, voice=ctx.object_id)
 
@@ -379,15 +379,7 @@ class Run(Kept):
     @titan.readonly
     def log(self, m: Lines) -> list[Line]:
         """Lines from a number on."""
-        if not self.lines:
-            return []
-        skipped = max(0, m.start - self.lines[0].number)
-        wanted = (
-            line
-            for line in islice(self.lines, skipped, None)
-            if not m.key or line.key == m.key or line.key.startswith(m.key + "[")
-        )
-        return fitting(islice(wanted, LINES_AT_ONCE // 4), lambda line: len(line.text.encode()), SAID_BYTES)
+        return self._lines_from(max(0, m.start), m.key)
 
     @titan.readonly
     def export(self, m: Export) -> list[Entry]:

@@ -11,6 +11,9 @@ from titan_objects.dag.definition import ELSEWHERE, SECTION
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.steps import DONE, Instance, Step
 
+SHORT = 200
+"""Characters."""
+
 
 class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
     """An instance of a task as people see it."""
@@ -111,6 +114,13 @@ def _of(step: Step, instance: Instance | None = None) -> TaskView:
         decided + note,
         at,
         step.task.uses == SECTION,
+    )
+
+
+def short(seen: TaskView) -> TaskView:
+    """The same with so much of its texts as a thousand of them may have in one message."""
+    return msgspec.structs.replace(
+        seen, worker=seen.worker[:SHORT], error=seen.error[:SHORT], decided=seen.decided[:SHORT]
     )
 
 
