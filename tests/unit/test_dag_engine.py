@@ -297,6 +297,14 @@ def test_one_instance_of_a_map_runs_again_alone() -> None:
         desk.step(Rerun("me", ("m[3]",)))
 
 
+def test_an_instance_that_is_named_twice_runs_again_once() -> None:
+    desk = Desk(definition({"id": "m", "map": {"over": [1, 2, 3]}}))
+    desk.run()
+    desk.step(Rerun("me", ("m[1]", "m[1]", "m[01]")))
+    assert desk.engine.ready == 1
+    assert desk.run() == ["m[1]"]
+
+
 def test_a_task_that_waits_for_approval_goes_on_or_not() -> None:
     made = definition({"id": "ask", "call": "", "approval": {"expires": "1h"}}, {"id": "go", "needs": ["ask"]})
     desk = Desk(made)

@@ -296,7 +296,7 @@ class Engine(Leases):
         self._adopted.clear()  # what has found no place by now is of a run that went another way
         if self.state in DONE:  # services have ended with the run; those who need them have long begun
             chosen.update((name, step) for name, step in self.steps.items() if step.up)
-        for instance in alone:
+        for instance in dict.fromkeys(alone):  # each once, however often it is named
             if instance.step.task.id not in chosen:
                 self._again(instance)
         for step in chosen.values():
