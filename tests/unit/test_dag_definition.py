@@ -3,7 +3,7 @@
 import json
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -14,6 +14,7 @@ import titan_overlay as titan
 from tests.contract import json_schema
 from titan_objects.dag.checking import check, order
 from titan_objects.dag.definition import Definition, Task, revision, schema, seconds, size_bytes
+from titan_objects.dag.definitions import save
 from titan_objects.dag.expressions import parse, truth
 from titan_objects.dag.reading import read_definition
 
@@ -212,3 +213,9 @@ def test_what_is_decided_once_stays_so_when_more_is_known() -> None:
                 for (name, value), new in zip(known.items(), later, strict=True)
             }
             assert truth(tree, lambda parts, full=full: full[parts[0]]) is before  # type: ignore[misc]
+
+
+async def test_a_definition_whose_keys_are_no_texts_is_not_kept_as_if_they_were() -> None:
+    keyed = read_definition('name: it\ntasks:\n  - {id: a, call: "m:f", args: [{1: 2}]}\n', "it.yaml")
+    with pytest.raises(titan.BadMessage, match="keys of maps are texts"):
+        await save(cast(Any, None), "it", keyed)

@@ -532,6 +532,17 @@ def test_a_chain_of_a_thousand_that_is_skipped_does_not_overflow() -> None:
     assert Counter(states(desk.engine).values()) == {"FAILED": 1, "SKIPPED": 2999}
 
 
+@pytest.mark.parametrize("key", ["auto", ["v1", "${a}"]])
+def test_what_is_told_under_a_cache_key_may_have_keys_of_any_kind(key: Any) -> None:
+    memos = []
+    for told in ({1: 2, "x": [{b"k": 1}]}, {"x": [{b"k": 1}], 1: 2}, {1: 3, "x": [{b"k": 1}]}):
+        desk = Desk(definition({"id": "a"}, {"id": "b", "needs": ["a"], "args": ["${a}"], "cache_key": key}))
+        (first,) = desk.step(Lease(Worker("w"))).orders
+        desk.step(Report("w", first.epoch, Success(told)))
+        memos += [order.memo for order in desk.step(Lease(Worker("w"))).orders]
+    assert memos[0] == memos[1] != memos[2]
+
+
 def test_a_run_begins_once() -> None:
     with pytest.raises(titan.BadMessage):
         Engine().step(Tick(), 0.0)

@@ -11,6 +11,7 @@ import pytest
 import titan_overlay as titan
 from tests.unit.dag_world import definition
 from titan_objects.dag import queue as queues
+from titan_objects.dag.definition import revision
 from titan_objects.dag.journal import Order, Success, Worker
 from titan_objects.dag.messages import Act, Done, Lines, Spawned, Start, Started, Sync, Wake
 from titan_objects.dag.queue import AskOpen, Close, Queue, Register, RunInfo, Runs, Submit, WorkerInfo, Workers, listed
@@ -119,6 +120,19 @@ def test_a_worker_is_told_of_runs_that_it_may_work_for_and_has_not_heard_of(monk
     made.close(Close(RUN, "RUNNING"), as_run())  # it runs again
     assert [each.name for each in opened(made, rest.version)] == [RUN]
     assert [each.name for each in opened(made, made.version + 100)] == names[1:3], "another queue, of the same name"
+
+
+def test_a_run_begins_with_values_whose_keys_are_of_any_kind_and_the_same_is_the_same() -> None:
+    def started(table: dict[Any, int]) -> Start:
+        made = definition({"id": "a", "args": [table]}, params={"table": None})
+        assert revision(made) == revision(made)
+        return Start(made, {"table": table})
+
+    made = Run()
+    for _ in range(2):
+        made.start(started({1: 2, "x": 3}), by("ann"))
+    with pytest.raises(titan.Conflict):
+        made.start(started({1: 2, "x": 4}), by("ann"))
 
 
 class Pool:

@@ -251,7 +251,26 @@ def size_bytes(value: int | str) -> int:
 
 def revision(definition: Definition) -> str:
     """SHA-256 of the definition: the same for the same one, however its file was written."""
-    return sha256(msgspec.json.encode(definition, order="deterministic")).hexdigest()
+    try:
+        data = msgspec.json.encode(definition, order="deterministic")
+    except TypeError:  # keys that are no text, which JSON does not tell apart from text
+        data = canonical(definition)
+    return sha256(data).hexdigest()
+
+
+def canonical(value: Any) -> bytes:
+    """The value as msgpack, the same for equal ones: maps are in an order of their own, whatever their keys are."""
+    try:
+        return msgspec.msgpack.encode(value, order="deterministic")
+    except TypeError:
+        return msgspec.msgpack.encode(_ordered(msgspec.to_builtins(value, builtin_types=(bytes,))))
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, dict):
+        pairs = ((msgspec.msgpack.encode(key), _ordered(each)) for key, each in value.items())
+        return {"$map": sorted(pairs, key=lambda pair: pair[0])}
+    return [_ordered(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def schema() -> dict[str, Any]:

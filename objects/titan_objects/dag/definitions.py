@@ -71,12 +71,16 @@ async def save(pool: titan.Pool, name: str, definition: Definition, why: str = "
         BadMessage: the definition makes no sense, or that is no name.
     """
     check(definition)
+    try:
+        written = msgspec.json.encode(definition, order="deterministic")
+    except TypeError:
+        raise titan.BadMessage(f"keys of maps are texts in what is kept, and some of {name!r} are not") from None
     place = _place(pool, name)
     try:
         await pool.read(place, History())
     except titan.NotFound:
         await pool.publish(Definitions, place, policy=titan.Policy(faults=faults))
-    data = await pool.put(msgspec.json.encode(definition, order="deterministic"))
+    data = await pool.put(written)
     await pool.send(place, SetHead(data, why))
     return data
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from titan_objects.dag.checking import words
-from titan_objects.dag.definition import AUTO, Retry, Service, Task, seconds, size_bytes
+from titan_objects.dag.definition import AUTO, Retry, Service, Task, canonical, seconds, size_bytes
 from titan_objects.dag.flow import NEVER, Flow
 from titan_objects.dag.journal import (
     Child,
@@ -380,7 +380,7 @@ def memo(task: Task, does: list[Any], workers: tuple[str, ...]) -> str:
         workers: owners of those whose results count.
     """
     what = [task.call or task.reduce, does, task.outputs, sorted(workers), task.verify]
-    return sha256(msgspec.msgpack.encode(what, order="deterministic")).hexdigest()
+    return sha256(canonical(what)).hexdigest()
 
 
 def _may_have(instance: Instance, worker: Worker) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag import views
-from titan_objects.dag.definition import ELSEWHERE, SECTION
+from titan_objects.dag.definition import ELSEWHERE, SECTION, canonical
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import (
     Begin,
@@ -97,7 +97,7 @@ class Run(Kept):
         if ctx.name.startswith("~") and not ctx.name.startswith(f"~{who}/"):
             raise titan.Forbidden(f"only the key in whose space {ctx.name!r} lies may begin it, and {who} is another")
         same = msgspec.structs.replace(m, records=None)
-        digest = sha256(msgspec.msgpack.encode([ctx.sender.id, same], order="deterministic")).digest()
+        digest = sha256(canonical([ctx.sender.id, same])).digest()
         if not self._started_by:
             if m.parent is None:
                 self._step(begin(m, ctx.name, who), ctx)
