@@ -156,3 +156,13 @@ async def test_processes_are_started_and_reaped_and_none_is_left(monkeypatch: py
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_a_worker_is_left_to_the_loop_to_reap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever else asked for its status would take it away, and the loop would warn of a child it does not know."""
+    process = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    popen = process._transport._proc  # type: ignore[attr-defined]
+    monkeypatch.setattr(popen, "poll", lambda: pytest.fail("its status was taken"))
+    await scaler._Process(process, Seen(1, 0.0)).reap()
+    assert process.returncode == -signal.SIGTERM
+

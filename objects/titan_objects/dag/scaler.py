@@ -128,16 +128,20 @@ class _Process:
     async def reap(self) -> None:
         """Ends it: it gives back what it has."""
         self.reaped = True
-        with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(END_SECONDS):
                 await self._process.wait()
         except TimeoutError:
-            with suppress(ProcessLookupError):
-                self._process.kill()
+            self._signal(signal.SIGKILL)
             await self._process.wait()
         await asyncio.gather(self._reading, return_exceptions=True)
+
+    def _signal(self, number: int) -> None:
+        """By itself, `Process` would ask for its status first, and take it away from the loop's watcher of children."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
 
 
 async def waiting_tasks(pool: titan.Pool, queue: str) -> int:
