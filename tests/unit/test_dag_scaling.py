@@ -9,6 +9,8 @@ from typing import Any, cast
 import pytest
 
 import titan_overlay as titan
+from tests.unit.test_dag_senders import by, key, space
+from titan_objects.dag import queue as queues
 from titan_objects.dag import scaler
 from titan_objects.dag.queue import AskOpen, Open, RunInfo
 from titan_objects.dag.scaler import Scaler
@@ -166,3 +168,18 @@ async def test_a_worker_is_left_to_the_loop_to_reap(monkeypatch: pytest.MonkeyPa
     await scaler._Process(process, Seen(1, 0.0)).reap()
     assert process.returncode == -signal.SIGTERM
 
+
+async def test_tasks_of_all_open_runs_are_counted_however_many_answers_name_them() -> None:
+    there = queues.Queue()
+    there.runs, there.workers = {}, {}
+    for number in range(queues.RUNS_AT_ONCE + 9):
+        there.submit(queues.Submit(f"{space('ann')}/{number}", ""), by("ann"))
+    owner = key("ann").hex()[:32]
+
+    class Pool:
+        trusted = (owner,)
+
+        async def read(self, name: str, message: Any, **_: Any) -> Any:
+            return there.list_open(message) if isinstance(message, AskOpen) else int(name.endswith("/264"))
+
+    assert await scaler.waiting_tasks(cast(Any, Pool()), "dag") == 1

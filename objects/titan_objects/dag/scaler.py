@@ -16,7 +16,7 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag.messages import Ready
-from titan_objects.dag.queue import AskOpen, RunInfo
+from titan_objects.dag.queue import RUNS_AT_ONCE, AskOpen, RunInfo
 from titan_objects.dag.scaling import Bounds, Scaling, Seen
 
 log = logging.getLogger("titan")
@@ -157,7 +157,11 @@ async def waiting_tasks(pool: titan.Pool, queue: str) -> int:
                 return 0
 
     found = await pool.read(queue, AskOpen(pool.trusted))
-    return sum(await asyncio.gather(*map(of, found.runs)))
+    runs = {each.name: each for each in found.runs}
+    while len(found.runs) >= RUNS_AT_ONCE:
+        found = await pool.read(queue, AskOpen(pool.trusted, found.version))
+        runs.update((each.name, each) for each in found.runs)
+    return sum(await asyncio.gather(*map(of, runs.values())))
 
 
 def is_left_alone() -> bool:
