@@ -102,6 +102,32 @@ async def test_a_function_that_starts_too_much_is_ended_and_the_next_one_gets_a_
     await watch.close()
 
 
+async def test_a_command_that_leaves_something_behind_ends_when_it_ends_and_so_does_what_it_left(tmp_path: Path) -> None:
+    """What is left holds the pipes open, for which the status of the command does not wait."""
+    async with asyncio.timeout(30):
+        why = await failure(["sh", "-c", "sleep 60 & sleep 0.3; exit 3"], tmp_path, Limits())
+    assert "status 3" in str(why)
+
+
+async def test_what_nobody_finds_that_a_task_has_started_keeps_nobody_who_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "_PROC", Path("nowhere"))  # as on other systems than Linux
+    watch = Watch(Limits())
+    code = "env -i setsid sh -c 'echo $$ > pid; exec sleep 60' & sleep 60"
+    running = asyncio.create_task(run_command(["sh", "-c", code], tmp_path, "limits-free", lambda line: None, watch))
+    async with asyncio.timeout(30):
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+            await asyncio.sleep(0.01)
+    try:
+        running.cancel()
+        async with asyncio.timeout(30):
+            await asyncio.gather(running, return_exceptions=True)
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    await watch.close()
+
+
 async def test_who_stays_within_its_limits_is_left_alone(tmp_path: Path) -> None:
     watch = Watch(Limits(processes=40, disk=1 << 20))
     code = "for i in 1 2 3; do sleep 0.4 & done; head -c 100000 /dev/zero > some; wait"

@@ -145,8 +145,12 @@ async def end(process: asyncio.subprocess.Process, mark: str) -> None:
         if asyncio.get_running_loop().time() > until:
             break
         await asyncio.sleep(PAUSE_SECONDS)
+    transport = process._transport  # type: ignore[attr-defined]
+    for number in range(3):  # whoever else may hold their other ends
+        if (pipe := transport.get_pipe_transport(number)) is not None:
+            pipe.close()
     await process.wait()
-    process._transport.close()  # type: ignore[attr-defined]  # its pipes, too, whoever else may hold their other ends
+    transport.close()
     await asyncio.sleep(0)
 
 

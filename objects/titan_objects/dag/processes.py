@@ -24,6 +24,7 @@ LINE_BYTES_MAX = 4 << 10
 FILE_BYTES_MAX = 4 << 30
 LATE_SECONDS = 0.5
 """So long is waited for the last that a task has written: what it left behind may hold the pipes open."""
+LOOK_SECONDS = 0.1
 ASKED_MAX = 16
 """Questions of one task that are under way; further ones are not read."""
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH")
@@ -177,7 +178,7 @@ async def run_command(
     readers = asyncio.gather(Lines(say).read(process.stdout), Lines(say).read(process.stderr))
     try:
         with watch.over(process.pid, mark, directory) as broken, unless(broken):
-            status = await process.wait()
+            status = await _status(process)
         with suppress(TimeoutError):
             async with asyncio.timeout(LATE_SECONDS):
                 await readers
@@ -189,6 +190,17 @@ async def run_command(
         shown = f"status {status}" if status > 0 else f"signal {_NAMES.get(-status, -status)}"
         raise Failed("CommandFailed", f"{words[0]} ended with {shown}")
     return status
+
+
+async def _status(process: asyncio.subprocess.Process) -> int:
+    """Of a program, once it has ended. `wait` by itself waits for what it has left behind, too, which holds its pipes."""
+    waiting = asyncio.ensure_future(process.wait())
+    try:
+        while process.returncode is None:
+            await asyncio.wait({waiting}, timeout=LOOK_SECONDS)
+        return process.returncode
+    finally:
+        waiting.cancel()
 
 
 class Warm:
