@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import titan_overlay as titan
@@ -102,7 +103,9 @@ async def test_a_function_that_starts_too_much_is_ended_and_the_next_one_gets_a_
     await watch.close()
 
 
-async def test_a_command_that_leaves_something_behind_ends_when_it_ends_and_so_does_what_it_left(tmp_path: Path) -> None:
+async def test_a_command_that_leaves_something_behind_ends_when_it_ends_and_so_does_what_it_left(
+    tmp_path: Path,
+) -> None:
     """What is left holds the pipes open, for which the status of the command does not wait."""
     async with asyncio.timeout(30):
         why = await failure(["sh", "-c", "sleep 60 & sleep 0.3; exit 3"], tmp_path, Limits())
@@ -126,6 +129,28 @@ async def test_what_nobody_finds_that_a_task_has_started_keeps_nobody_who_ends_i
     finally:
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
     await watch.close()
+
+
+async def test_nothing_is_left_of_a_process_that_died_between_two_calls(tmp_path: Path) -> None:
+    """What it had started may live on, and holds its pipes open."""
+    (tmp_path / "code.py").write_text(
+        "import os, subprocess\n"
+        "def start():\n"
+        "    return os.getpid(), subprocess.Popen(['sleep', '60'], start_new_session=True).pid\n"
+    )
+    warm = Warm(tmp_path, f"test-died-{os.getpid()}", Watch())
+    pid, other = msgspec.msgpack.decode(await warm.call(Call("code:start", [], {}), Notes()))
+    process, reading = warm._process, warm._reading
+    assert process is not None and reading is not None
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(30):
+        while process.returncode is None:
+            await asyncio.sleep(0.01)
+    again, _ = msgspec.msgpack.decode(await warm.call(Call("code:start", [], {}), Notes()))
+    await warm.close()
+    assert again != pid
+    assert reading.done()
+    assert other not in marked(f"test-died-{os.getpid()}")
 
 
 async def test_who_stays_within_its_limits_is_left_alone(tmp_path: Path) -> None:

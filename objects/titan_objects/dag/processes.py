@@ -193,7 +193,7 @@ async def run_command(
 
 
 async def _status(process: asyncio.subprocess.Process) -> int:
-    """Of a program, once it has ended. `wait` by itself waits for what it has left behind, too, which holds its pipes."""
+    """Of a program, once it has ended: `wait` would also wait for what it has left behind, which holds its pipes."""
     waiting = asyncio.ensure_future(process.wait())
     try:
         while process.returncode is None:
@@ -229,7 +229,9 @@ class Warm:
         Raises:
             Failed: it raised, the process ended, or took too much.
         """
-        if self._process is None or self._process.returncode is not None:
+        if self._process is not None and self._process.returncode is not None:
+            await self.close()  # what it had started may hold its pipes
+        if self._process is None:
             words = [sys.executable, "-m", "titan_objects.dag.child", str(self._directory)]
             self._process = await start(words, self._directory, self._mark)
             assert self._process.stderr is not None
