@@ -80,6 +80,17 @@ async def test_a_function_in_a_process_of_its_own_is_heard_while_it_runs() -> No
     await warm.close()
 
 
+async def test_a_question_that_ends_as_nobody_foresaw_is_answered() -> None:
+    class Broken(Notes):
+        async def ask(self, what: Question) -> Any:
+            raise OSError("the disk is full")
+
+    warm = Warm(Path(films.__file__).parent, "test", Watch())
+    with pytest.raises(Failed, match="the disk is full"):
+        await asyncio.wait_for(warm.call(Call("films:crawl", [3], {}, 5), Broken()), 30)
+    await warm.close()
+
+
 class Asked(Notes):
     """Does what a task asks for, by itself: one object, which keeps a slow question until another one comes."""
 

@@ -310,6 +310,8 @@ async def _answered(process: asyncio.subprocess.Process, asked: Asked, ear: Ear)
     except titan.TitanError as why:
         maybe = isinstance(why, titan.RemotableError) and why.maybe_executed
         told = Told(asked.number, kind=type(why).__name__, text=str(why) or type(why).__name__, maybe_executed=maybe)
+    except Exception as why:  # without an answer, the task would wait for ever
+        told = Told(asked.number, kind=type(why).__name__, text=str(why) or type(why).__name__)
     with suppress(OSError):
         await _tell(process, told)
 
