@@ -91,6 +91,15 @@ async def test_a_question_that_ends_as_nobody_foresaw_is_answered() -> None:
     await warm.close()
 
 
+async def test_an_error_may_have_a_text_that_no_message_can_have(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text("def odd():\n    raise ValueError('caf\\udce9.txt')\n")
+    warm = Warm(tmp_path, "test", Watch())
+    with pytest.raises(Failed, match=r"caf.*\.txt") as failed:
+        await warm.call(Call("odd:odd", [], {}), Notes())
+    assert failed.value.failure.kind == "ValueError"
+    await warm.close()
+
+
 class Asked(Notes):
     """Does what a task asks for, by itself: one object, which keeps a slow question until another one comes."""
 

@@ -32,7 +32,8 @@ def call(request: Call) -> Answer:
         found = getattr(found, "function", found)
         answer = Answer(msgspec.msgpack.encode(found(*request.args, **request.inputs)))
     except BaseException as why:
-        answer = Answer(kind=type(why).__name__, text=str(why)[:2000])
+        text = str(why)[:2000].encode(errors="backslashreplace").decode()  # names of files may be no text
+        answer = Answer(kind=type(why).__name__, text=text)
     sys.stdout.flush()
     sys.stderr.flush()
     if is_read():
