@@ -5,6 +5,7 @@ import io
 import socket
 import sys
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,18 @@ def test_an_archive_that_would_fill_the_disk_is_refused(monkeypatch: pytest.Monk
     with pytest.raises(Failed):
         unzip(bytes(lying), tmp_path)
     assert PROJECT_BYTES_MAX > 1000
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_STORED])
+def test_an_archive_that_is_damaged_anywhere_says_so(method: int, tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", method) as archive:
+        archive.writestr("a.py", " ".join(map(str, range(100))))
+    for place in range(len(whole.getvalue())):
+        damaged = bytearray(whole.getvalue())
+        damaged[place] ^= 0xFF
+        with suppress(Failed):  # what does not matter to anybody may be damaged
+            unzip(bytes(damaged), tmp_path)
 
 
 async def test_an_executor_says_what_is_wrong_with_an_archive(tmp_path: Path) -> None:

@@ -94,5 +94,7 @@ def unzip(data: bytes, place: Path) -> None:
                         file.write(piece)
                 if each.external_attr >> 16 & stat.S_IXUSR:
                     path.chmod(0o755)
-            except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, OSError) as why:
+            except Failed:
+                raise
+            except Exception as why:  # each way of compressing has errors of its own
                 raise Failed("BadArchive", f"{each.filename[:100]!r} cannot be unpacked: {why}", False) from None
