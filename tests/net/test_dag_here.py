@@ -53,6 +53,14 @@ async def test_a_task_that_is_longer_than_its_heartbeat_runs_once() -> None:
     assert heard == ["begun"]
 
 
+async def test_nothing_is_left_of_a_directory_that_its_task_has_closed() -> None:
+    """As caches of compilers are. Root sees no difference."""
+    code = "mkdir -p a/b; touch a/b/c; ln -s /usr a/b/d; chmod 500 a/b; chmod 0 a"
+    async with Here(slots=1) as here:
+        await here.run(read(f'  - {{id: a, run: ["sh", "-c", "{code}"]}}\n'))
+        assert list(here._directory.iterdir()) == []
+
+
 async def test_a_command_may_end_by_a_signal_without_a_name() -> None:
     with pytest.raises(titan.RemoteError, match="sh ended with signal 40"):
         await run_here(read("  - {id: a, run: \"sh -c 'kill -40 $$'\"}\n"))

@@ -1,11 +1,12 @@
 """Code that tasks of this machine run, and idle processes that have imported it: only so much, and only for so long."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -97,13 +98,13 @@ class Bundles:
         try:
             name = await asyncio.to_thread(_copied, code, place)
         except (OSError, shutil.Error, Failed) as why:
-            shutil.rmtree(place, ignore_errors=True)
+            remove(place)
             raise titan.ConfigError(f"{code}: {getattr(why, 'strerror', None) or why}") from None
         bundle = self._bundle(name)
         if bundle.place is None:
             bundle.place = place
         else:
-            await asyncio.to_thread(shutil.rmtree, place, True)
+            await asyncio.to_thread(remove, place)
         return name
 
     async def close(self) -> None:
@@ -158,7 +159,7 @@ class Bundles:
             else:
                 lay_out(files, place)
         except BaseException:
-            shutil.rmtree(place, ignore_errors=True)
+            remove(place)
             raise
         return place
 
@@ -166,11 +167,26 @@ class Bundles:
 async def _removed(bundle: Bundle) -> None:
     await bundle.end(_now())
     if bundle.place is not None:
-        await asyncio.to_thread(shutil.rmtree, bundle.place, True)
+        await asyncio.to_thread(remove, bundle.place)
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def remove(place: Path) -> None:
+    """Removes a directory with all that is in it, although there may be some that nobody may write to."""
+    shutil.rmtree(place, ignore_errors=True)
+    if not place.exists():
+        return
+    with suppress(OSError):
+        place.chmod(0o700)
+    for above, names, _ in os.walk(place):
+        for inner in (Path(above, name) for name in names):
+            if not inner.is_symlink():
+                with suppress(OSError):
+                    inner.chmod(0o700)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def lay_out(files: Mapping[str, bytes], place: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from titan_objects.dag import processes
-from titan_objects.dag.bundles import Bundles
+from titan_objects.dag.bundles import Bundles, remove
 from titan_objects.dag.inside import Call
 from titan_objects.dag.journal import Failure, Order, Success
 from titan_objects.dag.limits import Limits, Watch
@@ -92,7 +92,7 @@ class Executor:
                 files[name] = await self._data.put(_inside(place, name))
             return Success(0, sha256(msgspec.msgpack.encode(sorted(files.items()))).digest(), files)
         finally:
-            await asyncio.to_thread(shutil.rmtree, place, True)
+            await asyncio.to_thread(remove, place)
 
     async def _call(self, order: Order, mark: str, ear: Ear) -> Success:
         args, inputs = await there(self._data, order.args), await there(self._data, order.inputs)

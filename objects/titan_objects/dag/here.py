@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -13,6 +12,7 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag import inside, views
+from titan_objects.dag.bundles import remove
 from titan_objects.dag.definition import Definition, Task, Timeout, size_bytes, tasks_of
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.executor import Executor, attempted
@@ -70,7 +70,7 @@ class Here:
 
     async def __aexit__(self, *_: object) -> None:
         await self.executor.close()
-        await asyncio.to_thread(shutil.rmtree, self._directory, True)
+        await asyncio.to_thread(remove, self._directory)
 
     async def run(
         self,

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import titan_overlay as titan
+from titan_objects.dag.bundles import remove
 from titan_objects.dag.executor import Executor
 from titan_objects.dag.limits import Limits
 from titan_objects.dag.part import Part
@@ -133,4 +133,4 @@ async def working(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        shutil.rmtree(directory, ignore_errors=True)
+        remove(directory)
