@@ -13,9 +13,11 @@ import pytest
 import titan_overlay as titan
 from titan_objects.dag.classic.desk import Desk, Failed
 from titan_objects.dag.classic.gateway import Gateway, gateway, read_token
-from titan_objects.dag.classic.jobs import split, submission, task_id
+from titan_objects.dag.classic.jobs import TITLE, split, submission, task_id
 from titan_objects.dag.classic.opcodes import AUTH, OPCODES, table
 from titan_objects.dag.classic.wire import BODY_BYTES_MAX, BadFrame, Decoder, Frame, encode
+from titan_objects.dag.queue import RunInfo, Runs
+from titan_objects.dag.views import RunView, TaskView
 from titan_objects.doors import door
 
 B64 = base64.b64encode(b"print(1)\n").decode()
@@ -225,3 +227,24 @@ async def test_others_reach_it_with_a_token_alone(tmp_path: Path) -> None:
     file.write_text("a token of some length\n")
     async with gateway(cast(Any, None), "dag", token=read_token(file), host="0.0.0.0", port=0) as (_, port):
         assert port
+
+
+async def test_of_two_jobs_with_one_id_the_later_counts_although_the_earlier_answers_later() -> None:
+    class Pool:
+        id = "me"
+        silent = True
+
+        async def read(self, name: str, message: Any) -> Any:
+            if isinstance(message, Runs):
+                told = [RunInfo(f"~me/{n}", TITLE, "me", float(n)) for n in (1, 2)]
+                return told[message.start :]
+            if name == "~me/1" and self.silent:
+                raise titan.Unavailable("its members restart")
+            state = "RUNNING" if name == "~me/2" else "FAILED"
+            return RunView(TITLE, state, "me", tasks=[TaskView(task_id("x"), state)])
+
+    pool = Pool()
+    desk = Desk(cast(Any, pool), "dag")
+    assert await desk.answer(0x55, "x") == "RUNNING"
+    pool.silent, desk._learned = False, float("-inf")
+    assert await desk.answer(0x55, "x") == "RUNNING"

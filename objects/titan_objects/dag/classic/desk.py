@@ -55,7 +55,8 @@ class Desk:
         self._store = store
         self._runs: dict[str, str] = {}
         """The run that a task is in, by the task."""
-        self._known: set[str] = set()
+        self._known: dict[str, list[str]] = {}
+        """Tasks of each run that has answered."""
         self._learned = float("-inf")
         self._answers: dict[int, Callable[[str], Awaitable[str]]] = {
             0x01: self._heartbeat,
@@ -164,11 +165,10 @@ class Desk:
         self._learned = now
         runs = [each for each in await self._mine() if each.title.startswith(TITLE)]
         names = {each.name for each in runs}
-        if not self._known <= names:  # the queue has forgotten some
-            self._known, self._runs = set(), {}
+        self._known = {name: tasks for name, tasks in self._known.items() if name in names}
         async for name, tasks in self._tasks([each for each in runs if each.name not in self._known]):
-            self._runs.update((task.key, name) for task in tasks)
-            self._known.add(name)
+            self._known[name] = [task.key for task in tasks]
+        self._runs = {task: each.name for each in runs for task in self._known.get(each.name, ())}
 
     async def _mine(self) -> list[RunInfo]:
         """Runs of this user, in the order in which they were submitted."""
