@@ -16,7 +16,7 @@ from titan_objects.dag.inside import Spawn
 from titan_objects.dag.journal import Failure, Order, Success, Worker
 from titan_objects.dag.messages import LINES_AT_ONCE, TASKS_AT_ONCE, Act, Done, Lines, Look, Ready, Spawned, Start, Sync
 from titan_objects.dag.part import BEAT_SECONDS, LINES_MAX, Part
-from titan_objects.dag.processes import Ear, Failed, _hear
+from titan_objects.dag.processes import Ear, Failed, _hear, unless
 from titan_objects.dag.processes import Lines as Cut
 from titan_objects.dag.queue import AskOpen, Open
 from titan_objects.dag.run import Run
@@ -396,3 +396,34 @@ def test_what_people_see_of_a_run_fits_into_a_message_however_long_its_errors_ar
     assert seen.tasks[7].error.startswith("ValueError: why why")
     assert len(msgspec.msgpack.encode(seen)) < MAX_PAYLOAD_BYTES
     assert len(run.look(Look(states=["FAILED"], start=TASKS_AT_ONCE - 9, tasks=True), by("ann")).tasks[0].error) > 2000
+
+
+async def test_who_is_cancelled_is_although_its_task_took_too_much_in_the_same_moment() -> None:
+    broken = asyncio.get_running_loop().create_future()
+
+    async def waits() -> None:
+        with unless(broken):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(waits())
+    await asyncio.sleep(0)
+    task.cancel()
+    broken.set_result(Failure("TooMuchDisk"))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_takes_too_much_is_ended_with_that_failure() -> None:
+    broken = asyncio.get_running_loop().create_future()
+
+    async def waits() -> None:
+        with unless(broken):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(waits())
+    await asyncio.sleep(0)
+    broken.set_result(Failure("TooMuchDisk"))
+    with pytest.raises(Failed) as failed:
+        await task
+    assert failed.value.failure.kind == "TooMuchDisk"
+    assert not task.cancelling()

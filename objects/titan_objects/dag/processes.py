@@ -107,18 +107,19 @@ async def start(
 @contextmanager
 def unless(broken: "asyncio.Future[Failure]") -> Iterator[None]:
     """Ends what is awaited in the block as soon as the task has taken too much, and raises Failed."""
-    task, inside = asyncio.current_task(), True
+    task, inside, ended = asyncio.current_task(), True, False
     assert task is not None
 
     def end_it(_: object) -> None:
+        nonlocal ended
         if inside:  # it may be called a turn late
-            task.cancel()
+            ended = task.cancel()
 
     broken.add_done_callback(end_it)
     try:
         yield
     except asyncio.CancelledError:
-        if not broken.done() or task.uncancel():  # somebody else wants an end of it too
+        if not ended or task.uncancel():  # somebody else wants an end of it too
             raise
         why = broken.result()
         raise Failed(why.kind, why.text, why.retryable) from None
