@@ -256,6 +256,28 @@ async def test_a_lease_is_renewed_in_time_however_short_it_is(heartbeat: float) 
     assert workers.begun == ["a"]
 
 
+async def test_a_task_that_is_being_ended_is_not_interrupted_in_that() -> None:
+    """Until all that it has started is gone, its worker still names it, and hears each time that it is lost."""
+    ended: list[str] = []
+
+    class Slow(Chatty):
+        async def execute(self, order: Order, ear: Ear) -> Success:
+            try:
+                await asyncio.sleep(60 if order.key == "a" else 30)
+            finally:
+                await asyncio.sleep(12)
+                ended.append(order.key)
+            return Success()
+
+    run, _ = made({"id": "a"}, {"id": "b"})
+    serving = asyncio.create_task(Part(Slow(cast(Any, Sure(run)), "dag", "w", 2, {}, Path("nowhere")), "run").serve())
+    while run.engine.leases < 2:
+        await asyncio.sleep(0.1)
+    run.act(Act("cancel", ["a"]), by("ann"))
+    await serving
+    assert ended == ["a", "b"]
+
+
 async def test_an_attempt_that_ends_as_nobody_foresaw_has_failed() -> None:
     class Odd(Chatty):
         async def execute(self, order: Order, ear: Ear) -> Success:

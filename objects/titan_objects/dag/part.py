@@ -117,7 +117,7 @@ class Part:
         self._waiting.clear()
         tasks = list(self._tasks.values())
         for task in tasks:
-            task.cancel()
+            _cancel(task)
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
 
@@ -171,7 +171,7 @@ class Part:
         for epoch in synced.lost:
             self._waiting.pop(epoch, None)
             if epoch in self._tasks:
-                self._tasks[epoch].cancel()
+                _cancel(self._tasks[epoch])
         self._beat = min([self._beat, *(each.heartbeat / BEATS for each in synced.orders)])
         for order in synced.orders[:began]:
             self._begin(order)
@@ -254,6 +254,12 @@ class Part:
         number = self._said.get(epoch, 0)
         self._said[epoch] = number + 1
         return epoch, number, line
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    """Ends a task, unless it is ending: a second time would interrupt it in ending what it has started."""
+    if not task.cancelling():
+        task.cancel()
 
 
 def _may_pass(why: titan.RemotableError) -> bool:
