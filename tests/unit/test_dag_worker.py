@@ -18,7 +18,7 @@ from titan_objects.dag.messages import LINES_AT_ONCE, TASKS_AT_ONCE, Act, Done, 
 from titan_objects.dag.part import BEAT_SECONDS, LINES_MAX, Part
 from titan_objects.dag.processes import Ear, Failed, _hear, unless
 from titan_objects.dag.processes import Lines as Cut
-from titan_objects.dag.queue import AskOpen, Open
+from titan_objects.dag.queue import AskOpen, Open, Register
 from titan_objects.dag.run import Run
 from titan_objects.dag.worker import LOOK_SECONDS, REGISTER_SECONDS, Workers
 from titan_overlay.wire.frames import MAX_PAYLOAD_BYTES
@@ -125,6 +125,33 @@ async def test_no_queue_has_a_worker_look_all_the_time_or_never(said: float) -> 
     workers = Workers(cast(Any, Queue()), "dag", "w", 2, {}, Path("nowhere"))
     assert await workers.look() == []
     assert LOOK_SECONDS <= workers.pause <= REGISTER_SECONDS
+
+
+async def test_a_worker_whose_queue_is_not_there_says_so_once_and_asks_less_and_less_often(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Missing:
+        trusted: list[str] = []
+        asked = 0
+
+        async def send(self, name: str, message: Register, *, timeout: float = 0.0) -> None:
+            self.asked += 1
+            if self.asked < 40:
+                raise titan.NotFound(f"{name!r} is not there, asked {self.asked} times")
+
+        async def read(self, name: str, message: AskOpen) -> Open:
+            return Open(1)
+
+    pool = Missing()
+    workers = Workers(cast(Any, pool), "dga", "w", 2, {}, Path("nowhere"))
+    serving = asyncio.create_task(workers.serve())
+    await asyncio.sleep(60)  # of virtual time
+    assert pool.asked < 30
+    assert [each.levelname for each in caplog.records if "'dga' is not there" in each.getMessage()] == ["WARNING"]
+    await asyncio.sleep(200)
+    assert workers.pause == LOOK_SECONDS
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
 
 
 async def test_a_worker_that_goes_gives_its_tasks_back_at_once() -> None:

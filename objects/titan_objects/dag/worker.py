@@ -21,7 +21,7 @@ REGISTER_SECONDS = 30.0
 LOOK_SECONDS = 0.2
 """Between two looks at the queue, where it does not want more."""
 AGAIN_SECONDS = 5.0
-"""Until a run is tried again that could not be worked for."""
+"""Until a run is tried again that could not be worked for, or a queue that does not answer."""
 
 
 class Workers(Executor):
@@ -67,6 +67,7 @@ class Workers(Executor):
         runs: dict[str, asyncio.Task[None]] = {}
         wanted: set[str] = set()
         registered = -REGISTER_SECONDS
+        refused: type[titan.TitanError] | None = None
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -75,8 +76,12 @@ class Workers(Executor):
                         await self.pool.send(self.queue, Register(self.info))
                         registered, self._version = loop.time(), 0
                     wanted.update(await self.look())
+                    refused = None
                 except titan.TitanError as why:
-                    log.debug("the queue %s does not answer: %s", self.queue, why)
+                    level = logging.DEBUG if type(why) is refused else logging.WARNING
+                    log.log(level, "the queue %s does not take this worker, which tries again: %s", self.queue, why)
+                    refused = type(why)
+                    self.pause = min(2 * self.pause, AGAIN_SECONDS)
                 runs = {name: task for name, task in runs.items() if not task.done()}
                 begun = wanted - runs.keys()  # what is heard of again while it is worked for may have begun anew
                 runs.update((name, asyncio.create_task(self._take_part(name))) for name in sorted(begun))
