@@ -11,10 +11,11 @@ from titan_objects.store.group.messages import Done, Mark, News, Outcome, Publis
 from titan_objects.store.parser import Damaged
 
 SCRIPTS = (
-    b"return cjson.encode(cjson.decode(ARGV[1]))",
-    b"return cmsgpack.pack(cmsgpack.unpack(ARGV[1]))",
+    (b"return cjson.encode(cjson.decode(ARGV[1]))", b'{"a": [1, 2.5, null, "x"]}'),
+    (b"return cmsgpack.pack(cmsgpack.unpack(ARGV[1]))", msgspec.msgpack.encode({"a": [1, 2.5, None, "x"]})),
+    (b"return {struct.size(ARGV[2]), struct.unpack(ARGV[1], ARGV[3])}", b"<i4!8dsBc0", b">HI3f", b"\1" * 32),
+    (b"return struct.pack(ARGV[1], tonumber(ARGV[2]), ARGV[3])", b">I4s", b"7", b"x"),
 )
-VALUES = (b'{"a": [1, 2.5, null, "x"]}', msgspec.msgpack.encode({"a": [1, 2.5, None, "x"]}))
 COMMANDS = (
     b"SET k v EX 10", b"GET k", b"INCRBYFLOAT n 1.5", b"RPUSH l a b", b"LRANGE l 0 -1", b"ZADD z 1 a 2 b",
     b"ZRANGEBYSCORE z (1 +inf", b"HSET h f v", b"SADD s a b", b"SPOP s", b"XADD x * f v", b"XRANGE x - +", b"MULTI",
@@ -24,8 +25,7 @@ COMMANDS = (
 
 def _sessions() -> list[bytes]:
     scripted = [
-        b"".join(bytes([len(word)]) + word for word in (b"EVAL", script, b"0", value))
-        for script, value in zip(SCRIPTS, VALUES, strict=True)
+        b"".join(bytes([len(word)]) + word for word in (b"EVAL", script, b"0", *values)) for script, *values in SCRIPTS
     ]
     plain = [b"".join(bytes([len(word)]) + word for word in line.split()) for line in COMMANDS]
     return [story(*plain), story(*scripted)]
