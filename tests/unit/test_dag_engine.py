@@ -519,10 +519,31 @@ def test_whatever_people_do_meanwhile_the_journal_is_the_state(
                 world.step(Report(worker, order.epoch, Success(order.key)))
         assert engine.ready >= 0
         again = Engine.replay(engine.journal)
+        again.take_leases(engine.leases_kept())
         again.step(Tick(), world.now)
         assert dump(again) == dump(engine)
+        assert again.leases_kept() == engine.leases_kept()
     world.step(Resume())
     world.run()
+
+
+def test_that_workers_are_heard_for_a_day_makes_the_journal_no_longer() -> None:
+    desk = Desk(definition({"id": "long", "timeout": {"heartbeat": 30}}, {"id": "short", "timeout": {"heartbeat": 5}}))
+    orders = [desk.lease("a", 1)[0], desk.lease("b", 1)[0]]
+    epochs = tuple(each.epoch for each in orders if each.key == "long")
+    written = len(desk.engine.journal)
+    for beat in range(24 * 360):
+        said = desk.step(Renew("a", epochs, {epochs[0]: beat / 8640}), after=10)
+        assert said.lost == []
+    assert len(desk.engine.journal) == written + 1, "of the other nothing was heard"
+    assert desk.engine.wakes_at == desk.now + 30
+    again = Engine.replay(desk.engine.journal)
+    again.take_leases(desk.engine.leases_kept())
+    again.step(Tick(), desk.now)
+    assert dump(again) == dump(desk.engine)
+    desk.wait(30)
+    assert [each.key for each in desk.lease("c")] == ["short", "long"]
+    assert dump(Engine.replay(desk.engine.journal)) == dump(desk.engine)
 
 
 def test_a_chain_of_a_thousand_that_is_skipped_does_not_overflow() -> None:

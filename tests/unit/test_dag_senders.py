@@ -271,11 +271,12 @@ def test_only_who_holds_a_task_writes_into_its_log_and_each_line_once() -> None:
 def test_a_member_that_comes_later_knows_all_that_the_others_know() -> None:
     made = run({"id": "a"}, {"id": "b"}, workers=[key("bob").hex()[:32]])
     (order,) = lease(made, "bob")
-    made.sync(Sync(Worker("w"), holds=[order.epoch], lines=[(order.epoch, 0, "one")]), by("bob"))
+    made.sync(Sync(Worker("w"), holds=[order.epoch], lines=[(order.epoch, 0, "one")]), by("bob", now=1020.0))
     other = Run()
     for chunk in made.snapshot():
         other.restore(chunk)
     assert list(other.snapshot()) == list(made.snapshot())
+    assert other.engine.wakes_at == made.engine.wakes_at == 1050.0
     for each in (made, other):
         each.sync(Sync(Worker("w"), lines=[(order.epoch, 0, "one"), (order.epoch, 1, "two")]), by("bob"))
         assert [line.text for line in each.log(Lines())] == ["one", "two"]

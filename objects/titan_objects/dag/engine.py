@@ -7,7 +7,8 @@
 
 On three floors: `flow.py` (steps from pending to their end, and the clock), `leases.py` (who runs what, and what is
 believed), and here what comes from outside. All that changes something is written into `journal`, with its time and
-the chance that it used, so `Engine.replay(journal)` is the same engine.
+the chance that it used, so `Engine.replay(journal)` is the same engine. But for one thing: that a worker was heard,
+every few seconds, is not kept; that it was not, is. Until when leases last stands beside it (`leases_kept`).
 """
 
 from collections.abc import Callable, Iterable
@@ -27,6 +28,7 @@ from titan_objects.dag.journal import (
     Effects,
     Ending,
     Entry,
+    Errand,
     Event,
     Failure,
     Lease,
@@ -36,6 +38,7 @@ from titan_objects.dag.journal import (
     Report,
     Rerun,
     Resume,
+    Silence,
     Spawn,
     Success,
     Suspend,
@@ -62,6 +65,7 @@ class Engine(Leases):
         self.journal: list[Entry] = []
         self._ranking = ranking
         self._keep = keep_journal
+        self._retaking = False
 
     # ---- events ------------------------------------------------------------------------------------------------
 
@@ -81,14 +85,25 @@ class Engine(Leases):
             self._note(Tick())
         errands = self._send_children()  # before the event, as when the tick is taken again by itself
         self._drawn = []
+        if not self._retaking and (silent := self._fallen_silent()):
+            errands += self._take(Silence(silent))
         effects = self._handle(event)
         self._consider_all()
         effects.errands = errands + self._send_children()
         effects.passed = [self._passed(each) for each in self._passing]
         self._passing.clear()
-        if effects.orders or not isinstance(event, Lease | Tick):
+        if effects.orders or not isinstance(event, Lease | Renew | Tick):
             self._note(event)
         return effects
+
+    def _take(self, event: Silence) -> list[Errand]:
+        """Takes what the engine has found out itself, as when it is taken again."""
+        self._lose(event)
+        self._consider_all()
+        errands = self._send_children()
+        self._note(event)
+        self._drawn = []
+        return errands
 
     def _note(self, event: Event) -> None:
         if self._keep:
@@ -103,14 +118,20 @@ class Engine(Leases):
 
     def retake(self, journal: Iterable[Entry]) -> None:
         """Takes events as they were taken before, with their time and chance."""
-        for entry in journal:
-            draws = iter(entry.draws)
-            self.step(entry.event, entry.time, lambda draws=draws: next(draws, 0.5))  # type: ignore[misc]
+        self._retaking = True  # which leases have run out, the journal says
+        try:
+            for entry in journal:
+                draws = iter(entry.draws)
+                self.step(entry.event, entry.time, lambda draws=draws: next(draws, 0.5))  # type: ignore[misc]
+        finally:
+            self._retaking = False
 
     @property
     def wakes_at(self) -> float:
         """When time alone may change something next: a `Tick` is wanted then. Infinity: never."""
-        return self._timers[0][0] if self._timers and self.state not in DONE else NEVER
+        if self.state in DONE:
+            return NEVER
+        return min(self._timers[0][0] if self._timers else NEVER, self._next_silence())
 
     @property
     def ready(self) -> int:
@@ -157,6 +178,8 @@ class Engine(Leases):
                 self._come_up(event)
             case Release():
                 self._release(event)
+            case Silence():
+                self._lose(event)
             case Cancel(_, tasks):
                 self._cancel(tasks)
             case Suspend():

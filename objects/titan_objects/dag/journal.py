@@ -90,6 +90,15 @@ class Renew(msgspec.Struct, frozen=True, tag=True, array_like=True):
     progress: dict[int, float] = {}
 
 
+class Silence(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Nothing was heard of these epochs for as long as they may be silent: others may have the tasks.
+
+    Only the engine itself says so: that a worker was heard is not in the journal.
+    """
+
+    epochs: tuple[int, ...]
+
+
 class Report(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """An attempt has ended."""
 
@@ -188,7 +197,7 @@ class Passed(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 FromWorkers = Lease | Renew | Report | Up | Release | Spawn
 FromPeople = Begin | Adopt | Cancel | Suspend | Resume | Rerun | Decide
-Event = FromWorkers | FromPeople | Passed | Tick
+Event = FromWorkers | FromPeople | Passed | Silence | Tick
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):

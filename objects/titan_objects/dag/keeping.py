@@ -45,6 +45,12 @@ class _Happened(msgspec.Struct, frozen=True, tag=True, array_like=True):
     entries: list[Entry]
 
 
+class _Leased(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """What its journal does not have of its leases: see `Engine.leases_kept`. The last chunk."""
+
+    leases: dict[int, tuple[float, float]]
+
+
 class _Awaits(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """A chunk of what it was told before it began."""
 
@@ -102,7 +108,7 @@ class Kept:
 
     def snapshot(self) -> Iterator[bytes]:
         """The journal, in chunks, and what else there is."""
-        lines, journal = list(self.lines), list(self.engine.journal)
+        lines, journal, leases = list(self.lines), list(self.engine.journal), self.engine.leases_kept()
         yield msgspec.msgpack.encode(
             _Rest(
                 self.owner,
@@ -126,10 +132,11 @@ class Kept:
         for kind, items in ((_Awaits, list(self.waiting)), (_Logged, lines), (_Happened, journal)):
             for chunk in portions(items):
                 yield msgspec.msgpack.encode(kind(chunk))
+        yield msgspec.msgpack.encode(_Leased(leases))
 
     def restore(self, chunk: bytes) -> None:
         """Takes the next chunk."""
-        part = msgspec.msgpack.decode(chunk, type=_Rest | _Awaits | _Logged | _Happened)
+        part = msgspec.msgpack.decode(chunk, type=_Rest | _Awaits | _Logged | _Happened | _Leased)
         match part:
             case _Rest():
                 self.plan, self.errand = part.plan, part.errand
@@ -144,6 +151,8 @@ class Kept:
             case _Logged(lines):
                 self.lines.extend(lines)
                 self._log_bytes += sum(len(each.text) + 64 for each in lines)
+            case _Leased(leases):
+                self.engine.take_leases(leases)
             case _Happened(entries):
                 self.engine.retake(entries)
                 self.engine.learned, self.engine.records.news = dict(self._news[0]), dict(self._news[1])

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
+from heapq import heappop, heappush
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from titan_objects.dag.journal import (
     Release,
     Renew,
     Report,
+    Silence,
     Success,
     Up,
     Worker,
@@ -49,6 +51,8 @@ class Leases(Flow):
         self.executions = 0
         """Leases that were given."""
         self._epoch = 0
+        self._expiring: list[tuple[float, int]] = []
+        """Leases by when they run out, or earlier: those that were renewed meanwhile are put back."""
         self._draw: Callable[[], float] = lambda: 0.5
         self._drawn: list[float] = []
 
@@ -102,7 +106,7 @@ class Leases(Flow):
         held = self._hold(instance, worker.name, owner, self._now + seconds(task.timeout.heartbeat))
         if task.verify is not None:
             self._replicate(instance, owner)
-        self._after(seconds(task.timeout.heartbeat), lambda: self._silent(held))
+        heappush(self._expiring, (held.expires, held.epoch))
         return self._order(instance, held.epoch)
 
     def _hold(self, instance: Instance, worker: str, owner: str, expires: float) -> Held:
@@ -337,20 +341,47 @@ class Leases(Flow):
 
     # ---- silence -----------------------------------------------------------------------------------------------
 
-    def _silent(self, held: Held) -> bool:
-        if held.epoch not in self._held:
-            return False
-        if held.expires > self._now:  # it was renewed
-            self._after(held.expires - self._now, lambda: self._silent(held))
-            return False
-        self._drop(held)
-        instance = held.instance
-        instance.lost += 1
-        if instance.lost >= LOST_MAX:
-            self._fail(instance, Failure("Lost", f"{LOST_MAX} workers fell silent over it", False))
-        else:
-            self._offer(instance, 0.0)
-        return True
+    def leases_kept(self) -> dict[int, tuple[float, float]]:
+        """By epoch until when a lease lasts, and how much of it is done: what the journal does not have."""
+        return {epoch: (held.expires, held.progress) for epoch, held in self._held.items()}
+
+    def take_leases(self, kept: dict[int, tuple[float, float]]) -> None:
+        """Leases are as they were when they were kept."""
+        for epoch, (expires, progress) in kept.items():
+            if epoch in self._held:
+                self._held[epoch].expires, self._held[epoch].progress = expires, progress
+
+    def _next_silence(self) -> float:
+        """When the first lease runs out, unless its worker is heard."""
+        while self._expiring:
+            due, epoch = self._expiring[0]
+            held = self._held.get(epoch)
+            if held is not None and held.expires == due:
+                return due
+            heappop(self._expiring)
+            if held is not None:  # it was renewed
+                heappush(self._expiring, (held.expires, epoch))
+        return NEVER
+
+    def _fallen_silent(self) -> tuple[int, ...]:
+        """Epochs of leases that have run out."""
+        found = []
+        while self._next_silence() <= self._now:
+            found.append(heappop(self._expiring)[1])
+        return tuple(found)
+
+    def _lose(self, event: Silence) -> None:
+        for epoch in event.epochs:
+            held = self._held.get(epoch)
+            if held is None:  # it went with one before
+                continue
+            self._drop(held)
+            instance = held.instance
+            instance.lost += 1
+            if instance.lost >= LOST_MAX:
+                self._fail(instance, Failure("Lost", f"{LOST_MAX} workers fell silent over it", False))
+            else:
+                self._offer(instance, 0.0)
 
     def _too_long(self, held: Held) -> bool:
         if held.epoch not in self._held:
