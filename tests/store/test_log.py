@@ -13,7 +13,7 @@ import titan_overlay as titan
 from tests.store.commands_by_chance import commands
 from tests.store.real import RealRedis, TitanStore, Wire, needs_redis
 from tests.store.test_beside_redis import EVERYTHING, contents
-from titan_objects.store import log_care, system
+from titan_objects.store import host, log_care, system
 from titan_objects.store.aof import PIECE_BYTES, AppendLog, remove
 from titan_objects.store.config import Config
 from titan_objects.store.host import Store
@@ -266,6 +266,40 @@ async def test_a_full_disk_refuses_writes_and_keeps_reads(tmp_path: Path, monkey
     restored = Store(tmp_path)
     assert await restored.execute([b"GET", b"k"]) == b"4"
     await restored.close()
+
+
+async def passed(store: Store, error: OSError | None) -> None:
+    """Until the store refuses writes (or does so no more), as an error of the disk has it."""
+    while (store.engine.refuse_writes is None) == (error is not None):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("how", ["always", "everysec"])
+async def test_a_disk_that_confirms_again_takes_writes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(host, "RETRY_SECONDS", 0.0)
+    store = Store(tmp_path, Config(appendfsync=how))
+    error: OSError | None = OSError(28, "No space left on device")
+
+    def fdatasync(fd: int) -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    if how == "always":
+        with pytest.raises(CommandError, match="MISCONF"):
+            await store.execute([b"SET", b"k", b"1"])
+    else:
+        assert await store.execute([b"SET", b"k", b"1"]) == b"OK"
+    async with asyncio.timeout(60):
+        await passed(store, error)
+        with pytest.raises(CommandError, match="MISCONF"):
+            await store.execute([b"SET", b"k", b"2"])
+        error = None
+        await passed(store, error)
+    assert await store.execute([b"SET", b"k", b"3"]) == b"OK"
+    await store.close()
 
 
 async def test_what_takes_long_is_noted_where_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,19 +225,23 @@ class Store:
         self._flushing = False
         self._pass_on()
         if self._log is not None and self._log.pending:
-            begun = system.monotonic()
-            try:
-                self._log.write_out(self._sync_always)
-                self.engine.stats.log_bytes = self._log.size
-                self._note_latency("aof-fsync-always" if self._sync_always else "aof-write", begun)
-            except OSError as why:
-                self.on_full_disk(why)
-            else:
-                if self.engine.refuse_writes is not None:
-                    self._on_disk_again()
+            self._write_out(self._log)
         send_out(self.engine.outgoing, self.sinks)
         if self.engine.halted:
             self._loop.call_soon(self.drained)
+
+    def _write_out(self, log: AppendLog) -> None:
+        begun = system.monotonic()
+        sync = self._sync_always or self.engine.refuse_writes is not None
+        try:
+            log.write_out(sync)
+            self.engine.stats.log_bytes = log.size
+            self._note_latency("aof-fsync-always" if sync else "aof-write", begun)
+        except OSError as why:
+            self.on_full_disk(why)
+        else:
+            if self.engine.refuse_writes is not None:
+                self._on_disk_again()
 
     def drained(self) -> None:
         """Clients have read, perhaps: those that have halted and are not full go on."""
@@ -265,6 +269,9 @@ class Store:
 
     def _try_again(self) -> None:
         self._retry = None
+        self._pass_on()
+        if self._log is not None:
+            self._write_out(self._log)  # even if nothing is pending: it may be the confirming that failed
         self.flush()
 
     def _on_disk_again(self) -> None:
