@@ -106,6 +106,15 @@ class Following:
         engine.functions.flush()
         engine.effects += ([b"MULTI"], [b"FLUSHALL"], [b"FUNCTION", b"FLUSH"])
         store.note_effects()
+        try:
+            await self._read(file)
+        except Exception:
+            self._end_load()  # with what was read so far: nothing later may stand in a transaction that never ends
+            raise
+        self._end_load()
+
+    async def _read(self, file: IO[bytes]) -> None:
+        store, engine = self._store, self._store.engine
         logged_db = 0
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             for count, (db, key) in enumerate(Reader(data).keys(engine), 1):
@@ -116,9 +125,12 @@ class Following:
                 if count % SLICE_KEYS == 0:
                     store.note_effects()
                     await asyncio.sleep(0)
+
+    def _end_load(self) -> None:
+        engine = self._store.engine
         engine.effects += ([b"FUNCTION", b"LOAD", each.source] for each in engine.functions.libraries.values())
         engine.effects += ([b"SELECT", b"0"], [b"EXEC"])
-        store.note_effects()
+        self._store.note_effects()
         engine.internal.db = engine.databases[0]
         engine.loading = False
         engine.look()
