@@ -70,6 +70,17 @@ async def test_transactions_are_executed_by_all_or_not_at_all() -> None:
         ]  # fmt: skip
 
 
+async def test_who_watches_may_read_before_the_transaction() -> None:
+    async with two_doors() as (_, one, other):
+        for reading in ("READWRITE", "READONLY"):
+            assert await one(reading, "SET n 1", "WATCH n") == [b"OK", b"OK", b"OK"]
+            assert await one("GET n") == b"1"
+            assert await other("SET n 5") == b"OK"
+            assert await one("MULTI", "SET n 2", "EXEC", "READWRITE", "GET n") == [
+                b"OK", b"QUEUED", None, b"OK", b"5",
+            ]  # fmt: skip
+
+
 async def test_who_waits_for_a_key_is_answered_when_somebody_elsewhere_brings_it() -> None:
     async with two_doors() as (sim, one, other):
         one.put("BLPOP q 0", "PING")

@@ -157,7 +157,8 @@ class Sending:
                 self._soon()
                 return
             for piece, each in zip(pieces, replies, strict=True):
-                piece.answered(piece, Done(each, piece.section.db, len(piece.section.commands)))
+                section = piece.section
+                piece.answered(piece, Done(each, section.db, len(section.commands), section.guard))
         self._settled()
 
     def _fail(self, pieces: Sequence[Piece], why: titan.TitanError) -> None:
