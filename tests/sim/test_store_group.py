@@ -81,6 +81,20 @@ async def test_who_watches_may_read_before_the_transaction() -> None:
             ]  # fmt: skip
 
 
+async def test_who_forgets_what_it_watches_within_a_transaction_has_watched_it_so_far() -> None:
+    async with two_doors() as (_, one, other):
+        assert await one("WATCH n", "MULTI", "UNWATCH", "INCR n") == [b"OK", b"OK", b"QUEUED", b"QUEUED"]
+        await other("SET n 5")
+        assert await one("EXEC") is None
+        assert await one("WATCH n", "MULTI", "UNWATCH", "INCR n", "EXEC") == [
+            b"OK", b"OK", b"QUEUED", b"QUEUED", [b"OK", 6],
+        ]  # fmt: skip
+        replies = await one("WATCH n", "DISCARD")
+        assert refused(replies[1], "without MULTI")
+        await other("SET n 7")
+        assert await one("MULTI", "INCR n", "EXEC") == [b"OK", b"QUEUED", None]
+
+
 async def test_who_waits_for_a_key_is_answered_when_somebody_elsewhere_brings_it() -> None:
     async with two_doors() as (sim, one, other):
         one.put("BLPOP q 0", "PING")

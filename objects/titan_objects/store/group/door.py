@@ -30,7 +30,6 @@ QUIET_SECONDS = 10.0
 """After so long without anybody who listens or waits, the door does not watch the group any more."""
 
 _TOO_LONG = b"ERR a command of %d bytes: a group orders at most %d at once"
-_FORGET = frozenset((b"DISCARD", b"UNWATCH", b"RESET"))
 
 
 class Door:
@@ -294,9 +293,10 @@ class Door:
         task.add_done_callback(self._tasks.discard)
 
     def _run_here(self, session: DoorSession, args: Args) -> None:
+        ends = b"UNWATCH" if session.queue is None else b"DISCARD"  # the other one is refused, or queued
         self.engine.run(session, [args], self.now())
         self.engine.requests.clear()
-        if session.guard and args[0].upper() in _FORGET:
+        if session.guard and args[0].upper() in (ends, b"RESET"):
             self._forget_guard(session)
 
     def _exec(self, session: DoorSession) -> None:

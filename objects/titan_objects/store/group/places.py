@@ -57,7 +57,7 @@ _ORDERED_TOO = """
 """
 _SCRIPTS = frozenset(("eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro"))
 _ORDERED = _SCANS | frozenset(_ORDERED_TOO.split())
-_ANYWHERE = frozenset(("ping", "echo", "select", "time"))
+_ANYWHERE = frozenset(("ping", "echo", "select", "time", "unwatch"))
 """At the door, and in transactions and scripts by all members."""
 _OWN = {
     "publish": Place.PUBLISH,
