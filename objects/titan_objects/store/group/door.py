@@ -402,7 +402,8 @@ class Door:
     def _rest(self) -> None:
         """Watches the group no more where nobody needs it."""
         exchange = self.engine.exchange
-        if not (self._room or exchange.channels or exchange.patterns or exchange.shards):
+        listened = exchange.channels or exchange.patterns or exchange.shards
+        if not (self._room or listened or self._listening.awaited):
             self._spawn(self._listening.stop())
         self._quiet = self._loop.call_later(QUIET_SECONDS, self._rest)
 

@@ -6,8 +6,9 @@ after its own mark has come by; before that, and after a break, it may have miss
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
+from typing import Any
 
 import msgspec
 
@@ -39,6 +40,9 @@ class Listening:
         on_news: is given what happened.
         on_gap: called when something may have been missed.
         token: a new one each time.
+
+    Attributes:
+        awaited: by so many (`ready`).
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Listening:
         self._on_news = on_news
         self._on_gap = on_gap
         self._token = token
+        self.awaited = 0
         self._ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -66,14 +71,22 @@ class Listening:
         """Begins to listen, if that is not under way, and waits until everything is heard."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._listen())
-        await self._ready.wait()
+        self.awaited += 1
+        try:
+            await self._ready.wait()
+        finally:
+            self.awaited -= 1
 
-    async def stop(self) -> None:
-        """Listens no more."""
+    def stop(self) -> Coroutine[Any, Any, None]:
+        """Listens no more, from this very moment on. What is returned waits for the end of it."""
         task, self._task = self._task, None
         self._ready.clear()
         if task is not None:
             task.cancel()
+        return self._ended(task)
+
+    async def _ended(self, task: asyncio.Task[None] | None) -> None:
+        if task is not None:
             with suppress(asyncio.CancelledError):
                 await task
 

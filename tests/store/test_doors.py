@@ -1,0 +1,109 @@
+"""Doors before a store of one member in this process: what is left of clients that came and went, and who hears what."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+import titan_overlay as titan
+from tests.sim.store_doors import Client
+from tests.store.test_group import START, Member, Turn
+from titan_objects.store.group.door import Door
+from titan_objects.store.group.messages import Look, Mark, Run
+
+pytestmark = pytest.mark.loops("virtual")
+
+encode = msgspec.msgpack.encode
+
+
+class Group:
+    """A group of one, which answers after a turn of the loop. Used where a door takes a pool.
+
+    Attributes:
+        marks: whether marks come through.
+        watches: watched by so many.
+    """
+
+    def __init__(self) -> None:
+        self.member = Member()
+        self.marks = True
+        self._watching: set[asyncio.Queue[titan.Change | None]] = set()
+
+    @property
+    def guards(self) -> int:
+        return len(self.member.store.engine.guards)
+
+    async def send(self, name: str, message: Any, *, timeout: float = 0) -> Any:
+        await asyncio.sleep(0)
+        turn: Any = Turn(START + asyncio.get_running_loop().time(), 1)
+        if isinstance(message, Mark) and not self.marks:
+            return None
+        reply = self.member.store.run(message, turn) if isinstance(message, Run) else None
+        change = titan.Change(1, 1, turn.now, b"", message.wire_type, encode(message), encode(reply))
+        for each in self._watching:
+            each.put_nowait(change)
+        return reply
+
+    async def read(self, name: str, message: Any, *, stale_ok: bool = False, timeout: float = 0) -> Any:
+        await asyncio.sleep(0)
+        turn: Any = Turn(START, 1)
+        store = self.member.store
+        return store.look(message, turn) if isinstance(message, Look) else store.rest(message)
+
+    async def watch(self, name: str) -> AsyncIterator[titan.Change]:
+        changes: asyncio.Queue[titan.Change | None] = asyncio.Queue()
+        self._watching.add(changes)
+        try:
+            while (change := await changes.get()) is not None:
+                yield change
+        finally:
+            self._watching.discard(changes)
+        raise titan.Unavailable("the link is cut")
+
+    def cut(self) -> None:
+        """Whoever watches is told that the link is cut."""
+        for each in self._watching:
+            each.put_nowait(None)
+
+
+@asynccontextmanager
+async def opened(group: Group) -> AsyncIterator[Door]:
+    pool: Any = group
+    door = Door(pool, "store/main", now=lambda: int(START * 1000), chance=Random(1))
+    yield door
+    await door.close()
+
+
+async def test_who_begins_to_listen_as_the_door_would_stop_hears_all() -> None:
+    group = Group()
+    group.marks = False
+    async with opened(group) as door:
+        one, other = Client(door), Client(door)
+        one.put("SUBSCRIBE news")
+        await asyncio.sleep(25)  # longer than a door without listeners watches
+        group.marks = True
+        assert await one.hear() == [b"subscribe", b"news", 1]
+        assert await other("PUBLISH news hello") == 1
+        assert await one.hear() == [b"message", b"news", b"hello"]
+
+
+@pytest.mark.parametrize("how", ["SUBSCRIBE news", "BLPOP q 0"])
+async def test_who_comes_in_the_turn_in_which_the_door_stops_to_watch_hears_all(how: str) -> None:
+    async with opened(Group()) as door:
+        one, other = Client(door), Client(door)
+        await other("SUBSCRIBE none")
+        await other("UNSUBSCRIBE none")
+        door._rest()
+        one.put(how)
+        if how.startswith("BLPOP"):
+            await asyncio.sleep(1)
+            await other("RPUSH q x")
+            assert await one.hear() == [b"q", b"x"]
+        else:
+            assert await one.hear() == [b"subscribe", b"news", 1]
+            await other("PUBLISH news hello")
+            assert await one.hear() == [b"message", b"news", b"hello"]
