@@ -14,6 +14,7 @@ from tests.sim.store_doors import Client
 from tests.store.test_group import START, Member, Turn
 from titan_objects.store.group.door import Door
 from titan_objects.store.group.messages import Look, Mark, Run
+from titan_objects.store.resp import CommandError
 
 pytestmark = pytest.mark.loops("virtual")
 
@@ -107,3 +108,14 @@ async def test_who_comes_in_the_turn_in_which_the_door_stops_to_watch_hears_all(
             assert await one.hear() == [b"subscribe", b"news", 1]
             await other("PUBLISH news hello")
             assert await one.hear() == [b"message", b"news", b"hello"]
+
+
+async def test_replies_that_are_too_long_stand_for_as_many_commands_as_were_answered() -> None:
+    async with opened(Group()) as door:
+        one, other = Client(door), Client(door)
+        await one("SET big " + "x" * 500_000, "SETRANGE big 30000000 x")
+        one.put("GET big", "GET big", "GET big", "BLPOP q 0", "PING")
+        errors = [await one.hear() for _ in range(3)]
+        assert all(isinstance(each, CommandError) for each in errors)
+        await other("RPUSH q x")
+        assert [await one.hear(), await one.hear()] == [[b"q", b"x"], b"PONG"]

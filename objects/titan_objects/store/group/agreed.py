@@ -217,7 +217,7 @@ class AgreedEngine(Engine):
         size = len(done.replies)
         if size > PARKED_BYTES_MAX:
             error = CommandError(f"ERR the replies have {size} bytes, a group gives {PARKED_BYTES_MAX} at most")
-            return msgspec.structs.replace(done, replies=error.reply * done.executed)
+            return msgspec.structs.replace(done, replies=error.reply * (done.executed - (done.waiting is not None)))
         self.last_parked += 1
         self._parked[self.last_parked] = done.replies
         while sum(map(len, self._parked.values())) > PARKED_BYTES_MAX:
