@@ -25,13 +25,17 @@ class Group:
     """A group of one, which answers after a turn of the loop. Used where a door takes a pool.
 
     Attributes:
+        reachable: whether anybody answers.
         marks: whether marks come through.
-        watches: watched by so many.
+        answers: what is executed is answered; until then, those who watch have seen it already.
     """
 
     def __init__(self) -> None:
         self.member = Member()
         self.marks = True
+        self.reachable = True
+        self.answers = asyncio.Event()
+        self.answers.set()
         self._watching: set[asyncio.Queue[titan.Change | None]] = set()
 
     @property
@@ -41,12 +45,15 @@ class Group:
     async def send(self, name: str, message: Any, *, timeout: float = 0) -> Any:
         await asyncio.sleep(0)
         turn: Any = Turn(START + asyncio.get_running_loop().time(), 1)
+        if not self.reachable:
+            raise titan.Unavailable("no quorum")
         if isinstance(message, Mark) and not self.marks:
             return None
         reply = self.member.store.run(message, turn) if isinstance(message, Run) else None
         change = titan.Change(1, 1, turn.now, b"", message.wire_type, encode(message), encode(reply))
         for each in self._watching:
             each.put_nowait(change)
+        await self.answers.wait()
         return reply
 
     async def read(self, name: str, message: Any, *, stale_ok: bool = False, timeout: float = 0) -> Any:
@@ -108,6 +115,20 @@ async def test_who_comes_in_the_turn_in_which_the_door_stops_to_watch_hears_all(
             assert await one.hear() == [b"subscribe", b"news", 1]
             await other("PUBLISH news hello")
             assert await one.hear() == [b"message", b"news", b"hello"]
+
+
+async def test_guards_that_nobody_needs_go_with_the_next_commands_that_arrive() -> None:
+    group = Group()
+    async with opened(group) as door:
+        one, other = Client(door), Client(door)
+        await one("WATCH k")
+        one.leave()
+        group.reachable = False
+        assert isinstance(await other("SET k v"), CommandError)
+        group.reachable = True
+        assert group.guards == 1
+        assert await other("SET k v") == b"OK"
+        assert group.guards == 0
 
 
 async def test_replies_that_are_too_long_stand_for_as_many_commands_as_were_answered() -> None:

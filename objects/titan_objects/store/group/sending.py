@@ -122,6 +122,7 @@ class Sending:
         try:
             outcome = await self._pool.send(self._name, message, timeout=ANSWER_SECONDS)
         except titan.TitanError as why:
+            self._drop += drop
             self._fail(pieces, why)
         else:
             for piece, done in zip(pieces, outcome.done, strict=True):
