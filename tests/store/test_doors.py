@@ -117,6 +117,41 @@ async def test_who_comes_in_the_turn_in_which_the_door_stops_to_watch_hears_all(
             assert await one.hear() == [b"message", b"news", b"hello"]
 
 
+async def test_who_waits_while_the_link_is_cut_leaves_no_guards_behind() -> None:
+    group = Group()
+    async with opened(group) as door:
+        one, other = Client(door), Client(door)
+        one.put("BLPOP q 0")
+        for _ in range(3):
+            await asyncio.sleep(2)
+            assert group.guards == 1
+            group.cut()
+        await asyncio.sleep(2)
+        await other("RPUSH q x")
+        assert await one.hear() == [b"q", b"x"]
+        await other("PING", "SET k v")
+        assert group.guards == 0
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_a_key_that_comes_before_the_answer_that_it_was_not_there_is_not_missed(cut: bool) -> None:
+    group = Group()
+    async with opened(group) as door, opened(group) as elsewhere:
+        one, other, listener = Client(door), Client(elsewhere), Client(door)
+        await listener("SUBSCRIBE none")
+        group.answers.clear()
+        one.put("BLPOP q 0")
+        await asyncio.sleep(1)
+        if cut:
+            group.cut()
+        other.put("RPUSH q x")
+        await asyncio.sleep(2)
+        assert one.quiet
+        group.answers.set()
+        assert await one.hear() == [b"q", b"x"]
+        assert await other.hear() == 1
+
+
 async def test_guards_that_nobody_needs_go_with_the_next_commands_that_arrive() -> None:
     group = Group()
     async with opened(group) as door:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from titan_objects.store.group.clients import DoorSession
 
 
+EARLY_MAX = 4096
+"""Guards that were touched before the answer came that names them, perhaps; of more, all count as touched."""
+
+
 class Blocked:
     """One command that waits.
 
@@ -40,11 +44,20 @@ class Room:
     Args:
         again: tries one again.
         over: the time of one is over, and nothing was found.
+        drop: nobody needs that guard any more.
+
+    Attributes:
+        gaps: counts the moments at which something may have been missed.
     """
 
-    def __init__(self, again: Callable[[Blocked], None], over: Callable[[Blocked], None]) -> None:
+    def __init__(
+        self, again: Callable[[Blocked], None], over: Callable[[Blocked], None], drop: Callable[[int], None]
+    ) -> None:
         self._again = again
         self._over = over
+        self._drop = drop
+        self.gaps = 0
+        self._early: set[int] = set()
         self._loop = asyncio.get_running_loop()
         self._by_guard: dict[int, Blocked] = {}
         self._serial = 0
@@ -52,8 +65,12 @@ class Room:
     def __len__(self) -> int:
         return len(self._by_guard)
 
-    def add(self, session: "DoorSession", waiting: Waiting) -> None:
-        """A command has found nothing, for the first time or again."""
+    def add(self, session: "DoorSession", waiting: Waiting, gaps: int) -> None:
+        """A command has found nothing, for the first time or again.
+
+        Args:
+            gaps: what `gaps` was when it was sent.
+        """
         blocked = session.blocked
         now = self._loop.time()
         if blocked is None:
@@ -67,15 +84,35 @@ class Room:
         self._by_guard[blocked.guard] = blocked
         if blocked.until is not None and now >= blocked.until:
             self._expire(blocked)
+        elif blocked.guard in self._early:
+            self.touched((blocked.guard,))
+        elif gaps != self.gaps:
+            self._try_anyway([blocked])
 
     def touched(self, guards: Iterable[int]) -> None:
         """Something has changed there."""
-        self._try([found for guard in guards if (found := self._by_guard.pop(guard, None)) is not None])
+        found = []
+        for guard in guards:
+            blocked = self._by_guard.pop(guard, None)
+            if blocked is not None:
+                found.append(blocked)
+            else:  # another door's, or one of which this door has still to hear
+                self._early.add(guard)
+        if len(self._early) > EARLY_MAX:
+            self._early.clear()
+            self.gaps += 1
+        self._try(found)
 
     def try_all(self) -> None:
         """Something may have been missed."""
-        found = list(self._by_guard.values())
-        self._by_guard.clear()
+        self.gaps += 1
+        self._try_anyway(list(self._by_guard.values()))
+
+    def _try_anyway(self, found: list[Blocked]) -> None:
+        """Tries those whose guards may stand still."""
+        for blocked in found:
+            del self._by_guard[blocked.guard]
+            self._drop(blocked.guard)
         self._try(found)
 
     def _try(self, found: list[Blocked]) -> None:

@@ -67,7 +67,7 @@ class Door:
         self._sending = Sending(pool, name, now, self.flush)
         self._source = GroupSource(self._submit_alone, self._sending.drop, now)
         self._moving = asyncio.Semaphore(MIGRATIONS_MAX)
-        self._room = Room(self._try_again, self._give_up)
+        self._room = Room(self._try_again, self._give_up, self._sending.drop)
         self._listening = Listening(pool, name, self._hear, self._room.try_all, self._token)
         self._flushing = False
         self._overview: Overview | None = None
@@ -228,7 +228,8 @@ class Door:
 
     def _submit(self, session: DoorSession, way: Way, section: Section, size: int) -> None:
         session.busy = True
-        self._sending.add(way, Piece(section, size, lambda piece, done: self._answered(session, piece, done)))
+        gaps = self._room.gaps
+        self._sending.add(way, Piece(section, size, lambda piece, done: self._answered(session, piece, done, gaps)))
 
     def _at_the_door(self, session: DoorSession, args: Args, place: Place) -> None:
         """A command that is executed here."""
@@ -323,7 +324,7 @@ class Door:
 
     # ---- answers -------------------------------------------------------------------------------------------------
 
-    def _answered(self, session: DoorSession, piece: Piece, done: Done | titan.TitanError) -> None:
+    def _answered(self, session: DoorSession, piece: Piece, done: Done | titan.TitanError, gaps: int) -> None:
         section = piece.section
         if isinstance(done, titan.TitanError):
             count = 1 if section.atomic else len(section.commands)
@@ -341,8 +342,8 @@ class Door:
             if done.waiting is not None:
                 session.backlog[:0] = section.commands[done.executed :]
                 self._begin_to_listen()
-                self._room.add(session, done.waiting)
                 self.engine.outgoing[session] = None
+                self._room.add(session, done.waiting, gaps)
                 return
         if session.blocked is not None:
             self._room.remove(session.blocked)
