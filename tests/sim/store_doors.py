@@ -25,6 +25,9 @@ class Client:
         for value in decode_all(data):
             self._replies.put_nowait(value)
 
+    def unanswered(self) -> None:
+        pass
+
     def close(self) -> None:
         self.closed = True
 

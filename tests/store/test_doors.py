@@ -14,7 +14,8 @@ from tests.sim.store_doors import Client
 from tests.store.test_group import START, Member, Turn
 from titan_objects.store.group.door import Door
 from titan_objects.store.group.messages import Look, Mark, Run
-from titan_objects.store.resp import CommandError
+from titan_objects.store.resp import CommandError, bulks, decode_all
+from titan_objects.store.server import BACKLOG_MAX, Connection, Server
 
 pytestmark = pytest.mark.loops("virtual")
 
@@ -84,6 +85,38 @@ async def opened(group: Group) -> AsyncIterator[Door]:
     door = Door(pool, "store/main", now=lambda: int(START * 1000), chance=Random(1))
     yield door
     await door.close()
+
+
+class Wire(asyncio.Transport):
+    """A client's socket, as a connection sees it."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.sent = b""
+        self.reading = True
+        self.closed = False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """There are none."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent += data
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+def encoded(*commands: str) -> bytes:
+    return b"".join(bulks(command.encode().split()) for command in commands)
 
 
 async def test_who_begins_to_listen_as_the_door_would_stop_hears_all() -> None:
@@ -175,3 +208,22 @@ async def test_replies_that_are_too_long_stand_for_as_many_commands_as_were_answ
         assert all(isinstance(each, CommandError) for each in errors)
         await other("RPUSH q x")
         assert [await one.hear(), await one.hear()] == [[b"q", b"x"], b"PONG"]
+
+
+async def test_many_commands_without_replies_hold_up_nobody() -> None:
+    group = Group()
+    async with opened(group) as door:
+        connection = Connection(Server(door))
+        wire = Wire()
+        connection.connection_made(wire)
+        connection.data_received(encoded("CLIENT REPLY OFF"))
+        connection.data_received(encoded(*["INCR n"] * (BACKLOG_MAX + 10)))
+        assert not wire.reading
+        while connection.session.backlog:
+            await asyncio.sleep(1)
+        await asyncio.sleep(1)
+        assert wire.reading
+        connection.data_received(encoded("CLIENT REPLY ON", "GET n"))
+        await asyncio.sleep(1)
+        assert decode_all(wire.sent) == [b"OK", b"%d" % (BACKLOG_MAX + 10)]
+        connection.connection_lost(None)

@@ -38,6 +38,9 @@ class Asked:
     def send(self, data: bytes) -> None:
         self.replies.append(data)
 
+    def unanswered(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

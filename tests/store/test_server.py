@@ -130,6 +130,9 @@ class Unheard:
     full = False
 
     def send(self, data: bytes) -> None: ...
+    def unanswered(self) -> None:
+        pass
+
     def close(self) -> None: ...
 
 

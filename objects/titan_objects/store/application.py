@@ -141,6 +141,9 @@ class _Listener:
         if self.heard.qsize() > WAITING_MAX:
             self.close()
 
+    def unanswered(self) -> None:
+        """It listens on."""
+
     def close(self) -> None:
         while not self.heard.empty():
             self.heard.get_nowait()

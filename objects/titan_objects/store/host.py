@@ -371,6 +371,9 @@ class _Caller:
         if not self.answered.done():
             self.answered.set_result(data)
 
+    def unanswered(self) -> None:
+        """It waits on."""
+
     def close(self) -> None:
         if not self.answered.done():
             self.answered.set_exception(titan.Unavailable("the store has ended", maybe_executed=True))

@@ -39,6 +39,9 @@ class Sink(Protocol):
     def full(self) -> bool: ...
 
     def send(self, data: bytes) -> None: ...
+    def unanswered(self) -> None:
+        """Nothing is to be sent, though commands may have been executed."""
+
     def close(self) -> None: ...
 
 
@@ -54,6 +57,8 @@ def send_out(outgoing: dict[Session, None], sinks: Mapping[Session, Sink]) -> No
             data = b"".join(session.out)  # of one reply alone, that very object
             session.out.clear()
             sink.send(data)
+        else:
+            sink.unanswered()
         if session.closing:
             sink.close()
 
@@ -195,6 +200,11 @@ class Connection(asyncio.Protocol):
         if self._full:
             self._check_limits(self._transport.get_write_buffer_size())
         elif self._paused:
+            self._listen_again()
+
+    def unanswered(self) -> None:
+        """A client that wants no replies has been heard out, perhaps."""
+        if self._paused and not self._full:
             self._listen_again()
 
     def close(self) -> None:
