@@ -224,3 +224,15 @@ def test_functions_remember_nothing_and_are_part_of_the_state() -> None:
     assert here.state() == there.state()
     here("FUNCTION DELETE counting")
     assert str(here.restored()("FCALL count 1 n")[0]) == "ERR Function not found"
+
+
+def test_news_that_have_still_to_be_brought_are_part_of_the_state() -> None:
+    member = Member()
+    waiting = member.outcome(Section([[b"BLPOP", b"q", b"0"]])).done[0].waiting
+    assert waiting is not None
+    turn: Any = Turn(START, 1)
+    assert member.store.command([["RPUSH", "q", "x"], ["PUBLISH", "news", "hello"]], turn) == [1, 0]
+    twin = member.restored()
+    news = [each.store.wake(Wake(), turn) for each in (member, twin)]
+    assert news[0] == news[1] and news[0].touched == [waiting.guard] and len(news[0].published) == 1
+    assert member.state() == twin.state()

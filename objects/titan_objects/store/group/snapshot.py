@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from titan_objects.store.group.agreed import AgreedEngine
+from titan_objects.store.group.messages import Published
 from titan_objects.store.group.values import Kind, add_piece, frozen, pieces_of
 from titan_objects.store.keyspace import Database
 from titan_objects.store.listing import Listing, contents
@@ -43,6 +44,9 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     alarm: float
     expired: int
     evicted: int
+    published: list[Published] = []
+    """With `touched`: news of what programs did, which the next `Wake` brings to the doors."""
+    touched: list[int] = []
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -142,6 +146,8 @@ class Walk:
             alarm,
             engine.stats.expired,
             engine.stats.evicted,
+            list(engine.published),
+            sorted(engine.touched),
         )
 
     def preserve(self, db: Database, key: bytes) -> None:
@@ -241,6 +247,7 @@ class Restore:
         engine.stats.expired, engine.stats.evicted = head.expired, head.evicted
         for each in head.guards:
             engine.set_guard(each.number, each.places, fallen=each.fallen, awaited=each.awaited)
+        engine.published, engine.touched = list(head.published), set(head.touched)
 
     def _libraries(self, sources: list[bytes]) -> None:
         for source in sources:
