@@ -14,6 +14,7 @@ from titan_objects.store.group.messages import Look, Outcome, Run, Section, Surv
 from titan_objects.store.group.replicated import GroupStore
 from titan_objects.store.group.values import Kind, add_piece
 from titan_objects.store.resp import decode_all
+from titan_overlay.mutable.snapshots import CHUNK_BYTES_MAX
 
 START = 2_000_000_000.0
 
@@ -236,3 +237,22 @@ def test_news_that_have_still_to_be_brought_are_part_of_the_state() -> None:
     news = [each.store.wake(Wake(), turn) for each in (member, twin)]
     assert news[0] == news[1] and news[0].touched == [waiting.guard] and len(news[0].published) == 1
     assert member.state() == twin.state()
+
+
+@pytest.mark.parametrize("command", ["RPUSH k", "HSET k f", "XADD k * f", "APPEND k", "SETRANGE k 30000000", "WATCH"])
+def test_no_chunk_of_a_snapshot_is_larger_than_a_group_takes(command: str) -> None:
+    member = Member()
+    for at in range(50):
+        word = f"{at:04}" + "x" * 400_000
+        member(f"{command}{at} {word}" if command == "HSET k f" else f"{command} {word}")
+    chunks = member.state()
+    assert max(map(len, chunks)) < CHUNK_BYTES_MAX
+    assert member.restored(chunks).state() == chunks
+
+
+def test_a_string_that_a_script_has_made_is_kept_however_long_it_is() -> None:
+    member = Member()
+    member("EVAL redis.call('RPUSH','l','a',string.rep('x',20000000));return(redis.call('SET','k','v')) 0")
+    chunks = member.state()
+    assert max(map(len, chunks)) < CHUNK_BYTES_MAX
+    assert member.restored(chunks)("GET k", "EVAL return(#redis.call('LINDEX','l',1)) 0") == [b"v", 20_000_000]

@@ -21,6 +21,10 @@ from titan_objects.store.resp import CommandError
 
 CHUNK_BYTES = 64 << 10
 CHUNK_KEYS = 500
+PART_BYTES = 4 << 20
+"""A chunk that is longer, because a value is, travels in parts: a group takes no chunk of more than 16 MiB."""
+_MORE, _LAST = b"\xc1\x01", b"\xc1\x00"
+"""What parts begin with; nothing that is encoded begins with that byte."""
 
 
 class KeptGuard(msgspec.Struct, frozen=True, array_like=True):
@@ -165,22 +169,32 @@ class Walk:
         engine = self._engine
         engine.add_walk(self)
         try:
-            yield encode(self._head)
-            for source in self._sources:
-                yield encode(Scripts([source]))
-            for source in self._libraries:
-                yield encode(Libraries([source]))
-            for part in self._parts.values():
-                yield from self._keys(part)
-            for start in range(0, len(self._drawn), CHUNK_KEYS):
-                places = self._drawn[start : start + CHUNK_KEYS]
-                yield encode(Drawn([(self._indices[placed], key) for placed, key in places]))
-            for index, listing in self._ends:
-                ends = iter(listing)
-                while keys := list(islice(ends, CHUNK_KEYS)):
-                    yield encode(Ends(index, keys))
+            for chunk in self._chunks():
+                if len(chunk) <= PART_BYTES:
+                    yield chunk
+                    continue
+                for start in range(0, len(chunk), PART_BYTES):
+                    last = start + PART_BYTES >= len(chunk)
+                    yield (_LAST if last else _MORE) + chunk[start : start + PART_BYTES]
         finally:
             engine.remove_walk(self)
+
+    def _chunks(self) -> Iterator[bytes]:
+        """However long they are."""
+        yield encode(self._head)
+        for source in self._sources:
+            yield encode(Scripts([source]))
+        for source in self._libraries:
+            yield encode(Libraries([source]))
+        for part in self._parts.values():
+            yield from self._keys(part)
+        for start in range(0, len(self._drawn), CHUNK_KEYS):
+            places = self._drawn[start : start + CHUNK_KEYS]
+            yield encode(Drawn([(self._indices[placed], key) for placed, key in places]))
+        for index, listing in self._ends:
+            ends = iter(listing)
+            while keys := list(islice(ends, CHUNK_KEYS)):
+                yield encode(Ends(index, keys))
 
     def _keys(self, part: _Part) -> Iterator[bytes]:
         records: list[Record] = []
@@ -213,9 +227,16 @@ class Restore:
     def __init__(self, engine: AgreedEngine) -> None:
         self._engine = engine
         self._head: Head | None = None
+        self._parts: list[bytes] = []
 
     def add(self, data: bytes) -> float | None:
-        """The next chunk. Of the first: when the store has asked to be woken."""
+        """The next chunk. Of the first, once it is whole: when the store has asked to be woken."""
+        if data.startswith((_MORE, _LAST)):
+            self._parts.append(data[len(_LAST) :])
+            if data.startswith(_MORE):
+                return None
+            data = b"".join(self._parts)
+            self._parts.clear()
         if self._head is None:
             self._head = msgspec.msgpack.decode(data, type=Head)
             self._begin(self._head)
