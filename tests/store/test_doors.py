@@ -1,4 +1,4 @@
-"""Doors before a store of one member in this process: what is left of clients that came and went, and who hears what."""
+"""Doors before a store of one member in this process: what is left of clients that have gone, and who hears what."""
 
 import asyncio
 from collections.abc import AsyncIterator
