@@ -1,6 +1,7 @@
 """Doors before a store of one member in this process: what is left of clients that have gone, and who hears what."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
@@ -12,8 +13,11 @@ import pytest
 import titan_overlay as titan
 from tests.sim.store_doors import Client
 from tests.store.test_group import START, Member, Turn
+from titan_objects.store.commands.migrate import Migration
+from titan_objects.store.group import agreed, replicated
 from titan_objects.store.group.door import Door
 from titan_objects.store.group.messages import Look, Mark, Run
+from titan_objects.store.migrating import Source
 from titan_objects.store.resp import CommandError, bulks, decode_all
 from titan_objects.store.server import BACKLOG_MAX, Connection, Server
 
@@ -227,3 +231,22 @@ async def test_many_commands_without_replies_hold_up_nobody() -> None:
         await asyncio.sleep(1)
         assert decode_all(wire.sent) == [b"OK", b"%d" % (BACKLOG_MAX + 10)]
         connection.connection_lost(None)
+
+
+async def test_a_key_that_is_too_large_to_be_moved_is_refused_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def moved(source: Source, migration: Migration) -> bytes:
+        await source.read(migration, deque(migration.options.keys))
+        raise AssertionError
+
+    monkeypatch.setattr("titan_objects.store.group.door.moved", moved)
+    monkeypatch.setattr(agreed, "REPLIES_BYTES_MAX", 1000)
+    monkeypatch.setattr(agreed, "PARKED_BYTES_MAX", 1000)
+    monkeypatch.setattr(replicated, "REPLIES_BYTES_MAX", 1000)
+    group = Group()
+    async with opened(group) as door:
+        one = Client(door)
+        await one("SET k " + "x" * 5000)
+        refused, length = await one("MIGRATE 127.0.0.1 6379 k 0 1000", "STRLEN k")
+        assert isinstance(refused, CommandError) and "1000 at most" in str(refused) and length == 5000
+        await one("SET n 1")
+        assert group.guards == 0

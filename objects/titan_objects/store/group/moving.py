@@ -12,7 +12,7 @@ import titan_overlay as titan
 from titan_objects.store.commands.migrate import Migration
 from titan_objects.store.group.messages import Done, Section
 from titan_objects.store.migrating import Sent
-from titan_objects.store.resp import decode_all
+from titan_objects.store.resp import CommandError, decode_all
 
 TOGETHER = 16
 """Keys that are read at once."""
@@ -35,15 +35,26 @@ class GroupSource:
         self.now = now
 
     async def read(self, migration: Migration, left: deque[bytes]) -> list[Sent]:
-        """Raises TitanError: the group does not answer."""
+        """Raises TitanError: the group does not answer; CommandError: a key is too large."""
         keys = [left.popleft() for _ in range(min(TOGETHER, len(left)))]
-        found = await asyncio.gather(*(self._read(migration, key) for key in keys))
-        return [sent for sent in found if sent is not None]
+        found = await asyncio.gather(*(self._read(migration, key) for key in keys), return_exceptions=True)
+        batch = [each for each in found if isinstance(each, Sent)]
+        for why in found:
+            if isinstance(why, BaseException):
+                for sent in batch:
+                    self.keep(sent)
+                raise why
+        return batch
 
     async def _read(self, migration: Migration, key: bytes) -> Sent | None:
         commands = [[b"WATCH", key], [b"DUMP", key], [b"PEXPIRETIME", key]]
         done = await self._done(Section(commands, migration.db.index))
-        _, payload, until = decode_all(done.replies)
+        replies = decode_all(done.replies)
+        for reply in replies:
+            if isinstance(reply, CommandError):
+                self._drop(done.guard)
+                raise reply
+        _, payload, until = replies
         if payload is None:
             self._drop(done.guard)
             return None
