@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -14,7 +15,7 @@ import titan_overlay as titan
 from tests.sim.store_doors import Client
 from tests.store.test_group import START, Member, Turn
 from titan_objects.store.commands.migrate import Migration
-from titan_objects.store.group import agreed, replicated
+from titan_objects.store.group import agreed, replicated, serving
 from titan_objects.store.group.door import Door
 from titan_objects.store.group.messages import Look, Mark, Run
 from titan_objects.store.migrating import Source
@@ -250,3 +251,12 @@ async def test_a_key_that_is_too_large_to_be_moved_is_refused_and_stays(monkeypa
         assert isinstance(refused, CommandError) and "1000 at most" in str(refused) and length == 5000
         await one("SET n 1")
         assert group.guards == 0
+
+
+async def test_a_door_has_the_databases_that_its_group_has(tmp_path: Path) -> None:
+    file = tmp_path / "door.conf"
+    file.write_text("databases 4\n")
+    pool: Any = Group()
+    with pytest.raises(titan.ConfigError, match="databases"):
+        async with serving.opened(pool, "store/main", "0", config_file=file):
+            raise AssertionError

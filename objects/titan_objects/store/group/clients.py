@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from titan_objects.store.acl import User
-from titan_objects.store.config import Config
+from titan_objects.store.config import SETTINGS, Config
 from titan_objects.store.engine import Engine
 from titan_objects.store.globs import matcher
 from titan_objects.store.keyspace import Database
@@ -21,6 +21,10 @@ class DoorConfig(Config):
 
     def __init__(self, **values: str) -> None:
         super().__init__(**{"appendonly": "no", **values})
+        if self.get("databases") != SETTINGS["databases"][0]:
+            raise ValueError(
+                f"databases: a store that a group keeps has {SETTINGS['databases'][0]}, whatever a door says"
+            )
         self.of_group: dict[str, str] = {}
 
     def matching(self, pattern: bytes) -> dict[str, str]:
