@@ -215,6 +215,40 @@ async def test_a_rewrite_that_was_cut_short_leaves_a_log_that_loads(tmp_path: Pa
     assert len(await loaded(tmp_path / "copy")) == 5001
 
 
+async def test_a_rewrite_that_finds_no_room_gives_back_what_it_took_and_is_tried_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(log_care.Rewrite):
+        def step(self) -> bool:
+            self._write(b"x" * 100_000)
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log_care, "Rewrite", Full)
+    now = system.unix_ms()
+    store = Store(tmp_path, Config(**{"auto-aof-rewrite-min-size": "1000"}), now=lambda: now)
+    assert await store.execute([b"SET", b"k", b"x" * 2000]) == b"OK"
+    stats = store.engine.stats
+
+    async def tried() -> bool:
+        """Whether the log is being rewritten by itself; until that has failed."""
+        store._care.look(sync=False)  # type: ignore[union-attr]
+        began = stats.rewriting
+        while stats.rewriting:
+            await asyncio.sleep(0)
+        return began
+
+    assert await tried()
+    files = sorted(each.name for each in (tmp_path / "appendonlydir").iterdir())
+    assert not [name for name in files if name.startswith("temp")]
+    assert not await tried(), "it would fill the disk again, and begin another file each time"
+    now += 3_600_000
+    assert await tried()
+    assert not await tried()
+    store.rewrite()
+    assert stats.rewriting, "whoever asks for it need not wait"
+    await store.close()
+
+
 async def test_what_a_rewrite_left_behind_half_removed_is_removed_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -230,7 +230,16 @@ class AppendLog:
         """From now on a new increment is written; returns where the base that stands before it is to be written."""
         self.write_out(sync=True)
         self._begin_increment()
+        return self._trial
+
+    @property
+    def _trial(self) -> Path:
         return self.directory / f"temp-rewrite-{self._name}"
+
+    def give_up_rewrite(self) -> None:
+        """Gives back the room that a base takes which does not become whole."""
+        with suppress(OSError):
+            self._trial.unlink()
 
     def end_rewrite(self, base: Path) -> None:
         """The base is whole and on disk: it takes the place of all before the current increment, which is history."""

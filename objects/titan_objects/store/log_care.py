@@ -17,6 +17,9 @@ _LOG = logging.getLogger("titan_objects.store")
 SLICE_PAUSE = 0.001
 """Between two slices of a rewrite clients are served."""
 
+RETRY_MS = 60_000
+"""After a rewrite that failed, the log is rewritten by itself no sooner: it fills the disk each time."""
+
 
 class LogCare:
     """For the log of one store."""
@@ -26,6 +29,7 @@ class LogCare:
         self._log = log
         self._rewriting: asyncio.Task[None] | None = None
         self._syncing: asyncio.Task[None] | None = None
+        self._not_before_ms = 0
         self._measure()
 
     def look(self, *, sync: bool) -> None:
@@ -35,7 +39,8 @@ class LogCare:
             self._syncing = asyncio.get_running_loop().create_task(self._sync_every_second())
         growth = int(config.get("auto-aof-rewrite-percentage"))
         least = int(config.get("auto-aof-rewrite-min-size"))
-        if growth and self._rewriting is None and log.size > least and log.size > log.base_size * (100 + growth) / 100:
+        due = growth and log.size > least and log.size > log.base_size * (100 + growth) / 100
+        if due and self._rewriting is None and self._store.now() >= self._not_before_ms:
             self.rewrite()
 
     def rewrite(self) -> None:
@@ -114,6 +119,8 @@ class LogCare:
             self._measure()
         except OSError as why:
             stats.last_rewrite = "err"
+            self._not_before_ms = self._store.now() + RETRY_MS
+            log.give_up_rewrite()
             _LOG.error("the log could not be rewritten: %s; it goes on growing", why)
         finally:
             engine.preserve = None
