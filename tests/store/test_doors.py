@@ -260,3 +260,19 @@ async def test_a_door_has_the_databases_that_its_group_has(tmp_path: Path) -> No
     with pytest.raises(titan.ConfigError, match="databases"):
         async with serving.opened(pool, "store/main", "0", config_file=file):
             raise AssertionError
+
+
+async def test_what_is_no_protocol_is_said_after_the_replies_to_what_was() -> None:
+    async with opened(Group()) as door:
+        connection = Connection(Server(door))
+        wire = Wire()
+        connection.connection_made(wire)
+        connection.data_received(encoded("SET k v") + encoded("GET k"))
+        connection.data_received(b"*1\r\n:1\r\n")
+        connection.data_received(encoded("SET k w"))
+        await asyncio.sleep(1)
+        replies = decode_all(wire.sent)
+        assert replies[:2] == [b"OK", b"v"] and "Protocol error" in str(replies[2]) and len(replies) == 3
+        assert wire.is_closing()
+        connection.connection_lost(None)
+        assert await Client(door)("GET k") == b"v"

@@ -89,6 +89,7 @@ class Connection(asyncio.Protocol):
         self._held = 0
         self._tail = b""
         self._line = b""
+        self._refusal = b""
         self._soft_since = 0.0
         self._paused = False
         self._full = False
@@ -116,7 +117,7 @@ class Connection(asyncio.Protocol):
         if not whole and not self._held and (self._line or data[0] != _DOLLAR):
             self._inline(data)
             return
-        if self._transport.is_closing():
+        if self._refusal or self._transport.is_closing():
             return
         if announces_too_much(self._tail + data if self._tail else data):
             self._refuse(b"invalid multibulk length")
@@ -166,7 +167,7 @@ class Connection(asyncio.Protocol):
     def _inline(self, data: bytes) -> None:
         """Commands typed as lines; a `*` at the beginning of one goes back to RESP."""
         self._line += data
-        while self._line:
+        while self._line and not self._refusal:
             if self._line[:1] == b"*":
                 rest, self._line = self._line, b""
                 self.data_received(rest)
@@ -186,11 +187,18 @@ class Connection(asyncio.Protocol):
                 self._run([args], b"")
 
     def _refuse(self, why: bytes) -> None:
-        """What came is not the protocol: says so, and ends."""
+        """What came is not the protocol: says so once all before it is answered, and ends."""
         self._store.engine.stats.errors += 1
-        self.session.out.append(b"-ERR Protocol error: %b\r\n" % why)
-        self.session.closing = True
-        self._store.run(self.session, [])
+        self._refusal = b"-ERR Protocol error: %b\r\n" % why
+        self._end()
+
+    def _end(self) -> None:
+        session = self.session
+        if session.waits or session.closing or self._transport.is_closing():
+            return
+        session.out.append(self._refusal)
+        session.closing = True
+        self._store.run(session, [])
 
     # ---- the sink ------------------------------------------------------------------------------------------------
 
@@ -201,11 +209,20 @@ class Connection(asyncio.Protocol):
             self._check_limits(self._transport.get_write_buffer_size())
         elif self._paused:
             self._listen_again()
+        if self._refusal:
+            self._end_soon()
 
     def unanswered(self) -> None:
         """A client that wants no replies has been heard out, perhaps."""
         if self._paused and not self._full:
             self._listen_again()
+        if self._refusal:
+            self._end_soon()
+
+    def _end_soon(self) -> None:
+        """Not on the spot: what is sent just now would be closed behind it."""
+        if not self.session.closing:
+            asyncio.get_running_loop().call_soon(self._end)
 
     def close(self) -> None:
         """Closes once all is sent; at once if somebody else asked for it."""
