@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from titan_overlay import errors
+from titan_overlay.cli import outcome
 from titan_overlay.errors import (
     BadMessage,
     NotFound,
@@ -23,6 +24,12 @@ from titan_overlay.errors import (
 from titan_overlay.wire import codec
 
 OURS = sorted((each for each in errors._BY_CODE.values() if "." not in each.code), key=lambda cls: cls.code)
+
+
+def test_an_error_without_a_text_is_shown_without_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        outcome.fail(RemoteError("", type="AssertionError", correlation="c0"))
+    assert "the object raised AssertionError (look for c0 in the holder's log)" in capsys.readouterr().err
 
 
 @pytest.fixture(autouse=True)

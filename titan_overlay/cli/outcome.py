@@ -70,10 +70,11 @@ def _explained(why: Exception) -> tuple[str, str]:
     """A line for the error, and its code."""
     from titan_overlay.errors import ConfigError, RemotableError, RemoteError, StorageError, TitanError
 
-    text = " ".join(str(why).split()) or type(why).__name__
+    said = " ".join(str(why).split())
+    text = said or type(why).__name__
     if isinstance(why, RemoteError):
         where = f" (look for {why.correlation} in the holder's log)" if why.correlation else ""
-        return f"the object raised {why.type or 'an error'}: {text}{where}", why.code
+        return f"the object raised {why.type or 'an error'}{': ' * bool(said)}{said}{where}", why.code
     if isinstance(why, RemotableError):
         tail = "; it may have been carried out" if why.maybe_executed and why.code != "bad-message" else ""
         return text + tail, why.code
