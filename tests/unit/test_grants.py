@@ -299,6 +299,17 @@ def test_a_join_line_that_is_wrong_is_refused_whole(bad: str) -> None:
         JoinLine.parse(bad)
 
 
+def test_a_join_line_may_be_broken_into_several() -> None:
+    text = str(JoinLine("host", 1, b"p" * 32, b"n" * 32, b"invitation" * 20))
+    assert JoinLine.parse(" \n".join(text[at : at + 70] for at in range(0, len(text), 70))) == JoinLine.parse(text)
+
+
+def test_a_join_line_that_cannot_be_read_keeps_its_invitation_to_itself() -> None:
+    with pytest.raises(ConfigError, match="copied whole") as refused:
+        JoinLine.parse(f"titan://{A}/{B[:-1]}@host:1?c2VjcmV0")
+    assert "c2VjcmV0" not in str(refused.value)
+
+
 def test_a_port_left_out_is_the_usual_one() -> None:
     assert JoinLine.parse("example.org") == JoinLine("example.org", 4747)
     assert JoinLine.parse("[::1]") == JoinLine("::1", 4747)

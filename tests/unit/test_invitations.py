@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.test_grants import KEY, NOW, OTHER, POOL, POOL_KEY, THIRD, grant
-from titan_overlay.errors import BadMessage, Forbidden
+from titan_overlay.errors import BadMessage, ConfigError, Forbidden
 from titan_overlay.identity import grants
 from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import PoolId
@@ -43,13 +43,20 @@ def test_an_invitation_is_good_for_each_key_of_its_bearer_and_gives_the_same_eac
     assert allowed(first[0], KEY) and allowed(first[1], OTHER)
 
 
-def test_an_invitation_without_its_secret_or_of_another_pool_is_none() -> None:
+def test_an_invitation_that_does_not_hold_is_an_error_that_says_so() -> None:
     without = codec.encode(Invitation(b"j" * 32, codec.decode(invitation(), Invitation).grant))
     with pytest.raises(BadMessage, match="secret"):
         redeem(without, POOL, KEY.id)
-    assert redeemed(without, POOL, KEY.id) == []
-    assert redeemed(invitation(), PoolId(OTHER.public), KEY.id) == []
-    assert redeemed(b"nonsense", POOL, KEY.id) == []
+    for bad, pool in ((without, POOL), (invitation(), PoolId(OTHER.public)), (b"nonsense", POOL)):
+        with pytest.raises(ConfigError, match="copied whole"):
+            redeemed(bad, pool, KEY.id)
+
+
+@pytest.mark.parametrize("kept", range(1, len(invitation()), 7))
+def test_a_join_line_that_was_cut_is_refused(kept: int) -> None:
+    text = str(JoinLine("h", 1, POOL, KEY.id, invitation()))
+    with pytest.raises(ConfigError, match="copied whole"):
+        redeemed(JoinLine.parse(text[: text.index("?") + 1 + kept]).invitation, POOL, KEY.id)
 
 
 def test_who_was_given_a_grant_to_pass_on_invites_by_it() -> None:

@@ -132,7 +132,10 @@ async def invite(
     if trust_me and not wanted:
         wanted = Right.JOIN
     invitation = _invitation(face, wanted, names, days, trust_me) if wanted else b""
-    host, port = parse_address(address)
+    try:
+        host, port = parse_address(address)
+    except ValueError as why:
+        raise ConfigError(f"--address: {why}") from None
     join = JoinLine(host, port, line.pool, line.node, invitation)
     face.show({"join": str(join), "rights": rights, "names": names, "days": days}, lambda: str(join))
 
@@ -190,7 +193,7 @@ async def _import_grant(face: Face, text: str) -> None:
         for raw, pool in found:
             Rights(pool).check_grant(raw, ambient.wall())
     except (BadMessage, Forbidden) as why:
-        raise ConfigError(f"this grant does not hold: {why}") from None
+        raise ConfigError(f"this grant does not hold: {why}; was it copied whole?") from None
     facts = [grant_facts(raw, ambient.wall()) for raw, _ in found]
     ours = {DataDirectory.user_key(face.directory, ambient).id, DataDirectory.read_node_id(face.directory)}
     if any(bytes.fromhex(each["grantee"]) not in ours for each in facts):

@@ -208,20 +208,23 @@ class JoinLine(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str, default_port: int = 4747) -> "JoinLine":
-        """Raises ConfigError naming what is wrong."""
+        """Raises ConfigError naming what is wrong, but no invitation: that is a secret."""
         try:
             if not text.startswith("titan://"):
                 return cls(*_dialable(text, default_port))
+            text = "".join(text.split())  # a line that was broken on its way
             pool, _, rest = text.removeprefix("titan://").partition("/")
             node, _, address = rest.partition("@")
             address, _, invitation = address.partition("?")
             if not _is_id(pool) or not _is_id(node):
-                raise ValueError("pool and node have 64 hexadecimal digits each")
+                raise ValueError("pool and node have 64 hexadecimal digits each: was it copied whole, as one line?")
             host, port = _dialable(address, default_port)
             return cls(host, port, bytes.fromhex(pool), bytes.fromhex(node), _unb64(invitation))
         except ValueError as why:
+            shown, mark, _ = text.partition("?")
             raise ConfigError(
-                f"cannot read the join line {text!r} ({why}); it looks like host:port or titan://POOL/NODE@host:port"
+                f"cannot read the join line {shown + mark!r} ({why}); it looks like host:port or "
+                "titan://POOL/NODE@host:port"
             ) from None
 
 
@@ -244,4 +247,7 @@ def _b64(data: bytes) -> str:
 
 
 def _unb64(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        raise ValueError("what follows the question mark is no invitation: was it copied whole, as one line?") from None

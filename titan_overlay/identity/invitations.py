@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from titan_overlay.errors import BadMessage, Forbidden
+from titan_overlay.errors import BadMessage, ConfigError, Forbidden
 from titan_overlay.identity import grants
 from titan_overlay.identity.grants import Grant, Right
 from titan_overlay.identity.ids import NodeId, PoolId
@@ -77,8 +77,10 @@ def redeem(raw: bytes, pool: PoolId, grantee: NodeId) -> Signed[Grant]:
 
 
 def redeemed(raw: bytes, pool: PoolId, *grantees: NodeId) -> list[bytes]:
-    """As `redeem` for several keys, as signed; none where the invitation is not good."""
+    """As `redeem` for several keys, as signed. ConfigError: the invitation is not good."""
     try:
         return [redeem(raw, pool, grantee).raw for grantee in grantees]
     except (BadMessage, Forbidden):
-        return []
+        raise ConfigError(
+            f"the invitation in the join line does not hold for pool {pool.hex()[:12]}: was the line copied whole?"
+        ) from None
