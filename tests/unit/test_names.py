@@ -44,6 +44,13 @@ def test_a_full_name_has_an_id_of_32_bytes_in_every_pool(text: str) -> None:
     assert (names.object_id(OTHER_POOL, text) == found) is same_everywhere
 
 
+@pytest.mark.parametrize("odd", [5, None, b"name", ["name"]])
+def test_what_is_no_text_is_a_bad_message(odd: object) -> None:
+    for reading in (names.check, lambda name: names.resolve(name, bytes(32))):
+        with pytest.raises(BadMessage, match="a name is a text, not of type"):
+            reading(odd)  # type: ignore[arg-type]
+
+
 @given(st.lists(anything, min_size=2, max_size=2, unique=True))
 def test_two_names_have_two_ids(pair: list[str]) -> None:
     try:

@@ -32,7 +32,8 @@ def check(name: str) -> str:
     Raises:
         BadMessage: not 1 to 255 bytes of NFC text without control characters, or a malformed special name.
     """
-    if not isinstance(name, str) or not name:
+    _check_text(name)
+    if not name:
         raise BadMessage("a name is a text of 1 to 255 bytes; this one is empty")
     try:
         size = len(name.encode())
@@ -51,6 +52,11 @@ def check(name: str) -> str:
         raise BadMessage(f"a name has no empty part between slashes: {name!r}")
     _check_special(name)
     return name
+
+
+def _check_text(name: object) -> None:
+    if not isinstance(name, str):
+        raise BadMessage(f"a name is a text, not of type {type(name).__name__!r}")
 
 
 def _check_special(name: str) -> None:
@@ -77,7 +83,8 @@ def space(name: str) -> Space:
 
 
 def resolve(name: str, me: bytes) -> str:
-    """The full form of a name: `~me/x` becomes `~<fingerprint of the public key me>/x`."""
+    """The full form of a name: `~me/x` becomes `~<fingerprint of the public key me>/x`. BadMessage: not a text."""
+    _check_text(name)
     return f"~{fingerprint(me)}{name[3:]}" if name.startswith("~me/") else name
 
 
