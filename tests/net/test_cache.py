@@ -48,7 +48,10 @@ def get_command(key: bytes) -> bytes:
 def test_programs_of_the_raft_cache_find_a_cache_in_the_pool(tmp_path: Path) -> None:
     with Nodes(tmp_path, 3) as nodes:
         here = {"TITAN_BOOTSTRAP": nodes.line}
-        titan("publish", "cache", "--name", "cache/main", "--data", "node0", home=tmp_path, **here)
+        publish = ("publish", "cache", "--name", "cache/main", "--data", "node0")
+        titan(*publish, home=tmp_path, **here)
+        again = titan(*publish, home=tmp_path, status=1, **here)
+        assert b"'cache/main' is there already" in again.stderr
         door = nodes.add("--cache", "cache/main", "--cache-listen", "127.0.0.1:0")
         nodes.by_id[door].wait_for_log("is served on")
         by_node = nodes.by_id[door].log.partition("is served on ")[2].split()[0]

@@ -35,7 +35,10 @@ async def upgrade(caller: GroupCaller, place: Place, message: Message, source: S
     if descriptor.value.kind != "mutable" or settled(policy) != descriptor.value.policy:
         raise Conflict(f"{name!r} is there already, with another policy: titan rm deletes it, and its state with it")
     if not source.bundle:
-        raise BadMessage(f"{source.type!r} is an installed type: it changes with the wheel on its members' nodes")
+        raise BadMessage(
+            f"{name!r} is there already; its type {source.type!r} is an installed one, which changes with the wheel "
+            "on its members' nodes"
+        )
     new = codec.encode(NewCode(source.type, caller.user, source.bundle))
     health = await caller.health(place, message.object_id, message.deadline)
     if health.present < health.quorum:
