@@ -210,6 +210,13 @@ async def test_an_address_that_cannot_be_one_is_a_clear_error(tmp_path: Path) ->
                 pass
 
 
+async def test_a_host_that_cannot_be_found_is_said_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(titan.Unavailable):
+        async with titan.connect("a..b:1", data=tmp_path / "user", timeout=0.1):
+            pass
+    assert "cannot find a..b: " in caplog.text
+
+
 async def test_nobody_at_the_address_is_a_clear_error(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
         held.bind(("127.0.0.1", 0))
@@ -231,6 +238,13 @@ def test_a_time_that_is_none_is_a_wrong_flag(nodes: Nodes, seconds: str) -> None
     said = run_titan("send", "x", "y", f"--timeout={seconds}", "--data", "node0", home=nodes.home, status=2)
     assert b"--timeout" in said.stderr
     assert b"defect" not in said.stderr
+    put = run_titan("put", str(AWKWARD), f"--timeout={seconds}", "--data", "node0", home=nodes.home, status=2)
+    assert b"--timeout" in put.stderr
+
+
+def test_an_invitation_to_an_address_that_is_none_is_a_wrong_flag(nodes: Nodes) -> None:
+    said = run_titan("invite", "--address", "host:port", "--data", "node0", home=nodes.home, status=2)
+    assert b"--address: 'host:port' is not an address" in said.stderr
 
 
 # --- titan-node -----------------------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ async def ask_record(
     for seed in seeds[:SEEDS_MAX]:
         try:
             addresses.append(await resolve(seed.host, seed.port, (IPV4, IPV6)))
-        except OSError:
-            continue
+        except OSError as why:
+            log.warning("cannot find %s: %s", seed.host, why.strerror or why)
     asking = [
         _ask([each for each in addresses if (":" in each[0]) is v6], interface, expected, token_bytes)
         for v6, interface in ((False, "0.0.0.0"), (True, "::"))  # noqa: S104 - for replies
