@@ -25,7 +25,7 @@ MaxOption = Annotated[int | None, typer.Option("--max-copies", help="Copies abov
 TtlOption = Annotated[
     str | None, typer.Option("--ttl", metavar="TIME", help="How long it lives: 12h, 7d; 0: for ever.")
 ]
-TimeoutOption = Annotated[float | None, typer.Option(help="Seconds for the whole of it.")]
+TimeoutOption = Annotated[float | None, typer.Option(min=0.01, help="Seconds for the whole of it.")]
 
 
 def register(app: typer.Typer) -> None:
