@@ -89,7 +89,8 @@ async def connect(
         timeout: seconds to reach the pool.
 
     Raises:
-        ConfigError: no target, or it is another pool than the join line says or than it was at first use.
+        ConfigError: no target, its invitation does not hold, or it is another pool than the join line says or than it
+            was at first use.
         Unavailable: nobody answered in time.
     """
     directory = _directory(data)

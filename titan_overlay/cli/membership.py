@@ -57,8 +57,8 @@ async def settle(
     A node without a key waits for the rules of the pool: they say how much work an id is to cost.
 
     Raises:
-        ConfigError: the directory belongs to another pool than the join lines, its pool is unknown, or its key does
-            not solve the pool's puzzle. StorageError: a file cannot be used.
+        ConfigError: the directory belongs to another pool than the join lines, its pool is unknown, an invitation does
+            not hold, or its key does not solve the pool's puzzle. StorageError: a file cannot be used.
     """
     known = database.setting("pool")
     founding = known is None and not lines
