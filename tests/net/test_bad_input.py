@@ -364,3 +364,8 @@ async def test_a_client_with_a_damaged_key_is_told_which_file(nodes: Nodes, tmp_
     with pytest.raises(StorageError, match=r"client\.key is damaged; it is left as it is"):
         async with asyncio.timeout(30), titan.connect(nodes.line, data=tmp_path / "user"):
             pass
+
+
+def test_a_node_that_is_to_be_private_in_an_open_pool_names_the_command_that_closes_it(nodes: Nodes) -> None:
+    late = nodes.add("--private")
+    nodes.by_id[late].wait_for_log("this one admits anybody: titan pool set --strangers none")

@@ -69,7 +69,7 @@ async def settle(
         recall(database, rights, ambient.wall())
     founder = database.setting("founder") == b"1"
     if config.private and not rights.record.private:
-        log.warning("--private is for founding a pool; this one admits anybody: titan pool set --private")
+        log.warning("--private is for founding a pool; this one admits anybody: titan pool set --strangers none")
     has_key = DataDirectory.read_node_id(directory.path) is not None
     if not has_key and not rights.raw_record:
         await _learn_rules(rights, lines, ambient)
