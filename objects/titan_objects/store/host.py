@@ -80,7 +80,7 @@ class Store:
         self._loop = asyncio.get_running_loop()
         self._flushing = False
         self._raw: list[bytes] = []
-        """Commands as they came, of which all were effects: the first `_raw_effects` that wait."""
+        """Commands that came one at a time, as they came: the effects of each wait for the end of the turn."""
         self._raw_effects = 0
         self._sync_always = True
         self._latency_ms = 0
@@ -123,11 +123,11 @@ class Store:
         written = len(engine.effects) - self._raw_effects
         if written:
             session.wrote = True
-            if raw and engine.verbatim and written == len(commands) and self._raw_effects < EFFECTS_MAX:
+            if written == len(commands) == 1 and raw and engine.verbatim and self._raw_effects < EFFECTS_MAX:
                 self._raw.append(raw)
-                self._raw_effects += written
+                self._raw_effects += 1
             else:
-                self._pass_on()
+                self._pass_on(raw, len(commands))
         if engine.requests:
             self._obey()
         # Not on the spot: what one turn of the loop answers goes out together, which costs less for each.
@@ -156,18 +156,18 @@ class Store:
         self._pass_on()
         self.schedule_flush()
 
-    def _pass_on(self) -> None:
-        """Passes on all effects; first those that are commands as they came, in the very bytes that they came in."""
+    def _pass_on(self, raw: bytes = b"", count: int = -1) -> None:
+        """Passes on all effects: first those that wait, then, as `raw`, of so many commands those that came last."""
         engine = self.engine
         effects = engine.effects
         if self._raw:
-            raw, commands = b"".join(self._raw), effects[: self._raw_effects]
-            self._log_and_feed(raw if _is_encoded(raw, commands) else encode(commands))
+            waiting = effects[: self._raw_effects]
+            self._log_and_feed(_written(b"".join(self._raw), waiting))
             del effects[: self._raw_effects]
             self._raw.clear()
             self._raw_effects = 0
         if effects:
-            self._log_and_feed(encode(effects))
+            self._log_and_feed(_written(raw if engine.verbatim and len(effects) == count else b"", effects))
             effects.clear()
         engine.verbatim = True
 
@@ -350,13 +350,15 @@ class Store:
                 raise titan.StorageError(f"the log could not be written out: {why}") from None
 
 
-def _is_encoded(raw: bytes, commands: list[Args]) -> bool:
-    """Whether the bytes in which commands came are what `encode` makes of them; if in doubt, no.
+def _written(raw: bytes, commands: list[Args]) -> bytes:
+    """Commands as a log has them: the bytes in which they came, if these are what `encode` makes; if in doubt, encoded.
 
     The parser takes words of other types of RESP as well, `+` and `=`, which have no place in a log.
     """
     lines = len(commands) + 2 * sum(map(len, commands))
-    return raw.count(b"\r\n") == lines and b"\r\n+" not in raw and b"\r\n=" not in raw
+    if raw.count(b"\r\n") == lines and b"\r\n+" not in raw and b"\r\n=" not in raw:
+        return raw
+    return encode(commands)
 
 
 class _Caller:
