@@ -286,13 +286,19 @@ async def test_a_process_that_nobody_needs_ends(tmp_path: Path, monkeypatch: pyt
         assert await here.run(read('  - {id: p, call: "code:pid"}\n'), code=code) != pid
 
 
+async def brought(bundles: Bundles, tmp_path: Path, count: int) -> list[str]:
+    """Names of so many bundles."""
+    names = []
+    for number in range(count):
+        (tmp_path / "code.py").write_text(f"number = {number}\n")
+        names.append(await bundles.bring(tmp_path / "code.py"))
+    return names
+
+
 async def test_of_bundles_that_no_task_uses_some_are_kept(tmp_path: Path) -> None:
     bundles = Bundles(Nothing(), tmp_path / "kept")
     (tmp_path / "kept").mkdir()
-    names = []
-    for number in range(BUNDLES_MAX + 3):
-        (tmp_path / "code.py").write_text(f"number = {number}\n")
-        names.append(await bundles.bring(tmp_path / "code.py"))
+    names = await brought(bundles, tmp_path, BUNDLES_MAX + 3)
     async with bundles.using(names[0]), bundles.using(names[1]):
         async with bundles.using(names[-1]):
             pass
@@ -320,10 +326,7 @@ async def test_no_bundle_is_removed_twice_or_while_a_task_uses_it(
     monkeypatch.setattr(Bundle, "end", end)
     monkeypatch.setattr("titan_objects.dag.bundles.BUNDLES_MAX", 2)
     bundles = Bundles(Nothing(), tmp_path)
-    names = []
-    for number in range(6):
-        (tmp_path / "code.py").write_text(f"number = {number}\n")
-        names.append(await bundles.bring(tmp_path / "code.py"))
+    names = await brought(bundles, tmp_path, 6)
 
     async def use() -> None:
         async with bundles.using(names[5]):
@@ -352,10 +355,7 @@ async def test_a_bundle_goes_although_the_task_is_cancelled_that_made_room(
     kept = tmp_path / "kept"
     kept.mkdir()
     bundles = Bundles(Nothing(), kept)
-    names = []
-    for number in range(2):
-        (tmp_path / "code.py").write_text(f"number = {number}\n")
-        names.append(await bundles.bring(tmp_path / "code.py"))
+    names = await brought(bundles, tmp_path, 2)
 
     async def use() -> None:
         async with bundles.using(names[1]):

@@ -447,15 +447,21 @@ def test_what_people_see_of_a_run_fits_into_a_message_however_long_its_errors_ar
     assert len(run.look(Look(states=["FAILED"], start=TASKS_AT_ONCE - 9, tasks=True), by("ann")).tasks[0].error) > 2000
 
 
-async def test_who_is_cancelled_is_although_its_task_took_too_much_in_the_same_moment() -> None:
-    broken = asyncio.get_running_loop().create_future()
+async def waiting_unless(broken: "asyncio.Future[Failure]") -> "asyncio.Task[None]":
+    """A task that waits, unless it has taken too much."""
 
     async def waits() -> None:
         with unless(broken):
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
 
     task = asyncio.create_task(waits())
     await asyncio.sleep(0)
+    return task
+
+
+async def test_who_is_cancelled_is_although_its_task_took_too_much_in_the_same_moment() -> None:
+    broken = asyncio.get_running_loop().create_future()
+    task = await waiting_unless(broken)
     task.cancel()
     broken.set_result(Failure("TooMuchDisk"))
     with pytest.raises(asyncio.CancelledError):
@@ -464,13 +470,7 @@ async def test_who_is_cancelled_is_although_its_task_took_too_much_in_the_same_m
 
 async def test_what_takes_too_much_is_ended_with_that_failure() -> None:
     broken = asyncio.get_running_loop().create_future()
-
-    async def waits() -> None:
-        with unless(broken):
-            await asyncio.sleep(60)
-
-    task = asyncio.create_task(waits())
-    await asyncio.sleep(0)
+    task = await waiting_unless(broken)
     broken.set_result(Failure("TooMuchDisk"))
     with pytest.raises(Failed) as failed:
         await task
