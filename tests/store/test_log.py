@@ -339,6 +339,74 @@ async def test_a_disk_that_confirms_again_takes_writes_again(
     await store.close()
 
 
+@pytest.mark.parametrize("how", ["always", "everysec"])
+async def test_what_a_failed_sync_may_have_lost_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(host, "RETRY_SECONDS", 0.0)
+    store = Store(tmp_path, Config(appendfsync=how))
+    assert await store.execute([b"SET", b"k", b"0"]) == b"OK"
+    while how == "everysec" and not store._log._increment.is_durable:  # type: ignore[union-attr]
+        await asyncio.sleep(0.01)
+    durable = incr(tmp_path, 1).stat().st_size
+    error: OSError | None = OSError(5, "Input/output error")
+    original = os.fdatasync
+
+    def fdatasync(fd: int) -> None:
+        """Linux marks pages clean that it could not write; what stood there before is found instead."""
+        if error is not None:
+            with incr(tmp_path, 1).open("r+b") as file:
+                file.seek(durable)
+                file.write(bytes(incr(tmp_path, 1).stat().st_size - durable))
+            raise error
+        original(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    if how == "always":
+        with pytest.raises(CommandError, match="MISCONF"):
+            await store.execute([b"SET", b"k", b"1"])
+    else:
+        assert await store.execute([b"SET", b"k", b"1"]) == b"OK"
+    async with asyncio.timeout(60):
+        await passed(store, error)
+        error = None
+        await passed(store, error)
+    assert await store.execute([b"SET", b"l", b"2"]) == b"OK"
+    size = store.engine.stats.log_bytes
+    await store.close()
+    assert size == incr(tmp_path, 1).stat().st_size
+    assert {key: value for (_, key), (_, value, _) in (await loaded(tmp_path)).items()} == {b"k": b"1", b"l": b"2"}
+
+
+async def test_of_a_write_that_failed_halfway_nothing_stays_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "RETRY_SECONDS", 0.0)
+    store = Store(tmp_path)
+    write, ftruncate, broken = os.write, os.ftruncate, True
+
+    def half(fd: int, data: bytes) -> int:
+        if broken and data.startswith(b"*3"):
+            write(fd, data[:9])
+            raise OSError(28, "No space left on device")
+        return write(fd, data)
+
+    def refuses(fd: int, size: int) -> None:
+        if broken:
+            raise OSError(5, "Input/output error")
+        ftruncate(fd, size)
+
+    monkeypatch.setattr(os, "write", half)
+    monkeypatch.setattr(os, "ftruncate", refuses)
+    with pytest.raises(CommandError, match="MISCONF"):
+        await store.execute([b"SET", b"k", b"1"])
+    broken = False
+    async with asyncio.timeout(60):
+        await passed(store, None)
+    await store.close()
+    assert list(await loaded(tmp_path)) == [(0, b"k")]
+
+
 async def test_what_takes_long_is_noted_where_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path)
     clock = iter(range(1_000_000))

@@ -8,6 +8,7 @@ A real redis-server loads what is written here, and what it has written is loade
 calls that block: one write and one fdatasync for all that one turn of the loop has brought about.
 """
 
+import asyncio
 import fcntl
 import logging
 import os
@@ -21,6 +22,7 @@ import msgspec
 import titan_overlay as titan
 from titan_objects.store import rdb
 from titan_objects.store.engine import Engine
+from titan_objects.store.increment import Increment
 from titan_objects.store.parser import Damaged, ProtocolError, Torn, is_whole_after, make_reader, only_words, scan
 from titan_objects.store.resp import bulks
 from titan_objects.store.table import Args
@@ -50,6 +52,7 @@ class AppendLog:
 
     Attributes:
         pending: encoded effects that wait to be written with the next `write_out`.
+        confirmed_soon: the disk is asked to confirm what is written, at once or every second.
         size: bytes of all files together; `base_size`: of the base.
     """
 
@@ -57,11 +60,10 @@ class AppendLog:
         self.directory = directory / dirname
         self._name = name
         self._parts: list[Part] = []
-        self._fd = -1
+        self._increment: Increment | None = None
         self._lock = -1
-        self._written = 0
         self.pending: list[bytes] = []
-        self._unsynced = False
+        self.confirmed_soon = True
         self.size = 0
         self.base_size = 0
 
@@ -174,55 +176,66 @@ class AppendLog:
         self._open_increment(part)
 
     def _open_increment(self, part: Part) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = os.open(self._path(part), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        self._written = os.fstat(self._fd).st_size
+        if self._increment is not None:
+            self._increment.close()
+        self._increment = Increment(self._path(part))
 
     def write_out(self, sync: bool) -> None:
         """Writes all that is pending, and has the disk confirm it if asked to.
 
         Raises:
-            OSError: it could not be; what is pending stays so, and the file is as it was before.
+            OSError: it could not be; what is not durable is pending, and the file is as it was before.
         """
+        increment = self._increment
+        assert increment is not None
         if self.pending:
             data = b"".join(self.pending)
-            try:
-                at = os.write(self._fd, data)
-                while at < len(data):
-                    at += os.write(self._fd, data[at:])
-            except OSError:
-                os.ftruncate(self._fd, self._written)
-                raise
-            self._written += len(data)
+            increment.write(data, keep=self.confirmed_soon)
             self.size += len(data)
             self.pending.clear()
-            self._unsynced = True
-        if sync and self._unsynced:
-            os.fdatasync(self._fd)
-            self._unsynced = False
+        if sync:
+            try:
+                increment.sync()
+            except OSError:
+                self._take_back(increment)
+                raise
 
-    def take_unsynced(self) -> int | None:
-        """A descriptor of its own to sync elsewhere, and to close; None: there is nothing to sync."""
-        if not self._unsynced:
-            return None
-        self._unsynced = False
-        return os.dup(self._fd)
+    async def sync_elsewhere(self) -> None:
+        """Has the disk confirm what is written, without holding up the loop. One at a time.
 
-    def note_unsynced(self) -> None:
-        """What was taken to be synced was not."""
-        self._unsynced = True
+        Raises:
+            OSError: as `write_out`.
+        """
+        increment = self._increment
+        assert increment is not None
+        if increment.is_durable:
+            return
+        size, fd = increment.size, increment.descriptor()
+        try:
+            await asyncio.to_thread(os.fdatasync, fd)
+            increment.confirm(size)
+        except OSError:
+            self._take_back(increment)
+            raise
+        finally:
+            os.close(fd)
+
+    def _take_back(self, increment: Increment) -> None:
+        back = increment.take_back()
+        self.size -= sum(map(len, back))
+        self.pending[:0] = back
 
     def close(self) -> None:
         """Writes out and closes. Raises OSError: could not be written."""
         try:
-            if self._fd >= 0:
+            if self._increment is not None:
                 self.write_out(sync=True)
         finally:
-            for fd in (self._fd, self._lock):
-                if fd >= 0:
-                    os.close(fd)
-            self._fd = self._lock = -1
+            if self._increment is not None:
+                self._increment.close()
+            if self._lock >= 0:
+                os.close(self._lock)
+            self._increment, self._lock = None, -1
 
     # ---- rewriting -----------------------------------------------------------------------------------------------
 

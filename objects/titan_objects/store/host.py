@@ -303,6 +303,8 @@ class Store:
 
     def _on_config(self) -> None:
         self._sync_always = self.config.get("appendfsync") == "always"
+        if self._log is not None:
+            self._log.confirmed_soon = self.config.get("appendfsync") != "no"
         self._latency_ms = int(self.config.get("latency-monitor-threshold"))
         self.replica_limit = self.config.output_limits()["slave"][0]
 

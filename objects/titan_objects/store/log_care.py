@@ -29,6 +29,7 @@ class LogCare:
         self._log = log
         self._rewriting: asyncio.Task[None] | None = None
         self._syncing: asyncio.Task[None] | None = None
+        self._one_sync = asyncio.Lock()
         self._not_before_ms = 0
         self._measure()
 
@@ -68,17 +69,9 @@ class LogCare:
             self._syncing = None
 
     async def _sync_elsewhere(self) -> None:
-        """Has the disk confirm the log without holding up the loop. Raises OSError."""
-        fd = self._log.take_unsynced()
-        if fd is None:
-            return
-        try:
-            await asyncio.to_thread(os.fdatasync, fd)
-        except OSError:
-            self._log.note_unsynced()
-            raise
-        finally:
-            os.close(fd)
+        """Once whoever does so just now is done. Raises OSError."""
+        async with self._one_sync:
+            await self._log.sync_elsewhere()
 
     async def _rewrite(self) -> None:
         async with self._store.snapshots:
