@@ -34,7 +34,7 @@ from titan_overlay.version import VERSION as __version__  # noqa: N811 - the nam
 
 if TYPE_CHECKING:
     from titan_overlay.client import Answer, Description, Located, Pool, Receipt
-    from titan_overlay.commands import Commands, Face
+    from titan_overlay.commands import Commands, Face, Serving
     from titan_overlay.connecting import SyncPool, asend, connect, connect_sync, send
     from titan_overlay.identity.statements import Policy
     from titan_overlay.mutable.health import GroupHealth, MemberHealth
@@ -97,6 +97,7 @@ __all__ = [
     "Schema",
     "Seen",
     "Sender",
+    "Serving",
     "Stats",
     "StorageError",
     "SyncPool",
@@ -118,7 +119,7 @@ __all__ = [
 
 _PLACES: dict[str, tuple[str, ...]] = {
     "client": ("Answer", "Description", "Located", "Pool", "Receipt"),
-    "commands": ("Commands", "Face"),
+    "commands": ("Commands", "Face", "Serving"),
     "connecting": ("SyncPool", "asend", "connect", "connect_sync", "send"),
     "identity.statements": ("Policy",),
     "mutable.health": ("GroupHealth", "MemberHealth"),

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Door = Callable[["Pool", Mapping[str, str]], AbstractAsyncContextManager[str]]
-"""(the node's pool, the values of those flags that were given) -> serves while it is open, and says what, in a line.
+Serving = Callable[["Pool"], AbstractAsyncContextManager[str]]
+"""(the node's pool) -> serves while it is open, and says what, in a line. Raises ConfigError: it cannot."""
 
-Raises ConfigError: a value makes no sense."""
+Door = Callable[[Mapping[str, str]], Serving]
+"""(the values of those flags that were given) -> what to serve with them, once the node runs.
+
+Raises ConfigError: a value makes no sense. Nothing has been made or founded yet."""
 
 
 class Face(Protocol):

@@ -16,7 +16,7 @@ from tests.net import films
 from tests.net.commands import BIN, environment
 from tests.net.nodes import Nodes
 from titan_objects.dag.queue import Workers
-from titan_objects.store.group.serving import opened
+from titan_objects.store.group.serving import door_to
 
 
 async def until(what: Any) -> None:
@@ -27,7 +27,7 @@ async def until(what: Any) -> None:
 
 async def talks(pool: titan.Pool) -> None:
     """Two tasks share a store, and a Redis client sees there how they are."""
-    async with opened(pool, "store/main", "0") as where:
+    async with door_to("store/main", "0")(pool) as where:
         client = redis.asyncio.Redis(port=int(where.rpartition(":")[2]))
         async with client, client.pubsub() as logs:
             await logs.psubscribe("logs:*")

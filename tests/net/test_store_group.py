@@ -63,6 +63,13 @@ def test_redis_clients_find_a_store_that_has_no_master_to_lose(tmp_path: Path, s
         )
         assert cli.stdout == b"1\n"
         assert one.info("keyspace")["db0"]["keys"] == 3
+        here = {"TITAN_BOOTSTRAP": group.line}
+        titan("publish", "echo", "--name", "~me/echo", "--data", "node0", home=tmp_path, **here)
+        words = ("store", "door", "--redis", "0", "--data", "node0")
+        refused = titan(*words, "~me/echo", home=tmp_path, status=2, **here)
+        assert b"is no store but a " in refused.stderr
+        refused = titan(*words, "store/nowhere", home=tmp_path, status=1, **here)
+        assert b"store/nowhere" in refused.stderr
         one.close()
         other.close()
         leader = group.leader()

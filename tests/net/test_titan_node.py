@@ -108,6 +108,27 @@ def test_a_named_port_in_use_is_an_error(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--workers", "-3"), "--workers takes how many tasks run at once"),
+        (("--redis", "7000"), "a door takes both: --redis PORT says where, --store NAME says which store"),
+        (("--redis", "here", "--store", "s"), "'here' is no place for Redis clients"),
+        (("--redis", "0", "--store", "s", "--redis-password-file", "none"), "none: No such file or directory"),
+        (("--cache-listen", "127.0.0.1:0"), "--cache NAME says which"),
+        (("--classic-queue", "dag"), "--classic HOST:PORT says where"),
+    ],
+)
+def test_a_flag_of_another_wheel_that_makes_no_sense_is_found_before_anything_is_made(
+    tmp_path: Path, flags: tuple[str, ...], why: str
+) -> None:
+    status, said = node_fails(*flags, "--data", str(tmp_path / "a"), home=tmp_path)
+    assert status == 2
+    assert why in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "a").exists(), "no pool was founded"
+
+
 def test_a_data_directory_in_use_is_an_error_that_names_the_process(start: Start, tmp_path: Path) -> None:
     node = start("a")
     node.join_line()

@@ -21,7 +21,8 @@ from titan_overlay.version import VERSION
 
 if TYPE_CHECKING:
     from titan_overlay.cli.daemon import Prepared
-    from titan_overlay.cli.plugins import NodeDoor, Opened
+    from titan_overlay.cli.plugins import NodeDoor
+    from titan_overlay.commands import Serving
     from titan_overlay.config import NodeConfig, Resolved
     from titan_overlay.node import Node
     from titan_overlay.storage.directory import DataDirectory
@@ -82,8 +83,12 @@ def parser(doors: "Sequence[NodeDoor]" = ()) -> argparse.ArgumentParser:
     return made
 
 
-def parse(words: Sequence[str]) -> "tuple[dict[str, Any], list[Opened]]":
-    """Settings that were given as flags, and the doors that flags of other wheels ask for."""
+def parse(words: Sequence[str]) -> "tuple[dict[str, Any], list[Serving]]":
+    """Settings that were given as flags, and what flags of other wheels ask to serve.
+
+    Raises:
+        ConfigError: one of these makes no sense.
+    """
     own = {flag for flag, *_ in (*FLAGS, *SWITCHES)} | {"--version"}
     if all(word.partition("=")[0] in own for word in words if word.startswith("-")):
         return vars(parser().parse_args(words)), []
@@ -97,17 +102,17 @@ def parse(words: Sequence[str]) -> "tuple[dict[str, Any], list[Opened]]":
 
 def main() -> None:
     """Entry point."""
-    flags, doors = parse(sys.argv[1:])
-    flags["labels"] = flags.pop("label")
-    file = flags.pop("config")
-    outcome.run(lambda: _run(flags, Path(file) if file else None, doors), program="titan-node")
+    outcome.run(_run, program="titan-node")
 
 
-def _run(flags: dict[str, Any], file: Path | None, doors: "Sequence[Opened]") -> None:
+def _run() -> None:
     from titan_overlay.cli.loading import load_settings
     from titan_overlay.storage.directory import DataDirectory
 
-    resolved = load_settings(flags, file)
+    flags, doors = parse(sys.argv[1:])
+    flags["labels"] = flags.pop("label")
+    file = flags.pop("config")
+    resolved = load_settings(flags, Path(file) if file else None)
     logs.set_up(resolved.config.log_level, json=resolved.config.json_logs)
     _allow_open_files()
     with DataDirectory(resolved.config.data) as directory:
@@ -122,7 +127,7 @@ def _allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _serve(resolved: "Resolved", directory: "DataDirectory", doors: "Sequence[Opened]") -> None:
+async def _serve(resolved: "Resolved", directory: "DataDirectory", doors: "Sequence[Serving]") -> None:
     from titan_overlay.cli.daemon import choose_port, names_port
     from titan_overlay.errors import ConfigError
     from titan_overlay.values import sockets
@@ -198,7 +203,7 @@ async def _live(
     directory: "DataDirectory",
     told: "asyncio.Future[None]",
     stop_seconds: float,
-    doors: "Sequence[Opened]",
+    doors: "Sequence[Serving]",
 ) -> None:
     """Starts the node, waits for a signal or for `titan node leave`, and stops it.
 
@@ -216,7 +221,7 @@ async def _live(
             except OSError as why:
                 raise _CannotListenError(why) from None
             for each in doors:
-                log.info("%s", await open_doors.enter_async_context(each.door(node.pool, each.values)))
+                log.info("%s", await open_doors.enter_async_context(each(node.pool)))
             leaving = asyncio.create_task(node.stopped())
             await asyncio.wait([leaving, told], return_when=asyncio.FIRST_COMPLETED)
             leaving.cancel()

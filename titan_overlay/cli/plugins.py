@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from titan_overlay.cli import output
-from titan_overlay.commands import Commands, Door
+from titan_overlay.commands import Commands, Door, Serving
 
 if TYPE_CHECKING:
     import typer
@@ -77,16 +77,9 @@ def node_doors() -> list[NodeDoor]:
     return collected.doors
 
 
-class Opened(NamedTuple):
-    """A door, and what its flags say."""
-
-    door: Door
-    values: Mapping[str, str]
-
-
-def chosen(doors: Sequence[NodeDoor], given: Mapping[str, Any]) -> Iterator[Opened]:
-    """The doors of which a flag was given."""
+def chosen(doors: Sequence[NodeDoor], given: Mapping[str, Any]) -> Iterator[Serving]:
+    """What the doors of which a flag was given serve. Raises ConfigError: a flag makes no sense."""
     for each in doors:
         values = {flag: given[flag] for flag in each.flags if given.get(flag) is not None}
         if values:
-            yield Opened(each.door, values)
+            yield each.door(values)

@@ -73,12 +73,17 @@ async def delete(face: titan.Face, name: Name, key: Key) -> None:
         face.show(there, lambda: "deleted" if there else "nothing to delete")
 
 
-@asynccontextmanager
-async def _door(pool: "titan.Pool", flags: Mapping[str, str]) -> AsyncIterator[str]:
-    from titan_objects.cache.gateway import gateway
-
+def _door(flags: Mapping[str, str]) -> titan.Serving:
     name = flags.get("--cache")
     if name is None:
         raise titan.ConfigError("--cache-listen says where to serve a cache; --cache NAME says which")
-    async with gateway(pool, name, *address(flags.get("--cache-listen", "127.0.0.1:4780"))) as (host, port):
-        yield f"{name} is served on {host}:{port}"
+    where = address(flags.get("--cache-listen", "127.0.0.1:4780"))
+
+    @asynccontextmanager
+    async def serving(pool: titan.Pool) -> AsyncIterator[str]:
+        from titan_objects.cache.gateway import gateway
+
+        async with gateway(pool, name, *where) as (host, port):
+            yield f"{name} is served on {host}:{port}"
+
+    return serving

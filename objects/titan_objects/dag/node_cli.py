@@ -116,10 +116,7 @@ def _stopped() -> asyncio.Event:
     return stop
 
 
-@asynccontextmanager
-async def _workers(pool: "titan.Pool", flags: Mapping[str, str]) -> AsyncIterator[str]:
-    from titan_objects.dag.worker import working
-
+def _workers(flags: Mapping[str, str]) -> titan.Serving:
     text = flags.get("--workers", "")
     if not text.isdecimal() or not 0 < int(text) <= 1024:
         raise titan.ConfigError("--workers takes how many tasks run at once, 1 to 1024; --queue says whose")
@@ -128,8 +125,15 @@ async def _workers(pool: "titan.Pool", flags: Mapping[str, str]) -> AsyncIterato
         raise titan.ConfigError("workers that are to run commands are started with --worker-commands trusted")
     queue = flags.get("--queue", "dag")
     limits = limits_of(flags.get("--worker-limits", ""))
-    async with working(pool, queue, int(text), labels, commands="--worker-commands" in flags, limits=limits):
-        yield f"{text} workers at the queue {queue!r}"
+
+    @asynccontextmanager
+    async def serving(pool: titan.Pool) -> AsyncIterator[str]:
+        from titan_objects.dag.worker import working
+
+        async with working(pool, queue, int(text), labels, commands="--worker-commands" in flags, limits=limits):
+            yield f"{text} workers at the queue {queue!r}"
+
+    return serving
 
 
 def labels_of(text: str) -> dict[str, str]:
@@ -160,17 +164,21 @@ def limits_of(text: str) -> "Limits":
         raise titan.ConfigError(f"--worker-limits takes processes=N,disk=SIZE, not {text!r}: {why}") from None
 
 
-@asynccontextmanager
-async def _classic(pool: "titan.Pool", flags: Mapping[str, str]) -> AsyncIterator[str]:
-    from titan_objects.dag.classic.gateway import gateway as serving
-    from titan_objects.dag.classic.gateway import read_token
+def _classic(flags: Mapping[str, str]) -> titan.Serving:
+    from titan_objects.dag.classic.gateway import gateway, read_token
 
     if "--classic" not in flags:
         raise titan.ConfigError("--classic HOST:PORT says where to serve programs of the Titan orchestrator")
     queue, store = flags.get("--classic-queue", "dag"), flags.get("--classic-store", "")
     token = read_token(Path(flags["--classic-token"])) if "--classic-token" in flags else ""
-    async with serving(pool, queue, store, token, *address(flags["--classic"])) as (host, port):
-        yield f"the queue {queue!r} is served on {host}:{port}"
+    where = address(flags["--classic"])
+
+    @asynccontextmanager
+    async def serving(pool: titan.Pool) -> AsyncIterator[str]:
+        async with gateway(pool, queue, store, token, *where) as (host, port):
+            yield f"the queue {queue!r} is served on {host}:{port}"
+
+    return serving
 
 
 async def gateway(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -126,26 +126,33 @@ async def door(
     ] = "",
 ) -> None:
     """Serve a store that a group keeps to Redis clients, until interrupted."""
-    async with face.pool() as pool, _opened(pool, name, redis, password_file, config) as where:
-        face.show({"listening": where}, lambda: f"{name} is served on {where}")
-        await asyncio.Event().wait()
+    serving = _door_to(name, redis, password_file, config)
+    async with face.pool() as pool:
+        found = await pool.describe(name)
+        if found.type != "store-group":
+            what = found.type or found.kind
+            raise titan.ConfigError(f"{name} is no store but a {what}; titan store create NAME makes a store")
+        async with serving(pool) as where:
+            face.show({"listening": where}, lambda: f"{name} is served on {where}")
+            await asyncio.Event().wait()
 
 
-@asynccontextmanager
-async def _node_door(pool: "titan.Pool", flags: Mapping[str, str]) -> AsyncIterator[str]:
+def _node_door(flags: Mapping[str, str]) -> titan.Serving:
     name, redis = flags.get("--store"), flags.get("--redis")
     if name is None or redis is None:
         raise titan.ConfigError("a door takes both: --redis PORT says where, --store NAME says which store")
-    async with _opened(
-        pool, name, redis, flags.get("--redis-password-file", ""), flags.get("--redis-config", "")
-    ) as where:
-        yield f"{name} is served to Redis clients on {where}"
+    door = _door_to(name, redis, flags.get("--redis-password-file", ""), flags.get("--redis-config", ""))
+
+    @asynccontextmanager
+    async def serving(pool: titan.Pool) -> AsyncIterator[str]:
+        async with door(pool) as where:
+            yield f"{name} is served to Redis clients on {where}"
+
+    return serving
 
 
-def _opened(
-    pool: "titan.Pool", name: str, where: str, password_file: str, config_file: str
-) -> AbstractAsyncContextManager[str]:
-    from titan_objects.store.group.serving import opened
+def _door_to(name: str, where: str, password_file: str, config_file: str) -> titan.Serving:
+    from titan_objects.store.group.serving import door_to
 
     password, config = (Path(file) if file else None for file in (password_file, config_file))
-    return opened(pool, name, where, password, config)
+    return door_to(name, where, password, config)

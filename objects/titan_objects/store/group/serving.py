@@ -12,18 +12,15 @@ from titan_objects.store.server import Server
 from titan_objects.store.serving import first_line, from_file
 
 
-@asynccontextmanager
-async def opened(
-    pool: titan.Pool, name: str, where: str, password_file: Path | None = None, config_file: Path | None = None
-) -> AsyncIterator[str]:
-    """Serves while it is open; gives HOST:PORT.
+def door_to(name: str, where: str, password_file: Path | None = None, config_file: Path | None = None) -> titan.Serving:
+    """Serves a store while it is open; gives HOST:PORT.
 
     Args:
         where: PORT (0: any free one) or HOST:PORT; loopback, if it does not say.
         config_file: the door's own settings; CONFIG REWRITE writes them there.
 
     Raises:
-        ConfigError: it cannot be served there, or not with these settings.
+        ConfigError: it cannot be served there (when it is opened), or not with these settings.
     """
     host, _, port = where.rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
@@ -36,10 +33,15 @@ async def opened(
         config = DoorConfig(**settings)
     else:
         config = from_file(config_file, settings, DoorConfig, GROUP_SETTINGS)
-    door = Door(pool, name, config=config)
-    server = Server(door)
-    try:
-        yield f"{host}:{await server.listen([host], int(port))}"
-    finally:
-        await server.close()
-        await door.close()
+
+    @asynccontextmanager
+    async def serving(pool: titan.Pool) -> AsyncIterator[str]:
+        door = Door(pool, name, config=config)
+        server = Server(door)
+        try:
+            yield f"{host}:{await server.listen([host], int(port))}"
+        finally:
+            await server.close()
+            await door.close()
+
+    return serving
