@@ -129,9 +129,9 @@ async def door(
     serving = _door_to(name, redis, password_file, config)
     async with face.pool() as pool:
         found = await pool.describe(name)
-        if found.type != "store-group":
-            what = found.type or found.kind
-            raise titan.ConfigError(f"{name} is no store but a {what}; titan store create NAME makes a store")
+        kind = "node" if isinstance(found, titan.NodeInfo) else found.type or found.kind
+        if kind != "store-group":
+            raise titan.ConfigError(f"{name} is no store but a {kind}; titan store create NAME makes a store")
         async with serving(pool) as where:
             face.show({"listening": where}, lambda: f"{name} is served on {where}")
             await asyncio.Event().wait()
