@@ -4,11 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 import titan_overlay as titan
 from tests.sim.store_doors import NAME, Client, door_on
+from tests.sim.test_mutable import group, leader_of
 from titan_objects.store.commands.migrate import Migration
 from titan_objects.store.migrating import Source
 from titan_objects.store.resp import OK, CommandError
@@ -159,6 +161,22 @@ async def test_time_is_agreed_upon() -> None:
         assert 55 <= await other("TTL later") <= 60, "time goes on where nothing is written"
         for node in sim.holders(NAME):
             assert await sim.pool(node).send(NAME, ["DBSIZE"]) == 1
+
+
+async def test_a_leader_whose_clock_jumps_a_year_ahead_ends_nothing() -> None:
+    async with two_doors() as (sim, one, other):
+        await one("SET k v EX 100", "SET later v EX 1000")
+        leader = leader_of(sim, NAME)
+        there = group(leader, NAME)
+        wall = there.ambient.wall
+        wrong = replace(there.ambient, wall=lambda: wall() + 3.15e7)
+        there.ambient, there.clock._ambient = wrong, wrong
+        await other("SET more v EX 100")
+        assert await one("GET k") == b"v"
+        assert 900 < await other("TTL later") <= 1000
+        await asyncio.sleep(110)
+        assert leader_of(sim, NAME) is leader
+        assert [await one("EXISTS k more"), await one("EXISTS later")] == [0, 1], "and time goes on"
 
 
 async def test_programs_need_no_redis_client() -> None:

@@ -22,7 +22,7 @@ class Alarm:
         group = self._group
         due = group.machine.due()
         if due is not None and not group.trouble:
-            pause = max(TIMER_SECONDS_MIN, due - group.ambient.wall())
+            pause = max(TIMER_SECONDS_MIN, due - group.clock.time(group.loop.time()))
             self._timer = group.loop.call_later(pause, self._ring)
 
     def stop(self) -> None:

@@ -106,7 +106,7 @@ class Drive:
         for peer, messages in by_peer.items():
             same = tuple(map(id, messages))  # what goes to all is encoded once
             if same not in encoded:
-                encoded[same] = codec.encode(talk.Step(self._epoch, messages))
+                encoded[same] = codec.encode(talk.Step(self._epoch, messages, self._group.ambient.wall()))
             self._group.peers.post(peer, talk.STEP, encoded[same])
 
     def _set_timer(self, when: float | None) -> None:

@@ -106,9 +106,9 @@ class Front:
 
     def propose(self, requests: Sequence[Request], ref: int | None = None) -> None:
         """Hands requests to the engine, stamped with what all members must agree on."""
-        ambient = self._group.ambient
-        stamped = Batch(ambient.wall(), ambient.token_bytes(16), tuple(requests))
-        self._group.step(Proposed(codec.encode(stamped), ref or self.new_ref()))
+        group = self._group
+        stamped = Batch(group.clock.time(group.loop.time()), group.ambient.token_bytes(16), tuple(requests))
+        group.step(Proposed(codec.encode(stamped), ref or self.new_ref()))
 
     def propose_turnover(self, turnover: Turnover) -> None:
         """Ends the epoch, if the engine takes it."""

@@ -22,6 +22,7 @@ from titan_overlay.errors import Forbidden, NotHere
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.absences import Absences
 from titan_overlay.mutable.alarm import Alarm
+from titan_overlay.mutable.clock import Clock
 from titan_overlay.mutable.code import LacksCode, lacking
 from titan_overlay.mutable.drive import Drive
 from titan_overlay.mutable.engine import (
@@ -99,6 +100,7 @@ class Group:
         self.peers = peers
         self.loop = asyncio.get_running_loop()
         self.ambient = ambient
+        self.clock = Clock(ambient)
         self.byzantine = charter.byzantine
         """Members are not believed."""
         self._led = False
@@ -156,6 +158,7 @@ class Group:
         if self.me not in configuration.members:
             configuration = msgspec.structs.replace(configuration, learners=(self.me,))
         self.configuration = configuration
+        self.clock.keep(configuration.members)
         wal = self._logs.open(configuration.epoch)
         engine = self._maker.engine(configuration, checkpoint, wal.records)
         self._drive = Drive(self, engine, configuration.epoch, wal)
@@ -299,6 +302,8 @@ class Group:
         if self.is_absent:
             return
         self.absences.back(sender)
+        if sender in self.configuration.members:
+            self.clock.heard(sender, step.shows, self.loop.time())
         for raw in step.messages:
             self.step(Received(sender, self._maker.decode(raw)))
 

@@ -105,6 +105,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     epoch: Count
     messages: list[msgspec.Raw]
+    shows: float
+    """What the sender's clock shows, unix seconds."""
 
 
 class Vouchers(msgspec.Struct, frozen=True, array_like=True, gc=False):
