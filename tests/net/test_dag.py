@@ -20,10 +20,11 @@ from tests.net.nodes import Nodes
 from tests.ports import free_port
 from titan_objects.dag.inside import Call, Get, Put, Question, Send, Spawn
 from titan_objects.dag.limits import Watch
-from titan_objects.dag.processes import Failed, Warm, run_command
+from titan_objects.dag.processes import Failed, run_command
 from titan_objects.dag.queue import Workers
 from titan_objects.dag.rescue import written
 from titan_objects.dag.serving import serve
+from titan_objects.dag.warm import Warm
 
 FILE = """\
 name: night

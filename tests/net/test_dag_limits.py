@@ -15,7 +15,8 @@ from titan_objects.dag import limits
 from titan_objects.dag.inside import Call
 from titan_objects.dag.limits import MARK, Limits, Watch, is_larger
 from titan_objects.dag.node_cli import limits_of
-from titan_objects.dag.processes import Failed, Warm, run_command
+from titan_objects.dag.processes import Failed, run_command
+from titan_objects.dag.warm import Warm
 
 TREE = "f() { [ $1 -gt 0 ] && { %s f $(($1 - 1)) & %s f $(($1 - 1)) & }; sleep 60; }; f 8"
 """Of 500 processes, each of which has two others started: as a fork bomb, but for its end."""

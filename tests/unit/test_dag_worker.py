@@ -16,7 +16,7 @@ from titan_objects.dag.inside import Spawn
 from titan_objects.dag.journal import Failure, Order, Success, Worker
 from titan_objects.dag.messages import LINES_AT_ONCE, TASKS_AT_ONCE, Act, Done, Lines, Look, Ready, Spawned, Start, Sync
 from titan_objects.dag.part import BEAT_SECONDS, LINES_MAX, Part
-from titan_objects.dag.processes import Ear, Failed, _hear, unless
+from titan_objects.dag.processes import Ear, Failed, unless
 from titan_objects.dag.processes import Lines as Cut
 from titan_objects.dag.queue import AskOpen, Open, Register
 from titan_objects.dag.run import Run
@@ -400,19 +400,6 @@ async def test_a_large_result_becomes_data_and_a_huge_one_fails_for_good(monkeyp
     with pytest.raises(Failed, match="write a file and name it in outputs") as why:
         await workers._success("x" * 100_000)
     assert (why.value.failure.kind, why.value.failure.retryable) == ("TooLarge", False)
-
-
-class Saying:
-    """A process that announces an answer of so many bytes, none of which is there."""
-
-    def __init__(self, size: int) -> None:
-        self.stdout = asyncio.StreamReader()
-        self.stdout.feed_data(size.to_bytes(4, "big"))
-
-
-async def test_an_answer_that_is_too_large_is_not_even_read() -> None:
-    with pytest.raises(Failed, match="are the most"):
-        await _hear(cast(Any, Saying(1 << 30)))
 
 
 class Flood:

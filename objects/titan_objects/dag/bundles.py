@@ -11,9 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 
 import titan_overlay as titan
-from titan_objects.dag.processes import Failed, Warm
+from titan_objects.dag.processes import Failed
 from titan_objects.dag.projects import archive_of, unzip
 from titan_objects.dag.values import Data
+from titan_objects.dag.warm import Warm
 
 BUNDLES_MAX = 16
 """That are kept, though no task uses them now."""

@@ -1,8 +1,9 @@
-"""A warm process that calls functions of one bundle: requests on standard input, answers on standard output.
+"""A warm process that calls functions of one bundle.
 
     python -m titan_objects.dag.child DIRECTORY
 
-What the functions print goes to standard error, which the worker reads as the task's log.
+Its standard input is a socket, by which requests come and answers go (`conversation.py`). What the functions print goes
+to one pipe, which is both standard output and standard error: the worker reads it as the task's log.
 """
 
 import fcntl
@@ -17,9 +18,8 @@ import msgspec
 from titan_objects.dag import inside
 from titan_objects.dag.inside import Answer, Call, Running, read_frame
 
-FRAME_BYTES_MAX = 256 << 20
 END = "\x1eend"
-"""A line on standard error, on a line of its own: all that a call has written came before it."""
+"""On a line of its own among what is printed: all that a call has written came before it."""
 
 
 def call(request: Call) -> Answer:
@@ -44,15 +44,14 @@ def call(request: Call) -> Answer:
 
 
 def is_read() -> bool:
-    """Whether the worker has all of standard error; only Linux tells who writes to a pipe."""
+    """Whether the worker has all that was printed; only Linux tells who writes to a pipe."""
     return sys.platform == "linux" and not any(fcntl.ioctl(2, termios.FIONREAD, bytes(4)))
 
 
 def main() -> None:
     """Serves until its input ends."""
     requests = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what tasks print must not get between the answers
+    answers = os.fdopen(os.dup(0), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     sys.path.insert(0, sys.argv[1])

@@ -16,10 +16,11 @@ from titan_objects.dag.bundles import Bundles, remove
 from titan_objects.dag.inside import Call
 from titan_objects.dag.journal import Failure, Order, Success
 from titan_objects.dag.limits import Limits, Watch
-from titan_objects.dag.processes import Ear, Failed, Warm
+from titan_objects.dag.processes import Ear, Failed
 from titan_objects.dag.references import DATA
 from titan_objects.dag.serving import serve
 from titan_objects.dag.values import Data, there
+from titan_objects.dag.warm import Warm
 
 INLINE_BYTES = 32 << 10
 """A result that is larger travels as data."""

@@ -1,4 +1,4 @@
-"""What a task says to its worker while it runs, from inside its process: over the pipes that its calls come by."""
+"""What a task says to its worker while it runs, from inside its process: over the socket that its calls come by."""
 
 from threading import Condition
 from typing import Any, BinaryIO
@@ -42,7 +42,7 @@ class Answer(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Type of the error, where there was one."""
     text: str = ""
     more: bool = False
-    """Standard error has more of what the call has written, and then the line that ends it."""
+    """More of what the call has printed is yet to be read, and then the line that ends it."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -1,11 +1,11 @@
-"""Processes of tasks: commands, and warm ones for functions. Bounded, streamed, and ended with all they started."""
+"""Processes of tasks: started, bounded, streamed, and ended with all that they have started."""
 
 import asyncio
 import errno
 import os
 import resource
 import signal
-import sys
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,9 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-import titan_overlay as titan
-from titan_objects.dag.child import END, FRAME_BYTES_MAX
-from titan_objects.dag.inside import Answer, Asked, Call, Progress, Question, Said, Told
+from titan_objects.dag.inside import Question
 from titan_objects.dag.journal import Failure
 from titan_objects.dag.limits import MARK, Watch, end
 
@@ -25,8 +23,6 @@ FILE_BYTES_MAX = 4 << 30
 LATE_SECONDS = 0.5
 """So long is waited for the last that a task has written: what it left behind may hold the pipes open."""
 LOOK_SECONDS = 0.1
-ASKED_MAX = 16
-"""Questions of one task that are under way; further ones are not read."""
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH")
 
 _FULL = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
@@ -63,7 +59,7 @@ class Failed(Exception):
         self.failure = Failure(kind, text, retryable)
 
 
-def decoded(data: bytes, kind: Any = Any) -> Any:
+def decoded(data: bytes | bytearray, kind: Any = Any) -> Any:
     """What a task or another worker gave. Raises Failed: it is no msgpack of this type."""
     try:
         return msgspec.msgpack.decode(data, type=kind)
@@ -72,9 +68,20 @@ def decoded(data: bytes, kind: Any = Any) -> Any:
 
 
 async def start(
-    words: Sequence[str], directory: Path, mark: str, *, memory: int = 0, env: dict[str, str] | None = None
+    words: Sequence[str],
+    directory: Path,
+    mark: str,
+    *,
+    stdin: int = subprocess.DEVNULL,
+    stderr: int = subprocess.PIPE,
+    memory: int = 0,
+    env: dict[str, str] | None = None,
 ) -> asyncio.subprocess.Process:
     """Starts a program in a session of its own, with limits.
+
+    Args:
+        stdin, stderr: as `subprocess.Popen` takes them; its standard output is a pipe.
+        memory: bytes of address space that it may have; 0: any.
 
     Raises:
         Failed: it cannot be started.
@@ -90,18 +97,22 @@ async def start(
     try:
         return await asyncio.create_subprocess_exec(
             *words,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             cwd=directory,
             env={**environment, **(env or {}), MARK: mark},
             start_new_session=True,
             preexec_fn=limit,
         )
     except (OSError, ValueError) as why:
-        reason = why.strerror if isinstance(why, OSError) and why.strerror else str(why)
-        busy = isinstance(why, OSError) and why.errno in _FULL
-        raise Failed("CannotStart", f"{words[0]}: {reason}", busy) from None
+        raise cannot_start(words[0], why) from None
+
+
+def cannot_start(program: str, why: OSError | ValueError) -> Failed:
+    """The failure; to try again helps if the machine is short of something just now."""
+    reason = why.strerror if isinstance(why, OSError) and why.strerror else str(why)
+    return Failed("CannotStart", f"{program}: {reason}", isinstance(why, OSError) and why.errno in _FULL)
 
 
 @contextmanager
@@ -174,8 +185,7 @@ async def run_command(
     temporary = directory / ".tmp"
     temporary.mkdir(exist_ok=True)
     process = await start(words, directory, mark, memory=memory, env={"TMPDIR": str(temporary), **(env or {})})
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    process.stdin.close()
+    assert process.stdout is not None and process.stderr is not None
     readers = asyncio.gather(Lines(say).read(process.stdout), Lines(say).read(process.stderr))
     try:
         with watch.over(process.pid, mark, directory) as broken, unless(broken):
@@ -202,133 +212,3 @@ async def _status(process: asyncio.subprocess.Process) -> int:
         return process.returncode
     finally:
         waiting.cancel()
-
-
-class Warm:
-    """A process that has imported a bundle, and calls its functions one after the other."""
-
-    def __init__(self, directory: Path, mark: str, watch: Watch) -> None:
-        self._directory = directory
-        self._mark = mark
-        self._watch = watch
-        self._process: asyncio.subprocess.Process | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self._say: Say = lambda line: None
-        self._lines = Lines(self._take)
-        self._blank = False
-        """The line before was empty, and may belong to the end of a call."""
-        self._all_said = asyncio.Event()
-
-    @property
-    def runs(self) -> bool:
-        """Whether it can be called again, and has to be closed."""
-        return self._process is not None
-
-    async def call(self, request: Call, ear: Ear) -> bytes:
-        """What a function gives, as msgpack; cancelled, the process is ended with what it does.
-
-        Raises:
-            Failed: it raised, the process ended, or took too much.
-        """
-        if self._process is not None and self._process.returncode is not None:
-            await self.close()  # what it had started may hold its pipes
-        if self._process is None:
-            words = [sys.executable, "-m", "titan_objects.dag.child", str(self._directory)]
-            self._process = await start(words, self._directory, self._mark)
-            assert self._process.stderr is not None
-            self._reading = asyncio.create_task(self._lines.read(self._process.stderr))
-        self._say = ear.line
-        self._all_said.clear()
-        process = self._process
-        done = False
-        try:
-            with self._watch.over(process.pid, self._mark) as broken, unless(broken):
-                answer = await _talk(process, request, ear)
-            if answer.more:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LATE_SECONDS):
-                        await self._all_said.wait()
-            else:  # all had been read before the answer was written, and lines are cut in the order of reading
-                self._lines.end()
-                self._take_blank()
-            done = True
-        except (OSError, EOFError):
-            raise Failed("Died", "the process ended before it had answered") from None
-        finally:
-            if not done:
-                await asyncio.shield(self.close())
-        if answer.kind:
-            raise Failed(answer.kind, answer.text)
-        return answer.value
-
-    def _take(self, line: str) -> None:
-        if line == END:
-            self._all_said.set()
-        else:
-            self._take_blank()
-            if line:
-                self._say(line)
-        self._blank = not line
-
-    def _take_blank(self) -> None:
-        if self._blank:
-            self._say("")
-        self._blank = False
-
-    async def close(self) -> None:
-        """Ends it."""
-        process, self._process = self._process, None
-        if process is not None:
-            await end(process, self._mark)
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
-
-
-async def _talk(process: asyncio.subprocess.Process, request: Call, ear: Ear) -> Answer:
-    """Calls a function, hears what it says meanwhile, and gives its answer."""
-    asked: set[asyncio.Task[None]] = set()
-    try:
-        await _tell(process, request)
-        while not isinstance(said := await _hear(process), Answer):
-            if isinstance(said, Progress):
-                ear.progress(said.done)
-                continue
-            if len(asked) >= ASKED_MAX:
-                await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-            asked.add(asking := asyncio.create_task(_answered(process, said, ear)))
-            asking.add_done_callback(asked.discard)
-        return said
-    finally:
-        for asking in asked:
-            asking.cancel()
-
-
-async def _answered(process: asyncio.subprocess.Process, asked: Asked, ear: Ear) -> None:
-    """Tells a process what its question comes to; one that has ended meanwhile needs no answer."""
-    try:
-        told = Told(asked.number, await ear.ask(asked.what))
-    except titan.TitanError as why:
-        maybe = isinstance(why, titan.RemotableError) and why.maybe_executed
-        told = Told(asked.number, kind=type(why).__name__, text=str(why) or type(why).__name__, maybe_executed=maybe)
-    except Exception as why:  # without an answer, the task would wait for ever
-        told = Told(asked.number, kind=type(why).__name__, text=str(why) or type(why).__name__)
-    with suppress(OSError):
-        await _tell(process, told)
-
-
-async def _tell(process: asyncio.subprocess.Process, what: Call | Told) -> None:
-    assert process.stdin is not None
-    body = msgspec.msgpack.encode(what)
-    process.stdin.write(len(body).to_bytes(4, "big") + body)
-    await process.stdin.drain()
-
-
-async def _hear(process: asyncio.subprocess.Process) -> Said:
-    """What a process says next. Raises Failed: it says too much at once, or garbage. EOFError: nothing more."""
-    assert process.stdout is not None
-    size = int.from_bytes(await process.stdout.readexactly(4), "big")
-    if size > FRAME_BYTES_MAX:
-        raise Failed("TooLarge", f"a result of {size} bytes; {FRAME_BYTES_MAX} are the most", False)
-    said: Said = decoded(await process.stdout.readexactly(size), Said)
-    return said

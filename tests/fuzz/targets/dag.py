@@ -16,9 +16,10 @@ from tests.fuzz.target import Drawn, target
 from titan_objects.dag.bundles import lay_out
 from titan_objects.dag.classic.jobs import PACKAGE, submission
 from titan_objects.dag.classic.wire import Decoder, Frame, encode
+from titan_objects.dag.conversation import Frames
 from titan_objects.dag.definition import Definition
 from titan_objects.dag.errands import Errands
-from titan_objects.dag.inside import Answer, Asked, Get, Said, Send
+from titan_objects.dag.inside import Answer, Asked, Get, Progress, Send
 from titan_objects.dag.journal import Adopt, Success
 from titan_objects.dag.processes import Failed, decoded
 from titan_objects.dag.projects import unzip
@@ -87,10 +88,24 @@ def dag_rescue(data: bytes) -> None:
     assert all(name.startswith("sha256:") for name in data_named(found))
 
 
-@target(Failed, seeds=lambda: [msgspec.msgpack.encode(each) for each in (Answer(b"x"), Asked(1, Get("x")))])
+def _said() -> list[bytes]:
+    bodies = [msgspec.msgpack.encode(each) for each in (Answer(b"x"), Asked(1, Get("x")), Progress(0.5))]
+    frames = [len(body).to_bytes(4, "big") + body for body in bodies]
+    return [*frames, b"".join(frames)]
+
+
+@target(Failed, seeds=_said)
 def dag_said(data: bytes) -> None:
-    """What a task says to its worker."""
-    decoded(data, Said)
+    """What a task says to its worker, however cut."""
+    whole, pieces = Frames(), Frames()
+    whole.feed(data)
+    fed = 0
+    while (said := whole.next()) is not None:
+        while (again := pieces.next()) is None:
+            pieces.feed(data[fed : fed + 1])
+            fed += 1
+        assert msgspec.msgpack.encode(again) == msgspec.msgpack.encode(said)
+        assert len(whole) == len(data) - fed
 
 
 @target(
