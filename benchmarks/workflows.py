@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from benchmarks import report
-from titan_objects.dag.checking import order
+from titan_objects.dag.checking import order, waits
 from titan_objects.dag.definition import Definition, Timeout, seconds
 from titan_objects.dag.engine import Engine, Ranking
 from titan_objects.dag.journal import Begin, Lease, Report, Success, Worker
@@ -72,7 +72,7 @@ def lower_bounds(definition: Definition, workers: int) -> tuple[float, float]:
     needs = {task.id: task.needs for task in definition.tasks}
     heads: dict[str, float] = {}
     tails = dict.fromkeys(took, 0.0)
-    sorted_ids = order(definition)
+    sorted_ids = order(waits(definition.tasks))
     for name in sorted_ids:
         heads[name] = max((heads[each] + took[each] for each in needs[name]), default=0.0)
     for name in reversed(sorted_ids):
@@ -126,7 +126,7 @@ def planned(definition: Definition, workers: int, turns: int = 5) -> float:
         for each in above:
             children[each].append(name)
     rank: dict[str, float] = {}
-    for name in reversed(order(definition)):
+    for name in reversed(order(waits(definition.tasks))):
         rank[name] = took[name] + max((rank[each] for each in children[name]), default=0.0)
     begins = listed(took, needs, children, rank, workers)
     best = max(begins[name] + took[name] for name in took)

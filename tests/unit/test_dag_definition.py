@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import titan_overlay as titan
 from tests.contract import json_schema
-from titan_objects.dag.checking import check, order
+from titan_objects.dag.checking import check, order, waits
 from titan_objects.dag.definition import Definition, Task, revision, schema, seconds, size_bytes
 from titan_objects.dag.definitions import save
 from titan_objects.dag.expressions import parse, truth
@@ -143,7 +143,7 @@ def test_what_makes_no_sense_is_refused(task: dict[str, Any], words: str) -> Non
 
 
 def test_order_puts_every_task_behind_what_it_needs() -> None:
-    found = order(dag({"id": "c", "needs": ["b", "a"]}, {"id": "b", "needs": ["a"]}, {"id": "a"}))
+    found = order(waits(dag({"id": "c", "needs": ["b", "a"]}, {"id": "b", "needs": ["a"]}, {"id": "a"}).tasks))
     assert found == ["a", "b", "c"]
 
 

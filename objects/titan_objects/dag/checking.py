@@ -40,7 +40,7 @@ def check(definition: Definition) -> None:
             raise titan.BadMessage(f"task '{task.id}': {why}") from None
     if definition.result and definition.result not in tasks:
         raise titan.BadMessage(f"result names {definition.result!r}, and there is no such task")
-    order(definition)
+    order(waits(definition.tasks))
 
 
 def given(definition: Definition, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,13 +62,14 @@ def _check_task(task: Task, tasks: Mapping[str, Task], definition: Definition) -
         raise titan.BadMessage("it does nothing: give it run, call, reduce, join, uses or an approval")
     if task.depends and (task.needs or task.trigger_rule != "all_success"):
         raise titan.BadMessage("depends stands in place of needs and trigger_rule; take one or the other")
-    for need in upstream(task):
+    needs = upstream(task)
+    for need in needs:
         if need not in tasks:
             raise titan.BadMessage(f"it needs {need!r}, and there is no such task{_nearest(need, tasks)}")
-    for parts in names(condition(task)):
+    for parts in names(parse(task.depends)) if task.depends else ():
         if len(parts) > 2 or (len(parts) == 2 and parts[1] not in OUTCOMES):
             raise titan.BadMessage(f"depends takes NAME or NAME.OUTCOME ({', '.join(OUTCOMES)}), not {'.'.join(parts)}")
-    if task.reduce and len(upstream(task)) != 1:
+    if task.reduce and len(needs) != 1:
         raise titan.BadMessage("a reduce needs exactly one task: the one whose results it takes")
     if task.affinity and task.affinity not in tasks:
         raise titan.BadMessage(f"affinity names {task.affinity!r}, and there is no such task")
@@ -77,7 +78,7 @@ def _check_task(task: Task, tasks: Mapping[str, Task], definition: Definition) -
             raise titan.BadMessage("a map has no loop of its own; put the loop on a task that needs it")
         if isinstance(task.map.over, list) and len(task.map.over) > ITEMS_MAX:
             raise titan.BadMessage(f"a map has at most {ITEMS_MAX} items")
-    known = set(upstream(task))
+    known = set(needs)
     over = task.map.over if task.map else None
     for name in referred([words(task), task.args, task.inputs, task.env, over, task.cache_key]):
         _check_name(name, known, task, definition)
@@ -237,13 +238,13 @@ def _reached(start: str, edges: Callable[[str], Iterable[str]]) -> set[str]:
     return found
 
 
-def order(definition: Definition) -> list[str]:
-    """Ids so that each comes after all that it needs. Source: Kahn, 1962.
+def order(waiting: Mapping[str, Waits]) -> list[str]:
+    """Ids so that each comes after all that it waits for. Source: Kahn, 1962.
 
     Raises:
         BadMessage: there is a cycle; the text names it.
     """
-    needs_of = {name: each.ids for name, each in waits(definition.tasks).items()}
+    needs_of = {name: each.ids for name, each in waiting.items()}
     missing = {name: len(needs) for name, needs in needs_of.items()}
     after: dict[str, list[str]] = {name: [] for name in needs_of}
     for name, needs in needs_of.items():

@@ -227,7 +227,7 @@ class Engine(Leases):
             for need in each.upstream:
                 self.steps[need].children.append(each)
         self._open_steps += len(new)
-        self._ranking(self.steps, order(whole))
+        self._ranking(self.steps, order(waiting))
         for each in new:
             self._consider(each)
 

@@ -99,9 +99,11 @@ class Part:
                 pause = 0.02 if got else pause
             if not self._done:
                 self._changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._changed.wait()
+                looking = loop.call_later(pause, self._changed.set)
+                try:
+                    await self._changed.wait()
+                finally:
+                    looking.cancel()
                 pause = min(2 * pause, IDLE_SECONDS)
 
     async def _ready(self) -> int:

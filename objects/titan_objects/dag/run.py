@@ -288,7 +288,7 @@ class Run(Kept):
             self._step(Tick(), ctx)
 
     def _step(self, event: Event, ctx: titan.Context) -> Any:
-        effects = self.engine.step(event, ctx.now, ctx.random.random)
+        effects = self.engine.step(event, ctx.now, lambda: ctx.random.random())  # made only if something is drawn
         if self.engine.wakes_at < self._alarm:
             self._alarms.append(self.engine.wakes_at)
             ctx.schedule(max(0.0, self._alarm - ctx.now), Wake())
