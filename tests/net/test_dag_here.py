@@ -5,11 +5,13 @@ import io
 import socket
 import sys
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 import titan_overlay as titan
 from tests.net import films
@@ -254,7 +256,9 @@ async def test_a_function_that_raises_leaves_its_process_to_the_next(tmp_path: P
             await here.run(read('  - {id: f, call: "code:fail"}\n'), code=code)
 
 
-async def test_what_a_call_writes_is_said_of_it_and_of_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_what_a_call_writes_is_said_of_it_and_of_no_other(tmp_path: Path, run: Callable[[Any], None]) -> None:
+    """Under any event loop: the answer comes another way than what is written, and must not be heard before it."""
     code = tmp_path / "code.py"
     code.write_text("""
 import os, sys
@@ -267,8 +271,12 @@ def write(n):
 """)
     heard: dict[str, list[str]] = {}
     text = f'  - {{id: w, call: "code:write", map: {{over: {list(range(200))}}}}}\n'
-    async with Here(slots=2) as here:
-        await here.run(read(text), code=code, say=lambda key, line: heard.setdefault(key, []).append(line))
+
+    async def main() -> None:
+        async with Here(slots=2) as here:
+            await here.run(read(text), code=code, say=lambda key, line: heard.setdefault(key, []).append(line))
+
+    run(main())
     for n in range(200):
         lines = [str(n)] * (n % 3) + ([str(n) * (n % 5)] if n % 5 else [""] if n % 2 else [])
         assert heard.get(f"w[{n}]", []) == lines

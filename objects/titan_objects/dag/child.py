@@ -9,6 +9,7 @@ to one pipe, which is both standard output and standard error: the worker reads 
 import fcntl
 import importlib
 import os
+import stat
 import sys
 import termios
 from typing import Any
@@ -44,8 +45,10 @@ def call(request: Call) -> Answer:
 
 
 def is_read() -> bool:
-    """Whether the worker has all that was printed; only Linux tells who writes to a pipe."""
-    return sys.platform == "linux" and not any(fcntl.ioctl(2, termios.FIONREAD, bytes(4)))
+    """Whether the worker has all that was printed. Only Linux tells, and of pipes alone: uvloop uses sockets."""
+    if sys.platform != "linux" or not stat.S_ISFIFO(os.fstat(2).st_mode):
+        return False
+    return not any(fcntl.ioctl(2, termios.FIONREAD, bytes(4)))
 
 
 def main() -> None:
