@@ -60,7 +60,7 @@ async def test_nothing_is_left_of_a_directory_that_its_task_has_closed() -> None
     code = "mkdir -p a/b; touch a/b/c; ln -s /usr a/b/d; chmod 500 a/b; chmod 0 a"
     async with Here(slots=1) as here:
         await here.run(read(f'  - {{id: a, run: ["sh", "-c", "{code}"]}}\n'))
-        assert list(here._directory.iterdir()) == []
+        assert [each.name for each in here.executor.directory.iterdir()] == [".in-use"]
 
 
 async def test_a_command_may_end_by_a_signal_without_a_name() -> None:

@@ -1,16 +1,16 @@
 """Code that tasks of this machine run, and idle processes that have imported it: only so much, and only for so long."""
 
 import asyncio
-import os
 import shutil
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import titan_overlay as titan
+from titan_objects.dag.places import remove
 from titan_objects.dag.processes import Failed
 from titan_objects.dag.projects import archive_of, unzip
 from titan_objects.dag.values import Data
@@ -173,21 +173,6 @@ async def _removed(bundle: Bundle) -> None:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def remove(place: Path) -> None:
-    """Removes a directory with all that is in it, although there may be some that nobody may write to."""
-    shutil.rmtree(place, ignore_errors=True)
-    if not place.exists():
-        return
-    with suppress(OSError):
-        place.chmod(0o700)
-    for above, names, _ in os.walk(place):
-        for inner in (Path(above, name) for name in names):
-            if not inner.is_symlink():
-                with suppress(OSError):
-                    inner.chmod(0o700)
-    shutil.rmtree(place, ignore_errors=True)
 
 
 def lay_out(files: Mapping[str, bytes], place: Path) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 
 from titan_objects.dag import processes
-from titan_objects.dag.bundles import Bundles, remove
+from titan_objects.dag.bundles import Bundles
 from titan_objects.dag.inside import Call
 from titan_objects.dag.journal import Failure, Order, Success
 from titan_objects.dag.limits import Limits, Watch
+from titan_objects.dag.places import remove
 from titan_objects.dag.processes import Ear, Failed
 from titan_objects.dag.references import DATA
 from titan_objects.dag.serving import serve
@@ -44,22 +45,18 @@ class Executor:
     """Runs tasks.
 
     Args:
-        name: begins the marks of processes; unique on this machine.
-        directory: in which tasks have directories of their own.
+        directory: in which tasks have directories of their own. Its name begins the marks of processes.
         commands: whether it runs commands too.
         limits: of each task.
     """
 
-    def __init__(
-        self, data: Data, name: str, directory: Path, *, commands: bool = False, limits: Limits | None = None
-    ) -> None:
+    def __init__(self, data: Data, directory: Path, *, commands: bool = False, limits: Limits | None = None) -> None:
         self.directory = directory
         self.watch = Watch(limits)
         self.bundles = Bundles(data, directory)
         self.memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         """Bytes that this machine has."""
         self._data = data
-        self._name = name
         self._commands = commands
         self._made = 0
 
@@ -71,7 +68,7 @@ class Executor:
     async def execute(self, order: Order, ear: Ear) -> Success:
         """Runs a task. Raises Failed."""
         self._made += 1
-        mark = f"{self._name}-{self._made}"
+        mark = f"{self.directory.name}-{self._made}"
         if order.join:
             return await self._success(_joined(await there(self._data, order.args)))
         if order.call:

@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -12,13 +12,13 @@ import msgspec
 
 import titan_overlay as titan
 from titan_objects.dag import inside, views
-from titan_objects.dag.bundles import remove
 from titan_objects.dag.definition import Definition, Task, Timeout, size_bytes, tasks_of
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.executor import Executor, attempted
 from titan_objects.dag.inside import Question
 from titan_objects.dag.journal import Begin, Lease, Order, Renew, Report, Spawn, Tick, Up, Worker
 from titan_objects.dag.messages import Results
+from titan_objects.dag.places import place
 from titan_objects.dag.steps import DONE
 from titan_objects.dag.values import there
 
@@ -62,15 +62,16 @@ class Here:
         self.labels = dict(labels or {})
         self.shelf = _Shelf()
         self._turn = asyncio.Lock()
+        self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._directory = Path(tempfile.mkdtemp(prefix="titan-dag-"))
-        self.executor = Executor(self.shelf, self._directory.name, self._directory, commands=True)
+        directory = await self._open.enter_async_context(place())
+        self.executor = Executor(self.shelf, directory, commands=True)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.executor.close()
-        await asyncio.to_thread(remove, self._directory)
+        await self._open.aclose()
 
     async def run(
         self,

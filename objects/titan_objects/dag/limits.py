@@ -26,6 +26,7 @@ ENTRY_BYTES = 4096
 END_SECONDS = 10.0
 """So long is tried to end what forks again and again."""
 PAUSE_SECONDS = 0.01
+ROUNDS = 100
 _PROC = Path("/proc")
 
 
@@ -154,11 +155,22 @@ async def end(process: asyncio.subprocess.Process, mark: str) -> None:
     await asyncio.sleep(0)
 
 
-def _end_marked(mark: bytes) -> bool:
-    """Kills every process with this in its environment; whether there were any."""
+def end_all(begin: str) -> None:
+    """Ends all processes whose marks begin so, as far as that can be done by killing them a few times."""
+    for _ in range(ROUNDS):
+        if not _end_marked(f"{MARK}={begin}".encode(), whole=False):
+            break
+
+
+def _end_marked(mark: bytes, *, whole: bool = True) -> bool:
+    """Kills every process with this in its environment; whether there were any.
+
+    Args:
+        whole: False for all whose mark begins so.
+    """
     found = False
     for pid in _processes():
-        if mark in _environment(pid):
+        if any(each == mark if whole else each.startswith(mark) for each in _environment(pid)):
             found = True
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)

@@ -3,16 +3,15 @@
 import asyncio
 import logging
 import os
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import titan_overlay as titan
-from titan_objects.dag.bundles import remove
 from titan_objects.dag.executor import Executor
 from titan_objects.dag.limits import Limits
 from titan_objects.dag.part import Part
+from titan_objects.dag.places import place
 from titan_objects.dag.queue import COMMANDS, AskOpen, Register, WorkerInfo, owner_of
 
 log = logging.getLogger("titan")
@@ -47,7 +46,7 @@ class Workers(Executor):
         commands: bool = False,
         limits: Limits | None = None,
     ) -> None:
-        super().__init__(pool, name, directory, commands=commands, limits=limits)
+        super().__init__(pool, directory, commands=commands, limits=limits)
         self.pool = pool
         self.queue = queue
         shown = {**labels, **({COMMANDS: "trusted"} if commands else {})}
@@ -129,13 +128,12 @@ async def working(
     limits: Limits | None = None,
 ) -> AsyncIterator[Workers]:
     """Workers of this program at a queue, until left."""
-    directory = Path(tempfile.mkdtemp(prefix="titan-dag-"))
     name = name or f"{os.uname().nodename}-{os.getpid()}-{pool.token_bytes(4).hex()}"  # two of one name are one
-    workers = Workers(pool, queue, name, slots, labels, directory, commands=commands, limits=limits)
-    task = asyncio.create_task(workers.serve())
-    try:
-        yield workers
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        remove(directory)
+    async with place() as directory:
+        workers = Workers(pool, queue, name, slots, labels, directory, commands=commands, limits=limits)
+        task = asyncio.create_task(workers.serve())
+        try:
+            yield workers
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
