@@ -251,3 +251,17 @@ async def test_other_machines_are_refused_until_there_is_a_password() -> None:
     await store.execute([b"CONFIG", b"SET", b"requirepass", b"secret"])
     assert not server.refusal(remote)
     await store.close()
+
+
+@pytest.mark.parametrize("rules", ["off", "on nopass ~* &* -@all +ping"])
+async def test_what_others_wrote_is_loaded_whatever_the_default_user_may_do(tmp_path: Path, rules: str) -> None:
+    users = tmp_path / "users.acl"
+    users.write_text("user default on nopass ~* &* +@all\n")
+    store = Store(tmp_path / "store", Config(aclfile=str(users)))
+    await store.execute([b"EVAL", b"redis.call('SET', 'a', '1'); redis.call('SET', 'b', '2')", b"0"])  # a transaction
+    await store.execute([b"SET", b"c", b"3"])
+    await store.close()
+    users.write_text(f"user default {rules}\n")
+    again = Store(tmp_path / "store", Config(aclfile=str(users)))
+    assert again.engine.databases[0].data == {b"a": b"1", b"b": b"2", b"c": b"3"}
+    await again.close()

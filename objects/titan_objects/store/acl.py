@@ -225,6 +225,14 @@ class User:
         return b" ".join([*words, *(rule.encode() for rule in self.rules)])
 
 
+def almighty(name: str, table: "Table") -> User:
+    """One who may do everything, without a password."""
+    user = User(name, table)
+    for rule in _EVERYTHING:
+        user.apply(rule)
+    return user
+
+
 class Keeper(Protocol):
     """A file of users; its text is its name. Both raise OSError."""
 
@@ -254,9 +262,7 @@ class Acl:
 
     def __init__(self, table: "Table", config: "Config") -> None:
         self._table = table
-        self.default = User("default", table)
-        for rule in _EVERYTHING:
-            self.default.apply(rule)
+        self.default = almighty("default", table)
         self.users = {"default": self.default}
         self._config = config
         self._requirepass = ""
