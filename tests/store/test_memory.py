@@ -3,7 +3,9 @@
 import pytest
 
 from tests.store.core import Core
+from titan_objects.store import rdb, rdb_writing
 from titan_objects.store.resp import CommandError
+from titan_objects.store.rewriting import Records, Rewrite
 
 LIMIT = str(100 * 1200)
 """About a hundred keys of a kilobyte."""
@@ -86,3 +88,29 @@ def test_what_has_gone_is_drawn_no_more_and_takes_no_room() -> None:
         assert len(meter.order()) == turn
     core("CONFIG SET maxmemory 1")
     assert core("SET", "one", "more") == b"OK" and core("KEYS *") == [b"one"]
+
+
+@pytest.mark.parametrize("policy", ["noeviction", "allkeys-random"])
+def test_what_a_log_or_a_leader_says_is_executed_whatever_the_limit(policy: str) -> None:
+    before = Core()
+    before("SET n 100")
+    fill(before, 0, 300)
+    before("DEL", *(f"k{at}" for at in range(299)))
+    before("INCR n")
+    log = before.engine.effects
+    for execute in (lambda engine: engine.replay(log), lambda engine: engine.apply(log, before.now) or None):
+        core = Core(maxmemory=LIMIT, maxmemory_policy=policy)
+        assert execute(core.engine) is None
+        assert core.engine.databases[0].data == {b"n": b"101", b"k299": b"x" * 1000}
+
+
+def test_what_comes_in_a_snapshot_takes_memory_too() -> None:
+    before = Core()
+    fill(before, 0, 300)
+    parts = [rdb_writing.header()]
+    rewrite = Rewrite(before.engine, parts.append, Records())
+    while rewrite.step():
+        pass
+    core = Core(maxmemory=LIMIT)
+    rdb.load(b"".join(parts) + rdb_writing.END, core.engine)
+    assert isinstance(core("SET k 1"), CommandError)

@@ -141,7 +141,9 @@ class Meter:
             self._places.add(place)
 
     def admit(self, command: "Command", args: "Args") -> None:
-        """Notes which keys are used; before what may need memory, lets keys go until there is some.
+        """Notes which keys are used; before what a client wants and may need memory, lets keys go until there is some.
+
+        What a log or a server that is followed has is executed as it is: it says itself which keys have gone.
 
         Raises:
             CommandError: OOM, there is nothing to let go.
@@ -149,7 +151,7 @@ class Meter:
         engine = self._engine
         for key in command.keys(args):
             self._use((engine.db.placed, key))
-        if "denyoom" in command.flags:
+        if "denyoom" in command.flags and engine.session is not engine.internal:
             while self.measure() > engine.config.maxmemory:
                 if not self._let_one_go():
                     raise _OOM

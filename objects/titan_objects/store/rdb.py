@@ -110,6 +110,8 @@ class Reader:
             else:
                 key = self._string()
                 db.take_in(key, self.value(kind), expires)
+                if engine.meter is not None:
+                    engine.meter.note(db, key)
                 expires = None
                 yield db, key
 
