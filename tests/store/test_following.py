@@ -1,42 +1,80 @@
-"""Following a server that sends what it should not, and stops."""
+"""Following servers that send what they should not, or follow others themselves; and a disk that is full meanwhile."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from titan_objects.store import rdb_writing
 from titan_objects.store.config import Config
 from titan_objects.store.following import MARK_BYTES
 from titan_objects.store.host import Store
+from titan_objects.store.resp import bulks
 
 MARK = b"m" * MARK_BYTES
+
+
+def whole(snapshot: bytes) -> bytes:
+    """What PSYNC is answered with."""
+    return b"+FULLRESYNC %b 0\r\n$EOF:%b\r\n%b%b" % (MARK, MARK, snapshot, MARK)
+
+
+@asynccontextmanager
+async def leading(answer: bytes) -> AsyncIterator[tuple[int, "asyncio.Queue[asyncio.StreamWriter]"]]:
+    """A server that answers PSYNC with that; its port, and the links on which it was asked."""
+    asked: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        follows = False
+        while line := await reader.readline():
+            if line.strip() in (b"PING", b"REPLCONF") and not follows:  # what a replica says later has no answer
+                writer.write(b"+OK\r\n")
+            elif line.strip() == b"PSYNC":
+                follows = True
+                asked.put_nowait(writer)
+                writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], asked
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def shown(store: Store, key: bytes, db: int = 0) -> object:
+    """A key, once it is there."""
+    async with asyncio.timeout(60):
+        while (found := store.engine.databases[db].data.get(key)) is None:
+            await asyncio.sleep(0)
+    return found
 
 
 async def test_a_snapshot_that_cannot_be_read_leaves_a_log_that_takes_what_comes_later(tmp_path: Path) -> None:
     good = b"".join(rdb_writing.record(b"k", b"theirs", None))
     snapshot = rdb_writing.header(replicated=True) + good + b"\x99" + rdb_writing.END
-    asked: asyncio.Queue[None] = asyncio.Queue()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while line := await reader.readline():
-            if line.strip() in (b"PING", b"REPLCONF"):
-                writer.write(b"+OK\r\n")
-            elif line.strip() == b"PSYNC":
-                asked.put_nowait(None)
-                writer.write(b"+FULLRESYNC %b 0\r\n$EOF:%b\r\n%b%b" % (MARK, MARK, snapshot, MARK))
-        writer.close()
-
-    leader = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = leader.sockets[0].getsockname()[1]
-    store = Store(tmp_path, Config(replicaof=f"127.0.0.1 {port}"))
-    for _ in range(2):
-        await asyncio.wait_for(asked.get(), 60)
-    assert await store.execute([b"REPLICAOF", b"NO", b"ONE"]) == b"OK"
-    assert await store.execute([b"SET", b"mine", b"1"]) == b"OK"
-    kept = await store.execute([b"KEYS", b"*"])
-    await store.close()
-    leader.close()
-    await leader.wait_closed()
+    async with leading(whole(snapshot)) as (port, asked):
+        store = Store(tmp_path, Config(replicaof=f"127.0.0.1 {port}"))
+        for _ in range(2):
+            await asyncio.wait_for(asked.get(), 60)
+        assert await store.execute([b"REPLICAOF", b"NO", b"ONE"]) == b"OK"
+        assert await store.execute([b"SET", b"mine", b"1"]) == b"OK"
+        kept = await store.execute([b"KEYS", b"*"])
+        await store.close()
     again = Store(tmp_path)
     assert await again.execute([b"GET", b"mine"]) == b"1"
     assert sorted(await again.execute([b"KEYS", b"*"])) == sorted(kept)
+    await again.close()
+
+
+async def test_the_stream_of_a_server_that_follows_another_goes_on_in_its_database(tmp_path: Path) -> None:
+    auxiliary = b"\xfa" + rdb_writing.string(b"repl-stream-db") + rdb_writing.string(b"3")
+    snapshot = rdb_writing.header() + auxiliary + rdb_writing.END
+    async with leading(whole(snapshot) + bulks([b"SET", b"k", b"1"])) as (port, _):
+        store = Store(tmp_path, Config(replicaof=f"127.0.0.1 {port}"))
+        assert await shown(store, b"k", db=3) == b"1"
+        await store.close()
+    again = Store(tmp_path)
+    assert again.engine.databases[3].data == {b"k": b"1"}
     await again.close()

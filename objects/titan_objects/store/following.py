@@ -107,17 +107,20 @@ class Following:
         engine.effects += ([b"MULTI"], [b"FLUSHALL"], [b"FUNCTION", b"FLUSH"])
         store.note_effects()
         try:
-            await self._read(file)
+            stream_db = await self._read(file)
         except Exception:
             self._end_load()  # with what was read so far: nothing later may stand in a transaction that never ends
             raise
         self._end_load()
+        engine.internal.db = engine.databases[stream_db]
 
-    async def _read(self, file: IO[bytes]) -> None:
+    async def _read(self, file: IO[bytes]) -> int:
+        """Reads a snapshot; the database in which the stream behind it begins."""
         store, engine = self._store, self._store.engine
         logged_db = 0
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for count, (db, key) in enumerate(Reader(data).keys(engine), 1):
+            reader = Reader(data)
+            for count, (db, key) in enumerate(reader.keys(engine), 1):
                 if db.index != logged_db:
                     logged_db = db.index
                     engine.effects.append([b"SELECT", b"%d" % logged_db])
@@ -125,13 +128,13 @@ class Following:
                 if count % SLICE_KEYS == 0:
                     store.note_effects()
                     await asyncio.sleep(0)
+        return reader.stream_db
 
     def _end_load(self) -> None:
         engine = self._store.engine
         engine.effects += ([b"FUNCTION", b"LOAD", each.source] for each in engine.functions.libraries.values())
         engine.effects += ([b"SELECT", b"0"], [b"EXEC"])
         self._store.note_effects()
-        engine.internal.db = engine.databases[0]
         engine.loading = False
         engine.look()
 

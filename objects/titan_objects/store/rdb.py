@@ -58,11 +58,16 @@ def restored(data: bytes) -> Any:
 
 
 class Reader:
-    """A place in a snapshot that moves on."""
+    """A place in a snapshot that moves on.
+
+    Attributes:
+        stream_db: the database in which the stream behind it goes on, where a server that follows another has sent it.
+    """
 
     def __init__(self, data: Data) -> None:
         self._data = data
         self.at = 0
+        self.stream_db = 0
 
     def keys(self, engine: "Engine") -> Iterator[Key]:
         """Reads a snapshot into an engine, and tells each key once it is there. Raises Damaged."""
@@ -87,13 +92,11 @@ class Reader:
                     raise ValueError("it has no end")
                 return
             if kind == _SELECT:
-                index = self._length()
-                if index >= len(engine.databases):
-                    raise ValueError(f"it has a database {index}; set databases to more")
-                db = engine.databases[index]
+                db = self._database(engine, self._length())
             elif kind == _AUX:
-                self._string()
-                self._string()
+                name, text = self._string(), self._string()
+                if name == b"repl-stream-db":
+                    self.stream_db = self._database(engine, int(text)).index
             elif kind == _RESIZE:
                 self._length()
                 self._length()
@@ -114,6 +117,11 @@ class Reader:
                     engine.meter.note(db, key)
                 expires = None
                 yield db, key
+
+    def _database(self, engine: "Engine", index: int) -> Database:
+        if not 0 <= index < len(engine.databases):
+            raise ValueError(f"it has a database {index}; set databases to more")
+        return engine.databases[index]
 
     def _load_functions(self, engine: "Engine") -> None:
         try:
