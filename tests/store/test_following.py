@@ -3,9 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 
-from titan_objects.store import rdb_writing
+import pytest
+
+from tests.store.core import NOW
+from titan_objects.store import following, host, rdb_writing
+from titan_objects.store.aof import AppendLog
 from titan_objects.store.config import Config
 from titan_objects.store.following import MARK_BYTES
 from titan_objects.store.host import Store
@@ -23,8 +28,10 @@ def whole(snapshot: bytes) -> bytes:
 async def leading(answer: bytes) -> AsyncIterator[tuple[int, "asyncio.Queue[asyncio.StreamWriter]"]]:
     """A server that answers PSYNC with that; its port, and the links on which it was asked."""
     asked: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    links: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        links[writer] = asyncio.current_task()
         follows = False
         while line := await reader.readline():
             if line.strip() in (b"PING", b"REPLCONF") and not follows:  # what a replica says later has no answer
@@ -40,6 +47,10 @@ async def leading(answer: bytes) -> AsyncIterator[tuple[int, "asyncio.Queue[asyn
         yield server.sockets[0].getsockname()[1], asked
     finally:
         server.close()
+        for link, task in links.items():
+            link.close()
+            if task is not None:
+                await task
         await server.wait_closed()
 
 
@@ -77,4 +88,38 @@ async def test_the_stream_of_a_server_that_follows_another_goes_on_in_its_databa
         await store.close()
     again = Store(tmp_path)
     assert again.engine.databases[3].data == {b"k": b"1"}
+    await again.close()
+
+
+async def test_what_comes_while_the_disk_is_full_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(following, "RETRY_SECONDS", 0.0)
+    full: OSError | None = None
+
+    def write(self: AppendLog, sync: bool) -> None:
+        if full is not None:
+            raise full
+        original(self, sync)
+
+    original = AppendLog.write_out
+    monkeypatch.setattr(AppendLog, "write_out", write)
+    snapshot = rdb_writing.header() + rdb_writing.END
+    async with leading(whole(snapshot)) as (port, asked), asyncio.timeout(60):
+        store = Store(tmp_path, Config(replicaof=f"127.0.0.1 {port}"), now=count(NOW).__next__)
+        leader = store.engine.replication.leader
+        assert leader is not None
+        link = await asked.get()
+        link.write(bulks([b"SET", b"a", b"1"]))
+        await shown(store, b"a")
+        full = OSError(28, "No space left on device")
+        store.on_full_disk(full)
+        heard = leader.heard_ms
+        link.write(bulks([b"MULTI"]) + bulks([b"SET", b"b", b"2"]) + bulks([b"EXEC"]) + bulks([b"SET", b"c", b"3"]))
+        while leader.heard_ms == heard:
+            await asyncio.sleep(0)
+        full = None
+        assert await shown(store, b"c") == b"3"
+        await store.close()
+    again = Store(tmp_path)
+    assert again.engine.databases[0].data == {b"a": b"1", b"b": b"2", b"c": b"3"}
     await again.close()

@@ -154,6 +154,7 @@ class Following:
                 whole = stream.whole(commands)
                 if not whole:
                     continue
+                await self._until_writable()
                 for error in self._store.apply([each for each in whole if each[0].upper() != b"REPLCONF"]):
                     _LOG.error("a command of %s:%d failed here: %r", leader.host, leader.port, error)
                 leader.offset += len(encode(whole))
@@ -161,6 +162,13 @@ class Following:
                     link.tell("REPLCONF", "ACK", str(leader.offset))
         finally:
             acknowledging.cancel()
+
+    async def _until_writable(self) -> None:
+        """While the disk is full, what comes would be refused, and missing for ever."""
+        while True:
+            if self._store.engine.refuse_writes is None:
+                return
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _acknowledge(self, link: "_Link", leader: "Leader") -> None:
         while True:
