@@ -123,3 +123,38 @@ async def test_what_comes_while_the_disk_is_full_is_not_lost(tmp_path: Path, mon
     again = Store(tmp_path)
     assert again.engine.databases[0].data == {b"a": b"1", b"b": b"2", b"c": b"3"}
     await again.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"+\r\n",
+        b"+FULLRESYNC %b soon\r\n" % MARK,
+        b"+FULLRESYNC %b 0\r\n$0\r\n" % MARK,
+        b"x" * (1 << 17),
+    ],
+)
+async def test_a_server_that_answers_nonsense_is_asked_again(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "RETRY_SECONDS", 0.0)
+    async with leading(answer) as (port, asked), asyncio.timeout(60):
+        store = Store(None, Config(replicaof=f"127.0.0.1 {port}"))
+        for _ in range(2):
+            await asked.get()
+        await store.close()
+
+
+async def test_a_host_that_no_name_can_be_is_tried_again_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: asyncio.Queue[str] = asyncio.Queue()
+    connect = asyncio.open_connection
+
+    async def noted(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        tried.put_nowait(host)
+        return await connect(host, port)
+
+    monkeypatch.setattr(following, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(asyncio, "open_connection", noted)
+    async with asyncio.timeout(60):
+        store = Store(None, Config(replicaof=f"{'x' * 64} 6379"))
+        for _ in range(2):
+            await tried.get()
+        await store.close()

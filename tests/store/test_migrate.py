@@ -140,6 +140,14 @@ async def test_a_server_that_is_not_there_is_said() -> None:
         assert await ask(here, "EXISTS", "a") == 1
 
 
+@pytest.mark.parametrize("host", ["x" * 64, "a..b", "a\0b"])
+async def test_a_host_that_no_name_can_be_is_said(host: str) -> None:
+    async with served(appendonly="no") as (here, _), asyncio.timeout(60):
+        await ask(here, "SET", "a", 1)
+        with pytest.raises(CommandError, match="IOERR"):
+            await ask(here, "MIGRATE", host, 6379, "a", 0, 1000)
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [

@@ -52,7 +52,7 @@ class Following:
         while True:
             try:
                 await self._follow(leader)
-            except (OSError, LinkError, Damaged, ProtocolError, asyncio.IncompleteReadError, TimeoutError) as why:
+            except (OSError, ValueError, LinkError, Damaged, ProtocolError, asyncio.IncompleteReadError) as why:
                 _LOG.warning("the link to %s:%d is cut: %s", leader.host, leader.port, why or type(why).__name__)
             leader.link = "connect"
             await asyncio.sleep(RETRY_SECONDS)
@@ -83,18 +83,20 @@ class Following:
 
     async def _synchronize(self, link: "_Link", leader: "Leader") -> None:
         asked = ("PSYNC", leader.id, str(leader.offset + 1)) if leader.offset >= 0 else ("PSYNC", "?", "-1")
-        words = (await link.ask(*asked)).split()
-        if words[0] == "CONTINUE":
-            leader.id = words[1] if len(words) > 1 else leader.id
-        elif words[0] == "FULLRESYNC" and len(words) == 3:
+        answer = await link.ask(*asked)
+        found = re.fullmatch(r"CONTINUE(?: (\S+))?|FULLRESYNC (\S+) (\d+)", answer)
+        if found is None:
+            raise LinkError(f"it answers PSYNC with {answer!r}")
+        known, id, offset = found.groups()
+        if id is None:
+            leader.id = known or leader.id
+        else:
             leader.link, leader.offset = "sync", -1  # until all is there, there is nothing to go on from
             with tempfile.TemporaryFile() as file:
                 await link.read_snapshot(file)
                 async with self._store.snapshots:  # a rewrite must not begin within the log's transaction
                     await self._load(file)
-            leader.id, leader.offset = words[1], int(words[2])
-        else:
-            raise LinkError(f"it answers PSYNC with {words[0]!r}")
+            leader.id, leader.offset = id, int(offset)
 
     async def _load(self, file: IO[bytes]) -> None:
         """Puts a snapshot in place of all that is here; the log gets it as one transaction."""
@@ -227,8 +229,11 @@ class _Link:
 
     async def _line(self) -> str:
         while True:
-            async with asyncio.timeout(self._timeout):
-                line = await self._reader.readuntil(b"\n")
+            try:
+                async with asyncio.timeout(self._timeout):
+                    line = await self._reader.readuntil(b"\n")
+            except asyncio.LimitOverrunError:
+                raise LinkError("it sends no lines") from None
             if line.strip():  # empty ones say that it is still at work
                 return line.strip().decode("utf-8", "replace")
 
@@ -254,6 +259,8 @@ class _Link:
             await self._read_until(found[1].encode(), file)
             return
         left = int(found[2])
+        if not left:
+            raise LinkError("its snapshot is empty")
         while left:
             data = await self.read()
             file.write(data[:left])

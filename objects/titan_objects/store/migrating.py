@@ -59,7 +59,7 @@ async def moved(source: Source, migration: Migration) -> bytes:
         return await _move(source, migration)
     except CommandError as why:
         return why.reply
-    except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as why:
+    except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as why:  # of a host's name
         where, text = f"{migration.host}:{migration.port}", str(why) or type(why).__name__
         return CommandError(
             f"IOERR error or timeout with {where}: {text}; what it has not confirmed is here, and may be there too"
