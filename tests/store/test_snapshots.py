@@ -1,5 +1,7 @@
 """Snapshots and DUMP: what is written here is read here, and by Redis."""
 
+import math
+import struct
 from copy import deepcopy
 from pathlib import Path
 from random import Random
@@ -102,6 +104,44 @@ def test_restore_takes_what_dump_gives_and_nothing_else() -> None:
     bad = b"\x05\x7f" + data[-10:-8]
     bad += rdb_writing.crc64(bad).to_bytes(8, "little")
     assert core("RESTORE", "x", 0, bad).text == b"ERR Bad data format"
+
+
+NAN = struct.pack("<d", math.nan)
+EMPTY = (b"\x01\0", b"\x02\0", b"\x04\0", b"\x05\0", b"\x12\0", b"\x14\x07" + rdb_writing.listpack([]))
+"""Collections without elements, which Redis itself wrote now and then before 7.0."""
+
+
+def stream(*ids: tuple[int, int]) -> bytes:
+    """One node of entries with these ids, as DUMP has it."""
+    value = Stream()
+    for id in ids:
+        value.append(id, [b"f", b"v"])
+    return rdb_writing.dump(value)[:-10]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *EMPTY,
+        b"\x05\x02\x01a" + NAN + b"\x01b" + NAN,
+        b"\x03\x01\x01a\xfd",
+        b"\x11" + rdb_writing.string(rdb_writing.listpack([b"a", b"nan"])),
+        stream((2, 1), (1, 1)),
+        stream((1, 1), (1, 1)),
+        stream((0, 0)),
+    ],
+)
+def test_no_value_is_made_that_could_not_have_been_written(body: bytes) -> None:
+    core = Core()
+    assert core("RESTORE", "x", 0, rdb_writing.sealed(body)).text == b"ERR Bad data format"
+
+
+def test_collections_without_elements_are_left_out_of_a_snapshot() -> None:
+    core = Core()
+    records = b"".join(body[:1] + b"\x01%c" % (97 + at) + body[1:] for at, body in enumerate(EMPTY))
+    kept = b"".join(rdb_writing.record(b"k", b"", None))
+    rdb.load(rdb_writing.header() + b"\xfc" + bytes(8) + records + kept + rdb_writing.END, core.engine)
+    assert core.engine.databases[0].data == {b"k": b""} and not core.engine.databases[0].expires
 
 
 @needs_redis

@@ -4,6 +4,7 @@ Redis puts one before an append-only file (`appendonly.aof.1.base.rdb`). The str
 is not, because Python would take longer for it than for everything else.
 """
 
+import math
 import mmap
 import struct
 from collections import deque
@@ -52,9 +53,16 @@ def restored(data: bytes) -> Any:
         value = reader.value(data[0])
         if reader.at != len(data) - 1:
             raise ValueError("bytes are left over")
+        if not _is_kept(value):
+            raise ValueError("it is empty")
     except _BROKEN as why:
         raise Damaged(0, f"it cannot be read: {why or type(why).__name__}") from None
     return value
+
+
+def _is_kept(value: Any) -> bool:
+    """Whether a key can have that value: no collection is empty, though old versions of Redis have written some."""
+    return len(value) > 0 or type(value) in (bytes, Stream)
 
 
 class Reader:
@@ -112,10 +120,12 @@ class Reader:
                 self._load_functions(engine)
             else:
                 key = self._string()
-                db.take_in(key, self.value(kind), expires)
+                value, until, expires = self.value(kind), expires, None
+                if not _is_kept(value):
+                    continue
+                db.take_in(key, value, until)
                 if engine.meter is not None:
                     engine.meter.note(db, key)
-                expires = None
                 yield db, key
 
     def _database(self, engine: "Engine", index: int) -> Database:
@@ -240,7 +250,7 @@ class Reader:
         values = ZSet()
         for _ in range(self._length()):
             member = self._string()
-            values.put(member, struct.unpack("<d", self._take(8))[0] if binary else self._text_double())
+            values.put(member, _score(struct.unpack("<d", self._take(8))[0] if binary else self._text_double()))
         return values
 
     def _expiring_hash(self) -> ExpiringHash:
@@ -269,7 +279,10 @@ class Reader:
         size = self._length()
         if size != len(values):
             raise ValueError(f"a stream of {size} entries has {len(values)}")
-        values.last = self._id()
+        last = self._id()
+        if last < values.last:
+            raise ValueError("a stream ends before its last entry")
+        values.last = last
         values.added = size
         if kind >= 19:
             self._id()  # the first, which is known
@@ -317,8 +330,14 @@ def _ending(items: list[bytes]) -> ExpiringHash:
 def _scored(items: list[bytes]) -> ZSet:
     values = ZSet()
     for member, score in zip(items[::2], items[1::2], strict=True):
-        values.put(member, float(score))
+        values.put(member, _score(float(score)))
     return values
+
+
+def _score(value: float) -> float:
+    if math.isnan(value):
+        raise ValueError("a score is no number")
+    return value
 
 
 def _add_entries(values: Stream, master: Id, items: list[bytes]) -> None:
@@ -339,6 +358,8 @@ def _add_entries(values: Stream, master: Id, items: list[bytes]) -> None:
             at += 1 + 2 * own
         at += 1
         if not flags & 1:
+            if id <= values.last:
+                raise ValueError("the entries of a stream are not in order")
             values.append(id, words)
 
 
