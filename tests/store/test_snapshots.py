@@ -144,6 +144,14 @@ def test_collections_without_elements_are_left_out_of_a_snapshot() -> None:
     assert core.engine.databases[0].data == {b"k": b""} and not core.engine.databases[0].expires
 
 
+def test_ids_that_are_far_apart_are_what_they_were() -> None:
+    core = Core()
+    for id in ("1-18446744073709551615", "9223372036854775809-3", "18446744073709551615-1"):
+        core("XADD", "x", id, "f", "v")
+    assert core("RESTORE", "y", 0, core("DUMP x")) == b"OK"
+    assert core("XRANGE y - +") == core("XRANGE x - +")
+
+
 @needs_redis
 def test_redis_reads_a_snapshot_and_takes_what_dump_gives(tmp_path: Path) -> None:
     core = filled(7)

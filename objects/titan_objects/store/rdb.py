@@ -28,6 +28,8 @@ VERSION_MAX = 12
 _AUX, _RESIZE, _EXPIRE_MS, _EXPIRE_S, _SELECT, _END = 0xFA, 0xFB, 0xFC, 0xFD, 0xFE, 0xFF
 _IDLE, _FREQUENCY, _FUNCTION = 0xF8, 0xF9, 0xF5
 
+_U64 = (1 << 64) - 1
+
 
 Key = tuple[Database, bytes]
 
@@ -347,7 +349,8 @@ def _add_entries(values: Stream, master: Id, items: list[bytes]) -> None:
     at = 4 + width
     for _ in range(count + deleted):
         flags = int(items[at])
-        id = (master[0] + int(items[at + 1]), master[1] + int(items[at + 2]))
+        # Distances are unsigned, and stand there as what has the same 64 bits.
+        id = ((master[0] + int(items[at + 1])) & _U64, (master[1] + int(items[at + 2])) & _U64)
         at += 3
         if flags & 2:
             words = [word for pair in zip(shared, items[at : at + width], strict=True) for word in pair]
