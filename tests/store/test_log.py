@@ -129,6 +129,15 @@ async def test_a_damaged_middle_is_refused_and_named(tmp_path: Path, damage: byt
     assert incr(tmp_path).read_bytes() == SET * 3 + damage + SET * 3, "nothing was changed"
 
 
+async def test_why_a_command_cannot_be_executed_is_said(tmp_path: Path) -> None:
+    lay_out(tmp_path, SET + b"*2\r\n$6\r\nSELECT\r\n$2\r\n20\r\n" + SET)
+    with pytest.raises(titan.StorageError, match="'SELECT' cannot be executed here: ERR DB index is out of range"):
+        Store(tmp_path)
+    store = Store(tmp_path, Config(databases="21"))
+    assert store.engine.databases[20].data == {b"k": b"1"}
+    await store.close()
+
+
 async def test_a_command_that_is_not_the_last_files_may_not_be_torn(tmp_path: Path) -> None:
     lay_out(tmp_path, SET[:-3])
     (tmp_path / "appendonlydir" / f"{NAME}.manifest").write_text(

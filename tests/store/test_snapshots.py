@@ -188,6 +188,18 @@ def test_a_store_goes_into_a_file_and_out_of_it(tmp_path: Path, name: str) -> No
     assert shown(again) == shown(core)
 
 
+def test_databases_of_any_number_go_in_and_out(tmp_path: Path) -> None:
+    core = Core(databases="32")
+    core("SELECT 20")
+    core("SET k v")
+    (tmp_path / "from.rdb").write_bytes(snapshot(core))
+    assert titan("import", "--dir", tmp_path / "one", tmp_path / "from.rdb").exit_code == 0
+    assert titan("export", "--dir", tmp_path / "one", tmp_path / "to.rdb").exit_code == 0
+    again = Core(databases="32")
+    rdb.load((tmp_path / "to.rdb").read_bytes(), again.engine)
+    assert again.engine.databases[20].data == {b"k": b"v"}
+
+
 def test_what_cannot_be_moved_is_said(tmp_path: Path) -> None:
     (tmp_path / "from.rdb").write_bytes(snapshot(filled(5))[:-20])
     assert "damaged at byte" in titan("import", "--dir", tmp_path / "one", tmp_path / "from.rdb").output

@@ -365,8 +365,9 @@ class _Replay:
     def _execute(self, commands: list[Args]) -> None:
         failed = self._engine.replay(commands)
         if failed is not None:
-            name = commands[failed][0][:32].decode("utf-8", "backslashreplace")
-            raise Damaged(self._place(self._count + failed), f"the command {name!r} cannot be executed here")
+            at, error = failed
+            name, why = (each[:128].decode("utf-8", "backslashreplace") for each in (commands[at][0], error[1:-2]))
+            raise Damaged(self._place(self._count + at), f"the command {name!r} cannot be executed here: {why}")
         if self._engine.internal.queue is not None:
             begun = [at for at, args in enumerate(commands) if args[0].upper() == b"MULTI"]
             if begun:

@@ -70,6 +70,8 @@ def _address(text: str) -> str:
 _SWITCH = _one_of("yes", "no")
 _BIG = (1 << 63) - 1
 
+DATABASES_MAX = 1 << 16
+
 _OUTPUT_LIMITS = "normal 268435456 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60"
 
 POLICIES = (
@@ -98,7 +100,7 @@ SETTINGS: dict[str, tuple[str, Check]] = {
         _output_limits,
     ),
     "client-query-buffer-limit": (str(1 << 30), _memory),
-    "databases": ("16", _number(1, 1 << 16)),
+    "databases": ("16", _number(1, DATABASES_MAX)),
     "dbfilename": ("dump.rdb", _text),
     "dir": (".", _text),
     "hash-max-listpack-entries": ("512", _number(0, _BIG)),

@@ -494,15 +494,15 @@ class Engine(Written):
 
     # ---- replay --------------------------------------------------------------------------------------------------
 
-    def replay(self, commands: list[Args]) -> int | None:
-        """Executes what a log holds; nothing expires meanwhile. The index of the first command that failed, or None."""
+    def replay(self, commands: list[Args]) -> tuple[int, bytes] | None:
+        """Executes what a log holds; nothing expires meanwhile. The index of the first that failed, and its error."""
         session = self.internal
         out = session.out
         self._run(session, commands)
         session.db = self.db
         self.effects.clear()
         self.verbatim = True
-        failed = next((at for at, reply in enumerate(out) if reply.startswith(b"-")), None)
+        failed = next(((at, reply) for at, reply in enumerate(out) if reply.startswith(b"-")), None)
         out.clear()
         return failed
 

@@ -10,7 +10,7 @@ import titan_overlay as titan
 from titan_objects.store import rdb_writing, system
 from titan_objects.store.aof import AppendLog, load_file, sync_directory
 from titan_objects.store.commands import all_commands
-from titan_objects.store.config import Config
+from titan_objects.store.config import DATABASES_MAX, Config
 from titan_objects.store.engine import Engine
 from titan_objects.store.rewriting import Commands, Records, Rewrite
 
@@ -56,7 +56,7 @@ class _Opened:
     """A store's log with all that is in it, for the length of a block."""
 
     def __init__(self, directory: Path) -> None:
-        config = Config()
+        config = Config(databases=str(DATABASES_MAX))  # it is not known how many the store is served with
         self._engine = Engine(all_commands(), system.generator(), config)
         self._log = AppendLog(directory, config.get("appenddirname"), config.get("appendfilename"))
 
