@@ -5,12 +5,14 @@ import logging
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 import titan_overlay as titan
 from tests.store.commands_by_chance import commands
+from tests.store.core import Core
 from tests.store.real import RealRedis, TitanStore, Wire, needs_redis
 from tests.store.test_beside_redis import EVERYTHING, contents
 from titan_objects.store import host, log_care, system
@@ -385,6 +387,38 @@ async def test_what_a_failed_sync_may_have_lost_is_written_anew(
     await store.close()
     assert size == incr(tmp_path, 1).stat().st_size
     assert {key: value for (_, key), (_, value, _) in (await loaded(tmp_path)).items()} == {b"k": b"1", b"l": b"2"}
+
+
+async def test_a_sync_that_began_before_a_failure_confirms_nothing_of_what_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = AppendLog(tmp_path)
+    log.open(Core().engine)
+    begun, goes_on = threading.Event(), threading.Event()
+    synced = 0
+
+    def fdatasync(fd: int) -> None:
+        nonlocal synced
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            assert goes_on.wait(60)
+        elif goes_on.is_set():
+            synced += 1
+        else:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    log.pending.append(SET)
+    log.write_out(sync=False)
+    elsewhere = asyncio.create_task(log.sync_elsewhere())
+    assert await asyncio.to_thread(begun.wait, 60)
+    with pytest.raises(OSError, match="Input"):
+        log.write_out(sync=True)
+    goes_on.set()
+    await elsewhere
+    log.write_out(sync=True)
+    assert synced == 1 and incr(tmp_path).read_bytes() == SET
+    log.close()
 
 
 async def test_of_a_write_that_failed_halfway_nothing_stays_in_the_log(

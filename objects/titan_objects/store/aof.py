@@ -210,10 +210,11 @@ class AppendLog:
         assert increment is not None
         if increment.is_durable:
             return
-        size, fd = increment.size, increment.descriptor()
+        size, cuts, fd = increment.size, increment.cuts, increment.descriptor()
         try:
             await asyncio.to_thread(os.fdatasync, fd)
-            increment.confirm(size)
+            if increment.cuts == cuts:
+                increment.confirm(size)
         except OSError:
             self._take_back(increment)
             raise

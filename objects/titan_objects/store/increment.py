@@ -19,6 +19,7 @@ class Increment:
 
     Attributes:
         size: bytes in it.
+        cuts: how often something was taken back: a sync that began before says nothing of what was written since.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,6 +30,7 @@ class Increment:
         self._kept: deque[bytes] = deque()
         """What stands between `_kept_from` and `size`."""
         self._kept_from = self.size
+        self.cuts = 0
         self._stray = False
         """Something stands behind `size`."""
 
@@ -86,6 +88,7 @@ class Increment:
         back = list(self._kept)
         self._kept.clear()
         self.size = self._kept_from
+        self.cuts += 1
         self._durable = -1  # the cut is not confirmed either
         self._stray = True
         with suppress(OSError):
