@@ -2,6 +2,7 @@
 
 import random
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -174,6 +175,15 @@ def test_the_store_follows_redis(titan: TitanStore, real: RealRedis, diskless: s
         above.config_set("repl-diskless-sync-delay", 0)
         above.config_set("repl-backlog-size", "16mb")
     replicate(real, titan, 4_000, 2)
+
+
+def test_a_snapshot_is_whole_or_refused(titan: TitanStore, tmp_path: Path) -> None:
+    with ask(titan) as client:
+        client.set("k", "v")
+    for flag, says in (("--rdb", "finished with success"), ("--functions-rdb", "Failed requesting functions only")):
+        words = ["redis-cli", "-p", str(titan.port), flag, str(tmp_path / "of.rdb")]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS)
+        assert says in done.stderr
 
 
 @pytest.mark.slow

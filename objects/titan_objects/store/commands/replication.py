@@ -58,7 +58,7 @@ def replconf(e: "Engine", a: Args) -> bytes | None:
             e.session.replica_port = integer(value)
         elif word == b"capa":
             e.session.capabilities |= {value.lower()}
-        elif word not in (b"ip-address", b"getack", b"rdb-only", b"rdb-filter-only", b"fack"):
+        elif word not in (b"ip-address", b"getack", b"rdb-only", b"fack"):
             raise CommandError(b"ERR Unrecognized REPLCONF option: %b" % a[at][:64])
     return OK
 
