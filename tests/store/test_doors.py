@@ -258,7 +258,7 @@ async def test_a_door_has_the_databases_that_its_group_has(tmp_path: Path) -> No
     file.write_text("databases 4\n")
     pool: Any = Group()
     with pytest.raises(titan.ConfigError, match="databases"):
-        async with serving.opened(pool, "store/main", "0", config_file=file):
+        async with serving.door_to("store/main", "0", config_file=file)(pool):
             raise AssertionError
 
 
