@@ -20,6 +20,7 @@ from titan_simulations.classes import Population
 from titan_simulations.lifetimes import Lifetime
 from titan_simulations.measure import cpu_seconds
 from titan_simulations.series import Sample, Series
+from titan_simulations.truth import Kept
 from titan_simulations.turnover import Turnover
 from titan_simulations.world import Popularity, Published, Report, World, poisson
 
@@ -79,7 +80,9 @@ class Churn:
         self.random = self.world.random
         self.turnover = Turnover(self.world, self._session, config.seconds, clean_share=config.clean_share)
         self.series = Series()
+        self.kept: Kept
         self.traffic: dict[str, int] = {}
+        """Since the clock started, until it ended."""
         self.traffic_at_start: dict[str, int] = {}
         self.started = self.cpu_at_start = 0.0
 
@@ -100,8 +103,6 @@ class Churn:
                 self._sample(),
             )
             self.turnover.end()
-            world.truth.now()
-            self.traffic = difference(world.accounts.total(), self.traffic_at_start)
 
     def _begin(self) -> None:
         self.started = self.world.sim.now
@@ -173,7 +174,7 @@ class Churn:
 
     async def _sample(self) -> None:
         config, world = self.config, self.world
-        before = self.traffic_at_start
+        before, sampled = self.traffic_at_start, self.started
         steps = max(1, math.ceil(config.seconds / config.sample_seconds))
         for step in range(1, steps + 1):
             await asyncio.sleep(self.started + min(config.seconds, step * config.sample_seconds) - world.sim.now)
@@ -188,9 +189,11 @@ class Churn:
                     below=world.truth.below,
                     lost=len(world.truth.lost),
                     traffic=difference(total, before),
-                    seconds=config.sample_seconds,
+                    seconds=world.sim.now - sampled,
                     window=self.series.take(),
                 )
             )
-            before = total
+            before, sampled = total, world.sim.now
             world.report("churning", world.sim.now)
+        # The last messages are still under way: what happens until they are answered, or all is torn down, is no churn.
+        self.kept, self.traffic = world.truth.kept(), difference(before, self.traffic_at_start)

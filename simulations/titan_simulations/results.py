@@ -45,15 +45,15 @@ def churn_result(run: Churn, *, command: str, cpu_of_clock: float) -> Result:
     `objects_lost_expected` is the Markov model's, for the measured mean repair time and the rates at which copies died,
     measured over time.
     """
-    config, log, truth, traffic, turnover = run.config, run.log, run.world.truth, run.traffic, run.turnover
+    config, log, kept, traffic, turnover = run.config, run.log, run.kept, run.traffic, run.turnover
     sim = run.world.sim
     object_seconds = config.objects * config.seconds
-    held_seconds = truth.replica_seconds + truth.passing_seconds
-    death_rate = truth.deaths / truth.replica_seconds if truth.replica_seconds else 0.0
-    repair_mean = mean(truth.repair_seconds)
+    held_seconds = kept.replica_seconds + kept.passing_seconds
+    death_rate = kept.deaths / kept.replica_seconds if kept.replica_seconds else 0.0
+    repair_mean = mean(kept.repair_seconds)
     expected = (
-        markov.expected_losses(config.objects, config.min_copies, truth.death_rates(), repair_mean)
-        if truth.repair_seconds
+        markov.expected_losses(config.objects, config.min_copies, kept.death_rates, repair_mean)
+        if kept.repair_seconds
         else 0.0
     )
     return {
@@ -84,19 +84,19 @@ def churn_result(run: Churn, *, command: str, cpu_of_clock: float) -> Result:
         "message_seconds_p95": quantile(log.message_seconds, 0.95),
         "message_seconds_p99": quantile(log.message_seconds, 0.99),
         "objects": config.objects,
-        "objects_lost": len(truth.lost),
+        "objects_lost": kept.lost,
         "objects_lost_expected": expected,
-        "objects_lost_at_least_so_many_probability": markov.poisson_at_least(len(truth.lost), expected),
-        "copies_mean": truth.replica_seconds / object_seconds,
-        "copies_died": truth.deaths,
-        "copies_made": truth.copies_made,
-        "copies_dropped": truth.copies_dropped,
+        "objects_lost_at_least_so_many_probability": markov.poisson_at_least(kept.lost, expected),
+        "copies_mean": kept.replica_seconds / object_seconds,
+        "copies_died": kept.deaths,
+        "copies_made": kept.copies_made,
+        "copies_dropped": kept.copies_dropped,
         "copy_lifetime_seconds_mean": 1 / death_rate if death_rate else math.inf,
-        "share_of_time_below_min": truth.below_seconds / object_seconds,
-        "repairs": len(truth.repair_seconds),
-        "repair_seconds_median": median(truth.repair_seconds),
+        "share_of_time_below_min": kept.below_seconds / object_seconds,
+        "repairs": len(kept.repair_seconds),
+        "repair_seconds_median": median(kept.repair_seconds),
         "repair_seconds_mean": repair_mean,
-        "repair_seconds_p95": quantile(truth.repair_seconds, 0.95),
+        "repair_seconds_p95": quantile(kept.repair_seconds, 0.95),
         "routing_bytes_per_node_second": routing(traffic) / turnover.node_seconds,
         "lookup_bytes_per_node_second": traffic.get("lookup_bytes_sent", 0) / turnover.node_seconds,
         "upkeep_bytes_per_replica_second": upkeep(traffic) / held_seconds if held_seconds else math.nan,

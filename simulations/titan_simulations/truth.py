@@ -6,6 +6,8 @@ goes at the instant it does, so nothing is sampled.
 
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.storage.rows import MemoryDatabase, ReplicaRow
 
@@ -26,6 +28,20 @@ class Tracked:
         """Counted ones."""
         self.below_since: float | None = None
         self.lost_at: float | None = None
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the copies from `begin` until one moment; the meaning of each field is that in `Truth`."""
+
+    replica_seconds: float
+    passing_seconds: float
+    below_seconds: float
+    deaths: int
+    death_rates: tuple[tuple[float, float], ...]
+    copies_made: int
+    copies_dropped: int
+    repair_seconds: tuple[float, ...]
+    lost: int
 
 
 class Truth:
@@ -81,9 +97,19 @@ class Truth:
         held = self.replica_seconds - replica_seconds
         return now - began, (self.deaths - deaths) / held if held else 0.0
 
-    def now(self) -> float:
-        """The time up to which everything is integrated."""
-        return self._advance()
+    def kept(self) -> Kept:
+        """All that up to now; what comes later changes nothing of it."""
+        return Kept(
+            death_rates=tuple(self.death_rates()),
+            replica_seconds=self.replica_seconds,
+            passing_seconds=self.passing_seconds,
+            below_seconds=self.below_seconds,
+            deaths=self.deaths,
+            copies_made=self.copies_made,
+            copies_dropped=self.copies_dropped,
+            repair_seconds=tuple(self.repair_seconds),
+            lost=len(self.lost),
+        )
 
     def gained(self, node: int, object_id: ObjectId, *, passing: bool) -> None:
         """A node holds a replica now, or says so again."""

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -64,6 +65,22 @@ def test_nodes_come_and_go_while_messages_are_answered_and_copies_made_again():
     assert sum(row.messages for row in run.series.rows) <= result["messages"] + result["messages_whose_sender_died"]
     assert len(run.series.rows) == 30
     assert set(FIELDS) <= set(result)
+
+
+def test_figures_cover_the_time_of_the_clock_alone_and_so_does_each_row():
+    config = msgspec.structs.replace(SMALL, seconds=95.0, session="weibull:0.6:2m", clean_share=0.0, seed=1)
+    run, result = runner.churn(config)
+    rows = run.series.rows
+    assert rows[-1].seconds == 95 and rows[-2].seconds == 90
+    copies = [row.copies_mean for row in rows]
+    assert min(copies) <= result["copies_mean"] <= max(copies)
+    lasted = [b - a for a, b in pairwise([0.0, *(row.seconds for row in rows)])]
+    assert [result["traffic"][f"{each}_bytes"] for each in ("link", "repair")] == pytest.approx(
+        [
+            sum(row.link_bytes * row.nodes * seconds for row, seconds in zip(rows, lasted, strict=True)),
+            sum(row.repair_bytes * row.nodes * seconds for row, seconds in zip(rows, lasted, strict=True)),
+        ]
+    )
 
 
 def test_services_are_kept_alive_too():

@@ -39,9 +39,9 @@ def test_a_repair_is_timed_from_the_death_to_being_back(clock: Clock):
     assert truth.repair_seconds == [42]
     assert truth.deaths == 1
     clock.now = 100
-    truth.now()
-    assert truth.below_seconds == 42
-    assert truth.replica_seconds == 3 * 100 - 42
+    kept = truth.kept()
+    assert kept.below_seconds == 42
+    assert kept.replica_seconds == 3 * 100 - 42
 
 
 def test_a_second_death_during_the_repair_makes_one_long_repair(clock: Clock):
@@ -61,9 +61,22 @@ def test_an_object_without_copies_is_lost_and_stays_below(clock: Clock):
     clock.now = 5
     truth.died(0)
     clock.now = 15
-    truth.now()
     assert [each.name for each in truth.lost] == ["thing"]
-    assert truth.below_seconds == 10
+    assert truth.kept().below_seconds == 10
+
+
+def test_what_comes_after_the_end_of_a_run_changes_nothing_of_what_was_kept_in_it(clock: Clock):
+    truth = watched(clock, 3)
+    clock.now = 10
+    truth.died(0)
+    clock.now = 20
+    kept = truth.kept()
+    clock.now = 100
+    truth.gained(7, OBJECT, passing=False)
+    truth.died(1)
+    assert (kept.replica_seconds, kept.below_seconds, kept.deaths) == (3 * 10 + 2 * 10, 10, 1)
+    assert (kept.repair_seconds, kept.copies_made) == ((), 0)
+    assert kept.death_rates == ((20, 1 / 50),)
 
 
 def test_deaths_have_a_rate_for_each_part_of_the_time(clock: Clock):
