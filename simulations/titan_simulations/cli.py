@@ -385,6 +385,7 @@ def consensus(
     """
     engine = _one_of("engine", engine, tuple(KINDS))
     config = ConsensusConfig(operations=operations)
+    runner.make(out)
     wanted = range(seed, seed + seeds)
     outcomes = []
     for outcome in track(
@@ -420,7 +421,7 @@ def _several(seeds: list[int], jobs: int, out: Path, *, once: tuple[str, ...] = 
 
 def _grid(grid: list[tuple[str, float, int]], jobs: int, out: Path) -> Result:
     """Each attack, share of liars and seed in a process of its own."""
-    figures = runner.drawing()
+    figures = runner.ready(out)
     arguments = _without(sys.argv[1:], ("--attack", "--malicious", "--seeds", "--seed", "--out", "--jobs"))
     runs = {
         out / f"{kind.replace(':', '.')}-{share:g}-seed-{seed}": [

@@ -1,6 +1,7 @@
 """Runs scenarios on a fresh virtual loop, and writes down what came of them."""
 
 import contextlib
+import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +46,7 @@ def churn(config: ChurnConfig, *, command: str = "", report: Report = lambda wha
 
 
 def drawing() -> ModuleType:
-    """What draws the figures. Asked for before a run, not an hour later.
+    """What draws the figures.
 
     Raises:
         ConfigError: its library is not installed.
@@ -59,13 +60,28 @@ def drawing() -> ModuleType:
     return figures
 
 
+def make(out: Path) -> None:
+    """Makes the directory of a run, and tries it. Raises ConfigError: nothing can be written there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as why:
+        raise ConfigError(f"--out {out}: nothing can be written there: {why.strerror}") from None
+
+
+def ready(out: Path) -> ModuleType:
+    """As `make` and `drawing`: asked for before a run, not an hour later."""
+    make(out)
+    return drawing()
+
+
 def churn_to(out: Path, config: ChurnConfig, command: str) -> Result:
     """Runs churn and writes result.json, series.csv and the figures into `out`."""
-    figures = drawing()
+    figures = ready(out)
     seconds = 0.1 * config.nodes + config.objects / PUBLISHED_PER_SECOND + config.settle_seconds + config.seconds
     with Bar(f"churn, seed {config.seed}", seconds) as bar:
         run, result = churn(config, command=command, report=bar)
-    out.mkdir(parents=True, exist_ok=True)
     results.write(result, out / "result.json")
     run.series.write(out / "series.csv")
     figures.churn(series.read(out / "series.csv"), result, out)
@@ -87,7 +103,7 @@ def groups_of(
 
 def groups_to(out: Path, config: groups.GroupsConfig, command: str) -> Result:
     """Runs groups under churn and writes result.json, series.csv and the figures into `out`."""
-    figures = drawing()
+    figures = ready(out)
     seconds = 0.1 * config.nodes + config.groups / PUBLISHED_PER_SECOND + config.settle_seconds + config.seconds + 60
     with Bar(f"groups, seed {config.seed}", seconds) as bar:
         run, result = groups_of(config, command=command, report=bar)
@@ -99,7 +115,7 @@ def groups_to(out: Path, config: groups.GroupsConfig, command: str) -> Result:
 
 def copies_to(out: Path, config: copies.CopiesConfig, command: str) -> Result:
     """Runs the sweep over copies and writes copies.json and its figures into `out`."""
-    figures = drawing()
+    figures = ready(out)
     with Bar(f"copies, seed {config.seed}", 0.1 * config.nodes + 600) as bar:
         result = simulate(copies.run(config, bar, command), seed=config.seed, loss=config.loss, fake=config.fake_crypto)
     results.write(result, out / "copies.json")
@@ -110,7 +126,7 @@ def copies_to(out: Path, config: copies.CopiesConfig, command: str) -> Result:
 
 def lookups_to(out: Path, config: lookups.LookupsConfig, command: str) -> Result:
     """Runs look-ups without churn and writes result.json and a figure into `out`."""
-    figures = drawing()
+    figures = ready(out)
     seconds = 0.1 * config.nodes + config.objects / PUBLISHED_PER_SECOND + config.settle_seconds + 30
     with Bar(f"lookups, seed {config.seed}", seconds) as bar:
         result = simulate(
@@ -145,7 +161,7 @@ def seconds_per_key() -> float:
 
 def adversary_to(out: Path, config: AdversaryConfig, command: str) -> Result:
     """Runs one attack, share and seed, and writes result.json and the figures into `out`."""
-    figures = drawing()
+    figures = ready(out)
     objects = config.objects + (1 + len(config.votes)) * config.services
     seconds = 0.1 * config.nodes + objects / PUBLISHED_PER_SECOND + config.settle_seconds + config.seconds
     with Bar(f"{config.attack}, {config.malicious:.0%} liars, seed {config.seed}", seconds) as bar:
@@ -157,7 +173,7 @@ def adversary_to(out: Path, config: AdversaryConfig, command: str) -> Result:
 
 def skademlia_to(out: Path, config: skademlia.SKademliaConfig, command: str) -> Result:
     """Runs S/Kademlia's look-ups and ours, and writes result.json and the figure into `out`."""
-    figures = drawing()
+    figures = ready(out)
     with Bar(f"S/Kademlia, seed {config.seed}", len(config.malicious)) as bar:
         result = skademlia.run(config, bar, command)
     results.write(result, out / "result.json")
@@ -167,6 +183,7 @@ def skademlia_to(out: Path, config: skademlia.SKademliaConfig, command: str) -> 
 
 def scale_to(out: Path, config: scale.ScaleConfig, command: str) -> Result:
     """Measures the simulator and writes result.json into `out`."""
+    make(out)
     seconds = config.join_gap * config.nodes + config.objects / PUBLISHED_PER_SECOND + config.settle_seconds
     with Bar(f"scale, seed {config.seed}", seconds + config.seconds) as bar:
         result = simulate(

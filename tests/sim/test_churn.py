@@ -182,6 +182,19 @@ def test_several_seeds_give_intervals(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 @pytest.mark.parametrize(
+    "command", ["churn", "groups", "adversary", "skademlia", "lookups", "copies", "scale", "consensus"]
+)
+def test_a_directory_that_cannot_be_written_is_found_before_the_run(command: str, tmp_path: Path):
+    (tmp_path / "file").touch()
+    called = subprocess.run(
+        [sys.executable, "-m", "titan_simulations.cli", command, "--out", str(tmp_path / "file" / "run")],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert called.returncode == 2
+    assert called.stderr.startswith("titan-sim: --out ") and "Not a directory" in called.stderr
+
+
+@pytest.mark.parametrize(
     "arguments",
     [["--session", "weibull:1h"], ["--classes", "laptop"], ["--start", "late"], ["--seeds", "3-1"]],
 )
