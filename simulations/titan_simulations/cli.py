@@ -23,7 +23,7 @@ from titan_simulations.classes import Population
 from titan_simulations.consensus.engines import KINDS
 from titan_simulations.consensus.runs import failed, replay, run_seeds, summary
 from titan_simulations.consensus.world import ConsensusConfig
-from titan_simulations.copies import CopiesConfig
+from titan_simulations.copies import CopiesConfig, room
 from titan_simulations.groups import GroupsConfig
 from titan_simulations.lookups import LookupsConfig
 from titan_simulations.results import Result
@@ -132,9 +132,8 @@ def churn(
     result = runner.churn_to(out, config, _command())
     if sweep:
         base = QUICK_COPIES if quick else CopiesConfig(nodes=min(500, config.nodes))
-        runner.copies_to(
-            out, msgspec.structs.replace(base, seed=config.seed, loss=loss, fake_crypto=fake_crypto), _command()
-        )
+        base = msgspec.structs.replace(base, seed=config.seed, loss=loss, fake_crypto=fake_crypto)
+        runner.copies_to(out, base.fitting(), _command())
     _show(result, f"churn, seed {config.seed}", out)
 
 
@@ -310,6 +309,10 @@ def lookups(
     fake_crypto: Fake = False,
 ) -> None:
     """No churn: is everything found, and in how many requests?"""
+    if not room(copies, nodes):
+        raise typer.BadParameter(
+            f"--copies {copies} of {nodes} nodes: a fifth of the nodes, at least, has to look for it"
+        )
     config = LookupsConfig(
         nodes=nodes, objects=objects, copies=copies, lookups=lookups, loss=loss, seed=seed, fake_crypto=fake_crypto
     )
@@ -327,11 +330,11 @@ def copies(
     out: Out = Path("out/copies"),
     fake_crypto: Fake = False,
 ) -> None:
-    """Hops and load against the number of copies, 1 to 64."""
+    """Hops and load against the number of copies: 1 to 64, as far as the nodes go round."""
     config = CopiesConfig(
         nodes=nodes, objects=objects, lookups=lookups, messages=messages, loss=loss, seed=seed, fake_crypto=fake_crypto
     )
-    result = runner.copies_to(out, config, _command())
+    result = runner.copies_to(out, config.fitting(), _command())
     table = Table("copies", "requests, mean", "95 %", "hops, mean", "busiest holder", "1 / copies")
     for point in result["points"]:
         table.add_row(

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -16,6 +16,8 @@ from titan_simulations.statistics import mean, median, quantile
 from titan_simulations.world import Published, Report, World
 
 AT_ONCE = 32
+ASKERS = 5
+"""One node in so many, at least, holds no copy of an object: somebody is to look for it."""
 
 
 class CopiesConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +35,15 @@ class CopiesConfig(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
     settle_seconds: float = 120.0
     fake_crypto: bool = False
+
+    def fitting(self) -> Self:
+        """The same, without the numbers of copies that are too many for so few nodes."""
+        return msgspec.structs.replace(self, copies=tuple(each for each in self.copies if room(each, self.nodes)))
+
+
+def room(copies: int, nodes: int) -> bool:
+    """Whether so many nodes hold so many copies and enough of them still have to look for one."""
+    return copies <= nodes - -(-nodes // ASKERS)
 
 
 async def run(config: CopiesConfig, report: Report, command: str) -> Result:

@@ -148,6 +148,23 @@ def test_more_copies_share_the_load(tmp_path: Path):
     assert (tmp_path / "hops_against_copies.png").exists() and (tmp_path / "load_against_copies.png").exists()
 
 
+def test_a_small_pool_measures_as_many_copies_as_leave_somebody_to_ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    invoke(
+        monkeypatch, "copies", "--nodes", "10", "--objects", "1", "--lookups", "5", "--messages", "5",
+        "--fake-crypto", "--out", str(tmp_path),
+    )  # fmt: skip
+    points = json.loads((tmp_path / "copies.json").read_text())["points"]
+    assert [point["copies"] for point in points] == [1, 2, 4, 8]
+
+
+def test_look_ups_by_nobody_are_refused(tmp_path: Path):
+    arguments = ["lookups", "--nodes", "8", "--copies", "8", "--fake-crypto", "--out", str(tmp_path)]
+    called = subprocess.run(
+        [sys.executable, "-m", "titan_simulations.cli", *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert called.returncode == 2 and "--copies 8 of 8 nodes" in called.stderr
+
+
 @pytest.mark.slow
 def test_the_command_measures_up_to_64_copies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     invoke(
