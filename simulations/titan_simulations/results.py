@@ -43,7 +43,7 @@ def churn_result(run: Churn, *, command: str, cpu_of_clock: float) -> Result:
 
     Traffic is bytes sent (payload and headers) since the clock started; what is received is the same again.
     `objects_lost_expected` is the Markov model's, for the measured mean repair time and the rates at which copies died,
-    measured over time.
+    measured over time; where nothing was made again, without repair.
     """
     config, log, kept, traffic, turnover = run.config, run.log, run.kept, run.traffic, run.turnover
     sim = run.world.sim
@@ -51,10 +51,8 @@ def churn_result(run: Churn, *, command: str, cpu_of_clock: float) -> Result:
     held_seconds = kept.replica_seconds + kept.passing_seconds
     death_rate = kept.deaths / kept.replica_seconds if kept.replica_seconds else 0.0
     repair_mean = mean(kept.repair_seconds)
-    expected = (
-        markov.expected_losses(config.objects, config.min_copies, kept.death_rates, repair_mean)
-        if kept.repair_seconds
-        else 0.0
+    expected = markov.expected_losses(
+        config.objects, config.min_copies, kept.death_rates, repair_mean if kept.repair_seconds else math.inf
     )
     return {
         **common_of(sim, "churn", config, config.seed, command),

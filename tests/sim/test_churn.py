@@ -83,6 +83,14 @@ def test_figures_cover_the_time_of_the_clock_alone_and_so_does_each_row():
     )
 
 
+def test_where_nothing_can_be_made_again_losses_are_expected_all_the_same():
+    config = msgspec.structs.replace(SMALL, session="weibull:0.6:2m", min_copies=1, max_copies=1, clean_share=0.0)
+    _, result = runner.churn(msgspec.structs.replace(config, seconds=120.0, objects=24, messages_per_second=0.0))
+    assert result["repairs"] == 0 and result["objects_lost"] == result["copies_died"] > 0
+    assert result["objects_lost"] / 2 < result["objects_lost_expected"] < 2 * result["objects_lost"]
+    assert result["objects_lost_at_least_so_many_probability"] > 0.05
+
+
 def test_services_are_kept_alive_too():
     config = msgspec.structs.replace(SMALL, kind="service", seconds=120.0, seed=3)
     _, result = runner.churn(config)
