@@ -59,6 +59,9 @@ Seed = Annotated[int, typer.Option(help="Decides everything that chance decides.
 Fake = Annotated[bool, typer.Option("--fake-crypto", help="Hashes for signatures: faster; the result says so.")]
 Loss = Annotated[float, typer.Option(min=0, max=0.5, help="Probability of losing a packet.")]
 
+LOST = 1
+"""Status of a run of groups that has lost a write, or executed one twice."""
+
 CHURN_SECONDS = 1800.0
 """Of an adversary with churn."""
 
@@ -201,13 +204,13 @@ def groups(
     except ValueError as why:
         raise typer.BadParameter(str(why)) from None
     if len(wanted) > 1:
-        result = _several(wanted, jobs, out, once=())
+        result = _several(wanted, jobs, out, once=(), ended=(0, LOST))
         _show(result, "groups, mean of the seeds", out)
     else:
         result = runner.groups_to(out, msgspec.structs.replace(config, seed=wanted[0]), _command())
         _show(result, f"groups, seed {wanted[0]}", out)
     if result["lost_writes"] or result["writes_executed_twice"]:
-        raise typer.Exit(1)
+        raise typer.Exit(LOST)
 
 
 @app.command()
@@ -404,12 +407,16 @@ def consensus(
         raise typer.Exit(1)
 
 
-def _several(seeds: list[int], jobs: int, out: Path, *, once: tuple[str, ...] = ("--no-sweep",)) -> Result:
+def _several(
+    seeds: list[int], jobs: int, out: Path, *, once: tuple[str, ...] = ("--no-sweep",), ended: tuple[int, ...] = (0,)
+) -> Result:
     """Each seed in a process of its own, so that each has the memory and the trace that it would have alone.
 
     Args:
         once: options of all but the first.
+        ended: as for `_run_all`.
     """
+    runner.make(out)
     arguments = _without(sys.argv[1:], ("--seeds", "--seed", "--out", "--jobs"))
     runs: dict[Path, list[str]] = {}
     for seed in seeds:
@@ -417,7 +424,7 @@ def _several(seeds: list[int], jobs: int, out: Path, *, once: tuple[str, ...] = 
         if seed != seeds[0]:
             own += [option for option in once if option not in own]
         runs[out / f"seed-{seed}"] = own
-    result = results.combined(_run_all(runs, jobs), command=_command())
+    result = results.combined(_run_all(runs, jobs, ended), command=_command())
     results.write(result, out / "result.json")
     return result
 
@@ -438,22 +445,42 @@ def _grid(grid: list[tuple[str, float, int]], jobs: int, out: Path) -> Result:
     return result
 
 
-def _run_all(runs: dict[Path, list[str]], jobs: int) -> list[Result]:
-    """Runs `titan-sim` with these arguments, into these directories, so many at a time. The results, in order."""
+def _run_all(runs: dict[Path, list[str]], jobs: int, ended: tuple[int, ...] = (0,)) -> list[Result]:
+    """Runs `titan-sim` with these arguments, into these directories, so many at a time. The results, in order.
+
+    Args:
+        ended: statuses of a run that came to its end; after any other the rest is not run.
+    """
     running: list[subprocess.Popen[bytes]] = []
-    for directory, arguments in runs.items():
-        if len(running) >= jobs:
-            _finish(running.pop(0))
-        command = [sys.executable, "-m", "titan_simulations.cli", *arguments, "--out", str(directory)]
-        running.append(subprocess.Popen(command))
-    for process in running:
-        _finish(process)
-    return [json.loads((directory / "result.json").read_text(encoding="utf-8")) for directory in runs]
+    try:
+        for directory, arguments in runs.items():
+            if len(running) >= jobs:
+                _finish(running, ended)
+            (directory / "result.json").unlink(missing_ok=True)  # of an earlier run: it would pass for this one's
+            command = [sys.executable, "-m", "titan_simulations.cli", *arguments, "--out", str(directory)]
+            running.append(subprocess.Popen(command))
+        while running:
+            _finish(running, ended)
+    finally:
+        for process in running:
+            process.terminate()
+    return [_result(directory / "result.json") for directory in runs]
 
 
-def _finish(process: "subprocess.Popen[bytes]") -> None:
-    if process.wait():
-        raise SystemExit(process.returncode)
+def _result(path: Path) -> Result:
+    """What a run wrote; one that wrote nothing has said why, and is the end of all."""
+    if not path.exists():
+        raise SystemExit(1)
+    result: Result = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+def _finish(running: "list[subprocess.Popen[bytes]]", ended: tuple[int, ...]) -> None:
+    """Waits for the first of them."""
+    status = running[0].wait()
+    del running[0]
+    if status not in ended:
+        raise SystemExit(status)
 
 
 def _command() -> str:

@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import pytest
+from click.testing import Result as Outcome
 from typer.testing import CliRunner
 
 from titan_overlay.identity.ids import ObjectId
-from titan_simulations import cli, runner
+from titan_simulations import cli, results, runner
 from titan_simulations.groups import GroupsConfig
 from titan_simulations.operations import Book
 
@@ -148,6 +150,52 @@ def test_an_outage_lasts_from_the_first_request_in_vain_to_the_next_answer():
     kept.failed(30.0)
     kept.end_outage(35.0)
     assert kept.outages == [9.0, 5.0]
+
+
+class Run:
+    """A process that runs one seed, as far as whoever waits for it sees."""
+
+    statuses: ClassVar[dict[int, int]] = {}
+    terminated: ClassVar[list[int]] = []
+
+    def __init__(self, command: list[str]) -> None:
+        self.seed = int(command[command.index("--seed") + 1])
+        if self.statuses[self.seed] < 2:
+            lost = self.statuses[self.seed]
+            directory = Path(command[command.index("--out") + 1])
+            results.write(
+                {"seed": self.seed, "lost_writes": lost, "writes_executed_twice": 0}, directory / "result.json"
+            )
+
+    def wait(self) -> int:
+        return self.statuses[self.seed]
+
+    def terminate(self) -> None:
+        self.terminated.append(self.seed)
+
+
+def several(monkeypatch: pytest.MonkeyPatch, out: Path, statuses: dict[int, int]) -> Outcome:
+    arguments = ["groups", "--seeds", "1-3", "--jobs", "2", "--out", str(out)]
+    monkeypatch.setattr(cli.subprocess, "Popen", Run)
+    monkeypatch.setattr(Run, "statuses", statuses)
+    monkeypatch.setattr(Run, "terminated", [])
+    monkeypatch.setattr(sys, "argv", ["titan-sim", *arguments])
+    return CliRunner().invoke(cli.app, arguments)
+
+
+def test_a_seed_that_loses_a_write_is_in_the_result_of_all_seeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    assert several(monkeypatch, tmp_path, {1: 0, 2: 1, 3: 0}).exit_code == 1
+    whole = json.loads((tmp_path / "result.json").read_text())
+    assert whole["seed"] == [1, 2, 3] and whole["lost_writes"] == pytest.approx(1 / 3)
+
+
+def test_when_a_seed_fails_the_others_end_and_no_earlier_result_stands_in_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    results.write({"seed": 1}, tmp_path / "seed-1" / "result.json")
+    assert several(monkeypatch, tmp_path, {1: 2, 2: 0, 3: 0}).exit_code == 2
+    assert Run.terminated == [2] and not (tmp_path / "seed-1" / "result.json").exists()
+    assert not (tmp_path / "result.json").exists()
 
 
 @pytest.mark.parametrize(
