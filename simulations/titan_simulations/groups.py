@@ -95,6 +95,8 @@ class Groups:
         self.silent: list[Book] = []
         """Objects that answered nothing at the end."""
         self.deaths: list[tuple[float, float]] = []
+        self.outages: list[float] = []
+        """Seconds that each lasted, within the clock."""
         self.started = self.cpu_at_start = self.cpu_of_clock = 0.0
         self.operations: Operations
         self.membership: Membership
@@ -133,8 +135,7 @@ class Groups:
     def _end_clock(self) -> None:
         self.cpu_of_clock = cpu_seconds() - self.cpu_at_start
         self.deaths = self.world.truth.death_rates()
-        for each in self.books:
-            each.end_outage(self.world.sim.now)
+        self.outages = [lasted for each in self.books for lasted in each.outages(self.world.sim.now)]
 
     async def _publish(self, clients: Sequence[Pool]) -> None:
         slots = asyncio.Semaphore(PUBLISHING_AT_ONCE)
@@ -205,7 +206,6 @@ def result_of(run: Groups, command: str) -> Result:
     config, world, operations, membership = run.config, run.world, run.operations, run.membership
     interruptions = run.interruptions
     asked, answered = sum(each.operations for each in run.books), sum(each.answered for each in run.books)
-    outages = [seconds for each in run.books for seconds in each.outages]
     gone = {each.book.name for each in membership.unrecoverable()}
     silent = {each.name for each in run.silent}
     return {
@@ -229,10 +229,10 @@ def result_of(run: Groups, command: str) -> Result:
         "write_seconds_p99": quantile(operations.write_seconds, 0.99),
         "read_seconds_median": median(operations.read_seconds),
         "read_seconds_p99": quantile(operations.read_seconds, 0.99),
-        "outages": len(outages),
-        "longest_outage_seconds": max(outages, default=0.0),
-        "outage_seconds_median": median(outages),
-        "outage_seconds": sorted(round(each, 3) for each in outages),
+        "outages": len(run.outages),
+        "longest_outage_seconds": max(run.outages, default=0.0),
+        "outage_seconds_median": median(run.outages),
+        "outage_seconds": sorted(round(each, 3) for each in run.outages),
         "members_replaced": membership.replaced,
         "members_replaced_alive": membership.replaced_alive,
         "repair_seconds_median": median(membership.repair_seconds),

@@ -1,6 +1,7 @@
 """What users ask of mutable objects (`journal.py`), whether the answers are right, and for how long there were none."""
 
 import asyncio
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 
@@ -20,8 +21,8 @@ class Book:
     """One object, and what its users know of it."""
 
     __slots__ = (
-        "acknowledged", "answered", "down_since", "lost", "name", "object_id", "operations", "outages", "seen",
-        "sent", "size", "twice",
+        "acknowledged", "answers", "failures", "lost", "name", "object_id", "operations", "seen", "sent", "size",
+        "twice",
     )  # fmt: skip
 
     def __init__(self, name: str, object_id: ObjectId, size: int) -> None:
@@ -29,7 +30,7 @@ class Book:
         self.object_id = object_id
         self.size = size
         """Members that it should have."""
-        self.sent = self.operations = self.answered = 0
+        self.sent = self.operations = 0
         self.acknowledged: dict[int, int] = {}
         """Place in the journal -> the number that was acknowledged to be there."""
         self.seen = 0
@@ -38,9 +39,15 @@ class Book:
         """Numbers that were acknowledged, and then were not where they should be."""
         self.twice = 0
         """Numbers that stand there more than once."""
-        self.down_since: float | None = None
-        """When the first request was sent that came to nothing, since one was answered."""
-        self.outages: list[float] = []
+        self.answers: list[float] = []
+        """When a request was answered rightly, in order."""
+        self.failures: list[float] = []
+        """When those were sent that came to nothing."""
+
+    @property
+    def answered(self) -> int:
+        """Requests that were answered rightly."""
+        return len(self.answers)
 
     def next_number(self) -> int:
         """A number that was not written yet."""
@@ -77,18 +84,19 @@ class Book:
 
     def succeeded(self, now: float) -> None:
         """A request was answered rightly."""
-        self.answered += 1
-        self.end_outage(now)
+        self.answers.append(now)
 
     def failed(self, began: float) -> None:
         """A request that was sent then came to nothing."""
-        self.down_since = began if self.down_since is None else min(began, self.down_since)
+        self.failures.append(began)
 
-    def end_outage(self, now: float) -> None:
-        """It answers again, or nobody asks any more."""
-        if self.down_since is not None:
-            self.outages.append(now - self.down_since)
-            self.down_since = None
+    def outages(self, end: float) -> list[float]:
+        """How long each lasted: from the first request that came to nothing to the next answer, or the end."""
+        began: dict[float, float] = {}
+        for failure in sorted(self.failures):
+            place = bisect_right(self.answers, failure)
+            began.setdefault(self.answers[place] if place < len(self.answers) else end, failure)
+        return [ended - first for ended, first in began.items()]
 
 
 class Operations:

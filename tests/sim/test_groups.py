@@ -148,8 +148,16 @@ def test_an_outage_lasts_from_the_first_request_in_vain_to_the_next_answer():
     kept.succeeded(20.0)
     kept.succeeded(21.0)
     kept.failed(30.0)
-    kept.end_outage(35.0)
-    assert kept.outages == [9.0, 5.0]
+    assert kept.outages(35.0) == [9.0, 5.0]
+
+
+def test_an_answer_that_comes_while_an_earlier_request_still_waits_ends_the_outage():
+    kept = book()
+    kept.succeeded(6.0)
+    kept.failed(0.0)  # it gave up after ten seconds
+    kept.failed(7.0)
+    kept.succeeded(46.0)
+    assert kept.outages(50.0) == [6.0, 39.0]
 
 
 class Run:
