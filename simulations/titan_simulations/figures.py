@@ -55,8 +55,8 @@ def _groups(rows: Rows, path: Path) -> Path:
 def _outages(seconds: Sequence[float], path: Path) -> Path:
     """How many outages were longer than so many seconds."""
     figure, axes = _axes("seconds", "outages of a group that were longer")
-    longest_first = sorted(seconds, reverse=True)
-    axes.step(longest_first, range(len(longest_first)), color=ORANGE, label=f"{len(longest_first)} outages")
+    longest_first = [*sorted(seconds, reverse=True), 0.0]
+    axes.step(longest_first, range(len(longest_first)), color=ORANGE, label=f"{len(seconds)} outages")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     return _save(figure, axes, path)
@@ -214,7 +214,7 @@ def _votes(points: Sequence[dict[str, Any]], path: Path) -> Path:
             voted.setdefault(each["votes"], {}).setdefault(share, []).append(_share(each["wrong"], each["sends"]))
     shares = sorted(alone)
     axes.plot(shares, [mean(alone[share]) for share in shares], "o-", color=GREY, markersize=3, label="no votes")
-    for (votes, curve), colour in zip(sorted(voted.items()), (BLUE, ORANGE, GREEN), strict=False):
+    for (votes, curve), colour in zip(sorted(voted.items()), cycle(COLOURS[:-1]), strict=False):
         axes.plot(
             shares, [mean(curve[share]) for share in shares], "o-", color=colour, markersize=3, label=f"{votes} votes"
         )
