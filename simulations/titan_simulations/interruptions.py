@@ -41,12 +41,12 @@ class Interruptions:
         self._downtime = downtime
         self._seconds = seconds
         self._gone_share = gone_share
-        self._counted_at = 0.0
+        self._counted_at, self._counted = 0.0, 0
         self._under_way: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
         """The clock starts, in a pool in which each node has been up for a while."""
-        self._counted_at = self._world.sim.now
+        self._counted_at, self._counted = self._world.sim.now, len(self._world.live())
         self.ends = self._counted_at + self._seconds
         for node in self._world.live():
             self._departs_after(node, self._session.residual(self._world.random))
@@ -67,10 +67,10 @@ class Interruptions:
 
     def _depart(self, node: SimulatedNode) -> None:
         world = self._world
-        self._count_nodes()
         self.departures += 1
         self.departed_at[node.number] = world.sim.now
         world.kill(node)
+        self._count_nodes()
         if world.random.random() < self._gone_share:
             self.gone.add(node.number)
             self._spawn(self._succeed(node))
@@ -111,6 +111,7 @@ class Interruptions:
         task.add_done_callback(self._under_way.discard)
 
     def _count_nodes(self) -> None:
+        """After each change: so many were up until now, so many are from now on."""
         now = max(self._counted_at, min(self._world.sim.now, self.ends))
-        self.node_seconds += len(self._world.live()) * (now - self._counted_at)
-        self._counted_at = now
+        self.node_seconds += self._counted * (now - self._counted_at)
+        self._counted_at, self._counted = now, len(self._world.live())

@@ -28,12 +28,12 @@ class Turnover:
         self._session = session
         self._seconds = seconds
         self._clean_share = clean_share
-        self._counted_at = 0.0
+        self._counted_at, self._counted = 0.0, 0
         self._under_way: set[asyncio.Task[None]] = set()
 
     def begin(self, *, fresh: bool = False) -> None:
         """The clock starts: in a pool in balance, where nodes have been there for a while, or with newborns only."""
-        self._counted_at = self._world.sim.now
+        self._counted_at, self._counted = self._world.sim.now, len(self._world.live())
         self.ends = self._counted_at + self._seconds
         for node in self._world.live():
             session = self._session(node)
@@ -53,14 +53,18 @@ class Turnover:
     def _depart(self, node: SimulatedNode) -> None:
         if not node.alive or self._world.sim.now >= self.ends:
             return
-        self._count_nodes()
         self.departures += 1
         if self._world.random.random() < self._clean_share:
             self.clean += 1
-            self._spawn(self._world.leave(node))
+            self._spawn(self._leave(node))
         else:
             self._world.kill(node)
+            self._count_nodes()
         self._spawn(self._succeed(node))
+
+    async def _leave(self, node: SimulatedNode) -> None:
+        await self._world.leave(node)
+        self._count_nodes()
 
     async def _succeed(self, left: SimulatedNode) -> None:
         try:
@@ -78,6 +82,7 @@ class Turnover:
         task.add_done_callback(self._under_way.discard)
 
     def _count_nodes(self) -> None:
+        """After each change: so many were up until now, so many are from now on."""
         now = min(self._world.sim.now, self.ends)
-        self.node_seconds += len(self._world.live()) * (now - self._counted_at)
-        self._counted_at = now
+        self.node_seconds += self._counted * (now - self._counted_at)
+        self._counted_at, self._counted = now, len(self._world.live())
