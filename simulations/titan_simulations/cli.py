@@ -519,6 +519,8 @@ def _show_points(result: Result, out: Path) -> None:
         "liars", "paths", "found", "RPCs", "data", "services", *(f"votes {each}" for each in votes),
         title="adversary: what was right",
     )  # fmt: skip
+    for column in table.columns:
+        column.overflow = "fold"  # in a log of 80 columns a figure goes on below, and is not cut off
     for point in result["points"]:
         table.add_row(
             f"{point['share_malicious']:.0%} {point['attack']}, seed {point['seed']}",

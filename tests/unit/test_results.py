@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import simulations
-from titan_simulations import results
+from titan_simulations import cli, results
 
 
 def test_figures_become_means_with_intervals_and_hashes_lists():
@@ -20,6 +20,20 @@ def test_figures_become_means_with_intervals_and_hashes_lists():
     assert whole["trace_hash"] == ["h1", "h2", "h3"] and whole["seed"] == [1, 2, 3]
     assert whole["peak_rss_bytes"] == 3
     assert not {"nodes", "peak_rss_bytes"} & set(whole["intervals"])
+
+
+def test_a_table_in_a_narrow_log_cuts_no_figure_off(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    sends = {"sends": 300, "right": 300}
+    point = {
+        "share_malicious": 0.2, "attack": "equivocate", "seed": 1, "paths": "shipped", "lookups": 300,
+        "lookups_right": 299, "rpcs_per_lookup_median": 24, **sends, "services": sends,
+        "voted": [{"votes": votes, **sends} for votes in (3, 5, 7, 9)],
+    }  # fmt: skip
+    cli._show_points({"points": [point]}, Path("out"))
+    assert "…" not in capsys.readouterr().out
 
 
 RUN = {"trace_hash": "h", "config": {"fake_crypto": True}}
