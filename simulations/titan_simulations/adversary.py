@@ -22,7 +22,7 @@ from titan_simulations.measure import cpu_seconds
 from titan_simulations.postmortem import why_not_found, why_not_right
 from titan_simulations.statistics import majority_of_liars
 from titan_simulations.turnover import Turnover
-from titan_simulations.world import Published, Report
+from titan_simulations.world import Published, Report, while_alive
 
 SHIPPED = "shipped"
 """Paths as the defaults of a node say."""
@@ -224,7 +224,8 @@ class Adversary:
             measured.lookups_without_honest_holder += 1
             return
         began = world.sim.now
-        answer = await asker.running.overlay.find_holders(target.object_id, everything=True)
+        with while_alive(asker):
+            answer = await asker.running.overlay.find_holders(target.object_id, everything=True)
         if not asker.alive:
             return
         found = [world.number_of[each.signer] for each in answer.advertisements]
@@ -246,7 +247,8 @@ class Adversary:
         failure: Exception | None = None
         reply: object = None
         try:
-            reply = await world.sim.pool(asker).send(target.name, target.message)
+            with while_alive(asker):
+                reply = await world.sim.pool(asker).send(target.name, target.message)
         except (TitanError, TimeoutError) as why:
             failure = why
         if not asker.alive:

@@ -22,7 +22,7 @@ from titan_simulations.measure import cpu_seconds
 from titan_simulations.series import Sample, Series
 from titan_simulations.truth import Kept
 from titan_simulations.turnover import Turnover
-from titan_simulations.world import Popularity, Published, Report, World, poisson
+from titan_simulations.world import Popularity, Published, Report, World, poisson, while_alive
 
 
 class ChurnConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,18 +122,14 @@ class Churn:
         lost_before = self._is_lost(target)
         loop, log = asyncio.get_running_loop(), self.log
         began = loop.time()
-        failure = ""
+        failure = "died"
         try:
-            reply = await self.world.sim.pool(node).send(target.name, target.message)
-            log.wrong += reply != target.answer
-        except TitanError as why:
+            with while_alive(node):
+                reply = await self.world.sim.pool(node).send(target.name, target.message)
+                log.wrong += reply != target.answer
+                failure = ""
+        except (TitanError, TimeoutError) as why:
             failure = type(why).__name__
-        except TimeoutError:
-            failure = "TimeoutError"
-        except Exception:
-            if node.alive:
-                raise
-            failure = "died"
         if failure and not node.alive:
             log.abandoned += 1  # its sender is gone: nobody was told anything
             return
@@ -155,7 +151,8 @@ class Churn:
             return
         loop, log = asyncio.get_running_loop(), self.log
         began = loop.time()
-        found = await node.running.overlay.find_holders(target.object_id)
+        with while_alive(node):
+            found = await node.running.overlay.find_holders(target.object_id)
         if not node.alive:
             return
         holders = [each for each in found.advertisements if not each.value.withdrawn]

@@ -3,7 +3,8 @@
 import asyncio
 import gc
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -219,20 +220,30 @@ class World:
         return self.sim.pool(self.sim.random.choice(self.users()))
 
 
+@contextmanager
+def while_alive(node: SimulatedNode) -> Iterator[None]:
+    """What a node asks for inside may end in any way once the node is gone: whoever asked is gone, too."""
+    try:
+        yield
+    except (Exception, asyncio.CancelledError):
+        if node.alive:
+            raise
+
+
 async def poisson(rate: float, random: Random, work: Callable[[], Awaitable[None]], until: float) -> None:
-    """Starts `work` at the times of a Poisson process of `rate` per second; waits for all of it at the end."""
+    """Starts `work` at the times of a Poisson process of `rate` per second; waits for all of it at the end.
+
+    Raises what any of it raised: a request that ends in no way that is counted would be missing from every figure.
+    """
     loop = asyncio.get_running_loop()
-    running: set[asyncio.Future[None]] = set()
+    begun: list[asyncio.Future[None]] = []
     while rate > 0:
         pause = random.expovariate(rate)
         if loop.time() + pause >= until:
             break
         await asyncio.sleep(pause)
-        task = asyncio.ensure_future(work())
-        running.add(task)
-        task.add_done_callback(running.discard)
-    while running:
-        await asyncio.wait(set(running))
+        begun.append(asyncio.ensure_future(work()))
+    await asyncio.gather(*begun)
 
 
 class Popularity:

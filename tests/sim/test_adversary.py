@@ -179,6 +179,17 @@ def test_liars_come_and_go_like_others():
     assert any(map(run.world.is_liar, newcomers)) and not all(map(run.world.is_liar, newcomers))
 
 
+def test_who_dies_in_the_middle_of_a_request_is_no_failure_of_the_run():
+    config = msgspec.structs.replace(
+        SMALL, nodes=24, malicious=0.3, attack="all", session="weibull:0.6:20s", objects=6, lookups=80, sends=80,
+        seconds=60.0, seed=3,
+    )  # fmt: skip
+    point = runner.adversary(config)[1]["points"][0]
+    assert point["departures"] > 10
+    assert 0 < point["lookups"] < 80 and 0 < point["sends"] < 80, "those of dead askers are not counted"
+    assert point["sends"] == point["right"] + point["wrong"] + point["unavailable"]
+
+
 # --- the command --------------------------------------------------------------------------------------------------
 
 

@@ -9,8 +9,7 @@ from typing import ClassVar
 
 import msgspec
 import pytest
-from click.testing import Result as Outcome
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from titan_overlay.identity.ids import ObjectId
 from titan_simulations import cli, results, runner
@@ -182,9 +181,9 @@ class Run:
         self.terminated.append(self.seed)
 
 
-def several(monkeypatch: pytest.MonkeyPatch, out: Path, statuses: dict[int, int]) -> Outcome:
+def several(monkeypatch: pytest.MonkeyPatch, out: Path, statuses: dict[int, int]) -> Result:
     arguments = ["groups", "--seeds", "1-3", "--jobs", "2", "--out", str(out)]
-    monkeypatch.setattr(cli.subprocess, "Popen", Run)
+    monkeypatch.setattr("subprocess.Popen", Run)
     monkeypatch.setattr(Run, "statuses", statuses)
     monkeypatch.setattr(Run, "terminated", [])
     monkeypatch.setattr(sys, "argv", ["titan-sim", *arguments])
