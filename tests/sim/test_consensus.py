@@ -30,6 +30,7 @@ def test_the_same_seed_tells_the_same_story(tmp_path):
     assert first.trace_hash != World(RAFT, 5, SHORT).run().trace_hash
     lines = replay("raft", 4, SHORT, tmp_path)
     assert lines == (tmp_path / "seed-4.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "titan-sim consensus --engine raft --seed 4 --operations 200 --transcript"
     assert any("is leader of term" in line for line in lines)
 
 

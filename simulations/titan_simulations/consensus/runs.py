@@ -39,7 +39,8 @@ def replay(engine: str, seed: int, config: ConsensusConfig, out: Path) -> list[s
     world = World(KINDS[engine], seed, config, transcript=True)
     outcome = world.run()
     assert world.transcript is not None
-    lines = [f"titan-sim consensus --engine {engine} --seed {seed}", *world.transcript]
+    command = f"titan-sim consensus --engine {engine} --seed {seed} --operations {config.operations} --transcript"
+    lines = [command, *world.transcript]
     lines += [f"VIOLATION: {violation}" for violation in outcome.violations]
     if outcome.stalled:
         lines.append("STALLED: not every client had an answer in time after the faults had stopped")
