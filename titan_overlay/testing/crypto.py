@@ -2,7 +2,7 @@
 
 `with fake_crypto():` puts hashes in the place of Ed25519 and X25519 in `titan_overlay.identity.keys`, the one room that
 knows them. Everything else runs unchanged: records are still signed, checked, and refused when altered; but whoever
-knows a public key can forge its signatures, so nothing that an adversary does may be simulated with it. Keys made
+knows a public key can forge its signatures, so an adversary may be simulated with it only if it never does. Keys made
 outside do not work inside, nor the other way round.
 """
 
