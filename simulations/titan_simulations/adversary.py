@@ -29,6 +29,8 @@ SHIPPED = "shipped"
 ALL = "all"
 """As many paths as there are contacts to begin from."""
 PATHS_MAX = 64
+VOTES_MAX = 60
+"""Of a service with four copies more, of which a policy allows 64."""
 
 
 class AdversaryConfig(msgspec.Struct, frozen=True, kw_only=True):

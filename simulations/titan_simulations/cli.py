@@ -17,7 +17,7 @@ from rich.table import Table
 from titan_overlay.errors import ConfigError
 from titan_overlay.version import VERSION
 from titan_simulations import attacks, lifetimes, points, results, runner
-from titan_simulations.adversary import ALL, PATHS_MAX, SHIPPED, AdversaryConfig
+from titan_simulations.adversary import ALL, PATHS_MAX, SHIPPED, VOTES_MAX, AdversaryConfig
 from titan_simulations.churn import ChurnConfig
 from titan_simulations.classes import Population
 from titan_simulations.consensus.engines import KINDS
@@ -240,7 +240,7 @@ def adversary(
     preset = QUICK_ADVERSARY if quick else AdversaryConfig()
     try:
         shares = [float(each) for each in malicious.split(",")]
-        voters = tuple(int(each) for each in votes.split(",") if int(each))
+        voters = tuple(dict.fromkeys(int(each) for each in votes.split(",") if int(each)))
         wanted = parse_seeds(seeds) if seeds else [seed]
         if churn:
             lifetimes.parse(churn)
@@ -249,6 +249,9 @@ def adversary(
     for share in shares:
         if not 0 <= share <= 0.9:
             raise typer.BadParameter(f"--malicious is a share of the nodes from 0 to 0.9, not {share:g}")
+    for number in voters:
+        if not 1 <= number <= VOTES_MAX:
+            raise typer.BadParameter(f"--votes is 0 for none, or numbers from 1 to {VOTES_MAX}, not {number}")
     kinds = attack.split(",")
     for each in kinds:
         attacks.find(each)

@@ -226,6 +226,8 @@ def test_a_grid_is_one_result_with_all_points_and_figures(monkeypatch: pytest.Mo
         (["--malicious", "half"], "half"),
         (["--churn", "weibull:1h"], "weibull"),
         (["--paths", "0"], "--paths"),
+        (["--votes", "-3"], "--votes"),
+        (["--votes", "5,61"], "61"),
         (["--seeds", "3-1"], "seeds"),
     ],
 )
