@@ -85,7 +85,9 @@ def churn(
     ] = None,
     kind: Annotated[str, typer.Option(help="Of the objects: data, or service (the installed type echo).")] = "data",
     min_copies: Annotated[int, typer.Option(min=1, max=64)] = 3,
-    max_copies: Annotated[int, typer.Option(min=1, max=64)] = 8,
+    max_copies: Annotated[
+        int | None, typer.Option(min=1, max=64, help="[default: 8, or --min-copies if that is more]")
+    ] = None,
     messages: Annotated[float, typer.Option(min=0, help="Per second, over the whole pool.")] = 5.0,
     lookups: Annotated[float, typer.Option(min=0, help="Per second, over the whole pool.")] = 2.0,
     zipf: Annotated[float, typer.Option(min=0, max=3, help="Exponent of the objects' popularity; 0: alike.")] = 0.0,
@@ -104,6 +106,8 @@ def churn(
 ) -> None:
     """Nodes leave for ever, new ones come: do objects survive, are messages answered, at what cost?"""
     preset = QUICK if quick else ChurnConfig()
+    if max_copies is not None and max_copies < min_copies:
+        raise typer.BadParameter(f"--max-copies {max_copies} is less than --min-copies {min_copies}")
     config = ChurnConfig(
         nodes=nodes or preset.nodes,
         seconds=3600 * hours if hours else preset.seconds,
@@ -113,7 +117,7 @@ def churn(
         objects=objects or preset.objects,
         kind=_one_of("kind", kind, ("data", "service")),
         min_copies=min_copies,
-        max_copies=max(max_copies, min_copies),
+        max_copies=max_copies or max(preset.max_copies, min_copies),
         cache=cache,
         messages_per_second=messages,
         lookups_per_second=lookups,

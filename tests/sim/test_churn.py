@@ -221,7 +221,13 @@ def test_a_directory_that_cannot_be_written_is_found_before_the_run(command: str
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--session", "weibull:1h"], ["--classes", "laptop"], ["--start", "late"], ["--seeds", "3-1"]],
+    [
+        ["--session", "weibull:1h"],
+        ["--classes", "laptop"],
+        ["--start", "late"],
+        ["--seeds", "3-1"],
+        ["--max-copies", "2"],
+    ],
 )
 def test_what_cannot_be_run_says_how_to_write_it(arguments: list[str], tmp_path: Path):
     outcome = CliRunner().invoke(cli.app, ["churn", *arguments, "--out", str(tmp_path)])
