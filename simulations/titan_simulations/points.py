@@ -15,6 +15,7 @@ def adversary_result(run: Adversary, measured: Sequence[Measured], *, command: s
     Args:
         seconds_per_key: CPU time to make one key with real cryptography: what grinding an id costs.
     """
+    branches = measured if len(measured) > 1 else ()  # each in a process of its own
     return {
         **common(
             "adversary",
@@ -24,7 +25,7 @@ def adversary_result(run: Adversary, measured: Sequence[Measured], *, command: s
             trace_hash=" ".join(each.trace_hash for each in measured),
             simulated=measured[-1].simulated_seconds,
         ),
-        "cpu_seconds": cpu_seconds() + sum(each.cpu_seconds for each in measured[1:]),
+        "cpu_seconds": cpu_seconds() + sum(each.cpu_seconds for each in branches),
         "nodes": run.config.nodes,
         "points": [_point(run, each, seconds_per_key) for each in measured],
     }
