@@ -230,6 +230,9 @@ def adversary(
     churn: Annotated[str, typer.Option(help="Nodes come and go, as weibull:0.6:1h; for half an hour.")] = "",
     seconds: Annotated[float | None, typer.Option(min=1, help="Simulated time in which requests begin.")] = None,
     objects: Annotated[int | None, typer.Option(min=1, help="Data published.  [default: 100]")] = None,
+    services: Annotated[
+        int | None, typer.Option(min=1, help="Of each kind: asked alone, and of each number of votes.  [default: 30]")
+    ] = None,
     lookups: Annotated[int | None, typer.Option(min=1, help="In all; as many messages.  [default: 1000]")] = None,
     votes: Annotated[str, typer.Option(help="Of the services that are voted on; 0: there are none.")] = "5,7",
     loss: Loss = 0.0,
@@ -268,6 +271,7 @@ def adversary(
         session=churn,
         seconds=seconds or (CHURN_SECONDS if churn else preset.seconds),
         objects=objects or preset.objects,
+        services=services or preset.services,
         lookups=lookups or preset.lookups,
         sends=lookups or preset.sends,
         votes=voters,
