@@ -15,7 +15,7 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ObjectId, fingerprint
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Tombstone
-from titan_overlay.overlay.bodies import Holders
+from titan_overlay.overlay.bodies import FIT, Holders
 from titan_overlay.pool.hosting.data import Read
 from titan_overlay.pool.orders import Bury, Recruit, StepDown
 from titan_overlay.testing.pool import PORT, SimulatedNode, SimulatedPool
@@ -273,6 +273,25 @@ async def test_nobody_deletes_what_is_anothers() -> None:
         await sim.settle(seconds=600)
         assert len(sim.holders("calc")) >= 3
         assert await (await sim.client()).send("calc", "x") == "x"
+
+
+async def test_pins_of_strangers_that_are_deleted_do_not_hide_the_data_of_others() -> None:
+    async with SimulatedPool(50) as sim:
+        name = await (await sim.client()).put(DATA, policy=titan.Policy(cache=False))
+        await sim.settle(seconds=30)
+        held = next(row for row in sim.holders(name)[0].database.replicas())
+        content = records.check(held.descriptor, Descriptor, sim.id).value.content
+        graves = []
+        for number, size in enumerate((100, 163)):
+            stranger = SigningKey(bytes([number + 1]) * 32)
+            pin = forge(sim, stranger, name=name, kind="data", content=content, type="x" * size, policy=titan.Policy())
+            tombstone = Tombstone(pin.raw, pin.value.version, 1_700_000_000.0 + sim.now + 86400)
+            graves.append(records.sign(tombstone, stranger, sim.id).raw)
+        assert FIT - 50 < sum(map(len, graves)) < FIT - 30, "together they fill a reply"
+        outsider = next(node for node in sim.nodes if node not in sim.holders(name))
+        with sim.network.on_host(outsider.ip):
+            assert await outsider.running.overlay.announce(names.object_id(sim.id, name), graves)
+        assert await (await sim.client(through=outsider)).get(name) == DATA
 
 
 async def test_nobody_but_the_publisher_moves_an_object_away() -> None:

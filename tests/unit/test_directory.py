@@ -243,6 +243,49 @@ def test_deleting_a_pin_of_data_leaves_the_holders() -> None:
     assert told(kept, data) == ([raw], [grave])
 
 
+def pin_grave(number: int) -> bytes:
+    """One that anybody may have made: of data that it has published itself."""
+    stranger = SigningKey(sha256(b"stranger %d" % number).digest())
+    return tombstone(stranger, name=names.content_name(THING), publisher=stranger, kind="data")
+
+
+def test_deletions_of_one_strangers_pins_give_way_to_those_of_others() -> None:
+    kept = Directory(Rights(POOL))
+    taken = [kept.put(pin_grave(number), NOW, sender=sent_by(OTHER, "10.0.0.9")) for number in range(9)]
+    assert [each is not None for each in taken] == [True] * 8 + [False]
+    others = [pin_grave(number) for number in (20, 21)]
+    for number, grave in enumerate(others):
+        assert kept.put(grave, NOW, sender=sent_by(HOLDER, f"10.0.1.{number}")) == THING
+    assert told(kept, THING)[1] == [*map(pin_grave, range(6)), *others]
+
+
+def test_each_asker_hears_first_of_another_deletion_that_leaves_the_object() -> None:
+    kept = Directory(Rights(POOL), HOLDER.id)
+    graves = [pin_grave(number) for number in range(4)]
+    for grave in graves:
+        kept.put(grave, NOW)
+    askers = [sha256(b"asker %d" % number).digest() for number in range(40)]
+    assert {kept.get(THING, NOW, asker).tombstones[0] for asker in askers} == set(graves)
+
+
+def test_what_ends_the_object_takes_the_place_of_what_ends_less() -> None:
+    def published(number: int, expires: float) -> bytes:
+        """Deleted by somebody whose right to publish it has ended by now, or has not."""
+        publisher = SigningKey(sha256(b"publisher %d" % number).digest())
+        grant = issue(POOL_KEY, POOL, publisher.id, Right.PUBLISH, now=NOW - 9000, expires=expires).raw
+        raw = records.sign(Descriptor("thing", "service", "echo", 1, NOW - 8000, grant=grant), publisher, POOL).raw
+        return records.sign(Tombstone(raw, 1, NOW + 3600), publisher, POOL).raw
+
+    kept = Directory(Rights(POOL))
+    ended = [published(number, NOW - 4000) for number in range(8)]
+    for grave in ended:
+        assert kept.put(grave, NOW, sender=sent_by(OTHER)) == THING
+    grave = published(9, NOW + 4000)
+    assert kept.put(grave, NOW, sender=sent_by(OTHER)) == THING
+    statements = kept.get(THING, NOW)
+    assert statements.tombstones == [grave, *ended[:7]] and statements.sweeping == 1
+
+
 @pytest.mark.parametrize(
     ("ttl", "seconds", "kept"),
     [(0.0, 30 * DAY, True), (0.0, 31 * DAY, False), (90 * DAY, 90 * DAY, True), (9999 * DAY, 401 * DAY, False)],

@@ -101,12 +101,18 @@ class Answers:
 
 
 def _fit(known: Statements, hints: list[bytes], skip: int, near: list[Contact]) -> bytes:
-    """A reply that fits in a datagram: the proof of deletion first, then statements, whose are left, and contacts."""
+    """A reply that fits in a datagram: the proof of deletion first, then statements, whose are left, and contacts.
+
+    Anybody may publish data and delete it again: of what ends no more than that, one is told, beside the first holder
+    and the names of the others.
+    """
     raws = known.advertisements + hints
     room = FIT - 24
+    others = NAMED_BY * min(FURTHER_MAX, max(0, len(known.holders) - 1))
+    spared = len(raws[0]) + 3 + others if raws else 0
     graves: list[bytes] = []
-    for raw in known.tombstones if skip == 0 else []:
-        if len(raw) + 3 <= room:
+    for number, raw in enumerate(known.tombstones[: known.sweeping + 1] if skip == 0 else []):
+        if len(raw) + 3 <= room - (spared if number >= known.sweeping else 0):
             graves.append(raw)
             room -= len(raw) + 3
     fitting: list[bytes] = []

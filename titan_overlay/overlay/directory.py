@@ -31,7 +31,6 @@ from titan_overlay.overlay.shelves import MAX_PER_OBJECT, MAX_STATEMENTS, Bringe
 MAX_ADVERTISEMENT_SECONDS = 86400.0
 MAX_TOMBSTONE_SECONDS = 400 * 86400.0
 """However long the object's policy lets a replica live."""
-MAX_TOMBSTONES_PER_OBJECT = 8
 
 
 class Statements(NamedTuple):
@@ -42,6 +41,9 @@ class Statements(NamedTuple):
     holders: list[NodeId]
     """Who has signed each."""
     tombstones: list[bytes]
+    """Those first that end the object, whoever has published it."""
+    sweeping: int = 0
+    """How many of them do. The others end what one publisher wanted: of data anybody may have such a deletion."""
 
 
 ELDERS = 8
@@ -139,15 +141,13 @@ class Directory:
         known = shelf.graves.get(publisher)
         if known is not None and (known.version, known.expires) >= (value.version, value.expires):
             return object_id
-        if known is None and len(shelf.graves) >= MAX_TOMBSTONES_PER_OBJECT:
-            return None
         if shelf is NO_SHELF and not self._near(object_id):
             return None
         sweeping = sweeps(signed, self._rights, now)
         for holder in [h for h, kept in shelf.holders.items() if sweeping and kept.version <= value.version]:
             self._shelves.remove(Place(object_id, holder))
         who = _bringer(signed.signer, sender) if known is None else known.bringer
-        if known is None and not self._shelves.has_room(who, now):
+        if known is None and not self._shelves.has_room_for_grave(object_id, who, sweeping, now):
             return None
         grave = Grave(signed.raw, value.version, value.expires, sweeping, who)
         self._shelves.keep(object_id, who, grave, publisher)
@@ -173,8 +173,14 @@ class Directory:
             others = kept[turn:counted] + kept[:turn]
             others.remove(elder)
             kept[:counted] = [elder, *others]
-        graves = [grave.raw for grave in shelf.graves.values() if grave.expires > now]
-        return Statements([each.raw for _, each in kept], [holder for holder, _ in kept], graves)
+        graves = [grave for grave in shelf.graves.values() if grave.expires > now]
+        sweeping = [grave.raw for grave in graves if grave.sweeping]
+        of_pins = [grave.raw for grave in graves if not grave.sweeping]
+        if asker and of_pins:
+            turn = distance(asker[:8], self._me[:8]) % len(of_pins)
+            of_pins = of_pins[turn:] + of_pins[:turn]
+        raws = [each.raw for _, each in kept]
+        return Statements(raws, [holder for holder, _ in kept], sweeping + of_pins, len(sweeping))
 
     def expire(self, now: float) -> int:
         """Removes what has expired; returns how many. To be called every few minutes."""

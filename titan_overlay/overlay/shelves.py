@@ -16,6 +16,7 @@ from titan_overlay.identity.statements import Advertisement
 MAX_PER_OBJECT = 64
 MAX_PER_KEY = 20_000
 MAX_PER_SUBNET = 40_000
+MAX_GRAVES_PER_OBJECT = 8
 MAX_PER_OBJECT_AND_SUBNET = 8
 """Holders of one object in one public subnet, however much room there is."""
 MAX_STATEMENTS = 100_000
@@ -145,9 +146,9 @@ class Shelves:
 
     # ---- room ------------------------------------------------------------------------------------------------
 
-    def has_room(self, who: Bringer, now: float) -> bool:
-        """Whether they may have one statement more; for which another may be given up."""
-        return not self._has_most(who) and self._has_room(who, now)
+    def has_room_for_grave(self, object_id: ObjectId, who: Bringer, sweeping: bool, now: float) -> bool:
+        """Whether they may have one deletion more; for which another may be given up, also of the same object."""
+        return not self._has_most(who) and self._yard_has_room(object_id, who, sweeping) and self._has_room(who, now)
 
     def has_room_beside(self, object_id: ObjectId, value: Advertisement, who: Bringer, now: float) -> bool:
         """The same of an advertisement, for which also another holder of the object may be given up."""
@@ -182,6 +183,22 @@ class Shelves:
                 return False
             least = next(h for h in reversed(shelf.holders) if shelf.holders[h].subnet == largest)
         self.remove(Place(object_id, least))
+        return True
+
+    def _yard_has_room(self, object_id: ObjectId, who: Bringer, sweeping: bool) -> bool:
+        """What does not sweep gives way to what does, for of data anybody may have it; else the largest crowd does."""
+        shelf = self.by_object.get(object_id)
+        if shelf is None or len(shelf.graves) < MAX_GRAVES_PER_OBJECT:
+            return True
+        graves = {key: grave for key, grave in shelf.graves.items() if sweeping or not grave.sweeping}
+        least = next((key for key in reversed(graves) if sweeping and not graves[key].sweeping), None)
+        if least is None:
+            crowds = Counter(grave.bringer.subnet for grave in graves.values())
+            largest = max(crowds, key=crowds.__getitem__, default="")
+            if crowds[largest] <= crowds[who.subnet] + 1:
+                return False
+            least = next(key for key in reversed(graves) if graves[key].bringer.subnet == largest)
+        self.remove(Place(object_id, least, is_grave=True))
         return True
 
     def _has_room(self, who: Bringer, now: float) -> bool:
