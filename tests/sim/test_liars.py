@@ -282,9 +282,10 @@ async def test_pins_of_strangers_that_are_deleted_do_not_hide_the_data_of_others
         held = next(row for row in sim.holders(name)[0].database.replicas())
         content = records.check(held.descriptor, Descriptor, sim.id).value.content
         graves = []
-        for number, size in enumerate((100, 163)):
+        for number, size in enumerate((90, 150)):
             stranger = SigningKey(bytes([number + 1]) * 32)
-            pin = forge(sim, stranger, name=name, kind="data", content=content, type="x" * size, policy=titan.Policy())
+            policy = titan.Policy(requires={"room": "x" * size})
+            pin = forge(sim, stranger, name=name, kind="data", content=content, type="", policy=policy)
             tombstone = Tombstone(pin.raw, pin.value.version, 1_700_000_000.0 + sim.now + 86400)
             graves.append(records.sign(tombstone, stranger, sim.id).raw)
         assert FIT - 50 < sum(map(len, graves)) < FIT - 30, "together they fill a reply"

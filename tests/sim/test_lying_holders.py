@@ -14,6 +14,7 @@ from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor
 from titan_overlay.pool.hosting.data import Read
+from titan_overlay.storage.files import describe_bytes
 from titan_overlay.testing.pool import PORT, SimulatedNode, SimulatedPool
 from titan_overlay.wire import codec
 from titan_overlay.wire.messages import Send
@@ -132,6 +133,30 @@ async def test_a_false_description_of_data_keeps_nobody_from_reading_it() -> Non
                 for node in sim.nodes[::2]:
                     assert not reader._member.conduct.avoided(node.key.id, sim.now), "it is not taken for the liar"
         assert misled, "the false one came first at least once"
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        titan.Policy(min_copies=1, bound=True, requires={"node": "f" * 64}),
+        titan.Policy(max_bytes=1),
+        titan.Policy(callers="granted"),
+        titan.Policy(min_copies=5, votes=5),
+    ],
+)
+async def test_a_description_of_data_that_asks_for_what_nobody_has_keeps_nobody_from_reading_it(
+    policy: titan.Policy,
+) -> None:
+    async with SimulatedPool(20) as sim:
+        for name, data in (await stored(sim, [2000, 600_000])).items():
+            _, content, _ = describe_bytes(data)
+            strange = Descriptor(name, "data", "", 2**60, 1_700_000_000.0, policy, content=content)
+            raw = records.sign(strange, STRANGER, sim.id).raw
+            for node in liars_of(sim):
+                lie(node, describing(raw))
+            for _ in range(3):
+                reader = await sim.client(through=0)
+                assert await reader.get(name, timeout=10.0) == data
 
 
 async def test_an_old_description_of_a_service_is_not_believed_where_a_newer_one_is_shown() -> None:

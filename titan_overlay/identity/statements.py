@@ -184,7 +184,7 @@ def check_descriptor(raw: bytes, object_id: ObjectId | None, rights: Rights) -> 
     described = names.object_id(rights.pool, signed.value.name)
     if object_id is not None and described != object_id:
         raise BadMessage(f"this descriptor is of {signed.value.name!r}, another object")
-    _check_kind(signed.value)
+    check_kind(signed.value)
     rights.check_publish(signed.public, signed.value.name, signed.value.grant, signed.value.created)
     if signed.value.grant and signed.value.version > (signed.value.created + CLOCK_TOLERANCE) * 1000:
         raise BadMessage(f"the version of {signed.value.name!r} lies after the time of its publication")
@@ -306,11 +306,17 @@ def check_caller(
         rights.check_call(grants, public, descriptor.value.name, now, granted=only_granted)
 
 
-def _check_kind(value: Descriptor) -> None:
+def check_kind(value: Descriptor) -> None:
+    """Whether its kind goes with its name, and what it says of it with its kind. Raises BadMessage: not so."""
     # Anybody may publish under a content's name, so nothing but that content may stand there.
     is_content = names.space(value.name) is names.Space.CONTENT
     if is_content != (value.kind == "data") or is_content != (value.content is not None):
         raise BadMessage(f"{value.name!r}: data, and nothing else, is named sha256:<hash> and has a content")
+    # Nor may what anybody publishes there keep others from that content.
+    if is_content and (value.policy.bound or value.policy.max_bytes or value.type or value.bundle or value.genesis):
+        raise BadMessage(
+            f"{value.name!r}: data is bound to no node, takes no messages, and has neither code nor members"
+        )
 
 
 def prevails(a: Signed[Descriptor], b: Signed[Descriptor], rights: Rights, now: float) -> bool:

@@ -15,7 +15,7 @@ from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.records import Signed
-from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Kind, Policy, prevails
+from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Kind, Policy, check_kind, prevails
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.finding.places import DESCRIBE_PATIENCE, Places, contact_of
 from titan_overlay.pool.finding.voters import distinct
@@ -84,6 +84,7 @@ class Publisher:
 
         Raises:
             Forbidden: this user may not publish that name; nothing has been sent.
+            BadMessage: nobody may, like this.
         """
         full = names.check(names.resolve(name, self._user.public))
         now = self._ambient.wall()
@@ -106,6 +107,7 @@ class Publisher:
             grant=grant,
             genesis=genesis,
         )
+        check_kind(descriptor)
         try:
             return records.sign(descriptor, self._user, self._overlay.pool), token.hex()
         except BadMessage as why:
