@@ -18,6 +18,7 @@ from titan_overlay.mutable.log import Log
 from titan_overlay.mutable.voting_keys import VotingKeys
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.keeping.admission import Admission
+from titan_overlay.pool.keeping.graves import object_in
 from titan_overlay.pool.keeping.keeper import Keeper
 from titan_overlay.pool.orders import PINS_MAX, Accepted, Holding, News, NodeInfo, Pins, Recruit, Rules, StepDown
 from titan_overlay.reachability import Dialler
@@ -71,6 +72,8 @@ class Answering(Member):
         outcome, proven = await self.admission.bury(tombstone)
         if outcome == "deleted" and proven is not None:
             await self.keeper.deleted(proven)
+        elif outcome == "unpinned" and proven is not None:
+            self.keeper.unite(object_in(proven.raw, self.overlay.pool))
         return "deleted" if outcome == "unpinned" else outcome
 
     def pins(self, order: Pins) -> list[bytes]:

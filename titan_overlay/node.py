@@ -20,6 +20,7 @@ from titan_overlay.identity.contacts import Contact, is_dialable
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.identity.subnets import is_loopback, subnet
@@ -29,6 +30,7 @@ from titan_overlay.mutable.log import Log, LogSettings
 from titan_overlay.mutable.voting_keys import VotingKeys
 from titan_overlay.node_object import NodeObject
 from titan_overlay.overlay import udp
+from titan_overlay.pool.context import Sender
 from titan_overlay.pool.hosting.budget import Cpu
 from titan_overlay.pool.hosting.bundles import BundleLoader, runner_of
 from titan_overlay.pool.hosting.runner import ServiceRunner
@@ -37,6 +39,7 @@ from titan_overlay.pool.keeping.admission import Admission
 from titan_overlay.pool.keeping.damage import forget_damaged
 from titan_overlay.pool.keeping.keeper import Keeper
 from titan_overlay.pool.keeping.passing import Passing
+from titan_overlay.pool.pins import living
 from titan_overlay.reachability import Dialler, Reachability
 from titan_overlay.rules import recall, remember
 from titan_overlay.storage.blobs import Blobs
@@ -319,6 +322,17 @@ class Node(Answering):
         for each in operator_objects.load(self.config.objects):
             descriptor = operator_objects.describe(each, self.key.id, self.owner, self.grants, self.rights, now)
             await self.admission.adopt(descriptor, ServiceRunner(each.instance), self.keeper.hold)
+
+    # ---- rights ----------------------------------------------------------------------------------------------
+
+    def _check_caller(self, sender: Sender, descriptor: Signed[Descriptor]) -> None:
+        """Of several who have published the same data, any may let others read it."""
+        value = descriptor.value
+        if value.kind == "data" and value.policy.callers == "granted":
+            pins = living(self.admission.pins(self.router.object_id(value.name)), self.ambient.wall())
+            open_to = (each for each in pins if sender.public == each.public or each.value.policy.callers == "anyone")
+            descriptor = next(open_to, descriptor)
+        super()._check_caller(sender, descriptor)
 
     # ---- budgets ---------------------------------------------------------------------------------------------
 

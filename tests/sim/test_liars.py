@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 import titan_overlay as titan
 from tests.sim.calculator import Calculator
@@ -237,6 +238,39 @@ async def test_data_of_an_impossible_shape_is_refused_and_takes_no_room(content:
         await sim.settle(seconds=60)
         assert node.running.blobs.used() == 0
         assert node.running.holdings() == []
+
+
+# --- data that others have published as well ------------------------------------------------------------------
+
+THREE = titan.Policy(min_copies=3, max_copies=3, cache=False)
+
+
+async def everywhere(sim: SimulatedPool, policy: titan.Policy) -> str:
+    """A stranger has the data kept by all eight nodes before anybody else publishes it."""
+    stranger = await sim.client(user=STRANGER, grants=[])
+    name = await stranger.put(DATA, policy=structs.replace(policy, min_copies=8, max_copies=8))
+    await sim.settle(seconds=30)
+    return name
+
+
+async def test_data_of_a_stranger_who_lets_nobody_read_it_is_read_once_others_have_published_it() -> None:
+    async with SimulatedPool(8) as sim:
+        await everywhere(sim, titan.Policy(callers="granted", cache=False))
+        reader = await sim.client(user=SigningKey(b"r" * 32), grants=[])
+        name = await (await sim.client()).put(DATA, policy=THREE)
+        assert await reader.get(name) == DATA
+
+
+async def test_data_that_a_stranger_does_not_want_mended_is_mended_for_others() -> None:
+    async with SimulatedPool(8) as sim:
+        name = await everywhere(sim, titan.Policy(reduplicate=False, cache=False))
+        await (await sim.client()).put(DATA, policy=THREE)
+        await sim.settle(seconds=60)
+        for node in sim.holders(name)[1:]:
+            sim.kill(node)
+        for _ in range(3):
+            await sim.add_node()
+        await sim.settle(lambda: len(sim.holders(name)) >= 3, within=600)
 
 
 # --- deletion -------------------------------------------------------------------------------------------------

@@ -178,6 +178,9 @@ class Home:
         self.database.drop_replica(object_id)
         self.released.append(object_id)
 
+    def pins(self, object_id: ObjectId) -> list[Signed[Descriptor]]:
+        return []
+
     async def bury(self, raw: bytes) -> tuple[str, Signed[Tombstone] | None]:
         tombstone = check_tombstone(raw, RIGHTS, self.ambient.wall())
         object_id = names.object_id(POOL, records.check(tombstone.value.descriptor, Descriptor, POOL).value.name)

@@ -1,15 +1,19 @@
 """Pins: who wants a piece of data kept. A holder keeps the signed descriptor of each, and shows them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import reduce
+from math import inf
+
+from msgspec import structs
 
 from titan_overlay.errors import LinkError, RemotableError
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights
-from titan_overlay.identity.statements import Descriptor, check_descriptor
+from titan_overlay.identity.statements import Descriptor, Policy, check_descriptor
 from titan_overlay.links.links import Links
 from titan_overlay.pool.orders import PINS_MAX, Pins
 from titan_overlay.wire import codec
@@ -64,6 +68,29 @@ async def find_pin(
 def keep_until(descriptor: Descriptor) -> float:
     """When what this describes ends (unix seconds); 0: never."""
     return descriptor.created + descriptor.policy.ttl if descriptor.policy.ttl else 0.0
+
+
+def living(pins: Iterable[Signed[Descriptor]], now: float) -> list[Signed[Descriptor]]:
+    """Those that have not ended by then (unix seconds)."""
+    return [each for each in pins if not keep_until(each.value) or keep_until(each.value) > now]
+
+
+def offered(pins: Sequence[Signed[Descriptor]]) -> Signed[Descriptor]:
+    """By which of them others are asked to hold the data too: one that asks for no labels, or few; then the lasting."""
+    return min(pins, key=lambda each: (len(each.value.policy.requires), -(keep_until(each.value) or inf)))
+
+
+def united(pins: Sequence[Signed[Descriptor]]) -> Policy:
+    """How copies are kept for all of them: who asks for less takes nothing from the others."""
+    policies = [each.value.policy for each in pins]
+    return structs.replace(
+        offered(pins).value.policy,
+        min_copies=max(each.min_copies for each in policies),
+        max_copies=max(each.max_copies for each in policies),
+        ttl=reduce(later, (each.ttl for each in policies)),
+        reduplicate=any(each.reduplicate for each in policies),
+        deduplicate=all(each.deduplicate for each in policies),
+    )
 
 
 def later(one: float, other: float) -> float:

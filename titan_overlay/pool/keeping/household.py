@@ -79,6 +79,10 @@ class Household(Protocol):
         """What this node advertises about a replica."""
         ...
 
+    def offered(self, replica: Replica) -> Signed[Descriptor]:
+        """What others are shown who are asked to hold it too."""
+        ...
+
     async def drop(self, replica: Replica) -> None:
         """Lets go of a replica."""
         ...

@@ -43,6 +43,7 @@ from titan_overlay.pool.keeping.lifecycle import Pace, Standing
 from titan_overlay.pool.keeping.roster import SHORT_BYTES, Replica, Roster
 from titan_overlay.pool.keeping.upkeep import Upkeep
 from titan_overlay.pool.orders import Accepted, Holding, Recruit
+from titan_overlay.pool.pins import living, offered, united
 from titan_overlay.storage.rows import Database, ReplicaRow
 
 log = logging.getLogger("titan")
@@ -156,7 +157,7 @@ class Keeper:
         """Recruits until enough others have shown that they hold the object."""
         loop = asyncio.get_running_loop()
         # Who accepts may turn out to have held it all along: just after publishing, holders do not know each other yet.
-        for _ in range(replica.descriptor.value.policy.min_copies):
+        for _ in range(replica.policy.min_copies):
             if not lifecycle.must_hand_over(replica.refresh(loop.time()), loop.time()):
                 return
             if not await self._upkeep.recruit_now(replica, 1, [self._me, *replica.partners]):
@@ -242,6 +243,7 @@ class Keeper:
         replica.expires = expires
         replica.passing = row.passing
         replica.pinned = row.pinned
+        self.unite(object_id)
         for contact in known:
             self._roster.claim(replica, contact)
         before = self._rows.get(object_id)
@@ -252,6 +254,24 @@ class Keeper:
         replica.asked = bool(row.lineage)
         self._advertise(replica, row.sequence)
         return replica
+
+    def unite(self, object_id: ObjectId) -> None:
+        """Somebody wants the data kept, or does no longer: its copies are kept as those who do want it together."""
+        replica = self._roster.replicas.get(object_id)
+        pins = self._living_pins(replica) if replica is not None else []
+        if replica is not None and pins and not replica.passing:
+            replica.policy = united(pins)
+            self._upkeep.touch(replica)
+
+    def offered(self, replica: Replica) -> Signed[Descriptor]:
+        """What others are shown who are asked to hold it too. Of data whoever published first may want it no longer."""
+        pins = self._living_pins(replica)
+        return offered(pins) if pins else replica.descriptor
+
+    def _living_pins(self, replica: Replica) -> list[Signed[Descriptor]]:
+        if replica.descriptor.value.kind != "data":
+            return []
+        return living(self._admission.pins(replica.object_id), self._ambient.wall())
 
     def _advertise(self, replica: Replica, sequence: int = 0) -> None:
         """Advertises it by the right that this node has to hold it now; it counts while that lasts."""
@@ -345,6 +365,8 @@ class Keeper:
         outcome, tombstone = await self._admission.bury(raw)
         if outcome == "deleted" and tombstone is not None:
             await self.deleted(tombstone)
+        elif outcome == "unpinned":
+            self.unite(replica.object_id)
 
     async def upgrade(self, replica: Replica, contact: Contact) -> None:
         """Another holder has a newer version: takes that, or lets go of the old one, which must not answer any more."""

@@ -364,9 +364,7 @@ class Conversation:
 
 
 def _ends_soon(replica: Replica, now: float) -> bool:
-    return now >= replica.counts_until or replica.expires - now <= min(
-        replica.pace.ends_soon, replica.descriptor.value.policy.ttl / 10
-    )
+    return now >= replica.counts_until or replica.expires - now <= min(replica.pace.ends_soon, replica.policy.ttl / 10)
 
 
 def _had_sample(replica: Replica, epoch: int) -> bool:

@@ -96,6 +96,7 @@ class Replica:
         "partners",
         "passing",
         "pinned",
+        "policy",
         "recruit_after",
         "recruit_pause",
         "recruiting",
@@ -121,6 +122,8 @@ class Replica:
     ) -> None:
         self.object_id = object_id
         self.descriptor = descriptor
+        self.policy = descriptor.value.policy
+        """How its copies are kept: of data, for all who want it kept (`pins.united`)."""
         self.me = me
         self.pace = pace
         self.since = now
@@ -186,7 +189,7 @@ class Replica:
         return View(
             object_id=self.object_id,
             kind=self.descriptor.value.kind,
-            policy=self.descriptor.value.policy,
+            policy=self.policy,
             me=self.me,
             holders=holders,
             since=self.since,

@@ -418,7 +418,8 @@ class Upkeep:
         mine = self._household.own_advertisement(replica.object_id)
         known = [*([mine] if mine else []), *replica.advertisements.values()]
         try:
-            result = await self._recruiter.recruit(replica.descriptor, count=count, exclude=exclude, holders=known)
+            offered = self._household.offered(replica)
+            result = await self._recruiter.recruit(offered, count=count, exclude=exclude, holders=known)
         except (LinkError, RemotableError) as why:
             log.debug("nobody was recruited: %s", why)
             return 0
