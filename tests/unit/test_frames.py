@@ -87,6 +87,19 @@ def test_an_incomplete_frame_is_kept_and_nothing_more() -> None:
     assert reader.pending_bytes == 50
 
 
+def test_a_frame_is_the_same_until_it_is_complete_in_however_many_pieces_it_comes() -> None:
+    reader = FrameReader()
+    whole = frame(1, bytes(5 * PIECES_MAX))
+    seen = set()
+    for at in range(len(whole) - 1):
+        assert list(reader.feed(whole[at : at + 1])) == []
+        seen.add(reader.partial)
+    assert len(seen) == 1 and 0 not in seen
+    assert len(list(reader.feed(whole[-1:]))) == 1 and reader.partial == 0
+    list(reader.feed(whole[:1]))
+    assert reader.partial not in seen, "another begins with the very same byte"
+
+
 def test_frames_before_a_bad_one_are_given() -> None:
     reader = FrameReader().feed(frame(0x52, b"good") + b"\xff" * 20)
     assert next(reader) == (0x52, 0, b"good")

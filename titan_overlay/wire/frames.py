@@ -110,9 +110,10 @@ class FrameReader:
     Total: any bytes give frames or `BadMessage`, after which the stream cannot be trusted and the reader is done.
     """
 
-    __slots__ = ("_have", "_need", "_parts")
+    __slots__ = ("_begun", "_have", "_need", "_parts")
 
     def __init__(self) -> None:
+        self._begun = 1
         self._parts: list[bytes] = []
         self._have = 0
         self._need = HEADER_BYTES
@@ -123,9 +124,9 @@ class FrameReader:
         return self._have
 
     @property
-    def partial(self) -> object:
-        """The frame that is not complete yet: the same thing until it is, then another. None: there is none."""
-        return self._parts[0] if self._parts else None
+    def partial(self) -> int:
+        """The frame that is not complete yet: the same number until it is, then another. 0: there is none."""
+        return self._begun if self._parts else 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that these bytes complete, in order, each cut (and expanded) when it is asked for.
@@ -159,6 +160,7 @@ class FrameReader:
             at = stop
             yield opcode, flags, _expand(payload) if flags & _COMPRESSED else payload
         self._have = end - at
+        self._begun += at > 0
         if at < end:
             self._parts.append(data[at:])
 
