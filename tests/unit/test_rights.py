@@ -318,6 +318,26 @@ def test_a_publisher_whose_grant_was_revoked_does_not_publish_in_the_past() -> N
         check_descriptor(descriptor(created=NOW + 1), None, rights)
 
 
+def test_what_a_grantor_has_taken_back_stays_so_when_its_own_grant_has_ended() -> None:
+    parent = grant(Right.PUBLISH, depth=1)
+    published = records.sign(
+        Descriptor("weather/b", "service", "echo", 1, NOW + 1, grant=passed(parent)), OTHER, POOL
+    ).raw
+    taken_back = revoked(key_entry(OTHER.id, NOW + 10), key=KEY, by=parent)
+    heard_in_time, came_later = Rights(POOL), Rights(POOL)
+    check_descriptor(published, None, came_later)
+    assert heard_in_time.learn_list(taken_back, NOW + 10)
+    later = NOW + 60 + 2 * CLOCK_TOLERANCE
+    assert not holds(came_later, parent, later)
+    for rights in (heard_in_time, came_later):
+        rights.learn_list(revoked(), later)
+        rights.learn_list(taken_back, later)
+        with pytest.raises(Forbidden, match="may not publish"):
+            check_descriptor(published, None, rights)
+    with pytest.raises(Forbidden):
+        Rights(POOL).learn_list(taken_back, later + grants.LONGEST_SECONDS)
+
+
 def test_an_expired_grant_publishes_nothing_of_today() -> None:
     check_descriptor(descriptor(created=NOW + 60 + CLOCK_TOLERANCE), None, Rights(POOL))
     with pytest.raises(Forbidden):

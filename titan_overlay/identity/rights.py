@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from titan_overlay.errors import BadMessage, ConfigError, Forbidden
 from titan_overlay.identity import credentials, grants, names, records
 from titan_overlay.identity.credentials import Speaker
-from titan_overlay.identity.grants import CLOCK_TOLERANCE, Chain, Right, words
+from titan_overlay.identity.grants import CLOCK_TOLERANCE, LONGEST_SECONDS, Chain, Right, words
 from titan_overlay.identity.ids import NodeId, PoolId, fingerprint, node_id, solves_puzzle
 from titan_overlay.identity.poolrecord import PoolRecord, check_record
 from titan_overlay.identity.records import Signed
@@ -91,21 +91,24 @@ class Rights:
         for each in list(self.revocations):
             try:
                 self._depth_of(each, now)
-            except Forbidden:  # taken back by this list, or ended: what it gave is void without it
+            except Forbidden:  # taken back by this list: what it gave is void without it
                 self.revocations.drop(each.public)
         self._tell()
         return True
 
     def _depth_of(self, signed: Signed[RevocationList], now: float) -> int:
-        """Links between the pool's key and who signed this list. Forbidden: none lead there."""
+        """Links between the pool's key and who signed this list. Forbidden: none lead there.
+
+        What was published by a right outlives it, and that of its grantor: so does the list that takes it back.
+        """
         if signed.public == self.pool:
             return 0
         links = grants.chain(signed.value.grant, self.pool)
         last = links[-1].value
         if last.grantee != signed.signer or not last.depth:
             raise Forbidden("a list of revocations by a key that may not pass its rights on")
-        if not grants.holds_at(links, now) or self.revocations.void(links):
-            raise Forbidden("a list of revocations by a key whose grant has ended")
+        if not grants.holds_at(links, now - LONGEST_SECONDS) or self.revocations.void(links):
+            raise Forbidden("a list of revocations by a key whose grant was revoked, or ended long ago")
         return len(links)
 
     def _tell(self) -> None:
