@@ -53,7 +53,11 @@ class NodeActions(Protocol):
     def leave(self) -> None: ...
 
 
-@service("node:*", concurrency=128)
+CONCURRENCY = 256
+"""More than may wait for replicas to be taken in (`keeping/slots.py`): the other questions are answered too."""
+
+
+@service("node:*", concurrency=CONCURRENCY)
 class NodeObject:
     """Answers what is asked of a node."""
 

@@ -1,5 +1,6 @@
 """What peers that lie can do: waste some time. What does not verify does not exist."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from hashlib import sha256
@@ -11,6 +12,8 @@ from msgspec import structs
 
 import titan_overlay as titan
 from tests.sim.calculator import Calculator
+from tests.sim.lying import SILENCE
+from tests.sim.lying import lie as told
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ObjectId, fingerprint
@@ -18,7 +21,7 @@ from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Tombstone
 from titan_overlay.overlay.bodies import FIT, Holders
 from titan_overlay.pool.hosting.data import Read
-from titan_overlay.pool.orders import Bury, Recruit, StepDown
+from titan_overlay.pool.orders import Bury, Census, Recruit, StepDown
 from titan_overlay.testing.pool import PORT, SimulatedNode, SimulatedPool
 from titan_overlay.wire import codec
 
@@ -238,6 +241,30 @@ async def test_data_of_an_impossible_shape_is_refused_and_takes_no_room(content:
         await sim.settle(seconds=60)
         assert node.running.blobs.used() == 0
         assert node.running.holdings() == []
+
+
+async def test_orders_to_hold_what_never_comes_keep_no_node_from_answering_others() -> None:
+    async with SimulatedPool(4) as sim:
+        liar, victim = sim.nodes[3], sim.nodes[2]
+        told(liar, lambda send: SILENCE if send.type.startswith("titan.") else None)
+        content = Content(600_000, 256 << 10, b"m" * 32)
+        pin = forge(sim, STRANGER, name=names.content_name(b"c" * 32), kind="data", type="", content=content)
+        body = codec.encode(Recruit(pin.raw, source=liar.key.id))
+        with sim.network.on_host(liar.ip):
+            links = liar.running.links
+            orders = [
+                asyncio.ensure_future(
+                    links.request(contact(victim), victim.key.id, Recruit.wire_type, body, deadline=sim.now + 300)
+                )
+                for _ in range(300)
+            ]
+        await sim.settle(seconds=5)
+        assert not all(each.done() for each in orders), "the first wait for what never comes"
+        other = await sim.client(through=0)
+        assert (await other.send(victim.name, Census(), timeout=5.0)).id == victim.key.id.hex()
+        for each in orders:
+            each.cancel()
+        await asyncio.gather(*orders, return_exceptions=True)
 
 
 # --- data that others have published as well ------------------------------------------------------------------

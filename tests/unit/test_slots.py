@@ -6,7 +6,15 @@ from contextlib import AsyncExitStack
 import pytest
 
 from titan_overlay.errors import Overloaded
-from titan_overlay.pool.keeping.slots import TAKING_MAX, TAKING_PER_SUBNET, WAITING_PER_SUBNET, Slots
+from titan_overlay.node_object import CONCURRENCY
+from titan_overlay.pool.keeping.slots import (
+    ASKING_MAX,
+    FIRST_MAX,
+    TAKING_MAX,
+    TAKING_PER_SUBNET,
+    WAITING_PER_SUBNET,
+    Slots,
+)
 
 
 async def settle() -> None:
@@ -70,6 +78,20 @@ async def test_who_asks_too_often_is_told_to_come_back() -> None:
         async with slots.taken("greedy"):
             pass
     assert refused.value.retry_after > 0
+    await crowd.leave()
+
+
+async def test_crowds_of_many_subnets_leave_room_for_one_more_and_for_other_questions() -> None:
+    slots = Slots()
+    crowd = Crowd(slots)
+    for number in range(FIRST_MAX):
+        asked = crowd.ask(f"net {number}", 200)
+        await settle()
+        assert not all(each.done() for each in asked), "the first of a subnet waits, if it is not taken in"
+    crowd.ask("as many as may be", 200)
+    crowd.ask("one more", 200)
+    await settle()
+    assert ASKING_MAX <= sum(slots._asking.values()) <= ASKING_MAX + FIRST_MAX < CONCURRENCY
     await crowd.leave()
 
 

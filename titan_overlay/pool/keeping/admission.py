@@ -200,7 +200,7 @@ class Admission:
         lock = self._taking.setdefault(object_id, asyncio.Lock())
         self._coming += 1
         try:
-            async with lock, self._slots.taken(subnet(sender.ip, sender.port)):
+            async with self._slots.taken(subnet(sender.ip, sender.port)), lock:  # who waits for another counts as well
                 self.check(descriptor, object_id)
                 self.disk.check()
                 accepted = await self._take(descriptor, object_id, holders, sender, taken, order)

@@ -13,6 +13,11 @@ from titan_overlay.errors import Overloaded
 TAKING_MAX = 8
 TAKING_PER_SUBNET = 3
 WAITING_PER_SUBNET = 64
+ASKING_MAX = 2 * (TAKING_PER_SUBNET + WAITING_PER_SUBNET)
+"""In work and waiting. Nobody has more of these than are left to others (Choudhury and Hahne, "Dynamic queue length
+thresholds for shared-memory packet switches", 1998)."""
+FIRST_MAX = 64
+"""Beside those, for the first of a subnet."""
 RETRY_SECONDS = 5.0
 
 
@@ -32,12 +37,14 @@ class Slots:
         Raises:
             Overloaded: too many wait from there already.
         """
-        if self._asking.get(subnet, 0) >= TAKING_PER_SUBNET + WAITING_PER_SUBNET:
+        asking = self._asking.get(subnet, 0)
+        left = ASKING_MAX - sum(self._asking.values())
+        if asking >= left if asking else left + FIRST_MAX <= 0:
             raise Overloaded(
-                f"{WAITING_PER_SUBNET} replicas from your network wait here already to be taken in",
+                f"too many replicas wait here to be taken in, {asking} of them for your network",
                 retry_after=RETRY_SECONDS,
             )
-        self._asking[subnet] = self._asking.get(subnet, 0) + 1
+        self._asking[subnet] = asking + 1
         share = self._shares.setdefault(subnet, asyncio.Semaphore(TAKING_PER_SUBNET))
         try:
             async with share, self._all:
