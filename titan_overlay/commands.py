@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Serving = Callable[["Pool"], AbstractAsyncContextManager[str]]
-"""(the node's pool) -> serves while it is open, and says what, in a line. Raises ConfigError: it cannot."""
+
+class Serving(Protocol):
+    """What a door serves, once there is a pool."""
+
+    def __call__(self, pool: "Pool", /) -> AbstractAsyncContextManager[str]:
+        """Serves while it is open, and says what, in a line. Raises ConfigError (on entry): it cannot."""
+        ...
+
 
 Door = Callable[[Mapping[str, str]], Serving]
 """(the values of those flags that were given) -> what to serve with them, once the node runs.
