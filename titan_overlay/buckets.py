@@ -51,6 +51,12 @@ class Bucket:
         self.full = full + amount / rate
         return 0.0
 
+    def charge(self, amount: float, now: float) -> float:
+        """Takes it in any case. 0, or the seconds after which no more is owed than may be taken at once."""
+        self.full = max(self.full, now) + amount / self._rate
+        wait = max(0.0, self.full - now - self._burst / self._rate)
+        return wait if self.within is None else max(wait, self.within.charge(amount, now))
+
 
 class Buckets(Generic[Key]):
     """A bucket for each key (a peer, a subnet). Of those that are not full, the `keys_max` used last are remembered."""

@@ -31,6 +31,9 @@ class _Unmetered(Bucket):
     def take(self, amount: float, now: float) -> float:
         return 0.0
 
+    def charge(self, amount: float, now: float) -> float:
+        return 0.0
+
 
 UNMETERED: Bucket = _Unmetered(Limit(0, 0))
 

@@ -13,6 +13,7 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.links.links import Links, Peer
 from titan_overlay.meters import PEERS_OF_A_SUBNET
 from titan_overlay.wire import codec
+from titan_overlay.wire.frames import HEADER_BYTES
 from titan_overlay.wire.messages import Send
 
 
@@ -151,5 +152,36 @@ def test_many_keys_of_one_address_get_no_more_answers_than_a_few_and_others_get_
         assert (PEERS_OF_A_SUBNET - 1) * 10 <= crowd < (PEERS_OF_A_SUBNET + 1) * 10
         assert await answered(20, 3) == 10
         await asked.close()
+
+    testing.run(main)
+
+
+def test_who_sends_what_nobody_has_asked_for_is_read_later_and_others_are_served() -> None:
+    async def main() -> None:
+        network = asyncio.get_running_loop().network  # type: ignore[attr-defined]
+        asked = await node(network, 1, busy, limits={"messages_per_second": 100.0})
+        network.host(ip(2))
+        with network.on_host(ip(2)):
+            flooding = links(2, busy, serving=False)
+            assert await flooding.request(at(1), OBJECT, "int", b"\x00", deadline=now() + 5) == b"\x00"
+            (link,) = flooding._links
+        before = asked.counters.bytes_sent
+        for _ in range(200):
+            for _ in range(1000):
+                link.ping()
+            link.flush()
+            await asyncio.sleep(0.01)
+        pongs = (asked.counters.bytes_sent - before) / HEADER_BYTES
+        at_once = 65536 / HEADER_BYTES
+        assert 1000 < pongs < 8 * (2 * 100 + 2.1 * 100) + at_once, "of two hundred thousand"
+        network.host(ip(3))
+        with network.on_host(ip(3)):
+            other = links(3, busy, serving=False)
+            assert await other.request(at(1), OBJECT, "int", b"\x00", deadline=now() + 5) == b"\x00"
+        await asyncio.sleep(2000)
+        with network.on_host(ip(2)):
+            assert await flooding.request(at(1), OBJECT, "int", b"\x00", deadline=now() + 5) == b"\x00"
+        for each in (flooding, other, asked):
+            await each.close()
 
     testing.run(main)

@@ -67,6 +67,7 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_public",
         "_reader",
+        "_resting",
         "_seen_partial",
         "_seen_sizes",
         "_time",
@@ -105,6 +106,8 @@ class Connection(asyncio.Protocol):
         self._public = b""
         """The peer's key as TLS proved it."""
         self._reader = FrameReader()
+        self._resting: asyncio.TimerHandle | None = None
+        """Until it runs out, nothing is read."""
         self._seen_partial = 0
         self._seen_sizes = (0, 0)
         """What `stuck` saw last: the frame that was begun; its size, and what was unsent."""
@@ -377,7 +380,7 @@ class Connection(asyncio.Protocol):
         unsent = self._transport.get_write_buffer_size() if self._paused else 0
         before, (was_received, was_unsent) = self._seen_partial, self._seen_sizes
         self._seen_partial, self._seen_sizes = partial, (received, unsent)
-        if partial and partial == before and received - was_received < least:
+        if partial and partial == before and self._resting is None and received - was_received < least:
             return "the peer sends a frame too slowly"
         if unsent and was_unsent and was_unsent - unsent < least:
             return "the peer reads too slowly"

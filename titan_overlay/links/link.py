@@ -21,7 +21,7 @@ from titan_overlay.identity.credentials import LINK_BYTES
 from titan_overlay.identity.ids import ID_BYTES, NodeId, node_id
 from titan_overlay.identity.keys import KEY_BYTES
 from titan_overlay.identity.subnets import is_loopback, subnet
-from titan_overlay.links.connection import HELLO, OPEN, State
+from titan_overlay.links.connection import CLOSED, HELLO, OPEN, State
 from titan_overlay.links.inbound import MAX_CREDIT, Inbound, Promised, unexpected
 from titan_overlay.links.requests import MAX_TIMEOUT_MS, TOO_DEEP, Requests, request_id
 from titan_overlay.links.runner import Runner
@@ -37,6 +37,9 @@ _ACK, _ERROR, _DATA = int(Opcode.ACK), int(Opcode.ERROR), int(Opcode.DATA)
 _HELLO, _SEND, _CANCEL, _CREDIT = int(Opcode.HELLO), int(Opcode.SEND), int(Opcode.CANCEL), int(Opcode.CREDIT)
 _BYE, _PING, _PONG = int(Opcode.BYE), int(Opcode.PING), int(Opcode.PONG)
 _MORE = int(Flags.MORE)
+
+_FRAME = 1 / 8
+"""Of a message: what a frame costs that asks for nothing, or for nothing that it is given."""
 
 _decode_send: Callable[[bytes], Send] = codec.decoder(Send).decode
 _NIL = msgspec.Raw(b"\xc0")
@@ -226,6 +229,8 @@ class Link(Requests):
         size = len(payload)
         limits = shared.limits
         wait = self.meter.take(1 + size // limits.message_bytes, self.heard)
+        if wait:
+            self._charge(size)
         if not id:
             self._on_told(send, wait)
             return
@@ -291,7 +296,20 @@ class Link(Requests):
         elif not isinstance(begun, bytes):
             begun.close()
 
+    def _charge(self, size: int) -> None:
+        amount = _FRAME + size / self.shared.limits.message_bytes
+        if self.meter.charge(amount, self.heard) and self._resting is None:
+            self._transport.pause_reading()
+            self._rest()
+
+    def _rest(self) -> None:
+        wait = 0.0 if self.state is CLOSED else self.meter.charge(0.0, self.shared.loop.time())
+        self._resting = self.shared.loop.call_later(wait, self._rest) if wait else None
+        if not wait:
+            self._transport.resume_reading()
+
     def _on_other(self, opcode: int, payload: bytes) -> None:
+        self._charge(len(payload))
         if opcode == _ERROR:
             self._on_error(payload)
         elif opcode == _ACK:

@@ -45,6 +45,12 @@ class Requests(Connection):
         self._streams: dict[int, Replies] = {}
         self._bye_received = False
 
+    def _charge(self, size: int) -> None:
+        """A frame of so many bytes gets nothing done here: it costs its sender a little, who is read later if it sends
+        too many of them.
+        """
+        raise NotImplementedError
+
     def _part_if_done(self) -> None:
         """The peer said goodbye; whoever hears it closes, once nothing is under way."""
         raise NotImplementedError
@@ -179,7 +185,8 @@ class Requests(Connection):
             return
         replies = self._streams.get(data.id)
         if replies is None:
-            return  # answered too late, or cancelled
+            self._charge(len(payload))  # answered too late, or cancelled
+            return
         if not replies.put(bytes(data.body)):
             raise BadMessage("a stream of replies beyond its credit")
         if not flags & _MORE:
