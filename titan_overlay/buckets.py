@@ -4,6 +4,7 @@ All that is known of a bucket is when it will be full again (GCRA, ITU-T I.371, 
 be remembered.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
@@ -51,11 +52,16 @@ class Bucket:
         self.full = full + amount / rate
         return 0.0
 
-    def charge(self, amount: float, now: float) -> float:
-        """Takes it in any case. 0, or the seconds after which no more is owed than may be taken at once."""
-        self.full = max(self.full, now) + amount / self._rate
-        wait = max(0.0, self.full - now - self._burst / self._rate)
-        return wait if self.within is None else max(wait, self.within.charge(amount, now))
+    def charge(self, amount: float, now: float, *, most: float = math.inf) -> float:
+        """Takes it in any case. 0, or the seconds after which no more is owed than may be taken at once.
+
+        Args:
+            most: seconds; more is not owed. What surrounds this bucket owes a second, for it is others' as well.
+        """
+        at_once = self._burst / self._rate
+        self.full = min(max(self.full, now) + amount / self._rate, max(self.full, now + at_once + most))
+        wait = max(0.0, self.full - now - at_once)
+        return wait if self.within is None else max(wait, self.within.charge(amount, now, most=1.0))
 
 
 class Buckets(Generic[Key]):

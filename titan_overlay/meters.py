@@ -31,7 +31,7 @@ class _Unmetered(Bucket):
     def take(self, amount: float, now: float) -> float:
         return 0.0
 
-    def charge(self, amount: float, now: float) -> float:
+    def charge(self, amount: float, now: float, *, most: float = 0.0) -> float:
         return 0.0
 
 

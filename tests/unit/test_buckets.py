@@ -62,3 +62,15 @@ def test_keys_whose_bucket_is_full_again_are_forgotten() -> None:
         buckets.take(key, 1, 0.1 * key)
     assert buckets.take(10, 1, 1.55) == 0.0
     assert list(buckets._buckets) == [6, 7, 8, 9, 10]
+
+
+def test_what_is_charged_is_owed_and_of_what_surrounds_it_a_second_at_most() -> None:
+    net = Bucket(Limit(10, 20))
+    one, other = Bucket(Limit(10, 20), net), Bucket(Limit(10, 20), net)
+    assert one.charge(20, 0.0) == 0.0, "so much may be taken at once"
+    assert one.charge(50, 0.0) == 5.0
+    assert other.charge(0, 0.0) == 1.0
+    assert other.charge(0, 1.0) == 0.0
+    assert one.charge(0, 4.0) == 1.0
+    assert one.charge(0, 5.0) == 0.0
+    assert one.take(1, 5.0) > 0
