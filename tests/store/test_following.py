@@ -91,6 +91,23 @@ async def test_the_stream_of_a_server_that_follows_another_goes_on_in_its_databa
     await again.close()
 
 
+async def test_what_belongs_into_a_database_that_is_not_here_comes_into_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(following, "RETRY_SECONDS", 0.0)
+    stream = b"".join(map(bulks, ([b"SET", b"k", b"1"], [b"SELECT", b"9"], [b"SET", b"k", b"2"])))
+    async with leading(whole(rdb_writing.header(replicated=True) + rdb_writing.END)) as (port, asked):
+        store = Store(tmp_path, Config(replicaof=f"127.0.0.1 {port}", databases="4"))
+        link = await asyncio.wait_for(asked.get(), 60)
+        link.write(bulks([b"SET", b"first", b"0"]))
+        assert await shown(store, b"first") == b"0"
+        link.write(stream)
+        await asyncio.wait_for(asked.get(), 60)
+        assert not any(b"k" in each.data for each in store.engine.databases)
+        await store.close()
+    assert "set databases to more than 4" in caplog.text
+
+
 async def test_what_comes_while_the_disk_is_full_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(following, "RETRY_SECONDS", 0.0)

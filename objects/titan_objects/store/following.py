@@ -156,6 +156,7 @@ class Following:
                 whole = stream.whole(commands)
                 if not whole:
                     continue
+                self._check_databases(whole)
                 await self._until_writable()
                 for error in self._store.apply([each for each in whole if each[0].upper() != b"REPLCONF"]):
                     _LOG.error("a command of %s:%d failed here: %r", leader.host, leader.port, error)
@@ -164,6 +165,17 @@ class Following:
                     link.tell("REPLCONF", "ACK", str(leader.offset))
         finally:
             acknowledging.cancel()
+
+    def _check_databases(self, commands: list[Args]) -> None:
+        """Before any of these is executed: what belongs into a database that is not here must not come into another.
+
+        Raises:
+            LinkError: there are too few; once there are more, it goes on from here.
+        """
+        most = len(self._store.engine.databases)
+        for args in commands:
+            if args[0].upper() == b"SELECT" and not (len(args) == 2 and args[1].isdigit() and int(args[1]) < most):
+                raise LinkError(f"it uses the database {args[1:]}; set databases to more than {most} and start again")
 
     async def _until_writable(self) -> None:
         """While the disk is full, what comes would be refused, and missing for ever."""
