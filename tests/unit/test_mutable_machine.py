@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -188,6 +189,24 @@ def test_a_session_that_was_never_opened_executes_nothing() -> None:
     failed = failure(bank.execute(order.entry(order.request(Withdraw("rent", 300)))).replies[0])
     assert failed.maybe_executed
     assert bank.instance.balances["rent"] == 1000
+
+
+def test_a_session_is_of_the_user_alone_who_opened_it() -> None:
+    bank, order = machine(), Order()
+    order.open(bank)
+    stolen = Request(BOB, order.session, 1, 0, "", *encode_message(Withdraw("rent", 1)))
+    error = failure(bank.execute(order.entry(stolen)).replies[0])
+    assert error.code == "unavailable" and not error.maybe_executed
+    asked = order.request(Withdraw("rent", 500))
+    assert value(bank.execute(order.entry(asked)).replies[0]) == 500, "nobody took its number"
+    assert bank.reply_to(asked) and bank.reply_to(msgspec.structs.replace(asked, sender=BOB)) is None
+    settled = Request(BOB, order.session, 2, 1 << 40, "", *encode_message(Withdraw("rent", 1)))
+    bank.execute(order.entry(settled))
+    restored = machine()
+    restored.restore(bank.snapshot())
+    for each in (bank, restored):
+        assert value(each.execute(order.entry(order.request(Withdraw("rent", 100), sequence=2))).replies[0]) == 400
+        order.height -= 1
 
 
 def test_idle_sessions_give_way_and_busy_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:

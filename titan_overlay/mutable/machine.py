@@ -174,7 +174,7 @@ class Machine:
         try:
             if request.type == OPEN:
                 number += self.height * 65_536
-                self._sessions.open(number, self.now)
+                self._sessions.open(number, request.sender, self.now)
                 return Reply(codec.encode(number))
             if request.type == DELIVERED:
                 self._arrived(codec.decode(request.body, int), request.sender)

@@ -25,6 +25,8 @@ class _Session(msgspec.Struct, array_like=True):
     settled: int
     """All sequences below this are answered and forgotten."""
     replies: dict[int, Reply]
+    owner: bytes = b""
+    """Public key of the user who opened it, and has it alone; empty in states of before that was kept."""
 
 
 class _Once(msgspec.Struct, frozen=True, array_like=True):
@@ -47,11 +49,12 @@ class Sessions:
         self._once: OrderedDict[tuple[bytes, str], _Once] = OrderedDict()
         """In the order of expiry."""
 
-    def open(self, number: int, now: float) -> None:
+    def open(self, number: int, owner: bytes, now: float) -> None:
         """A new session.
 
         Args:
-            number: unique and rising: its place in the order.
+            number: unique and rising: its place in the order. Anybody can guess it.
+            owner: public key of the user who opens it.
 
         Raises:
             Overloaded: all sessions are in use.
@@ -62,7 +65,7 @@ class Sessions:
             if left > 0:
                 raise Overloaded(f"{SESSIONS_MAX} programs use this object just now", retry_after=left)
             del self._sessions[oldest]
-        self._sessions[number] = _Session(now, 1, {})
+        self._sessions[number] = _Session(now, 1, {}, owner)
 
     def known(self, request: Request, now: float) -> Reply | None:
         """The reply that this request has been given already; None: it is new, and may be executed.
@@ -80,6 +83,8 @@ class Sessions:
                 "look at the object before you send it again",
                 maybe_executed=True,
             )
+        if not _has(session, request.sender):
+            raise Unavailable("this session was opened by another user; nothing was executed")
         session.used = now
         self._sessions.move_to_end(request.session)
         if request.settled > session.settled:
@@ -99,7 +104,9 @@ class Sessions:
             known = self._once.get((request.sender, request.once))
             return known.reply if known is not None and known.digest == request.digest() else None
         session = self._sessions.get(request.session)
-        return session.replies.get(request.sequence) if session is not None else None
+        if session is None or not _has(session, request.sender):
+            return None
+        return session.replies.get(request.sequence)
 
     def _known_once(self, request: Request, now: float) -> Reply | None:
         while self._once:
@@ -134,6 +141,11 @@ class Sessions:
         made._sessions.update(kept.sessions)
         made._once.update(((sender, key), once) for sender, key, once in kept.once)
         return made
+
+
+def _has(session: _Session, user: bytes) -> bool:
+    """Whether it is that user's. Another could take the sequence of a message that is on its way, or its reply."""
+    return session.owner in (user, b"")
 
 
 KeptSessions = _Kept
