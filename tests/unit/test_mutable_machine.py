@@ -253,6 +253,26 @@ def test_a_timer_fires_when_its_agreed_time_has_come() -> None:
     assert bank.due() is None
 
 
+@mutable
+class Restless:
+    steps: int = 0
+
+    def step(self, most: int, ctx: titan.Context) -> None:
+        self.steps += 1
+        if self.steps < most:
+            ctx.schedule(0, most)
+
+
+def test_what_a_timer_schedules_for_now_waits_for_the_next_entry() -> None:
+    """Members execute an entry in one go: an object that always has a next step would never let them go on."""
+    restless, order = machine(Restless), Order()
+    order.open(restless)
+    restless.execute(order.entry(order.request(100), order.request(100)))
+    assert restless.due() == 1000.0 and restless.instance.steps == 2
+    restless.execute(order.entry())
+    assert restless.due() == 1000.0 and restless.instance.steps == 4, "both that were due, once"
+
+
 def test_the_outbox_keeps_a_message_until_it_has_arrived() -> None:
     bank, order = machine(), Order()
     order.open(bank)

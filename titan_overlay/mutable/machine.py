@@ -154,7 +154,8 @@ class Machine:
         self.now = max(self.now, batch.now)
         done.requests = batch.requests
         self._place = 0
-        while self.timers and self.timers[0].at <= self.now:
+        ordered = self.numbers  # what these order for now waits for the next entry: else this one might never end
+        while self.timers and self.timers[0].at <= self.now and self.timers[0].number <= ordered:
             due = self.timers.pop(0)
             self._run(_NO_KEY, (Part(due.type, due.body),), batch.seed, done)
         for number, request in enumerate(batch.requests):
