@@ -17,6 +17,7 @@ from titan_overlay.mutable.engine import Entry, EntryKind
 from titan_overlay.mutable.letters import arrival
 from titan_overlay.mutable.machine import Executed, Machine
 from titan_overlay.mutable.requests import BATCH, OPEN, PARTS_MAX, Batch, Part, Reply, Request
+from titan_overlay.mutable.snapshots import CHUNK_BYTES_MAX
 from titan_overlay.pool.message import encode_message
 from titan_overlay.wire import codec
 
@@ -593,6 +594,34 @@ def test_a_machine_stays_as_it_is_until_all_of_another_state_is_there() -> None:
     with pytest.raises(titan.BadMessage):
         bank.restore(list(bank.snapshot())[:1])
     assert bank.instance.balances == {"rent": 1000}
+
+
+@mutable
+class Press:
+    sheets: int = 0
+
+    def copy(self, size: int, ctx: titan.Context) -> bytes:
+        self.sheets += 1
+        return bytes(size)
+
+
+def test_replies_that_are_kept_may_be_more_than_fits_into_one_chunk_of_a_snapshot() -> None:
+    press, order = machine(Press), Order()
+    order.open(press)
+    for _ in range(1 + (CHUNK_BYTES_MAX >> 20)):
+        press.execute(order.entry(order.request(1 << 20)))
+    chunks = list(press.snapshot())
+    assert max(map(len, chunks)) <= CHUNK_BYTES_MAX
+    copy = machine(Press)
+    copy.restore(chunks)
+    assert copy.root() == press.root()
+    again = order.request(1 << 20, sequence=1)
+    assert len(value(copy.execute(order.entry(again)).replies[0])) == 1 << 20
+    assert copy.instance.sheets == press.instance.sheets
+    with pytest.raises(titan.BadMessage, match="not complete"):
+        machine(Press).restore(chunks[:5])
+    with pytest.raises(titan.BadMessage):
+        machine(Press).restore([codec.encode(-1), *chunks[1:]])
 
 
 def test_a_restore_that_raises_is_no_snapshot_of_that_class() -> None:

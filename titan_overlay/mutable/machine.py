@@ -6,10 +6,10 @@
 What a handler is called with, and how one that raises is undone, is in `instance.py`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -17,8 +17,9 @@ from titan_overlay.errors import BadMessage, Forbidden, RemotableError
 from titan_overlay.mutable.code import Load, NewCode, no_code
 from titan_overlay.mutable.context import Effects, Turn
 from titan_overlay.mutable.declare import MutableType
+from titan_overlay.mutable.decoding import total
 from titan_overlay.mutable.engine import Entry, EntryKind
-from titan_overlay.mutable.instance import OUTBOX_MAX, TIMERS_MAX, Instance, Taking
+from titan_overlay.mutable.instance import OUTBOX_MAX, SNAPSHOT_CHUNK_BYTES, TIMERS_MAX, Instance, Taking
 from titan_overlay.mutable.requests import (
     BATCH,
     DELIVERED,
@@ -32,6 +33,7 @@ from titan_overlay.mutable.requests import (
     failed,
 )
 from titan_overlay.mutable.sessions import KeptSessions, Sessions
+from titan_overlay.mutable.snapshots import CHUNK_BYTES_MAX
 from titan_overlay.mutable.talk import Change
 from titan_overlay.wire import codec
 
@@ -79,6 +81,9 @@ class _Own(msgspec.Struct, array_like=True):
     code: NewCode | None = None
     """That has taken the place of the first."""
 
+
+_beginning: Final[Callable[[bytes], "_Own | int"]] = total(_Own | Annotated[int, msgspec.Meta(ge=1)], "a snapshot")
+"""What a snapshot begins with; a number says that it is in so many chunks, too large for one."""
 
 _NO_KEY = bytes(32)
 
@@ -329,7 +334,7 @@ class Machine:
             self._sessions.keep(),
             self._code,
         )
-        return chain([codec.encode(own)], self._object.state())
+        return chain(_in_chunks(codec.encode(own)), self._object.state())
 
     def restoring(self) -> "Restoring":
         """Takes a snapshot in, chunk by chunk."""
@@ -370,21 +375,34 @@ class Restoring:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+        self._pieces: list[bytes] = []
+        """Of what the machine must remember, and how many there are still to come."""
+        self._pieces_left = 0
         self._own: _Own | None = None
         self._taking: Taking | None = None
 
     def add(self, chunk: bytes) -> None:
         """The next chunk."""
-        if self._taking is None:
-            self._own = codec.decode(chunk, _Own)
-            self._taking = Taking(self._machine.kind_of(self._own))
-        else:
+        if self._taking is not None:
             self._taking.add(chunk)
+            return
+        if self._pieces_left:
+            self._pieces.append(chunk)
+            self._pieces_left -= 1
+            if self._pieces_left:
+                return
+            chunk = b"".join(self._pieces)
+            self._pieces.clear()
+        begins = _beginning(chunk)
+        if isinstance(begins, int):
+            self._pieces_left = begins
+        else:
+            self._own, self._taking = begins, Taking(self._machine.kind_of(begins))
 
     def check(self) -> None:
         """That was all: could it be finished?"""
         if self._taking is None:
-            raise BadMessage("the snapshot is empty")
+            raise BadMessage("the snapshot is empty, or its beginning is not complete")
         self._taking.done()
 
     def finish(self) -> None:
@@ -393,6 +411,17 @@ class Restoring:
         assert self._own is not None
         assert self._taking is not None
         self._machine.become(self._own, self._taking)
+
+
+def _in_chunks(own: bytes) -> Iterator[bytes]:
+    """What the machine must remember: thousands of replies, letters and timers may be more than fits into one."""
+    if len(own) > CHUNK_BYTES_MAX:
+        starts = range(0, len(own), SNAPSHOT_CHUNK_BYTES)
+        yield codec.encode(len(starts))
+        for start in starts:
+            yield own[start : start + SNAPSHOT_CHUNK_BYTES]
+    else:
+        yield own
 
 
 def _batch(entry: Entry) -> Batch | None:
