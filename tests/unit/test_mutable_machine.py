@@ -504,6 +504,74 @@ def test_a_restored_member_walks_through_a_map_in_the_order_of_the_others() -> N
     assert value(there.execute(entry).replies[0]) == value(here.execute(entry).replies[0]) == [9, 3, 5]
 
 
+class Row(msgspec.Struct):
+    price: int
+    tags: tuple[str, ...] = ()
+
+
+class Cell(msgspec.Struct, array_like=True, tag=7):
+    share: float
+
+
+@mutable
+class Loose:
+    """Whose annotations are not true: nothing in Python minds."""
+
+    total: int = 0
+    mean: float = 0.0
+    name: str | None = None
+    rows: dict[str, Row] = {}
+    cells: list[Cell] = []
+    pairs: list[tuple[int, str]] = []
+
+    def fill(self, price: float) -> float:
+        self.total += price  # type: ignore[assignment]
+        self.mean = 0
+        self.name = 5  # type: ignore[assignment]
+        self.rows = {"good": Row(1, ("a",)), "bad": Row(price, ("b", None))}  # type: ignore[arg-type]
+        self.cells = [Cell(0.5), Cell(1)]
+        self.pairs = [(1, "x"), (price, "y")]  # type: ignore[list-item]
+        return self.total
+
+    def again(self, _: str) -> list[Any]:
+        self.total += 1
+        return [self.total, self.mean, self.name, self.rows, self.cells, self.pairs]
+
+    def wrong(self, _: bool) -> None:
+        self.total = 0
+        raise ValueError
+
+
+def test_a_state_comes_back_as_it_was_left_whatever_its_annotations_promise() -> None:
+    here, there, order = machine(Loose), machine(Loose), Order()
+    order.open(here)
+    here.execute(order.entry(order.request(1.5)))
+    there.restore(list(here.snapshot()))
+    assert there.root() == here.root()
+    assert there.instance.rows["bad"] == Row(1.5, ("b", None))  # type: ignore[arg-type]
+    assert there.instance.cells == [Cell(0.5), Cell(1)] and there.instance.pairs == [(1, "x"), (1.5, "y")]
+    entry = order.entry(order.request(True), order.request("more"))
+    done = [each.execute(entry) for each in (here, there)]
+    assert done[0].replies == done[1].replies and value(done[0].replies[1])[:3] == [2.5, 0, 5]
+    assert there.root() == here.root()
+
+
+def test_a_class_takes_over_only_what_its_annotations_promise() -> None:
+    @mutable
+    class Tidy(Loose):
+        total: float = 0.0  # type: ignore[assignment]
+
+        def again(self, _: str) -> list[Any]:
+            return []
+
+    loose, order = machine(Loose), Order()
+    order.open(loose)
+    loose.execute(order.entry(order.request(1.5)))
+    (state,) = loose._object.state()
+    with pytest.raises(titan.BadMessage, match="name"):
+        mutable_type(Tidy).state.decode(state, Tidy(), of_another=True)  # type: ignore[union-attr]
+
+
 def test_a_state_that_has_no_bytes_of_its_own_is_refused_at_the_declaration() -> None:
     with pytest.raises(TypeError, match="texts for keys"):
 

@@ -1,12 +1,13 @@
 """What there is to know about a class of mutable objects, and its state as bytes. Authors have `decorators.py`."""
 
-from typing import ClassVar, get_origin, get_type_hints
+from typing import Any, ClassVar, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect
 
 from titan_overlay.errors import BadMessage
 from titan_overlay.identity.statements import Kind, Policy
+from titan_overlay.mutable.as_left import as_left
 from titan_overlay.pool.hosting.handlers import Handler, find_handlers
 from titan_overlay.pool.hosting.object import ServiceType, service_type
 from titan_overlay.wire import codec
@@ -64,6 +65,7 @@ class StateFields:
         self._version = version
         hints = {name: kind for name, kind in get_type_hints(cls).items() if get_origin(kind) is not ClassVar}
         fields = [(name, kind) for name, kind in hints.items() if kind is not ClassVar]
+        self._kinds = dict(fields)
         try:
             self._struct = msgspec.defstruct(f"{cls.__name__}State", fields, kw_only=True)
             self._decoder = msgspec.msgpack.Decoder(self._struct)
@@ -108,8 +110,11 @@ class StateFields:
             raise TypeError(f"the state of {self._cls.__name__} cannot be kept: {why}") from None
         return codec.encode(_Kept(self._version, msgspec.Raw(fields)))
 
-    def decode(self, data: bytes, instance: object) -> None:
+    def decode(self, data: bytes, instance: object, *, of_another: bool = False) -> None:
         """Puts a state into an instance; an older version goes through the class's `migrate(version, fields)` first.
+
+        Args:
+            of_another: class: this one must be able to take over what that has left.
 
         Raises:
             BadMessage: these bytes are no state of this class.
@@ -117,7 +122,7 @@ class StateFields:
         kept = codec.decode(data, _Kept)
         try:
             if kept.version == self._version:
-                state = self._decoder.decode(kept.fields)
+                state = self._decoder.decode(kept.fields) if of_another else self._as_left(bytes(kept.fields))
             elif kept.version < self._version and _has(self._cls, "migrate"):
                 older = msgspec.msgpack.decode(kept.fields)
                 state = msgspec.convert(self._cls.migrate(kept.version, older), self._struct)  # type: ignore[attr-defined]
@@ -130,6 +135,21 @@ class StateFields:
             raise BadMessage(f"this is no state of {self._cls.__name__}: {why}") from None
         for name in self.names:
             setattr(instance, name, getattr(state, name))
+
+    def _as_left(self, fields: bytes) -> Any:
+        try:
+            state = self._decoder.decode(fields)
+            if self._encoder.encode(state) == fields:
+                return state
+        except msgspec.ValidationError:
+            pass
+        raw = msgspec.msgpack.decode(fields)
+        missing = [name for name in self.names if name not in raw]
+        if missing:
+            raise BadMessage(f"it has no {missing[0]}")
+        return self._struct(
+            **{name: as_left(raw[name], kind, self._encoder.encode) for name, kind in self._kinds.items()}
+        )
 
 
 def mutable_type(cls: type) -> MutableType:

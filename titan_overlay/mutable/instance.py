@@ -155,10 +155,14 @@ class Instance:
 class Taking:
     """A new value of a class, as it takes in a state chunk by chunk. All of it raises BadMessage: it does not take
     this.
+
+    Args:
+        of_another: class, whose place this one takes.
     """
 
-    def __init__(self, kind: MutableType) -> None:
+    def __init__(self, kind: MutableType, *, of_another: bool = False) -> None:
         self.kind = kind
+        self._of_another = of_another
         try:
             self.value = kind.cls()
         except Exception as why:
@@ -182,7 +186,7 @@ class Taking:
         state = self.kind.state
         if state is not None and not self._done:
             try:
-                state.decode(b"".join(self._chunks), self.value)
+                state.decode(b"".join(self._chunks), self.value, of_another=self._of_another)
             except BadMessage:
                 raise
             except Exception as why:  # of `migrate`

@@ -285,7 +285,7 @@ class Machine:
 
     def _take_over(self, kind: MutableType, code: NewCode) -> None:
         """An instance of another class, with this state. BadMessage: it does not take it; nothing has changed."""
-        taking = Taking(kind)
+        taking = Taking(kind, of_another=True)
         for chunk in self._object.state():
             taking.add(chunk)
         taking.done()
