@@ -1,5 +1,7 @@
 """A mutable object for tests, in a file of its own, because objects travel as the source of their file."""
 
+from collections.abc import Iterator
+
 import titan_overlay as titan
 
 
@@ -47,3 +49,27 @@ class Bank:
     @titan.readonly
     def balance(self, account: str) -> int:
         return self.balances.get(account, 0)
+
+
+@titan.mutable("ledger/*", policy=titan.Policy(faults=1))
+class Ledger:
+    """Whose snapshots fail."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, line: str) -> int:
+        self.lines.append(line)
+        return len(self.lines)
+
+    @titan.readonly
+    def last(self, _: bool) -> str:
+        return self.lines[-1]
+
+    def snapshot(self) -> Iterator[bytes]:
+        if self.lines:
+            raise RuntimeError("its author has forgotten something")
+        yield b""
+
+    def restore(self, chunk: bytes) -> None:
+        raise RuntimeError

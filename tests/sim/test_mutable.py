@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 import titan_overlay as titan
-from tests.sim.bank import Bank, Deposit, Pay, Withdraw
+from tests.sim.bank import Bank, Deposit, Ledger, Pay, Withdraw
 from titan_overlay import node as node_room
 from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact
@@ -327,6 +327,27 @@ async def test_a_member_that_dies_is_replaced_and_then_another() -> None:
         await sim.settle(seconds=30)
         assert len(sim.holders("bank/main")) == 3, "who was replaced has given it up"
         assert await (await sim.client()).send("bank/main", Withdraw("rent", 10)) == expected - 10
+
+
+async def test_an_object_whose_state_cannot_be_kept_goes_on_with_the_members_that_are_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(states, "SNAPSHOT_LOG_BYTES", 0)
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Ledger, "ledger/main")
+        slow = next(node for node in sim.holders("ledger/main") if not group(node, "ledger/main").leads)
+        sim.kill(slow)
+        assert [await pool.send("ledger/main", f"{n}") for n in range(1, 21)] == list(range(1, 21))
+        await sim.restart(slow)  # and is told of them all at once
+        await sim.settle(seconds=10)
+        members = sim.holders("ledger/main")
+        lines = [f"{n}" for n in range(1, 21)]
+        assert [group(node, "ledger/main").machine.instance.lines for node in members] == [lines] * 3
+        sim.kill(slow)
+        await sim.settle(seconds=45)
+        assert await pool.send("ledger/main", "21") == 21, "no epoch has ended that could not be followed by another"
+        assert await pool.read("ledger/main", True) == "21"
 
 
 async def test_a_membership_that_comes_to_nothing_leaves_no_keys_behind() -> None:

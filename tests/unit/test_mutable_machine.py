@@ -14,6 +14,7 @@ from titan_overlay.mutable import sessions
 from titan_overlay.mutable.declare import mutable_type
 from titan_overlay.mutable.decorators import batch, mutable, readonly
 from titan_overlay.mutable.engine import Entry, EntryKind
+from titan_overlay.mutable.instance import TURNS_MIN
 from titan_overlay.mutable.letters import arrival
 from titan_overlay.mutable.machine import Executed, Machine
 from titan_overlay.mutable.requests import BATCH, OPEN, PARTS_MAX, Batch, Part, Reply, Request
@@ -554,6 +555,57 @@ def test_a_state_comes_back_as_it_was_left_whatever_its_annotations_promise() ->
     done = [each.execute(entry) for each in (here, there)]
     assert done[0].replies == done[1].replies and value(done[0].replies[1])[:3] == [2.5, 0, 5]
     assert there.root() == here.root()
+
+
+@mutable
+class Heap:
+    things: list[Any] = []
+    seen: int = 0
+
+    def put(self, how: str) -> int:
+        self.seen += 1
+        if how == "unkeepable":
+            self.things.append(object())
+        elif how == "clear":
+            self.things.clear()
+        elif how == "raise":
+            raise ValueError
+        return self.seen
+
+
+def test_what_cannot_be_kept_holds_up_nothing_and_raising_changes_nothing_still() -> None:
+    heap, order = machine(Heap), Order()
+    order.open(heap)
+    puts = ["unkeepable", *["more"] * (2 * TURNS_MIN), "raise", "more", "clear", *["more"] * 2 * TURNS_MIN]
+    replies = [heap.execute(order.entry(once(f"{i}", how))).replies[0] for i, how in enumerate(puts)]
+    assert [reply.failed for reply in replies] == [how == "raise" for how in puts]
+    assert heap.instance.seen == len(puts) - 1
+    copy = machine(Heap)
+    copy.restore(list(heap.snapshot()))
+    assert copy.root() == heap.root()
+    assert len(heap._object._since) < 2 * TURNS_MIN, "checkpoints are taken again"
+
+
+def test_a_handler_that_is_found_not_to_be_deterministic_is_not_taken_for_one_that_raises() -> None:
+    tossed = iter(range(2))
+
+    @mutable
+    class Coin:
+        tosses: int = 0
+
+        def toss(self, twice: bool) -> int:
+            if twice:
+                raise ValueError
+            if next(tossed):
+                raise KeyError
+            self.tosses += 1
+            return self.tosses
+
+    coin, order = machine(Coin), Order()
+    order.open(coin)
+    coin.execute(order.entry(order.request(False)))
+    with pytest.raises(RuntimeError, match="not deterministic"):
+        coin.execute(order.entry(order.request(True)))
 
 
 def test_a_class_takes_over_only_what_its_annotations_promise() -> None:

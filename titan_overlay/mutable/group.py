@@ -361,7 +361,13 @@ class Group:
         for entry in ready.committed:
             if self.trouble:
                 return
-            self._execute(entry)
+            try:
+                self._execute(entry)
+            except Exception as why:
+                # By half, or not at all: what follows must not be executed on top of that.
+                log.exception("%s: entry %d cannot be executed", self.machine.name, entry.index)
+                self.resign(f"it cannot execute entry {entry.index}: {type(why).__name__}: {why}")
+                return
             if entry.index in ready.checkpoints:
                 self.states.take(entry)
         self.front.readable(ready)

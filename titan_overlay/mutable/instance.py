@@ -47,9 +47,9 @@ class Instance:
         self._handlers: dict[str, Handler] = kind.handlers
         self._since: list[Turn] = []
         """Executed since the checkpoint, in order."""
-        self._checkpoint = b""
-        if kind.state is not None:
-            self._take_checkpoint()
+        self._checkpoint = b"" if kind.state is None else kind.state.encode(value)
+        self._next_checkpoint = self._turns()
+        """Messages after which it is due."""
 
     # ---- calling ---------------------------------------------------------------------------------------------
 
@@ -120,13 +120,21 @@ class Instance:
 
     def rest(self) -> None:
         """Between two entries: a checkpoint, if one is due."""
-        if self.kind.state is not None and len(self._since) >= max(TURNS_MIN, len(self._checkpoint) // BYTES_A_TURN):
+        if self.kind.state is not None and len(self._since) >= self._next_checkpoint:
             self._take_checkpoint()
+
+    def _turns(self) -> int:
+        return max(TURNS_MIN, len(self._checkpoint) // BYTES_A_TURN)
 
     def _take_checkpoint(self) -> None:
         assert self.kind.state is not None
-        self._checkpoint = self.kind.state.encode(self.value)
-        self._since.clear()
+        try:
+            self._checkpoint = self.kind.state.encode(self.value)
+        except TypeError:  # there is something in it that cannot be kept, now: the last one still leads here
+            self._next_checkpoint = max(TURNS_MIN, 2 * len(self._since))
+        else:
+            self._next_checkpoint = self._turns()
+            self._since.clear()
 
     def _undo(self) -> None:
         """The state as it was before the handler that has just raised."""
@@ -135,7 +143,11 @@ class Instance:
         self.kind.state.decode(self._checkpoint, self.value)
         for turn in self._since:
             # What they ordered has been kept already.
-            self._call(*self._understand(turn.parts), turn, Effects(0, OUTBOX_MAX, TIMERS_MAX))
+            try:
+                self._call(*self._understand(turn.parts), turn, Effects(0, OUTBOX_MAX, TIMERS_MAX))
+            except RemotableError as why:
+                type = turn.parts[0].type
+                raise RuntimeError(f"{self._name!r} is not deterministic: {type} ended well, and now: {why}") from None
         if self._since:
             self._take_checkpoint()  # who makes handlers raise again and again does not pay with others' time
 

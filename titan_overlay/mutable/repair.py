@@ -186,6 +186,7 @@ class Repair:
     async def _include(self, founder: Founder, gone: bytes = b"") -> None:
         """The node learns all that a member needs and becomes one, in the place of `gone` if that is given."""
         group = self._group
+        await self._check_state()
         recruited = await self._recruiter.recruit(self._descriptor, count=1, only=founder.contact)
         if not recruited.accepted:
             raise Unavailable(f"{founder.contact} would, and then did not: {recruited.explain()}")
@@ -198,6 +199,13 @@ class Repair:
         offers = await self._offers(gone)
         if group.configuration.epoch == epoch and group.leads:
             group.front.propose_turnover(replaced(group.configuration, gone, founder.contact.id, founder.key, offers))
+
+    async def _check_state(self) -> None:
+        """Raises Unavailable: the next epoch could not begin with a state like this one, and this one would be over."""
+        try:
+            await self._group.states.root()
+        except Exception as why:  # of the object's own
+            raise Unavailable(f"the state cannot be kept, so its members stay as they are: {why}") from None
 
     async def _offers(self, gone: bytes) -> tuple[KeyOffer, ...]:
         """New keys of those who stay; who does not answer keeps its key."""

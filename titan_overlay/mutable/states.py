@@ -59,10 +59,14 @@ class States:
     def take(self, entry: Entry) -> None:
         """Takes a snapshot at this height. Of a byzantine group, the members compare its root once it is on disk."""
         group = self._group
-        self._taking = True
         self.log_bytes = 0
-        # The state of this moment, even if its turn to be written comes later.
-        chunks = group.machine.snapshot()
+        try:
+            # The state of this moment, even if its turn to be written comes later.
+            chunks = group.machine.snapshot()
+        except Exception as why:  # of the object's own
+            log.error("%s: no snapshot can be taken, the log goes on: %s", group.machine.name, why)
+            return
+        self._taking = True
         group.spawn(self._take(Checkpoint(entry.index, entry.term), group.configuration.epoch, chunks))
 
     async def _take(self, checkpoint: Checkpoint, epoch: int, chunks: Iterable[bytes]) -> None:
