@@ -1,5 +1,6 @@
 """The state machine of a mutable object: the same at all members, each message exactly once."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -130,6 +131,36 @@ def test_a_handler_that_raises_has_changed_nothing() -> None:
     assert not failed.maybe_executed
     assert (bank.instance.balances, bank.instance.draws) == before
     assert bank.instance.seen == {"rent"}
+
+
+class Shy(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@mutable
+class Moody:
+    moods: int = 0
+
+    def upset(self, how: str) -> None:
+        self.moods += 1
+        kinds = {"exit": SystemExit, "cancel": asyncio.CancelledError, "end": GeneratorExit, "shy": Shy}
+        raise kinds.get(how, ValueError)(object())
+
+
+@pytest.mark.parametrize("how", ["exit", "cancel", "end", "shy"])
+def test_whatever_a_handler_raises_is_an_error_for_its_sender_alone(how: str) -> None:
+    moody, order = machine(Moody), Order()
+    order.open(moody)
+    assert failure(moody.execute(order.entry(order.request(how))).replies[0]).code == "remote"
+    assert moody.instance.moods == 0
+
+
+def test_what_a_handler_raised_reads_the_same_at_all_members() -> None:
+    moody, order = machine(Moody), Order()
+    order.open(moody)
+    error = failure(moody.execute(order.entry(order.request("plainly"))).replies[0])
+    assert error.text == "<object object>", "an address in memory is another one at each"
 
 
 def test_the_same_request_is_executed_once_and_answered_alike() -> None:

@@ -5,6 +5,7 @@ state is large, so nothing is done before. Where a handler raises, the instance 
 executes again what has come since: handlers are deterministic, so that ends where it began.
 """
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import chain, islice
@@ -27,6 +28,8 @@ BYTES_A_TURN = 1024
 """With more state than `TURNS_MIN` of these, checkpoints are rarer: they cost no more than the messages do."""
 OUTBOX_MAX: Final = 4096
 TIMERS_MAX: Final = 4096
+ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
+"""As in the repr of an object that has none of its own."""
 TEXT_MAX = 2000
 """Characters of what a handler raised."""
 SNAPSHOT_CHUNK_BYTES = 256 << 10
@@ -113,8 +116,10 @@ class Instance:
         except RemotableError as why:
             why.maybe_executed = False  # and it was not: what it did is undone
             raise
-        except Exception as why:
-            raise RemoteError(str(why)[:TEXT_MAX], type=type(why).__name__, maybe_executed=False) from None
+        except KeyboardInterrupt:
+            raise  # of whoever stops the node: the others do not see it, so it must not be in the state
+        except BaseException as why:  # SystemExit in a handler must not stop all members, and again whenever they start
+            raise RemoteError(_text(why), type=type(why).__name__, maybe_executed=False) from None
 
     # ---- going back ------------------------------------------------------------------------------------------
 
@@ -206,6 +211,14 @@ class Taking:
                 raise BadMessage(f"{name}.migrate does not take this: {type(why).__name__}: {why}") from None
             self._chunks.clear()
         self._done = True
+
+
+def _text(why: BaseException) -> str:
+    """What a handler raised, the same at all members: without addresses in memory."""
+    try:
+        return ADDRESS.sub("", str(why))[:TEXT_MAX]
+    except Exception:
+        return "(its text cannot be shown)"
 
 
 @lru_cache(maxsize=1024)
