@@ -166,6 +166,26 @@ async def test_what_is_sent_later_arrives_exactly_once() -> None:
 
 
 @pytest.mark.parametrize("byzantine", [False, True], ids=["believed", "may lie"])
+async def test_what_is_sent_to_an_object_that_was_deleted_leaves_the_outbox(byzantine: bool) -> None:
+    async with SimulatedPool(10) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/one", policy=titan.Policy(faults=1, byzantine=byzantine))
+        await pool.publish(Bank, "bank/two")
+        await pool.send("bank/one", Pay("bank/two", "rent", 100))
+        await sim.settle(seconds=5)
+        await pool.delete("bank/two")
+        await pool.send("bank/one", Pay("bank/two", "rent", 100))
+        await pool.send("bank/one", Pay("bank/never", "rent", 100))
+        await sim.settle(seconds=15)
+        outbox = group(leader_of(sim, "bank/one"), "bank/one").machine.outbox
+        assert [each.name for each in outbox.values()] == ["bank/two", "bank/never"], "it might be published anew"
+        await sim.settle(seconds=400)
+        for node in sim.holders("bank/one"):
+            left = group(node, "bank/one").machine.outbox
+            assert [each.name for each in left.values()] == ["bank/never"], "which may be there some day"
+
+
+@pytest.mark.parametrize("byzantine", [False, True], ids=["believed", "may lie"])
 async def test_nobody_makes_up_what_an_object_sends(byzantine: bool) -> None:
     """Not a stranger with the descriptor and the chain of epochs, which anybody can have, and a key of its own."""
     async with SimulatedPool(8) as sim:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
-from titan_overlay.errors import BadMessage, LinkError, RemotableError, RemoteError
+from titan_overlay.errors import BadMessage, Gone, LinkError, RemotableError, RemoteError
 from titan_overlay.identity import names
 from titan_overlay.mutable import letters, talk
 from titan_overlay.mutable.epochs import Charter
@@ -26,6 +26,9 @@ log = logging.getLogger("titan")
 
 PAUSE_SECONDS = (0.2, 30.0)
 """Shortest and longest pause before a message is brought, or said to have arrived, again."""
+GONE_TIMES = 12
+"""Told so often in a row, over minutes, that its target was deleted, a message has come to nothing: until then it might
+be published anew. Of a target that is not found nobody knows whether it comes back."""
 BEHIND_SECONDS = 2.0
 """So long each further member waits for those before it."""
 
@@ -133,13 +136,19 @@ class Outbox:
     # ---- one message ---------------------------------------------------------------------------------------------
 
     async def _bring(self, later: Later) -> None:
-        number, arrived = later.number, False
+        number, arrived, gone = later.number, False, 0
         pause, longest = PAUSE_SECONDS
         try:
             await asyncio.sleep(BEHIND_SECONDS * self._rank())
             while self._still(number):
                 seal = self._seal(later)
-                arrived = arrived or (seal is not None and await self._has_arrived(later, seal))
+                try:
+                    if seal is not None and not arrived:
+                        arrived, gone = await self._has_arrived(later, seal), 0
+                except Gone as why:
+                    gone += 1
+                    arrived = gone >= GONE_TIMES
+                    log.log(logging.WARNING if arrived else logging.INFO, "%s: %s", self._group.machine.name, why)
                 if arrived and self._still(number):
                     self._tell(number)
                 quiet = await self._rest(number, pause)
@@ -172,11 +181,14 @@ class Outbox:
         return False
 
     async def _has_arrived(self, later: Later, seal: bytes) -> bool:
+        """Raises Gone: where it belongs was deleted."""
         name = self._group.machine.name
         try:
             await self._deliver(later, seal)
         except (RemoteError, BadMessage) as why:
             log.warning("%s: %r took its message, and it came to nothing: %s", name, later.name, why)
+        except Gone:
+            raise
         except (RemotableError, LinkError) as why:
             log.info("%s: %r does not take its message yet: %s", name, later.name, why)
             return False
