@@ -655,15 +655,59 @@ def test_a_class_takes_over_only_what_its_annotations_promise() -> None:
         mutable_type(Tidy).state.decode(state, Tidy(), of_another=True)  # type: ignore[union-attr]
 
 
-def test_a_state_that_has_no_bytes_of_its_own_is_refused_at_the_declaration() -> None:
-    with pytest.raises(TypeError, match="texts for keys"):
+class Party(msgspec.Struct):
+    names: set[str]
 
-        @mutable
-        class _Wrong:
-            members: dict[int, set[str]] = {}
 
-            def join(self, number: int) -> None:
-                self.members[number] = set()
+@mutable
+class Desk:
+    waiting: dict[str, int] = {}
+    done: set[str] = set()
+    rooms: dict[int, set[int]] = {}
+    parties: dict[str, Party] = {}
+
+    def join(self, name: str) -> None:
+        self.waiting[name] = 1
+        self.rooms[len(self.waiting) ^ 3] = {8, 0}
+        self.parties[name] = Party({name, "host"})
+
+    def take(self, _: bool) -> tuple[str, list[int], list[str]]:
+        name = next(iter(self.waiting))
+        self.done.add(name)
+        del self.waiting[name]
+        return name, list(self.rooms), list(self.parties)
+
+    def numbers(self, first: int, ctx: titan.Context) -> set[int]:
+        made = {first, 8 - first}
+        ctx.send_later("log", Numbers({first, 8 - first}))
+        return made
+
+
+class Numbers(titan.Message[None], namespace="desk"):
+    numbers: set[int]
+
+
+def test_a_set_in_the_state_leaves_the_order_of_its_maps_as_it_is() -> None:
+    here, there, order = machine(Desk), machine(Desk), Order()
+    order.open(here)
+    here.execute(order.entry(*map(order.request, ["zoe", "bob", "ann"])))
+    there.restore(list(here.snapshot()))
+    assert there.root() == here.root()
+    entry = order.entry(order.request(True))
+    assert value(here.execute(entry).replies[0]) == ["zoe", [2, 1, 0], ["zoe", "bob", "ann"]]
+    there.execute(entry)
+    assert there.root() == here.root() and there.reply_to(order.request(True, sequence=4)) == here.reply_to(
+        order.request(True, sequence=4)
+    )
+
+
+def test_a_set_in_a_reply_or_a_letter_is_sorted() -> None:
+    """{0, 8} and {8, 0} are equal, and are walked through in different orders: as texts are in any two processes."""
+    desk, order = machine(Desk), Order()
+    order.open(desk)
+    done = desk.execute(order.entry(order.request(0), order.request(8)))
+    assert [value(each) for each in done.replies] == [[0, 8], [0, 8]]
+    assert len({each.body for each in desk.outbox.values()}) == 1
 
 
 @mutable(version=1)

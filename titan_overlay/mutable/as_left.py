@@ -6,50 +6,51 @@ converted, members would differ.
 """
 
 import dataclasses
-from collections.abc import Callable
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from titan_overlay.mutable.in_order import in_order
+from titan_overlay.wire import codec
 
-def as_left(raw: Any, kind: Any, encode: Callable[[Any], bytes]) -> Any:
+
+def as_left(raw: Any, kind: Any) -> Any:
     """What was encoded: of its type where it can be, else as close to it as its bytes tell.
 
     Args:
         raw: as it was decoded without a type.
-        encode: how it was encoded.
     """
     try:
         made = msgspec.convert(raw, kind)
-        if encode(made) == encode(raw):
+        if codec.encode(in_order(made)) == codec.encode(raw):
             return made
     except (msgspec.MsgspecError, TypeError, ValueError):
         pass
     try:
-        return _parts_as_left(raw, kind, encode)
+        return _parts_as_left(raw, kind)
     except (TypeError, ValueError, KeyError):
         return raw
 
 
-def _parts_as_left(raw: Any, kind: Any, encode: Callable[[Any], bytes]) -> Any:
+def _parts_as_left(raw: Any, kind: Any) -> Any:
     """Of its type on the outside, at least. TypeError, ValueError, KeyError: it is not even that."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return as_left(raw, args[0], encode)
+        return as_left(raw, args[0])
     if origin in (Union, UnionType):
         some = [each for each in args if each is not type(None)]
-        return as_left(raw, some[0], encode) if len(some) == 1 and raw is not None else raw
+        return as_left(raw, some[0]) if len(some) == 1 and raw is not None else raw
     if origin is dict and isinstance(raw, dict):
-        return {as_left(key, args[0], encode): as_left(each, args[1], encode) for key, each in raw.items()}
+        return {as_left(key, args[0]): as_left(each, args[1]) for key, each in raw.items()}
     if origin in (list, set, frozenset) and isinstance(raw, list):
-        return origin(as_left(each, args[0], encode) for each in raw)
+        return origin(as_left(each, args[0]) for each in raw)
     if origin is tuple and isinstance(raw, list):
         kinds = args[:1] * len(raw) if args[1:] == (...,) else args
-        return tuple(as_left(each, of, encode) for each, of in zip(raw, kinds, strict=True))
+        return tuple(as_left(each, of) for each, of in zip(raw, kinds, strict=True))
     if isinstance(kind, type) and (issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind)):
         hints = get_type_hints(kind, include_extras=True)
-        return kind(**{name: as_left(each, hints[name], encode) for name, each in _attributes(raw, kind)})
+        return kind(**{name: as_left(each, hints[name]) for name, each in _attributes(raw, kind)})
     return raw
 
 

@@ -8,6 +8,7 @@ import msgspec
 from titan_overlay.ambient import Random
 from titan_overlay.errors import BadMessage, Overloaded
 from titan_overlay.identity import names
+from titan_overlay.mutable.in_order import in_order, may_have_sets
 from titan_overlay.mutable.requests import Part
 from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.message import encode_message
@@ -76,7 +77,7 @@ class OrderedContext(Context):
             raise BadMessage(f"{name!r} depends on who asks, and {self.name!r} is nobody's program: give the full name")
         if len(self._effects.later) >= self._effects.outbox_room:
             raise Overloaded(f"the outbox of {self.name!r} is full: what is in it has not arrived yet")
-        type_name, body = encode_message(message)
+        type_name, body = encode_message(_in_order(message))
         self._effects.numbers += 1
         self._effects.later.append((self._effects.numbers, name, type_name, body))
 
@@ -85,9 +86,14 @@ class OrderedContext(Context):
             raise BadMessage(f"a message can be scheduled in 0 seconds or more, not {seconds}")
         if len(self._effects.timers) >= self._effects.timers_room:
             raise Overloaded(f"{self.name!r} has as many messages scheduled as can be kept")
-        type_name, body = encode_message(message)
+        type_name, body = encode_message(_in_order(message))
         self._effects.numbers += 1
         self._effects.timers.append((self._turn.now + seconds, self._effects.numbers, type_name, body))
+
+
+def _in_order(message: Any) -> Any:
+    kind: Any = type(message)
+    return in_order(message) if may_have_sets(kind) else message
 
 
 class _Nowhere:

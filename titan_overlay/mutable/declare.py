@@ -3,11 +3,11 @@
 from typing import Any, ClassVar, get_origin, get_type_hints
 
 import msgspec
-from msgspec import inspect
 
 from titan_overlay.errors import BadMessage
 from titan_overlay.identity.statements import Kind, Policy
 from titan_overlay.mutable.as_left import as_left
+from titan_overlay.mutable.in_order import in_order, may_have_sets
 from titan_overlay.pool.hosting.handlers import Handler, find_handlers
 from titan_overlay.pool.hosting.object import ServiceType, service_type
 from titan_overlay.wire import codec
@@ -43,9 +43,6 @@ def _has(cls: type, method: str) -> bool:
     return callable(getattr(cls, method, None))
 
 
-_MAY_BE_A_SET = (inspect.SetType, inspect.FrozenSetType, inspect.AnyType)
-
-
 class _Kept(msgspec.Struct, frozen=True, array_like=True):
     """A state on disk or on the wire."""
 
@@ -71,18 +68,9 @@ class StateFields:
             self._decoder = msgspec.msgpack.Decoder(self._struct)
         except TypeError as why:
             raise TypeError(f"{cls.__name__}: its annotated attributes are its state, and {why}") from None
-        # Maps keep the order in which handlers filled them, the same at all members. Only a set has none of its own;
-        # where there may be one, all is sorted, which takes texts for keys.
-        parts = list(codec.parts_of(self._struct))
-        sets = any(isinstance(part, _MAY_BE_A_SET) for part in parts)
-        if sets and any(isinstance(p, inspect.DictType) and not isinstance(p.key_type, inspect.StrType) for p in parts):
-            raise TypeError(
-                f"{cls.__name__}: a state with sets (or anything at all) in it has dicts with texts for keys alone; "
-                "write dict[K, None] in place of set[K]"
-            )
-        self._encoder = msgspec.msgpack.Encoder(order="deterministic" if sets else None)
+        self._with_sets = frozenset(name for name, kind in fields if may_have_sets(kind))
         self._defaults = {
-            name: (kind, self._encoder.encode(getattr(cls, name))) for name, kind in fields if hasattr(cls, name)
+            name: (kind, codec.encode(in_order(getattr(cls, name)))) for name, kind in fields if hasattr(cls, name)
         }
         self.names = tuple(name for name, _ in fields)
 
@@ -105,7 +93,7 @@ class StateFields:
             TypeError: a handler has put something into the state that its annotation does not promise.
         """
         try:
-            fields = self._encoder.encode(self._struct(**{name: getattr(instance, name) for name in self.names}))
+            fields = self._encode({name: getattr(instance, name) for name in self.names})
         except (TypeError, ValueError, OverflowError, RecursionError) as why:
             raise TypeError(f"the state of {self._cls.__name__} cannot be kept: {why}") from None
         return codec.encode(_Kept(self._version, msgspec.Raw(fields)))
@@ -136,10 +124,15 @@ class StateFields:
         for name in self.names:
             setattr(instance, name, getattr(state, name))
 
+    def _encode(self, values: dict[str, Any]) -> bytes:
+        for name in self._with_sets:
+            values[name] = in_order(values[name])
+        return codec.encode(self._struct(**values))
+
     def _as_left(self, fields: bytes) -> Any:
         try:
             state = self._decoder.decode(fields)
-            if self._encoder.encode(state) == fields:
+            if self._encode({name: getattr(state, name) for name in self.names}) == fields:
                 return state
         except msgspec.ValidationError:
             pass
@@ -147,9 +140,7 @@ class StateFields:
         missing = [name for name in self.names if name not in raw]
         if missing:
             raise BadMessage(f"it has no {missing[0]}")
-        return self._struct(
-            **{name: as_left(raw[name], kind, self._encoder.encode) for name, kind in self._kinds.items()}
-        )
+        return self._struct(**{name: as_left(raw[name], kind) for name, kind in self._kinds.items()})
 
 
 def mutable_type(cls: type) -> MutableType:

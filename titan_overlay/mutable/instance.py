@@ -17,6 +17,7 @@ from titan_overlay.errors import BadMessage, RemotableError, RemoteError
 from titan_overlay.identity.ids import node_id
 from titan_overlay.mutable.context import Effects, OrderedContext, Turn
 from titan_overlay.mutable.declare import MutableType
+from titan_overlay.mutable.in_order import in_order, may_have_sets
 from titan_overlay.mutable.requests import Part, Reply, failed
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.hosting.handlers import Handler
@@ -109,10 +110,10 @@ class Instance:
         try:
             made = method(given, context) if handler.takes_context else method(given)
             if not handler.batch:
-                return [Reply(codec.encode(made))]
+                return [_reply(handler, made)]
             if not isinstance(made, list) or len(made) != len(messages):
                 raise TypeError(f"{handler.method} takes {len(messages)} messages, and gives a list of as many replies")
-            return [failed(each) if isinstance(each, RemotableError) else Reply(codec.encode(each)) for each in made]
+            return [failed(each) if isinstance(each, RemotableError) else _reply(handler, each) for each in made]
         except RemotableError as why:
             why.maybe_executed = False  # and it was not: what it did is undone
             raise
@@ -211,6 +212,10 @@ class Taking:
                 raise BadMessage(f"{name}.migrate does not take this: {type(why).__name__}: {why}") from None
             self._chunks.clear()
         self._done = True
+
+
+def _reply(handler: Handler, made: Any) -> Reply:
+    return Reply(codec.encode(in_order(made) if may_have_sets(handler.reply) else made))
 
 
 def _text(why: BaseException) -> str:
