@@ -89,7 +89,24 @@ class WalkableDict(MutableMapping[K, V]):
     def __iter__(self) -> Iterator[K]:
         if self._walk is None:
             return iter(self._base)
-        return iter(self._merged(dict(self._base)))
+        return self._keys()
+
+    def _keys(self) -> Iterator[K]:
+        """While there is a walk. As with a dict, whoever adds or removes keys meanwhile cannot go on."""
+        length = self._length
+        for key in self._merged(dict(self._base)):
+            yield key
+            if self._length != length:
+                raise RuntimeError("dictionary changed size during iteration")
+
+    def clear(self) -> None:
+        """As of a dict."""
+        if self._walk is None:
+            self._base.clear()
+        else:
+            self._base = {}  # the walk keeps the one that it began with
+            self._changes.clear()
+        self._length = 0
 
     def walk(self) -> Iterator[tuple[K, V]]:
         """All entries as they are now, in their order, however late they are asked for.
@@ -104,9 +121,10 @@ class WalkableDict(MutableMapping[K, V]):
         return walk
 
     def _entries(self) -> Iterator[Any]:
+        entries = self._base.items()
         try:
             yield None
-            yield from self._base.items()
+            yield from entries
         finally:
             self._walk = None
             self._merged(self._base)
