@@ -72,6 +72,13 @@ async def asynchronous() -> None:
         assert_type(await titan.asend("img/thumb", Thumb(b"")), bytes)
 
 
+def kept() -> None:
+    walkable: titan.WalkableDict[str, int] = titan.WalkableDict()
+    assert_type(walkable.get("a"), int | None)
+    assert_type(walkable.get("a", 0), int)
+    assert_type(walkable.get("a", "none"), int | str)
+
+
 def synchronous() -> None:
     with titan.connect_sync("host:4747", timeout=5) as pool:
         assert_type(pool, titan.SyncPool)

@@ -7,10 +7,11 @@ stay the same.
 """
 
 from collections.abc import Iterator, MutableMapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 
 
 class _Again(Generic[V]):
@@ -45,6 +46,12 @@ class WalkableDict(MutableMapping[K, V]):
             raise KeyError(key)
         return changed.value if isinstance(changed, _Again) else changed  # type: ignore[return-value]
 
+    @overload
+    def get(self, key: K, default: None = None) -> V | None: ...
+    @overload
+    def get(self, key: K, default: V) -> V: ...
+    @overload
+    def get(self, key: K, default: T) -> V | T: ...
     def get(self, key: K, default: Any = None) -> Any:
         """As of a dict."""
         if not self._changes:
