@@ -7,6 +7,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,19 @@ async def test_a_function_that_raises_leaves_its_process_to_the_next(tmp_path: P
         pid = await here.run(read(text), code=code)
         with pytest.raises(titan.RemoteError, match=f"ValueError: {pid}"):
             await here.run(read('  - {id: f, call: "code:fail"}\n'), code=code)
+
+
+async def test_a_dag_in_a_package_runs_with_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "packed_reel"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "tools.py").write_text("def double(n): return 2 * n\n")
+    (package / "film.py").write_text(
+        "from titan_objects.dag import dag, task\nfrom .tools import double\n"
+        "@task\ndef twice(n): return double(n)\n@dag\ndef reel(n): return twice(n)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert await import_module("packed_reel.film").reel.run(n=4, slots=1) == 8
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])

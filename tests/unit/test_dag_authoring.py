@@ -1,6 +1,8 @@
 """DAGs that are written as Python, and what they hand on."""
 
+from importlib import import_module
 from io import BytesIO, StringIO
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -30,6 +32,52 @@ async def test_what_submit_takes_and_parameters_go_their_own_ways(monkeypatch: p
 def test_a_parameter_of_a_dag_that_submit_would_take_is_refused() -> None:
     with pytest.raises(titan.ConfigError, match="'once' is an argument of submit"):
         dag(lambda once: None)
+
+
+def imported(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module in a file, or in a package beside others."""
+    root = path.parent.parent if (path.parent / "__init__.py").exists() else path.parent
+    monkeypatch.syspath_prepend(root)
+    return import_module(".".join(path.relative_to(root).with_suffix("").parts))
+
+
+def test_a_dag_in_a_package_travels_with_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "packed_films"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "tools.py").write_text("from titan_objects.dag import task\n@task\ndef one(n): return n\n")
+    (package / "film.py").write_text(
+        "from titan_objects.dag import dag, task\nfrom .tools import one\n"
+        "@task\ndef two(n): return n\n@dag\ndef both(n): return two(one(n))\n"
+    )
+    both = imported(package / "film.py", monkeypatch).both
+    assert both.source == package
+    assert [each.call for each in both.definition(n=1).tasks] == ["packed_films.tools:one", "packed_films.film:two"]
+
+
+def test_a_task_whose_file_would_not_travel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = tmp_path / "alone.py"
+    alone.write_text(
+        "from titan_objects.dag import dag\nfrom tests.net.films import render\n@dag\ndef it(n): return render(n)\n"
+    )
+    with pytest.raises(titan.ConfigError, match=r"render is in .*films\.py, and .*alone\.py alone travels"):
+        imported(alone, monkeypatch).it.definition(n=1)
+
+
+def test_a_task_that_workers_would_not_find_is_refused() -> None:
+    @task
+    def inner(n: int) -> int:
+        return n
+
+    unnamed = task(lambda n: n)
+    written: dict[str, Any] = {}
+    exec("from titan_objects.dag import dag, task\n@task\ndef t(n): ...\n@dag\ndef d(n): t(n)\n", written)  # noqa: S102
+    with pytest.raises(titan.ConfigError, match="inner: workers find functions by their names at the top of a file"):
+        dag(lambda n: inner(n)).definition(n=1)
+    with pytest.raises(titan.ConfigError, match="<lambda>: workers find functions"):
+        dag(lambda n: unnamed(n)).definition(n=1)
+    with pytest.raises(titan.ConfigError, match="t is in no file"):
+        written["d"].definition(n=1)
 
 
 def test_outside_of_a_run_progress_goes_nowhere_and_nothing_can_be_spawned() -> None:

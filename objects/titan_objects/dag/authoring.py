@@ -57,27 +57,54 @@ class _Plan:
 
     def __init__(self, suffix: str = "", used: dict[str, int] | None = None) -> None:
         self.tasks: list[Task] = []
+        self.functions: list[Function] = []
         self.used = {} if used is None else used
         self._suffix = suffix
 
     def add(self, function: Function, args: tuple[Any, ...], inputs: dict[str, Any], map: Any = None) -> Handle:
         name = function.__name__
+        _check_function(function.function)
         self.used[name] = count = self.used.get(name, 0) + 1
         needs: list[str] = []
         fields = {
             "id": f"{name}{self._suffix}" if count == 1 else f"{name}{self._suffix}-{count}",
-            "call": f"{Path(inspect.getfile(function.function)).stem}:{function.__name__}",
+            "call": f"{_home(function.function)[1]}:{name}",
             "args": _plain(args, needs),
             "inputs": _plain(inputs, needs),
             **({"map": _plain(map, needs)} if map else {}),
             **function.options,
         }
         fields["needs"] = list(dict.fromkeys([*needs, *function.options.get("needs", [])]))
+        self.functions.append(function)
         try:
             self.tasks.append(msgspec.convert(fields, Task))
         except msgspec.ValidationError as why:
             raise titan.ConfigError(f"@task {name}: {why}") from None
         return Handle(self.tasks[-1].id)
+
+
+def _check_function(function: Callable[..., Any]) -> None:
+    """Raises ConfigError where a worker would not find it by its name."""
+    if "." in function.__qualname__ or not function.__name__.isidentifier():
+        raise titan.ConfigError(
+            f"@task {function.__qualname__}: workers find functions by their names at the top of a file; write it there"
+        )
+
+
+def _home(function: Callable[..., Any]) -> tuple[Path, str]:
+    """The file that a function is in, or the package of that; and the module's name in there.
+
+    Raises:
+        ConfigError: it is in no file.
+    """
+    path = Path(inspect.getfile(function))
+    if not path.is_file():
+        raise titan.ConfigError(f"{function.__name__} is in no file (but in {path}); workers need one: write it there")
+    names = [] if path.name == "__init__.py" else [path.stem]
+    while (path.parent / "__init__.py").exists():
+        path = path.parent
+        names.insert(0, path.name)
+    return path, ".".join(names)
 
 
 def _plain(value: Any, needs: list[str]) -> Any:
@@ -106,8 +133,12 @@ class Dag:
 
     @property
     def source(self) -> Path:
-        """The file that travels with it."""
-        return Path(inspect.getfile(self.function))
+        """The file that travels with it, or the package that it is in.
+
+        Raises:
+            ConfigError: it is in no file.
+        """
+        return _home(self.function)[0]
 
     def definition(self, *args: Any, **params: Any) -> Definition:
         """What it comes to with these parameters.
@@ -121,8 +152,15 @@ class Dag:
             last = self.function(*args, **params)
         finally:
             _Plan.open = before
+        name, code = self.function.__name__, self.source
+        for each in plan.functions:
+            if _home(each.function)[0] != code:
+                raise titan.ConfigError(
+                    f"@dag {name}: {each.__name__} is in {_home(each.function)[0]}, and {code} alone travels to the "
+                    "workers; put both into one file or one package"
+                )
         result = last.id if isinstance(last, Handle) else ""
-        made = Definition(name=self.function.__name__, tasks=plan.tasks, result=result, **self.options)
+        made = Definition(name=name, tasks=plan.tasks, result=result, **self.options)
         check(made)
         return made
 
