@@ -80,6 +80,12 @@ def test_a_task_that_workers_would_not_find_is_refused() -> None:
         written["d"].definition(n=1)
 
 
+def test_a_dag_that_returns_something_else_than_what_a_task_gives_is_refused() -> None:
+    """The result was that of the last task, whatever stood there."""
+    with pytest.raises(titan.ConfigError, match="returns a list: return what one task gives"):
+        dag(lambda: [render(1), render(2)]).definition()
+
+
 def test_outside_of_a_run_progress_goes_nowhere_and_nothing_can_be_spawned() -> None:
     task.progress(0.5)
     with pytest.raises(RuntimeError, match="inside a task that runs"):

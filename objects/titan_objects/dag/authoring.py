@@ -153,13 +153,18 @@ class Dag:
         finally:
             _Plan.open = before
         name, code = self.function.__name__, self.source
+        if last is not None and not isinstance(last, Handle):
+            raise titan.ConfigError(
+                f"@dag {name} returns a {type(last).__name__}: return what one task gives (which may take what several "
+                "others give, as a list), or nothing"
+            )
         for each in plan.functions:
             if _home(each.function)[0] != code:
                 raise titan.ConfigError(
                     f"@dag {name}: {each.__name__} is in {_home(each.function)[0]}, and {code} alone travels to the "
                     "workers; put both into one file or one package"
                 )
-        result = last.id if isinstance(last, Handle) else ""
+        result = "" if last is None else last.id
         made = Definition(name=name, tasks=plan.tasks, result=result, **self.options)
         check(made)
         return made
