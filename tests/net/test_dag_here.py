@@ -257,6 +257,35 @@ async def test_a_function_that_raises_leaves_its_process_to_the_next(tmp_path: P
             await here.run(read('  - {id: f, call: "code:fail"}\n'), code=code)
 
 
+async def test_what_a_function_raises_is_in_its_log_from_the_function_on(tmp_path: Path) -> None:
+    code = tmp_path / "code.py"
+    code.write_text("""
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError
+
+def inner(n):
+    raise KeyError(n)
+
+def outer(n):
+    print("begun", end="")
+    inner(n)
+
+def mute():
+    raise Mute
+""")
+    heard: list[str] = []
+    async with Here(slots=1) as here:
+        found = read('  - {id: f, call: "code:outer", args: [7]}\n')
+        with pytest.raises(titan.RemoteError, match="f: KeyError: 7"):
+            await here.run(found, code=code, say=lambda key, line: heard.append(line.strip()))
+        with pytest.raises(titan.RemoteError, match=r"f: Mute: \(its text cannot be shown\)"):
+            await here.run(read('  - {id: f, call: "code:mute"}\n'), code=code)
+    places = [line.rpartition(", ")[2] for line in heard if line.startswith("File ")]
+    assert heard[0].startswith("begun") and heard[-1] == "KeyError: 7"
+    assert places == ["in outer", "in inner"]
+
+
 async def test_a_dag_in_a_package_runs_with_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "packed_reel"
     package.mkdir()

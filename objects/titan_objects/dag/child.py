@@ -21,6 +21,8 @@ from titan_objects.dag.inside import Answer, Call, Running, read_frame
 
 END = "\x1eend"
 """On a line of its own among what is printed: all that a call has written came before it."""
+TEXT_MAX = 2000
+TRACE_MAX = 64 * 1024
 
 
 def call(request: Call) -> Answer:
@@ -31,10 +33,12 @@ def call(request: Call) -> Answer:
         for part in name.split("."):
             found = getattr(found, part)
         found = getattr(found, "function", found)
-        answer = Answer(msgspec.msgpack.encode(found(*request.args, **request.inputs)))
+        value = found(*request.args, **request.inputs)
+        answer = Answer(msgspec.msgpack.encode(value))
     except BaseException as why:
-        text = str(why)[:2000].encode(errors="backslashreplace").decode()  # names of files may be no text
-        answer = Answer(kind=type(why).__name__, text=text)
+        sys.stdout.flush()
+        sys.stderr.write(_trace(why))
+        answer = Answer(kind=type(why).__name__, text=_text(why))
     sys.stdout.flush()
     sys.stderr.flush()
     if is_read():
@@ -42,6 +46,21 @@ def call(request: Call) -> Answer:
     sys.stderr.write(f"\n{END}\n")
     sys.stderr.flush()
     return msgspec.structs.replace(answer, more=True)
+
+
+def _trace(why: BaseException) -> str:
+    """Where it was raised, for the log: from the function on."""
+    from traceback import format_exception  # most calls need none
+
+    above = why.__traceback__
+    return "".join(format_exception(type(why), why, above and above.tb_next))[-TRACE_MAX:]
+
+
+def _text(why: BaseException) -> str:
+    try:
+        return str(why)[:TEXT_MAX].encode(errors="backslashreplace").decode()  # names of files may be no text
+    except Exception:
+        return "(its text cannot be shown)"
 
 
 def is_read() -> bool:
