@@ -286,6 +286,12 @@ def mute():
     assert places == ["in outer", "in inner"]
 
 
+async def test_a_function_may_be_a_coroutine_function(tmp_path: Path) -> None:
+    code = tmp_path / "code.py"
+    code.write_text("import asyncio\nasync def f(n):\n    await asyncio.sleep(0)\n    return n + 1\n")
+    assert await run_here(read('  - {id: f, call: "code:f", args: [7]}\n'), code=code) == 8
+
+
 async def test_a_dag_in_a_package_runs_with_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "packed_reel"
     package.mkdir()

@@ -12,6 +12,7 @@ import os
 import stat
 import sys
 import termios
+from types import CoroutineType
 from typing import Any
 
 import msgspec
@@ -34,6 +35,10 @@ def call(request: Call) -> Answer:
             found = getattr(found, part)
         found = getattr(found, "function", found)
         value = found(*request.args, **request.inputs)
+        if isinstance(value, CoroutineType):
+            from asyncio import run  # most functions need none
+
+            value = run(value)
         answer = Answer(msgspec.msgpack.encode(value))
     except BaseException as why:
         sys.stdout.flush()
