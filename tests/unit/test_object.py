@@ -3,7 +3,7 @@
 import asyncio
 import functools
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import pytest
@@ -32,6 +32,45 @@ class Thumb(Message[bytes], namespace="img"):
 
 class Plain(Message[int]):
     value: int
+
+
+T = TypeVar("T")
+
+
+class Children(Message["list[Leaf]"]):
+    of: str
+
+
+class Siblings(Message[list["Leaf"]]):
+    of: str
+
+
+class Itself(Message["Itself"]):
+    n: int
+
+
+class Lost(Message["NowhereToBeFound"]):  # type: ignore[name-defined]
+    n: int
+
+
+class Leaf(msgspec.Struct):
+    name: str
+
+
+class Page(Message[list[T]], Generic[T]):
+    number: int
+
+
+class Leaves(Page[Leaf]):
+    pass
+
+
+class One(Message[T], Generic[T]):
+    pass
+
+
+class OneLeaf(One[Leaf]):
+    pass
 
 
 def handler_of(cls: type, type_name: str) -> Handler:
@@ -108,6 +147,17 @@ def test_a_reply_has_the_type_that_the_message_names() -> None:
 def test_a_reply_of_another_type_is_a_bad_message() -> None:
     with pytest.raises(BadMessage):
         decode_reply(Thumb(b""), codec.encode("text"))
+
+
+@pytest.mark.parametrize("message", [Children("a"), Siblings("a"), Leaves(1)])
+def test_a_reply_is_what_the_class_names_though_it_names_it_early_or_leaves_it_to_a_parent(message: Any) -> None:
+    assert decode_reply(message, codec.encode([Leaf("x")])) == [Leaf("x")]
+
+
+def test_a_reply_may_be_of_its_own_class_or_that_of_a_parents_variable() -> None:
+    assert decode_reply(Itself(1), codec.encode(Itself(2))) == Itself(2)
+    assert decode_reply(OneLeaf(), codec.encode(Leaf("x"))) == Leaf("x")
+    assert decode_reply(Lost(1), codec.encode(Leaf("x"))) == {"name": "x"}
 
 
 def test_a_subclass_inherits_what_it_is_answered_with() -> None:

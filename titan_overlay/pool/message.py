@@ -13,9 +13,9 @@ these keys becomes: a sender needs the name and the schema, not the class.
 
 import base64
 import sys
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform, get_args, get_origin
+from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -99,17 +99,39 @@ def wire_type(annotation: Any) -> str | None:
 
 
 def reply_type(cls: type) -> Any:
-    """`Reply` of a class that derives from `Message[Reply]`; Any where it does not say."""
-    for base in cls.__mro__:
-        for parent in base.__dict__.get("__orig_bases__", ()):
-            if get_origin(parent) is Message:
-                (reply,) = get_args(parent)
-                return Any if isinstance(reply, TypeVar | str) or _is_forward(reply) else reply
+    """`Reply` of a class that derives from `Message[Reply]`; Any where it does not say, or names what is not found."""
+    reply = _reply_of(cls)
+    return Any if isinstance(reply, TypeVar) else reply
+
+
+def _reply_of(cls: type) -> Any:
+    """The same; it may be, or hold, a variable that a subclass fills in."""
+    for parent in cls.__dict__.get("__orig_bases__", cls.__bases__):
+        origin, given = get_origin(parent) or parent, get_args(parent)
+        if isinstance(origin, MessageMeta):
+            given = tuple(_resolved(each, cls.__module__) for each in given)
+            if origin is Message:
+                return given[0] if given else Any
+            variables = getattr(origin, "__parameters__", ())
+            return _filled_in(_reply_of(origin), dict(zip(variables, given, strict=False)))
     return Any
 
 
-def _is_forward(annotation: Any) -> bool:
-    return type(annotation).__name__ == "ForwardRef"
+def _filled_in(annotation: Any, known: Mapping[Any, Any]) -> Any:
+    """With what is known of its variables in their places."""
+    if isinstance(annotation, TypeVar):
+        return known.get(annotation, annotation)
+    variables = getattr(annotation, "__parameters__", ())
+    return annotation[tuple(known.get(each, each) for each in variables)] if variables else annotation
+
+
+def _resolved(annotation: Any, module: str) -> Any:
+    """With the classes that it names by texts, as later ones of that module are."""
+    holder = type("holder", (), {"__annotations__": {"reply": annotation}, "__module__": module})
+    try:
+        return get_type_hints(holder, include_extras=True)["reply"]
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        return Any
 
 
 _REPLY_TYPES: dict[type, Any] = {}
