@@ -160,6 +160,14 @@ def test_a_reply_may_be_of_its_own_class_or_that_of_a_parents_variable() -> None
     assert decode_reply(Lost(1), codec.encode(Leaf("x"))) == {"name": "x"}
 
 
+def test_a_reply_that_is_something_else_says_whose_it_is_and_that_the_message_may_have_run() -> None:
+    with pytest.raises(
+        BadMessage, match=r"the reply to img\.Thumb is not a bytes: Expected `bytes`, got `str`"
+    ) as refused:
+        decode_reply(Thumb(b""), codec.encode("text"))
+    assert refused.value.maybe_executed
+
+
 def test_a_subclass_inherits_what_it_is_answered_with() -> None:
     class Sharp(Thumb):
         radius: float = 1.0

@@ -171,7 +171,11 @@ def decode_reply(message: Any, body: bytes | msgspec.Raw) -> Any:
         expected = _REPLY_TYPES[kind]
     except KeyError:
         expected = _REPLY_TYPES[kind] = reply_type(kind) if isinstance(message, Message) else Any
-    return codec.decode(body, expected)
+    try:
+        return codec.decode(body, expected)
+    except BadMessage as why:
+        sent = getattr(kind, "wire_type", kind.__name__)
+        raise BadMessage(f"the reply to {sent} is {why}", maybe_executed=True) from None
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------
