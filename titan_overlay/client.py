@@ -114,10 +114,18 @@ class Answer(msgspec.Struct, Generic[V], frozen=True):
     """The majority: more than half of `Policy.votes`."""
 
 
+class _Closed:
+    """In place of all that a pool goes through, once it was left."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("this pool is closed: the `async with titan.connect()` that it came from has ended")
+
+
 class Pool:
     """The objects of one pool, by name. Made by `titan.connect`, or by a node for its own handlers."""
 
     def __init__(self, member: Member) -> None:
+        self._id = fingerprint(member.user.public)
         self._member = member
         self._router = member.router
         self._publisher = Publisher(
@@ -130,6 +138,11 @@ class Pool:
             places=member.router.places,
         )
         self._reader = Reader(member)
+
+    def _leave(self) -> None:
+        """It has left the pool: further calls raise RuntimeError."""
+        closed: Any = _Closed()
+        self._member = self._router = self._publisher = self._reader = closed
 
     # ---- messages --------------------------------------------------------------------------------------------
 
@@ -618,4 +631,4 @@ class Pool:
     @property
     def id(self) -> str:
         """This key's fingerprint, as in `~fingerprint/name`."""
-        return fingerprint(self._member.user.public)
+        return self._id

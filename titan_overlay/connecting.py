@@ -134,7 +134,11 @@ async def opened(member: Member, find: FindSeeds, timeout: float, interfaces: Se
         member.overlay.find_seeds = find
         member.wire()
         await member.gossip.compare()  # what was taken back must not be believed meanwhile
-        yield Pool(member)
+        pool = Pool(member)
+        try:
+            yield pool
+        finally:
+            pool._leave()
     finally:
         await member.close()
 

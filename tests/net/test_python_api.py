@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -92,6 +92,30 @@ async def test_a_light_client_never_enters_routing_tables(nodes: Nodes, pool: Po
     async with titan.connect(nodes.line, data=nodes.user) as other:
         assert await other.census()
         assert sorted(each.id for each in await pool.census()) == sorted(nodes.ids)
+
+
+async def test_a_pool_that_was_left_says_so_whatever_it_is_asked(nodes: Nodes, desk: str) -> None:
+    async with titan.connect(nodes.line, data=nodes.user) as pool, asyncio.timeout(60):
+        waiting = pool.watch("nothing")
+        streaming = pool.stream(desk, Count(3))
+        assert await anext(streaming) == 0
+    calls: list[Awaitable[object]] = [
+        pool.send(desk, "hello"),
+        pool.census(),
+        pool.put(b"late"),
+        pool.get(f"sha256:{'0' * 64}"),
+        pool.publish(Desk, "desk/late"),
+        pool.locate(desk),
+        pool.group(desk),
+        anext(waiting),
+        anext(pool.stream(desk, Count(3))),
+    ]
+    async with asyncio.timeout(60):
+        for call in calls:
+            with pytest.raises(RuntimeError, match="this pool is closed"):
+                await call
+        await streaming.aclose()
+    assert len(pool.id) == 32
 
 
 async def test_two_programs_of_one_user_work_at_the_same_time(nodes: Nodes, desk: str) -> None:
