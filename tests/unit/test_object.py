@@ -1,6 +1,7 @@
 """What authors of objects write, and what they are told when it is wrong."""
 
 import asyncio
+import copy
 import functools
 from collections.abc import AsyncIterator
 from typing import Any, Generic, TypeVar
@@ -10,6 +11,7 @@ import pytest
 
 from titan_overlay.errors import BadMessage
 from titan_overlay.pool import message as messages
+from titan_overlay.pool.finding.reference import Reference
 from titan_overlay.pool.hosting.handlers import Handler
 from titan_overlay.pool.hosting.object import (
     Context,
@@ -71,6 +73,12 @@ class One(Message[T], Generic[T]):
 
 class OneLeaf(One[Leaf]):
     pass
+
+
+@service
+class Answers:
+    async def answer(self, text: str) -> str:
+        return text
 
 
 def handler_of(cls: type, type_name: str) -> Handler:
@@ -174,6 +182,14 @@ def test_a_subclass_inherits_what_it_is_answered_with() -> None:
 
     assert messages.reply_type(Sharp) is bytes
     assert Sharp.wire_type == "test_object.Sharp"
+
+
+def test_a_reference_may_be_copied() -> None:
+    reference = Reference("pool", Answers, "name")
+    for again in (copy.copy(reference), copy.deepcopy(reference)):
+        assert vars(again) == vars(reference)
+    with pytest.raises(AttributeError, match="Answers has no handler 'nothing'"):
+        reference.nothing("hello")
 
 
 # --- JSON in place of a class ---

@@ -20,6 +20,8 @@ class Reference:
         self._name = name
 
     def __getattr__(self, method: str) -> Any:
+        if method.startswith("_"):  # no handler; and whoever copies asks before there is anything in it
+            raise AttributeError(method)
         handler = next((each for each in service_type(self._type).handlers.values() if each.method == method), None)
         if handler is None:
             raise AttributeError(f"{self._type.__name__} has no handler {method!r}")
