@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 T = TypeVar("T")
 V = TypeVar("V")
-Builtin = str | bytes | int | float | bool | list[Any] | dict[str, Any]
+Builtin = str | bytes | bytearray | memoryview | int | float | bool | list[Any] | tuple[Any, ...] | dict[str, Any]
 
 STREAM_TIMEOUT = 60.0
 ANSWER_SECONDS = 2.0

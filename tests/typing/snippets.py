@@ -52,6 +52,8 @@ async def asynchronous() -> None:
         assert_type(await pool.send("img/thumb", Thumb(b"", 64), timeout=2), bytes)
         assert_type(await pool.send("words", Words("a b")), list[str])
         assert_type(await pool.send("greeter", "hello"), Any)
+        assert_type(await pool.send("sum", (1, 2)), Any)
+        assert_type(await pool.send("sum", bytearray(b"raw")), Any)
         assert_type(await pool.send("any", titan.Info()), titan.ObjectInfo)
         assert_type((await pool.send("any", titan.Schema()))["str"], titan.MessageSchema)
         async for number in pool.stream("counter", Count(3)):
