@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import msgspec
@@ -113,16 +114,23 @@ async def test_a_command_that_leaves_something_behind_ends_when_it_ends_and_so_d
     assert "status 3" in str(why)
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["while it runs", "while it is being started"])
 async def test_what_nobody_finds_that_a_task_has_started_keeps_nobody_who_ends_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, early: bool
 ) -> None:
     monkeypatch.setattr(limits, "_PROC", Path("nowhere"))  # as on other systems than Linux
     watch = Watch(Limits())
     code = "env -i setsid sh -c 'echo $$ > pid; exec sleep 60' & sleep 60"
     running = asyncio.create_task(run_command(["sh", "-c", code], tmp_path, "limits-free", lambda line: None, watch))
+    if early:  # it has been forked then, and the loop knows of no pipe of it
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
     async with asyncio.timeout(30):
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
-            await asyncio.sleep(0.01)
+            if early:
+                time.sleep(0.01)
+            else:
+                await asyncio.sleep(0.01)
     try:
         running.cancel()
         async with asyncio.timeout(30):

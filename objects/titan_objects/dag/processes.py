@@ -94,8 +94,8 @@ async def start(
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
-    try:
-        return await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *words,
             stdin=stdin,
             stdout=subprocess.PIPE,
@@ -105,8 +105,19 @@ async def start(
             start_new_session=True,
             preexec_fn=limit,
         )
+    )
+    try:
+        return await asyncio.shield(starting)  # cancelled itself, it would wait for whatever holds its pipes
     except (OSError, ValueError) as why:
         raise cannot_start(words[0], why) from None
+    except asyncio.CancelledError:
+        await asyncio.shield(_end_once_started(starting, mark))
+        raise
+
+
+async def _end_once_started(starting: "asyncio.Future[asyncio.subprocess.Process]", mark: str) -> None:
+    with suppress(OSError, ValueError):
+        await end(await starting, mark)
 
 
 def cannot_start(program: str, why: OSError | ValueError) -> Failed:
