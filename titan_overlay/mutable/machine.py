@@ -18,7 +18,7 @@ from titan_overlay.mutable.code import Load, NewCode, no_code
 from titan_overlay.mutable.context import Effects, Turn
 from titan_overlay.mutable.declare import MutableType
 from titan_overlay.mutable.decoding import total
-from titan_overlay.mutable.engine import Entry, EntryKind
+from titan_overlay.mutable.engine import Count, Entry, EntryKind
 from titan_overlay.mutable.instance import OUTBOX_MAX, SNAPSHOT_CHUNK_BYTES, TIMERS_MAX, Instance, Taking
 from titan_overlay.mutable.requests import (
     BATCH,
@@ -70,11 +70,12 @@ class Executed(msgspec.Struct):
 class _Own(msgspec.Struct, array_like=True):
     """What the machine itself must remember: part of each snapshot."""
 
-    height: int
+    height: Annotated[int, msgspec.Meta(ge=0, le=1 << 46)]
+    """Numbers of sessions are 65,536 times as large, and integers have 64 bits."""
     now: float
-    numbers: int
+    numbers: Count
     """Of outbox and timers, given out so far."""
-    changes: int
+    changes: Count
     outbox: list[Later]
     timers: list[Timer]
     sessions: KeptSessions
