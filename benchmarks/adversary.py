@@ -94,13 +94,13 @@ def _votes(points: Sequence[Point]) -> str:
     kinds = dict.fromkeys((point["share_malicious"], point["attack"]) for point in points)
     for share, attack in sorted(kinds):
         own = [point for point in points if (point["share_malicious"], point["attack"]) == (share, attack)]
-        for turn, first in enumerate(own[0]["voted"]):
-            voted = [point["voted"][turn] for point in own]
+        for votes in sorted({each["votes"] for point in own for each in point["voted"]}):
+            voted = [each for point in own for each in point["voted"] if each["votes"] == votes]
             sends = sum(each["sends"] for each in voted)
             if not sends or not share:
                 continue
             lines.append(
-                f"| {share:.0%} | {attack} | {first['votes']} | {_mean(voted, 'liars_among_hosts')} "
+                f"| {share:.0%} | {attack} | {votes} | {_mean(voted, 'liars_among_hosts')} "
                 f"| {sum(each['wrong'] for each in voted) / sends:.2%} of {sends:,} "
                 f"| {_mean(voted, 'binomial_bound', 2)} | {_mean(voted, 'bound_of_these_hosts', 2)} "
                 f"| {sum(each['unavailable'] for each in voted) / sends:.2%} |"
@@ -161,7 +161,9 @@ def _most(points: Sequence[Point], key: str) -> str:
 
 
 def _mean(points: Sequence[Point], key: str, digits: int = 1) -> str:
-    return f"{sum(point[key] for point in points) / len(points):.{digits}%}"
+    """Of points of different size, by messages."""
+    sends = sum(point["sends"] for point in points)
+    return f"{sum(point['sends'] * point[key] for point in points) / sends:.{digits}%}"
 
 
 def _run_by(results: Sequence[Result]) -> str:
