@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import socket
 import struct
 import subprocess
@@ -50,6 +51,10 @@ tasks:
 """
 
 
+ONE = f"test-dag-{os.getpid()}"
+"""Mark of a process: whoever ends one ends all with its mark, those of tests that run beside this one too."""
+
+
 class Notes:
     """What was heard of a task."""
 
@@ -71,7 +76,7 @@ class Notes:
 
 
 async def test_a_function_in_a_process_of_its_own_is_heard_while_it_runs() -> None:
-    warm = Warm(Path(films.__file__).parent, "test", Watch())
+    warm = Warm(Path(films.__file__).parent, ONE, Watch())
     for function, args, value in (("crawl", [3], 3), ("render", [1], b"1," * 5000), ("crawl", [0], 0)):
         notes = Notes()
         answer = await warm.call(Call(f"films:{function}", args, {}, 5), notes)
@@ -86,7 +91,7 @@ async def test_a_question_that_ends_as_nobody_foresaw_is_answered() -> None:
         async def ask(self, what: Question) -> Any:
             raise OSError("the disk is full")
 
-    warm = Warm(Path(films.__file__).parent, "test", Watch())
+    warm = Warm(Path(films.__file__).parent, ONE, Watch())
     with pytest.raises(Failed, match="the disk is full"):
         await asyncio.wait_for(warm.call(Call("films:crawl", [3], {}, 5), Broken()), 30)
     await warm.close()
@@ -94,7 +99,7 @@ async def test_a_question_that_ends_as_nobody_foresaw_is_answered() -> None:
 
 async def test_an_error_may_have_a_text_that_no_message_can_have(tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text("def odd():\n    raise ValueError('caf\\udce9.txt')\n")
-    warm = Warm(tmp_path, "test", Watch())
+    warm = Warm(tmp_path, ONE, Watch())
     with pytest.raises(Failed, match=r"caf.*\.txt") as failed:
         await warm.call(Call("odd:odd", [], {}), Notes())
     assert failed.value.failure.kind == "ValueError"
@@ -130,7 +135,7 @@ class Asked(Notes):
 
 
 async def test_a_task_reaches_the_pool_through_its_worker_from_several_threads() -> None:
-    warm = Warm(Path(films.__file__).parent, "test", Watch())
+    warm = Warm(Path(films.__file__).parent, ONE, Watch())
     for _ in range(2):  # the process is as it was before
         answer = await warm.call(Call("films:relay", ["store", ["GET", "k"]], {}), Asked())
         assert msgspec.msgpack.decode(answer) == ["GET", "no nobody"]

@@ -142,7 +142,8 @@ async def end(process: asyncio.subprocess.Process, mark: str) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     until = asyncio.get_running_loop().time() + END_SECONDS
-    while await asyncio.to_thread(_end_marked, f"{MARK}={mark}".encode()):  # what forked meanwhile has the mark too
+    own = f"{MARK}={mark}".encode()
+    while await asyncio.to_thread(_end_marked, lambda each: each == own):  # what forked meanwhile has the mark too
         if asyncio.get_running_loop().time() > until:
             break
         await asyncio.sleep(PAUSE_SECONDS)
@@ -158,19 +159,15 @@ async def end(process: asyncio.subprocess.Process, mark: str) -> None:
 def end_all(begin: str) -> None:
     """Ends all processes whose marks begin so, as far as that can be done by killing them a few times."""
     for _ in range(ROUNDS):
-        if not _end_marked(f"{MARK}={begin}".encode(), whole=False):
+        if not _end_marked(lambda each: each.startswith(f"{MARK}={begin}".encode())):
             break
 
 
-def _end_marked(mark: bytes, *, whole: bool = True) -> bool:
-    """Kills every process with this in its environment; whether there were any.
-
-    Args:
-        whole: False for all whose mark begins so.
-    """
+def _end_marked(is_wanted: Callable[[bytes], bool]) -> bool:
+    """Kills every process with a variable of this kind in its environment; whether there were any."""
     found = False
     for pid in _processes():
-        if any(each == mark if whole else each.startswith(mark) for each in _environment(pid)):
+        if any(map(is_wanted, _environment(pid))):
             found = True
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)

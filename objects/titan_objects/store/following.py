@@ -157,7 +157,7 @@ class Following:
                 if not whole:
                     continue
                 self._check_databases(whole)
-                await self._until_writable()
+                await self._store.writable.wait()  # refused while the disk is full, it would be missing for ever
                 for error in self._store.apply([each for each in whole if each[0].upper() != b"REPLCONF"]):
                     _LOG.error("a command of %s:%d failed here: %r", leader.host, leader.port, error)
                 leader.offset += len(encode(whole))
@@ -176,13 +176,6 @@ class Following:
         for args in commands:
             if args[0].upper() == b"SELECT" and not (len(args) == 2 and args[1].isdigit() and int(args[1]) < most):
                 raise LinkError(f"it uses the database {args[1:]}; set databases to more than {most} and start again")
-
-    async def _until_writable(self) -> None:
-        """While the disk is full, what comes would be refused, and missing for ever."""
-        while True:
-            if self._store.engine.refuse_writes is None:
-                return
-            await asyncio.sleep(RETRY_SECONDS)
 
     async def _acknowledge(self, link: "_Link", leader: "Leader") -> None:
         while True:

@@ -73,6 +73,9 @@ class Store:
                 raise titan.ConfigError(str(why).removeprefix("ERR ")) from None
         self.sinks: dict[Session, Sink] = {}
         self.stopped = asyncio.Event()
+        self.writable = asyncio.Event()
+        """The disk takes the log."""
+        self.writable.set()
         self._log: AppendLog | None = None
         if directory is not None and self.config.get("appendonly") == "yes":
             self._log = AppendLog(directory, self.config.get("appenddirname"), self.config.get("appendfilename"))
@@ -259,6 +262,7 @@ class Store:
         if self.engine.refuse_writes is None:
             _LOG.error("the log cannot be written: %s; writes are refused, reads are answered", why)
         self.engine.refuse_writes = error
+        self.writable.clear()
         self.engine.look()
         # What was executed stays in memory and goes to the log when the disk takes it; nobody is told it is safe.
         for session in self.engine.outgoing:
@@ -277,6 +281,7 @@ class Store:
     def _on_disk_again(self) -> None:
         _LOG.warning("the log can be written again")
         self.engine.refuse_writes = None
+        self.writable.set()
         self.engine.look()
 
     def _note_latency(self, event: str, begun: float) -> None:
