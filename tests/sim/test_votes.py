@@ -13,6 +13,7 @@ from titan_overlay.config import NodeConfig
 from titan_overlay.identity.conduct import Offence
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.lineage import LINEAGE_BYTES_MAX
+from titan_overlay.pool.finding import votes
 from titan_overlay.pool.orders import Recruit
 from titan_overlay.testing.pool import PORT, Machine, SimulatedNode, SimulatedPool
 
@@ -150,12 +151,12 @@ def public(*addresses: str) -> Callable[[int], Machine]:
 
 
 async def test_holders_in_one_subnet_have_one_vote_together() -> None:
-    apart = [f"80.{number}.0.1" for number in range(3)]
-    together = [f"81.2.69.{number}" for number in range(1, 12)]
+    apart = ["80.1.0.1"]
+    together = [f"81.2.69.{number}" for number in range(1, 14)]
     async with SimulatedPool(14, machine=public(*apart, *together)) as sim:
-        with pytest.raises(titan.Unavailable, match=r"of 4 distinct owners and subnets, and its policy needs 5"):
+        with pytest.raises(titan.Unavailable, match=r"of 2 distinct owners and subnets, and its policy needs 5"):
             await sim.publish(Sums, "sums")
-        with pytest.raises(titan.Unavailable, match=r"voted on by 5 holders .* and 4 are known"):
+        with pytest.raises(titan.Unavailable, match=r"3 of 5 holders .* have to agree, and 2 are known"):
             await (await sim.client()).send("sums", [1, 2])
 
 
@@ -238,22 +239,51 @@ async def test_a_nodes_own_user_can_ask_what_it_has_seen_of_another_and_nobody_e
             await (await sim.client()).send(asker.name, question)
 
 
+async def intrude(sim: SimulatedPool) -> list[SimulatedNode]:
+    """Who was not asked to hold it does so, and lies. They have the right to, as all here."""
+    asked = sim.holders("sums")
+    row = next(each for each in asked[0].database.replicas() if each.descriptor)
+    intruders = [each for each in sim.live() if each not in asked]
+    for node in intruders:
+        with sim.network.on_host(node.ip):
+            source = Contact(asked[0].key.id, asked[0].ip, PORT)
+            await node.running.admission.recruit(Recruit(row.descriptor), source, node.running.keeper.hold)
+        lie(node, to(("list",), 666))
+    await sim.settle(seconds=180)
+    return intruders
+
+
 async def test_who_hosts_unasked_does_not_vote_and_drives_nobody_out() -> None:
     async with SimulatedPool(24) as sim:
         await sim.publish(Sums, "sums")
         asked = sim.holders("sums")
-        row = next(each for each in asked[0].database.replicas() if each.descriptor)
-        intruders = [each for each in sim.live() if each not in asked]
-        for node in intruders:  # they have the right to host it, as all here
-            with sim.network.on_host(node.ip):
-                source = Contact(asked[0].key.id, asked[0].ip, PORT)
-                await node.running.admission.recruit(Recruit(row.descriptor), source, node.running.keeper.hold)
-            lie(node, to(("list",), 666))
-        assert len(intruders) > 2 * len(asked)
-        await sim.settle(seconds=180)
+        assert len(await intrude(sim)) > 2 * len(asked)
         assert set(asked) <= set(sim.holders("sums"))
         for _ in range(5):
             assert await (await sim.client()).send("sums", [1, 2]) == 3
+
+
+async def test_who_hosts_unasked_takes_no_seat_that_was_left() -> None:
+    async with SimulatedPool(24) as sim:
+        await sim.publish(Sums, "sums")
+        asked = sim.holders("sums")
+        liars(sim, 2, 666)
+        await intrude(sim)
+        sim.kill(asked[-1])
+        for _ in range(5):
+            with pytest.raises(titan.Unavailable, match="5 holders asked, 4 answered, 2 agreed, 3 of 5 needed"):
+                await (await sim.client()).send("sums", [1, 2], timeout=10)
+
+
+async def test_who_hosts_unasked_votes_where_those_that_were_asked_can_elect_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with SimulatedPool(24) as sim:
+        await sim.publish(Sums, "sums", policy=EIGHT)
+        shown = votes.asked_to
+        monkeypatch.setattr(votes, "asked_to", lambda *known: dict(sorted(shown(*known).items(), key=id)[:2]))
+        answer = await (await sim.client()).ask("sums", [1, 2])
+        assert (answer.value, answer.asked) == (3, 5)
 
 
 async def test_whom_a_holder_asks_votes_when_the_publishers_choice_has_died() -> None:

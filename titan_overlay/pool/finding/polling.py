@@ -19,6 +19,11 @@ from titan_overlay.pool.finding.comparing import Comparison, Form
 C = TypeVar("C")
 
 
+def majority(votes: int) -> int:
+    """How many of so many seats have to agree."""
+    return votes // 2 + 1
+
+
 class Ballot(Generic[C]):
     """One vote that counts."""
 
@@ -41,7 +46,7 @@ class Poll(Generic[C]):
 
     def __init__(self, votes: int, candidates: Iterable[C], comparison: Comparison) -> None:
         self.votes = votes
-        self.majority = votes // 2 + 1
+        self.majority = majority(votes)
         self.asked = 0
         self.ballots: list[Ballot[C]] = []
         self._waiting = deque(dict.fromkeys(candidates))

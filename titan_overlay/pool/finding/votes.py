@@ -28,7 +28,7 @@ from titan_overlay.identity.statements import Advertisement
 from titan_overlay.pool.finding.any_holder import AnyHolder, Request, Tally, is_idempotent
 from titan_overlay.pool.finding.comparing import Comparison, Form
 from titan_overlay.pool.finding.places import Place, Places
-from titan_overlay.pool.finding.polling import Ballot, Poll
+from titan_overlay.pool.finding.polling import Ballot, Poll, majority
 from titan_overlay.pool.finding.voters import asked_to, distinct
 from titan_overlay.pool.finding.witness import Witness
 from titan_overlay.pool.questions import QUESTIONS
@@ -76,21 +76,29 @@ class Votes:
                 f"{descriptor.name!r} is voted on, so its messages run at several holders, "
                 f"and {request.type!r} is not declared idempotent there (@titan.idempotent)"
             )
+        votes = descriptor.policy.votes
         voters = self.asked(place)
-        if len(voters) < descriptor.policy.votes:
+        if len(voters) < votes:
             place = await self.look_up(place, request)
             voters = self.voters(place, ())
-        if len(voters) < descriptor.policy.votes:
+        if len(voters) < majority(votes):
             raise Unavailable(
-                f"{descriptor.name!r} is voted on by {descriptor.policy.votes} holders of distinct owners and subnets, "
-                f"and {len(voters)} are known; see: titan locate {descriptor.name}"
+                f"{descriptor.name!r} is voted on: {majority(votes)} of {votes} holders of distinct owners and "
+                f"subnets have to agree, and {len(voters)} are known; see: titan locate {descriptor.name}"
             )
         return await _Vote(self, self._any_holder, self._witness, place, request).run(voters)
 
     def voters(self, place: Place, before: Sequence[Holder]) -> list[Holder]:
-        """Who may vote beside those before, in the order to ask them: first those that were asked to hold it."""
+        """Who may vote beside those before, in the order to ask them.
+
+        Those that were asked to hold it; only where they are fewer than a majority, which could not elect whatever
+        they say, others after them. One of those for an empty seat would be one more liar.
+        """
         asked, others = self._drawn(place)
-        return self._distinct(place, [*before, *asked, *others])[len(before) :]
+        voters = self._distinct(place, [*before, *asked])
+        if len(voters) < majority(place.descriptor.value.policy.votes):
+            voters = self._distinct(place, [*before, *asked, *others])
+        return voters[len(before) :]
 
     def asked(self, place: Place) -> list[Holder]:
         """As `voters`, of those alone that were asked to hold it."""
