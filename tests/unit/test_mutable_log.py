@@ -220,8 +220,7 @@ def test_a_torn_tail_is_cut_and_said(caplog):
         await log.replace(A, [b"1"])
         await log.write(A, [b"2"])
         name = "log/0000000000000001.log"
-        size = await disk.size(name)
-        await disk.truncate(name, size - 1)
+        await disk.write(name, b"\0", len((await disk.read(name)).rstrip(b"\0")) - 1)
         assert await contents(disk) == {A: [b"1"]}
         assert "was not finished" in caplog.text
         log = await opened(disk)
@@ -231,13 +230,47 @@ def test_a_torn_tail_is_cut_and_said(caplog):
     testing.run(main)
 
 
-def test_damage_before_the_last_batch_is_always_found():
+def test_a_file_is_ahead_of_what_is_written_also_after_a_restart(caplog):
+    async def main():
+        disk, changes = MemoryDisk(), list[str]()
+        log = await opened(disk, LogSettings())
+        await log.replace(A, [b"0"])
+        disk.on_operation = lambda name, path: changes.append(name)
+        for number in range(1, 4):
+            log = await opened(disk, LogSettings())
+            changes.clear()
+            for _ in range(20):
+                await log.write(A, [b"%d" % number])
+            await log.close()
+            assert "truncate" not in changes and changes.count("sync") == 20
+        assert await contents(disk) == {A: [b"0"] + [b"1"] * 20 + [b"2"] * 20 + [b"3"] * 20}
+        assert not caplog.text
+
+    testing.run(main)
+
+
+def test_where_the_disk_has_no_room_to_be_ahead_what_fits_is_written():
+    async def main():
+        disk = MemoryDisk(capacity=5000)
+        log = await opened(disk, LogSettings())
+        await log.replace(A, [b"x" * 1000])
+        await log.write(A, [b"y" * 1000])
+        assert await contents(disk) == {A: [b"x" * 1000, b"y" * 1000]}
+        with pytest.raises(StorageError, match="full"):
+            await log.write(A, [b"z" * 4000])
+
+    testing.run(main)
+
+
+@pytest.mark.parametrize("room", [0, 100])
+def test_damage_before_the_last_batch_is_always_found(room: int):
     """Every bit of the last segment but those of its last batch."""
     identity = Identity(NODE, b"s" * 32, 1, 1)
     raw = encode_header(identity, 1, 1)
     for sequence in (1, 2, 3):
         last = len(raw)
         raw += encode_batch(identity, sequence, [Written(A, Act.REPLACE, [b"record"])])
+    raw += bytes(room)
     for bit in range(last * 8):
         bad = bytearray(raw)
         bad[bit // 8] ^= 1 << bit % 8

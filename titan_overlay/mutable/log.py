@@ -43,6 +43,8 @@ HELP = (
 )
 
 
+ROOM_BYTES = 1 << 20
+"""By so much a segment is ahead of what is written to it, up to its full size."""
 SEGMENTS_KEPT = 4
 """Above it, groups for whose sake the oldest segment is kept are to write themselves anew."""
 
@@ -75,6 +77,8 @@ class Log:
         self._begun: set[bytes] = set()
         self._sequence = 1
         self._offset = 0
+        self._size = 0
+        """Of the last segment: what follows the offset is room."""
         self._waiting: deque[tuple[Written, asyncio.Future[None]]] = deque()
         self._waiting_bytes = 0
         self._writer: asyncio.Task[None] | None = None
@@ -132,6 +136,7 @@ class Log:
 
     async def _recover(self, sizes: dict[str, int]) -> None:
         first, last = self._identity.first, self._identity.last
+        torn = False
         if any(sizes[path] > HEADER_BYTES for path in sizes if path > self._path(last)):
             raise Damage("there are segments that its identity file does not know of: that file is an old one")
         for number in range(first, last + 1):
@@ -146,10 +151,12 @@ class Log:
             for batch in scan.batches:
                 self._contents.take(number, batch)
             self._sequence, self._offset = scan.sequence, scan.end
+            torn, self._size = scan.torn, sizes[path]
         self._contents.check()
-        if self._offset < sizes[self._path(last)]:
+        if torn:
             _log.warning("the last write to the log was not finished: %s is cut at %d", self._path(last), self._offset)
             await self._disk.truncate(self._path(last), self._offset)
+            self._size = self._offset
         # A batch that a killed process left in the page cache is whole, but not durable before this.
         await self._sync(self._path(last))
         self._begun.update(self._contents.since)
@@ -271,12 +278,23 @@ class Log:
         path = self._path(self._identity.last)
         raw = encode_batch(self._identity, self._sequence, writes)
         if self.settings.fsync:
+            if self._offset + len(raw) > self._size:
+                await self._make_room(path, self._offset + len(raw))
             await self._disk.write_through(path, raw, self._offset)
         else:
             await self._disk.write(path, raw, self._offset)
         self._offset += len(raw)
         self._sequence += 1
         self._contents.note(self._identity.last, writes)
+
+    async def _make_room(self, path: str, end: int) -> None:
+        """So that not each batch changes the size of its file, which the disk would have to confirm as well."""
+        size = max(end, min(end + ROOM_BYTES, self.settings.segment_bytes))
+        try:
+            await self._disk.truncate(path, size)
+        except StorageError:
+            return  # what is written next may still fit
+        self._size = size
 
     def _call_to_order(self) -> None:
         """A group that sleeps writes nothing, and would have all kept for ever that others have written since."""
@@ -302,7 +320,7 @@ class Log:
         await self._disk.write(path, header)
         await self._disk.truncate(path, len(header))
         await self._disk.sync(path)
-        self._offset = len(header)
+        self._offset = self._size = len(header)
 
     async def _save_identity(self, identity: Identity) -> None:
         place = self.settings.directory

@@ -1,6 +1,6 @@
 """The bytes of the write-ahead log: batches in segments, and what a damaged one proves.
 
-    segment = header | batch | batch | ...
+    segment = header | batch | batch | ... | zeros
     header  = "titanlog" | version u8 = 1 | node 32 | log identity 32 | number u64 | first sequence u64 | CRC u32
     batch   = "TBAT" | sequence u64 | length u32 | CRC u32 | payload (msgpack: a list of `Written`)
 
@@ -9,6 +9,8 @@ may be torn, by a crash before it was acknowledged: it is cut off. Where anythin
 something durable was lost: that is `Damage`, and what is left cannot be trusted to be all that was promised. (Alagappan
 et al., "Protocol-Aware Recovery for Consensus-Based Storage", FAST 2018, tells the two cases apart so. Rot in the very
 last batch looks like a tear: only the other members of a group, asked on restart, can tell.)
+
+The zeros are room for batches to come: a file that grows with each of them has its size made durable as well each time.
 
 The CRC starts from the log's identity, which is secret, so that nobody's message can hold something like a batch.
 """
@@ -122,7 +124,7 @@ class Scan:
     """What is whole in a segment.
 
     `batches`: in order. `sequence`: the number that the next one will have. `end`: the offset where they end. `torn`:
-    bytes follow that are no batch.
+    bytes follow that are neither a batch nor room for one.
 
     Raises:
         Damage: the beginning is not that of this segment, or something whole follows what is not.
@@ -136,7 +138,7 @@ class Scan:
             writes, self.end = found
             self.batches.append(writes)
             self.sequence += 1
-        self.torn = self.end < len(raw)
+        self.torn = raw.count(0, self.end) < len(raw) - self.end
         if self.torn and _any_batch(identity, raw, self.end):
             raise Damage(f"segment {segment_name(number)} is damaged at byte {self.end}, but intact behind it")
 
