@@ -1,12 +1,9 @@
 """`titan-sim`: runs a simulation, shows a progress bar and a table, writes JSON, CSV and figures into `--out`."""
 
-import json
 import logging
-import shlex
-import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -16,7 +13,7 @@ from rich.table import Table
 
 from titan_overlay.errors import ConfigError
 from titan_overlay.version import VERSION
-from titan_simulations import attacks, lifetimes, points, results, runner
+from titan_simulations import attacks, lifetimes, results, runner
 from titan_simulations.adversary import ALL, PATHS_MAX, SHIPPED, VOTES_MAX, AdversaryConfig
 from titan_simulations.churn import ChurnConfig
 from titan_simulations.classes import Population
@@ -26,10 +23,11 @@ from titan_simulations.consensus.world import ConsensusConfig
 from titan_simulations.copies import CopiesConfig, room
 from titan_simulations.groups import GroupsConfig
 from titan_simulations.lookups import LookupsConfig
-from titan_simulations.results import Result
+from titan_simulations.many import command_line, each_point, each_seed
 from titan_simulations.scale import ScaleConfig
 from titan_simulations.skademlia import SKademliaConfig
 from titan_simulations.statistics import parse_seeds
+from titan_simulations.tables import percent, show, show_points
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -133,15 +131,15 @@ def churn(
     except ValueError as why:
         raise typer.BadParameter(str(why)) from None
     if len(wanted) > 1:
-        _show(_several(wanted, jobs, out), "churn, mean of the seeds", out)
+        show(each_seed(wanted, jobs, out), "churn, mean of the seeds", out)
         return
     config = msgspec.structs.replace(config, seed=wanted[0])
-    result = runner.churn_to(out, config, _command())
+    result = runner.churn_to(out, config, command_line())
     if sweep:
         base = QUICK_COPIES if quick else CopiesConfig(nodes=min(500, config.nodes))
         base = msgspec.structs.replace(base, seed=config.seed, loss=loss, fake_crypto=fake_crypto)
-        runner.copies_to(out, base.fitting(), _command())
-    _show(result, f"churn, seed {config.seed}", out)
+        runner.copies_to(out, base.fitting(), command_line())
+    show(result, f"churn, seed {config.seed}", out)
 
 
 @app.command()
@@ -208,11 +206,11 @@ def groups(
     except ValueError as why:
         raise typer.BadParameter(str(why)) from None
     if len(wanted) > 1:
-        result = _several(wanted, jobs, out, once=(), ended=(0, LOST))
-        _show(result, "groups, mean of the seeds", out)
+        result = each_seed(wanted, jobs, out, once=(), ended=(0, LOST))
+        show(result, "groups, mean of the seeds", out)
     else:
-        result = runner.groups_to(out, msgspec.structs.replace(config, seed=wanted[0]), _command())
-        _show(result, f"groups, seed {wanted[0]}", out)
+        result = runner.groups_to(out, msgspec.structs.replace(config, seed=wanted[0]), command_line())
+        show(result, f"groups, seed {wanted[0]}", out)
     if result["lost_writes"] or result["writes_executed_twice"]:
         raise typer.Exit(LOST)
 
@@ -281,10 +279,10 @@ def adversary(
     )
     grid = [(kind, share, each) for kind in kinds for share in shares for each in wanted]
     if len(grid) == 1:
-        result = runner.adversary_to(out, config, _command())
+        result = runner.adversary_to(out, config, command_line())
     else:
-        result = _grid(grid, jobs, out)
-    _show_points(result, out)
+        result = each_point(grid, jobs, out)
+    show_points(result, out)
 
 
 @app.command("skademlia")
@@ -297,14 +295,14 @@ def s_kademlia(
 ) -> None:
     """A check of the simulator: S/Kademlia's look-ups (d = 1, 2, 4, 8), its closed form, and ours, on ideal tables."""
     config = SKademliaConfig(nodes=nodes, k=k, lookups=lookups, seed=seed)
-    result = runner.skademlia_to(out, config, _command())
+    result = runner.skademlia_to(out, config, command_line())
     table = Table("liars", "paths", "found", "closed form", "RPCs, mean", title=f"S/Kademlia, seed {seed}")
     for point in result["points"]:
         form = point["expected"]
         table.add_row(
             f"{point['share_malicious']:.0%}",
             f"d = {point['paths']}" if form is not None else "ours",
-            _percent(point["lookups_right"], point["lookups"]),
+            percent(point["lookups_right"], point["lookups"]),
             "-" if form is None else f"{form:.2%}",
             f"{point['rpcs_per_lookup_mean']:.1f}",
         )
@@ -330,7 +328,7 @@ def lookups(
     config = LookupsConfig(
         nodes=nodes, objects=objects, copies=copies, lookups=lookups, loss=loss, seed=seed, fake_crypto=fake_crypto
     )
-    _show(runner.lookups_to(out, config, _command()), f"lookups, seed {seed}", out)
+    show(runner.lookups_to(out, config, command_line()), f"lookups, seed {seed}", out)
 
 
 @app.command()
@@ -348,7 +346,7 @@ def copies(
     config = CopiesConfig(
         nodes=nodes, objects=objects, lookups=lookups, messages=messages, loss=loss, seed=seed, fake_crypto=fake_crypto
     )
-    result = runner.copies_to(out, config.fitting(), _command())
+    result = runner.copies_to(out, config.fitting(), command_line())
     table = Table("copies", "requests, mean", "95 %", "hops, mean", "busiest holder", "1 / copies")
     for point in result["points"]:
         table.add_row(
@@ -383,7 +381,7 @@ def scale(
         trace=trace,
         fake_crypto=fake_crypto,
     )
-    _show(runner.scale_to(out, config, _command()), f"scale, seed {seed}", out)
+    show(runner.scale_to(out, config, command_line()), f"scale, seed {seed}", out)
 
 
 @app.command()
@@ -411,105 +409,11 @@ def consensus(
         outcomes.append(outcome)
         if failed(outcome) or (transcript and outcome.seed == seed):
             sys.stdout.write("\n".join(replay(engine, outcome.seed, config, out)[-200:]) + "\n")
-    result = summary(engine, outcomes, config, _command())
+    result = summary(engine, outcomes, config, command_line())
     results.write(result, out / "result.json")
-    _show(result, f"consensus, {engine}, seeds {wanted[0]} to {wanted[-1]}", out)
+    show(result, f"consensus, {engine}, seeds {wanted[0]} to {wanted[-1]}", out)
     if any(failed(outcome) for outcome in outcomes):
         raise typer.Exit(1)
-
-
-def _several(
-    seeds: list[int], jobs: int, out: Path, *, once: tuple[str, ...] = ("--no-sweep",), ended: tuple[int, ...] = (0,)
-) -> Result:
-    """Each seed in a process of its own, so that each has the memory and the trace that it would have alone.
-
-    Args:
-        once: options of all but the first.
-        ended: as for `_run_all`.
-    """
-    runner.make(out)
-    arguments = _without(sys.argv[1:], ("--seeds", "--seed", "--out", "--jobs"))
-    runs: dict[Path, list[str]] = {}
-    for seed in seeds:
-        own = [*arguments, "--seed", str(seed)]
-        if seed != seeds[0]:
-            own += [option for option in once if option not in own]
-        runs[out / f"seed-{seed}"] = own
-    result = results.combined(_run_all(runs, jobs, ended), command=_command())
-    results.write(result, out / "result.json")
-    return result
-
-
-def _grid(grid: list[tuple[str, float, int]], jobs: int, out: Path) -> Result:
-    """Each attack, share of liars and seed in a process of its own."""
-    figures = runner.ready(out)
-    arguments = _without(sys.argv[1:], ("--attack", "--malicious", "--seeds", "--seed", "--out", "--jobs"))
-    runs = {
-        out / f"{kind.replace(':', '.')}-{share:g}-seed-{seed}": [
-            *arguments, "--attack", kind, "--malicious", f"{share:g}", "--seed", str(seed)
-        ]
-        for kind, share, seed in grid
-    }  # fmt: skip
-    result = points.merged(_run_all(runs, jobs), command=_command())
-    results.write(result, out / "result.json")
-    figures.adversary(result["points"], out)
-    return result
-
-
-def _run_all(runs: dict[Path, list[str]], jobs: int, ended: tuple[int, ...] = (0,)) -> list[Result]:
-    """Runs `titan-sim` with these arguments, into these directories, so many at a time. The results, in order.
-
-    Args:
-        ended: statuses of a run that came to its end; after any other the rest is not run.
-    """
-    running: list[subprocess.Popen[bytes]] = []
-    try:
-        for directory, arguments in runs.items():
-            if len(running) >= jobs:
-                _finish(running, ended)
-            (directory / "result.json").unlink(missing_ok=True)  # of an earlier run: it would pass for this one's
-            command = [sys.executable, "-m", "titan_simulations.cli", *arguments, "--out", str(directory)]
-            running.append(subprocess.Popen(command))
-        while running:
-            _finish(running, ended)
-    finally:
-        for process in running:
-            process.terminate()
-    return [_result(directory / "result.json") for directory in runs]
-
-
-def _result(path: Path) -> Result:
-    """What a run wrote; one that wrote nothing has said why, and is the end of all."""
-    if not path.exists():
-        raise SystemExit(1)
-    result: Result = json.loads(path.read_text(encoding="utf-8"))
-    return result
-
-
-def _finish(running: "list[subprocess.Popen[bytes]]", ended: tuple[int, ...]) -> None:
-    """Waits for the first of them."""
-    status = running[0].wait()
-    del running[0]
-    if status not in ended:
-        raise SystemExit(status)
-
-
-def _command() -> str:
-    """What to type to get the same run again; where it writes is left out."""
-    return shlex.join(["titan-sim", *_without(sys.argv[1:], ("--out", "--jobs"))])
-
-
-def _without(arguments: list[str], options: tuple[str, ...]) -> list[str]:
-    kept: list[str] = []
-    skip = False
-    for each in arguments:
-        if skip:
-            skip = False
-        elif each in options:
-            skip = True
-        elif not each.startswith(tuple(f"{option}=" for option in options)):
-            kept.append(each)
-    return kept
 
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -522,48 +426,6 @@ def _path_setting(text: str) -> str:
     if text not in (SHIPPED, ALL) and not (text.isdecimal() and 1 <= int(text) <= PATHS_MAX):
         raise typer.BadParameter(f"--paths is {SHIPPED}, {ALL}, or a number from 1 to {PATHS_MAX}, not {text!r}")
     return text
-
-
-def _show_points(result: Result, out: Path) -> None:
-    votes = [each["votes"] for each in result["points"][0]["voted"]]
-    table = Table(
-        "liars", "paths", "found", "RPCs", "data", "services", *(f"votes {each}" for each in votes),
-        title="adversary: what was right",
-    )  # fmt: skip
-    for column in table.columns:
-        column.overflow = "fold"  # in a log of 80 columns a figure goes on below, and is not cut off
-    for point in result["points"]:
-        table.add_row(
-            f"{point['share_malicious']:.0%} {point['attack']}, seed {point['seed']}",
-            point["paths"],
-            _percent(point["lookups_right"], point["lookups"]),
-            f"{point['rpcs_per_lookup_median'] or 0:.0f}",
-            *(_percent(each["right"], each["sends"]) for each in (point, point["services"], *point["voted"])),
-        )
-    console = Console()
-    console.print(table)
-    console.print(f"written to {out}/", highlight=False)
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{part / whole:.2%}" if whole else "-"
-
-
-def _show(result: Result, title: str, out: Path) -> None:
-    brackets = result.get("intervals_are")
-    table = Table("figure", "value", title=title, caption=f"in brackets: {brackets}" if brackets else None)
-    intervals: dict[str, Any] = result.get("intervals", {})
-    for key, value in result.items():
-        if isinstance(value, dict | list | str) or key in ("kind", "seed"):
-            continue
-        text = f"{value:,.6g}" if isinstance(value, int | float) else "-"
-        bounds = intervals.get(key, [None, None])
-        if bounds[0] is not None and bounds[0] == bounds[0]:
-            text += f"  [{bounds[0]:,.4g}, {bounds[1]:,.4g}]"
-        table.add_row(key.replace("_", " "), text)
-    console = Console()
-    console.print(table)
-    console.print(f"written to {out}/", highlight=False)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import simulations
-from titan_simulations import cli, results
+from titan_simulations import results, tables
 
 
 def test_figures_become_means_with_intervals_and_hashes_lists():
@@ -32,7 +32,7 @@ def test_a_table_in_a_narrow_log_cuts_no_figure_off(
         "lookups_right": 299, "rpcs_per_lookup_median": 24, **sends, "services": sends,
         "voted": [{"votes": votes, **sends} for votes in (3, 5, 7, 9)],
     }  # fmt: skip
-    cli._show_points({"points": [point]}, Path("out"))
+    tables.show_points({"points": [point]}, Path("out"))
     assert "…" not in capsys.readouterr().out
 
 
