@@ -217,6 +217,17 @@ def test_numbers_at_their_limits_and_words_that_are_none(redis: Wire) -> None:
     )
 
 
+def test_a_list_that_is_not_to_be_sorted_is_turned_round_where_asked_for(redis: Wire) -> None:
+    compare_lines(
+        redis,
+        """
+        RPUSH l 3 1 2 5; SORT l BY nosort; SORT l BY nosort DESC; SORT l BY nosort DESC LIMIT 1 2 GET #
+        SORT l BY nosort DESC LIMIT 9 2; SORT l BY nosort LIMIT 2 -1 DESC; SORT l BY nosort DESC STORE d; LRANGE d 0 -1
+        ZADD z 1 a 2 b 3 c; SORT z BY nosort DESC LIMIT 1 1; SORT z BY nosort LIMIT 1 1; SADD s a; SORT s BY nosort DESC
+        """,
+    )
+
+
 def test_a_hyperloglog_of_one_is_one_of_the_other(redis: Wire) -> None:
     redis.ask("FLUSHALL")
     ours = Ours()

@@ -409,7 +409,7 @@ def _sort(e: "Engine", a: Args, may_store: bool) -> bytes:
         unsorted, by, alpha = False, None, True  # what is stored must not depend on a set's order
     if not unsorted:
         members = _sorted(e, members, by, alpha, descending)
-    elif descending and type(e.db.get(a[1])) is ZSet:
+    elif descending and type(e.db.get(a[1])) is not Members:
         members.reverse()
     start = max(0, offset)
     members = members[start:] if count < 0 else members[start : start + count]
