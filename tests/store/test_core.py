@@ -347,6 +347,20 @@ def test_client_reply_off_and_skip() -> None:
     assert core("CLIENT REPLY ON") == b"OK"
 
 
+@pytest.mark.parametrize("kind", ["replica", "slave"])
+def test_replicas_are_clients_of_a_kind_of_their_own(kind: str) -> None:
+    core = Core()
+    core.engine.may_follow = True
+    replica, reader = core.connect(), core.connect()
+    replica("REPLCONF capa eof")
+    replica("PSYNC ? -1")
+    listed = core(f"CLIENT LIST TYPE {kind}")
+    assert isinstance(listed, bytes) and listed.count(b"\n") == 1
+    assert b"id=%d " % replica.session.id in listed and b" flags=S " in listed
+    assert core("CLIENT KILL TYPE normal") == 1 and reader.session.killed and not replica.session.killed
+    assert core(f"CLIENT KILL TYPE {kind}") == 1 and replica.session.killed
+
+
 def test_monitor_shows_what_others_do() -> None:
     core = Core()
     watcher = core.connect()

@@ -206,7 +206,7 @@ def client_setinfo(e: "Engine", a: Args) -> bytes:
 
 def described(e: "Engine", session: Session) -> str:
     """One line of CLIENT LIST."""
-    flags = "P" if session.subscribed else ""
+    flags = ("S" if session in e.replication.replicas else "") + ("P" if session.subscribed else "")
     flags += ("b" if session.waiter else "") + ("x" if session.queue is not None else "")
     flags += ("O" if session in e.monitors else "") + ("d" if session.doomed else "")
     tracker = session.tracker
@@ -244,15 +244,19 @@ def described(e: "Engine", session: Session) -> str:
 
 
 def kind_of(e: "Engine", session: Session) -> bytes:
-    """`normal` or `pubsub`."""
+    """`normal`, `replica` or `pubsub`."""
+    if session in e.replication.replicas:
+        return b"replica"
     return b"pubsub" if session.subscribed else b"normal"
 
 
 def _of_kind(e: "Engine", kind: bytes) -> list[Session]:
     """Clients of a kind. Raises CommandError: there is no such kind."""
-    if kind.lower() not in (b"normal", b"master", b"replica", b"slave", b"pubsub"):
+    wanted = kind.lower()
+    if wanted not in (b"normal", b"master", b"replica", b"slave", b"pubsub"):
         raise CommandError(b"ERR Unknown client type '%b'" % kind)
-    return [session for session in e.sessions.values() if kind_of(e, session) == kind.lower()]
+    wanted = b"replica" if wanted == b"slave" else wanted
+    return [session for session in e.sessions.values() if kind_of(e, session) == wanted]
 
 
 _NO_ID = b"ERR client-id should be greater than 0"
