@@ -106,3 +106,11 @@ def test_of_settings_one_of_which_cannot_be_none_changes(wrong: str) -> None:
     before = core("CONFIG GET *")
     assert isinstance(core(f"CONFIG SET maxmemory 1gb notify-keyspace-events Ex {wrong}"), CommandError)
     assert core("CONFIG GET *") == before
+
+
+@pytest.mark.parametrize("name", ["client-query-buffer-limit", "proto-max-bulk-len"])
+def test_no_limit_can_be_so_low_that_it_could_not_be_raised_again(name: str) -> None:
+    core = Core()
+    says = core("CONFIG", "SET", name, "1023kb")
+    assert isinstance(says, CommandError) and b"must be between 1048576 and" in says.text
+    assert core("CONFIG", "SET", name, "1mb") == b"OK" and core.engine.config.get(name) == str(1 << 20)

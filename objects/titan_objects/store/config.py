@@ -20,6 +20,11 @@ def _memory(text: str) -> str:
     return str(int(found[1]) * _UNITS[found[2]])
 
 
+def _room_for_a_command(text: str) -> str:
+    """Memory that commands take: with less than a megabyte, nobody could say that it shall be more."""
+    return _number(1 << 20, _BIG)(_memory(text))
+
+
 def _number(low: int, high: int) -> Check:
     def check(text: str) -> str:
         if not re.fullmatch(r"-?\d+", text) or not low <= int(text) <= high:
@@ -99,7 +104,7 @@ SETTINGS: dict[str, tuple[str, Check]] = {
         _OUTPUT_LIMITS,
         _output_limits,
     ),
-    "client-query-buffer-limit": (str(1 << 30), _memory),
+    "client-query-buffer-limit": (str(1 << 30), _room_for_a_command),
     "databases": ("16", _number(1, DATABASES_MAX)),
     "dbfilename": ("dump.rdb", _text),
     "dir": (".", _text),
@@ -116,7 +121,7 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "maxmemory-samples": ("5", _number(1, 64)),
     "notify-keyspace-events": ("", _events),
     "port": ("6379", _number(0, 65535)),
-    "proto-max-bulk-len": (str(512 << 20), _memory),
+    "proto-max-bulk-len": (str(512 << 20), _room_for_a_command),
     "protected-mode": ("yes", _SWITCH),
     "repl-backlog-size": (str(1 << 20), _memory),
     "repl-ping-replica-period": ("10", _number(1, 1 << 31)),
