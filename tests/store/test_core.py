@@ -275,6 +275,19 @@ def test_a_refused_command_ends_the_transaction_and_a_failed_one_does_not() -> N
     assert error(reply[0]).startswith("ERR value is not an integer") and reply[1] == b"OK"
 
 
+@pytest.mark.parametrize("refused", ["EXEC now", "DISCARD now", "MULTI now", "WATCH", "RESET now"])
+def test_what_begins_and_ends_transactions_may_be_what_is_refused(refused: str) -> None:
+    core = Core()
+    for each in ("MULTI", "SET k x"):
+        core(each)
+    assert error(core(refused)).startswith("ERR wrong number of arguments")
+    assert error(core("EXEC")).startswith("EXECABORT")
+    assert core("GET k") is None
+    for each in ("MULTI", "SET k x", "MULTI", "WATCH k"):
+        core(each)
+    assert core("EXEC") == [b"OK"], "as in Redis, these two change nothing"
+
+
 # ---- publish and subscribe ---------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
 
 READ_ONLY = CommandError(b"READONLY You can't write against a read only replica.")
+NESTED = CommandError(b"ERR MULTI calls can not be nested")
+WATCH_WITHIN = CommandError(b"ERR WATCH inside MULTI is not allowed")
+"""Of what a transaction refuses, these two alone leave it as it was."""
 _LOADING = CommandError(b"LOADING Redis is loading the dataset in memory")
 
 _AT_ONCE = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
@@ -95,10 +98,10 @@ class Admission:
         if engine.meter is not None:
             engine.meter.admit(command, args)
 
-    def refusal(self, session: Session, args: Args, why: CommandError) -> bytes | None:
+    def refusal(self, session: Session, why: CommandError) -> bytes | None:
         """The reply to a command that was refused, if there is one."""
         self._engine.stats.errors += 1
-        if session.queue is not None and args[0].lower().decode("latin-1") not in _AT_ONCE:
+        if session.queue is not None and why is not NESTED and why is not WATCH_WITHIN:
             session.flawed = True
         if session.replies != "on":
             session.replies = "off" if session.replies == "off" else "on"

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from titan_objects.store.admission import NESTED, WATCH_WITHIN
 from titan_objects.store.resp import OK, CommandError, array, limit_reply
 from titan_objects.store.table import Args, Group
 
@@ -15,7 +16,7 @@ group = Group("transactions")
 def multi(e: "Engine", a: Args) -> bytes:
     """Starts a transaction."""
     if e.session.queue is not None:
-        raise CommandError(b"ERR MULTI calls can not be nested")
+        raise NESTED
     e.session.queue = []
     e.session.flawed = False
     e.session.look()
@@ -80,7 +81,7 @@ def exec_(e: "Engine", a: Args) -> bytes:
 def watch(e: "Engine", a: Args) -> bytes:
     """Monitors changes to keys to determine the execution of a transaction."""
     if e.session.queue is not None:
-        raise CommandError(b"ERR WATCH inside MULTI is not allowed")
+        raise WATCH_WITHIN
     for key in a[1:]:
         e.db.get(key)
         e.watch(e.session, key)
