@@ -204,6 +204,20 @@ async def test_guards_that_nobody_needs_go_with_the_next_commands_that_arrive() 
         assert group.guards == 0
 
 
+async def test_an_exec_that_is_refused_forgets_nothing() -> None:
+    async with opened(Group()) as door:
+        one, other = Client(door), Client(door)
+        await one("WATCH k")
+        refused = await one("EXEC")
+        assert isinstance(refused, CommandError) and b"EXEC without MULTI" in refused.text
+        await other("SET k v")
+        assert await one("MULTI", "SET k w", "EXEC") == [b"OK", b"QUEUED", None]
+        refused, aborted = (await one("MULTI", "SET k w", "EXEC now", "EXEC"))[2:]
+        assert isinstance(refused, CommandError) and b"wrong number of arguments" in refused.text
+        assert isinstance(aborted, CommandError) and aborted.text.startswith(b"EXECABORT")
+        assert await other("GET k") == b"v"
+
+
 async def test_replies_that_are_too_long_stand_for_as_many_commands_as_were_answered() -> None:
     async with opened(Group()) as door:
         one, other = Client(door), Client(door)

@@ -233,8 +233,8 @@ class Door:
 
     def _at_the_door(self, session: DoorSession, args: Args, place: Place) -> None:
         """A command that is executed here."""
-        if place is Place.EXEC:
-            self._exec(session)
+        if place is Place.EXEC and session.queue is not None and len(args) == 1:
+            self._exec(session, session.queue)
         elif place is Place.SETTING and any(w.decode("latin-1").lower() in GROUP_SETTINGS for w in args[2::2]):
             session.out.append(CommandError(b"ERR set what concerns the group and what concerns this door apart").reply)
         elif place is Place.MIGRATE:
@@ -300,8 +300,8 @@ class Door:
         if session.guard and args[0].upper() in (ends, b"RESET"):
             self._forget_guard(session)
 
-    def _exec(self, session: DoorSession) -> None:
-        queue, guard = session.queue or [], session.guard
+    def _exec(self, session: DoorSession, queue: list[Args]) -> None:
+        guard = session.guard
         size = sum(map(_size, queue))
         if session.flawed or not (queue or guard) or size > COMMAND_BYTES_MAX:
             if size > COMMAND_BYTES_MAX:
