@@ -445,6 +445,7 @@ def test_every_command_survives_any_words() -> None:
 def test_replies_decode_to_what_they_say() -> None:
     assert decode(b"*3\r\n:1\r\n$-1\r\n$2\r\nab\r\n") == [1, None, b"ab"]
     assert decode(b"%1\r\n+a\r\n,1.5\r\n") == {b"a": 1.5}
+    assert decode(b"*2\r\n(12\r\n=6\r\ntxt:ab\r\n") == [b"12", b"ab"]
     with pytest.raises(ValueError, match="after the reply"):
         decode(b"+a\r\n+b\r\n")
 

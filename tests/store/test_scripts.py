@@ -258,6 +258,10 @@ redis.setresp(3) return redis.call('HGETALL','h').map.f | redis.setresp(3) retur
 redis.setresp(3) return type(redis.call('GET','none')) | redis.setresp(3) return redis.call('SMEMBERS','s').set.x
 return {map={f='v'}} | return {set={x=true}} | return {double='x'} | return {err={}} | return {map=1}
 redis.setresp(3) redis.setresp(2) return redis.call('ZSCORE','z','a')
+return {big_number='12345678901234567890'} | return {big_number='1'..string.char(13,10)..'2'}
+return {big_number=5} | return {1,{big_number='7'}}
+return {verbatim_string={format='txt',string='a'}} | return {verbatim_string={format='mkd',string=''}}
+return {verbatim_string={string='a'}} | return {verbatim_string='a'} | return {big_number='1',ok='x'}
 """
 
 

@@ -137,7 +137,11 @@ class Resp2:
         """Members with their scores: a flat array."""
         return array([item for member, score in pairs for item in (bulk(member), bulk(number(score)))])
 
-    def verbatim(self, text: bytes) -> bytes:
+    def big_number(self, digits: bytes) -> bytes:
+        """An integer of any length: a string."""
+        return bulk(digits)
+
+    def verbatim(self, text: bytes, form: bytes = b"txt") -> bytes:
         """Text for people: a string."""
         return bulk(text)
 
@@ -178,9 +182,13 @@ class Resp3(Resp2):
         """Members with their scores, in pairs."""
         return array([b"*2\r\n" + bulk(member) + self.double(score) for member, score in pairs])
 
-    def verbatim(self, text: bytes) -> bytes:
-        """Text for people."""
-        return b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text)
+    def big_number(self, digits: bytes) -> bytes:
+        """An integer of any length."""
+        return b"(%b\r\n" % digits
+
+    def verbatim(self, text: bytes, form: bytes = b"txt") -> bytes:
+        """Text for people, in a form that has a name of three letters."""
+        return b"=%d\r\n%b:%b\r\n" % (len(text) + 4, form, text)
 
 
 RESP2, RESP3 = Resp2(), Resp3()
@@ -217,7 +225,7 @@ def _decode(data: bytes, at: int) -> tuple[Any, int]:
         raise ValueError("a reply without an end")
     kind, line, at = data[at : at + 1], data[at + 1 : end], end + 2
     match kind:
-        case b"+":
+        case b"+" | b"(":  # a script's big number need not be one
             return line, at
         case b"-":
             return CommandError(line), at

@@ -293,7 +293,7 @@ class Scripts:
         if isinstance(value[b"err"], bytes):
             return CommandError(value[b"err"]).reply
         if isinstance(value[b"ok"], bytes):
-            return simple(value[b"ok"].replace(b"\r", b" ").replace(b"\n", b" "))
+            return simple(_one_line(value[b"ok"]))
         if isinstance(value[b"double"], (int, float)):
             return resp.double(float(value[b"double"]))
         if self._kind(value[b"map"]) == "table":
@@ -301,10 +301,20 @@ class Scripts:
             return resp.map([(self._to_resp(key, depth + 1), self._to_resp(each, depth + 1)) for key, each in pairs])
         if self._kind(value[b"set"]) == "table":
             return resp.set([self._to_resp(each, depth + 1) for each in value[b"set"]])
+        if isinstance(value[b"big_number"], bytes):
+            return resp.big_number(_one_line(value[b"big_number"]))
+        text = value[b"verbatim_string"]
+        if self._kind(text) == "table" and isinstance(text[b"format"], bytes) and isinstance(text[b"string"], bytes):
+            self._count(text[b"string"])
+            return resp.verbatim(text[b"string"], text[b"format"][:3].ljust(3))
         items: list[bytes] = []
         while (item := value[len(items) + 1]) is not None:
             items.append(self._to_resp(item, depth + 1))
         return array(items)
+
+
+def _one_line(text: bytes) -> bytes:
+    return text.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
 def declared(source: bytes) -> list[bytes] | None:
