@@ -228,6 +228,18 @@ def test_a_list_that_is_not_to_be_sorted_is_turned_round_where_asked_for(redis: 
     )
 
 
+def test_a_list_of_one_that_is_moved_onto_itself_is_still_the_same(redis: Wire) -> None:
+    compare_lines(
+        redis,
+        """
+        RPUSH l a; PEXPIREAT l 99999999999999; LMOVE l l LEFT RIGHT; PEXPIRETIME l; RPOPLPUSH l l; PEXPIRETIME l
+        BLMOVE l l LEFT LEFT 0; PEXPIRETIME l; BRPOPLPUSH l l 0; PEXPIRETIME l; LRANGE l 0 -1; LMOVE l m LEFT LEFT
+        EXISTS l
+        RPUSH l 1 2 3; LMOVE l l LEFT LEFT; LMOVE l l RIGHT RIGHT; LMOVE l l RIGHT LEFT; LRANGE l 0 -1
+        """,
+    )
+
+
 def test_a_hyperloglog_of_one_is_one_of_the_other(redis: Wire) -> None:
     redis.ask("FLUSHALL")
     ours = Ours()

@@ -265,9 +265,8 @@ def _move(e: "Engine", source: bytes, target: bytes, from_left: bool, to_left: b
     values = _list(e, source)
     if values is None:
         return None
-    _list(e, target)  # its type is checked before anything is taken
-    (value,) = _take(e, source, values, from_left, 1)
-    goal = _list(e, target)
+    goal = _list(e, target)  # its type is checked before anything is taken
+    value = values.popleft() if from_left else values.pop()
     if goal is None:
         goal = e.db.data[target] = deque()
     if to_left:
@@ -275,6 +274,9 @@ def _move(e: "Engine", source: bytes, target: bytes, from_left: bool, to_left: b
     else:
         goal.append(value)
     e.touch(target, b"lpush" if to_left else b"rpush", "l")
+    e.touch(source, b"lpop" if from_left else b"rpop", "l")
+    if not values:  # after the push: a list that is moved onto itself stays, and ends when it was to end
+        e.removed(source)
     return value
 
 
