@@ -8,7 +8,7 @@ import pytest
 from tests.store.commands_by_chance import GROUPS, UNORDERED, Word, commands
 from tests.store.core import Core
 from tests.store.real import RealRedis, Wire, needs_redis
-from titan_objects.store.resp import CommandError, decode
+from titan_objects.store.resp import CommandError, decode, decode_all
 
 pytestmark = needs_redis
 
@@ -253,6 +253,34 @@ def test_a_hyperloglog_of_one_is_one_of_the_other(redis: Wire) -> None:
         redis.ask("SET", "mine", mine)
         ours.ask("SET", "theirs", theirs)
         assert redis.ask("PFCOUNT", "mine") == ours.ask("PFCOUNT", "theirs") == counted
+
+
+EVENTS = """
+    SET n 5; INCR n; DECR n; DECRBY n 2; INCRBY n 2; SETBIT b 7 1; SETBIT b 7 1; SETBIT b 7 0; SETBIT b 6 0;
+    SETBIT b 70 0; SETBIT c 0 0; BITFIELD b SET u8 0 0; BITFIELD b SET u8 0 1 SET u8 0 1; BITFIELD b SET u8 800 0;
+    BITFIELD b INCRBY u8 0 0; BITFIELD b OVERFLOW FAIL INCRBY u8 0 500; RPUSH l a b;
+    LMOVE l m LEFT RIGHT; RPOPLPUSH l m; RPOPLPUSH m m; LPOP m 2
+"""
+
+
+def test_events_are_those_of_redis(redis: Wire) -> None:
+    ours = Ours()
+    for server in (redis, ours):
+        for line in ("RESET", "FLUSHALL", "HELLO 3", "CONFIG SET notify-keyspace-events KEA", "PSUBSCRIBE __key*"):
+            server.ask(*line.split())
+    for line in EVENTS.split(";"):
+        redis.send(*line.split())
+        redis.send("ECHO", "end")
+        theirs = []
+        while (reply := redis.reply()) != b"$3\r\nend\r\n":
+            theirs.append(decode(reply))
+        mine = decode_all(ours.ask(*line.split()))
+        told = [
+            [each for each in heard if isinstance(each, list) and each[:1] == [b"pmessage"]] for heard in (mine, theirs)
+        ]
+        assert told[0] == told[1], line
+    redis.ask("RESET")
+    redis.ask("CONFIG", "SET", "notify-keyspace-events", "")
 
 
 CALLS = """

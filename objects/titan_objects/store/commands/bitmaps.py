@@ -30,12 +30,14 @@ def setbit(e: "Engine", a: Args) -> bytes:
     at = _offset(a[2])
     if a[3] not in (b"0", b"1"):
         raise CommandError(b"ERR bit is not an integer or out of range")
+    size = len(e.db.string(a[1]) or b"")
     value = editable(e, a[1], at // 8 + 1)
     mask = 0x80 >> at % 8
-    old = value[at // 8] & mask
-    value[at // 8] = value[at // 8] | mask if a[3] == b"1" else value[at // 8] & ~mask
-    e.touch(a[1], b"setbit", "$")
-    return ONE if old else ZERO
+    byte = value[at // 8]
+    value[at // 8] = byte | mask if a[3] == b"1" else byte & ~mask
+    if value[at // 8] != byte or len(value) > size:
+        e.touch(a[1], b"setbit", "$")
+    return ONE if byte & mask else ZERO
 
 
 @group.command("getbit", 3, "readonly fast", keys=(1, 1, 1), since="2.2.0")
@@ -198,10 +200,12 @@ def _bitfield(e: "Engine", a: Args, may_write: bool) -> bytes:
     if writes and not may_write:
         raise CommandError(b"ERR BITFIELD_RO only supports the GET subcommand")
     value: bytes | bytearray = e.db.string(a[1]) or b""
+    size = len(value)
     if not steps:
         return EMPTY
     if writes:
         value = editable(e, a[1], -(-max(writes) // 8))
+    changed = len(value) > size
     replies = []
     for word, field, given, how in steps:
         old = field.read(value)
@@ -216,8 +220,9 @@ def _bitfield(e: "Engine", a: Args, may_write: bool) -> bytes:
             continue
         assert isinstance(value, bytearray)
         field.write(value, new)
+        changed = changed or new != old
         replies.append(number(old if word == b"SET" else new))
-    if writes:
+    if changed:
         e.touch(a[1], b"setbit", "$")
     return array(replies)
 

@@ -221,33 +221,33 @@ def msetnx(e: "Engine", a: Args) -> bytes:
     return ONE
 
 
-def _add(e: "Engine", key: bytes, amount: int, event: bytes) -> bytes:
+def _add(e: "Engine", key: bytes, amount: int) -> bytes:
     db = e.db
     old = db.string(key)
     total = (integer(old) if old is not None else 0) + amount
     if not INT_MIN <= total <= INT_MAX:
         raise CommandError(b"ERR increment or decrement would overflow")
     db.data[key] = b"%d" % total
-    e.touch(key, event, "$")
+    e.touch(key, b"incrby", "$")
     return number(total)
 
 
 @group.command("incr", 2, "write denyoom fast", keys=(1, 1, 1))
 def incr(e: "Engine", a: Args) -> bytes:
     """Increments the integer value of a key by one. Uses 0 as initial value if the key doesn't exist."""
-    return _add(e, a[1], 1, b"incrby")
+    return _add(e, a[1], 1)
 
 
 @group.command("decr", 2, "write denyoom fast", keys=(1, 1, 1))
 def decr(e: "Engine", a: Args) -> bytes:
     """Decrements the integer value of a key by one. Uses 0 as initial value if the key doesn't exist."""
-    return _add(e, a[1], -1, b"decrby")
+    return _add(e, a[1], -1)
 
 
 @group.command("incrby", 3, "write denyoom fast", keys=(1, 1, 1))
 def incrby(e: "Engine", a: Args) -> bytes:
     """Increments the integer value of a key by a number. Uses 0 as initial value if the key doesn't exist."""
-    return _add(e, a[1], integer(a[2]), b"incrby")
+    return _add(e, a[1], integer(a[2]))
 
 
 @group.command("decrby", 3, "write denyoom fast", keys=(1, 1, 1))
@@ -256,7 +256,7 @@ def decrby(e: "Engine", a: Args) -> bytes:
     amount = integer(a[2])
     if amount == INT_MIN:
         raise CommandError(b"ERR decrement would overflow")
-    return _add(e, a[1], -amount, b"decrby")
+    return _add(e, a[1], -amount)
 
 
 @group.command("incrbyfloat", 3, "write denyoom fast", keys=(1, 1, 1), since="2.6.0")
