@@ -297,6 +297,16 @@ def test_one_instance_of_a_map_runs_again_alone() -> None:
         desk.step(Rerun("me", ("m[3]",)))
 
 
+@pytest.mark.parametrize("key", ["m[x]", "m[-1]", "m[1", "m[]", "m[1]x", "a[0]", "m[\u0661]"])
+@pytest.mark.parametrize("act", [Rerun, Cancel])
+def test_a_name_that_means_no_task_is_refused_and_never_taken_for_the_whole_map(act: Any, key: str) -> None:
+    desk = Desk(definition({"id": "m", "map": {"over": [1, 2, 3]}}, {"id": "a"}))
+    orders = desk.lease()
+    with pytest.raises(titan.BadMessage, match=re.escape(repr(key))):
+        desk.step(act("me", (key,)))
+    assert all(desk.step(Report("w", each.epoch, Success(1))).accepted for each in orders)
+
+
 def test_an_instance_that_is_named_twice_runs_again_once() -> None:
     desk = Desk(definition({"id": "m", "map": {"over": [1, 2, 3]}}))
     desk.run()

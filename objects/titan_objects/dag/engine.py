@@ -11,6 +11,7 @@ the chance that it used, so `Engine.replay(journal)` is the same engine. But for
 every few seconds, is not kept; that it was not, is. Until when leases last stands beside it (`leases_kept`).
 """
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -49,6 +50,8 @@ from titan_objects.dag.leases import TOLD_BYTES_MAX, Leases
 from titan_objects.dag.ready import critical_path
 from titan_objects.dag.steps import DONE, MANY, Decision, Instance, State, Step
 
+_KEY = re.compile(r"[^\[]+(\[[0-9]{1,9}\])?")
+"""`render`, or `render[3]`."""
 Ranking = Callable[[dict[str, Step], list[str]], None]
 
 
@@ -276,7 +279,7 @@ class Engine(Leases):
 
     def _cancel(self, tasks: tuple[str, ...]) -> None:
         if tasks:
-            self._cancel_steps([self._named(each) for each in tasks])
+            self._cancel_steps([self._chosen(each)[0] for each in tasks])
         else:
             self._cancelled = True
             self._cancel_steps(self.steps.values())
@@ -306,12 +309,9 @@ class Engine(Leases):
         chosen: dict[str, Step] = {}
         alone: list[Instance] = []
         for name in tasks:
-            step = self._named(name)
-            index = _index(name)
-            if index is not None and step.task.map is not None:
-                if not 0 <= index < len(step.instances):
-                    raise titan.BadMessage(f"{step.task.id!r} has {len(step.instances)} instances, and no {name!r}")
-                alone.append(step.instances[index])
+            step, instance = self._chosen(name)
+            if instance is not None:
+                alone.append(instance)
                 chosen.update((each.task.id, each) for each in step.below() if each is not step)
             else:
                 chosen.update((each.task.id, each) for each in step.below())
@@ -343,7 +343,7 @@ class Engine(Leases):
         self._admit(fresh)
 
     def _decide(self, event: Decide) -> None:
-        step = self._named(event.task)
+        step, _ = self._chosen(event.task)
         if step.state is not State.AWAITING_APPROVAL:
             raise titan.BadMessage(f"{event.task!r} is {step.state.value}, and waits for nobody's approval")
         step.decision = Decision(event.approved, event.who, event.note, self._now)
@@ -367,11 +367,22 @@ class Engine(Leases):
 
     def _named(self, key: str) -> Step:
         step = self.steps.get(key.partition("[")[0])
-        if step is None:
+        if step is None or not _KEY.fullmatch(key):
             raise titan.BadMessage(f"the run has no task {key!r}")
         return step
 
+    def _chosen(self, key: str) -> tuple[Step, Instance | None]:
+        """A task, or one instance of a map."""
+        step, index = self._named(key), _index(key)
+        if index is None:
+            return step, None
+        if step.task.map is None:
+            raise titan.BadMessage(f"{step.task.id!r} is no map, and has no {key!r}")
+        if index >= len(step.instances):
+            raise titan.BadMessage(f"{step.task.id!r} has {len(step.instances)} instances, and no {key!r}")
+        return step, step.instances[index]
+
 
 def _index(key: str) -> int | None:
-    inner = key.partition("[")[2].removesuffix("]")
-    return int(inner) if inner.isdecimal() else None
+    inner = key.partition("[")[2]
+    return int(inner[:-1]) if inner else None
