@@ -278,9 +278,14 @@ class Engine(Leases):
     # ---- what people want --------------------------------------------------------------------------------------
 
     def _cancel(self, tasks: tuple[str, ...]) -> None:
-        if tasks:
-            self._cancel_steps([self._chosen(each)[0] for each in tasks])
-        else:
+        chosen = [self._chosen(each) for each in tasks]
+        for step, instance in chosen:
+            if instance is None:
+                self._cancel_steps([step])
+            else:
+                self._end(instance, State.CANCELLED)
+                self._admit_some(step)
+        if not chosen:
             self._cancelled = True
             self._cancel_steps(self.steps.values())
 
