@@ -325,6 +325,20 @@ def test_a_name_that_means_no_task_is_refused_and_never_taken_for_the_whole_map(
     assert all(desk.step(Report("w", each.epoch, Success(1))).accepted for each in orders)
 
 
+def test_no_more_instances_run_again_at_once_than_ran_at_once_before() -> None:
+    desk = Desk(definition({"id": "m", "map": {"over": list(range(6)), "max_parallel": 2}}))
+    desk.run(lambda order: Failure("Bad") if order.key != "m[2]" else 1)
+    desk.step(Rerun("me"))
+    first, second = desk.lease()
+    assert (first.key, second.key) == ("m[0]", "m[1]")
+    desk.step(Rerun("me", ("m[2]",)))
+    assert desk.lease() == []
+    assert desk.step(Report("w", first.epoch, Success(1))).accepted
+    assert desk.run() == ["m[2]", "m[3]", "m[4]", "m[5]"]
+    assert desk.step(Report("w", second.epoch, Success(1))).accepted
+    assert desk.engine.state is State.SUCCEEDED
+
+
 def test_an_instance_that_is_named_twice_runs_again_once() -> None:
     desk = Desk(definition({"id": "m", "map": {"over": [1, 2, 3]}}))
     desk.run()
@@ -522,7 +536,7 @@ def test_a_run_ends_and_its_journal_is_its_state(
 
 
 @settings(max_examples=40, deadline=None)
-@given(tasks=dags(services=True), seed=st.integers(0, 2**32), events=st.lists(st.integers(0, 10), max_size=25))
+@given(tasks=dags(services=True), seed=st.integers(0, 2**32), events=st.lists(st.integers(0, 11), max_size=25))
 def test_whatever_people_do_meanwhile_the_journal_is_the_state(
     tasks: list[dict[str, Any]], seed: int, events: list[int]
 ) -> None:
@@ -535,7 +549,7 @@ def test_whatever_people_do_meanwhile_the_journal_is_the_state(
         choices: list[Any] = [
             Tick(), Cancel("me", (name,)), Suspend(), Resume(), Rerun(), Rerun("me", (name,)), Release("w0"),
             Lease(Worker("w0"), 2), Lease(Worker("w1"), 2), Renew("w0", tuple(order.epoch for _, order in held)),
-            *(Cancel("me", (each.key,)) for each in engine.steps[name].instances[-1:]),
+            *(act("me", (each.key,)) for act in (Cancel, Rerun) for each in engine.steps[name].instances[-1:]),
         ]  # fmt: skip
         kind = min(kind, len(choices) - 1)
         world.now += world.random.random() * 4
@@ -548,6 +562,8 @@ def test_whatever_people_do_meanwhile_the_journal_is_the_state(
             else:
                 world.step(Report(worker, order.epoch, Success(order.key)))
         assert engine.ready >= 0
+        for step in engine.steps.values():
+            assert step.task.map is None or step.active <= step.task.map.max_parallel
         again = Engine.replay(engine.journal)
         again.take_leases(engine.leases_kept())
         again.step(Tick(), world.now)

@@ -345,7 +345,8 @@ class Engine(Leases):
         instance.number = 0
         step.instances[instance.index] = fresh = Instance(step, instance.index)
         fresh.child = instance.child
-        self._admit(fresh)
+        step.next = min(step.next, instance.index)
+        self._admit_some(step)
 
     def _decide(self, event: Decide) -> None:
         step, _ = self._chosen(event.task)
