@@ -125,6 +125,7 @@ def test_a_cycle_is_refused_and_named() -> None:
         ({"id": "b", "type": "service", "service": {"port": 80}, "map": {"over": [1]}}, "map does nothing"),
         ({"id": "b", "type": "service", "service": {"port": 80}, "timeout": {"run": 5}}, "neither timeout.run"),
         ({"id": "b", "cache_key": ["${c}"]}, "add it to needs"),
+        ({"id": "b", "map": {"over": [1]}, "cache_key": ["v1"]}, "all items of the map would have one"),
         ({"id": "b", "run": None, "join": True, "cache_key": "auto"}, "cache_key does nothing in a task with join"),
         ({"id": "b", "run": None, "uses": "other", "args": [1]}, "args does nothing in a task with uses"),
         ({"id": "b", "args": ["x"]}, "args does nothing in a task with run; write it into the command"),

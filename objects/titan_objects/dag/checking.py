@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import titan_overlay as titan
-from titan_objects.dag.definition import COMPARATORS, ITEMS_MAX, TASKS_MAX, Definition, Task, Verify
+from titan_objects.dag.definition import AUTO, COMPARATORS, ITEMS_MAX, TASKS_MAX, Definition, Task, Verify
 from titan_objects.dag.expressions import Both, Either, Expression, Name, Value, names, parse
 from titan_objects.dag.references import referred
 
@@ -82,6 +82,8 @@ def _check_task(task: Task, tasks: Mapping[str, Task], definition: Definition) -
     over = task.map.over if task.map else None
     for name in referred([words(task), task.args, task.inputs, task.env, over, task.cache_key]):
         _check_name(name, known, task, definition)
+    if task.map is not None and task.cache_key not in ("", AUTO):
+        _check_key_of_map(task.cache_key)
     if task.when:
         for parts in names(parse(task.when)):
             _check_name(parts, known, task, definition)
@@ -110,6 +112,14 @@ def _check_name(parts: tuple[str, ...], known: set[str], task: Task, definition:
             raise titan.BadMessage(f"{shown} is known in a task with a map only")
     elif parts[0] not in known:
         raise titan.BadMessage(f"it refers to {shown}, so it must need {parts[0]!r}: add it to needs")
+
+
+def _check_key_of_map(key: str | list[Any]) -> None:
+    if not any(parts[0] in ("item", "index") for parts in referred(key)):
+        raise titan.BadMessage(
+            "all items of the map would have one cache_key, and so the result of one of them: add the item, as in "
+            '["v1", "${item}"]'
+        )
 
 
 def _check_verify(verify: Verify) -> None:
