@@ -214,6 +214,16 @@ def test_a_stranger_decides_nothing_about_a_run(what: str) -> None:
     assert len(made.engine.journal) == 1
 
 
+@pytest.mark.parametrize("what", ["approve", "reject"])
+def test_a_decision_about_no_task_says_which_ones_wait_for_it(what: str) -> None:
+    made = run({"id": "a"}, {"id": "b", "call": "", "approval": {}})
+    with pytest.raises(titan.BadMessage, match=rf"{what} which task\? 'b' waits"):
+        made.act(Act(what), by("ann"))
+    made = run({"id": "a"})
+    with pytest.raises(titan.BadMessage, match="nothing waits"):
+        made.act(Act(what), by("ann"))
+
+
 def test_a_stranger_reports_renews_and_gives_back_nothing_of_a_worker() -> None:
     made = run()
     (order,) = lease(made, "bob")

@@ -22,6 +22,7 @@ Params = Annotated[list[str] | None, typer.Option("--param", metavar="NAME=JSON"
 Name = Annotated[str, typer.Argument(help="Name of the run, as submit and runs show it.")]
 Queue = Annotated[str, typer.Option("--queue", help="The queue.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="A task, such as render or render[3]; all: none.")]
+Decided = Annotated[list[str] | None, typer.Option("--task", help="A task that waits; may be repeated.")]
 Note = Annotated[str, typer.Option("--note", help="Why.")]
 
 
@@ -224,12 +225,12 @@ async def rerun(
     await _act(face, name, queue, "rerun", task)
 
 
-async def approve(face: titan.Face, name: Name, task: Tasks = None, note: Note = "", queue: Queue = "dag") -> None:
+async def approve(face: titan.Face, name: Name, task: Decided = None, note: Note = "", queue: Queue = "dag") -> None:
     """Let tasks go on that wait for approval."""
     await _act(face, name, queue, "approve", task, note)
 
 
-async def reject(face: titan.Face, name: Name, task: Tasks = None, note: Note = "", queue: Queue = "dag") -> None:
+async def reject(face: titan.Face, name: Name, task: Decided = None, note: Note = "", queue: Queue = "dag") -> None:
     """Let tasks fail that wait for approval."""
     await _act(face, name, queue, "reject", task, note)
 

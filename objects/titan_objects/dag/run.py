@@ -76,6 +76,8 @@ ORDERS_AT_ONCE = 1000
 SPARE = 64
 JUDGED_AT_ONCE = 64
 """Results of workers that the owner's memory hears of with one message, while nobody lies."""
+NAMED_MAX = 10
+"""Tasks that one error names."""
 BROKEN = frozenset((State.FAILED, State.CANCELLED))
 EARLY_SECONDS = 0.001
 """By so much a timer may come too early: it was rounded."""
@@ -126,6 +128,8 @@ class Run(Kept):
                 f"the graph of {ctx.name} lies in several objects, and does not run again in its place: export the run "
                 "(titan dag export), and submit the file, which runs what has failed"
             )
+        if m.what in ("approve", "reject") and not m.tasks:
+            raise titan.BadMessage(f"{m.what} which task? {self._waiting_for_people()}")
         who, tasks = _who(ctx), tuple(m.tasks)
         events: dict[str, list[Event]] = {
             "cancel": [Cancel(who, tasks)],
@@ -204,6 +208,10 @@ class Run(Kept):
         """These were never told to begin, and need wait for that no longer."""
         for each in (child for several in children.values() for child in several):
             ctx.send_later(each.name, Halt(0))
+
+    def _waiting_for_people(self) -> str:
+        waiting = [name for name, step in self.engine.steps.items() if step.state is State.AWAITING_APPROVAL]
+        return "; ".join(f"{name!r} waits for it" for name in waiting[:NAMED_MAX]) or "nothing waits for it"
 
     def _check_owner(self, ctx: titan.Context) -> None:
         if ctx.sender.id != self.owner:
