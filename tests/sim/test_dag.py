@@ -103,6 +103,17 @@ async def test_a_run_that_nobody_can_run_is_refused_at_once() -> None:
             await submit(pool, definition({"id": "a", "requires": {"labels": {"gpu": "1"}}}))
         with pytest.raises(titan.Unavailable, match="--worker-commands trusted"):
             await submit(pool, definition({"id": "a", "run": "true", "call": ""}))
+        await pool.send("dag", Register(WorkerInfo("u", 4, {"gpu": "1"}, [pool.id], memory=1 << 30)))
+        for requires, why in (
+            ({"cores": 8}, r"requires 8 cores, and 4 are the most .* titan-node --workers 8"),
+            ({"cores": 4, "labels": {"gpu": "2"}}, "gpu=2: 0 of 2"),
+            ({"memory": "2G", "labels": {"gpu": "1"}}, r"requires 2048 MiB .* 1024 MiB are the most"),
+        ):
+            with pytest.raises(titan.Unavailable, match=why):
+                await submit(pool, definition({"id": "a", "requires": requires}))
+        with pytest.raises(titan.Unavailable, match=r"2 owners of workers that agree .* are of 1"):
+            await submit(pool, definition({"id": "a", "verify": {}}))
+        assert (await submit(pool, definition({"id": "a", "requires": {"cores": 4, "memory": "1G"}}))).name
 
 
 async def test_workers_look_at_runs_of_those_alone_whom_they_trust_and_run_no_commands_unless_told() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from collections.abc import Sequence
 from hashlib import sha256
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 import titan_overlay as titan
 from titan_objects.dag.bundles import lay_out
 from titan_objects.dag.children import planned
-from titan_objects.dag.definition import Definition, Task, revision
+from titan_objects.dag.definition import Definition, Task, revision, size_bytes
 from titan_objects.dag.journal import Adopt, Child
 from titan_objects.dag.memory import Admit, Memory, memory_of
 from titan_objects.dag.messages import Look, Start, Started, TakeOver
@@ -279,10 +280,36 @@ def _check_workers(workers: list[WorkerInfo], definition: Definition, me: str, q
             "none is left for the other tasks; start more: titan-node --workers N"
         )
     for task in definition.tasks:
-        labels = task.requires.labels.items()
-        if labels and not any(labels <= each.labels.items() for each in trusting):
-            wanted = ", ".join(f"{name}={value}" for name, value in labels)
-            raise titan.Unavailable(
-                f"task '{task.id}' requires {wanted}: 0 of {len(trusting)} workers that run what is yours have it; "
-                f"start one: titan-node --workers 1 --worker-label {wanted.split(',')[0]}"
-            )
+        _check_task(trusting, task)
+
+
+def _check_task(workers: list[WorkerInfo], task: Task) -> None:
+    """Raises Unavailable where none of these may ever run it, or too few to agree on its result."""
+    labels = task.requires.labels.items()
+    fitting = [each for each in workers if labels <= each.labels.items()]
+    if not fitting:
+        wanted = ", ".join(f"{name}={value}" for name, value in labels)
+        raise titan.Unavailable(
+            f"task '{task.id}' requires {wanted}: 0 of {len(workers)} workers that run what is yours have it; "
+            f"start one: titan-node --workers 1 --worker-label {wanted.split(',')[0]}"
+        )
+    if task.uses:  # what runs in its place is looked at by itself
+        return
+    cores, memory = task.requires.cores, size_bytes(task.requires.memory)
+    if cores > (most := max(each.slots for each in fitting)):
+        raise titan.Unavailable(
+            f"task '{task.id}' requires {cores:g} cores, and {most} are the most that a worker has which could run it; "
+            f"start one: titan-node --workers {ceil(cores)}"
+        )
+    fitting = [each for each in fitting if cores <= each.slots]
+    if memory > (most := max(each.memory for each in fitting)):
+        raise titan.Unavailable(
+            f"task '{task.id}' requires {memory >> 20} MiB of memory, and {most >> 20} MiB are the most that a worker "
+            "has which could run it; start one on a machine that has more: titan-node --workers N"
+        )
+    owners = {owner_of(each.name) for each in fitting if memory <= each.memory}
+    if task.verify is not None and task.verify.quorum > len(owners):
+        raise titan.Unavailable(
+            f"task '{task.id}' needs {task.verify.quorum} owners of workers that agree (verify.quorum), and those that "
+            f"could run it are of {len(owners)}; start some under other keys: titan-node --workers N"
+        )

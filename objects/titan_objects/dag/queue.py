@@ -50,6 +50,8 @@ class WorkerInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     trusts: list[str] = []
     """Fingerprints of the keys whose code it runs."""
     seen: float = 0.0
+    memory: int = 1 << 62
+    """Bytes that its machine has."""
 
 
 class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -50,7 +50,7 @@ class Workers(Executor):
         self.pool = pool
         self.queue = queue
         shown = {**labels, **({COMMANDS: "trusted"} if commands else {})}
-        self.info = WorkerInfo(name, slots, shown, pool.trusted)
+        self.info = WorkerInfo(name, slots, shown, pool.trusted, memory=self.memory)
         self.free = slots
         self.busy = 0
         """Tasks that run now."""
