@@ -296,6 +296,27 @@ def test_a_suspended_run_begins_nothing_new() -> None:
     assert desk.run() == ["b", "c", "d"]
 
 
+def test_no_task_of_a_suspended_run_has_waited_too_long_for_a_worker() -> None:
+    desk = Desk(definition({"id": "a", "timeout": {"queue": 10}}, {"id": "b", "timeout": {"queue": 10}, "delay": 25}))
+    desk.wait(6)
+    desk.step(Suspend("me"))
+    desk.wait(100)
+    assert view(desk.engine, tasks=False).counts == {"SUSPENDED": 2}
+    desk.step(Resume("me"))
+    desk.wait(9)
+    assert view(desk.engine, tasks=False).counts == {"READY": 2}
+    assert dump(Engine.replay(desk.engine.journal)) == dump(desk.engine)
+    desk.wait(1)
+    assert states(desk.engine) == {"a": "FAILED", "b": "FAILED"}
+    desk.step(Rerun("me"))
+    desk.step(Suspend("me"), 2)
+    desk.step(Resume("me"))
+    desk.wait(9)
+    assert states(desk.engine)["a"] == "READY"
+    desk.wait(1)
+    assert states(desk.engine)["a"] == "FAILED"
+
+
 def test_what_failed_runs_again_with_all_behind_it() -> None:
     desk = Desk(DIAMOND)
     desk.run(lambda order: Failure("Bad") if order.key == "b" else 1)

@@ -298,6 +298,9 @@ class Engine(Leases):
         if self.state is State.SUSPENDED:
             self._turn_ready(State.SUSPENDED, State.READY)
             self.state = State.RUNNING
+            self._resumed = self._now
+            for instance in (each for step in self.steps.values() for each in step.instances if each.queued):
+                self._bound_wait(instance)
 
     def _turn_ready(self, before: State, after: State) -> None:
         for step in self.steps.values():

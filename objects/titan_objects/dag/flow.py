@@ -51,6 +51,8 @@ class Flow:
         """Results from elsewhere, by key, of instances that are not there yet."""
         self._open_steps = 0
         """Steps that have not ended."""
+        self._resumed = 0.0
+        """When it went on last, after it was suspended."""
         self._cancelled = False
         """Somebody wanted an end of the whole run."""
         self._settled: deque[Step] = deque()
@@ -216,9 +218,14 @@ class Flow:
             return True
         assert self.definition is not None
         self._ready.put(instance, task.fairness_key or self.definition.fairness_key)
-        if task.timeout.queue is not None:
-            self._after(seconds(task.timeout.queue), lambda: self._waited(instance, number))
+        self._bound_wait(instance)
         return True
+
+    def _bound_wait(self, instance: Instance) -> None:
+        """From now on it waits as long as it may for a worker."""
+        bound, number, now = instance.step.task.timeout.queue, instance.number, self._now
+        if bound is not None:
+            self._after(seconds(bound), lambda: self._waited(instance, number, now))
 
     # ---- ends --------------------------------------------------------------------------------------------------
 
@@ -343,8 +350,10 @@ class Flow:
         self._now = until
         return changed
 
-    def _waited(self, instance: Instance, number: int) -> bool:
+    def _waited(self, instance: Instance, number: int, since: float) -> bool:
         if not instance.queued or instance.number != number or instance.held:
+            return False
+        if self.state is State.SUSPENDED or since < self._resumed:  # nobody could take it; it waits anew since then
             return False
         self._fail(instance, Failure("Timeout", "no worker took it within timeout.queue", False))
         return True
