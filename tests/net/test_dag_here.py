@@ -20,6 +20,7 @@ from tests.net.commands import titan as command
 from tests.ports import free_port
 from titan_objects.dag import Here, run_here
 from titan_objects.dag.bundles import BUNDLES_MAX, Bundle, Bundles
+from titan_objects.dag.journal import Order, Success
 from titan_objects.dag.processes import Failed
 from titan_objects.dag.projects import PROJECT_BYTES_MAX, entries, unzip
 from titan_objects.dag.reading import read_definition
@@ -54,6 +55,30 @@ async def test_a_task_that_is_longer_than_its_heartbeat_runs_once() -> None:
     found = read("  - {id: a, run: \"sh -c 'echo begun; sleep 1'\", timeout: {heartbeat: 100ms}}\n")
     await run_here(found, slots=2, say=lambda key, line: heard.append(line))
     assert heard == ["begun"]
+
+
+@pytest.mark.parametrize("requires", ["cores: 2", "memory: 60"])
+async def test_no_more_runs_at_once_than_there_are_cores_and_memory_for(
+    requires: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside: list[str] = []
+    together: list[list[str]] = []
+
+    async def execute(order: Order, ear: object) -> Success:
+        inside.append(order.key[0])
+        together.append(sorted(inside))
+        for _ in range(100 if order.key.startswith("a") else 1):  # so that b ends while a runs, and more is begun
+            await asyncio.sleep(0)
+        inside.remove(order.key[0])
+        return Success(order.key)
+
+    async with Here(slots=3) as here:
+        monkeypatch.setattr(here.executor, "execute", execute)
+        monkeypatch.setattr(here.executor, "memory", 100)
+        found = read(f"  - {{id: a, run: x, requires: {{{requires}}}, map: {{over: [1, 2]}}}}\n  - {{id: b, run: x}}\n")
+        await here.run(found)
+    assert together.count(["a", "a"]) == 0
+    assert len(together) == 3
 
 
 async def test_nothing_is_left_of_a_directory_that_its_task_has_closed() -> None:

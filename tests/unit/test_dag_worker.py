@@ -201,6 +201,30 @@ async def test_what_a_busy_worker_has_not_begun_an_idle_one_has_with_the_busy_on
     await asyncio.gather(*parts, return_exceptions=True)
 
 
+@pytest.mark.parametrize("requires", [{"cores": 2}, {"cores": 1.5}, {"memory": 400}])
+async def test_no_more_runs_at_once_than_a_worker_has_cores_and_memory_for(requires: dict[str, Any]) -> None:
+    class Counting(Chatty):
+        inside = most = 0
+
+        async def execute(self, order: Order, ear: Ear) -> Success:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            await asyncio.sleep(5)
+            self.inside -= 1
+            return Success(order.key)
+
+    def large(name: str) -> dict[str, Any]:
+        return {"id": name, "map": {"over": [1, 2]}, "requires": requires}
+
+    run, _ = made(large("a"), large("b"))
+    workers = Counting(cast(Any, Sure(run)), "dag", "w", 3, {}, Path("nowhere"))
+    workers.spare = 1000
+    await Part(workers, "run").serve()
+    assert run.engine.state == "SUCCEEDED"
+    assert workers.most == (1 if "cores" in requires else 2)
+    assert (workers.free, workers.spare) == (3, 1000)
+
+
 async def test_a_task_that_runs_says_how_far_it_is_and_adds_others() -> None:
     class Spawning(Chatty):
         async def execute(self, order: Order, ear: Ear) -> Success:

@@ -180,6 +180,8 @@ class _Run:
         self._say = say
         self._tasks: dict[int, asyncio.Task[None]] = {}
         """By epoch."""
+        self._begun: dict[int, Order] = {}
+        """What runs, by epoch."""
         self._over = asyncio.Event()
 
     async def result(self, definition: Definition, params: dict[str, Any]) -> Any:
@@ -204,10 +206,12 @@ class _Run:
         for epoch in engine.step(event, now).lost:
             if epoch in self._tasks:
                 self._tasks[epoch].cancel()
-        free = self._slots - len(self._tasks)
+        free = self._slots - sum(each.places for each in self._begun.values())
         if free > 0 and engine.ready:
-            worker = Worker(HERE, self._labels, cores=float(free), memory=self._executor.memory)
+            spare = self._executor.memory - sum(each.memory for each in self._begun.values())
+            worker = Worker(HERE, self._labels, cores=float(free), memory=spare)
             for order in engine.step(Lease(worker, free), now).orders:
+                self._begun[order.epoch] = order
                 self._tasks[order.epoch] = asyncio.create_task(self._do(order))
         if engine.state in DONE:
             self._over.set()
@@ -217,6 +221,7 @@ class _Run:
             outcome = await attempted(self._executor.execute(order, _Ear(self, order)), order.timeout)
         finally:
             self._tasks.pop(order.epoch, None)
+            self._begun.pop(order.epoch, None)
         self._step(Report(HERE, order.epoch, outcome))
 
     def up(self, epoch: int, where: Any) -> None:

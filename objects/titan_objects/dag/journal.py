@@ -3,6 +3,7 @@
 A run that is replayed from its journal is the same in every detail: time and chance stand beside each event.
 """
 
+from math import ceil
 from typing import Any, Literal
 
 import msgspec
@@ -236,6 +237,11 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """Seconds until it must answer there."""
     memo: str = ""
     """Under which its result may be known from another run."""
+
+    @property
+    def places(self) -> int:
+        """That it takes of its worker's: one, or as many as it requires cores."""
+        return max(1, ceil(self.cores))
 
 
 class Errand(msgspec.Struct, frozen=True):

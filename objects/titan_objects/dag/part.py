@@ -123,7 +123,7 @@ class Part:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
 
-    def _news(self, count: int, *, leaving: bool = False) -> Sync:
+    def _news(self, count: int, spare: int = 0, *, leaving: bool = False) -> Sync:
         """What the run does not know yet: what a task has written, then its end, with which its lease goes."""
         lines = fitting(islice(self._lines, LINES_AT_ONCE), lambda line: len(line[2].encode()), SAID_BYTES)
         unsaid = {epoch for epoch, _, _ in islice(self._lines, len(lines), None)}
@@ -133,7 +133,7 @@ class Part:
         ending = [each.epoch for each in self._done if each.epoch not in told]
         info = self._workers.info
         ahead = AHEAD_PER_SLOT * info.slots - len(self._waiting) if self._took <= SHORT_SECONDS else 0
-        worker = Worker(info.name, info.labels, cores=float(count), memory=self._workers.memory)
+        worker = Worker(info.name, info.labels, cores=float(count), memory=spare)
         self._workers.turn += 1
         turn = self._workers.turn
         if leaving:
@@ -144,13 +144,13 @@ class Part:
 
     async def _sync(self) -> tuple[str, int]:
         """Says what was done, and begins what is to be done; the state of the run, and how many tasks have begun."""
-        count = self._workers.free
-        self._workers.free = 0  # nobody else gives these away meanwhile
-        news = self._news(count)
-        began = 0
+        count, spare = self._workers.free, self._workers.spare
+        self._workers.free = self._workers.spare = 0  # nobody else gives these away meanwhile
+        news = self._news(count, spare)
+        orders: list[Order] = []
         try:
             synced = await self._workers.pool.send(self._run, news)
-            began = min(count, len(synced.orders))
+            orders = synced.orders
             self._unheard = synced.turn > news.turn
             self._workers.turn = max(synced.turn, self._workers.turn)
         except titan.RemotableError as why:
@@ -159,7 +159,9 @@ class Part:
                 return "RUNNING", 0  # said again: results are fenced by epochs, lines by numbers, so twice is as once
             raise
         finally:
-            self._workers.free += count - began
+            self._workers.free += count
+            self._workers.spare += spare
+            began = self._with_room(orders)
             self._begin_waiting()
         for _ in news.lines:
             self._lines.popleft()
@@ -175,28 +177,37 @@ class Part:
             if epoch in self._tasks:
                 _cancel(self._tasks[epoch])
         self._beat = min([self._beat, *(each.heartbeat / BEATS for each in synced.orders)])
-        for order in synced.orders[:began]:
+        for order in began:
             self._begin(order)
-        self._waiting.update((each.epoch, each) for each in synced.orders[began:])
+        self._waiting.update((each.epoch, each) for each in orders if each.epoch not in self._tasks)
         self._begin_waiting()  # something may have ended meanwhile
         return synced.state, len(synced.orders)
 
     def _begin_waiting(self) -> None:
         """Begins what was fetched ahead, as far as there is room."""
-        while self._waiting and self._workers.free:
-            order = self._waiting.pop(next(iter(self._waiting)))
-            self._workers.free -= 1
+        while self._waiting and self._workers.fits(order := next(iter(self._waiting.values()))):
+            del self._waiting[order.epoch]
+            self._workers.occupy(order)
             self._begin(order)
+
+    def _with_room(self, orders: list[Order]) -> list[Order]:
+        """Those that can begin at once, and have room now."""
+        found = []
+        for order in orders:
+            if self._workers.fits(order):
+                self._workers.occupy(order)
+                found.append(order)
+        return found
 
     def _begin(self, order: Order) -> None:
         """Begins a task, which has a place."""
         self._tasks[order.epoch] = task = asyncio.create_task(self._do(order))
-        task.add_done_callback(lambda _: self._leave(order.epoch))  # what is cancelled at once never comes to its end
+        task.add_done_callback(lambda _: self._leave(order))  # what is cancelled at once never comes to its end
 
-    def _leave(self, epoch: int) -> None:
-        """A task gives its place back, once."""
-        if self._tasks.pop(epoch, None) is not None:
-            self._workers.free += 1
+    def _leave(self, order: Order) -> None:
+        """A task gives its room back, once."""
+        if self._tasks.pop(order.epoch, None) is not None:
+            self._workers.vacate(order)
             self._begin_waiting()
             self._changed.set()
 
@@ -214,7 +225,7 @@ class Part:
         finally:
             self._workers.busy -= 1
             self._took += (loop.time() - began - self._took) / 4
-            self._leave(order.epoch)
+            self._leave(order)
             if dropped := self._dropped.pop(order.epoch, 0):
                 self._lines.append(self._numbered(order.epoch, f"{dropped} lines more were written than can be sent"))
             self._said.pop(order.epoch, None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import titan_overlay as titan
 from titan_objects.dag.executor import Executor
+from titan_objects.dag.journal import Order
 from titan_objects.dag.limits import Limits
 from titan_objects.dag.part import Part
 from titan_objects.dag.places import place
@@ -52,6 +53,9 @@ class Workers(Executor):
         shown = {**labels, **({COMMANDS: "trusted"} if commands else {})}
         self.info = WorkerInfo(name, slots, shown, pool.trusted, memory=self.memory)
         self.free = slots
+        """Places, of which a task takes as many as it requires cores."""
+        self.spare = self.memory
+        """Bytes of memory that no task which runs here requires."""
         self.busy = 0
         """Tasks that run now."""
         self.turn = 0
@@ -60,6 +64,20 @@ class Workers(Executor):
         """Of the queue: what has changed there up to it is known."""
         self.pause = LOOK_SECONDS
         """Until the next look."""
+
+    def fits(self, order: Order) -> bool:
+        """Whether there is room for it now."""
+        return order.places <= self.free and order.memory <= self.spare
+
+    def occupy(self, order: Order) -> None:
+        """Keeps room for a task."""
+        self.free -= order.places
+        self.spare -= order.memory
+
+    def vacate(self, order: Order) -> None:
+        """A task gives its room back."""
+        self.free += order.places
+        self.spare += order.memory
 
     async def serve(self) -> None:
         """Works until cancelled."""
