@@ -114,6 +114,21 @@ async def test_of_a_flood_the_rest_is_counted() -> None:
     assert run.lines[-1].text.startswith("7 lines more")
 
 
+async def test_the_flood_of_one_task_takes_no_line_of_another() -> None:
+    class Flooding(Chatty):
+        async def execute(self, order: Order, ear: Ear) -> Success:
+            for number in range(2 * LINES_MAX if order.key == "a" else 1):
+                ear.line(f"{order.key} {number}")
+            return Success(order.key)
+
+    run, _ = made({"id": "a"}, {"id": "b"})
+    await Part(Flooding(cast(Any, Door(run)), "dag", "w", 2, {}, Path("nowhere")), "run").serve()
+    assert [each.text for each in run.lines if each.key == "b"] == ["b 0"]
+    assert [each.text for each in run.lines if each.key == "a"][LINES_MAX:] == [
+        f"{LINES_MAX} lines more were written than can be sent"
+    ]
+
+
 @pytest.mark.parametrize("said", [0.0, -1.0, 1e300, float("inf"), float("nan")])
 async def test_no_queue_has_a_worker_look_all_the_time_or_never(said: float) -> None:
     class Queue:

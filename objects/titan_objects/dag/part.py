@@ -1,7 +1,7 @@
 """What a node's workers do for one run: they take tasks, run them, and say what came of each."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from contextlib import aclosing, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LINES_MAX = 5000
 """That wait to be sent; of a flood, the rest is counted."""
+LINES_OF_EACH = 100
+"""That may wait of each task, however many lines of others do."""
 IDLE_SECONDS = 0.5
 BEAT_SECONDS = 5.0
 BEATS = 3
@@ -50,6 +52,8 @@ class Part:
         self._done: list[Done] = []
         self._lines: deque[tuple[int, int, str]] = deque()
         """Epoch, number and text."""
+        self._unsent: Counter[int] = Counter()
+        """Lines that wait, by epoch."""
         self._said: dict[int, int] = {}
         """Lines under each epoch so far."""
         self._dropped: dict[int, int] = {}
@@ -163,8 +167,10 @@ class Part:
             self._workers.spare += spare
             began = self._with_room(orders)
             self._begin_waiting()
-        for _ in news.lines:
+        for epoch, _, _ in news.lines:
             self._lines.popleft()
+            self._unsent[epoch] -= 1
+        self._unsent = +self._unsent
         self._progress = {epoch: far for epoch, far in self._progress.items() if news.progress.get(epoch) != far}
         self._up = {epoch: where for epoch, where in self._up.items() if epoch not in news.up}
         told = {each.epoch for each in news.done}
@@ -227,7 +233,7 @@ class Part:
             self._took += (loop.time() - began - self._took) / 4
             self._leave(order)
             if dropped := self._dropped.pop(order.epoch, 0):
-                self._lines.append(self._numbered(order.epoch, f"{dropped} lines more were written than can be sent"))
+                self._append(order.epoch, f"{dropped} lines more were written than can be sent")
             self._said.pop(order.epoch, None)
             self._progress.pop(order.epoch, None)
             self._up.pop(order.epoch, None)
@@ -245,8 +251,8 @@ class Part:
 
     def say(self, epoch: int, line: str) -> None:
         """A task has written a line."""
-        if len(self._lines) < LINES_MAX:
-            self._lines.append(self._numbered(epoch, line))
+        if len(self._lines) < LINES_MAX or self._unsent[epoch] < LINES_OF_EACH:
+            self._append(epoch, line)
         else:
             self._dropped[epoch] = self._dropped.get(epoch, 0) + 1
 
@@ -263,10 +269,11 @@ class Part:
         """Adds tasks of one that runs. Raises TitanError: the run does not take them."""
         await self._workers.pool.send(self._run, Spawned(self._workers.info.name, epoch, list(tasks_of(tasks))))
 
-    def _numbered(self, epoch: int, line: str) -> tuple[int, int, str]:
+    def _append(self, epoch: int, line: str) -> None:
         number = self._said.get(epoch, 0)
         self._said[epoch] = number + 1
-        return epoch, number, line
+        self._unsent[epoch] += 1
+        self._lines.append((epoch, number, line))
 
 
 def _cancel(task: asyncio.Task[None]) -> None:
