@@ -1,8 +1,9 @@
 """The archive of ended runs, in SQLite and on a real PostgreSQL server: what is kept is found again as it was."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 import titan_overlay as titan
 from tests.store.postgres import postgresql
 from tests.unit.dag_world import Desk, definition
+from titan_objects.dag import archive_cli
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import Failure, Success
 from titan_objects.dag.messages import Line
@@ -129,6 +131,34 @@ def test_the_archive_is_read_without_a_pool(tmp_path: Path) -> None:
     assert "it: FAILED, 4 executions" in said("show", "~me/dag/1") and "Bad: a" in said("show", "~me/dag/1")
     assert said("logs", "~me/dag/1", "--task", "m[1]") == "m[1]: line 1 ä\ufffd\n"
     assert "is not in the archive" in said("show", "~me/dag/2", status=1)
+
+
+async def test_a_run_that_cannot_be_kept_keeps_no_other_from_that(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Screen:
+        said: list[str] = []
+
+        @asynccontextmanager
+        async def pool(self) -> AsyncIterator[None]:
+            yield None
+
+        def note(self, text: str) -> None:
+            self.said.append(text)
+
+        def show(self, value: Any, render: Callable[[], str]) -> None:
+            self.said.append(render())
+
+    async def all_but_two(run: Any, *, data: bool) -> Archived:
+        if run.name.endswith("2"):
+            raise titan.NotFound("its data is gone")
+        return kept(run.name)
+
+    monkeypatch.setattr("titan_objects.dag.archive.archived", all_but_two)
+    names = [f"~me/dag/{number}" for number in (1, 2, 3)]
+    with pytest.raises(titan.NotFound, match="1 of 3 runs is not kept, the first one ~me/dag/2: its data is gone"):
+        await archive_cli.add(cast(Any, Screen()), names, str(tmp_path / "runs.db"))
+    assert Screen.said == ["~me/dag/1 is kept", "~me/dag/2 is not kept: its data is gone", "~me/dag/3 is kept"]
 
 
 def test_chosen_tasks_run_again_with_all_behind_them() -> None:

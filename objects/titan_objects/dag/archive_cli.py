@@ -77,10 +77,22 @@ async def add(
             for each in await listed(pool, queue, Runs)
             if each.owner == pool.id and each.state in ENDED and not is_below(each.name)
         ]
+        failed: dict[str, titan.TitanError] = {}
         for each in names:
-            found = await archived(SubmittedRun(pool, each, queue), data=not without_data)
+            try:
+                found = await archived(SubmittedRun(pool, each, queue), data=not without_data)
+            except titan.TitanError as why:  # it keeps no other from being kept
+                failed[each] = why
+                if len(names) > 1:
+                    face.note(f"{each} is not kept: {why}")
+                continue
             await asyncio.to_thread(archive.keep, found)
             face.show(found.summary, lambda each=each: f"{each} is kept")  # type: ignore[misc]
+    for each, first in failed.items():
+        if len(names) == 1:
+            raise first
+        verb = "is" if len(failed) == 1 else "are"
+        raise type(first)(f"{len(failed)} of {len(names)} runs {verb} not kept, the first one {each}: {first}")
 
 
 async def list(
