@@ -14,6 +14,7 @@ from tests.unit.test_dag_senders import Asking, key, sender, space
 from titan_objects.dag import children
 from titan_objects.dag import run as run_module
 from titan_objects.dag.children import planned
+from titan_objects.dag.cli import _shown
 from titan_objects.dag.client import starting
 from titan_objects.dag.definition import Definition
 from titan_objects.dag.definitions import Definitions, SetHead
@@ -25,6 +26,7 @@ from titan_objects.dag.rescue import parts
 from titan_objects.dag.run import Run
 from titan_objects.dag.steps import DONE
 from titan_objects.dag.values import there
+from titan_objects.dag.views import RunView, TaskView
 from titan_overlay.pool.context import Sender
 
 Give = Any
@@ -382,3 +384,9 @@ async def test_results_that_are_too_much_for_a_message_are_asked_for_in_pieces(
     for value in (told["r"][0], told["in"][0], house.runs[house.top].result(Result())[1]):
         assert await there(cast(Any, reader), value) == long
     assert reader.asked > 3
+
+
+def test_of_a_task_that_another_run_does_people_see_that_run_and_why_it_failed() -> None:
+    task = TaskView("sub", "FAILED", error="RunFailed: x: Bad: no", child="~me/dag/1-1")
+    shown = _shown(RunView("it", "FAILED", "me", tasks=[task]), {"FAILED": 1})
+    assert shown.splitlines()[1].split(maxsplit=2)[2] == "~me/dag/1-1 RunFailed: x: Bad: no"

@@ -164,7 +164,7 @@ def _shown(view: "RunView", counts: dict[str, int]) -> str:
             took = "known"
         elif each.state == "RUNNING" and each.progress:
             took = f"{each.progress:.0%}"
-        lines.append(f"  {each.key:30} {each.state:18} {took:>9} {each.child or each.error}".rstrip())
+        lines.append(f"  {each.key:30} {each.state:18} {took:>9} {f'{each.child} {each.error}'.strip()}".rstrip())
         if each.decided:
             lines.append(f"    {_at(each.decided_at)} {each.decided}")
     return "\n".join(lines)
