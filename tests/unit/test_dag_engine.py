@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import titan_overlay as titan
 from tests.unit.dag_world import Desk, World, dags, definition, dump, states
+from titan_objects.dag import engine as engine_module
 from titan_objects.dag.checking import upstream
 from titan_objects.dag.definition import Retry, Task
 from titan_objects.dag.engine import Engine
@@ -592,6 +593,19 @@ def test_whatever_people_do_meanwhile_the_journal_is_the_state(
         assert again.leases_kept() == engine.leases_kept()
     world.step(Resume())
     world.run()
+
+
+def test_a_run_that_was_taken_goes_on_under_a_version_that_refuses_its_definition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    careless = definition({"id": "a", "map": {"over": [1, 2]}, "cache_key": "one for all"})
+    with pytest.raises(titan.BadMessage, match="cache_key"):
+        Desk(careless)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(engine_module, "check", lambda definition: None)
+        desk = Desk(careless)
+    again = Engine.replay(desk.engine.journal)
+    assert dump(again) == dump(desk.engine) and view(again, tasks=False).counts == {"READY": 2}
 
 
 def test_that_workers_are_heard_for_a_day_makes_the_journal_no_longer() -> None:

@@ -205,7 +205,7 @@ class Engine(Leases):
 
     def _begin(self, event: Begin) -> None:
         definition = event.definition
-        check(definition)
+        self._check(definition)
         self.definition, self.params = definition, given(definition, event.params)
         self.state = State.RUNNING
         self.began = self._now
@@ -216,6 +216,11 @@ class Engine(Leases):
             self._adopted = dict(event.found.results)
         self.records.take(event.records)
         self._add(definition.tasks, definition)
+
+    def _check(self, definition: Definition) -> None:
+        # What was taken once stays so: a later version, which refuses more, must not lose the runs of an earlier one.
+        if not self._retaking:
+            check(definition)
 
     def _add(self, tasks: Iterable[Task], whole: Definition) -> None:
         for task in tasks:
@@ -371,7 +376,7 @@ class Engine(Leases):
         assert self.definition is not None
         tasks = [*(each.task for each in self.steps.values()), *event.tasks]
         grown = Definition(name=self.definition.name, tasks=tasks, params=self.definition.params)
-        check(grown)
+        self._check(grown)
         self._add(event.tasks, grown)
 
     def _named(self, key: str) -> Step:
