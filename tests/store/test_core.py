@@ -467,3 +467,18 @@ def test_an_empty_text_counts_as_nothing_where_numbers_are_sorted() -> None:
     core = Core()
     core("RPUSH", "l", 2, "", -1)
     assert core("SORT l") == [b"-1", b"", b"2"]
+
+
+@pytest.mark.parametrize("command", ["XGROUP CREATE s g $ MKSTREAM", "FUNCTION FLUSH", "XGROUP SETID x g 0"])
+def test_sub_commands_write_as_commands_do(command: str) -> None:
+    core = Core()
+    core("XADD x 1-1 f v")
+    core("XGROUP CREATE x g 0")
+    core.effects()
+    core.engine.refuse_writes = CommandError(b"MISCONF the disk is full")
+    core.engine.look()
+    assert error(core(command)).startswith("MISCONF")
+    core("MULTI")
+    assert error(core(command)).startswith("MISCONF")
+    assert error(core("EXEC")).startswith("EXECABORT")
+    assert core.effects() == []

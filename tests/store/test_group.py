@@ -256,3 +256,14 @@ def test_a_string_that_a_script_has_made_is_kept_however_long_it_is() -> None:
     chunks = member.state()
     assert max(map(len, chunks)) < CHUNK_BYTES_MAX
     assert member.restored(chunks)("GET k", "EVAL return(#redis.call('LINDEX','l',1)) 0") == [b"v", 20_000_000]
+
+
+def test_a_sub_command_that_writes_leaves_a_snapshot_as_it_was() -> None:
+    member = Member()
+    member(*(f"SET k{n} {n}" for n in range(3000)), *(f"XADD x{n} 1-1 f v" for n in range(3)))
+    expected = member.state()
+    taking = member.store.snapshot()
+    chunks = [next(iter(taking))]
+    member("XGROUP CREATE x2 g 0", "MULTI", "XGROUP CREATE x1 g 0", "EXEC")
+    chunks += taking
+    assert chunks == expected

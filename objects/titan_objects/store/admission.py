@@ -34,6 +34,7 @@ class Admission:
         """Executes a command, or does with it what its session wants. Raises CommandError: it is refused."""
         engine = self._engine
         session = engine.session
+        named, command = command, self.full(command, args)
         self._check_sender(session, command, args)
         if engine.pause.until:
             if engine.now >= engine.pause.until:
@@ -42,7 +43,7 @@ class Admission:
                 engine.pause.hold(session, args)
                 return None
         if session.queue is not None and command.name not in _AT_ONCE:
-            self._check_queued(command, args)
+            self._check_queued(named, command, args)
             session.queue.append(args)
             return QUEUED
         if engine.gate:
@@ -57,27 +58,31 @@ class Admission:
             return None
         return reply
 
+    def full(self, command: Command, args: Args) -> Command:
+        """The command of a call, or its sub-command: that one knows whether it writes, and what."""
+        return (self._engine.table.find_full(args) or command) if command.subcommands else command
+
     def _check_sender(self, session: Session, command: Command, args: Args) -> None:
         engine = self._engine
         if session.user is None:
             if command.name not in _BEFORE_AUTH:
                 raise CommandError(b"NOAUTH Authentication required.")
         elif not session.user.unrestricted and "no-auth" not in command.flags:
-            engine.acl.check(session, engine.table.find_full(args) or command, args, engine.now)
+            engine.acl.check(session, command, args, engine.now)
         if session.subscribed and session.resp.version == 2 and command.name not in _WHILE_SUBSCRIBED:
             raise CommandError(
                 f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET "
                 "are allowed in this context"
             )
 
-    def _check_queued(self, command: Command, args: Args) -> None:
+    def _check_queued(self, named: Command, command: Command, args: Args) -> None:
         engine = self._engine
         if "no-multi" in command.flags:
             raise CommandError(f"ERR Command '{command.name}' not allowed inside a transaction")
         if engine.gate and command.writes and engine.refuse_writes is not None:
             raise engine.refuse_writes
-        if command.subcommands and engine.subcommand(args) is command and len(args) > 1:
-            command.handler(engine, args)  # it has the error: there is no such sub-command
+        if named.subcommands and engine.subcommand(args) is named and len(args) > 1:
+            named.handler(engine, args)  # it has the error: there is no such sub-command
 
     def admit(self, command: Command, args: Args) -> None:
         """What concerns all sessions. Raises CommandError: not now."""

@@ -98,7 +98,7 @@ class Tracking:
             self.note(command, args)
             self._current = None
             tracker = session.tracker
-            if tracker is not None and session.queue is None and command.name != "client":
+            if tracker is not None and session.queue is None and command.container != "client":
                 tracker.chosen = False
             after = b"".join(self._after)
             self._after.clear()
