@@ -34,6 +34,7 @@ class Group:
         reachable: whether anybody answers.
         marks: whether marks come through.
         answers: what is executed is answered; until then, those who watch have seen it already.
+        failing: what goes to the group ends in an error that nobody foresaw.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class Group:
         self.reachable = True
         self.answers = asyncio.Event()
         self.answers.set()
+        self.failing = False
         self._watching: set[asyncio.Queue[titan.Change | None]] = set()
 
     @property
@@ -50,6 +52,7 @@ class Group:
 
     async def send(self, name: str, message: Any, *, timeout: float = 0) -> Any:
         await asyncio.sleep(0)
+        self._may_fail()
         turn: Any = Turn(START + asyncio.get_running_loop().time(), 1)
         if not self.reachable:
             raise titan.Unavailable("no quorum")
@@ -64,11 +67,13 @@ class Group:
 
     async def read(self, name: str, message: Any, *, stale_ok: bool = False, timeout: float = 0) -> Any:
         await asyncio.sleep(0)
+        self._may_fail()
         turn: Any = Turn(START, 1)
         store = self.member.store
         return store.look(message, turn) if isinstance(message, Look) else store.rest(message)
 
     async def watch(self, name: str) -> AsyncIterator[titan.Change]:
+        self._may_fail()
         changes: asyncio.Queue[titan.Change | None] = asyncio.Queue()
         self._watching.add(changes)
         try:
@@ -77,6 +82,13 @@ class Group:
         finally:
             self._watching.discard(changes)
         raise titan.Unavailable("the link is cut")
+
+    async def describe(self, name: str, *, timeout: float = 0) -> None:
+        self._may_fail()
+
+    def _may_fail(self) -> None:
+        if self.failing:
+            raise RuntimeError("nobody foresaw this")
 
     def cut(self) -> None:
         """Whoever watches is told that the link is cut."""
@@ -290,3 +302,49 @@ async def test_what_is_no_protocol_is_said_after_the_replies_to_what_was() -> No
         assert wire.is_closing()
         connection.connection_lost(None)
         assert await Client(door)("GET k") == b"v"
+
+
+@pytest.mark.parametrize("command", ["SET k v", "GET k", "INFO", "SUBSCRIBE news", "CONFIG GET maxmemory"])
+async def test_an_error_that_nobody_foresaw_is_told_to_the_client_and_to_the_log(
+    command: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = Group()
+    async with opened(group) as door:
+        one = Client(door)
+        group.failing = True
+        refused = await one(command)
+        assert isinstance(refused, CommandError) and refused.text.startswith(b"UNAVAILABLE")
+        assert "nobody foresaw this" in caplog.text
+        group.failing = False
+        assert await one("SET k v", "GET k") == [b"OK", b"v"]
+        assert await one("SUBSCRIBE news") == [b"subscribe", b"news", 1]
+
+
+async def test_a_key_that_cannot_be_moved_for_a_reason_that_nobody_foresaw_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def moved(source: Source, migration: Migration) -> bytes:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr("titan_objects.store.group.door.moved", moved)
+    async with opened(Group()) as door:
+        refused, pong = await Client(door)("MIGRATE 127.0.0.1 1 k 0 1000", "PING")
+        assert isinstance(refused, CommandError) and refused.text.startswith(b"UNAVAILABLE") and pong == b"PONG"
+
+
+async def test_who_cannot_be_given_his_answer_is_let_go_and_others_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with opened(Group()) as door:
+        one, other = Client(door), Client(door)
+        answered = door._answered
+
+        def failing(session: Any, *rest: Any) -> None:
+            if session is one.session:
+                raise RuntimeError("nobody foresaw this")
+            answered(session, *rest)
+
+        monkeypatch.setattr(door, "_answered", failing)
+        one.put("SET k v")
+        assert await other("SET k w", "PING") == [b"OK", b"PONG"]
+        assert one.closed

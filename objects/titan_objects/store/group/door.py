@@ -6,6 +6,7 @@ client are executed in their order: while some are under way, those that come af
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -19,12 +20,22 @@ from titan_objects.store.group.listening import Listening
 from titan_objects.store.group.messages import Done, News, Overview, Section, Survey
 from titan_objects.store.group.moving import GroupSource
 from titan_objects.store.group.places import GROUP_SETTINGS, Place, Places, door_table
-from titan_objects.store.group.sending import ANSWER_SECONDS, COMMAND_BYTES_MAX, TOGETHER_BYTES, Piece, Sending, Way
+from titan_objects.store.group.sending import (
+    ANSWER_SECONDS,
+    COMMAND_BYTES_MAX,
+    TOGETHER_BYTES,
+    Piece,
+    Sending,
+    Way,
+    told,
+)
 from titan_objects.store.migrating import MIGRATIONS_MAX, moved
 from titan_objects.store.resp import CommandError
 from titan_objects.store.server import Sink, send_out
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args
+
+_LOG = logging.getLogger("titan_objects.store")
 
 QUIET_SECONDS = 10.0
 """After so long without anybody who listens or waits, the door does not watch the group any more."""
@@ -229,7 +240,7 @@ class Door:
     def _submit(self, session: DoorSession, way: Way, section: Section, size: int) -> None:
         session.busy = True
         gaps = self._room.gaps
-        self._sending.add(way, Piece(section, size, lambda piece, done: self._answered(session, piece, done, gaps)))
+        self._sending.add(way, Piece(section, size, lambda piece, done: self._take(session, piece, done, gaps)))
 
     def _at_the_door(self, session: DoorSession, args: Args, place: Place) -> None:
         """A command that is executed here."""
@@ -261,7 +272,7 @@ class Door:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await what
-        except (titan.TitanError, TimeoutError) as why:
+        except Exception as why:
             session.out.append(_failure(why).reply)
         else:
             if session in self._sinks:
@@ -277,7 +288,7 @@ class Door:
                 reply = await moved(self._source, parsed(args, session.db))
         except CommandError as why:
             reply = why.reply
-        except titan.TitanError as why:
+        except Exception as why:
             reply = _failure(why).reply
         if session in self._sinks:
             self._reply(session, reply)
@@ -323,6 +334,15 @@ class Door:
             session.guard = 0
 
     # ---- answers -------------------------------------------------------------------------------------------------
+
+    def _take(self, session: DoorSession, piece: Piece, done: Done | titan.TitanError, gaps: int) -> None:
+        """Nobody waits for ever: whom the door fails at this point, it lets go."""
+        try:
+            self._answered(session, piece, done, gaps)
+        except Exception:
+            _LOG.exception("the answer for client %s is lost: it is cut off", session.address)
+            session.closing = session.killed = True
+            self.engine.outgoing[session] = None
 
     def _answered(self, session: DoorSession, piece: Piece, done: Done | titan.TitanError, gaps: int) -> None:
         section = piece.section
@@ -437,8 +457,10 @@ def _size(args: Args) -> int:
     return sum(map(len, args)) + 8 * len(args)
 
 
-def _failure(why: BaseException) -> CommandError:
+def _failure(why: Exception) -> CommandError:
     """What a client is told of commands of which nobody knows what became."""
+    if not isinstance(why, TimeoutError):
+        why = told(why)
     text = " ".join(str(why).split()) or type(why).__name__
     if getattr(why, "maybe_executed", True):
         return CommandError(f"UNAVAILABLE the group has not answered; the command may have been executed: {text}")

@@ -100,6 +100,8 @@ class Listening:
                         self._hear(change, mark)
             except titan.TitanError as why:
                 _LOG.info("what happens in %s is not heard just now: %s", self._name, why)
+            except Exception:
+                _LOG.exception("what happens in %s is not heard just now", self._name)
             finally:
                 marking.cancel()
             self._ready.clear()

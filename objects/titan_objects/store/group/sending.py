@@ -121,7 +121,7 @@ class Sending:
         message = Run([piece.section for piece in pieces], drop)
         try:
             outcome = await self._pool.send(self._name, message, timeout=ANSWER_SECONDS)
-        except titan.TitanError as why:
+        except Exception as why:
             self._drop += drop
             self._fail(pieces, why)
         else:
@@ -142,15 +142,15 @@ class Sending:
                 if not more:
                     raise titan.Unavailable("the replies are not kept any more", maybe_executed=True)
                 data += more
-        except titan.TitanError as why:
-            return why
+        except Exception as why:
+            return told(why)
         return msgspec.structs.replace(done, replies=data, parked=None)
 
     async def _look(self, pieces: list[Piece], *, stale: bool) -> None:
         message = Look([piece.section for piece in pieces], 0 if stale else self._now())
         try:
             replies = await self._pool.read(self._name, message, stale_ok=stale, timeout=ANSWER_SECONDS)
-        except titan.TitanError as why:
+        except Exception as why:
             self._fail(pieces, why)
         else:
             if replies is None:  # it matters what time it is, or they are long
@@ -162,7 +162,16 @@ class Sending:
                 piece.answered(piece, Done(each, section.db, len(section.commands), section.guard))
         self._settled()
 
-    def _fail(self, pieces: Sequence[Piece], why: titan.TitanError) -> None:
-        _LOG.warning("%s does not answer: %s", self._name, why)
+    def _fail(self, pieces: Sequence[Piece], why: Exception) -> None:
+        reason = told(why)
+        _LOG.warning("%s does not answer: %s", self._name, reason)
         for piece in pieces:
-            piece.answered(piece, why)
+            piece.answered(piece, reason)
+
+
+def told(why: Exception) -> titan.TitanError:
+    """What clients are told of a failure. One that nobody foresaw is in the log, with where it came from."""
+    if isinstance(why, titan.TitanError):
+        return why
+    _LOG.error("a door failed", exc_info=why)
+    return titan.Unavailable("an error inside of the door, whose log has the reason", maybe_executed=True)
