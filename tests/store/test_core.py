@@ -275,7 +275,7 @@ def test_a_refused_command_ends_the_transaction_and_a_failed_one_does_not() -> N
     assert error(reply[0]).startswith("ERR value is not an integer") and reply[1] == b"OK"
 
 
-@pytest.mark.parametrize("refused", ["EXEC now", "DISCARD now", "MULTI now", "WATCH", "RESET now"])
+@pytest.mark.parametrize("refused", ["DISCARD now", "MULTI now", "WATCH", "RESET now"])
 def test_what_begins_and_ends_transactions_may_be_what_is_refused(refused: str) -> None:
     core = Core()
     for each in ("MULTI", "SET k x"):
@@ -286,6 +286,17 @@ def test_what_begins_and_ends_transactions_may_be_what_is_refused(refused: str) 
     for each in ("MULTI", "SET k x", "MULTI", "WATCH k"):
         core(each)
     assert core("EXEC") == [b"OK"], "as in Redis, these two change nothing"
+
+
+def test_an_exec_that_is_refused_ends_its_transaction_at_once() -> None:
+    core = Core()
+    for each in ("WATCH w", "MULTI", "SET k x"):
+        core(each)
+    assert error(core("EXEC now")) == (
+        "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command"
+    )
+    assert core("SET k y") == b"OK" and not core.client.session.watched
+    assert error(core("EXEC")) == "ERR EXEC without MULTI"
 
 
 # ---- publish and subscribe ---------------------------------------------------------------------------------------

@@ -224,10 +224,15 @@ async def test_an_exec_that_is_refused_forgets_nothing() -> None:
         assert isinstance(refused, CommandError) and b"EXEC without MULTI" in refused.text
         await other("SET k v")
         assert await one("MULTI", "SET k w", "EXEC") == [b"OK", b"QUEUED", None]
-        refused, aborted = (await one("MULTI", "SET k w", "EXEC now", "EXEC"))[2:]
-        assert isinstance(refused, CommandError) and b"wrong number of arguments" in refused.text
+        await one("WATCH k")
+        aborted, refused = (await one("MULTI", "SET k w", "EXEC now", "EXEC"))[2:]
         assert isinstance(aborted, CommandError) and aborted.text.startswith(b"EXECABORT")
+        assert isinstance(refused, CommandError) and b"EXEC without MULTI" in refused.text
         assert await other("GET k") == b"v"
+        assert not one.session.guard
+        await one("WATCH k", "UNWATCH now")
+        await other("SET k x")
+        assert await one("MULTI", "SET k w", "EXEC") == [b"OK", b"QUEUED", None]
 
 
 async def test_replies_that_are_too_long_stand_for_as_many_commands_as_were_answered() -> None:

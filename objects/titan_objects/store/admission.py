@@ -24,6 +24,15 @@ _WHILE_SUBSCRIBED = frozenset(
 )
 
 
+def end(engine: "Engine", session: Session) -> tuple[list[Args], bool, bool]:
+    """Leaves a transaction: what was queued, whether something in it was refused, whether a watched key changed."""
+    queue, flawed, doomed = session.queue or [], session.flawed, session.doomed
+    session.queue, session.flawed = None, False
+    engine.unwatch(session)
+    session.look()
+    return queue, flawed, doomed
+
+
 class Admission:
     """Of one engine."""
 
@@ -103,10 +112,13 @@ class Admission:
         if engine.meter is not None:
             engine.meter.admit(command, args)
 
-    def refusal(self, session: Session, why: CommandError) -> bytes | None:
+    def refusal(self, session: Session, args: Args, why: CommandError) -> bytes | None:
         """The reply to a command that was refused, if there is one."""
         self._engine.stats.errors += 1
-        if session.queue is not None and why is not NESTED and why is not WATCH_WITHIN:
+        if session.queue is not None and args[0].lower() == b"exec":
+            end(self._engine, session)
+            why = CommandError(b"EXECABORT Transaction discarded because of: " + why.text.removeprefix(b"ERR "))
+        elif session.queue is not None and why is not NESTED and why is not WATCH_WITHIN:
             session.flawed = True
         if session.replies != "on":
             session.replies = "off" if session.replies == "off" else "on"

@@ -274,7 +274,7 @@ class Engine(Written):
                     raise wrong_arity(command)
                 reply = self.admission.run(handler, command, args) if session.gate or self.gate else handler(self, args)
             except CommandError as why:
-                reply = self.admission.refusal(session, why)
+                reply = self.admission.refusal(session, args, why)
             except Exception:
                 _LOG.exception("%r failed", args[0])
                 reply = _INTERNAL.reply

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from titan_objects.store.admission import NESTED, WATCH_WITHIN
+from titan_objects.store.admission import NESTED, WATCH_WITHIN, end
 from titan_objects.store.resp import OK, CommandError, array, limit_reply
 from titan_objects.store.table import Args, Group
 
@@ -23,22 +23,12 @@ def multi(e: "Engine", a: Args) -> bytes:
     return OK
 
 
-def _end(e: "Engine") -> tuple[list[Args], bool, bool]:
-    """Leaves the transaction: what was queued, whether something in it was refused, whether a watched key changed."""
-    session = e.session
-    queue, flawed, doomed = session.queue or [], session.flawed, session.doomed
-    session.queue, session.flawed = None, False
-    e.unwatch(session)
-    session.look()
-    return queue, flawed, doomed
-
-
 @group.command("discard", 1, "noscript loading stale fast", since="2.0.0")
 def discard(e: "Engine", a: Args) -> bytes:
     """Discards a transaction."""
     if e.session.queue is None:
         raise CommandError(b"ERR DISCARD without MULTI")
-    _end(e)
+    end(e, e.session)
     return OK
 
 
@@ -50,7 +40,7 @@ def exec_(e: "Engine", a: Args) -> bytes:
         raise CommandError(b"ERR EXEC without MULTI")
     for db, key in session.watched:
         db.get(key)  # one that has expired meanwhile has changed
-    queue, flawed, doomed = _end(e)
+    queue, flawed, doomed = end(e, session)
     if flawed:
         raise CommandError(b"EXECABORT Transaction discarded because of previous errors.")
     if doomed:

@@ -305,10 +305,11 @@ class Door:
         task.add_done_callback(self._tasks.discard)
 
     def _run_here(self, session: DoorSession, args: Args) -> None:
-        ends = b"UNWATCH" if session.queue is None else b"DISCARD"  # the other one is refused, or queued
+        within = session.queue is not None
         self.engine.run(session, [args], self.now())
         self.engine.requests.clear()
-        if session.guard and args[0].upper() in (ends, b"RESET"):
+        ended = session.queue is None if within else len(args) == 1 and args[0].upper() in (b"UNWATCH", b"RESET")
+        if session.guard and ended:
             self._forget_guard(session)
 
     def _exec(self, session: DoorSession, queue: list[Args]) -> None:
