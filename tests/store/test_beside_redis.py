@@ -300,3 +300,25 @@ def test_keys_and_what_commands_do_with_them(redis: Wire) -> None:
         args = ("COMMAND", "GETKEYSANDFLAGS", *call.split())
         theirs, mine = redis.ask(*args), ours.ask(*args)
         assert mine == theirs or mine[:1] == theirs[:1] == b"-", call
+
+
+def test_what_cannot_be_in_a_transaction_and_what_waits_for_nothing_there(redis: Wire) -> None:
+    ours = Ours()
+    waits = ("BLMOVE a b LEFT RIGHT 0", "BRPOPLPUSH a b 0", "BLPOP a 0", "BZPOPMIN z 0", "XREAD BLOCK 0 STREAMS s $")
+    for hello in ("HELLO 2", "HELLO 3"):
+        for command in ("FLUSHALL", hello, "MULTI", "MONITOR", *waits, "EXEC", "PING"):
+            theirs = redis.ask(*command.split())
+            if command != hello:
+                assert ours.ask(*command.split()) == theirs, command
+            else:
+                ours.ask(*command.split())
+    redis.ask("HELLO", "2")
+
+
+@pytest.mark.parametrize(
+    "command", ["BGSAVE now", "SHUTDOWN SAVE NOSAVE", "SHUTDOWN later", "SHUTDOWN ABORT", "SHUTDOWN ABORT NOW"]
+)
+def test_what_is_not_done_is_refused_in_the_same_words(redis: Wire, command: str) -> None:
+    ours = Ours()
+    assert ours.ask(*command.split()) == redis.ask(*command.split())
+    assert not ours.core.engine.requests and not ours.core.client.session.closing

@@ -48,7 +48,7 @@ def _named(e: "Engine", name: bytes) -> Command | None:
 
 def _rows(e: "Engine", names: list[bytes]) -> bytes:
     found = [_named(e, name) for name in names]
-    return array([e.reply.null_array if each is None else row(e, each) for each in found])
+    return array([e.reply.null if each is None else row(e, each) for each in found])
 
 
 @group.command("command", -1, "loading stale", since="2.8.13")

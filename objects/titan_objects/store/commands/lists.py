@@ -315,6 +315,8 @@ def _block_move(e: "Engine", a: Args, from_left: bool, to_left: bool, word: byte
     answer = serve(source)
     if answer is not None:
         return answer
+    if not e.may_block:
+        return e.reply.null
     return e.block([source], until, serve, e.reply.null_array if e.reply.version == 2 else e.reply.null)
 
 

@@ -127,6 +127,8 @@ def bgrewriteaof(e: "Engine", a: Args) -> bytes:
 @group.command("bgsave", -1, "admin noscript")
 def bgsave(e: "Engine", a: Args) -> bytes:
     """Asynchronously saves the database(s) to disk: the append-only file is rewritten."""
+    if len(a) > 1 and [word.upper() for word in a[1:]] != [b"SCHEDULE"]:
+        raise syntax_error()
     if not e.stats.rewriting:
         e.requests.append("rewrite")
     return simple(b"Background saving started")
@@ -141,8 +143,10 @@ def lastsave(e: "Engine", a: Args) -> bytes:
 @group.command("shutdown", -1, "admin noscript loading stale no-multi")
 def shutdown(e: "Engine", a: Args) -> bytes | None:
     """Synchronously saves the database(s) to disk and shuts down the server."""
-    unknown = {word.upper() for word in a[1:]} - {b"NOSAVE", b"SAVE", b"NOW", b"FORCE"}
-    if unknown:
+    words = {word.upper() for word in a[1:]}
+    if words == {b"ABORT"}:
+        raise CommandError(b"ERR No shutdown in progress.")
+    if words - {b"NOSAVE", b"SAVE", b"NOW", b"FORCE"} or words >= {b"NOSAVE", b"SAVE"}:
         raise syntax_error()
     e.requests.append("shutdown")
     e.session.closing = True
@@ -221,6 +225,8 @@ def module_list(e: "Engine", a: Args) -> bytes:
 @group.command("monitor", 1, "admin noscript loading stale")
 def monitor(e: "Engine", a: Args) -> bytes:
     """Listens for all requests received by the server in real-time."""
+    if not e.may_block:
+        raise CommandError(b"ERR MONITOR isn't allowed for DENY BLOCKING client")
     e.monitors.add(e.session)
     e.look()
     return OK
