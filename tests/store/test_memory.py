@@ -114,3 +114,81 @@ def test_what_comes_in_a_snapshot_takes_memory_too() -> None:
     core = Core(maxmemory=LIMIT)
     rdb.load(b"".join(parts) + rdb_writing.END, core.engine)
     assert isinstance(core("SET k 1"), CommandError)
+
+
+@pytest.fixture
+def full() -> Core:
+    """Above its limit, with nothing to let go."""
+    core = Core()
+    core("SET k v")
+    core("SET gone v")
+    core("CONFIG SET maxmemory 1")
+    core.pass_time(1)
+    core.effects()
+    return core
+
+
+def refused(reply: object) -> bool:
+    return isinstance(reply, CommandError) and b"OOM command not allowed" in reply.text
+
+
+def test_a_transaction_without_memory_is_refused_as_a_whole(full: Core) -> None:
+    other = full.connect()
+    full("CONFIG SET maxmemory 0")
+    for each in ("MULTI", "DEL gone", "SET k w", "EVAL return(1) 0"):
+        full(each)
+    other("CONFIG SET maxmemory 1")
+    full.pass_time(1)
+    aborted = full("EXEC")
+    assert refused(aborted) and str(aborted).startswith("EXECABORT")
+    assert full("EXISTS gone") == 1 and full.effects() == []
+
+
+def test_where_there_is_no_memory_nothing_is_queued(full: Core) -> None:
+    full("MULTI")
+    assert refused(full("GET k"))
+    assert str(full("EXEC")).startswith("EXECABORT Transaction discarded because of previous errors")
+
+
+def test_scripts_say_whether_they_run_where_there_is_no_memory(full: Core) -> None:
+    write = "return redis.call('SET',KEYS[1],'1')"
+    assert refused(full("EVAL", write, "1", "new"))
+    assert refused(full("EVAL", "#!lua\nreturn 1", "0"))
+    assert full("EVAL", "return 1", "0") == full("EVAL", "#!lua flags=no-writes\nreturn 1", "0") == 1
+    assert full("EVAL", f"#!lua flags=allow-oom\n{write}", "1", "new") == b"OK"
+    assert full("EVAL", f"redis.call('DEL','gone') {write}", "1", "k") == b"OK", "what has begun to write goes on"
+
+
+def test_functions_say_whether_they_run_where_there_is_no_memory(full: Core) -> None:
+    full("CONFIG SET maxmemory 0")
+    register = "redis.register_function{function_name='%s',callback=function(k) return redis.call('%s',k[1]) end%s}"
+    plain, saving = register % ("get", "GET", ""), register % ("incr", "INCR", ",flags={'allow-oom'}")
+    full("FUNCTION", "LOAD", f"#!lua name=lib\n{plain}\n{saving}")
+    full("CONFIG SET maxmemory 1")
+    full.pass_time(1)
+    assert refused(full("FCALL get 1 k"))
+    assert full("FCALL incr 1 n") == 1
+    assert refused(full("FUNCTION LOAD x"))
+
+
+def test_no_key_goes_in_the_middle_of_a_script_or_a_transaction() -> None:
+    core = Core(maxmemory=LIMIT, maxmemory_policy="allkeys-lru")
+    fill(core, 0, 60)
+    core.effects()
+    written = "for n = 1, 200 do redis.call('SET', 'k' .. n, string.rep('x', 1000)) end return redis.call('DBSIZE')"
+    assert core("EVAL", written, "0") == 201
+    core("SET k v")
+    assert core.effects()[-1] == "SET k v" and core("DBSIZE") < 110  # type: ignore[operator]
+    core("MULTI")
+    for at in range(200):
+        core("SET", f"m{at}", b"x" * 1000)
+    core("EXEC")
+    assert core("EXISTS m0 m100 m199") == 3
+
+
+@pytest.mark.parametrize("policy", ["noeviction", "allkeys-random"])
+def test_a_transaction_of_a_log_or_a_leader_is_executed_whatever_the_limit(policy: str) -> None:
+    core = Core(maxmemory="1", maxmemory_policy=policy)
+    log = [[b"MULTI"], [b"SET", b"a", b"1"], [b"SET", b"b", b"2"], [b"EXEC"]]
+    assert core.engine.apply(log, core.now) == []
+    assert core("MGET a b") == [b"1", b"2"]

@@ -56,7 +56,9 @@ class Admission:
             session.queue.append(args)
             return QUEUED
         if engine.gate:
-            self.admit(command, args)
+            self._admit(command, args)
+            if engine.meter is not None:
+                engine.meter.admit(command, args)
         before = session.replies
         reply = handler(engine, args) if session.tracker is None else engine.tracking.run(handler, command, args)
         if before == "off" and session.replies == "off":
@@ -90,10 +92,19 @@ class Admission:
             raise CommandError(f"ERR Command '{command.name}' not allowed inside a transaction")
         if engine.gate and command.writes and engine.refuse_writes is not None:
             raise engine.refuse_writes
+        if engine.meter is not None:
+            engine.meter.admit_queued()
         if named.subcommands and engine.subcommand(args) is named and len(args) > 1:
             named.handler(engine, args)  # it has the error: there is no such sub-command
 
-    def admit(self, command: Command, args: Args) -> None:
+    def admit_called(self, command: Command, args: Args) -> None:
+        """A command that a transaction or a script calls. Raises CommandError: it is refused."""
+        command = self.full(command, args)
+        self._admit(command, args)
+        if self._engine.meter is not None:
+            self._engine.meter.admit_called(command, args)
+
+    def _admit(self, command: Command, args: Args) -> None:
         """What concerns all sessions. Raises CommandError: not now."""
         engine = self._engine
         from_client = engine.session is not engine.internal
@@ -109,8 +120,6 @@ class Admission:
             if engine.preserve is not None:
                 for key in command.keys(args):
                     engine.preserve(engine.db, key)
-        if engine.meter is not None:
-            engine.meter.admit(command, args)
 
     def refusal(self, session: Session, args: Args, why: CommandError) -> bytes | None:
         """The reply to a command that was refused, if there is one."""

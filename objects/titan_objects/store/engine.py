@@ -300,7 +300,7 @@ class Engine(Written):
         if not low <= len(args) <= high:
             raise wrong_arity(command)
         if self.gate:
-            self.admission.admit(self.admission.full(command, args), args)
+            self.admission.admit_called(command, args)
         try:
             reply = handler(self, args)
         except CommandError:

@@ -158,7 +158,7 @@ class Functions:
 
     def call(self, function: Function, keys: Args, argv: Args) -> bytes:
         """Runs a function; its encoded reply. Raises CommandError: it failed."""
-        return self._engine.scripts.invoke(function.callback, keys, argv, function.read_only)
+        return self._engine.scripts.invoke(function.callback, keys, argv, function.flags)
 
     @property
     def count(self) -> int:

@@ -28,7 +28,7 @@ SAMPLED = 8
 
 LFU_START, LFU_FACTOR, LFU_MINUTES = 5, 10, 1
 
-_OOM = CommandError(b"OOM command not allowed when used memory > 'maxmemory'.")
+OOM = CommandError(b"OOM command not allowed when used memory > 'maxmemory'.")
 
 SLICE_KEYS = 500
 """Keys that are looked at once there is a limit, in one slice: about two milliseconds' work."""
@@ -81,6 +81,8 @@ class Meter:
         self._changed: dict[Place, None] = {}
         self._unseen = deque((db.placed, iter(Listing(db))) for db in engine.databases if db.data)
         self.total = 0
+        self._full = False
+        """There was nothing to let go before the transaction or script that runs."""
 
     def more(self) -> bool:
         """Looks at a slice of the keys that were there before; False: all have been."""
@@ -148,13 +150,54 @@ class Meter:
         Raises:
             CommandError: OOM, there is nothing to let go.
         """
+        self._note_use(command, args)
         engine = self._engine
+        queue = engine.session.queue
+        if engine.session is engine.internal:
+            self._full = False
+        elif queue is not None:
+            self._full = not self._make_room()
+            if self._full and any("denyoom" in self._flags(each) for each in queue):
+                raise OOM
+        elif "denyoom" in command.flags or command.group == "scripting":
+            self._full = not self._make_room()
+            if self._full and "denyoom" in command.flags:
+                raise OOM
+
+    def admit_queued(self) -> None:
+        """Before a command is queued, whatever it is. Raises CommandError: OOM, what is queued takes memory."""
+        if self._engine.session is not self._engine.internal and not self._make_room():
+            raise OOM
+
+    def admit_called(self, command: "Command", args: "Args") -> None:
+        """Of a transaction or a script: no key goes in the middle of it, and what has begun to write goes on.
+
+        Raises:
+            CommandError: OOM, there was nothing to let go before it.
+        """
+        self._note_use(command, args)
+        if self._full and "denyoom" in command.flags and self._engine.scripts.needs_memory:
+            raise OOM
+
+    def admit_script(self) -> None:
+        """Before a script that says what it does, but not that it may run now. Raises CommandError: OOM."""
+        if self._full:
+            raise OOM
+
+    def _note_use(self, command: "Command", args: "Args") -> None:
         for key in command.keys(args):
-            self._use((engine.db.placed, key))
-        if "denyoom" in command.flags and engine.session is not engine.internal:
-            while self.measure() > engine.config.maxmemory:
-                if not self._let_one_go():
-                    raise _OOM
+            self._use((self._engine.db.placed, key))
+
+    def _flags(self, args: "Args") -> frozenset[str]:
+        command = self._engine.table.find_full(args)
+        return frozenset() if command is None else command.flags
+
+    def _make_room(self) -> bool:
+        """Lets keys go until there are few enough; False: there is nothing to let go."""
+        while self.measure() > self._engine.config.maxmemory:
+            if not self._let_one_go():
+                return False
+        return True
 
     def idle_ms(self, db: "Database", key: bytes) -> int:
         """How long nobody used a key."""

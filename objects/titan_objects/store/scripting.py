@@ -36,7 +36,9 @@ SCRIPTS_MAX = 10_000
 """Scripts that are remembered by their hash; the oldest makes room."""
 
 FLAGS = frozenset((b"no-writes", b"allow-oom", b"allow-stale", b"no-cluster", b"allow-cross-slot-keys"))
-"""What scripts and functions may say of themselves; only the first changes anything here."""
+"""What scripts and functions may say of themselves; only the first two change anything here."""
+
+_SAVING = frozenset((b"no-writes", b"allow-oom"))
 
 WRITES = CommandError(b"ERR Can not execute a script with write flag using *_ro command.")
 
@@ -61,6 +63,8 @@ class Scripts:
         self._lua: Any = None
         self._read_only = False
         self._running = False
+        self._first_effect = 0
+        self._saves_memory = False
         self._items = self._bytes = 0
 
     def load(self, source: bytes) -> bytes:
@@ -101,11 +105,16 @@ class Scripts:
             read_only = True
         elif flags is not None and read_only:
             raise WRITES
-        return self._execute(self._run, self._compiled[digest], keys, argv, read_only)
+        return self._execute(self._run, self._compiled[digest], keys, argv, flags, read_only)
 
-    def invoke(self, callback: Any, keys: Args, argv: Args, read_only: bool) -> bytes:
+    def invoke(self, callback: Any, keys: Args, argv: Args, flags: list[bytes]) -> bytes:
         """Runs a function of a library; its encoded reply. Raises CommandError: it failed."""
-        return self._execute(self._invoke, callback, keys, argv, read_only)
+        return self._execute(self._invoke, callback, keys, argv, flags, b"no-writes" in flags)
+
+    @property
+    def needs_memory(self) -> bool:
+        """The script that runs has not written yet, and has not said that it may run where there is no memory."""
+        return not self._saves_memory and len(self._engine.effects) == self._first_effect
 
     def load_library(self, source: bytes, register: Callable[..., bytes]) -> None:
         """Has a library register its functions.
@@ -133,9 +142,14 @@ class Scripts:
         """How many instructions a script may take."""
         return max(1, int(self._engine.config.get("lua-time-limit"))) * PER_MS
 
-    def _execute(self, run: Any, code: Any, keys: Args, argv: Args, read_only: bool) -> bytes:
+    def _execute(
+        self, run: Any, code: Any, keys: Args, argv: Args, flags: list[bytes] | None, read_only: bool
+    ) -> bytes:
         engine = self._engine
-        start = len(engine.effects)
+        self._saves_memory = not _SAVING.isdisjoint(flags or ())
+        if flags is not None and not self._saves_memory and engine.meter is not None:
+            engine.meter.admit_script()
+        start = self._first_effect = len(engine.effects)
         could_block, engine.may_block = engine.may_block, False
         self._read_only, self._running = read_only, True
         db, reply = engine.db, engine.reply
