@@ -353,3 +353,17 @@ async def test_who_cannot_be_given_his_answer_is_let_go_and_others_are_answered(
         one.put("SET k v")
         assert await other("SET k w", "PING") == [b"OK", b"PONG"]
         assert one.closed
+
+
+async def test_a_transaction_is_checked_again_when_it_is_executed() -> None:
+    async with opened(Group()) as door:
+        one, other = Client(door), Client(door)
+        await other("ACL SETUSER ann on >pw ~* +@all")
+        await one("AUTH ann pw", "MULTI", "SET k v", "GET k")
+        await other("ACL SETUSER ann -set")
+        aborted = await one("EXEC")
+        assert isinstance(aborted, CommandError) and aborted.text.startswith(b"EXECABORT")
+        assert await one("GET k") is None
+        one.put("BLPOP q 0")
+        await other("ACL DELUSER ann", "RPUSH q x")
+        assert one.closed and await other("LLEN q") == 1

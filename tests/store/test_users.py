@@ -68,6 +68,28 @@ def test_a_change_counts_at_once_and_a_deleted_user_is_gone() -> None:
     assert error(core.connect()("AUTH ann pw")).startswith("WRONGPASS")
 
 
+def test_what_was_queued_is_checked_again_when_it_is_executed() -> None:
+    core = Core()
+    ann = user(core, "+@all", "~*")
+    for each in ("MULTI", "SET k v", "GET k"):
+        ann(each)
+    core("ACL SETUSER ann -set")
+    replies = ann("EXEC")
+    assert isinstance(replies, list) and "ACLs rules changed" in error(replies[0]) and replies[1] is None
+    assert core.engine.acl.log.entries[0].context == "multi"
+
+
+@pytest.mark.parametrize("listens", ["SUBSCRIBE news", "PSUBSCRIBE n*", "SSUBSCRIBE news"])
+def test_whoever_listens_to_what_it_may_not_hear_any_more_is_let_go(listens: str) -> None:
+    core = Core()
+    ann = user(core, "+@all", "&*")
+    ann(listens)
+    core("ACL SETUSER ann resetchannels &news &n*")
+    assert not ann.session.closing
+    core("ACL SETUSER ann resetchannels &other")
+    assert ann.session.closing and ann.session.killed
+
+
 @pytest.mark.parametrize("rule", ["+nosuch", "-@nosuch", "nonsense", "#123", "<never", "%Q~x", ""])
 def test_a_rule_that_is_wrong_changes_nothing(rule: str) -> None:
     core = Core()
@@ -265,3 +287,16 @@ async def test_what_others_wrote_is_loaded_whatever_the_default_user_may_do(tmp_
     again = Store(tmp_path / "store", Config(aclfile=str(users)))
     assert again.engine.databases[0].data == {b"a": b"1", b"b": b"2", b"c": b"3"}
     await again.close()
+
+
+@needs_redis
+def test_what_has_no_effect_is_refused_and_everything_is_shown_as_such(tmp_path: Path) -> None:
+    core = Core()
+    rules = (["~*", "~x"], ["allkeys", "%R~x"], ["~x", "~*"], ["allchannels", "&x"], ["&x", "&*"], ["%R~*", "~x"])
+    with RealRedis(tmp_path / "redis") as server, Wire(server.port) as wire:
+        for at, words in enumerate(rules):
+            command = ["ACL", "SETUSER", f"user{at}", *words]
+            assert [str(core(*command))] == list(map(str, decode_all(wire.ask(*command)))), words
+        wanted = [each.replace(b" resetkeys", b"") for each in decode_all(wire.ask("ACL", "LIST"))[0]]
+        shown: Any = core("ACL LIST")
+        assert [each.replace(b" resetkeys", b"") for each in shown] == wanted

@@ -37,6 +37,14 @@ _ADMIN = frozenset(["lastsave", "role"])
 _DANGEROUS = frozenset(["keys", "flushall", "flushdb", "sort", "sort_ro", "info", "swapdb", "restore", "migrate"])
 _CHANGES = frozenset(["insert", "update", "delete"])
 _NO_ACCESS = "this user has no permissions to access one of the"
+_AFTER_ALL = (
+    "Adding a pattern after the * pattern (or the '%s' flag) is not valid and does not have any effect. "
+    "Try '%s' to start with an empty list of %s"
+)
+_CHANGED = (
+    b"NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. "
+    b"This command is no longer allowed for the following reason: "
+)
 _CHANNEL_COMMANDS = frozenset(["subscribe", "ssubscribe", "publish", "spublish", "psubscribe"])
 
 
@@ -126,6 +134,10 @@ class User:
                 raise ValueError("Syntax error")
             self._keys(found[2], b"R" in found[1].upper(), b"W" in found[1].upper())
         elif sign == "&":
+            if b"*" in self.channels and rule[1:] != b"*":
+                raise ValueError(_AFTER_ALL % ("allchannels", "resetchannels", "channels"))
+            if rule[1:] == b"*":
+                self.channels.clear()
             self.channels[rule[1:]] = None
         elif sign in "+-" and sign:
             self._commands(sign == "+", rest.lower())
@@ -153,6 +165,11 @@ class User:
             raise ValueError("The password you are trying to remove from the user does not exist")
 
     def _keys(self, pattern: bytes, read: bool, write: bool) -> None:
+        everything = self.keys.get(b"*") == (True, True)
+        if everything and pattern != b"*":
+            raise ValueError(_AFTER_ALL % ("allkeys", "resetkeys", "patterns"))
+        if pattern == b"*" and read and write:
+            self.keys.clear()
         before = self.keys.get(pattern, (False, False))
         self.keys[pattern] = (read or before[0], write or before[1])
 
@@ -198,12 +215,15 @@ class User:
             names = args[1:2] if command.name.endswith("publish") else args[1:]
             exact = command.name == "psubscribe"
             for channel in names:
-                if not any(
-                    pattern == b"*" or (pattern == channel if exact else matcher(pattern)(channel))
-                    for pattern in self.channels
-                ):
+                if not self.may_hear(channel, exact=exact):
                     return Denial("channel", channel, f"{_NO_ACCESS} channels used as arguments")
         return None
+
+    def may_hear(self, channel: bytes, *, exact: bool) -> bool:
+        """Whether a channel is one of its own; `exact`: a pattern of channels, which has to stand among the rules."""
+        return any(
+            pattern == b"*" or (pattern == channel if exact else matcher(pattern)(channel)) for pattern in self.channels
+        )
 
     def _may_use(self, key: bytes, reads: bool, changes: bool) -> bool:
         return any(
@@ -370,6 +390,15 @@ class Acl:
             context = context or ("toplevel" if session.queue is None else "multi")
             self._note(Entry(denial, context, user.name, session, now))
             raise CommandError(f"NOPERM {denial.text}")
+
+    def check_queued(self, session: "Session", args: "Args", now: int) -> None:
+        """As `check`, of a command of a transaction: rules may have changed since it was queued."""
+        command = self._table.find_full(args)
+        if command is not None and "no-auth" not in command.flags:
+            try:
+                self.check(session, command, args, now, "multi")
+            except CommandError as why:
+                raise CommandError(_CHANGED + why.text.removeprefix(b"NOPERM ")) from None
 
     def _note(self, entry: Entry) -> None:
         self.log.note(entry, int(self._config.get("acllog-max-len")))

@@ -52,6 +52,7 @@ def exec_(e: "Engine", a: Args) -> bytes:
     try:
         for args in queue:
             try:
+                e.acl.check_queued(session, args, e.now)
                 reply = e.call(args)
                 size += len(reply)
                 limit_reply(size)  # the command was executed, and the rest will be

@@ -1,5 +1,6 @@
 """ACL: users and what they may do."""
 
+from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from titan_objects.store.table import Args, Group
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
+    from titan_objects.store.session import Session
 
 group = Group("server")
 
@@ -42,10 +44,19 @@ def acl_list(e: "Engine", a: Args) -> bytes:
     return bulks([user.described() for _, user in sorted(e.acl.users.items())])
 
 
-def _look_anew(e: "Engine", user: User) -> None:
+def _look_anew(e: "Engine", users: Iterable[User]) -> None:
+    """Their rules have changed; whoever listens to what it may not hear any more is let go."""
     for session in e.sessions.values():
-        if session.user is user:
+        user = session.user
+        if user is not None and user in users:
             session.look()
+            if not _may_listen(session, user):
+                _let_go(e, session)
+
+
+def _may_listen(session: "Session", user: User) -> bool:
+    heard = all(user.may_hear(each, exact=False) for each in (*session.channels, *session.shards))
+    return heard and all(user.may_hear(each, exact=True) for each in session.patterns)
 
 
 @group.command("acl|setuser", -3, _FLAGS, since="6.0.0")
@@ -54,7 +65,7 @@ def acl_setuser(e: "Engine", a: Args) -> bytes:
     name = a[2].decode("utf-8", "backslashreplace")
     if not name or " " in name or "\0" in name:
         raise CommandError(b"ERR Usernames can't contain spaces or null characters")
-    _look_anew(e, e.acl.change(name, a[3:]))
+    _look_anew(e, [e.acl.change(name, a[3:])])
     return OK
 
 
@@ -65,18 +76,22 @@ def acl_deluser(e: "Engine", a: Args) -> bytes:
     if "default" in names:
         raise CommandError(b"ERR The 'default' user cannot be removed")
     gone = [user for name in names if (user := e.acl.users.pop(name, None)) is not None]
-    _let_go(e, gone)
+    _forget(e, gone)
     return number(len(gone))
 
 
-def _let_go(e: "Engine", gone: list[User]) -> None:
+def _forget(e: "Engine", gone: list[User]) -> None:
     for session in e.sessions.values():
         if session.user in gone:
             session.user = None
             session.look()
-            session.closing = True
-            session.killed = session is not e.session
-            e.outgoing[session] = None
+            _let_go(e, session)
+
+
+def _let_go(e: "Engine", session: "Session") -> None:
+    session.closing = True
+    session.killed = session is not e.session
+    e.outgoing[session] = None
 
 
 @group.command("acl|save", 2, _FLAGS, since="6.0.0")
@@ -89,9 +104,8 @@ def acl_save(e: "Engine", a: Args) -> bytes:
 @group.command("acl|load", 2, _FLAGS, since="6.0.0")
 def acl_load(e: "Engine", a: Args) -> bytes:
     """Reloads the rules from the configured ACL file."""
-    _let_go(e, e.acl.load())
-    for session in e.sessions.values():
-        session.look()
+    _forget(e, e.acl.load())
+    _look_anew(e, list(e.acl.users.values()))
     return OK
 
 

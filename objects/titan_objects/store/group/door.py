@@ -315,6 +315,8 @@ class Door:
     def _exec(self, session: DoorSession, queue: list[Args]) -> None:
         guard = session.guard
         size = sum(map(_size, queue))
+        if not self._still_may(session, queue):
+            session.flawed = True  # members do not know the user: all or nothing
         if session.flawed or not (queue or guard) or size > COMMAND_BYTES_MAX:
             if size > COMMAND_BYTES_MAX:
                 session.flawed = True
@@ -328,6 +330,15 @@ class Door:
         self._submit(
             session, "ordered", Section(queue, session.db.index, session.resp.version, True, guard, heard), size
         )
+
+    def _still_may(self, session: DoorSession, queue: list[Args]) -> bool:
+        """Whether the user may do all of this, as the rules are now."""
+        try:
+            for args in queue:
+                self.engine.acl.check_queued(session, args, self.now())
+        except CommandError:
+            return False
+        return True
 
     def _forget_guard(self, session: DoorSession) -> None:
         if session.guard:
