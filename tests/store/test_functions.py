@@ -153,6 +153,27 @@ def test_replies_are_those_of_redis(redis: RealRedis) -> None:
 
 
 @needs_redis
+def test_names_of_functions_are_the_same_in_any_case_and_a_flag_counts_once(redis: RealRedis) -> None:
+    core = Core()
+    flags = "flags={'no-writes','allow-oom','no-writes'}"
+    named = "#!lua name=%s\nredis.register_function{function_name='%s',callback=function() return 1 end,%s}"
+    with Wire(redis.port) as wire:
+        wire.ask("FUNCTION", "FLUSH")
+        for command in (
+            ("FUNCTION", "LOAD", named % ("a", "Get", flags)),
+            ("FUNCTION", "LOAD", named % ("b", "gET", flags)),
+            ("FCALL", "GET", "0"),
+            ("FUNCTION", "LIST"),
+            ("FUNCTION", "DELETE", "a"),
+            ("FCALL", "get", "0"),
+        ):
+            session = core.client.session
+            core.engine.run(session, [[word.encode() for word in command]], core.now)
+            assert b"".join(session.out) == wire.ask(*command), command
+            session.out.clear()
+
+
+@needs_redis
 def test_dumps_go_both_ways(redis: RealRedis) -> None:
     core = Core()
     core("FUNCTION", "LOAD", LIBRARY)

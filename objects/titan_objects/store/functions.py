@@ -50,6 +50,7 @@ class Library:
         self.name = name
         self.source = source
         self.functions: dict[bytes, Function] = {}
+        """By name, in lower case: names that differ in case alone are the same."""
 
     def register(self, is_table: Callable[[Any], bool], is_function: Callable[[Any], bool], *given: Any) -> bytes:
         """`redis.register_function`: what is wrong, or nothing."""
@@ -89,9 +90,10 @@ class Library:
             return b"unknown flag given"
         if not _NAME.fullmatch(name):
             return _BAD_NAME
-        if name in self.functions:
+        if name.lower() in self.functions:
             return b"Function already exists in the library"
-        self.functions[name] = Function(name, callback, description, flags, self.source)
+        flags = list(dict.fromkeys(flags))
+        self.functions[name.lower()] = Function(name, callback, description, flags, self.source)
         return b""
 
 
@@ -131,7 +133,7 @@ class Functions:
         for library in kept.values():
             for name in library.functions:
                 if name in found:
-                    raise CommandError(b"ERR Function %b already exists" % name)
+                    raise CommandError(b"ERR Function %b already exists" % library.functions[name].name)
             found |= library.functions
         if len(found) > FUNCTIONS_MAX:
             raise CommandError(f"ERR a store has {FUNCTIONS_MAX} functions at most; delete a library")
@@ -151,7 +153,7 @@ class Functions:
 
     def find(self, name: bytes) -> Function:
         """The function of that name. Raises CommandError: there is none."""
-        found = self._functions.get(name)
+        found = self._functions.get(name.lower())
         if found is None:
             raise CommandError(b"ERR Function not found")
         return found

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import integer, option
 from titan_objects.store.globs import matcher
-from titan_objects.store.resp import OK, CommandError, array, bulk
+from titan_objects.store.resp import OK, CommandError, array, bulk, simple
 from titan_objects.store.resp import integer as number
 from titan_objects.store.scripting import WRITES
 from titan_objects.store.table import Args, Group, counted
@@ -114,7 +114,7 @@ def _function(e: "Engine", function: "Function") -> bytes:
         [
             (bulk(b"name"), bulk(function.name)),
             (bulk(b"description"), e.reply.null if function.description is None else bulk(function.description)),
-            (bulk(b"flags"), e.reply.set([bulk(flag) for flag in function.flags])),
+            (bulk(b"flags"), e.reply.set([simple(flag) for flag in function.flags])),
         ]
     )
 

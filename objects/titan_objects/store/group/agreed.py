@@ -88,7 +88,7 @@ class _Functions(Functions):
     """
 
     def call(self, function: Function, keys: Args, argv: Args) -> bytes:
-        fresh = self.loaded(function.source).functions.get(function.name)
+        fresh = self.loaded(function.source).functions.get(function.name.lower())
         if fresh is None:
             raise CommandError(b"ERR Function not found: its library registers it only now and then")
         return super().call(fresh, keys, argv)
