@@ -192,3 +192,29 @@ def test_a_transaction_of_a_log_or_a_leader_is_executed_whatever_the_limit(polic
     log = [[b"MULTI"], [b"SET", b"a", b"1"], [b"SET", b"b", b"2"], [b"EXEC"]]
     assert core.engine.apply(log, core.now) == []
     assert core("MGET a b") == [b"1", b"2"]
+
+
+def test_how_fast_a_counter_grows_and_fades_may_be_set() -> None:
+    core = Core(maxmemory=LIMIT, maxmemory_policy="allkeys-lfu")
+    core("SET k v")
+    core("SET other v")
+    for setting in ("lfu-log-factor 0", "lfu-decay-time 0"):
+        assert core(f"CONFIG SET {setting}") == b"OK"
+    for _ in range(100):
+        core("GET k")
+    assert core("OBJECT FREQ k") == 105, "each use counts"
+    core.now += 10 * 60_000
+    assert core("OBJECT FREQ k") == 105, "and stays"
+    core("CONFIG SET lfu-decay-time 2")
+    assert core("OBJECT FREQ k") == 100
+
+
+def test_to_ask_how_a_key_is_used_is_no_use() -> None:
+    core = Core(maxmemory=LIMIT, maxmemory_policy="allkeys-lru")
+    core("SET k v")
+    core("SET other v")
+    core.now += 5000
+    assert [core(ask) for ask in ("OBJECT FREQ k", "MEMORY USAGE k", "OBJECT IDLETIME k", "OBJECT IDLETIME k")][2:] == [
+        5,
+        5,
+    ]

@@ -111,6 +111,8 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "hash-max-listpack-entries": ("512", _number(0, _BIG)),
     "hash-max-listpack-value": ("64", _number(0, _BIG)),
     "latency-monitor-threshold": ("0", _number(0, _BIG)),
+    "lfu-decay-time": ("1", _number(0, 1 << 31)),
+    "lfu-log-factor": ("10", _number(0, 1 << 31)),
     "list-max-listpack-size": ("-2", _number(-5, _BIG)),
     "lua-time-limit": ("5000", _number(0, _BIG)),
     "masterauth": ("", _text),

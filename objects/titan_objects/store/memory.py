@@ -26,9 +26,12 @@ KEY_BYTES = 100
 SAMPLED = 8
 """How many elements are looked at to estimate a whole value."""
 
-LFU_START, LFU_FACTOR, LFU_MINUTES = 5, 10, 1
+LFU_START = 5
 
 OOM = CommandError(b"OOM command not allowed when used memory > 'maxmemory'.")
+
+_LOOKING = frozenset(("object", "memory"))
+"""What they tell of a key would be that they were asked."""
 
 SLICE_KEYS = 500
 """Keys that are looked at once there is a limit, in one slice: about two milliseconds' work."""
@@ -185,7 +188,7 @@ class Meter:
             raise OOM
 
     def _note_use(self, command: "Command", args: "Args") -> None:
-        for key in command.keys(args):
+        for key in command.keys(args) if command.container not in _LOOKING else ():
             self._use((self._engine.db.placed, key))
 
     def _flags(self, args: "Args") -> frozenset[str]:
@@ -204,9 +207,10 @@ class Meter:
         return max(0, self._engine.now - self._used.get((db.placed, key), (self._engine.now, 0))[0])
 
     def frequency(self, db: "Database", key: bytes) -> int:
-        """How often a key was used: a logarithmic counter up to 255, which fades by one each minute."""
+        """How often a key was used: a logarithmic counter up to 255, which fades (`lfu-decay-time`)."""
         last, count = self._used.get((db.placed, key), (self._engine.now, LFU_START))
-        return max(0, count - (self._engine.now - last) // (60_000 * LFU_MINUTES))
+        minutes = int(self._engine.config.get("lfu-decay-time"))
+        return max(0, count - (self._engine.now - last) // (60_000 * minutes)) if minutes else count
 
     def _use(self, place: Place) -> None:
         if place in self._used:
@@ -214,7 +218,7 @@ class Meter:
             if self._engine.preserve is not None:
                 self._engine.preserve(db, key)
             count = self.frequency(db, key)
-            chance = 1 / (max(0, count - LFU_START) * LFU_FACTOR + 1)
+            chance = 1 / (max(0, count - LFU_START) * int(self._engine.config.get("lfu-log-factor")) + 1)
             grown = count < 255 and self._engine.chance.random() < chance
             self._used[place] = (self._engine.now, count + grown)
 
