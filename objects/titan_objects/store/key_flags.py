@@ -3,7 +3,9 @@
 RO, RW, OW and RM say whether the value is read, changed, written over or removed; the others what the client is after.
 """
 
-from titan_objects.store.table import Args, Command
+from typing import NamedTuple
+
+from titan_objects.store.table import Args, Command, Counted
 
 _READ, _WRITE = "RO access", "RW update"
 
@@ -47,9 +49,52 @@ def _parsed() -> dict[str, list[list[str]]]:
 _FLAGS = _parsed()
 
 
+class Spec(NamedTuple):
+    """Where some of a command's keys are, in the words of COMMAND INFO, and what is done with them."""
+
+    flags: list[str]
+    begin: str
+    begin_spec: dict[str, int | str]
+    find: str
+    find_spec: dict[str, int]
+
+
+_ANY = ["RW", "access", "update", "variable_flags"]
+_STREAMS = {"xread": 1, "xreadgroup": 4}
+
+
+def key_specs(command: Command) -> list[Spec]:
+    """Where the keys are; what has no fixed place and no number before it is unknown, for GETKEYS to find."""
+    flags = [_ANY] if command.name in ("set", "bitfield") else _known(command)
+    movable = command.movable
+    if isinstance(movable, Counted):
+        specs = [_range(flags[0], at, 0, 1) for at in movable.before]
+        counts = {"keynumidx": 0, "firstkey": 1, "keystep": 1}
+        return [*specs, Spec(flags[-1], "index", {"index": movable.position}, "keynum", counts)]
+    if command.name in _STREAMS:
+        begin: dict[str, int | str] = {"keyword": "STREAMS", "startfrom": _STREAMS[command.name]}
+        return [Spec(flags[0], "keyword", begin, "range", {"lastkey": -1, "keystep": 1, "limit": 2})]
+    if movable is not None:
+        return [Spec([*flags[0], "incomplete"], "unknown", {}, "unknown", {})]
+    if not command.first:
+        return []
+    last = command.last if command.last < 0 else command.last - command.first
+    if len(flags) == 1:
+        return [_range(flags[0], command.first, last, command.step)]
+    return [_range(flags[0], command.first, 0, 1), _range(flags[1], command.first + 1, min(last, 0), command.step)]
+
+
+def _range(flags: list[str], first: int, last: int, step: int) -> Spec:
+    return Spec(flags, "index", {"index": first}, "range", {"lastkey": last, "keystep": step, "limit": 0})
+
+
+def _known(command: Command) -> list[list[str]]:
+    return _FLAGS.get(command.name) or [(_WRITE if command.writes else _READ).split()]
+
+
 def key_flags(command: Command, args: Args, count: int) -> list[list[str]]:
     """The flags of each of the keys of a call."""
-    known = _FLAGS.get(command.name) or [(_WRITE if command.writes else _READ).split()]
+    known = _known(command)
     words = {word.upper() for word in args}
     if command.name == "set" and b"GET" in words:
         known = [["RW", "access", "update"]]

@@ -203,13 +203,20 @@ class Table:
         return iter(self.commands.values())
 
 
-def counted(position: int, *before: int) -> KeyFinder:
+class Counted:
     """Finds keys that stand behind their number, as in `ZUNION 2 a b`; `before`: keys with a fixed place."""
 
-    def find(args: Args) -> list[bytes]:
-        count = int(args[position])
-        if not 0 <= count < len(args) - position:
-            raise ValueError("there are not so many keys")
-        return [args[at] for at in before] + args[position + 1 : position + 1 + count]
+    def __init__(self, position: int, before: tuple[int, ...]) -> None:
+        self.position = position
+        self.before = before
 
-    return find
+    def __call__(self, args: Args) -> list[bytes]:
+        count = int(args[self.position])
+        if not 0 <= count < len(args) - self.position:
+            raise ValueError("there are not so many keys")
+        return [args[at] for at in self.before] + args[self.position + 1 : self.position + 1 + count]
+
+
+def counted(position: int, *before: int) -> KeyFinder:
+    """See `Counted`."""
+    return Counted(position, before)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from titan_objects.store.acl import categories
 from titan_objects.store.globs import matcher
-from titan_objects.store.key_flags import key_flags
+from titan_objects.store.key_flags import Spec, key_flags, key_specs
 from titan_objects.store.resp import CommandError, array, bulk, bulks, simple, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Command, Group
@@ -36,8 +36,25 @@ def row(e: "Engine", command: Command) -> bytes:
             number(command.step),
             e.reply.set(classes),
             array([]),
-            array([]),
+            array([_specified(e, each) for each in key_specs(command)]),
             array([row(e, each) for each in command.subcommands.values()]),
+        ]
+    )
+
+
+def _specified(e: "Engine", spec: Spec) -> bytes:
+    def found(kind: str, how: dict[str, int | str] | dict[str, int]) -> bytes:
+        numbers = [
+            (bulk(name.encode()), number(each) if isinstance(each, int) else bulk(each.encode()))
+            for name, each in how.items()
+        ]
+        return e.reply.map([(bulk(b"type"), bulk(kind.encode())), (bulk(b"spec"), e.reply.map(numbers))])
+
+    return e.reply.map(
+        [
+            (bulk(b"flags"), e.reply.set([simple(flag.encode()) for flag in spec.flags])),
+            (bulk(b"begin_search"), found(spec.begin, spec.begin_spec)),
+            (bulk(b"find_keys"), found(spec.find, spec.find_spec)),
         ]
     )
 
