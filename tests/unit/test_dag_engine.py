@@ -318,6 +318,19 @@ def test_no_task_of_a_suspended_run_has_waited_too_long_for_a_worker() -> None:
     assert states(desk.engine)["a"] == "FAILED"
 
 
+def test_a_result_to_compare_with_is_waited_for_no_longer_than_for_any_worker() -> None:
+    desk = Desk(definition({"id": "a", "verify": {}, "timeout": {"queue": 10, "heartbeat": 1000}}))
+    (order,) = desk.lease(Worker("w", owner="w"))
+    desk.wait(15)
+    assert states(desk.engine) == {"a": "RUNNING"}
+    assert desk.step(Report("w", order.epoch, Success(1))).accepted
+    desk.wait(4)
+    assert states(desk.engine) == {"a": "RUNNING"}
+    desk.wait(1)
+    assert states(desk.engine) == {"a": "FAILED"}
+    assert dump(Engine.replay(desk.engine.journal)) == dump(desk.engine)
+
+
 def test_what_failed_runs_again_with_all_behind_it() -> None:
     desk = Desk(DIAMOND)
     desk.run(lambda order: Failure("Bad") if order.key == "b" else 1)

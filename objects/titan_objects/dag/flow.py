@@ -351,9 +351,12 @@ class Flow:
         return changed
 
     def _waited(self, instance: Instance, number: int, since: float) -> bool:
-        if not instance.queued or instance.number != number or instance.held:
+        if not instance.queued or instance.number != number:
             return False
         if self.state is State.SUSPENDED or since < self._resumed:  # nobody could take it; it waits anew since then
+            return False
+        if instance.held:  # another worker is at it, whose result may be enough
+            self._bound_wait(instance)
             return False
         self._fail(instance, Failure("Timeout", "no worker took it within timeout.queue", False))
         return True
