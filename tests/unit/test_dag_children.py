@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import titan_overlay as titan
-from tests.unit.dag_world import definition, dump
+from tests.unit.dag_world import definition, dump, states
 from tests.unit.test_dag_senders import Asking, key, sender, space
 from titan_objects.dag import children
 from titan_objects.dag import run as run_module
@@ -156,6 +156,22 @@ def test_cancelling_suspending_and_resuming_reach_the_runs_below() -> None:
     for what, state in (("suspend", "SUSPENDED"), ("resume", "RUNNING"), ("cancel", "CANCELLED")):
         house.tell(house.top, Act(what), "ann")
         assert (house.state(), house.state("b", 0)) == (state, state)
+
+
+def test_what_is_cancelled_below_is_cancelled_above_and_not_tried_again() -> None:
+    again = definition(
+        {"id": "b", "call": "", "uses": "sub", "retry": {"max_attempts": 3}},
+        {"id": "c", "args": ["${b}"], "needs": ["b"]},
+    )
+    for tasks in ([], ["in"]):
+        house = House(Plan(again, {}, {"b": [Plan(SUB)]}))
+        house.tell(f"{house.top}-b-0", Act("cancel", tasks), "ann")
+        house.work(as_told)
+        assert (house.state(), house.state("b", 0)) == ("CANCELLED", "CANCELLED")
+        assert states(house.runs[house.top].engine) == {"b": "CANCELLED", "c": "CANCELLED"}
+        house.tell(house.top, Act("rerun"), "ann")
+        house.work(as_told)
+        assert (house.state(), house.state("b", 0)) == ("SUCCEEDED", "SUCCEEDED")
 
 
 def test_nobody_but_its_parent_has_a_run_begin_and_nobody_but_its_child_says_that_it_has_ended() -> None:

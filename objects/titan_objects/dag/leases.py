@@ -32,6 +32,8 @@ from titan_objects.dag.verifying import Records, verdict
 
 TOLD_BYTES_MAX = 256 << 10
 """Of what a task is told; if it is more, its worker asks for it, a piece at a time."""
+CANCELLED = "Cancelled"
+"""Kind of the failure that a run which does a task of this one tells of, where somebody has cancelled it."""
 LOST_MAX = 8
 """Leases of one instance that may run out: a task that takes its workers down with it ends some day."""
 
@@ -270,6 +272,9 @@ class Leases(Flow):
         service = instance.step.task.service
         if service is not None:
             self._service_ended(instance, service, event.outcome)
+        elif held.aside and isinstance(event.outcome, Failure) and event.outcome.kind == CANCELLED:
+            self._end(instance, State.CANCELLED)
+            self._admit_some(instance.step)
         elif isinstance(event.outcome, Failure):
             self._failed_attempt(instance, event.outcome)
         elif instance.step.task.verify is None or instance.single:

@@ -36,7 +36,7 @@ from titan_objects.dag.journal import (
     Up,
 )
 from titan_objects.dag.keeping import Kept
-from titan_objects.dag.leases import TOLD_BYTES_MAX
+from titan_objects.dag.leases import CANCELLED, TOLD_BYTES_MAX
 from titan_objects.dag.memory import Learn, memory_of
 from titan_objects.dag.messages import (
     ANSWER_BYTES_MAX,
@@ -322,6 +322,8 @@ class Run(Kept):
     @property
     def _outcome(self) -> Success | Failure:
         state, value, why = views.result(self.engine)
+        if state == "CANCELLED":
+            return Failure(CANCELLED, "the run that does it was cancelled", False)
         return Success(value) if state == "SUCCEEDED" else Failure("RunFailed", why or f"the run is {state}")
 
     @property
