@@ -174,6 +174,15 @@ def test_what_is_cancelled_below_is_cancelled_above_and_not_tried_again() -> Non
         assert (house.state(), house.state("b", 0)) == ("SUCCEEDED", "SUCCEEDED")
 
 
+@pytest.mark.parametrize("what", ["cancel", "suspend", "resume", "rerun"])
+def test_a_run_below_that_has_not_begun_says_where_its_task_is_cancelled(what: str) -> None:
+    house = using()
+    with pytest.raises(titan.BadMessage, match=f"has not begun.* it does a task of {house.top}"):
+        house.tell(f"{house.top}-b-0", Act(what), "ann")
+    with pytest.raises(titan.Forbidden):
+        house.tell(f"{house.top}-b-0", Act(what), "eve")
+
+
 def test_nobody_but_its_parent_has_a_run_begin_and_nobody_but_its_child_says_that_it_has_ended() -> None:
     house = using()
     child = f"{house.top}-b-0"

@@ -123,6 +123,11 @@ class Run(Kept):
         parent = self.plan and self.plan.parent
         if not (parent and ctx.sender.public == parent.voice):
             self._check_owner(ctx)
+            if parent and self.engine.definition is None:
+                raise titan.BadMessage(
+                    f"{ctx.name} has not begun: it does a task of {parent.name}; until then, {m.what} that "
+                    "task there, or all of that run (titan dag show says which task it is)"
+                )
         if m.what == "rerun" and self._is_of_sections:
             raise titan.BadMessage(
                 f"the graph of {ctx.name} lies in several objects, and does not run again in its place: export the run "
