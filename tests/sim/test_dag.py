@@ -19,8 +19,9 @@ from titan_objects.dag.processes import Failed
 from titan_objects.dag.queue import COMMANDS, AskOpen, Close, Register, Runs, WorkerInfo
 from titan_objects.dag.rescue import again
 from titan_objects.dag.worker import Workers
+from titan_overlay.config import NodeConfig
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.testing.pool import SimulatedPool
+from titan_overlay.testing.pool import Machine, SimulatedPool
 
 pytestmark = pytest.mark.loops("virtual")
 
@@ -114,6 +115,17 @@ async def test_a_run_that_nobody_can_run_is_refused_at_once() -> None:
         with pytest.raises(titan.Unavailable, match=r"2 owners of workers that agree .* are of 1"):
             await submit(pool, definition({"id": "a", "verify": {}}))
         assert (await submit(pool, definition({"id": "a", "requires": {"cores": 4, "memory": "1G"}}))).name
+
+
+async def test_a_run_for_which_too_few_nodes_may_host_says_how_many_faults_they_would_be_enough_for() -> None:
+    async with SimulatedPool(2) as sim:
+        pool = await sim.client()
+        await pool.publish("dag", "dag", policy=titan.Policy(faults=0))
+        await sim.add_node(Machine(config=NodeConfig(no_host=True)))
+        await pool.send("dag", Register(WorkerInfo("w", trusts=[pool.id])))
+        with pytest.raises(titan.Unavailable, match=r"2 of 3 nodes would: .*; start more, or ask for fewer faults: 0"):
+            await submit(pool, COUNT)
+        assert (await submit(pool, COUNT, faults=0)).name
 
 
 async def test_workers_look_at_runs_of_those_alone_whom_they_trust_and_run_no_commands_unless_told() -> None:

@@ -54,6 +54,12 @@ def settled(policy: Policy) -> Policy:
     )
 
 
+def _advice(policy: Policy, willing: int) -> str:
+    """What to do where so few nodes would be members."""
+    fewer = (willing - 1) // (3 if policy.byzantine else 2)
+    return f"start more, or ask for fewer faults: {fewer}" if 0 <= fewer < policy.faults else "start more"
+
+
 def charter_of(descriptor: Signed[Descriptor], object_id: ObjectId, pool: PoolId) -> Charter:
     """What a descriptor fixes for a group."""
     value = descriptor.value
@@ -101,7 +107,8 @@ class Founders:
         why = "; ".join(f"{number} x {text}" for text, number in refusals.most_common(3))
         raise Unavailable(
             f"{descriptor.value.name!r} needs {count} members that may host it, and {len(willing)} of {len(asked)} "
-            f"nodes would: {why or 'no more were found (titan census); start more, or ask for fewer faults'}"
+            f"nodes would: {why or 'no more were found (titan census)'}; "
+            f"{_advice(descriptor.value.policy, len(willing))}"
         )
 
     async def at(self, node: NodeId, descriptor: Signed[Descriptor]) -> Founder:
