@@ -1,6 +1,8 @@
 """Runs as objects of a pool: workers find them, and they go on when a member dies. No processes."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,13 +10,13 @@ import pytest
 
 import titan_overlay as titan
 from tests.unit.dag_world import definition
-from titan_objects.dag import children, sections
+from titan_objects.dag import children, cli, sections
 from titan_objects.dag.archive import archived
 from titan_objects.dag.client import resume, submit
 from titan_objects.dag.definitions import history, save
-from titan_objects.dag.journal import Order, Success, Worker
+from titan_objects.dag.journal import Begin, Order, Success, Worker
 from titan_objects.dag.memory import Forget, recalled
-from titan_objects.dag.messages import Act, Done, Sync
+from titan_objects.dag.messages import Act, Done, Export, Sync
 from titan_objects.dag.processes import Failed
 from titan_objects.dag.queue import COMMANDS, AskOpen, Close, Register, Runs, WorkerInfo
 from titan_objects.dag.rescue import again
@@ -115,6 +117,38 @@ async def test_a_run_that_nobody_can_run_is_refused_at_once() -> None:
         with pytest.raises(titan.Unavailable, match=r"2 owners of workers that agree .* are of 1"):
             await submit(pool, definition({"id": "a", "verify": {}}))
         assert (await submit(pool, definition({"id": "a", "requires": {"cores": 4, "memory": "1G"}}))).name
+
+
+class Screen:
+    """As much of a command's face as submitting needs."""
+
+    def __init__(self, pool: titan.Pool) -> None:
+        self.there = pool
+        self.shown: list[Any] = []
+
+    @asynccontextmanager
+    async def pool(self) -> AsyncIterator[titan.Pool]:
+        yield self.there
+
+    def show(self, value: Any, render: Any) -> None:
+        self.shown.append(value)
+
+
+async def test_whose_workers_count_and_how_many_crashes_a_run_survives_is_said_on_the_command_line(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "it.json").write_text('{"name": "it", "tasks": [{"id": "a", "call": "m:a"}]}')
+    async with SimulatedPool(5) as sim:
+        screen: Any = Screen(await opened(sim))
+        me = screen.there.id
+        for faults in (0, 2):
+            await cli.submit(screen, tmp_path / "it.json", faults=faults, worker_key=[me])
+            run = screen.shown[-1]
+            assert len((await screen.there.group(run)).members) == 2 * faults + 1
+            (begun, *_) = await screen.there.read(run, Export())
+            assert isinstance(begun.event, Begin) and begun.event.workers == (me,)
+        with pytest.raises(titan.Unavailable, match=r"0 of 1 workers at the queue 'dag' are of those .* nobody"):
+            await cli.submit(screen, tmp_path / "it.json", worker_key=["nobody"])
 
 
 async def test_a_run_for_which_too_few_nodes_may_host_says_how_many_faults_they_would_be_enough_for() -> None:

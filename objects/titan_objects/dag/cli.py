@@ -48,6 +48,15 @@ async def submit(
     code: Code = None,
     param: Params = None,
     store: Annotated[str, typer.Option("--store", metavar="NAME", help="A store of the pool that the run uses.")] = "",
+    faults: Annotated[
+        int | None, typer.Option("--faults", min=0, help="Crashes that the run survives. [1, on three nodes or more]")
+    ] = None,
+    worker_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--worker-key", metavar="KEY", help="Whose workers may take its tasks; may be repeated. [anybody's]"
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until it has ended, showing how it goes.")] = False,
 ) -> None:
     """Submit a run, or go on with one that was rescued (`titan dag export`)."""
@@ -58,16 +67,26 @@ async def submit(
     from titan_objects.dag.watching import watch
 
     found = None if NAMED.fullmatch(str(file)) and not file.exists() else _read(file)
-    given = _params(param or [])
+    given, workers = _params(param or []), worker_key or []
     if given and not (found is None or isinstance(found, Definition)):
         raise titan.ConfigError(f"{file}: a rescued run goes on with the parameters that it had; leave out --param")
     async with face.pool() as pool:
         if found is None:
             found = await load(pool, str(file))
         if isinstance(found, Definition):
-            run = await send(pool, found, params=given, queue=queue, code=code, base=file.parent, store=store)
+            run = await send(
+                pool,
+                found,
+                params=given,
+                queue=queue,
+                code=code,
+                base=file.parent,
+                faults=faults,
+                workers=workers,
+                store=store,
+            )
         else:
-            run = await go_on(pool, found, queue=queue, code=code, store=store)
+            run = await go_on(pool, found, queue=queue, code=code, faults=faults, workers=workers, store=store)
         if not wait:
             face.show(run.name, lambda: run.name)
             return

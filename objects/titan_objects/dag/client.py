@@ -136,6 +136,11 @@ async def _begin(
     await _open_queue(pool, queue)
     offered = await listed(pool, queue, AskWorkers)
     chosen = [each for each in offered if not workers or owner_of(each.name) in workers]
+    if offered and not chosen:
+        raise titan.Unavailable(
+            f"0 of {len(offered)} workers at the queue {queue!r} are of those whose workers may take its tasks: "
+            f"{', '.join(workers)} (the name of a worker begins with its key)"
+        )
     plan = await planned(pool, definition, params, base, known=known, found=found)
     for each in plan.all:
         _check_workers(chosen, each.definition, pool.id, queue)
