@@ -143,6 +143,44 @@ def test_what_makes_no_sense_is_refused(task: dict[str, Any], words: str) -> Non
         check(Definition(name="it", tasks=[*dag({"id": "a"}, {"id": "c"}).tasks, bad]))
 
 
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ({"call": "m:f", "args": [{"day": ["v-${params.day}"]}]}, "params.day"),
+        ({"call": "m:f", "inputs": {"x": "of ${a.name}"}, "needs": ["a"]}, "a.name"),
+        ({"call": "m:f", "cache_key": "v-${params.day}"}, "params.day"),
+        ({"run": "render --frame=${item}", "map": {"over": [1]}}, "item"),
+        ({"run": ["sh", "-c", "cat ${a}"], "needs": ["a"]}, "a"),
+    ],
+)
+def test_a_reference_amid_other_text_is_refused_since_nothing_would_come_in_its_place(
+    task: dict[str, Any], name: str
+) -> None:
+    tasks = [Task(id="a", call="m:f"), msgspec.convert({"id": "b", **task}, Task)]
+    with pytest.raises(titan.BadMessage, match=rf"task 'b': \$\{{{name}\}} amid other text stays as it is, in '"):
+        check(Definition(name="it", tasks=tasks, params={"day": 1}))
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"run": "sh -c 'echo ${HOME} ${params.month} $$${item}'"},
+        {"run": "sh -c 'echo ${item}.png'", "env": {"item": "${item}"}, "map": {"over": [1]}},
+        {"run": "sh -c 'for index in 1 2; do echo ${index}; done'", "map": {"over": [1]}},
+        {"run": ["sh", "-c", "a=$(date); echo ${a} $0", "${a}"], "needs": ["a"]},
+        {"call": "m:f", "args": ["Dear ${name}", "$${params.day}"]},
+    ],
+)
+def test_what_a_script_or_a_template_fills_in_itself_is_left_to_it(task: dict[str, Any]) -> None:
+    check(
+        Definition(
+            name="it",
+            tasks=[Task(id="a", call="m:f"), msgspec.convert({"id": "b", **task}, Task)],
+            params={"day": 1},
+        )
+    )
+
+
 def test_order_puts_every_task_behind_what_it_needs() -> None:
     found = order(waits(dag({"id": "c", "needs": ["b", "a"]}, {"id": "b", "needs": ["a"]}, {"id": "a"}).tasks))
     assert found == ["a", "b", "c"]

@@ -1,5 +1,6 @@
 """What must hold of a definition beyond its schema: names that exist, no cycle, conditions that can be read."""
 
+import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 import titan_overlay as titan
 from titan_objects.dag.definition import AUTO, COMPARATORS, ITEMS_MAX, TASKS_MAX, Definition, Task, Verify
 from titan_objects.dag.expressions import Both, Either, Expression, Name, Value, names, parse
-from titan_objects.dag.references import referred
+from titan_objects.dag.references import amid, referred
 
 IDLE = {
     "run": ("args", "inputs"),
@@ -80,8 +81,11 @@ def _check_task(task: Task, tasks: Mapping[str, Task], definition: Definition) -
             raise titan.BadMessage(f"a map has at most {ITEMS_MAX} items")
     known = set(needs)
     over = task.map.over if task.map else None
-    for name in referred([words(task), task.args, task.inputs, task.env, over, task.cache_key]):
+    told = [words(task), task.args, task.inputs, task.env, over, task.cache_key]
+    for name in referred(told):
         _check_name(name, known, task, definition)
+    for text, name in amid(told):
+        _check_amid(text, name, known, task, definition)
     if task.map is not None and task.cache_key not in ("", AUTO):
         _check_key_of_map(task.cache_key)
     if task.when:
@@ -112,6 +116,23 @@ def _check_name(parts: tuple[str, ...], known: set[str], task: Task, definition:
             raise titan.BadMessage(f"{shown} is known in a task with a map only")
     elif parts[0] not in known:
         raise titan.BadMessage(f"it refers to {shown}, so it must need {parts[0]!r}: add it to needs")
+
+
+def _check_amid(text: str, parts: tuple[str, ...], known: set[str], task: Task, definition: Definition) -> None:
+    """Raises BadMessage where a text means something that it will not get; variables of a script mean nothing here."""
+    name = parts[0]
+    if name == "params":
+        meant = parts[1:2] and parts[1] in definition.params
+    elif name in ("item", "index"):
+        meant = task.map is not None
+    else:
+        meant = name in known
+    its_own = len(parts) == 1 and (name in task.env or re.search(rf"(?<![\w{{]){re.escape(name)}\b", text))
+    if meant and not its_own:
+        raise titan.BadMessage(
+            f"${{{'.'.join(parts)}}} amid other text stays as it is, in {text[:100]!r}: a reference is a text, or a "
+            "word of a command, of its own; a script has it by env"
+        )
 
 
 def _check_key_of_map(key: str | list[Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import titan_overlay as titan
 
 _WHOLE = re.compile(r"\$\{([A-Za-z_][\w-]*(?:\.[A-Za-z_0-9][\w-]*)*)\}")
+_AMID = re.compile(rf"(?<!\$){_WHOLE.pattern}")
 DEPTH_MAX = 32
 DATA = "$data"
 """Key of a value that is data of the pool: its name."""
@@ -27,6 +28,15 @@ def referred(value: Any, depth: int = 0) -> Iterator[tuple[str, ...]]:
     elif isinstance(value, list | tuple | dict):
         for each in value.values() if isinstance(value, dict) else value:
             yield from referred(each, depth + 1)
+
+
+def amid(value: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What looks like a reference amid other text, where it is none: the text, and the parts of the name."""
+    if isinstance(value, str) and not _WHOLE.fullmatch(value):
+        yield from ((value, tuple(found[1].split("."))) for found in _AMID.finditer(value))
+    elif isinstance(value, list | tuple | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from amid(each)
 
 
 def resolved(value: Any, look: Callable[[tuple[str, ...]], Any]) -> Any:
