@@ -19,8 +19,9 @@ from tests.net import films
 from tests.net.commands import titan as command
 from tests.ports import free_port
 from titan_objects.dag import Here, run_here
+from titan_objects.dag import here as here_module
 from titan_objects.dag.bundles import BUNDLES_MAX, Bundle, Bundles
-from titan_objects.dag.journal import Order, Success
+from titan_objects.dag.journal import Begin, Cancel, Order, Renew, Success, Tick
 from titan_objects.dag.processes import Failed
 from titan_objects.dag.projects import PROJECT_BYTES_MAX, entries, unzip
 from titan_objects.dag.reading import read_definition
@@ -55,6 +56,19 @@ async def test_a_task_that_is_longer_than_its_heartbeat_runs_once() -> None:
     found = read("  - {id: a, run: \"sh -c 'echo begun; sleep 1'\", timeout: {heartbeat: 100ms}}\n")
     await run_here(found, slots=2, say=lambda key, line: heard.append(line))
     assert heard == ["begun"]
+
+
+async def test_a_task_that_is_cancelled_before_it_has_begun_gives_its_place_back() -> None:
+    async with Here(slots=1) as here:
+        run = here_module._Run(here, lambda key, line: None)
+        run._step(Begin(read('  - {id: a, run: "true"}\n  - {id: b, run: "true"}\n'), name=here_module.HERE))
+        ((epoch, task),) = run._tasks.items()
+        run._step(Cancel("me", (run._begun[epoch].key,)))
+        run._step(Renew(here_module.HERE, (epoch,)))  # so the run hears that nobody wants it
+        await asyncio.wait([task])
+        run._step(Tick())
+        assert [each.key for each in run._begun.values()] == ["b"]
+        await run.close()
 
 
 @pytest.mark.parametrize("requires", ["cores: 2", "memory: 60"])

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -212,7 +213,8 @@ class _Run:
             worker = Worker(HERE, self._labels, cores=float(free), memory=spare)
             for order in engine.step(Lease(worker, free), now).orders:
                 self._begun[order.epoch] = order
-                self._tasks[order.epoch] = asyncio.create_task(self._do(order))
+                self._tasks[order.epoch] = task = asyncio.create_task(self._do(order))
+                task.add_done_callback(partial(self._leave, order.epoch))  # what is cancelled at once never begins
         if engine.state in DONE:
             self._over.set()
 
@@ -220,9 +222,13 @@ class _Run:
         try:
             outcome = await attempted(self._executor.execute(order, _Ear(self, order)), order.timeout)
         finally:
-            self._tasks.pop(order.epoch, None)
-            self._begun.pop(order.epoch, None)
+            self._leave(order.epoch)
         self._step(Report(HERE, order.epoch, outcome))
+
+    def _leave(self, epoch: int, _: object = None) -> None:
+        """A task gives its place back."""
+        self._tasks.pop(epoch, None)
+        self._begun.pop(epoch, None)
 
     def up(self, epoch: int, where: Any) -> None:
         """A service is there."""
