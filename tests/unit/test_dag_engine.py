@@ -318,6 +318,23 @@ def test_no_task_of_a_suspended_run_has_waited_too_long_for_a_worker() -> None:
     assert states(desk.engine)["a"] == "FAILED"
 
 
+def test_while_a_run_is_suspended_time_goes_on_for_all_that_does_not_wait_for_a_worker() -> None:
+    desk = Desk(
+        definition(
+            {"id": "total", "timeout": {"total": 10}},
+            {"id": "long", "timeout": {"run": 10}},
+            {"id": "asked", "call": "", "approval": {"expires": 10}},
+            {"id": "late", "delay": 10},
+        )
+    )
+    assert [each.key for each in desk.lease()] == ["total", "long"]
+    desk.step(Suspend("me"))
+    desk.wait(10)
+    assert view(desk.engine, tasks=False).counts == {"FAILED": 3, "SUSPENDED": 1}
+    desk.step(Resume("me"))
+    assert [each.key for each in desk.lease()] == ["late"]
+
+
 def test_a_result_to_compare_with_is_waited_for_no_longer_than_for_any_worker() -> None:
     desk = Desk(definition({"id": "a", "verify": {}, "timeout": {"queue": 10, "heartbeat": 1000}}))
     (order,) = desk.lease(Worker("w", owner="w"))
