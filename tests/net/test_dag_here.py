@@ -51,6 +51,20 @@ async def test_tasks_say_lines_fail_try_again_and_end_in_time() -> None:
         await run_here(read('  - {id: bad, run: "false"}\n'))
 
 
+async def test_a_command_has_the_secrets_that_it_names_or_says_that_they_are_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setenv("TITAN_TEST_TOKEN", "hidden")
+    task = "  - {id: a, run: \"sh -c 'echo $TITAN_TEST_TOKEN'\", secrets: [TITAN_TEST_TOKEN]}\n"
+    await run_here(read(task), say=lambda key, line: heard.append(line))
+    assert heard == ["hidden"]
+    monkeypatch.delenv("TITAN_TEST_TOKEN")
+    with pytest.raises(titan.RemoteError, match="has no TITAN_TEST_TOKEN, which the task names in secrets"):
+        await run_here(read(task), say=lambda key, line: heard.append(line))
+    assert heard == ["hidden"]
+
+
 async def test_a_task_that_is_longer_than_its_heartbeat_runs_once() -> None:
     heard: list[str] = []
     found = read("  - {id: a, run: \"sh -c 'echo begun; sleep 1'\", timeout: {heartbeat: 100ms}}\n")

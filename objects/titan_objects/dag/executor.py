@@ -75,14 +75,13 @@ class Executor:
             return await self._call(order, mark, ear)
         if not self._commands:
             raise Failed("NotAllowed", "this worker runs no commands (titan-node --worker-commands trusted)", False)
+        env = order.env | _secrets(order)
         place = Path(tempfile.mkdtemp(dir=self.directory))
         try:
             if order.code:
                 async with self.bundles.using(order.code) as bundle:
                     assert bundle.place is not None
                     await asyncio.to_thread(shutil.copytree, bundle.place, place, dirs_exist_ok=True)
-            secrets = {name: os.environ[name] for name in order.secrets if name in os.environ}
-            env = {**order.env, **secrets}
             command = processes.run_command(order.run, place, mark, ear.line, self.watch, memory=order.memory, env=env)
             await (serve(command, order.port, order.ready, ear.up) if order.port else command)
             files = {}
@@ -113,6 +112,14 @@ class Executor:
         if len(encoded) > INLINE_BYTES:
             value = {DATA: await self._data.put(encoded)}
         return Success(value, digest)
+
+
+def _secrets(order: Order) -> dict[str, str]:
+    """What the task names of this environment. Raises Failed: something is not there; another worker may have it."""
+    for name in order.secrets:
+        if name not in os.environ:
+            raise Failed("NoSecret", f"the environment of this worker has no {name}, which the task names in secrets")
+    return {name: os.environ[name] for name in order.secrets}
 
 
 def _inside(place: Path, name: str) -> Path:
