@@ -24,8 +24,8 @@ async def test_deadlines_are_met_in_order_and_never_early() -> None:
     loop = asyncio.get_running_loop()
     deadlines, told = Deadlines(loop), []
     due = {"c": 7.3, "a": 0.001, "b": 0.5, "d": 3600.0}
-    for key, (name, when) in enumerate(due.items()):
-        deadlines.slot(when)[key] = Note(told, name)
+    for name, when in due.items():
+        deadlines.slot(when)[Note(told, name)] = None
     await asyncio.sleep(4000)
     assert [name for name, _ in told] == ["a", "b", "c", "d"]
     for name, at in told:
@@ -38,7 +38,7 @@ async def test_a_future_learns_that_its_time_ran_out() -> None:
     late: asyncio.Future[bytes] = loop.create_future()
     answered: asyncio.Future[bytes] = loop.create_future()
     slot = deadlines.slot(1.0)
-    slot[1], slot[2] = late, answered
+    slot[late] = slot[answered] = None
     answered.set_result(b"in time")
     with pytest.raises(Expired):
         await late
@@ -49,11 +49,11 @@ async def test_what_is_answered_in_time_needs_no_timer_of_its_own() -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     deadlines = Deadlines(loop)
-    for number in range(1000):
+    for _ in range(1000):
         slot = deadlines.slot(loop.time() + 10)
-        slot[number] = Note([], "")
+        slot[note := Note([], "")] = None
         await asyncio.sleep(0.05)
-        del slot[number]
+        del slot[note]
     # At most one timer at a time, and those of empty slots are skipped together.
     assert sum(1 for when, *_ in loop._scheduled if when > loop.time()) <= 2
     assert len(deadlines._slots) <= 11 * TICKS_PER_SECOND
@@ -64,16 +64,16 @@ async def test_what_is_answered_in_time_needs_no_timer_of_its_own() -> None:
 async def test_an_earlier_deadline_is_met_although_a_later_one_was_first() -> None:
     loop = asyncio.get_running_loop()
     deadlines, told = Deadlines(loop), []
-    deadlines.slot(100.0)[1] = Note(told, "late")
-    deadlines.slot(1.0)[2] = Note(told, "early")
+    deadlines.slot(100.0)[Note(told, "late")] = None
+    deadlines.slot(1.0)[Note(told, "early")] = None
     await asyncio.sleep(2)
     assert [name for name, _ in told] == ["early"]
 
 
 async def test_no_deadline_at_all_is_a_deadline_too() -> None:
     deadlines, told = Deadlines(asyncio.get_running_loop()), []
-    deadlines.slot(float("inf"))[1] = Note(told, "never")
-    deadlines.slot(1.0)[2] = Note(told, "soon")
+    deadlines.slot(float("inf"))[Note(told, "never")] = None
+    deadlines.slot(1.0)[Note(told, "soon")] = None
     await asyncio.sleep(1000)
     assert [name for name, _ in told] == ["soon"]
     deadlines.close()
@@ -87,9 +87,9 @@ async def test_one_that_expires_may_set_another() -> None:
         def expire(self) -> None:
             super().expire()
             if len(told) < 3:
-                deadlines.slot(loop.time() + 1)[len(told)] = self
+                deadlines.slot(loop.time() + 1)[self] = None
 
-    deadlines.slot(1.0)[0] = Again(told, "again")
+    deadlines.slot(1.0)[Again(told, "again")] = None
     await asyncio.sleep(10)
     assert len(told) == 3
 
@@ -97,12 +97,12 @@ async def test_one_that_expires_may_set_another() -> None:
 async def test_what_was_answered_long_before_its_time_takes_no_room_while_another_waits() -> None:
     loop = asyncio.get_running_loop()
     deadlines, told = Deadlines(loop), []
-    deadlines.slot(loop.time() + 3600)[0] = Note(told, "waits")
+    deadlines.slot(loop.time() + 3600)[Note(told, "waits")] = None
     for number in range(1, 100_000):
         slot = deadlines.slot(loop.time() + 3600 + number)
-        slot[number] = Note(told, "answered")
-        del slot[number]
+        slot[note := Note(told, "answered")] = None
+        del slot[note]
     assert len(deadlines._slots) < 10_000
-    deadlines.slot(loop.time() + 5000)[1] = Note(told, "later")
+    deadlines.slot(loop.time() + 5000)[Note(told, "later")] = None
     await asyncio.sleep(6000)
     assert [name for name, _ in told] == ["waits", "later"]

@@ -1,7 +1,7 @@
 """Links in a simulated world: the same run for the same seed, and hosts that vanish without a word."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from titan_overlay.links.links import Links, Peer
 from titan_overlay.meters import PEERS_OF_A_SUBNET
 from titan_overlay.wire import codec
 from titan_overlay.wire.frames import HEADER_BYTES
-from titan_overlay.wire.messages import Send
+from titan_overlay.wire.messages import Cancel, Opcode, Send
 
 
 def ip(number: int) -> str:
@@ -183,5 +183,43 @@ def test_who_sends_what_nobody_has_asked_for_is_read_later_and_others_are_served
             assert await flooding.request(at(1), OBJECT, "int", b"\x00", deadline=now() + 5) == b"\x00"
         for each in (flooding, other, asked):
             await each.close()
+
+    testing.run(main)
+
+
+def test_what_a_peer_asks_under_the_number_of_what_it_was_asked_takes_no_deadline_away() -> None:
+    async def waits(peer: Peer, send: Send) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    async def main() -> None:
+        network = asyncio.get_running_loop().network  # type: ignore[attr-defined]
+        until_then = now() + 5
+
+        def never_answers(peer: Peer, send: Send) -> Coroutine[Any, Any, bytes]:
+            send.timeout_ms *= 100
+            return asks_back(send)
+
+        async def asks_back(send: Send) -> bytes:
+            """With the same number, and all ends that may be the same."""
+            (link,) = liar._links
+            for ticks in range(-16, 17):
+                left = until_then - now() + ticks / 64
+                link._write(int(Opcode.SEND), 0, Send(send.id, int(left * 1000), OBJECT, "int", send.body))
+                await asyncio.sleep(0.05)
+                link._write(int(Opcode.CANCEL), 0, Cancel(send.id))
+                await asyncio.sleep(0.05)
+            await asyncio.Event().wait()
+            return b""
+
+        asker, liar = await node(network, 1, waits), await node(network, 2, never_answers)
+        with network.on_host(ip(1)):
+            async with asyncio.timeout(60):
+                with pytest.raises(DeadlineExceeded):
+                    await asker.request(at(2), OBJECT, "int", b"\x01", deadline=until_then)
+        assert liar.counters.garbage == asker.counters.garbage == 0
+        assert asker.counters.requests_received > 30
+        await asker.close()
+        await liar.close()
 
     testing.run(main)

@@ -26,7 +26,8 @@ class Expired(Exception):
     """A future's time ran out."""
 
 
-Slot = dict[int, "asyncio.Future[bytes] | Expiring"]
+Slot = dict["asyncio.Future[bytes] | Expiring", None]
+"""In the order in which they came. Each stands for itself: peers choose the numbers of their requests as they like."""
 
 
 class Deadlines:
@@ -43,7 +44,7 @@ class Deadlines:
         self._tidy_at = SLOTS_TIDY
 
     def slot(self, deadline: float) -> Slot:
-        """Where to put what expires then: `slot[key] = it`; `slot.pop(key, None)` when it is done in time."""
+        """Where to put what expires then: `slot[it] = None`; `slot.pop(it, None)` when it is done in time."""
         try:
             tick = int(deadline * TICKS_PER_SECOND) + 1
         except OverflowError:  # infinity
@@ -85,7 +86,7 @@ class Deadlines:
         if order:
             self._arm(order[0])
         for slot in due:
-            for it in list(slot.values()):
+            for it in list(slot):
                 if not isinstance(it, asyncio.Future):
                     it.expire()
                 elif not it.done():

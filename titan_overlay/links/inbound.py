@@ -74,7 +74,7 @@ class Inbound:
         """The handler waits: from here on it needs a deadline."""
         shared = self.link.shared
         self._slot = shared.deadlines.slot(shared.loop.time() + self.send.timeout_ms / 1000)
-        self._slot[self.id] = self
+        self._slot[self] = None
 
     def expire(self) -> None:
         self.timed_out = True
@@ -121,7 +121,7 @@ class Inbound:
             self._refuse(unexpected(error))
         finally:
             if self._slot is not None:
-                self._slot.pop(self.id, None)
+                self._slot.pop(self, None)
             link.finished(self)
 
     def _refuse(self, error: RemotableError) -> None:
@@ -178,7 +178,7 @@ class Promised:
         self._answer = answer
         shared = link.shared
         self._slot = shared.deadlines.slot(shared.loop.time() + send.timeout_ms / 1000)
-        self._slot[self.id] = self
+        self._slot[self] = None
         answer.add_done_callback(self._settled)
 
     def expire(self) -> None:
@@ -195,7 +195,7 @@ class Promised:
 
     def _settled(self, answer: "asyncio.Future[bytes]") -> None:
         link = self.link
-        self._slot.pop(self.id, None)
+        self._slot.pop(self, None)
         if answer.cancelled():
             if not self.cancelled:
                 why = "the handler took longer than the caller's deadline"

@@ -19,7 +19,7 @@ class Replies:
         self.id = id
         self.window = window
         self.slot = slot
-        slot[id] = self
+        slot[self] = None
         self._loop = loop
         self._items: deque[bytes] = deque()
         self._credit = window
@@ -44,7 +44,7 @@ class Replies:
         """Nothing more comes."""
         if self._end is False:
             self._end = error or True
-            self.slot.pop(self.id, None)
+            self.slot.pop(self, None)
             self._wake()
 
     def expire(self) -> None:

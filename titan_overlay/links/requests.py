@@ -86,7 +86,7 @@ class Requests(Connection):
         future: asyncio.Future[bytes] = self._future()
         self._calls[id] = future
         slot = shared.deadlines.slot(deadline)
-        slot[id] = future
+        slot[future] = None
         try:
             self._write_send(Send(id, _milliseconds(left), object_id, type, msgspec.Raw(body), 0, chain))
             shared.counters.requests_sent += 1
@@ -100,7 +100,7 @@ class Requests(Connection):
             self._cancel(id)
             raise DeadlineExceeded(f"no reply within {left:g} s", maybe_executed=True) from None
         finally:
-            slot.pop(id, None)
+            slot.pop(future, None)
             del self._calls[id]
             if self._bye_received:
                 self._part_if_done()
