@@ -16,12 +16,13 @@ from tests.unit.hosting import (
 from titan_overlay.errors import (
     BadMessage,
     DeadlineExceeded,
+    Forbidden,
     Overloaded,
     RemoteError,
     Unavailable,
 )
 from titan_overlay.identity.ids import ObjectId
-from titan_overlay.pool.hosting.host import ServiceRunner
+from titan_overlay.pool.hosting.host import Sender, ServiceRunner
 from titan_overlay.pool.hosting.object import service
 from titan_overlay.wire import codec
 
@@ -58,6 +59,24 @@ async def test_a_stream_that_breaks_gives_its_items_and_then_the_error() -> None
     with pytest.raises(RemoteError, match="seven"):
         await read()
     assert got == list(range(8))
+    assert (await bench.stats()).running == 0
+
+
+async def test_a_stream_gives_nothing_more_once_its_sender_may_not_ask_any_more() -> None:
+    allowed = True
+
+    def authorize(sender: Sender, descriptor: Any) -> None:
+        if not allowed:
+            raise Forbidden("not you")
+
+    slow = Slow()
+    bench = Bench(slow, authorize=authorize)
+    items = bench.begin(5, stream=True)
+    assert [codec.decode(await anext(items), int) for _ in range(2)] == [0, 1]
+    allowed = False
+    with pytest.raises(Forbidden, match="has ended: not you"):
+        await anext(items)
+    assert slow.closed == 1
     assert (await bench.stats()).running == 0
 
 

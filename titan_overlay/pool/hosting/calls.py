@@ -11,7 +11,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import BadMessage, DeadlineExceeded, Overloaded, RemotableError, RemoteError, Unavailable
+from titan_overlay.errors import (
+    BadMessage,
+    DeadlineExceeded,
+    Forbidden,
+    Overloaded,
+    RemotableError,
+    RemoteError,
+    Unavailable,
+)
 from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.hosting.mailbox import Counters, Mailbox
 from titan_overlay.pool.hosting.measured import measured
@@ -75,9 +83,19 @@ class Calls:
         """One that waited gives its place to another sender's."""
         call.turned_away(why)
 
-    def stream(self, items: AsyncIterator[bytes], type: str, context: Context) -> AsyncIterator[bytes]:
-        """The same for a stream: it takes its place in the mailbox when its first item is asked for."""
-        return _Stream(self, items, type, context)
+    def stream(
+        self,
+        items: AsyncIterator[bytes],
+        type: str,
+        context: Context,
+        authorize: Callable[[], None] = lambda: None,
+    ) -> AsyncIterator[bytes]:
+        """The same for a stream: it takes its place in the mailbox when its first item is asked for.
+
+        Args:
+            authorize: asked before each item, for streams may last longer than rights. Raises Forbidden.
+        """
+        return _Stream(self, items, type, context, authorize)
 
     def settle(self, reply: bytes, type: str, context: Context, now: float) -> bytes:
         """Counts a reply, and lets it out.
@@ -279,6 +297,7 @@ class _Stream:
     """Replies one by one. The consumer's task runs the handler; the deadline holds for the stream as a whole."""
 
     __slots__ = (
+        "_authorize",
         "_broken",
         "_calls",
         "_context",
@@ -292,9 +311,17 @@ class _Stream:
         "_type",
     )
 
-    def __init__(self, calls: Calls, items: AsyncIterator[bytes], type: str, context: Context) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        items: AsyncIterator[bytes],
+        type: str,
+        context: Context,
+        authorize: Callable[[], None],
+    ) -> None:
         self._calls = calls
         self._items = items
+        self._authorize = authorize
         self._type = type
         self._context = context
         self._loop = asyncio.get_running_loop()
@@ -331,6 +358,7 @@ class _Stream:
             limit = self._calls.reply_bytes
             if len(item) > limit:
                 raise BadMessage(f"one item of {self._calls.name!r} has {len(item)} bytes, {limit} is the limit")
+            self._check_right()
             return item
         except StopAsyncIteration:
             self._calls.settle(b"", self._type, self._context, self._loop.time())
@@ -346,6 +374,13 @@ class _Stream:
             raise error from None
         finally:
             self._timeout = None
+
+    def _check_right(self) -> None:
+        """Whether the sender may still ask for this."""
+        try:
+            self._authorize()
+        except Forbidden as why:
+            raise Forbidden(f"the right to this stream of replies has ended: {why}") from None
 
     async def _arrive(self) -> None:
         self._timer = self._loop.call_at(self._context.deadline, self._expire)

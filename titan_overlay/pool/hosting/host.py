@@ -335,7 +335,9 @@ class Host:
                 raise BadMessage(f"{resident.name!r} answers {type} with a stream of replies; use stream, not send")
             items = runner.call(type, body, context)
             assert isinstance(items, AsyncIterator), f"{runner} calls {type} a stream, and it is not"
-            return calls.stream(items, type, context)
+            if self._authorize is None:
+                return calls.stream(items, type, context)
+            return calls.stream(items, type, context, functools.partial(self._authorize, sender, resident.descriptor))
         limit = now + self.limits.handler_seconds
         if not stream and limit < deadline:
             context.deadline = limit
