@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.unit.hosting import (
+    ALICE,
+    BOB,
     Bench,
     Many,
     descriptor_of,
@@ -22,6 +25,7 @@ from titan_overlay.errors import (
     Unavailable,
 )
 from titan_overlay.identity.ids import ObjectId
+from titan_overlay.pool.hosting.calls import SETTLED_SECONDS, STALLED_SECONDS
 from titan_overlay.pool.hosting.host import Sender, ServiceRunner
 from titan_overlay.pool.hosting.object import service
 from titan_overlay.wire import codec
@@ -141,6 +145,52 @@ async def test_streams_take_their_turn_in_the_mailbox() -> None:
     await first.aclose()
     assert await second == [0, 1]
     assert (await bench.stats()).refused == 1
+
+
+@pytest.mark.loops("virtual")
+async def test_a_stream_that_nobody_reads_gives_its_place_to_who_waits() -> None:
+    slow = SlowSerial()
+    bench = Bench(slow)
+    mute = bench.begin(5, stream=True, timeout=30 * 86400)
+    assert codec.decode(await anext(mute), int) == 0
+    slow.gate.set()
+    early = asyncio.ensure_future(take(bench.begin(2, stream=True, sender=BOB, timeout=5)))
+    with pytest.raises(DeadlineExceeded):
+        await early
+    await asyncio.sleep(STALLED_SECONDS)
+    assert await take(bench.begin(2, stream=True, sender=BOB, timeout=5)) == [0, 1]
+    with pytest.raises(Overloaded, match="to others, who wait"):
+        await anext(mute)
+    assert slow.closed == 2
+    assert (await bench.stats()).running == 0
+
+
+@pytest.mark.loops("virtual")
+async def test_a_crowd_that_reads_slowly_does_not_keep_all_places_from_others() -> None:
+    @service(concurrency=8, mailbox=8)
+    class Wide(Slow):
+        async def upper(self, text: str) -> str:
+            return text.upper()
+
+    bench = Bench(Wide())
+    crowd = [msgspec.structs.replace(ALICE, subnet="9.9.9.0/24") for _ in range(7)]
+    streams = [bench.begin(100, stream=True, sender=each, timeout=86400) for each in [*crowd, BOB]]
+
+    async def read_slowly(items: AsyncIterator[bytes]) -> None:
+        async for _ in items:
+            await asyncio.sleep(STALLED_SECONDS / 2)
+
+    reading = [asyncio.ensure_future(read_slowly(each)) for each in streams]
+    await asyncio.sleep(SETTLED_SECONDS + STALLED_SECONDS)
+    stranger = msgspec.structs.replace(BOB, subnet="8.8.8.0/24")
+    assert await bench.ask("hello", sender=stranger) == "HELLO"
+    await asyncio.sleep(STALLED_SECONDS)
+    assert [each.done() for each in reading] == [True] + 7 * [False], "one of the crowd, the oldest"
+    with pytest.raises(Overloaded, match="to others, who wait"):
+        await reading[0]
+    for each in reading[1:]:
+        each.cancel()
+    await asyncio.gather(*reading, return_exceptions=True)
 
 
 async def test_a_stream_that_never_rests_ends_with_its_object() -> None:

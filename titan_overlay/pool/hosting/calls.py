@@ -7,6 +7,7 @@ ignores its cancellation; its place in the mailbox stays taken until it really e
 import asyncio
 import functools
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from titan_overlay.errors import (
     RemoteError,
     Unavailable,
 )
+from titan_overlay.identity.ids import NodeId
 from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.hosting.mailbox import Counters, Mailbox
 from titan_overlay.pool.hosting.measured import measured
@@ -29,6 +31,10 @@ Begun = bytes | Awaitable[Reply] | AsyncIterator[bytes]
 """What a runner gives: the reply at once, later, or one by one."""
 
 ERROR_TEXT_CHARACTERS_MAX = 2000
+STALLED_SECONDS = 30.0
+"""A stream whose consumer has taken nothing for so long gives its place to one who waits."""
+SETTLED_SECONDS = 10.0
+"""A stream has its place for so long, before it may have to give it to a smaller crowd that waits."""
 
 _LOG = logging.getLogger("titan_overlay.object")
 
@@ -52,7 +58,8 @@ class Calls:
         self.counters = Counters()
         self.reply_bytes = reply_bytes
         self._ambient = ambient
-        self._active: set[_Call | _Stream | _Promise] = set()
+        self._active: dict[_Call | _Stream | _Promise, None] = {}
+        """The oldest first."""
 
     def start(self, begin: Callable[[], Begun], type: str, context: Context) -> "asyncio.Future[Reply]":
         """Begins now or when it is its turn. Cancelling the future cancels the handler.
@@ -61,7 +68,7 @@ class Calls:
             Overloaded: the mailbox is full.
         """
         call = _Call(self, begin, type, context)
-        self._active.add(call)
+        self._active[call] = None
         try:
             sender = context.sender
             turn = self.mailbox.arrive(call, sender.id, self.counters.mean_seconds, crowd=sender.crowd)
@@ -71,12 +78,14 @@ class Calls:
             raise
         if turn:
             call.begin()
+        else:
+            self._make_way(sender)
         return call.reply
 
     def promised(self, reply: "asyncio.Future[bytes]", type: str, context: Context) -> None:
         """A reply that will come by itself: it takes a place in the mailbox, which had a free one."""
         call = _Promise(self, reply, type, context)
-        self._active.add(call)
+        self._active[call] = None
         self.mailbox.arrive(call, context.sender.id, crowd=context.sender.crowd)
 
     def _turn_away(self, call: "_Call | _Stream | _Promise", why: Overloaded) -> None:
@@ -133,7 +142,7 @@ class Calls:
 
     def finished(self, call: "_Call | _Stream | _Promise", ran: bool) -> None:
         """A call is over; if it had its turn, the next one gets it."""
-        self._active.discard(call)
+        self._active.pop(call, None)
         if ran:
             following = self.mailbox.leave()
             if following is not None:
@@ -142,7 +151,28 @@ class Calls:
             self.mailbox.withdraw(call)
 
     def began(self, stream: "_Stream") -> None:
-        self._active.add(stream)
+        self._active[stream] = None
+
+    def arrived(self, stream: "_Stream", sender: Sender) -> bool:
+        """A stream wants its turn. False: it waits for it."""
+        if self.mailbox.arrive(stream, sender.id, self.counters.mean_seconds, crowd=sender.crowd):
+            return True
+        self._make_way(sender)
+        return False
+
+    def _make_way(self, sender: Sender) -> None:
+        """Somebody waits for a place, which streams may have for weeks: one that can be spared gives up its own.
+
+        As in the queue, that is one of the largest crowd; or whichever nobody reads.
+        """
+        now = asyncio.get_running_loop().time()
+        streams = [each for each in self._active if isinstance(each, _Stream) and each.is_running]
+        crowds = Counter(each.crowd for each in streams)
+        more = crowds[sender.crowd] + 2
+        spare = [each for each in streams if each.may_go(now, crowded=crowds[each.crowd] >= more)]
+        loser = max(spare, key=lambda each: crowds[each.crowd], default=None)
+        if loser is not None:
+            loser.give_way()
 
 
 def _text(why: BaseException) -> str:
@@ -298,6 +328,7 @@ class _Stream:
 
     __slots__ = (
         "_authorize",
+        "_began",
         "_broken",
         "_calls",
         "_context",
@@ -305,6 +336,7 @@ class _Stream:
         "_items",
         "_loop",
         "_state",
+        "_taken",
         "_timeout",
         "_timer",
         "_turn",
@@ -326,6 +358,10 @@ class _Stream:
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._state: Literal["new", "waiting", "running", "over"] = "new"
+        self._began = 0.0
+        """Loop time at which its turn came."""
+        self._taken = 0.0
+        """Loop time at which the consumer was last given an item."""
         self._turn: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timeout: asyncio.Timeout | None = None
@@ -340,6 +376,7 @@ class _Stream:
     def begin(self) -> None:
         """It is this one's turn."""
         self._state = "running"
+        self._began = self._loop.time()
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(None)
 
@@ -359,6 +396,7 @@ class _Stream:
             if len(item) > limit:
                 raise BadMessage(f"one item of {self._calls.name!r} has {len(item)} bytes, {limit} is the limit")
             self._check_right()
+            self._taken = self._loop.time()
             return item
         except StopAsyncIteration:
             self._calls.settle(b"", self._type, self._context, self._loop.time())
@@ -386,9 +424,8 @@ class _Stream:
         self._timer = self._loop.call_at(self._context.deadline, self._expire)
         self._state = "waiting"
         self._calls.began(self)
-        calls, sender = self._calls, self._context.sender
-        if calls.mailbox.arrive(self, sender.id, calls.counters.mean_seconds, crowd=sender.crowd):
-            self._state = "running"
+        if self._calls.arrived(self, self._context.sender):
+            self.begin()
         else:
             self._turn = self._loop.create_future()
             await self._turn
@@ -444,11 +481,33 @@ class _Stream:
             self._broken = self._calls.failed(self._late(), self._type, self._context, self._loop.time())
             self._end_soon()
 
+    @property
+    def crowd(self) -> str | NodeId:
+        """Whose share of the places it has."""
+        return self._context.sender.crowd
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has a place, and is to keep it."""
+        return self._state == "running" and self._broken is None
+
+    def may_go(self, now: float, *, crowded: bool) -> bool:
+        """Whether another may have its place: as there are many of its crowd, or nobody reads it."""
+        is_stalled = self._timeout is None and now - self._taken >= STALLED_SECONDS
+        return is_stalled or (crowded and now - self._began >= SETTLED_SECONDS)
+
+    def give_way(self) -> None:
+        """Others wait, and this stream can best be spared."""
+        why = f"{self._calls.name!r} has given the place of this stream to others, who wait; ask again"
+        self._break(Overloaded(why, retry_after=1.0, maybe_executed=True))
+
     def abandon(self) -> "asyncio.Future[Any] | None":
         """The object goes away. What ends when the handler has."""
-        if self._state == "over":
-            return None
-        self._broken = _leaving(self._calls.name)
+        return None if self._state == "over" else self._break(_leaving(self._calls.name))
+
+    def _break(self, why: RemotableError) -> "asyncio.Future[Any]":
+        """The consumer is to be told this next. What ends when the handler has."""
+        self._broken = why
         if self._timeout is None:
             return self._end_soon()
         self._ended = self._loop.create_future()
