@@ -5,6 +5,8 @@ import os
 from collections.abc import Sequence
 from itertools import islice
 
+from msgspec.structs import replace
+
 from titan_overlay.errors import Forbidden
 from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact, format_address
@@ -53,6 +55,8 @@ class Answering(Member):
         asker = peer if peer is not None and self._sender(peer).id == sender.id else None
         contact = Contact(asker.id, asker.ip, asker.port) if asker else Contact(self.key.id, "", 0)
         region = self.overlay.heard_of(contact, order.region) if asker else []
+        if asker is None and sender.subnet:  # nobody sends this node anywhere without saying from where
+            order = replace(order, holders=())
 
         async def hold(
             descriptor: Signed[Descriptor], holders: Sequence[Signed[Advertisement]], row: ReplicaRow

@@ -6,7 +6,7 @@ import pytest
 
 from titan_overlay.errors import BadMessage, Forbidden
 from titan_overlay.identity import names, records
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import Contact, pack_address
 from titan_overlay.identity.grants import Right, issue
 from titan_overlay.identity.ids import ObjectId, PoolId, fingerprint
 from titan_overlay.identity.keys import SigningKey
@@ -33,9 +33,10 @@ def advertisement(
     sequence: int = 1,
     expires: float = NOW + 1500,
     pool: PoolId = POOL,
+    host: str = "9.9.9.9",
     **more: object,
 ) -> bytes:
-    statement = Advertisement(object_id, "10.0.0.1", 4747, sequence, expires, **more)
+    statement = Advertisement(object_id, host, 4747, sequence, expires, **more)
     return records.sign(statement, holder, pool).raw
 
 
@@ -100,6 +101,26 @@ def test_the_first_that_an_asker_hears_of_is_one_of_those_that_are_known_longest
     assert {order[0] for order in orders} == {holder.id for holder in holders[:ELDERS]}
     assert {order[1] for order in orders} == {holder.id for holder in holders}
     assert all(len(order) == len(set(order)) == len(holders) for order in orders)
+
+
+@pytest.mark.parametrize("inside", ["127.0.0.1", "192.168.1.1", "169.254.169.254", "fd00::1", "::1"])
+def test_nobody_on_the_public_internet_advertises_what_is_in_private_networks(inside: str) -> None:
+    kept, raw = Directory(Rights(POOL)), advertisement(host=inside)
+    assert kept.put(raw, NOW, sender=sent_by(HOLDER, "8.8.8.8")) is None
+    evidence = Evidence(THING, Rights(POOL), NOW)
+    assert not evidence.add([raw], [], "8.8.8.8")
+    assert not evidence.advertisements()
+    assert kept.put(raw, NOW, sender=sent_by(HOLDER)) == THING, "but within them they do"
+    assert evidence.add([raw], [], "10.0.0.1")
+    assert len(evidence.advertisements()) == 1
+
+
+def test_beside_a_public_address_a_private_one_is_none() -> None:
+    inside = {4: pack_address(("192.168.1.1", 22)), 6: pack_address(("fd00::1", 22))}
+    for host, other in (("9.9.9.9", inside[6]), ("2620:fe::9", inside[4])):
+        value = records.check(advertisement(host=host, other=other), Advertisement, POOL).value
+        assert value.contact(HOLDER.id).addresses == ((host, 4747),)
+        assert value.may_be_told("8.8.8.8")
 
 
 def test_only_the_holder_itself_can_bring_its_advertisement() -> None:

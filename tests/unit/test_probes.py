@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from tests.unit.village import POOL, describe
 from titan_overlay.errors import BadMessage
 from titan_overlay.identity import names
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import Contact, pack_address
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.statements import Content, Policy
 from titan_overlay.pool.keeping import probe_bodies, probes, proofs
 from titan_overlay.pool.keeping.lifecycle import Pace, Standing
-from titan_overlay.pool.keeping.probe_bodies import Reply, Request
+from titan_overlay.pool.keeping.probe_bodies import Member, Reply, Request
 from titan_overlay.pool.keeping.probes import AskSoon, Buried, Changed, Conversation, Newer, Sample, Unproven
 from titan_overlay.pool.keeping.roster import PARTNERS_MAX, SHORT_BYTES, Replica, Roster
 from titan_overlay.wire import codec
@@ -350,3 +350,12 @@ def test_strangers_that_hold_nothing_and_know_better_leave_nothing_behind() -> N
         assert peer is not None
         here.talk.absorb(stranger, here.talk.ask(peer, [replica], bytes(8), EPOCH, NOW), reply, NOW)
     assert not replica.tell and not replica.told and not here.roster.peers
+
+
+def test_nobody_on_the_public_internet_says_that_a_holder_is_in_a_private_network() -> None:
+    inside, outside = ("192.168.1.1", 22), ("9.9.9.9", 4747)
+    told = Member(b"n" * 32, pack_address(inside))
+    assert told.contact("8.8.8.8") is None
+    assert told.contact("10.0.0.7") == Contact(NodeId(b"n" * 32), *inside)
+    both = Member(b"n" * 32, pack_address(outside) + pack_address(("fd00::1", 22))).contact("8.8.8.8")
+    assert both is not None and both.addresses == (outside,)

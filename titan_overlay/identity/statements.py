@@ -13,6 +13,7 @@ from titan_overlay.identity.grants import CLOCK_TOLERANCE, Right
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Count, Id, Port, Record, Signed, UnixTime
 from titan_overlay.identity.rights import Rights
+from titan_overlay.identity.subnets import may_name, public_subnet
 
 Kind = Literal["data", "service", "mutable"]
 
@@ -149,10 +150,21 @@ class Advertisement(Record, frozen=True, array_like=True, omit_defaults=True):
         if self.other and not (len(self.other) in PACKED_BYTES.values() and is_dialable(*unpack_address(self.other))):
             raise ValueError("the other address is none")
 
+    @property
+    def addresses(self) -> list[Address]:
+        """Where the holder says that it can be reached: public addresses alone, if there are any."""
+        named: list[Address] = [(self.host, self.port)]
+        if self.other:
+            named.append(unpack_address(self.other))
+        return [each for each in named if public_subnet(each[0])] or named
+
     def contact(self, holder: NodeId) -> Contact:
         """Where the holder that signed this can be reached."""
-        others: list[Address] = [unpack_address(self.other)] if self.other else []
-        return of_addresses(holder, (self.host, self.port), *others)
+        return of_addresses(holder, *self.addresses)
+
+    def may_be_told(self, by: str) -> bool:
+        """Whether a peer at this address may send others there (`identity.subnets.may_name`)."""
+        return may_name(by, (ip for ip, _ in self.addresses))
 
 
 class Tombstone(Record, frozen=True, array_like=True):

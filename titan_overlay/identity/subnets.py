@@ -4,6 +4,7 @@ A /24 of public IPv4 addresses and a /48 of public IPv6 ones count as one. Priva
 knows their machines: there each address is one; and on one machine (loopback), each port.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
@@ -32,6 +33,13 @@ def is_loopback(ip: str) -> bool:
         return ip_address(ip.partition("%")[0]).is_loopback
     except ValueError:
         return False
+
+
+def may_name(by: str, addresses: Iterable[str]) -> bool:
+    """Whether a peer at this address may send others to one of these: nobody on the public internet sends anybody
+    into private networks, or to programs of one's own machine.
+    """
+    return not public_subnet(by) or any(map(public_subnet, addresses))
 
 
 def public_subnet(ip: str) -> str:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from titan_overlay.errors import LinkError, NotHere, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact, is_dialable, of_addresses, unpack_addresses
 from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId, PoolId
+from titan_overlay.identity.subnets import may_name
 from titan_overlay.links.links import Links
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Configuration
@@ -53,12 +54,13 @@ class Membership:
             )
             assert isinstance(answer, bytes), "a stream was not asked for"
             return answer
+        contact = self.contact(place, member)
         try:
             return await self._links.request(
-                self.contact(place, member), request.object_id, type, body, deadline=deadline, chain=request.chain
+                contact, request.object_id, type, body, deadline=deadline, chain=request.chain
             )
         except NotHere as why:
-            self._learn(why)
+            self._learn(why, contact.ip)
             raise
         except LinkError:
             self._told.pop(member, None)
@@ -82,7 +84,7 @@ class Membership:
         """Whether it is known where a member can be reached."""
         return member == self._host.holder or self._known_contact(place, member) is not None
 
-    def _learn(self, why: NotHere) -> None:
+    def _learn(self, why: NotHere, by: str) -> None:
         """One member has said which other can help, and where that one can be reached; the link to it will prove it.
 
         A directory may know the leader last: it has what holders announced, and as much of it as fits in a datagram.
@@ -93,7 +95,10 @@ class Membership:
             return
         if len(why.hint) != ID_BYTES or not all(is_dialable(*each) for each in addresses):
             return
-        self._told[NodeId(why.hint)] = of_addresses(NodeId(why.hint), *addresses)
+        named = [each for each in addresses if may_name(by, [each[0]])]
+        if not named:
+            return
+        self._told[NodeId(why.hint)] = of_addresses(NodeId(why.hint), *named)
         self._told.move_to_end(NodeId(why.hint))
         while len(self._told) > KNOWN_MAX:
             self._told.popitem(last=False)

@@ -112,6 +112,8 @@ class Directory:
             return None
         if not now < value.expires <= now + MAX_ADVERTISEMENT_SECONDS:
             return None
+        if sender is not None and not value.may_be_told(sender.ip):
+            return None
         object_id = ObjectId(value.object_id)
         shelf = self._shelves.by_object.get(object_id, NO_SHELF)
         if any(g.version >= value.version and g.expires > now and g.sweeping for g in shelf.graves.values()):

@@ -8,6 +8,7 @@ from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement, Tombstone, outranks, sweeps
+from titan_overlay.identity.subnets import public_subnet
 from titan_overlay.overlay.bodies import NAMED_BY
 from titan_overlay.overlay.directory import proven
 
@@ -34,8 +35,9 @@ class Evidence:
         self._now = now
         self._avoid = avoid
         self._latest: dict[NodeId, Signed[Advertisement]] = {}
-        self._seen: dict[bytes, bool] = {}
-        """Advertisements as received; whether each is worth something: valid, live, of a holder that may be good."""
+        self._seen: dict[tuple[bytes, bool], bool] = {}
+        """Advertisements as received, and whether from a public address; whether each is worth something: valid, live,
+        of a holder that may be good."""
         self._deleted = False
 
     @property
@@ -63,8 +65,11 @@ class Evidence:
         live = [each for each in self._latest.values() if not each.value.withdrawn]
         return tuple(sorted(live, key=lambda each: each.value.passing))
 
-    def add(self, advertisements: Iterable[bytes], tombstones: Iterable[bytes]) -> bool:
+    def add(self, advertisements: Iterable[bytes], tombstones: Iterable[bytes], by: str = "") -> bool:
         """Statements as received; what is false, expired or of another object is left out.
+
+        Args:
+            by: address of the peer that told them; empty: this node itself.
 
         Returns:
             Whether there was something of worth among them, heard before or not.
@@ -73,19 +78,20 @@ class Evidence:
         for raw in tombstones:
             told |= self._bury(raw)
         for raw in advertisements:
-            if raw not in self._seen and len(self._seen) < 4 * MAX_HOLDERS:
-                self._seen[raw] = self._take(raw)
-            told |= self._seen.get(raw, False)
+            key = raw, bool(public_subnet(by))
+            if key not in self._seen and len(self._seen) < 4 * MAX_HOLDERS:
+                self._seen[key] = self._take(raw, by)
+            told |= self._seen.get(key, False)
         return told
 
-    def _take(self, raw: bytes) -> bool:
+    def _take(self, raw: bytes, by: str) -> bool:
         try:
             signed = records.check(raw, Advertisement, self._rights.pool)
         except BadMessage:
             self.rejected += 1
             return False
         value = signed.value
-        stands = value.object_id == self._object_id and value.expires > self._now
+        stands = value.object_id == self._object_id and value.expires > self._now and value.may_be_told(by)
         if not stands or not self._rights.may_serve(signed.signer) or len(self._latest) >= MAX_HOLDERS:
             self.rejected += 1
             return False

@@ -95,7 +95,7 @@ class HolderSearch:
 
     def _read(self, contact: Contact, body: bytes) -> tuple[Iterable[Contact], bool]:
         holders = codec.decode(body, Holders)
-        told = self._evidence.add(holders.raws, holders.tombstones)
+        told = self._evidence.add(holders.raws, holders.tombstones, contact.ip)
         if not self._hops and self._evidence.conclusive:
             self._hops = self._lookup.depth(contact)
         if holders.further:
@@ -125,7 +125,7 @@ class HolderSearch:
                 holders = codec.decode(reply, Holders)
             except (LinkError, BadMessage):
                 continue
-            evidence.add(holders.raws, holders.tombstones)
+            evidence.add(holders.raws, holders.tombstones, unread.contact.ip)
             if evidence.size > known:  # else it names whom it has nothing of
                 unread.named |= enumerate(holders.named, place + len(holders.raws))
                 waiting.append(unread)

@@ -191,7 +191,7 @@ class Admission:
         value = descriptor.value
         object_id = names.object_id(self._pool, value.name)
         self.check(descriptor, object_id)
-        holders = self._co_holders(order.holders, object_id)
+        holders = self._co_holders(order.holders, object_id, sender.ip)
         by_now = [each for each in holders if may_host(each, descriptor, self._rights, now)]
         if all(each.value.version < value.version for each in by_now):
             # It is new, or its holders hide themselves. What is new is published by a right that holds now.
@@ -313,14 +313,15 @@ class Admission:
             return b""
         return order.lineage
 
-    def _co_holders(self, raws: Sequence[bytes], object_id: ObjectId) -> list[Signed[Advertisement]]:
+    def _co_holders(self, raws: Sequence[bytes], object_id: ObjectId, by: str) -> list[Signed[Advertisement]]:
         found = []
         for raw in raws[:64]:
             try:
                 each = records.check(raw, Advertisement, self._pool)
             except BadMessage:
                 continue
-            if each.value.object_id == object_id and each.signer != self._me.id and not each.value.withdrawn:
+            is_other = each.signer != self._me.id and not each.value.withdrawn
+            if each.value.object_id == object_id and is_other and each.value.may_be_told(by):
                 found.append(each)
         return found
 

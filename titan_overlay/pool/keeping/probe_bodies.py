@@ -4,6 +4,7 @@ import msgspec
 
 from titan_overlay.identity.contacts import Contact, is_dialable, of_addresses, unpack_addresses
 from titan_overlay.identity.ids import NodeId
+from titan_overlay.identity.subnets import may_name
 from titan_overlay.pool.keeping.proofs import PROOF_BYTES
 from titan_overlay.pool.keeping.roster import SHORT_BYTES
 
@@ -50,13 +51,14 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     """Packed (`identity.contacts`): 6, 18 or 24 bytes; none of one that was lost."""
     state: int = COUNTS
 
-    def contact(self) -> Contact | None:
-        """Where it can be reached, if that is an address."""
+    def contact(self, by: str) -> Contact | None:
+        """Where it can be reached, if that is an address, and one that a peer at the address `by` may name."""
         try:
             addresses = unpack_addresses(self.addresses)
         except ValueError:
             return None
-        return of_addresses(NodeId(self.id), *addresses) if all(is_dialable(*each) for each in addresses) else None
+        named = [each for each in addresses if may_name(by, [each[0]])]
+        return of_addresses(NodeId(self.id), *named) if named and all(is_dialable(*each) for each in named) else None
 
 
 class Listing(msgspec.Struct, frozen=True, array_like=True):

@@ -220,7 +220,7 @@ class Conversation:
     def _compare(self, contact: Contact, replica: Replica, listing: Listing | None, now: float) -> None:
         """Views differ: learn theirs, and tell ours once for each state of it."""
         if listing is not None:
-            self._learn(replica, listing, now)
+            self._learn(contact, replica, listing, now)
         ours = replica.digest()
         if contact.id in replica.partners and replica.told.get(contact.id, (None, 0))[0] != ours:
             replica.note_told(contact.id, (ours, 0))
@@ -257,7 +257,7 @@ class Conversation:
                 room -= 48
             elif not entry[-1] & LEAVING:
                 if index in listings:
-                    self._learn(replica, listings[index], now)
+                    self._learn(contact, replica, listings[index], now)
                 theirs = int.from_bytes(entry[SHORT_BYTES + PROOF_BYTES : -1], "big")
                 ours = replica.digest()
                 if ours != theirs:
@@ -343,7 +343,7 @@ class Conversation:
             chosen.pop()
         return Listing(index, tuple(chosen))
 
-    def _learn(self, replica: Replica, listing: Listing, now: float) -> None:
+    def _learn(self, by: Contact, replica: Replica, listing: Listing, now: float) -> None:
         """Takes what another holder says as a reason to ask."""
         for member in listing.members[:MEMBERS_MAX]:
             if len(member.id) != ID_BYTES or member.id == self.roster.me:
@@ -355,7 +355,7 @@ class Conversation:
                     # Our first miss is theirs.
                     partner.peer.misses = max(partner.peer.misses, 1)
                     self.effects.append(AskSoon(node))
-            elif partner is None and (contact := member.contact()) is not None:
+            elif partner is None and (contact := member.contact(by.ip)) is not None:
                 gone = replica.lost.get(node)
                 if gone is not None and now - gone < self.roster.pace.probe_interval:
                     continue  # we know better

@@ -154,7 +154,7 @@ class Recruiter:
         except RemotableError as why:
             result.refusals[str(why)] += 1
         else:
-            if advertisement.signer == contact.id:
+            if advertisement.signer == contact.id and advertisement.value.may_be_told(contact.ip):
                 result.accepted.append(advertisement)
                 result.directory = max(result.directory, answer.directory)
 
