@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,8 @@ from titan_overlay.identity.revocations import Entry, RevocationList, key_entry
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Descriptor, Tombstone, check_descriptor
 from titan_overlay.member import RENEW_SECONDS
-from titan_overlay.pool.hosting.runner import ServiceRunner
+from titan_overlay.pool.hosting.runner import Runner, ServiceRunner
+from titan_overlay.pool.keeping.supplies import Supplies
 from titan_overlay.pool.orders import Bury, Learn, News
 from titan_overlay.pool.questions import Bundle
 from titan_overlay.rules import recall
@@ -352,6 +354,28 @@ async def test_a_revoked_key_publishes_no_more_and_what_it_published_goes() -> N
         with pytest.raises(titan.NotFound):
             await pool.send("weather/berlin", "hello")
         assert await pool.send(own, "hello") == "hello", "names of its own are its own"
+
+
+async def test_what_is_revoked_while_it_is_being_taken_in_is_not_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SimulatedPool(6, config=TRUSTING) as sim:
+        ann = await sim.client(user=ANN)
+        on_the_way = asyncio.Event()
+        fetch = Supplies.runner
+
+        async def slow(self: Supplies, descriptor: Signed[Descriptor], *rest: Any) -> Runner:
+            on_the_way.set()
+            await sim.settle(lambda: all(map(knows, sim.live())), within=300)
+            return await fetch(self, descriptor, *rest)
+
+        monkeypatch.setattr(Supplies, "runner", slow)
+        publishing = asyncio.create_task(ann.publish(Calculator, "weather/berlin", timeout=200))
+        await on_the_way.wait()
+        for node in sim.live():
+            await tell(sim, node, listed(sim, key_entry(ANN.id, wall(sim))))
+        with pytest.raises(titan.TitanError):
+            await publishing
+        assert not sim.holders("weather/berlin")
+        assert not any(node.running.database.replicas() for node in sim.live())
 
 
 @pytest.mark.parametrize("obeys", [True, False])

@@ -252,10 +252,14 @@ class Admission:
         line = self._lineage(order, descriptor, object_id)
         row = ReplicaRow(object_id, descriptor.raw, now, expires, passing, lineage=line)
         try:
+            # What it is made of may have been long on its way, and rights taken back meanwhile.
+            check_descriptor(descriptor.raw, object_id, self._rights)
+            self.check(descriptor, object_id)
             self._write(row, pins)  # before the old version goes: where it cannot be written, that one stays
-        except StorageError:
+        except (RemotableError, StorageError):
             if value.kind == "data":
                 await self._blobs.remove(object_id)
+            self._loose[value.bundle] = None
             raise
         try:
             if held is not None:

@@ -196,6 +196,11 @@ class Keeper:
             holders: advertisements of the other holders, as far as known; each is asked before it counts.
         """
         replica = self._take(descriptor, row, settled=True)
+        try:
+            self.entitlement.check_published(descriptor)
+        except Forbidden:  # taken back while its code was starting
+            await self.drop(replica)
+            raise
         self._upkeep.claim(replica, holders)
         signed = self.advertiser.current(row.object_id)
         directory = await self.advertiser.announce_now(row.object_id)
