@@ -272,6 +272,20 @@ def test_grantees_of_grantees_cannot_crowd_out_the_lists_of_others() -> None:
     assert len(kept) == MAX_LISTS
 
 
+def test_a_grantee_cannot_crowd_out_the_lists_of_those_to_whom_others_have_passed_a_right_on() -> None:
+    kept = Revocations()
+
+    def made(number: int) -> records.Signed[RevocationList]:
+        return records.Signed(RevocationList(1, ()), b"%032d" % number, b"")
+
+    assert all(kept.add(made(number), 2, b"greedy") for number in range(MAX_LISTS))
+    others = range(MAX_LISTS, MAX_LISTS + 3)
+    assert all(kept.add(made(number), 2, b"one" if number % 2 else b"another") for number in others)
+    assert all(kept.of(made(number).public) for number in others)
+    assert not kept.add(made(MAX_LISTS + 9), 2, b"greedy")
+    assert len(kept) == MAX_LISTS
+
+
 @given(order=st.permutations([0, 1, 2, 3]))
 def test_in_whatever_order_news_comes_all_end_up_with_the_same(order: list[int]) -> None:
     parent = grant(depth=1)

@@ -6,6 +6,7 @@ to whom the grantor gave. An entry is forgotten once all that it takes back woul
 to publish a year after that: what was published by it would outlive it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b, sha256
 from typing import Annotated, ClassVar
@@ -86,12 +87,14 @@ def amended(before: RevocationList | None, entries: Iterable[Entry], now: float,
 class _Known:
     """One grantor's list, ready to be asked."""
 
-    __slots__ = ("depth", "grants", "keys", "signed")
+    __slots__ = ("depth", "grants", "keys", "root", "signed")
 
-    def __init__(self, signed: Signed[RevocationList], depth: int) -> None:
+    def __init__(self, signed: Signed[RevocationList], depth: int, root: bytes) -> None:
         self.signed = signed
         self.depth = depth
         """Links between the pool's key and the grantor."""
+        self.root = root
+        """The first key on that way."""
         self.grants = {each.what for each in signed.value.entries if not each.before}
         self.keys = {each.what: each.before for each in signed.value.entries if each.before}
 
@@ -106,21 +109,25 @@ class Revocations:
     def __len__(self) -> int:
         return len(self._lists)
 
-    def add(self, signed: Signed[RevocationList], depth: int) -> bool:
+    def add(self, signed: Signed[RevocationList], depth: int, root: bytes = b"") -> bool:
         """Keeps a list that is newer than the one known. Whether it is kept.
 
-        Where there are too many, those farthest from the pool's key go first: a grantee cannot crowd others out with
-        keys to which it passes its grant on.
+        Where there are too many, those farthest from the pool's key go first, and of those the latest of whoever has
+        most: a grantee cannot crowd others out with keys to which it passes its grant on.
+
+        Args:
+            depth: links between the pool's key and the grantor. root: the first key on that way.
         """
         known = self._lists.get(signed.public)
         if known is not None and known.signed.value.number >= signed.value.number:
             return False
         if known is None and len(self._lists) >= MAX_LISTS:
-            farthest = max(self._lists.values(), key=lambda each: each.depth)
-            if farthest.depth <= depth:
+            crowds = Counter(each.root for each in self._lists.values())
+            farthest = max(reversed(self._lists.values()), key=lambda each: (each.depth, crowds[each.root]))
+            if (farthest.depth, crowds[farthest.root]) <= (depth, crowds[root] + 1):
                 return False
             del self._lists[farthest.signed.public]
-        self._lists[signed.public] = _Known(signed, depth)
+        self._lists[signed.public] = _Known(signed, depth, root)
         return True
 
     def drop(self, grantor: bytes) -> None:

@@ -85,31 +85,32 @@ class Rights:
             BadMessage, Forbidden: whoever signed it gives no rights in this pool.
         """
         signed = records.check(raw, RevocationList, self.pool)
-        depth = self._depth_of(signed, now)
-        if not self.revocations.add(signed, depth):
+        links = self._way_to(signed, now)
+        root = links[0].value.grantee if links else b""
+        if not self.revocations.add(signed, len(links), root):
             return False
         for each in list(self.revocations):
             try:
-                self._depth_of(each, now)
+                self._way_to(each, now)
             except Forbidden:  # taken back by this list: what it gave is void without it
                 self.revocations.drop(each.public)
         self._tell()
         return True
 
-    def _depth_of(self, signed: Signed[RevocationList], now: float) -> int:
-        """Links between the pool's key and who signed this list. Forbidden: none lead there.
+    def _way_to(self, signed: Signed[RevocationList], now: float) -> Chain:
+        """The links between the pool's key and who signed this list. Forbidden: none lead there.
 
         What was published by a right outlives it, and that of its grantor: so does the list that takes it back.
         """
         if signed.public == self.pool:
-            return 0
+            return ()
         links = grants.chain(signed.value.grant, self.pool)
         last = links[-1].value
         if last.grantee != signed.signer or not last.depth:
             raise Forbidden("a list of revocations by a key that may not pass its rights on")
         if not grants.holds_at(links, now - LONGEST_SECONDS) or self.revocations.void(links):
             raise Forbidden("a list of revocations by a key whose grant was revoked, or ended long ago")
-        return len(links)
+        return links
 
     def _tell(self) -> None:
         for changed in self.changed:
