@@ -50,6 +50,8 @@ class Answering(Member):
         raise NotImplementedError
 
     async def take(self, order: Recruit, sender: Sender) -> Accepted:
+        if order.passing:
+            raise Forbidden("what this node keeps in passing is what is read here, and not what others ask for")
         peer = self.links.peer_of(NodeId(order.source))
         # Nobody answers for another: neither with a place of its share, nor with its line.
         asker = peer if peer is not None and self._sender(peer).id == sender.id else None

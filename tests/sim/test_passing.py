@@ -17,6 +17,10 @@ async def passing_in(pool: titan.Pool, name: str) -> set[str]:
     return {each.node for each in await pool.locate(name) if each.passing}
 
 
+def wall(node: SimulatedNode) -> float:
+    return node.running.ambient.wall()
+
+
 def a_reader(sim: SimulatedPool, name: str) -> SimulatedNode:
     """A node that does not hold it yet."""
     holders = sim.holders(name)
@@ -87,6 +91,26 @@ async def test_a_copy_that_counts_cannot_be_made_a_passing_one() -> None:
         name = await client.put(DATA)
         holder = sim.holders(name)[0]
         descriptor = holder.database.replicas()[0].descriptor
-        with pytest.raises(titan.Conflict):
+        with pytest.raises(titan.Forbidden, match="in passing"):
             await client.send(f"node:{holder.key.id.hex()}", Recruit(descriptor=descriptor, passing=True))
         assert holder in sim.holders(name)
+
+
+async def test_nobody_fills_the_cache_of_another_node() -> None:
+    async with SimulatedPool(10) as sim:
+        client = await sim.client()
+        name = await client.put(DATA, policy=titan.Policy(cache_ttl=1e300))
+        reader, holder = a_reader(sim, name), sim.holders(name)[0]
+        order = Recruit(
+            descriptor=holder.database.replicas()[0].descriptor,
+            holders=(holder.running.hints(names.object_id(sim.id, name))[0],),
+            passing=True,
+        )
+        with pytest.raises(titan.Forbidden, match="in passing"):
+            await client.send(reader.name, order)
+        await sim.settle(seconds=10)
+        assert not reader.database.replicas()
+        assert await sim.pool(reader).get(name) == DATA
+        await sim.settle(lambda: bool(reader.database.replicas()), within=30)
+        [row] = reader.database.replicas()
+        assert row.passing and row.expires <= wall(reader) + 86400, "whatever its publisher says"

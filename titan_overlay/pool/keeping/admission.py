@@ -59,6 +59,8 @@ from titan_overlay.storage.rows import Database, ReplicaRow
 log = logging.getLogger("titan")
 
 OBJECTS_MAX = 20_000
+PASSING_SECONDS_MAX = 86_400.0
+"""However long its publisher says: what is kept in passing leaves no room for what is read later."""
 PINS_KEPT = 64
 """Publishers whose wish to keep the same data is remembered: strangers may all ask, and each costs a row."""
 
@@ -243,7 +245,7 @@ class Admission:
         expires = self._expires([descriptor], value.name)
         runner = await self._supplies.runner(descriptor, object_id, sources)
         if passing:
-            end = now + value.policy.cache_ttl
+            end = now + min(value.policy.cache_ttl, PASSING_SECONDS_MAX)
             expires = min(expires, end) if expires else end
         elif pins and source.port:  # it is another holder's wish: of a node that holds it for others as well
             others = await pins_at(self._links, self._rights, source, object_id)
