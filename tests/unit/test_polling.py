@@ -68,6 +68,14 @@ def test_what_is_no_value_is_no_answer(bad: bytes) -> None:
         EXACT.form(bad)
 
 
+@pytest.mark.parametrize("level", [b"\x91", b"\x81\xa1k"])
+def test_a_large_answer_is_not_copied_for_each_level_that_it_is_nested(level: bytes) -> None:
+    large, other = (level * 300 + codec.encode(fill * 900_000) for fill in (b"x", b"y"))
+    one, again, differs = map(EXACT.form, (large, large, other))
+    assert len(one.canonical) < 100, "so has each level"
+    assert EXACT.same(one, again) and not EXACT.same(one, differs)
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),

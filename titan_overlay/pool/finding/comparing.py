@@ -8,11 +8,14 @@ All three are symmetric. `close` is not transitive: see `polling.py` for what a 
 """
 
 import math
+from hashlib import sha256
 from typing import Any
 
 from titan_overlay.errors import BadMessage, RemotableError, WireError
 from titan_overlay.identity.statements import tolerance_of
 from titan_overlay.wire import codec
+
+WHOLE_BYTES = 64
 
 
 class Form:
@@ -92,7 +95,9 @@ class Comparison:
 
 
 def _joined(tag: bytes, parts: list[bytes]) -> bytes:
-    return b"".join((tag, b"%d:" % len(parts), *(b"%d:%b" % (len(part), part) for part in parts)))
+    """One part of several; long ones as a hash, or what is nested deeply would be copied once for each level."""
+    whole = b"".join((tag, b"%d:" % len(parts), *(b"%d:%b" % (len(part), part) for part in parts)))
+    return whole if len(whole) <= WHOLE_BYTES else b"#" + sha256(whole).digest()
 
 
 def _is_number(value: Any) -> bool:
