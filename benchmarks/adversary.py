@@ -24,6 +24,17 @@ TARGET_CHURN = 0.995
 TARGET_RPCS = 40
 TARGET_HIDDEN = 0.01
 
+PICTURES = {
+    "adversary": {
+        "all_lookups": "Look-ups that find an honest holder, against the share of liars",
+        "all_data": "Messages to data that are answered rightly, against the share of liars",
+        "all_requests": "Requests of a look-up, against the share of liars",
+    },
+    "votes": {"all_votes": "Wrong answers of services, against the share of liars, beside the binomial bound"},
+    "skademlia": {"skademlia": "Look-ups that succeed, against the share of liars, beside the closed form"},
+}
+"""The figures below a table, and what they show."""
+
 
 def keep(where: Path) -> None:
     """Takes over every `adversary*/result.json` below a directory, as measured at this commit, unless it is kept."""
@@ -186,11 +197,3 @@ def _results_with(results: Sequence[Result], points: Sequence[Point]) -> list[Re
 
 def _listed(config: Any) -> list[Any]:
     return config if isinstance(config, list) else [config]
-
-
-def pictures(where: Path, marker: str) -> list[Path]:
-    """The figures that belong below a table."""
-    if marker == "skademlia":
-        return sorted((where / "skademlia").glob("skademlia.png"))
-    kinds = {"adversary": ("lookups", "data", "requests"), "votes": ("votes",)}.get(marker, ())
-    return [path for kind in kinds for path in sorted((where / "adversary").glob(f"all_{kind}.png"))]

@@ -218,11 +218,14 @@ def main() -> None:
         report.write_table("copies", copies(swept))
         take_figures(where / "copies", "")
     adversary.keep(where)
+    for directory in ("adversary", "skademlia"):
+        take_figures(where / directory, "adversary_")
     for marker, (table, stamped) in adversary.tables(where).items():
-        pictures = adversary.pictures(where, marker)
-        for picture in pictures:
-            shutil.copyfile(picture, FIGURES / f"adversary_{picture.name}")
-        below = [f"![{marker}](figures/adversary_{picture.name})" for picture in pictures]
+        below = [
+            f"![{what}](figures/adversary_{name}.png)"
+            for name, what in adversary.PICTURES.get(marker, {}).items()
+            if (FIGURES / f"adversary_{name}.png").exists()
+        ]
         report.write_table(marker, "\n\n".join([table, *below]), stamped=stamped)
 
 
