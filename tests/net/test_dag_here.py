@@ -76,12 +76,12 @@ async def test_a_task_that_is_cancelled_before_it_has_begun_gives_its_place_back
     async with Here(slots=1) as here:
         run = here_module._Run(here, lambda key, line: None)
         run._step(Begin(read('  - {id: a, run: "true"}\n  - {id: b, run: "true"}\n'), name=here_module.HERE))
-        ((epoch, task),) = run._tasks.items()
-        run._step(Cancel("me", (run._begun[epoch].key,)))
+        ((epoch, (order, task)),) = run._begun.items()
+        run._step(Cancel("me", (order.key,)))
         run._step(Renew(here_module.HERE, (epoch,)))  # so the run hears that nobody wants it
         await asyncio.wait([task])
         run._step(Tick())
-        assert [each.key for each in run._begun.values()] == ["b"]
+        assert [each.key for each, _ in run._begun.values()] == ["b"]
         await run.close()
 
 

@@ -13,7 +13,7 @@ from titan_overlay.identity.grants import CLOCK_TOLERANCE, Right
 from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Count, Id, Port, Record, Signed, UnixTime
 from titan_overlay.identity.rights import Rights
-from titan_overlay.identity.subnets import may_name, public_subnet
+from titan_overlay.identity.subnets import nameable, public_subnet
 
 Kind = Literal["data", "service", "mutable"]
 
@@ -163,8 +163,8 @@ class Advertisement(Record, frozen=True, array_like=True, omit_defaults=True):
         return of_addresses(holder, *self.addresses)
 
     def may_be_told(self, by: str) -> bool:
-        """Whether a peer at this address may send others there (`identity.subnets.may_name`)."""
-        return may_name(by, (ip for ip, _ in self.addresses))
+        """Whether a peer at this address may send others there (`identity.subnets.nameable`)."""
+        return bool(nameable(by, self.addresses))
 
 
 class Tombstone(Record, frozen=True, array_like=True):

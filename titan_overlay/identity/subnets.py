@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
+from titan_overlay.identity.contacts import Address
+
 
 @lru_cache(maxsize=16384)
 def subnet(ip: str, port: int) -> str:
@@ -35,11 +37,12 @@ def is_loopback(ip: str) -> bool:
         return False
 
 
-def may_name(by: str, addresses: Iterable[str]) -> bool:
-    """Whether a peer at this address may send others to one of these: nobody on the public internet sends anybody
-    into private networks, or to programs of one's own machine.
+def nameable(by: str, addresses: Iterable[Address]) -> list[Address]:
+    """To which of these a peer at the address `by` may send others: nobody on the public internet sends anybody into
+    private networks, or to programs of one's own machine.
     """
-    return not public_subnet(by) or any(map(public_subnet, addresses))
+    from_outside = bool(public_subnet(by))
+    return [each for each in addresses if not from_outside or public_subnet(each[0])]
 
 
 def public_subnet(ip: str) -> str:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from titan_overlay.errors import LinkError, NotHere, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact, is_dialable, of_addresses, unpack_addresses
 from titan_overlay.identity.ids import ID_BYTES, NodeId, ObjectId, PoolId
-from titan_overlay.identity.subnets import may_name
+from titan_overlay.identity.subnets import nameable
 from titan_overlay.links.links import Links
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Configuration
@@ -95,7 +95,7 @@ class Membership:
             return
         if len(why.hint) != ID_BYTES or not all(is_dialable(*each) for each in addresses):
             return
-        named = [each for each in addresses if may_name(by, [each[0]])]
+        named = nameable(by, addresses)
         if not named:
             return
         self._told[NodeId(why.hint)] = of_addresses(NodeId(why.hint), *named)

@@ -74,11 +74,11 @@ class Evidence:
         Returns:
             Whether there was something of worth among them, heard before or not.
         """
-        told = False
+        told, from_outside = False, bool(public_subnet(by))
         for raw in tombstones:
             told |= self._bury(raw)
         for raw in advertisements:
-            key = raw, bool(public_subnet(by))
+            key = raw, from_outside
             if key not in self._seen and len(self._seen) < 4 * MAX_HOLDERS:
                 self._seen[key] = self._take(raw, by)
             told |= self._seen.get(key, False)

@@ -88,11 +88,12 @@ async def add(
                 continue
             await asyncio.to_thread(archive.keep, found)
             face.show(found.summary, lambda each=each: f"{each} is kept")  # type: ignore[misc]
-    for each, first in failed.items():
+    if failed:
+        one, first = next(iter(failed.items()))
         if len(names) == 1:
             raise first
         verb = "is" if len(failed) == 1 else "are"
-        raise type(first)(f"{len(failed)} of {len(names)} runs {verb} not kept, the first one {each}: {first}")
+        raise type(first)(f"{len(failed)} of {len(names)} runs {verb} not kept, the first one {one}: {first}")
 
 
 async def list(

@@ -67,26 +67,19 @@ async def submit(
     from titan_objects.dag.watching import watch
 
     found = None if NAMED.fullmatch(str(file)) and not file.exists() else _read(file)
-    given, workers = _params(param or []), worker_key or []
+    given = _params(param or [])
+    how: dict[str, Any] = {
+        "queue": queue, "code": code, "faults": faults, "workers": worker_key or [], "store": store
+    }  # fmt: skip
     if given and not (found is None or isinstance(found, Definition)):
         raise titan.ConfigError(f"{file}: a rescued run goes on with the parameters that it had; leave out --param")
     async with face.pool() as pool:
         if found is None:
             found = await load(pool, str(file))
         if isinstance(found, Definition):
-            run = await send(
-                pool,
-                found,
-                params=given,
-                queue=queue,
-                code=code,
-                base=file.parent,
-                faults=faults,
-                workers=workers,
-                store=store,
-            )
+            run = await send(pool, found, params=given, base=file.parent, **how)
         else:
-            run = await go_on(pool, found, queue=queue, code=code, faults=faults, workers=workers, store=store)
+            run = await go_on(pool, found, **how)
         if not wait:
             face.show(run.name, lambda: run.name)
             return

@@ -179,9 +179,7 @@ class _Run:
         self._slots = here.slots
         self._labels = here.labels
         self._say = say
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        """By epoch."""
-        self._begun: dict[int, Order] = {}
+        self._begun: dict[int, tuple[Order, asyncio.Task[None]]] = {}
         """What runs, by epoch."""
         self._over = asyncio.Event()
 
@@ -195,7 +193,7 @@ class _Run:
                 async with asyncio.timeout(pause):
                     await self._over.wait()
             except TimeoutError:
-                self._step(Renew(HERE, tuple(self._tasks)) if self._tasks else Tick())
+                self._step(Renew(HERE, tuple(self._begun)) if self._begun else Tick())
         state, value, why = views.result(self._engine)
         if state != "SUCCEEDED":
             raise titan.RemoteError(f"the run has failed: {why or state}", type="TaskFailed")
@@ -205,15 +203,16 @@ class _Run:
         """Takes an event in, and begins what has become possible."""
         engine, now = self._engine, self._now()
         for epoch in engine.step(event, now).lost:
-            if epoch in self._tasks:
-                self._tasks[epoch].cancel()
-        free = self._slots - sum(each.places for each in self._begun.values())
+            if epoch in self._begun:
+                self._begun[epoch][1].cancel()
+        orders = [order for order, _ in self._begun.values()]
+        free = self._slots - sum(each.places for each in orders)
         if free > 0 and engine.ready:
-            spare = self._executor.memory - sum(each.memory for each in self._begun.values())
+            spare = self._executor.memory - sum(each.memory for each in orders)
             worker = Worker(HERE, self._labels, cores=float(free), memory=spare)
             for order in engine.step(Lease(worker, free), now).orders:
-                self._begun[order.epoch] = order
-                self._tasks[order.epoch] = task = asyncio.create_task(self._do(order))
+                task = asyncio.create_task(self._do(order))
+                self._begun[order.epoch] = order, task
                 task.add_done_callback(partial(self._leave, order.epoch))  # what is cancelled at once never begins
         if engine.state in DONE:
             self._over.set()
@@ -227,7 +226,6 @@ class _Run:
 
     def _leave(self, epoch: int, _: object = None) -> None:
         """A task gives its place back."""
-        self._tasks.pop(epoch, None)
         self._begun.pop(epoch, None)
 
     def up(self, epoch: int, where: Any) -> None:
@@ -252,7 +250,7 @@ class _Run:
 
     async def close(self) -> None:
         """Ends all that still runs."""
-        tasks = list(self._tasks.values())
+        tasks = [task for _, task in self._begun.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -164,6 +164,7 @@ class Config:
     Attributes:
         events: letters of the keyspace events that are published; empty: none.
         maxmemory: bytes; 0: no limit.
+        lfu_log_factor, lfu_decay_minutes: how fast counters of use grow, and fade; 0 minutes: never.
         rewrite: brings the file that they came from up to date; None: they came from none.
     """
 
@@ -171,7 +172,7 @@ class Config:
         self._values = {name: default for name, (default, _) in SETTINGS.items()}
         self._watchers: list[Callable[[], None]] = []
         self.events = ""
-        self.maxmemory = 0
+        self.maxmemory = self.lfu_log_factor = self.lfu_decay_minutes = 0
         self.rewrite: Callable[[], None] | None = None
         for name, value in values.items():
             self._set(name.replace("_", "-"), value)
@@ -240,3 +241,5 @@ class Config:
     def _apply(self) -> None:
         self.events = self._values["notify-keyspace-events"]
         self.maxmemory = int(self._values["maxmemory"])
+        self.lfu_log_factor = int(self._values["lfu-log-factor"])
+        self.lfu_decay_minutes = int(self._values["lfu-decay-time"])

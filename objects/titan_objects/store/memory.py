@@ -28,7 +28,7 @@ SAMPLED = 8
 
 LFU_START = 5
 
-OOM = CommandError(b"OOM command not allowed when used memory > 'maxmemory'.")
+_OOM = CommandError(b"OOM command not allowed when used memory > 'maxmemory'.")
 
 _LOOKING = frozenset(("object", "memory"))
 """What they tell of a key would be that they were asked."""
@@ -161,16 +161,16 @@ class Meter:
         elif queue is not None:
             self._full = not self._make_room()
             if self._full and any("denyoom" in self._flags(each) for each in queue):
-                raise OOM
+                raise _OOM
         elif "denyoom" in command.flags or command.group == "scripting":
             self._full = not self._make_room()
             if self._full and "denyoom" in command.flags:
-                raise OOM
+                raise _OOM
 
     def admit_queued(self) -> None:
         """Before a command is queued, whatever it is. Raises CommandError: OOM, what is queued takes memory."""
         if self._engine.session is not self._engine.internal and not self._make_room():
-            raise OOM
+            raise _OOM
 
     def admit_called(self, command: "Command", args: "Args") -> None:
         """Of a transaction or a script: no key goes in the middle of it, and what has begun to write goes on.
@@ -180,12 +180,12 @@ class Meter:
         """
         self._note_use(command, args)
         if self._full and "denyoom" in command.flags and self._engine.scripts.needs_memory:
-            raise OOM
+            raise _OOM
 
     def admit_script(self) -> None:
         """Before a script that says what it does, but not that it may run now. Raises CommandError: OOM."""
         if self._full:
-            raise OOM
+            raise _OOM
 
     def _note_use(self, command: "Command", args: "Args") -> None:
         for key in command.keys(args) if command.container not in _LOOKING else ():
@@ -209,7 +209,7 @@ class Meter:
     def frequency(self, db: "Database", key: bytes) -> int:
         """How often a key was used: a logarithmic counter up to 255, which fades (`lfu-decay-time`)."""
         last, count = self._used.get((db.placed, key), (self._engine.now, LFU_START))
-        minutes = int(self._engine.config.get("lfu-decay-time"))
+        minutes = self._engine.config.lfu_decay_minutes
         return max(0, count - (self._engine.now - last) // (60_000 * minutes)) if minutes else count
 
     def _use(self, place: Place) -> None:
@@ -218,7 +218,7 @@ class Meter:
             if self._engine.preserve is not None:
                 self._engine.preserve(db, key)
             count = self.frequency(db, key)
-            chance = 1 / (max(0, count - LFU_START) * int(self._engine.config.get("lfu-log-factor")) + 1)
+            chance = 1 / (max(0, count - LFU_START) * self._engine.config.lfu_log_factor + 1)
             grown = count < 255 and self._engine.chance.random() < chance
             self._used[place] = (self._engine.now, count + grown)
 

@@ -255,7 +255,7 @@ class Admission:
         row = ReplicaRow(object_id, descriptor.raw, now, expires, passing, lineage=line)
         try:
             # What it is made of may have been long on its way, and rights taken back meanwhile.
-            check_descriptor(descriptor.raw, object_id, self._rights)
+            self._rights.check_publish(descriptor.public, value.name, value.grant, value.created)
             self.check(descriptor, object_id)
             self._write(row, pins)  # before the old version goes: where it cannot be written, that one stays
         except (RemotableError, StorageError):

@@ -4,7 +4,7 @@ import msgspec
 
 from titan_overlay.identity.contacts import Contact, is_dialable, of_addresses, unpack_addresses
 from titan_overlay.identity.ids import NodeId
-from titan_overlay.identity.subnets import may_name
+from titan_overlay.identity.subnets import nameable
 from titan_overlay.pool.keeping.proofs import PROOF_BYTES
 from titan_overlay.pool.keeping.roster import SHORT_BYTES
 
@@ -57,7 +57,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
             addresses = unpack_addresses(self.addresses)
         except ValueError:
             return None
-        named = [each for each in addresses if may_name(by, [each[0]])]
+        named = nameable(by, addresses)
         return of_addresses(NodeId(self.id), *named) if named and all(is_dialable(*each) for each in named) else None
 
 

@@ -1,6 +1,6 @@
 """ACL: users and what they may do."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ def acl_list(e: "Engine", a: Args) -> bytes:
     return bulks([user.described() for _, user in sorted(e.acl.users.items())])
 
 
-def _look_anew(e: "Engine", users: Iterable[User]) -> None:
+def _look_anew(e: "Engine", users: Collection[User]) -> None:
     """Their rules have changed; whoever listens to what it may not hear any more is let go."""
     for session in e.sessions.values():
         user = session.user
@@ -105,7 +105,7 @@ def acl_save(e: "Engine", a: Args) -> bytes:
 def acl_load(e: "Engine", a: Args) -> bytes:
     """Reloads the rules from the configured ACL file."""
     _forget(e, e.acl.load())
-    _look_anew(e, list(e.acl.users.values()))
+    _look_anew(e, frozenset(e.acl.users.values()))
     return OK
 
 
