@@ -2,7 +2,7 @@
 
 Everything in the package that needs a wall clock, a random draw or entropy takes an `Ambient`. In production it is
 the system's; in a simulation it is a function of the seed and the virtual clock, so that a run can be replayed.
-Monotonic time is not here: shells ask the running loop (`loop.time()`).
+Monotonic time is not handed in: shells ask the running loop (`loop.time()`).
 
 This is the one module that may reach for the system's clock and entropy.
 """
@@ -17,6 +17,11 @@ from random import Random as Random  # re-exported: others need the type, not th
 
 SIMULATED_EPOCH = 1_700_000_000.0
 """Unix time at which every virtual clock starts (14 November 2023, 22:13:20 UTC)."""
+
+
+def stopwatch() -> float:
+    """Seconds, for what really takes time in a process: a loop's clock may stand still while its thread is held up."""
+    return time.perf_counter()
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class RealDisk:
 
     Each operation runs in one of a few threads of its own, so that a slow disk does not stop the loop. (These are
     the only threads of a node; the virtual loop refuses executors, that is why files are behind this door.) What a log
-    writes through has one for itself.
+    writes through is written on the spot while the disk is quick, and in a thread of its own while it is not.
 
     Args:
         root: a directory, made when something is written.
