@@ -17,6 +17,7 @@ from tests.store.real import RealRedis, TitanStore, Wire, needs_redis
 from tests.store.test_beside_redis import EVERYTHING, contents
 from titan_objects.store import host, log_care, system
 from titan_objects.store.aof import PIECE_BYTES, AppendLog, remove
+from titan_objects.store.batches import BatchReader
 from titan_objects.store.config import Config
 from titan_objects.store.host import Store
 from titan_objects.store.resp import CommandError
@@ -70,6 +71,12 @@ def lay_out(directory: Path, data: bytes) -> None:
     folder.mkdir(parents=True)
     (folder / f"{NAME}.manifest").write_text(f"file {NAME}.1.incr.aof seq 1 type i\n")
     incr(directory).write_bytes(data)
+
+
+def logged(path: Path) -> bytes:
+    """The commands in an increment of ours."""
+    with path.open("rb") as file:
+        return b"".join(BatchReader(file, path.stat().st_size))
 
 
 async def loaded(directory: Path) -> dict[object, object]:
@@ -165,7 +172,7 @@ async def test_words_of_other_types_are_logged_as_strings(tmp_path: Path, word: 
     sent = b"*3\r\n" + word + b"$1\r\nk\r\n$2\r\n\r\n\r\n"  # with as many ends of lines as if all were well
     store.run(store.connect(Asked(store)), [[b"SET", b"k", b"\r\n"]], sent)
     await store.close()
-    assert incr(tmp_path).read_bytes() == b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\n\r\n\r\n"
+    assert logged(incr(tmp_path)) == b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\n\r\n\r\n"
 
 
 async def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
@@ -418,7 +425,7 @@ async def test_a_sync_that_began_before_a_failure_confirms_nothing_of_what_is_wr
     goes_on.set()
     await elsewhere
     log.write_out(sync=True)
-    assert synced == 1 and incr(tmp_path).read_bytes() == SET
+    assert synced == 1 and logged(incr(tmp_path)) == SET
     log.close()
 
 
@@ -427,20 +434,20 @@ async def test_of_a_write_that_failed_halfway_nothing_stays_in_the_log(
 ) -> None:
     monkeypatch.setattr(host, "RETRY_SECONDS", 0.0)
     store = Store(tmp_path)
-    write, ftruncate, broken = os.write, os.ftruncate, True
+    pwrite, ftruncate, broken = os.pwrite, os.ftruncate, True
 
-    def half(fd: int, data: bytes) -> int:
-        if broken and data.startswith(b"*3"):
-            write(fd, data[:9])
+    def half(fd: int, data: bytes, offset: int) -> int:
+        if broken:
+            pwrite(fd, data[:9], offset)
             raise OSError(28, "No space left on device")
-        return write(fd, data)
+        return pwrite(fd, data, offset)
 
     def refuses(fd: int, size: int) -> None:
         if broken:
             raise OSError(5, "Input/output error")
         ftruncate(fd, size)
 
-    monkeypatch.setattr(os, "write", half)
+    monkeypatch.setattr(os, "pwrite", half)
     monkeypatch.setattr(os, "ftruncate", refuses)
     with pytest.raises(CommandError, match="MISCONF"):
         await store.execute([b"SET", b"k", b"1"])

@@ -5,7 +5,8 @@
     appendonlydir/appendonly.aof.7.incr.aof        what has happened since
 
 A real redis-server loads what is written here, and what it has written is loaded here. Everything is written with plain
-calls that block: one write and one fdatasync for all that one turn of the loop has brought about.
+calls that block: one write and one fdatasync for all that one turn of the loop has brought about, which are a batch of
+the increment (`batches.py`).
 """
 
 import asyncio
@@ -14,22 +15,18 @@ import logging
 import os
 import re
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 import msgspec
 
 import titan_overlay as titan
-from titan_objects.store import rdb
+from titan_objects.store import batches
 from titan_objects.store.engine import Engine
 from titan_objects.store.increment import Increment
-from titan_objects.store.parser import Damaged, ProtocolError, Torn, is_whole_after, make_reader, only_words, scan
-from titan_objects.store.resp import bulks
-from titan_objects.store.table import Args
+from titan_objects.store.parser import Damaged, Torn
+from titan_objects.store.replaying import Replay
 
 _LOG = logging.getLogger("titan_objects.store")
-
-CHUNK = 1 << 18
 
 PIECE_BYTES = 1 << 20
 """Of a file in the background: so much is confirmed, or freed, by the disk at a time."""
@@ -96,12 +93,13 @@ class AppendLog:
     def _open_files(self, engine: Engine) -> None:
         self._parts = self._read_manifest()
         live = [part for part in self._parts if part.kind != "h"]
+        ours = False
         for part in live:
-            self._load(part, engine, last=part is live[-1])
-        if not live or live[-1].kind != "i":
-            self._begin_increment()
-        else:
+            ours = self._load(part, engine, last=part is live[-1])
+        if ours:
             self._open_increment(live[-1])
+        else:
+            self._begin_increment()
         if self.history():
             self.clear_history()
         self._measure()
@@ -142,10 +140,12 @@ class AppendLog:
 
     # ---- replay --------------------------------------------------------------------------------------------------
 
-    def _load(self, part: Part, engine: Engine, last: bool) -> None:
+    def _load(self, part: Part, engine: Engine, last: bool) -> bool:
+        """Whether it can be gone on with: it is batches to its end."""
         path = self._path(part)
+        replay = Replay(path, engine)
         try:
-            _Replay(path, engine).run()
+            replay.run()
         except FileNotFoundError:
             raise titan.StorageError(f"{path}, which the manifest names, is not there") from None
         except Torn as torn:
@@ -156,21 +156,22 @@ class AppendLog:
                 ) from None
             size = path.stat().st_size
             _LOG.warning("%s: the last %d bytes, a write that was cut short, are dropped", path, size - torn.at)
-            with path.open("r+b") as file:
-                file.truncate(torn.at)
-                os.fsync(file.fileno())
+            _cut(path, torn.at)
         except Damaged as damaged:
             raise titan.StorageError(
                 f"{path} is damaged at byte {damaged.at}: {damaged.why}. Nothing was changed. Put back a good copy, or "
-                f"copy the directory and cut the file there: redis-check-aof --fix {self._manifest}"
+                f"copy the directory and cut the file there: truncate -s {damaged.at} {path}"
             ) from None
+        if last and replay.batches_end:
+            _cut(path, replay.batches_end)
+        return replay.batches_end > 0
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
     def _begin_increment(self) -> None:
         seq = max((part.seq for part in self._parts if part.kind == "i"), default=0) + 1
         part = Part(f"{self._name}.{seq}.incr.aof", seq, "i")
-        write_durably(self._path(part), b"")
+        write_durably(self._path(part), batches.MAGIC)
         self._parts.append(part)
         self._write_manifest()
         self._open_increment(part)
@@ -189,9 +190,9 @@ class AppendLog:
         increment = self._increment
         assert increment is not None
         if self.pending:
-            data = b"".join(self.pending)
-            increment.write(data, keep=self.confirmed_soon)
-            self.size += len(data)
+            before = increment.size
+            increment.write(b"".join(self.pending), keep=self.confirmed_soon, room=sync)
+            self.size += increment.size - before
             self.pending.clear()
         if sync:
             try:
@@ -222,9 +223,9 @@ class AppendLog:
             os.close(fd)
 
     def _take_back(self, increment: Increment) -> None:
-        back = increment.take_back()
-        self.size -= sum(map(len, back))
-        self.pending[:0] = back
+        before = increment.size
+        self.pending[:0] = increment.take_back()
+        self.size -= before - increment.size
 
     def close(self) -> None:
         """Writes out and closes. Raises OSError: could not be written."""
@@ -287,116 +288,12 @@ class AppendLog:
         self.size, self.base_size = sum(sizes.values()), sizes["b"]
 
 
-def load_file(path: Path, engine: Engine) -> None:
-    """Loads one file of commands, or a snapshot (RDB), into an empty engine.
-
-    Raises:
-        StorageError: it is not there, damaged, or ends within a command.
-    """
-    try:
-        _Replay(path, engine).run()
-    except OSError as why:
-        raise titan.StorageError(f"{path}: {why.strerror}") from None
-    except Torn as torn:
-        raise titan.StorageError(f"{path} ends within a command, which begins at byte {torn.at}") from None
-    except Damaged as damaged:
-        raise titan.StorageError(f"{path} is damaged at byte {damaged.at}: {damaged.why}") from None
-
-
-_SENTINEL = [b"ECHO", b"whole"]
-"""Fed behind the end of a file: it comes back as it is only if the file ended with a whole command."""
-
-
-class _Replay:
-    """Executes one file of a log: with hiredis as long as all is well, then step by step to find out what is not.
-
-    Commands are counted; at which byte one stands is looked up when it has to be told.
-    """
-
-    def __init__(self, path: Path, engine: Engine) -> None:
-        self._path = path
-        self._engine = engine
-        self._begin = 0
-        self._count = 0
-        self._transaction = 0
-
-    def run(self) -> None:
-        """Executes all of it.
-
-        Raises:
-            Torn: it ends within a command or a transaction.
-            Damaged: it holds what is no command, or a command that cannot be executed.
-        """
-        self._engine.forget_logged_db()
-        self._engine.internal.db = self._engine.databases[0]
-        with self._path.open("rb") as file:
-            snapshot = file.read(len(rdb.MAGIC)) == rdb.MAGIC
-        if snapshot:
-            self._begin = rdb.load(self._path.read_bytes(), self._engine)
-        if not self._run_fast():
-            self._run_slowly(self._path.read_bytes())
-        if self._engine.internal.queue is not None:
-            self._engine.replay([[b"DISCARD"]])
-            raise Torn(self._place(self._transaction))
-
-    def _run_fast(self) -> bool:
-        """Whether the whole file was executed; `_count` commands were."""
-        reader = make_reader()
-        with self._path.open("rb") as file:
-            file.seek(self._begin)
-            while chunk := file.read(CHUNK):
-                commands: list[Args] = []
-                sound = True
-                try:
-                    reader.feed(chunk)
-                    commands.extend(iter(reader.gets, False))  # type: ignore[arg-type]
-                except ProtocolError:
-                    sound = False
-                if not only_words(commands):
-                    return False
-                self._execute(commands)
-                if not sound:
-                    return False
-        reader.feed(bulks(_SENTINEL))
-        try:
-            return reader.gets() == _SENTINEL
-        except ProtocolError:
-            return False
-
-    def _execute(self, commands: list[Args]) -> None:
-        failed = self._engine.replay(commands)
-        if failed is not None:
-            at, error = failed
-            name, why = (each[:128].decode("utf-8", "backslashreplace") for each in (commands[at][0], error[1:-2]))
-            raise Damaged(self._place(self._count + at), f"the command {name!r} cannot be executed here: {why}")
-        if self._engine.internal.queue is not None:
-            begun = [at for at, args in enumerate(commands) if args[0].upper() == b"MULTI"]
-            if begun:
-                self._transaction = self._count + begun[-1]
-        self._count += len(commands)
-
-    def _place(self, ordinal: int) -> int:
-        """The byte at which the command of that number begins, counted from 0."""
-        at = self._begin
-        for count, (_, end) in enumerate(scan(self._path.read_bytes(), self._begin)):
-            if count == ordinal:
-                break
-            at = end
-        return at
-
-    def _run_slowly(self, data: bytes) -> None:
-        try:
-            for args, _ in islice(scan(data, self._begin), self._count, None):
-                self._execute([args])
-        except Torn as torn:
-            rest = data[torn.at :]
-            if rest.strip(b"\0") and is_whole_after(data, torn.at):
-                raise Damaged(torn.at, "a command is cut short, and others follow it") from None
-            raise
-        except Damaged as damaged:
-            if not data[damaged.at :].strip(b"\0"):
-                raise Torn(damaged.at) from None  # zeros: room that was reserved and never written
-            raise
+def _cut(path: Path, size: int) -> None:
+    """Makes a file that short, durably."""
+    if path.stat().st_size > size:
+        with path.open("r+b") as file:
+            file.truncate(size)
+            os.fsync(file.fileno())
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -10,59 +10,80 @@ from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
+from titan_objects.store import batches
+
 KEPT_BYTES_MAX = 64 << 20
 """Of what is not confirmed. A disk that is behind by more is believed."""
 
 
 class Increment:
-    """One open file, which only grows.
+    """One open file of batches, which only grows.
 
     Attributes:
-        size: bytes in it.
+        size: bytes in it, without the room behind them.
         cuts: how often something was taken back: a sync that began before says nothing of what was written since.
     """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        self.size = os.fstat(self._fd).st_size
+        self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        self.size = self._end = os.fstat(self._fd).st_size
         self._durable = self.size
         """So much the disk has confirmed."""
-        self._kept: deque[bytes] = deque()
-        """What stands between `_kept_from` and `size`."""
+        self._kept: deque[tuple[int, bytes]] = deque()
+        """What was written from `_kept_from` on: where each batch ends, and its commands."""
         self._kept_from = self.size
         self.cuts = 0
         self._stray = False
-        """Something stands behind `size`."""
+        """Something stands behind `size` that is no room."""
 
     @property
     def is_durable(self) -> bool:
         """Whether the disk has confirmed all of it."""
         return self._durable == self.size
 
-    def write(self, data: bytes, *, keep: bool) -> None:
-        """Appends.
+    def write(self, commands: bytes, *, keep: bool, room: bool = False) -> None:
+        """Appends a batch.
 
         Args:
             keep: the disk will be asked to confirm it soon.
+            room: each batch will have to be confirmed: the file is to be longer than what is in it.
 
         Raises:
             OSError: it could not be, and the file is as it was before.
         """
+        data = batches.encode(commands, self.size)
+        size = self.size + len(data)
+        if room and size >= self._end and self.is_durable and not self._stray:
+            self._make_room(size)
         if self._stray:
             self._cut()
+        if batches.splits_line(size) and size < self._end:
+            data += b"#"
         try:
-            at = os.write(self._fd, data)
-            while at < len(data):
-                at += os.write(self._fd, data[at:])
+            written = os.pwrite(self._fd, data, self.size)
+            while written < len(data):
+                written += os.pwrite(self._fd, data[written:], self.size + written)
         except OSError:
             self._stray = True
             with suppress(OSError):  # if not now, before the next write
                 self._cut()
             raise
-        self.size += len(data)
-        self._kept.append(data)
-        if not keep or self.size - self._kept_from > KEPT_BYTES_MAX:
-            self._forget(self.size)
+        self.size = size
+        self._end = max(self._end, size)
+        self._kept.append((size, commands))
+        if not keep or size - self._kept_from > KEPT_BYTES_MAX:
+            self._forget(size)
+
+    def _make_room(self, size: int) -> None:
+        """Lets the file end behind that place, if the disk has room."""
+        end = self._end
+        try:
+            while end <= size or end % batches.ROOM_BYTES:
+                end += os.pwrite(self._fd, batches.room_from(end), end)
+            os.fdatasync(self._fd)  # of what is torn later, the rest is room and nothing else
+            self._end = end
+        except OSError:
+            self._stray = True
 
     def sync(self) -> None:
         """Has the disk confirm all of it. Raises OSError: it does not, and `take_back` is due."""
@@ -80,12 +101,12 @@ class Increment:
         self._forget(size)
 
     def _forget(self, size: int) -> None:
-        while self._kept and self._kept_from + len(self._kept[0]) <= size:
-            self._kept_from += len(self._kept.popleft())
+        while self._kept and self._kept[0][0] <= size:
+            self._kept_from, _ = self._kept.popleft()
 
     def take_back(self) -> list[bytes]:
         """Cuts off what is not confirmed; it has to be written again."""
-        back = list(self._kept)
+        back = [commands for _, commands in self._kept]
         self._kept.clear()
         self.size = self._kept_from
         self.cuts += 1
@@ -97,8 +118,11 @@ class Increment:
 
     def _cut(self) -> None:
         os.ftruncate(self._fd, self.size)
+        self._end = self.size
         self._stray = False
 
     def close(self) -> None:
-        """Confirmed or not."""
+        """Confirmed or not; without room."""
+        with suppress(OSError):
+            self._cut()
         os.close(self._fd)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import titan_overlay as titan
 from titan_objects.store import rdb_writing, system
-from titan_objects.store.aof import AppendLog, load_file, sync_directory
+from titan_objects.store.aof import AppendLog, sync_directory
 from titan_objects.store.commands import all_commands
 from titan_objects.store.config import DATABASES_MAX, Config
 from titan_objects.store.engine import Engine
+from titan_objects.store.replaying import load_file
 from titan_objects.store.rewriting import Commands, Records, Rewrite
 
 

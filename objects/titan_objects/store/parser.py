@@ -70,7 +70,7 @@ class Torn(Exception):
 
 
 def scan(data: bytes, at: int) -> Iterator[tuple[Args, int]]:
-    """Each command from there on, with the place behind it; annotations (`#TS:...`) are passed over.
+    """Each command from there on, with the place behind it; annotations (`#...`) are passed over.
 
     Raises:
         Damaged: what follows is no command.
@@ -80,10 +80,10 @@ def scan(data: bytes, at: int) -> Iterator[tuple[Args, int]]:
     while at < size:
         begin = at
         if data[at : at + 1] == b"#":
-            end = data.find(b"\r\n", at)
+            end = data.find(b"\n", at)
             if end < 0:
                 raise Torn(begin)
-            at = end + 2
+            at = end + 1
             continue
         count, at = _header(data, at, b"*", begin)
         if not 0 < count <= ELEMENTS_MAX:

@@ -1,14 +1,20 @@
 """The store: whatever a client sends after it was taken apart into words."""
 
+import tempfile
+from pathlib import Path
+
 import msgspec
 
 import titan_overlay as titan
 from tests.fuzz.target import Drawn, story, target
 from tests.store.core import Core
 from titan_objects.store import rdb
+from titan_objects.store.batches import MAGIC, encode
 from titan_objects.store.group.listening import Listening
 from titan_objects.store.group.messages import Done, Mark, News, Outcome, Published, Run, Wake
-from titan_objects.store.parser import Damaged
+from titan_objects.store.parser import Damaged, Torn
+from titan_objects.store.replaying import Replay
+from titan_objects.store.resp import bulks
 
 SCRIPTS = (
     (b"return cjson.encode(cjson.decode(ARGV[1]))", b'{"a": [1, 2.5, null, "x"]}'),
@@ -74,3 +80,20 @@ def store_news(data: bytes) -> None:
 OUTCOME = Outcome([Done(b"+OK\r\n", 0, 1)], News([Published(b"channel", b"text")], [3]))
 STAYING = {b"DEBUG", b"SHUTDOWN"}
 """They stop or delay the program by design, for those who may."""
+
+
+def _increments() -> list[bytes]:
+    """Two batches with room behind them, and what Redis writes."""
+    words = bulks([b"SET", b"k", b"v"])
+    whole = MAGIC + encode(words, len(MAGIC))
+    whole += encode(words * 2, len(whole))
+    return [whole + b"###\n##\n", whole + b"#TS:1\r\n" + words, b"#TS:1\r\n" + words + words[:9]]
+
+
+@target(Damaged, Torn, seeds=_increments)
+def store_log(data: bytes) -> None:
+    """A file of a store's log that was written over in places: it is executed, torn or damaged."""
+    with tempfile.NamedTemporaryFile(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
+        file.write(data)
+        file.flush()
+        Replay(Path(file.name), Core().engine).run()
