@@ -124,8 +124,9 @@ def test_members_that_stay_take_the_keys_that_they_offered_or_keep_theirs() -> N
         Turnover(turnover(offer(ONE, FRESH.public)).configuration),
         Turnover(turnover(offer(ONE, FRESH.public)).configuration, (offer(ONE, b"o" * 32),)),
         Turnover(Configuration(2, OLD.members[:2], keys=OLD.keys[:2])),
+        Turnover(Configuration(2, OLD.members, keys=OLD.keys)),
     ],
-    ids=["another's signature", "another epoch", "no offer", "an offer of another key", "a member less"],
+    ids=["another's signature", "another epoch", "no offer", "an offer of another key", "a member less", "nobody new"],
 )
 def test_nobody_gives_a_member_a_key_that_it_has_not_offered(false: Turnover) -> None:
     with pytest.raises(BadMessage):
