@@ -243,7 +243,7 @@ def test_a_session_is_of_the_user_alone_who_opened_it() -> None:
 
 
 def test_idle_sessions_give_way_and_busy_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "SESSIONS_MAX", 2)
+    monkeypatch.setattr(sessions, "SESSIONS_MAX", 3)
     bank, order = machine(), Order()
     ask = Request(ALICE, 0, 0, 0, "", OPEN, b"")
     numbers = [value(each) for each in bank.execute(order.entry(ask, ask)).replies]
@@ -255,6 +255,25 @@ def test_idle_sessions_give_way_and_busy_ones_do_not(monkeypatch: pytest.MonkeyP
     assert not bank.execute(order.entry(order.request(Withdraw("rent", 1)), now=later + 1)).replies[0].failed
     order.session = numbers[1]
     assert failure(bank.execute(order.entry(order.request(Withdraw("rent", 1)))).replies[0]).code == "unavailable"
+
+
+def test_no_caller_takes_the_memory_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "SESSIONS_MAX", 8)
+    monkeypatch.setattr(sessions, "ONCE_MAX", 8)
+    bank, order = machine(), Order()
+    opened = [Request(sender, 0, 0, 0, "", OPEN, b"") for sender in (*[ALICE] * 8, BOB, b"C" * 32)]
+    told = [once(str(each), Withdraw("rent", 1)) for each in range(8)]
+    told += [once("0", Withdraw("rent", 1), sender) for sender in (BOB, b"C" * 32)]
+    for asked in (opened, told):
+        failed = [each.failed for each in bank.execute(order.entry(*asked)).replies]
+        assert failed == [*[False] * 4, *[True] * 4, False, False]
+    copy = machine()
+    copy.restore(bank.snapshot())
+    again = order.entry(once("4", Withdraw("rent", 1)), opened[0], opened[-1])
+    assert [each.failed for each in copy.execute(again).replies] == [True, True, False]
+    assert bank.execute(again) is not None and bank.root() == copy.root()
+    next_day = order.entry(once("4", Withdraw("rent", 1)), opened[0], now=1001.0 + sessions.ONCE_SECONDS)
+    assert not any(each.failed for each in copy.execute(next_day).replies)
 
 
 def test_time_never_goes_back() -> None:
@@ -817,6 +836,31 @@ def test_replies_that_are_kept_may_be_more_than_fits_into_one_chunk_of_a_snapsho
         machine(Press).restore(chunks[:5])
     with pytest.raises(titan.BadMessage):
         machine(Press).restore([codec.encode(-1), *chunks[1:]])
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_the_bytes_of_replies_that_are_kept_are_bounded(keyed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "REPLY_BYTES_MAX", 4000)
+    press, order = machine(Press), Order()
+    order.open(press)
+
+    def asked(settled: int = 0) -> Request:
+        request = order.request(1000, settled=settled)
+        return msgspec.structs.replace(request, session=0, once=f"{request.sequence}") if keyed else request
+
+    for _ in range(2):
+        assert not press.execute(order.entry(asked())).replies[0].failed
+    refused = asked()
+    assert failure(press.execute(order.entry(refused)).replies[0]).code == "overloaded"
+    others = once("other", 1000, BOB)
+    assert not press.execute(order.entry(others)).replies[0].failed, "what is left is for others"
+    copy = machine(Press)
+    copy.restore(press.snapshot())
+    now = 1001.0 + (sessions.ONCE_SECONDS if keyed else 0.0)
+    for each in (press, copy):
+        assert not each.execute(order.entry(asked(settled=3), now=now)).replies[0].failed, "there is room again"
+        order.height -= 1
+    assert press.instance.sheets == copy.instance.sheets
 
 
 def test_a_restore_that_raises_is_no_snapshot_of_that_class() -> None:

@@ -2,22 +2,50 @@
 
 A request is the same one when it comes again under its session and sequence, or under its sender's `once`. What may
 have been forgotten is refused, never executed a second time (Ongaro's thesis, 6.3).
+
+All callers of an object share this memory, and nothing in it is taken from one for another: that would break a promise.
+So nobody is let have all of it.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import msgspec
 
 from titan_overlay.errors import Conflict, Overloaded, Unavailable
 from titan_overlay.mutable.requests import Reply, Request
 
-SESSIONS_MAX = 4096
+SESSIONS_MAX = 8192
 REPLIES_MAX = 256
 """Requests of one session whose replies may be outstanding."""
 SESSION_SECONDS = 3600.0
 """A session in which nothing was asked for so long may be forgotten."""
-ONCE_MAX = 65_536
+ONCE_MAX = 131_072
 ONCE_SECONDS = 24 * 3600.0
+REPLY_BYTES_MAX = 256 << 20
+"""Of all replies that are kept, and of what they are known by."""
+
+
+class _Shared:
+    """Room that all callers have together. Who has as much of it as is left gets no more: one alone has half of it at
+    most, two have a third each, and some is left for who comes next (Choudhury and Hahne, "Dynamic Queue Length
+    Thresholds for Shared-Memory Packet Switches", 1998).
+    """
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._taken: Counter[bytes] = Counter()
+
+    def has_room(self, user: bytes) -> bool:
+        return self._taken[user] < self._left
+
+    def take(self, user: bytes, amount: int = 1) -> None:
+        self._taken[user] += amount
+        self._left -= amount
+
+    def give_back(self, user: bytes, amount: int = 1) -> None:
+        self.take(user, -amount)
+        if not self._taken[user]:
+            del self._taken[user]
 
 
 class _Session(msgspec.Struct, array_like=True):
@@ -48,6 +76,9 @@ class Sessions:
         """Least recently used first."""
         self._once: OrderedDict[tuple[bytes, str], _Once] = OrderedDict()
         """In the order of expiry."""
+        self._session_room = _Shared(SESSIONS_MAX)
+        self._once_room = _Shared(ONCE_MAX)
+        self._reply_room = _Shared(REPLY_BYTES_MAX)
 
     def open(self, number: int, owner: bytes, now: float) -> None:
         """A new session.
@@ -57,15 +88,32 @@ class Sessions:
             owner: public key of the user who opens it.
 
         Raises:
-            Overloaded: all sessions are in use.
+            Overloaded: too many are in use, of all or of this user.
         """
-        if len(self._sessions) >= SESSIONS_MAX:
-            oldest = next(iter(self._sessions))
-            left = self._sessions[oldest].used + SESSION_SECONDS - now
+        while not self._session_room.has_room(owner):
+            left = self._forget_idle(now)
             if left > 0:
-                raise Overloaded(f"{SESSIONS_MAX} programs use this object just now", retry_after=left)
-            del self._sessions[oldest]
+                raise Overloaded("too many programs, or too many of this user, use this object", retry_after=left)
+        self._session_room.take(owner)
         self._sessions[number] = _Session(now, 1, {}, owner)
+
+    def _forget_idle(self, now: float) -> float:
+        """Forgets the session that was not used for longest, if that is long enough. Seconds that are left to it."""
+        oldest = next(iter(self._sessions), None)
+        if oldest is None:
+            return SESSION_SECONDS
+        session = self._sessions[oldest]
+        left = session.used + SESSION_SECONDS - now
+        if left > 0:
+            return left
+        for sequence in list(session.replies):
+            self._settle(session, sequence)
+        self._session_room.give_back(session.owner)
+        del self._sessions[oldest]
+        return 0.0
+
+    def _settle(self, session: _Session, sequence: int) -> None:
+        self._reply_room.give_back(session.owner, len(session.replies.pop(sequence).body))
 
     def known(self, request: Request, now: float) -> Reply | None:
         """The reply that this request has been given already; None: it is new, and may be executed.
@@ -90,13 +138,21 @@ class Sessions:
         if request.settled > session.settled:
             session.settled = request.settled
             for sequence in [each for each in session.replies if each < request.settled]:
-                del session.replies[sequence]
+                self._settle(session, sequence)
         reply = session.replies.get(request.sequence)
         if reply is None and request.sequence < session.settled:
             raise Unavailable("this message was executed and its reply taken long ago", maybe_executed=True)
         if reply is None and len(session.replies) >= REPLIES_MAX:
             raise Overloaded(f"{REPLIES_MAX} messages of this program are outstanding", retry_after=0.1)
+        if reply is None:
+            self._check_bytes(session.owner, now)
         return reply
+
+    def _check_bytes(self, user: bytes, now: float) -> None:
+        """Raises Overloaded: no more replies can be kept for that user."""
+        while not self._reply_room.has_room(user):
+            if self._forget_idle(now) > 0:
+                raise Overloaded("no more replies can be kept, of all or of this user", retry_after=60.0)
 
     def reply_to(self, request: Request) -> Reply | None:
         """As `known`, for one member alone: nothing that is replicated changes."""
@@ -110,14 +166,18 @@ class Sessions:
 
     def _known_once(self, request: Request, now: float) -> Reply | None:
         while self._once:
-            oldest = next(iter(self._once))
-            if self._once[oldest].until > now:
+            (sender, key), oldest = next(iter(self._once.items()))
+            if oldest.until > now:
                 break
-            del self._once[oldest]
+            del self._once[sender, key]
+            self._once_room.give_back(sender)
+            self._reply_room.give_back(sender, _size(key, oldest.reply))
         known = self._once.get((request.sender, request.once))
         if known is None:
-            if len(self._once) >= ONCE_MAX:
-                raise Overloaded(f"{ONCE_MAX} messages with once= are remembered, as many as can be", retry_after=60.0)
+            if not self._once_room.has_room(request.sender):
+                why = "no more messages with once= can be remembered, of all or of this user"
+                raise Overloaded(why, retry_after=60.0)
+            self._check_bytes(request.sender, now)
             return None
         if known.digest != request.digest():
             raise Conflict(f"once={request.once!r} was another message; take a new key for a new message")
@@ -126,9 +186,16 @@ class Sessions:
     def remember(self, request: Request, reply: Reply, now: float) -> None:
         """It has been executed, with this reply."""
         if request.once:
-            self._once[request.sender, request.once] = _Once(request.digest(), now + ONCE_SECONDS, reply)
+            self._keep_once(request.sender, request.once, _Once(request.digest(), now + ONCE_SECONDS, reply))
         else:
-            self._sessions[request.session].replies[request.sequence] = reply
+            session = self._sessions[request.session]
+            session.replies[request.sequence] = reply
+            self._reply_room.take(session.owner, len(reply.body))
+
+    def _keep_once(self, sender: bytes, key: str, once: _Once) -> None:
+        self._once[sender, key] = once
+        self._once_room.take(sender)
+        self._reply_room.take(sender, _size(key, once.reply))
 
     def keep(self) -> _Kept:
         """For a snapshot."""
@@ -138,9 +205,17 @@ class Sessions:
     def restored(cls, kept: _Kept) -> "Sessions":
         """From a snapshot."""
         made = cls()
-        made._sessions.update(kept.sessions)
-        made._once.update(((sender, key), once) for sender, key, once in kept.once)
+        for number, session in kept.sessions:
+            made._sessions[number] = session
+            made._session_room.take(session.owner)
+            made._reply_room.take(session.owner, sum(len(each.body) for each in session.replies.values()))
+        for sender, key, once in kept.once:
+            made._keep_once(sender, key, once)
         return made
+
+
+def _size(key: str, reply: Reply) -> int:
+    return len(key.encode()) + len(reply.body)
 
 
 def _has(session: _Session, user: bytes) -> bool:
