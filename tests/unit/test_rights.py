@@ -234,6 +234,13 @@ def test_an_older_list_takes_nothing_back_again() -> None:
     assert not holds(rights, grant())
 
 
+def test_a_list_that_is_no_news_costs_no_look_at_its_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    rights, old, known = Rights(POOL), revoked(), revoked(key_entry(OTHER.id, NOW), number=2)
+    assert rights.learn_list(known, NOW)
+    monkeypatch.setattr(records, "check", None)
+    assert not rights.learn_list(known, NOW) and not rights.learn_list(old, NOW)
+
+
 def test_the_list_of_a_grantee_goes_with_its_grant() -> None:
     rights, parent = Rights(POOL), grant(depth=1)
     rights.learn_list(revoked(key_entry(OTHER.id, NOW), key=KEY, by=parent), NOW)

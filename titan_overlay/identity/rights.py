@@ -84,6 +84,10 @@ class Rights:
         Raises:
             BadMessage, Forbidden: whoever signed it gives no rights in this pool.
         """
+        grantor, claimed = records.claimed(raw, RevocationList)
+        known = self.revocations.of(grantor)
+        if known is not None and known.number >= claimed.number:
+            return False  # whoever says so: that costs no look at the signature
         signed = records.check(raw, RevocationList, self.pool)
         links = self._way_to(signed, now)
         root = links[0].value.grantee if links else b""
