@@ -19,6 +19,7 @@ from titan_overlay.errors import (
     RemoteError,
 )
 from titan_overlay.identity.contacts import Contact
+from titan_overlay.links.inbound import REQUEST_BYTES
 from titan_overlay.links.link import Link
 from titan_overlay.links.links import Peer
 from titan_overlay.wire import codec
@@ -233,7 +234,7 @@ async def test_requests_that_would_fill_the_memory_are_refused_as_overloaded() -
         await release.wait()
         return NIL
 
-    async with pair(wait, limits={"request_bytes_per_peer": 1000}) as two:
+    async with pair(wait, limits={"request_bytes_per_peer": 1000 + REQUEST_BYTES}) as two:
         first = asyncio.create_task(two.ask(value=bytes(800)))
         await until(lambda: two.b.counters.requests_received == 1)
         with pytest.raises(Overloaded):
@@ -241,6 +242,22 @@ async def test_requests_that_would_fill_the_memory_are_refused_as_overloaded() -
         release.set()
         await first
         assert await two.ask(value=bytes(800)) is None
+
+
+async def test_requests_without_contents_take_memory_too() -> None:
+    release = asyncio.Event()
+
+    async def wait(peer: Peer, send: Send) -> bytes:
+        await release.wait()
+        return NIL
+
+    async with pair(wait, limits={"request_bytes_per_peer": 2 * REQUEST_BYTES}) as two:
+        first = asyncio.create_task(two.ask())
+        await until(lambda: two.b.counters.requests_received == 1)
+        with pytest.raises(Overloaded):
+            await two.ask()
+        release.set()
+        await first
 
 
 async def test_one_link_does_not_take_all_of_the_memory_that_there_is_for_requests() -> None:
@@ -251,7 +268,7 @@ async def test_one_link_does_not_take_all_of_the_memory_that_there_is_for_reques
         return NIL
 
     other = links(3)
-    async with pair(wait, limits={"request_bytes": 3000, "inbound_links": 3}) as two:
+    async with pair(wait, limits={"request_bytes": 3 * (1000 + REQUEST_BYTES), "inbound_links": 3}) as two:
         greedy = [asyncio.create_task(two.ask(value=bytes(800))) for _ in range(3)]
         await until(lambda: two.b.counters.requests_received == 3)
         with pytest.raises(Overloaded):

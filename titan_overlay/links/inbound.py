@@ -20,6 +20,8 @@ from titan_overlay.wire.messages import Send
 _log = logging.getLogger(__name__)
 
 MAX_CREDIT = 1 << 20
+REQUEST_BYTES = 4096
+"""What one takes beside its body while it waits or runs, about: its task, and all that it goes through."""
 
 
 class Answering(Protocol):

@@ -22,7 +22,7 @@ from titan_overlay.identity.ids import ID_BYTES, NodeId, node_id
 from titan_overlay.identity.keys import KEY_BYTES
 from titan_overlay.identity.subnets import is_loopback, subnet
 from titan_overlay.links.connection import CLOSED, HELLO, OPEN, State
-from titan_overlay.links.inbound import MAX_CREDIT, Inbound, Promised, unexpected
+from titan_overlay.links.inbound import MAX_CREDIT, REQUEST_BYTES, Inbound, Promised, unexpected
 from titan_overlay.links.requests import MAX_TIMEOUT_MS, TOO_DEEP, Requests, request_id
 from titan_overlay.links.runner import Runner
 from titan_overlay.links.shared import PROTOCOL_VERSION, Known, Peer, Shared
@@ -243,6 +243,7 @@ class Link(Requests):
             )
             self.write_error(id, Overloaded(why, retry_after=wait))
             return
+        size += REQUEST_BYTES
         own = self._inbound_bytes + size
         crowded = (
             shared.inbound_bytes + size > limits.request_bytes and own > limits.request_bytes // limits.inbound_links

@@ -43,9 +43,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_peer: int = 1024
     """Requests of one link that wait or run here; the next gets `Overloaded`."""
     request_bytes_per_peer: int = 32 << 20
-    """Their bodies together, likewise."""
+    """What they take together, their bodies and `REQUEST_BYTES` for each, likewise."""
     request_bytes: int = 128 << 20
-    """Bodies of all requests that wait or run here. Above it, whose link has its share of that gets `Overloaded`."""
+    """What all requests take that wait or run here. Above it, whose link has its share of that gets `Overloaded`."""
     messages_per_second: float = 2000.0
     """Requests of one peer on another machine; twice as many at once. Above it `Overloaded`. All peers of a subnet
     together may send `meters.PEERS_OF_A_SUBNET` times as many."""
