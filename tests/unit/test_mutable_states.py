@@ -8,11 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from titan_overlay.mutable.engine import Checkpoint, Configuration, Entry, EntryKind
+from titan_overlay.errors import DeadlineExceeded
+from titan_overlay.mutable import talk
+from titan_overlay.mutable.engine import Checkpoint, Configuration, Entry, EntryKind, Fetch
 from titan_overlay.mutable.epochs import Chain
 from titan_overlay.mutable.snapshots import Head, Snapshots
-from titan_overlay.mutable.states import States
+from titan_overlay.mutable.states import FETCH_SECONDS, PIECE_BYTES, States
 from titan_overlay.testing.disk import MemoryDisk
+from titan_overlay.wire import codec
 
 pytestmark = pytest.mark.loops("virtual")
 
@@ -25,6 +28,7 @@ class Group:
     """As much of a group as states ask for."""
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.me = b"a" * 32
         self.byzantine = True
         self.has_stopped = False
@@ -40,6 +44,7 @@ class Group:
         self.taken: list[Checkpoint] = []
         self.tasks: list[asyncio.Task[None]] = []
         self.installed = lambda chain, checkpoint: None
+        self.peers = SimpleNamespace()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.tasks.append(asyncio.get_running_loop().create_task(work))
@@ -92,3 +97,80 @@ async def test_a_state_that_comes_when_this_member_is_further_is_not_kept() -> N
     await asyncio.gather(*group.tasks)
     await states._install(await snapshots.fetched(), Checkpoint(100, 1))
     assert await height_on_disk(snapshots) == states.checkpoint.index == 128
+
+
+# ---- from another member, which may lie -----------------------------------------------------------------------------
+
+
+class Source:
+    """A member that gives its snapshot away in pieces."""
+
+    def __init__(self, file: bytes, index: int) -> None:
+        self.file = file
+        self.index = index
+        self.asked = 0
+
+    async def piece(self, wanted: talk.StateWanted) -> talk.StatePiece:
+        self.asked += 1
+        return talk.StatePiece(self.index, len(self.file), self.file[wanted.offset : wanted.offset + PIECE_BYTES])
+
+
+class Endless(Source):
+    """It has always more to give."""
+
+    async def piece(self, wanted: talk.StateWanted) -> talk.StatePiece:
+        self.asked += 1
+        await asyncio.sleep(FETCH_SECONDS / 2)
+        return talk.StatePiece(self.index, 1 << 20, b"x")
+
+
+class Restless(Source):
+    """It always has a newer one."""
+
+    async def piece(self, wanted: talk.StateWanted) -> talk.StatePiece:
+        self.asked += 1
+        await asyncio.sleep(1.0)
+        return talk.StatePiece(self.index + self.asked, 100, b"x")
+
+
+class Boundless(Source):
+    """It gives more than it has said, or than there is room for."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(b"", 100)
+        self.size = size
+
+    async def piece(self, wanted: talk.StateWanted) -> talk.StatePiece:
+        self.asked += 1
+        return talk.StatePiece(self.index, self.size, bytes(PIECE_BYTES))
+
+
+@pytest.mark.parametrize(
+    ("liar", "asked_max"),
+    [
+        (Endless(b"", 100), 10),
+        (Restless(b"", 100), 40),
+        (Boundless(1), 1),
+        (Boundless(1 << 50), 1),
+    ],
+    ids=["slow", "restless", "more than said", "more than there is room for"],
+)
+async def test_a_liar_among_the_sources_keeps_no_member_from_its_state(liar: Source, asked_max: int) -> None:
+    group, snapshots, given = Group(), Snapshots(MemoryDisk(), OBJECT), MemoryDisk()
+    await Snapshots(given, OBJECT).write(Head(OBJECT, Checkpoint(100, 1), CHAIN), [bytes(PIECE_BYTES), b"agreed"])
+    [path] = await given.list("groups/")
+    sources = {b"liar": liar, b"honest": Source(await given.read(path), 100)}
+
+    async def ask(member: bytes, type: str, body: bytes, timeout: float) -> bytes:
+        try:
+            async with asyncio.timeout(timeout):
+                return codec.encode(await sources[member].piece(codec.decode(body, talk.StateWanted)))
+        except TimeoutError:
+            raise DeadlineExceeded("no answer") from None
+
+    group.peers = SimpleNamespace(ask=ask)
+    states = States(group, snapshots, Checkpoint(0, 0))  # type: ignore[arg-type]
+    states.fetch(Fetch(Checkpoint(100, 1), (b"liar", b"honest")))
+    await asyncio.wait_for(asyncio.gather(*group.tasks), 600)
+    assert await height_on_disk(snapshots) == 100
+    assert liar.asked <= asked_max

@@ -172,6 +172,14 @@ class Snapshots:
             raise FileNotFoundError(path)
         return whole, await self._disk.read(path, offset, size)
 
+    async def check_room(self, size: int) -> None:
+        """Whether a snapshot of this size may be fetched. StorageError: it would take more than half of what is left:
+        who offers it may lie, and the log of all groups needs room.
+        """
+        free = await self._disk.free()
+        if size > free // 2:
+            raise StorageError(f"a snapshot of {size} bytes is more than half of the {free} that the disk has left")
+
     async def add(self, data: bytes, at: int) -> None:
         """A piece of a snapshot that is being fetched."""
         if at == 0:

@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from titan_overlay.errors import BadMessage, LinkError, NotHere, RemotableError, StorageError
+from titan_overlay.errors import BadMessage, LinkError, NotHere, RemotableError, StorageError, Unavailable
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.code import LacksCode
 from titan_overlay.mutable.engine import Checkpoint, Entry, Fetch
@@ -24,6 +25,8 @@ SNAPSHOT_LOG_BYTES = 4 << 20
 """A snapshot is taken when the log behind the last one has grown by this, or by twice what the last one had."""
 PIECE_BYTES = 256 << 10
 FETCH_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
+"""So long a member that may lie is given for all of a state; twice as long once none has come to its end in time."""
 
 
 class States:
@@ -38,6 +41,7 @@ class States:
         self._group = group
         self._snapshots = snapshots
         self._fetching = False
+        self._patience = PATIENCE_SECONDS if group.byzantine else inf
         self._taking = False
         self.log_bytes = 0
         """Of entries since the last snapshot."""
@@ -146,32 +150,38 @@ class States:
         try:
             for source in sources:
                 try:
-                    await self._fetch_from(source, checkpoint)
+                    await self._install(await self._fetch_from(source, checkpoint), checkpoint)
                     return
                 except (LinkError, RemotableError, StorageError) as why:
                     log.info("%s: no state from %s: %s", group.machine.name, source.hex()[:12], why)
+            self._patience *= 2
         except LacksCode as why:
             group.lacks(why)
         finally:
             self._fetching = False
 
-    async def _fetch_from(self, source: bytes, checkpoint: Checkpoint) -> None:
-        index, offset = checkpoint.index, 0
-        while True:
+    async def _fetch_from(self, source: bytes, checkpoint: Checkpoint) -> Stored:
+        group, index, offset, size = self._group, checkpoint.index, 0, 0
+        until = group.loop.time() + self._patience
+        while (left := until - group.loop.time()) > 0:
             body = codec.encode(talk.StateWanted(index, offset))
-            answer = await self._group.peers.ask(source, talk.STATE, body, FETCH_SECONDS)
+            answer = await group.peers.ask(source, talk.STATE, body, min(FETCH_SECONDS, left))
             piece = codec.decode(answer, talk.StatePiece)
             if piece.index < checkpoint.index or (not piece.data and offset < piece.size):
                 raise BadMessage("it offers an older state than was asked for, or nothing")
             if piece.index != index and offset:
                 index, offset = piece.index, 0
                 continue
-            index = piece.index
+            if not offset:
+                index, size = piece.index, piece.size
+                await self._snapshots.check_room(size)
+            if piece.size != size or offset + len(piece.data) > size:
+                raise BadMessage("its state has another size than it has said")
             await self._snapshots.add(piece.data, offset)
             offset += len(piece.data)
-            if offset >= piece.size:
-                break
-        await self._install(await self._snapshots.fetched(), checkpoint)
+            if offset == size:
+                return await self._snapshots.fetched()
+        raise Unavailable("it takes too long")
 
     async def _install(self, stored: Stored, wanted: Checkpoint) -> None:
         """Goes on from a state that was fetched. BadMessage: it is not to be believed, or none of this object."""
