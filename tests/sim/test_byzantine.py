@@ -9,6 +9,7 @@ import pytest
 import titan_overlay as titan
 from tests.sim.bank import Bank, Deposit, Pay, Withdraw
 from tests.sim.test_mutable import balance, group, leader_of
+from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.links.links import Links
 from titan_overlay.mutable import proofs, talk
@@ -18,6 +19,7 @@ from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.intake import WAITING_BYTES_MAX
 from titan_overlay.mutable.machine import Executed
 from titan_overlay.mutable.requests import VOUCHED_MAX, Reply, Request
+from titan_overlay.pool.context import Sender
 from titan_overlay.pool.finding.places import Place, Places
 from titan_overlay.pool.message import encode_message
 from titan_overlay.testing.pool import SimulatedNode, SimulatedPool
@@ -143,6 +145,29 @@ async def test_the_bytes_that_wait_at_a_member_are_bounded() -> None:
         with pytest.raises(titan.Overloaded, match="4 messages wait for 'bank/main'"):
             member.front.submit(Request(sender, 0, 0, 0, "5", "Deposit", body), sender)
         assert all(each.cancel() for each in waiting)
+
+
+async def test_who_gives_up_waiting_leaves_others_that_wait_for_the_same() -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=LIARS)
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
+        leader = group(leader_of(sim, "bank/main"), "bank/main")
+        request = signed_by_itself(leader, "twice")
+        told = [leader.front.submit(request, SENDER.public) for _ in range(2)]
+        body = codec.encode(request)
+        entrusted = [leader.front.told(talk.ENTRUST, body, Sender(NodeId(bytes(32)), bytes(32))) for _ in range(2)]
+        for waiting in (told, entrusted):
+            assert isinstance(waiting[0], asyncio.Future) and waiting[0].cancel()
+        assert codec.decode(await told[1], Reply) == Reply(codec.encode(1002))
+        assert isinstance(entrusted[1], asyncio.Future) and not entrusted[1].cancelled()
+
+
+def signed_by_itself(member: Group, key: str) -> Request:
+    """Of a sender who tells members by hand."""
+    type, body = encode_message(Deposit("rent", 1))
+    charter = member.succession._charter
+    return proofs.sign(Request(b"", 0, 0, 0, key, type, body), SENDER, charter.pool, charter.object_id)
 
 
 async def test_a_queue_that_is_too_long_to_wait_in_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,13 +58,21 @@ class _Waiting:
         self.request = request
         self.since = since
         """Loop time."""
-        self.told: asyncio.Future[bytes] | None = None
-        """An encoded `Reply`."""
-        self.entrusted: asyncio.Future[bytes] | None = None
-        """An encoded `Vouched`."""
+        self.told: dict[asyncio.Future[bytes], None] = {}
+        """Encoded `Reply`s, one for each who asks: anybody may who has the request, and who gives up gives up alone."""
+        self.entrusted: dict[asyncio.Future[bytes], None] = {}
+        """Encoded `Vouched`s."""
 
     def fail(self, why: RemotableError) -> None:
-        fail((each for each in (self.told, self.entrusted) if each is not None), why)
+        fail([*self.told, *self.entrusted], why)
+
+
+def _one_more(waiting: "dict[asyncio.Future[bytes], None]") -> "asyncio.Future[bytes]":
+    """For one who waits, until it does not."""
+    future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    waiting[future] = None
+    future.add_done_callback(lambda done: waiting.pop(done, None))
+    return future
 
 
 class Expected:
@@ -99,10 +107,7 @@ class Expected:
             future: asyncio.Future[bytes] = self._group.loop.create_future()
             future.set_result(codec.encode(done))
             return future
-        waiting = self._expect(request)
-        if waiting.told is None or waiting.told.done():
-            waiting.told = self._group.loop.create_future()
-        return waiting.told
+        return _one_more(self._expect(request).told)
 
     def told(self, type: str, body: Body, sender: Sender) -> Begun:
         if type == talk.ENTRUST:
@@ -140,11 +145,10 @@ class Expected:
         if self._group.machine.reply_to(request) is not None:
             raise NotHere(f"it has been executed: all members of {self._group.machine.name!r} know what it came to")
         waiting = self._expect(request)
-        if waiting.entrusted is None or waiting.entrusted.done():
-            waiting.entrusted = self._group.loop.create_future()
+        future = _one_more(waiting.entrusted)
         if self._is_signed(waiting.request):  # looked at now, while others are still on their way
             self._front.flush_soon()
-        return waiting.entrusted
+        return future
 
     def _expect(self, request: Request) -> _Waiting:
         key = key_of(request)
@@ -221,7 +225,7 @@ class Expected:
         """Who has entrusted this member with a request asks all."""
         self._forget_proposals()
         why = self._front.elsewhere()
-        fail((each.entrusted for each in self._requests.values() if each.entrusted is not None), why)
+        fail([future for each in self._requests.values() for future in each.entrusted], why)
         self._vouching.send_away(why)
 
     def _forget_proposals(self) -> None:
@@ -256,10 +260,12 @@ class Expected:
         self._tell_oldest()
 
     def _answer(self, waiting: _Waiting, height: int, place: int, reply: Reply) -> None:
-        if waiting.told is not None and not waiting.told.done():
-            waiting.told.set_result(codec.encode(reply))
-        if waiting.entrusted is not None and not waiting.entrusted.done():
-            self._vouching.owe(height, place, reply, waiting.entrusted)
+        for future in waiting.told:
+            if not future.done():
+                future.set_result(codec.encode(reply))
+        for future in waiting.entrusted:
+            if not future.done():
+                self._vouching.owe(height, place, reply, future)
 
     def passed_over(self, height: int, why: RemotableError) -> None:
         """Whether it was among them shows when it is asked for again."""
