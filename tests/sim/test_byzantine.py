@@ -266,6 +266,23 @@ async def test_a_sender_who_signs_falsely_is_refused_and_costs_no_leader_its_pla
         assert {group(node, "bank/main").engine.status().term for node in members} == before
 
 
+@pytest.mark.parametrize("told", [1, 3])
+async def test_a_sender_who_tells_all_but_the_leader_costs_it_no_place(told: int) -> None:
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=LIARS)
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
+        members = [group(node, "bank/main") for node in sim.holders("bank/main")]
+        before = [(each.engine.status().term, each.engine.status().role) for each in members]
+        for turn in range(2):
+            request = signed_by_itself(members[0], str(turn))
+            for each in [each for each in members if not each.leads][:told]:
+                each.front.submit(request, SENDER.public)
+            await sim.settle(seconds=5)
+        assert await pool.read("bank/main", "rent") == 1003
+        assert [(each.engine.status().term, each.engine.status().role) for each in members] == before
+
+
 async def test_a_leader_that_tells_no_time_is_replaced_once_a_timer_is_late() -> None:
     async with SimulatedPool(6) as sim:
         pool = await sim.client()

@@ -2,7 +2,8 @@
 
 A sender entrusts a request to the leader, and tells all members as soon as that does not serve it, so that no leader
 can drop a request unseen: each member expects it then, whoever leads proposes it, and the one that has waited longest
-is what a leader is measured by.
+is what a leader is measured by. That one is brought to the leader, as in Castro and Liskov, "Practical Byzantine Fault
+Tolerance" (1999), section 4.4: a sender may have told all but the leader.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from titan_overlay.mutable.intake import WAITING_BYTES_MAX, WAITING_MAX, batches
 from titan_overlay.mutable.letters import arrival
 from titan_overlay.mutable.machine import Executed
 from titan_overlay.mutable.proofs import Proofs
-from titan_overlay.mutable.requests import OPEN, VOUCHED_MAX, Reply, Request, decode_request
+from titan_overlay.mutable.requests import DELIVERED, OPEN, VOUCHED_MAX, Reply, Request, decode_request
 from titan_overlay.mutable.vouching import Vouching
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.hosting.calls import Begun
@@ -34,6 +35,8 @@ TIMER: Key = (b"", 0, 0, "timer", b"")
 """Stands for a timer that is late, as if somebody had asked for it."""
 QUEUE_SECONDS = 1.5
 """So long a request may wait behind others: its sender takes a leader that has not answered in 2 s for a silent one."""
+RELAY_SECONDS = 0.3
+"""A request that has waited longest for so long is brought to whoever leads, well before that one is blamed."""
 LATE_SECONDS = 5.0
 """By which clocks of honest members may differ, before one is blamed for a timer."""
 
@@ -99,6 +102,9 @@ class Expected:
         self._gathering = Gathering(group.loop, front.flush_soon)
         self._oldest: Key | None = None
         """That the engine was told of."""
+        self._relaying: asyncio.TimerHandle | None = None
+        self._relayed: tuple[Key | None, bytes | None] = (None, None)
+        """What was last brought to whom."""
 
     def add(self, request: Request, teller: bytes) -> "asyncio.Future[bytes]":
         self._proofs.heard(request, teller)
@@ -215,6 +221,24 @@ class Expected:
         if oldest != self._oldest:
             self._oldest = oldest
             self._group.step(RequestsWait(oldest is not None))
+            self._relay_soon()
+
+    def _relay_soon(self) -> None:
+        if self._relaying is not None:
+            self._relaying.cancel()
+            self._relaying = None
+        if self._oldest in self._requests:
+            self._relaying = self._group.loop.call_later(RELAY_SECONDS, self._relay)
+
+    def _relay(self) -> None:
+        group = self._group
+        leader = None if group.is_absent else group.engine.leader
+        waiting = self._requests.get(self._oldest) if self._oldest is not None else None
+        if waiting is not None and leader not in (None, group.me) and self._relayed != (self._oldest, leader):
+            self._relayed = self._oldest, leader
+            if waiting.request.type != DELIVERED:  # which members say themselves, to all
+                group.peers.post(leader, talk.SUBMIT, codec.encode(waiting.request))
+        self._relay_soon()
 
     def leads_now(self) -> None:
         """Whatever an earlier leader did not get ordered is to be proposed."""
@@ -279,3 +303,4 @@ class Expected:
         self._bytes = 0
         self._forget_proposals()
         self._oldest = None
+        self._relay_soon()
