@@ -19,6 +19,7 @@ class Client:
         self.door = door
         self._replies: asyncio.Queue[Any] = asyncio.Queue()
         self.closed = False
+        self.full = False
         self.session = door.connect(self, "10.0.0.1:1")
 
     def send(self, data: bytes) -> None:

@@ -367,3 +367,56 @@ async def test_a_transaction_is_checked_again_when_it_is_executed() -> None:
         one.put("BLPOP q 0")
         await other("ACL DELUSER ann", "RPUSH q x")
         assert one.closed and await other("LLEN q") == 1
+
+
+async def test_a_pipeline_goes_on_at_a_door_as_its_replies_are_read() -> None:
+    group = Group()
+    async with opened(group) as door:
+        one, other = Client(door), Client(door)
+        await other("SETRANGE big 99999 x")
+        one.full = True
+        one.put(*["GET big", "INCR n"] * 500, "SET after 1")
+        await asyncio.sleep(1)
+        answered = 0
+        while not one.quiet:
+            await one.hear()
+            answered += 1
+        counted = int(await other("GET n"))
+        assert counted == answered // 2 < 100, "what nobody reads is not executed, neither here nor at the members"
+        one.full = False
+        door.drained()
+        replies = [await one.hear() for _ in range(1001 - answered)]
+        assert replies[1::2] == [*range(counted + 1, 501)] and replies[-1] == b"OK"
+        one.full = True
+        one.put(*["GET big"] * 500)
+        await asyncio.sleep(1)
+        one.leave()
+        assert await other("PING") == b"PONG" and not door._halted
+
+
+async def test_long_replies_for_many_at_once_all_come() -> None:
+    async with opened(Group()) as door:
+        clients = [Client(door) for _ in range(100)]
+        await clients[0]("SETRANGE big 999999 x")
+        for client in clients:
+            client.put("GET big", "MULTI", "GET big", "INCR n", "EXEC")
+        for client in clients:
+            got = [await client.hear() for _ in range(5)]
+            assert [len(got[0]), len(got[4][0])] == [1_000_000, 1_000_000]
+        assert await clients[0]("GET n") == b"100"
+
+
+async def test_a_client_that_goes_on_is_listened_to_again() -> None:
+    async with opened(Group()) as door:
+        await Client(door)("SETRANGE big 99999 x")
+        wire = Wire()
+        connection = Connection(Server(door))
+        connection.connection_made(wire)
+        connection.data_received(encoded("GET big") * 50 + encoded("PING") * 3 * BACKLOG_MAX)
+        connection.pause_writing()
+        await asyncio.sleep(1)
+        assert not wire.reading and b"PONG" not in wire.sent
+        connection.resume_writing()
+        await asyncio.sleep(1)
+        assert wire.reading and wire.sent.count(b"PONG") == 3 * BACKLOG_MAX
+        connection.connection_lost(None)

@@ -10,7 +10,7 @@ import titan_overlay as titan
 from tests.store.commands_by_chance import GROUPS, commands
 from tests.store.core import words
 from titan_objects.store import listing
-from titan_objects.store.group.messages import Look, Outcome, Run, Section, Survey, Wake
+from titan_objects.store.group.messages import Look, Outcome, Rest, Run, Section, Survey, Wake
 from titan_objects.store.group.replicated import GroupStore
 from titan_objects.store.group.values import Kind, add_piece
 from titan_objects.store.resp import decode_all
@@ -267,3 +267,19 @@ def test_a_sub_command_that_writes_leaves_a_snapshot_as_it_was() -> None:
     member("XGROUP CREATE x2 g 0", "MULTI", "XGROUP CREATE x1 g 0", "EXEC")
     chunks += taking
     assert chunks == expected
+
+
+def test_what_stands_behind_long_replies_is_left_to_be_sent_again() -> None:
+    member = Member()
+    member("SETRANGE big 999999 x")
+    commands = [[b"GET", b"big"], [b"INCR", b"n"]] * 300
+    (done,) = member.outcome(Section(commands, db=0)).done
+    assert 0 < done.executed < 200 and done.parked is not None and done.waiting is None
+    assert member("GET n") == [b"%d" % (done.executed // 2)]
+    assert not member.store.engine.waiting.count and not member.store.engine.halted
+    turn: Any = Turn(START, 1)
+    assert member.store.look(Look([Section([[b"GET", b"big"]] * 300)], 0), turn) is None, "they are to be ordered"
+    several = member.outcome(*(Section([[b"GET", b"big"], [b"INCR", b"n"]]) for _ in range(60))).done
+    executed = [each.executed for each in several]
+    assert 0 < executed.count(2) < 30 and set(executed) == {0, 2}, "and so are those of others, if there are many"
+    assert all(member.store.rest(Rest(each.parked[0], 0)) for each in several if each.parked)

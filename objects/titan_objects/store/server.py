@@ -248,8 +248,8 @@ class Connection(asyncio.Protocol):
 
     def _listen_again(self) -> None:
         """Unless too much of what has come waits still."""
-        if len(self.session.backlog) <= BACKLOG_MAX and not self._transport.is_closing():
-            self._paused = False
+        self._paused = len(self.session.backlog) > BACKLOG_MAX
+        if not self._paused and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _check_limits(self, waiting: int) -> None:

@@ -32,7 +32,9 @@ GUARDS_MAX = 65_536
 PARKED_BYTES_MAX = 64 << 20
 """Of replies that are fetched in pieces; the oldest make room."""
 REPLIES_BYTES_MAX = 512 << 10
-"""Of replies that travel at once, and of a piece."""
+"""Of replies that travel at once, and of a piece; after so many the rest of a section is left to be sent again."""
+LONG_BYTES_MAX = 4 << 20
+"""Of longer replies that one message brings about: sections that come after so many are left to be sent again."""
 PUBLISHED_MAX = 4096
 """Messages that one entry of the log may bring to listeners; what a script publishes beyond that is lost."""
 
@@ -110,6 +112,7 @@ class AgreedEngine(Engine):
     def __init__(self) -> None:
         self.agreed = _Chance()
         super().__init__(group_table(), self.agreed, Config(appendonly="no"))
+        self.output_max = REPLIES_BYTES_MAX
         self.scans = self.agreed_scans = _Scans()
         self.functions = _Functions(self)
         self.places = Places(self.table)
@@ -151,7 +154,7 @@ class AgreedEngine(Engine):
         return news
 
     def execute(self, section: Section) -> Done:
-        """Executes commands of one connection."""
+        """Executes commands of one connection, up to one that waits or to replies that are long."""
         self._guard = self.guards.get(section.guard)
         self._heard = section.heard
         if section.atomic:
@@ -159,12 +162,19 @@ class AgreedEngine(Engine):
         session = self._prepared(self._visitor, section)
         commands = section.commands
         self.run(session, commands, self.now)
-        waiting = None
-        executed = len(commands)
-        if self._blocked is not None:
-            executed -= len(session.backlog)
-            waiting = self._wait(session, commands[executed - 1])
+        executed = len(commands) - self._let_go(session)
+        waiting = self._wait(commands[executed - 1]) if self._blocked is not None else None
         return self._done(session, executed, waiting)
+
+    def _let_go(self, session: Session) -> int:
+        """It waits for nothing here. How many of its commands were not executed."""
+        left = len(session.backlog)
+        session.backlog.clear()
+        session.waiter = None
+        if self.halted:
+            self.waiting.remove(self.halted.pop(session))
+            self.look()
+        return left
 
     def _transaction(self, section: Section) -> Done:
         guard = self._guard
@@ -196,6 +206,7 @@ class AgreedEngine(Engine):
         Args:
             now: by the clock of who asks.
         """
+        size = 0
         due = self.keyspace.wheel.next()
         if due is not None and due <= now:
             return None
@@ -207,10 +218,13 @@ class AgreedEngine(Engine):
                 session = self._prepared(self._visitor, section)
                 self.run(session, section.commands, max(agreed, now))
                 replies.append(self._done(session, len(section.commands), None).replies)
+                size += len(replies[-1])
+                if self._let_go(session) or size > REPLIES_BYTES_MAX:
+                    return None
         finally:
             self.now = self.keyspace.now = agreed
             self.gate = gate
-        return replies if sum(map(len, replies)) <= REPLIES_BYTES_MAX else None
+        return replies
 
     def park(self, done: Done) -> Done:
         """Keeps replies that are too long to travel at once."""
@@ -320,11 +334,10 @@ class AgreedEngine(Engine):
         self.session.waiter = Waiter(self.session, self.db, (), until, serve, on_timeout)  # so that it runs no further
         return None
 
-    def _wait(self, session: Session, args: Args) -> Waiting:
+    def _wait(self, args: Args) -> Waiting:
         assert self._blocked is not None
         keys, until, nothing = self._blocked
-        self._blocked = session.waiter = None
-        session.backlog.clear()
+        self._blocked = None
         guard = self._new_guard(awaited=True)
         for key in keys:
             super().watch(guard, key)

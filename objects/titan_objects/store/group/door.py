@@ -31,7 +31,7 @@ from titan_objects.store.group.sending import (
 )
 from titan_objects.store.migrating import MIGRATIONS_MAX, moved
 from titan_objects.store.resp import CommandError
-from titan_objects.store.server import Sink, send_out
+from titan_objects.store.server import WRITE_HIGH_BYTES, Sink, send_out
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args
 
@@ -74,6 +74,8 @@ class Door:
         self.engine.stats.started_ms = now()
         self._places = Places(table)
         self._sinks: dict[Session, Sink] = {}
+        self._halted: set[DoorSession] = set()
+        """Clients that go on once they have read."""
         self._loop = asyncio.get_running_loop()
         self._sending = Sending(pool, name, now, self.flush)
         self._source = GroupSource(self._submit_alone, self._sending.drop, now)
@@ -97,6 +99,7 @@ class Door:
         """A client is gone."""
         assert isinstance(session, DoorSession)
         self._sinks.pop(session, None)
+        self._halted.discard(session)
         self._forget_guard(session)
         if session.blocked is not None:
             self._room.remove(session.blocked)
@@ -117,7 +120,13 @@ class Door:
             self._flush_soon()
 
     def drained(self) -> None:
-        """A client has read what there was. Nothing waits for that: what the group answers at once is limited."""
+        """Clients have read, perhaps: those that have halted and are not full go on."""
+        ready = [session for session in self._halted if not self._has_much_to_read(session)]
+        for session in ready:
+            self._halted.discard(session)
+            self._resume(session)
+        if ready:
+            self._flush_soon()
 
     async def close(self) -> None:
         """Lets everybody go."""
@@ -371,8 +380,9 @@ class Door:
             self._reply(session, done.replies)
             session.db = self.engine.databases[done.db]
             session.guard = done.guard
-            if done.waiting is not None:
+            if not section.atomic:
                 session.backlog[:0] = section.commands[done.executed :]
+            if done.waiting is not None:
                 self._begin_to_listen()
                 self.engine.outgoing[session] = None
                 self._room.add(session, done.waiting, gaps)
@@ -399,9 +409,16 @@ class Door:
         """Goes on with what the client has sent meanwhile."""
         session.busy = False
         self.engine.outgoing[session] = None
-        if session.backlog:
+        if session.backlog and self._has_much_to_read(session):
+            session.busy = True
+            self._halted.add(session)
+        elif session.backlog:
             commands, session.backlog = session.backlog, []
             self._go_on(session, commands)
+
+    def _has_much_to_read(self, session: DoorSession) -> bool:
+        sink = self._sinks.get(session)
+        return sink is not None and (sink.full or sum(map(len, session.out)) > WRITE_HIGH_BYTES)
 
     def _reply(self, session: DoorSession, replies: bytes) -> None:
         if session.replies == "on":
@@ -419,6 +436,8 @@ class Door:
         """Sends all replies that are there."""
         self._flushing = False
         send_out(self.engine.outgoing, self._sinks)
+        if self._halted:
+            self._loop.call_soon(self.drained)
 
     # ---- what is heard of the group ------------------------------------------------------------------------------
 

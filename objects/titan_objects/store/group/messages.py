@@ -38,7 +38,7 @@ class Done(msgspec.Struct, frozen=True, array_like=True, gc=False):
     replies: bytes
     db: int
     executed: int
-    """Commands: those behind one that waits were not."""
+    """Commands: those behind one that waits, or behind long replies, were not, and are to be sent again."""
     guard: int = 0
     waiting: Waiting | None = None
     parked: tuple[int, int] | None = None

@@ -126,7 +126,10 @@ class Sending:
             self._fail(pieces, why)
         else:
             for piece, done in zip(pieces, outcome.done, strict=True):
-                piece.answered(piece, done if done.parked is None else await self._fetched(done, done.parked))
+                if not done.executed and done.waiting is None:
+                    self._waiting["ordered"].append(piece)
+                else:
+                    piece.answered(piece, done if done.parked is None else await self._fetched(done, done.parked))
         finally:
             self._under_way -= 1
             if self._waiting["ordered"]:
