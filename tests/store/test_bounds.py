@@ -53,6 +53,8 @@ async def test_who_halts_and_leaves_is_forgotten() -> None:
     client = Asked(store)
     client.ask("SET", "big", "x" * BIG)
     store.run(client.session, [[b"GET", b"big"]] * 100)
+    held = sum(map(len, client.session.out))
+    assert WRITE_HIGH_BYTES < held < 3 * WRITE_HIGH_BYTES, "a pipeline need not have many commands"
     store.disconnect(client.session)
     store.flush()
     await asyncio.sleep(0)

@@ -51,8 +51,11 @@ _INTERNAL = CommandError(b"ERR internal error: the command was given up; the log
 EXPIRE_LIMIT = 1000
 """How many keys and fields one `tick` removes: about a millisecond's work."""
 
-SLICE = 128
+SLICE = 16
 """Commands of a pipeline after which its replies are counted; a shorter one is not held up by that."""
+
+LONG_SLICE, LONG_BYTES = 128, 16 << 10
+"""Commands after which they are counted again where those of the slice before had no more bytes than that."""
 
 _BY_ITSELF = frozenset((b"expired", b"hexpired", b"evicted"))
 """Events that no client has brought about."""
@@ -241,16 +244,19 @@ class Engine(Written):
 
     def _run_long(self, session: Session, commands: list[Args]) -> None:
         """As `_run`, but no further than the client reads."""
-        size = 0
-        for end in range(SLICE, len(commands) + SLICE, SLICE):
-            before = len(session.out)
-            self._run(session, commands[end - SLICE : end])
+        size = end = 0
+        step = SLICE
+        while end < len(commands):
+            begin, end, before = end, end + step, len(session.out)
+            self._run(session, commands[begin:end])
             if session.closing:
                 return
             if session.waiter is None:
                 if end >= len(commands):
                     return
-                size += sum(map(len, islice(session.out, before, None)))
+                fresh = sum(map(len, islice(session.out, before, None)))
+                step = LONG_SLICE if fresh <= LONG_BYTES else SLICE
+                size += fresh
                 if size <= self.output_max:
                     continue
                 self.halted[session] = Waiter(session, session.db, (), 0, _nobody, b"")
