@@ -239,6 +239,23 @@ async def test_a_file_of_users_that_is_wrong_changes_nothing(tmp_path: Path, lin
         Store(None, Config(aclfile=str(tmp_path / "none")))
 
 
+@pytest.mark.parametrize("rule", ["~a b", "%R~a b", "&a b", "~a\nb", "&a\0b", "~a\nuser b on"])
+def test_a_pattern_that_a_file_of_users_could_not_hold_is_refused(rule: str) -> None:
+    assert "Syntax error" in error(Core()("ACL", "SETUSER", "ann", rule))
+
+
+async def test_patterns_beside_all_patterns_keep_no_file_of_users_from_being_read(tmp_path: Path) -> None:
+    file = tmp_path / "users.acl"
+    file.write_text("user bob on nopass ~* ~x &* &y +@all\n")
+    store = Store(None, Config(aclfile=str(file)))
+    await store.execute([b"ACL", b"SETUSER", b"ann", b"%R~*", b"~x", b"%W~*"])
+    assert store.engine.acl.users["bob"].unrestricted
+    assert {*store.engine.acl.users["ann"].keys, *store.engine.acl.users["bob"].keys} == {b"*"}
+    store.engine.acl.save()
+    await store.execute([b"ACL", b"LOAD"])
+    await store.close()
+
+
 def test_whoever_is_not_in_the_file_any_more_is_let_go() -> None:
     class Kept:
         data = b"user ann on nopass ~* +get\n"

@@ -46,6 +46,12 @@ _CHANGED = (
     b"This command is no longer allowed for the following reason: "
 )
 _CHANNEL_COMMANDS = frozenset(["subscribe", "ssubscribe", "publish", "spublish", "psubscribe"])
+_BLANK = re.compile(rb"[\s\0]")
+"""What no pattern contains: a file of users would be read otherwise than it was written."""
+
+
+class _WithoutEffect(ValueError):
+    """A rule that adds nothing to those before it."""
 
 
 def categories(command: "Command") -> set[str]:
@@ -109,6 +115,8 @@ class User:
         """Changes what it may do. Raises ValueError that says what is wrong with the rule."""
         word = rule.decode("utf-8", "backslashreplace")
         sign, rest = word[:1], word[1:]
+        if sign in "~%&" and _BLANK.search(rule):
+            raise ValueError("Syntax error")
         if word.lower() in _PLAIN:
             for each in _PLAIN[word.lower()]:
                 self.apply(each)
@@ -135,7 +143,7 @@ class User:
             self._keys(found[2], b"R" in found[1].upper(), b"W" in found[1].upper())
         elif sign == "&":
             if b"*" in self.channels and rule[1:] != b"*":
-                raise ValueError(_AFTER_ALL % ("allchannels", "resetchannels", "channels"))
+                raise _WithoutEffect(_AFTER_ALL % ("allchannels", "resetchannels", "channels"))
             if rule[1:] == b"*":
                 self.channels.clear()
             self.channels[rule[1:]] = None
@@ -167,11 +175,12 @@ class User:
     def _keys(self, pattern: bytes, read: bool, write: bool) -> None:
         everything = self.keys.get(b"*") == (True, True)
         if everything and pattern != b"*":
-            raise ValueError(_AFTER_ALL % ("allkeys", "resetkeys", "patterns"))
-        if pattern == b"*" and read and write:
-            self.keys.clear()
+            raise _WithoutEffect(_AFTER_ALL % ("allkeys", "resetkeys", "patterns"))
         before = self.keys.get(pattern, (False, False))
-        self.keys[pattern] = (read or before[0], write or before[1])
+        access = (read or before[0], write or before[1])
+        if pattern == b"*" and access == (True, True):
+            self.keys.clear()
+        self.keys[pattern] = access
 
     def _commands(self, allow: bool, name: str) -> None:
         table = self._table.commands
@@ -367,6 +376,8 @@ class Acl:
         for rule in words[2:]:
             try:
                 found[name].apply(rule)
+            except _WithoutEffect:
+                pass  # as `ACL SAVE` could write it before such rules were refused
             except ValueError as why:
                 raise ValueError(f"'{rule.decode('utf-8', 'backslashreplace')}': {why}") from None
 
