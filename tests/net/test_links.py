@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import msgspec
@@ -164,13 +164,18 @@ async def test_an_error_of_any_size_and_with_any_fields_is_sent() -> None:
             assert len(str(caught.value)) < 5000
 
 
-async def test_a_reply_over_the_limit_is_a_clear_error() -> None:
-    async def huge(peer: Peer, send: Send) -> bytes:
+@pytest.mark.parametrize("promised", [False, True])
+async def test_a_reply_over_the_limit_is_a_clear_error(promised: bool) -> None:
+    async def coming(send: Send) -> bytes:
         return codec.encode(bytes(100 << 20 if send.type == "huge" else 10))
 
-    async with pair(huge) as two:
-        with pytest.raises(BadMessage, match="stream it or put it as data"):
-            await two.ask("huge")
+    def huge(peer: Peer, send: Send) -> Awaitable[bytes]:
+        return asyncio.ensure_future(coming(send)) if promised else coming(send)
+
+    async with pair(huge, limits={"requests_per_peer": 2}) as two:
+        for _ in range(3):
+            with pytest.raises(BadMessage, match="stream it or put it as data"):
+                await two.ask("huge", timeout=2)
         assert await two.ask("small") == bytes(10)
 
 

@@ -205,10 +205,16 @@ class Promised:
                 link.write_error(self.id, gone)
         elif (error := answer.exception()) is None:
             if not self.cancelled:
-                link.answer(self.id, answer.result())
+                self._answered(answer.result())
         elif not self.cancelled:
             link.write_error(self.id, error if isinstance(error, RemotableError) else unexpected(error))
         link.finished(self)
+
+    def _answered(self, reply: bytes) -> None:
+        try:
+            self.link.answer(self.id, reply)
+        except BadMessage as error:
+            self.link.write_error(self.id, error)
 
 
 def unexpected(error: BaseException) -> RemoteError:
