@@ -273,7 +273,7 @@ async def test_a_key_that_is_too_large_to_be_moved_is_refused_and_stays(monkeypa
     monkeypatch.setattr("titan_objects.store.group.door.moved", moved)
     monkeypatch.setattr(agreed, "REPLIES_BYTES_MAX", 1000)
     monkeypatch.setattr(agreed, "PARKED_BYTES_MAX", 1000)
-    monkeypatch.setattr(replicated, "REPLIES_BYTES_MAX", 1000)
+    monkeypatch.setattr(replicated, "AT_ONCE_BYTES_MAX", 1000)
     group = Group()
     async with opened(group) as door:
         one = Client(door)

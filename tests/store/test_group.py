@@ -12,9 +12,11 @@ from tests.store.core import words
 from titan_objects.store import listing
 from titan_objects.store.group.messages import Look, Outcome, Rest, Run, Section, Survey, Wake
 from titan_objects.store.group.replicated import GroupStore
+from titan_objects.store.group.sending import COMMAND_BYTES_MAX
 from titan_objects.store.group.values import Kind, add_piece
 from titan_objects.store.resp import decode_all
 from titan_overlay.mutable.snapshots import CHUNK_BYTES_MAX
+from titan_overlay.wire.frames import MAX_PAYLOAD_BYTES
 
 START = 2_000_000_000.0
 
@@ -283,3 +285,15 @@ def test_what_stands_behind_long_replies_is_left_to_be_sent_again() -> None:
     executed = [each.executed for each in several]
     assert 0 < executed.count(2) < 30 and set(executed) == {0, 2}, "and so are those of others, if there are many"
     assert all(member.store.rest(Rest(each.parked[0], 0)) for each in several if each.parked)
+
+
+def test_what_scripts_publish_travels_with_what_others_are_answered() -> None:
+    pytest.importorskip("lupa")
+    member = Member()
+    member("SETRANGE big 399999 x")
+    loud = b"for i = 1, 10 do redis.call('PUBLISH', 'news', string.rep(i, 200000)) end return 1"
+    outcome = member.outcome(Section([[b"GET", b"big"]]), Section([[b"EVAL", loud, b"0"]]), Section([[b"PING"]]))
+    assert [each.message[:1] for each in outcome.news.published] == [b"1", b"2"], "as much as there is room for"
+    assert len(msgspec.msgpack.encode(outcome)) < MAX_PAYLOAD_BYTES
+    longest = Section([[b"PUBLISH", b"news", b"x" * (COMMAND_BYTES_MAX - 100)]])
+    assert len(member.outcome(longest).news.published) == 1

@@ -32,10 +32,13 @@ GUARDS_MAX = 65_536
 PARKED_BYTES_MAX = 64 << 20
 """Of replies that are fetched in pieces; the oldest make room."""
 REPLIES_BYTES_MAX = 512 << 10
-"""Of replies that travel at once, and of a piece; after so many the rest of a section is left to be sent again."""
+"""Of replies to what only reads, and of a piece; after so many the rest of a section is left to be sent again."""
+AT_ONCE_BYTES_MAX = 400 << 10
+"""Of replies that travel with what is published: together they fit into one frame."""
 LONG_BYTES_MAX = 4 << 20
 """Of longer replies that one message brings about: sections that come after so many are left to be sent again."""
 PUBLISHED_MAX = 4096
+PUBLISHED_BYTES_MAX = 512 << 10
 """Messages that one entry of the log may bring to listeners; what a script publishes beyond that is lost."""
 
 
@@ -120,6 +123,7 @@ class AgreedEngine(Engine):
         """By number, oldest first."""
         self.last_guard = 0
         self.published: list[Published] = []
+        self.published_bytes = 0
         self.touched: set[int] = set()
         self.last_parked = 0
         self._parked: dict[int, bytes] = {}
@@ -150,7 +154,7 @@ class AgreedEngine(Engine):
             return _NO_NEWS
         news = News(self.published, sorted(self.touched))
         self.drop(news.touched)
-        self.published, self.touched = [], set()
+        self.published, self.published_bytes, self.touched = [], 0, set()
         return news
 
     def execute(self, section: Section) -> Done:
@@ -372,7 +376,9 @@ class AgreedEngine(Engine):
     # ---- what is heard elsewhere ---------------------------------------------------------------------------------
 
     def publish(self, channel: bytes, message: bytes, shard: bool = False) -> int:
-        if len(self.published) < PUBLISHED_MAX:
+        size = self.published_bytes + len(channel) + len(message)
+        if len(self.published) < PUBLISHED_MAX and size <= PUBLISHED_BYTES_MAX:
+            self.published_bytes = size
             self.published.append(Published(channel, message, shard))
         return self._heard.get(channel, 0)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import titan_overlay as titan
-from titan_objects.store.group.agreed import LONG_BYTES_MAX, REPLIES_BYTES_MAX, AgreedEngine
+from titan_objects.store.group.agreed import AT_ONCE_BYTES_MAX, LONG_BYTES_MAX, AgreedEngine
 from titan_objects.store.group.messages import (
     Done,
     Look,
@@ -46,7 +46,7 @@ class GroupStore:
         self._begin(ctx)
         self.engine.drop(m.drop)
         done: list[Done] = []
-        room, long = REPLIES_BYTES_MAX, LONG_BYTES_MAX
+        room, long = AT_ONCE_BYTES_MAX, LONG_BYTES_MAX
         for section in m.sections:
             if long < 0:
                 done.append(Done(b"", section.db, 0, section.guard))

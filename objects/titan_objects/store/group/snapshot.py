@@ -269,6 +269,7 @@ class Restore:
         for each in head.guards:
             engine.set_guard(each.number, each.places, fallen=each.fallen, awaited=each.awaited)
         engine.published, engine.touched = list(head.published), set(head.touched)
+        engine.published_bytes = sum(len(each.channel) + len(each.message) for each in head.published)
 
     def _libraries(self, sources: list[bytes]) -> None:
         for source in sources:
