@@ -297,3 +297,10 @@ def test_what_scripts_publish_travels_with_what_others_are_answered() -> None:
     assert len(msgspec.msgpack.encode(outcome)) < MAX_PAYLOAD_BYTES
     longest = Section([[b"PUBLISH", b"news", b"x" * (COMMAND_BYTES_MAX - 100)]])
     assert len(member.outcome(longest).news.published) == 1
+
+
+def test_what_a_program_watches_takes_no_guard_from_clients() -> None:
+    member = Member()
+    turn: Any = Turn(START, 1)
+    assert member.store.command([["WATCH", "k"], ["SET", "k", "v"], ["WATCH"]], turn)[:2] == [b"OK", b"OK"]
+    assert not member.store.engine.guards

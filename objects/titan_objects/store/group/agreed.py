@@ -249,14 +249,16 @@ class AgreedEngine(Engine):
 
     def ask(self, args: Args) -> bytes:
         """Executes one command for a program; one that would wait answers that there is nothing."""
-        self._guard, self._heard = None, {}
         could_block, self.may_block = self.may_block, False
         try:
             return self._done(self._asked(args), 1, None).replies
         finally:
             self.may_block = could_block
+            if self._guard is not None:
+                self.drop((self._guard.id,))  # a program has no connection with which it could say EXEC
 
     def _asked(self, args: Args) -> Session:
+        self._guard, self._heard = None, {}
         session = self._visitor
         session.db, session.resp = self.databases[0], RESP3
         self.run(session, [args], self.now)
