@@ -1,6 +1,7 @@
 """`titan-sim`: runs a simulation, shows a progress bar and a table, writes JSON, CSV and figures into `--out`."""
 
 import logging
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +43,12 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number")
+    return value
+
+
 @app.callback()
 def titan_sim(
     version: Annotated[
@@ -72,7 +79,9 @@ QUICK_COPIES = CopiesConfig(nodes=100, copies=(1, 2, 4, 8, 16, 32), objects=4, l
 @app.command()
 def churn(
     nodes: Annotated[int | None, typer.Option(min=8, help="Nodes at any time.  [default: 1000]")] = None,
-    hours: Annotated[float | None, typer.Option(min=0.01, help="Simulated time with churn.  [default: 1]")] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0.01, callback=_finite, help="Simulated time with churn.  [default: 1]")
+    ] = None,
     session: Annotated[
         str | None, typer.Option(help="weibull:SHAPE:MEDIAN, exponential:MEDIAN, fixed:LENGTH or forever.")
     ] = None,
@@ -86,8 +95,8 @@ def churn(
     max_copies: Annotated[
         int | None, typer.Option(min=1, max=64, help="[default: 8, or --min-copies if that is more]")
     ] = None,
-    messages: Annotated[float, typer.Option(min=0, help="Per second, over the whole pool.")] = 5.0,
-    lookups: Annotated[float, typer.Option(min=0, help="Per second, over the whole pool.")] = 2.0,
+    messages: Annotated[float, typer.Option(min=0, callback=_finite, help="Per second, over the whole pool.")] = 5.0,
+    lookups: Annotated[float, typer.Option(min=0, callback=_finite, help="Per second, over the whole pool.")] = 2.0,
     zipf: Annotated[float, typer.Option(min=0, max=3, help="Exponent of the objects' popularity; 0: alike.")] = 0.0,
     clean: Annotated[float, typer.Option(min=0, max=1, help="Share of departures that are clean stops.")] = 0.0,
     cache: Annotated[
@@ -145,7 +154,9 @@ def churn(
 @app.command()
 def groups(
     nodes: Annotated[int | None, typer.Option(min=4, help="All up when the clock starts.  [default: 1000]")] = None,
-    hours: Annotated[float | None, typer.Option(min=0.01, help="Simulated time with churn.  [default: 2]")] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0.01, callback=_finite, help="Simulated time with churn.  [default: 2]")
+    ] = None,
     groups: Annotated[int | None, typer.Option(min=1, help="Mutable objects (Raft).  [default: 200]")] = None,
     sizes: Annotated[str, typer.Option(help="Members of a group: odd numbers, one size after the other.")] = "5,7",
     session: Annotated[
@@ -166,7 +177,7 @@ def groups(
     gone: Annotated[
         float, typer.Option(min=0, max=1, help="Share of departures from which nobody returns: a disk that broke.")
     ] = 0.05,
-    operations: Annotated[float, typer.Option(min=0, help="Per second, over all groups.")] = 5.0,
+    operations: Annotated[float, typer.Option(min=0, callback=_finite, help="Per second, over all groups.")] = 5.0,
     writes: Annotated[
         float, typer.Option(min=0, max=1, help="Share of them; the others are linearizable reads.")
     ] = 0.5,
@@ -226,7 +237,9 @@ def adversary(
         str, typer.Option(help="Paths of a look-up: shipped (the default of a node), a number, all; or several.")
     ] = SHIPPED,
     churn: Annotated[str, typer.Option(help="Nodes come and go, as weibull:0.6:1h; for half an hour.")] = "",
-    seconds: Annotated[float | None, typer.Option(min=1, help="Simulated time in which requests begin.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=1, callback=_finite, help="Simulated time in which requests begin.")
+    ] = None,
     objects: Annotated[int | None, typer.Option(min=1, help="Data published.  [default: 100]")] = None,
     services: Annotated[
         int | None, typer.Option(min=1, help="Of each kind: asked alone, and of each number of votes.  [default: 30]")
@@ -364,8 +377,12 @@ def copies(
 def scale(
     nodes: Annotated[int, typer.Option(min=2)] = 1000,
     objects: Annotated[int, typer.Option(min=0)] = 1000,
-    minutes: Annotated[float, typer.Option(min=0.1, help="Measured, after joining and publishing.")] = 5.0,
-    join_gap: Annotated[float, typer.Option(min=0.001, help="Simulated seconds between two joins.")] = 0.1,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, callback=_finite, help="Measured, after joining and publishing.")
+    ] = 5.0,
+    join_gap: Annotated[
+        float, typer.Option(min=0.001, callback=_finite, help="Simulated seconds between two joins.")
+    ] = 0.1,
     seed: Seed = 1,
     out: Out = Path("out/scale"),
     trace: Annotated[bool, typer.Option(help="Fold every packet into the trace hash.")] = True,

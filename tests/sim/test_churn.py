@@ -220,6 +220,26 @@ def test_a_directory_that_cannot_be_written_is_found_before_the_run(command: str
 
 
 @pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("churn", "--hours"),
+        ("churn", "--messages"),
+        ("churn", "--lookups"),
+        ("groups", "--hours"),
+        ("groups", "--operations"),
+        ("adversary", "--seconds"),
+        ("scale", "--minutes"),
+        ("scale", "--join-gap"),
+    ],
+)
+@pytest.mark.parametrize("number", ["inf", "nan"])
+def test_a_number_without_an_end_is_refused_before_the_run(command: str, option: str, number: str, tmp_path: Path):
+    outcome = CliRunner().invoke(cli.app, [command, option, number, "--out", str(tmp_path / "run")])
+    assert outcome.exit_code == 2, outcome.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["--session", "weibull:1h"],
