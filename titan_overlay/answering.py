@@ -49,6 +49,11 @@ class Answering(Member):
         """Why this node does not serve, or empty."""
         raise NotImplementedError
 
+    @property
+    def groupless(self) -> str:
+        """Why this node takes no part in mutable objects now, or empty."""
+        raise NotImplementedError
+
     async def take(self, order: Recruit, sender: Sender) -> Accepted:
         if order.passing:
             raise Forbidden("what this node keeps in passing is what is read here, and not what others ask for")
@@ -153,7 +158,7 @@ class Answering(Member):
             hosting=not (self.config.no_host or self.admission.read_only),
             peers=len(self.overlay.table),
             pool_size=self.overlay.estimated_size(),
-            reason=self.reason or self.admission.read_only,
+            reason=self.reason or self.admission.read_only or self.groupless,
             counters=self.host.counters(),
         )
 

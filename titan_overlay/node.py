@@ -435,6 +435,11 @@ class Node(Answering):
             let_go=self._let_go,
         )
 
+    @property
+    def groupless(self) -> str:
+        """Why this node takes no part in mutable objects now, or empty."""
+        return self.groups.trouble if "groups" in vars(self) else ""
+
     async def _locate(self, node: NodeId) -> Contact:
         deadline = asyncio.get_running_loop().time() + LOCATE_SECONDS
         return await self.router.node_contact(ObjectId(node), deadline)

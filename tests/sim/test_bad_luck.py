@@ -9,7 +9,9 @@ import pytest
 from msgspec import structs
 
 import titan_overlay as titan
+from tests.sim.bank import Bank, Deposit
 from tests.sim.calculator import Calculator
+from tests.sim.test_mutable import balance, group
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import StorageError
 from titan_overlay.identity.ids import ObjectId
@@ -123,6 +125,38 @@ async def test_it_takes_replicas_again_once_there_is_room(caplog: pytest.LogCapt
         assert isinstance(info, titan.NodeInfo)
         assert (info.reason, info.hosting) == ("", True)
         assert caplog.text.count("read-only from now on") == caplog.text.count("no longer read-only") == 1
+
+
+async def write_much(pool: titan.Pool) -> None:
+    """More than the room by which the log is ahead of what is written to it."""
+    for turn in range(9):
+        await pool.send("bank/main", Deposit(str(turn) * 500_000, 1), timeout=20)
+
+
+@pytest.mark.parametrize("byzantine", [False, True], ids=["raft", "bft"])
+async def test_members_whose_disk_was_full_take_part_again_once_there_is_room(byzantine: bool) -> None:
+    policy = titan.Policy(faults=1, byzantine=byzantine)
+    async with SimulatedPool(4 if byzantine else 3) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=policy)
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
+        members = sim.holders("bank/main")
+        for node in members[:2]:
+            node.disk.capacity = node.disk.used
+        with pytest.raises((titan.Unavailable, titan.DeadlineExceeded)):
+            await write_much(pool)
+        await sim.settle(seconds=120)
+        for node in members[:2]:
+            info = await pool.describe(node.name)
+            assert isinstance(info, titan.NodeInfo)
+            assert "the disk is full" in info.reason
+            node.disk.capacity = 1 << 40
+        await sim.settle(seconds=60)
+        assert all(not group(node, "bank/main").is_absent for node in members)
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1002
+        await sim.settle(seconds=5)
+        assert {balance(node, "bank/main") for node in members} == {1002}
+        assert [node.running.groupless for node in members] == [""] * len(members)
 
 
 async def test_what_a_full_disk_holds_is_there_after_a_restart() -> None:

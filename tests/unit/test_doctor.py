@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from titan_overlay.cli.doctor import _crowd, _disk
+from titan_overlay.cli import nodes
+from titan_overlay.cli.doctor import _crowd, _disk, _node
 from titan_overlay.errors import NotFound
 from titan_overlay.overlay.density import Crowd
+from titan_overlay.pool.orders import NodeInfo
 
 
 class Around:
@@ -51,3 +53,15 @@ def test_a_disk_with_less_room_than_is_lent_says_what_helps(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     (check,) = _disk(SimpleNamespace(directory=tmp_path), 1 << 30)  # type: ignore[arg-type]
     assert check.help == advice and check.ok is not bool(advice)
+
+
+async def test_a_node_that_serves_but_cannot_write_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = NodeInfo("ab" * 32, "192.0.2.1:4747", "1", {}, 1, 1, 0.0, 1.0, 0, 0, 1, True, True, 3, 4.0, "no room")
+
+    async def ask_node(pool: Any, name: str) -> NodeInfo:
+        return info
+
+    monkeypatch.setattr(nodes, "ask_node", ask_node)
+    wrong = [check async for check in _node(Around(None), "node:ab") if not check.ok]  # type: ignore[arg-type]
+    assert [(check.what, check.text) for check in wrong] == [("writing", "no room")]
+    assert "make room" in wrong[0].help

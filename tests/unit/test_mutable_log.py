@@ -398,14 +398,36 @@ def test_without_fsync_a_power_loss_does_lose_what_was_acknowledged():
     testing.run(main)
 
 
+def test_a_disk_that_is_broken_is_not_taken_for_a_full_one():
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk)
+        log.on_full = lambda: pytest.fail("nobody knows what is on that disk")
+        await log.replace(A, [b"1"])
+        disk.on_operation = broken
+        with pytest.raises(StorageError, match="broken"):
+            await log.write(A, [b"2"])
+        await log.close()
+        assert "broken" in log.failed
+
+    def broken(operation: str, path: str) -> None:
+        raise StorageError("the disk is broken")
+
+    testing.run(main)
+
+
 def test_a_full_disk_fails_the_writes_and_keeps_what_was_there():
     async def main():
         disk = MemoryDisk(capacity=600)
         log = await opened(disk)
+        told: list[str] = []
+        log.on_full = lambda: told.append(log.failed)
         await log.replace(A, [b"1"])
         with pytest.raises(StorageError, match="full"):
             await log.write(A, [b"x" * 1000])
-        with pytest.raises(StorageError, match="opened again"):
+        await log.close()
+        assert told == [log.failed] and "full" in log.failed
+        with pytest.raises(StorageError, match="read again"):
             await log.write(A, [b"2"])
         disk.capacity = 10_000
         log = await opened(disk)

@@ -169,6 +169,9 @@ async def _node(pool: "Pool", name: str) -> AsyncIterator[Check]:
         yield Check("address", True, f"{info.address} can be dialled by others (UDP and TCP)")
     else:
         yield Check("address", False, info.reason or "client only", "titan-node --advertise HOST:PORT")
+    if info.serving and info.reason:
+        help = "make room, it goes on by itself; what else is wrong with the disk, mend, and start the node again"
+        yield Check("writing", False, info.reason, help)
     alone = info.peers == 0
     yield Check("peers", not alone, f"{info.peers} known", "titan invite, for somebody to join" if alone else "")
     full = info.used_bytes >= info.max_bytes

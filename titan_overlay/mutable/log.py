@@ -69,6 +69,8 @@ class Log:
         self.settings = settings
         self.failed = ""
         """Why nothing can be written any more; the log has to be opened again."""
+        self.on_full: Callable[[], None] = lambda: None
+        """Told once it has failed for want of room alone: what was confirmed is on the disk, whatever comes."""
         self.on_held_back: Callable[[bytes], None] = lambda group: None
         """Told, with each new segment, of a group that should write itself anew: much is kept for its sake alone."""
         self._disk = disk
@@ -238,7 +240,7 @@ class Log:
     def _fail(self, why: str) -> None:
         # Engines are ahead of the disk now, and after a failed fsync nobody knows what is on it (Rebello et al., "Can
         # Applications Recover from fsync Failures?", ATC 2020): only reading it again will tell.
-        self.failed = self.failed or f"the log cannot be written ({why}); it has to be opened again"
+        self.failed = self.failed or f"the log cannot be written until it is read again: {why}"
         for _, future in self._waiting:
             settle(future, StorageError(self.failed))
         self._waiting.clear()
@@ -253,6 +255,8 @@ class Log:
                 await self._tidy()
         except StorageError as why:
             self._fail(str(why))
+            if self._disk.full:
+                self.on_full()
         finally:
             self._writer = None
 

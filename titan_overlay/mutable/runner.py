@@ -28,6 +28,7 @@ from titan_overlay.mutable.letters import Letters
 from titan_overlay.mutable.log import Log
 from titan_overlay.mutable.machine import Later, Machine
 from titan_overlay.mutable.makers import BftMaker, RaftMaker
+from titan_overlay.mutable.mending import Mending
 from titan_overlay.mutable.repair import Repair
 from titan_overlay.mutable.requests import Request, decode_request
 from titan_overlay.mutable.snapshots import Head, Snapshots
@@ -139,7 +140,35 @@ class Members:
         self._keys = keys
         self._forward = forward
         self.vigil = Vigil(peers)
+        self.runners: dict[ObjectId, GroupRunner] = {}
+        """Of all groups that this node has a part in."""
+        self._mending = Mending(disk, self._begin_anew)
+        self._watch(log)
+
+    def _watch(self, log: Log) -> None:
         log.on_held_back = self._write_anew
+        log.on_full = self._mending.begin
+
+    @property
+    def trouble(self) -> str:
+        """Why this node can be no member of any group now, or empty."""
+        return self._log.failed
+
+    async def _begin_anew(self) -> bool:
+        """Each group is closed, and opened from what the log has on disk; whether that can be written.
+
+        Raises:
+            StorageError: the disk is full, or broken; the groups take no part.
+        """
+        runners = list(self.runners.values())
+        for each in runners:
+            await each.pause()
+        await self._log.close()
+        self._log = await Log.open(self._disk, self.me, self.ambient, self._log.settings)
+        self._watch(self._log)
+        for each in runners:
+            await each.go_on()
+        return not self._log.failed
 
     def _write_anew(self, key: bytes) -> None:
         group = self.vigil.group(ObjectId(key[:ID_BYTES]))
@@ -290,8 +319,10 @@ class Members:
             log.warning("what is left of %s stays on disk: %s", object_id.hex()[:12], why)
 
     async def close(self) -> None:
+        await self._mending.close()
         await self.vigil.close()
         await self.peers.close()
+        await self._log.close()
 
 
 class GroupRunner(Runner):
@@ -340,12 +371,36 @@ class GroupRunner(Runner):
         return self.group.machine.kind.schema()
 
     async def start(self, context: Context) -> None:
+        await self._open()
+        self._members.runners[self._object_id] = self
+
+    async def _open(self) -> None:
         opened = await self._members.open(self._object_id, self._descriptor, self._kind, self._sources)
         self.group, self._repair = opened
 
-    async def close(self) -> None:
+    async def pause(self) -> None:
+        """Takes no part until `go_on`."""
         self._members.left(self._object_id)
         await self.group.close()
+
+    async def go_on(self) -> None:
+        """Takes part again, from what is on disk, unless it was closed meanwhile."""
+        if not self._is_held():
+            return
+        try:
+            await self._open()
+        except (RemotableError, StorageError) as why:
+            log.warning("%s: takes no part until this node is started again: %s", self.group.machine.name, why)
+        if not self._is_held():
+            await self.pause()
+
+    def _is_held(self) -> bool:
+        return self._members.runners.get(self._object_id) is self
+
+    async def close(self) -> None:
+        if self._is_held():
+            del self._members.runners[self._object_id]
+        await self.pause()
 
     async def discard(self, *, deleted: bool) -> None:
         # Whoever is let go for another reason may be a member still, and the group need what it has on disk.

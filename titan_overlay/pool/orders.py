@@ -85,7 +85,7 @@ class NodeInfo(msgspec.Struct, frozen=True):
     pool_size: float
     """Nodes in the pool, as this node estimates."""
     reason: str = ""
-    """Why it is a client only, or read-only; else empty."""
+    """Why it is a client only, read-only, or takes no part in mutable objects; else empty."""
     counters: dict[str, float] = {}
 
 

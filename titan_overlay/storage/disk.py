@@ -33,6 +33,9 @@ class Disk(Protocol):
         StorageError: the disk is full or broken, or the path leads outside.
     """
 
+    full: bool
+    """The last write failed for want of room; the next one that succeeds, or fails otherwise, clears it."""
+
     async def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
         """`size` bytes from `offset` on, fewer at the end of the file; -1: all that follow."""
         ...
@@ -106,7 +109,6 @@ class RealDisk:
         self.root = Path(root)
         self._mode = mode
         self.full = False
-        """The last write failed for want of room; the next one that succeeds clears it."""
         self._executor = ThreadPoolExecutor(threads, "titan-disk")
         self._scribe = Scribe(lambda path: self._open(path, os.O_DSYNC), self._sync_name)
         self._fresh: set[str] = set()  # files made here whose names are not durable yet
@@ -159,8 +161,8 @@ class RealDisk:
         except FileNotFoundError:
             raise
         except OSError as why:
-            if why.errno in _FULL:
-                self.full = True
+            self.full = why.errno in _FULL
+            if self.full:
                 raise StorageError(
                     f"the disk of {self.root} is full ({why.strerror}): make room, what was saved stays"
                 ) from None
