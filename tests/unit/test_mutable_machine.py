@@ -342,6 +342,29 @@ def test_reading_takes_no_place_in_the_order_and_needs_the_declaration() -> None
         bank.read(once("", Withdraw("rent", 1)))
 
 
+@mutable("counter/*")
+class Counter:
+    """Counts, wrongly, how often it was read: members would differ for ever."""
+
+    reads: int = 0
+
+    @readonly
+    def read(self, fail: bool) -> int:
+        self.reads += 1
+        if fail:
+            raise ValueError("read with care")
+        return self.reads
+
+
+def test_a_readonly_handler_that_sets_an_attribute_fails_and_changes_nothing() -> None:
+    counter = machine(Counter)
+    with pytest.raises(titan.RemoteError, match=r"read is declared @titan\.readonly, and changes reads"):
+        counter.read(once("", False))
+    with pytest.raises(titan.RemoteError, match="with care"):
+        counter.read(once("", True))
+    assert counter.instance.reads == 0
+
+
 def test_garbage_in_the_order_is_skipped_by_all() -> None:
     bank = machine()
     assert bank.execute(Entry(1, 1, EntryKind.COMMANDS, b"\xc1garbage")) == Executed((), [], [])

@@ -86,6 +86,10 @@ class StateFields:
                 f"{self._cls.__name__}.{missing[0]} has no value to begin with; write one behind its annotation"
             )
 
+    def held(self, instance: object) -> dict[str, Any]:
+        """What its attributes refer to now."""
+        return {name: getattr(instance, name, None) for name in self.names}
+
     def encode(self, instance: object) -> bytes:
         """The state in canonical bytes: the same at all members that have executed the same messages.
 

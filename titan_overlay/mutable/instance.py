@@ -87,8 +87,23 @@ class Instance:
         return handler is not None and handler.readonly
 
     def read(self, turn: Turn) -> Reply:
-        """As `call`, of a handler that changes nothing."""
-        (reply,) = self._call(*self._understand(turn.parts), turn, Effects(0))
+        """As `call`, of a handler that changes nothing. Attributes that it has set are put back, and it fails.
+
+        What it changes within a container is not seen: that would take a copy of the state for each read.
+        """
+        handler, messages = self._understand(turn.parts)
+        before = {} if self.kind.state is None else self.kind.state.held(self.value)
+        try:
+            (reply,) = self._call(handler, messages, turn, Effects(0))
+        finally:
+            changed = [name for name, value in before.items() if getattr(self.value, name, None) is not value]
+            for name in changed:
+                setattr(self.value, name, before[name])
+        if changed:
+            text = (
+                f"{handler.method} is declared @titan.readonly, and changes {', '.join(changed)}: nothing has changed"
+            )
+            raise RemoteError(text, type="TypeError", maybe_executed=False)
         return reply
 
     def _understand(self, parts: tuple[Part, ...]) -> tuple[Handler, list[Any]]:
