@@ -55,6 +55,18 @@ def test_a_disk_with_less_room_than_is_lent_says_what_helps(
     assert check.help == advice and check.ok is not bool(advice)
 
 
+def test_what_is_stored_already_needs_no_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "blobs" / "ab"
+    place.mkdir(parents=True)
+    (place / "content").write_bytes(bytes(3 << 20))
+    face: Any = SimpleNamespace(directory=tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2 << 20))
+    (check,) = _disk(face, 4 << 20)
+    assert check.ok and "may store 1.0 MiB more" in check.text
+    (check,) = _disk(face, 8 << 20)
+    assert check.help == "titan-node --max-bytes 4MiB", "not less than what is there"
+
+
 async def test_a_node_that_serves_but_cannot_write_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     info = NodeInfo("ab" * 32, "192.0.2.1:4747", "1", {}, 1, 1, 0.0, 1.0, 0, 0, 1, True, True, 3, 4.0, "no room")
 

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -86,14 +87,23 @@ def _disk(face: Face, limit: int) -> Iterator[Check]:
     if not face.directory.is_dir():
         return
     free = shutil.disk_usage(face.directory).free
-    enough = free > SPACE_SHARE * limit
-    less = free // 2 >> 20
+    stored = sum(_sizes(face.directory / "blobs"))
+    more = max(0, limit - stored)
+    enough = free > SPACE_SHARE * more
+    less = stored + free // 2 >> 20 if free else 0
     yield Check(
         "disk",
         enough,
-        f"{output.size(free)} free, the node may store {output.size(limit)}",
+        f"{output.size(free)} free, the node may store {output.size(more)} more",
         "" if enough else f"titan-node --max-bytes {less}MiB" if less else "make room there: nothing more can be kept",
     )
+
+
+def _sizes(directory: Path) -> Iterator[int]:
+    for place, _, files in os.walk(directory):
+        for file in files:
+            with suppress(FileNotFoundError):  # the node is at work
+                yield os.stat(os.path.join(place, file)).st_size
 
 
 def _settings(face: Face) -> Iterator[Check]:
