@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from titan_overlay.cli import nodes
-from titan_overlay.cli.doctor import _crowd, _disk, _node
+from titan_overlay.cli.doctor import _crowd, _disk, _group, _node
 from titan_overlay.errors import NotFound
 from titan_overlay.overlay.density import Crowd
 from titan_overlay.pool.orders import NodeInfo
@@ -77,3 +77,15 @@ async def test_a_node_that_serves_but_cannot_write_is_a_finding(monkeypatch: pyt
     wrong = [check async for check in _node(Around(None), "node:ab") if not check.ok]  # type: ignore[arg-type]
     assert [(check.what, check.text) for check in wrong] == [("writing", "no room")]
     assert "make room" in wrong[0].help
+
+
+@pytest.mark.parametrize(
+    ("health", "help"), [("well", ""), ("settling", ""), ("degraded", "start more"), ("unavailable", "titan recover")]
+)
+async def test_a_group_that_lacks_members_is_a_finding(health: str, help: str) -> None:
+    async def group(name: str, timeout: float) -> Any:
+        return SimpleNamespace(health=health, says="2 of 3 members take part")
+
+    check = await _group(SimpleNamespace(group=group), "bank")  # type: ignore[arg-type]
+    assert check.ok is not bool(help) and help in check.help
+    assert "'bank': 2 of 3" in check.text

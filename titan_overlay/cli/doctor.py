@@ -16,7 +16,7 @@ from titan_overlay.cli.loading import load_settings
 
 if TYPE_CHECKING:
     from titan_overlay.client import Pool
-    from titan_overlay.pool.orders import NodeInfo
+    from titan_overlay.pool.orders import Holding, NodeInfo
 
 CLOCK_SECONDS = 30.0
 """A clock that differs more than this from the others' is worth a warning."""
@@ -30,6 +30,8 @@ CROWD_PROBABILITY = 1e-6
 """Nodes around an object that lie so close to it by chance this seldom were put there."""
 HELD_MAX = 8
 """Objects held here around which it is looked."""
+GROUP_SECONDS = 10.0
+"""For the members of a mutable object to say how they are."""
 
 
 class Check(NamedTuple):
@@ -53,7 +55,7 @@ async def doctor(
         list[str] | None, typer.Argument(metavar="NAME...", help="Objects to look around; default: those held here.")
     ] = None,
 ) -> None:
-    """Check the data directory, the node, its address, the clock, the grants, and who crowds around objects."""
+    """Check the data directory, the node, its address, the clock, the grants, and the groups and crowds of objects."""
     checks = [*_directory(face), *_settings(face), *_grants(face)]
     async with AsyncExitStack() as stack:
         checks += [check async for check in _online(face, stack, names or [])]
@@ -161,7 +163,11 @@ async def _online(face: Face, stack: AsyncExitStack, names: list[str]) -> AsyncI
             yield check
     async for check in _clock(pool):
         yield check
-    for name in names or (await _held(pool, f"node:{line.node.hex()}") if line is not None else []):
+    held = await _held(pool, f"node:{line.node.hex()}") if line is not None else []
+    for each in held:
+        if each.kind == "mutable":
+            yield await _group(pool, each.name)
+    for name in names or [each.name for each in held]:
         yield await _crowd(pool, name)
 
 
@@ -193,12 +199,26 @@ async def _node(pool: "Pool", name: str) -> AsyncIterator[Check]:
     )
 
 
-async def _held(pool: "Pool", node: str) -> list[str]:
-    """Names of objects that this node holds."""
+async def _held(pool: "Pool", node: str) -> "list[Holding]":
+    """Objects that this node holds."""
     from titan_overlay.pool.orders import Holdings
 
     answer = (await pool.multicast([node], Holdings()))[node]
-    return [each.name for each in answer[:HELD_MAX]] if isinstance(answer, list) else []
+    return answer[:HELD_MAX] if isinstance(answer, list) else []
+
+
+async def _group(pool: "Pool", name: str) -> Check:
+    """Whether the members of a mutable object are enough."""
+    from titan_overlay.cli.groups import health_of
+
+    health = await health_of(pool, name, GROUP_SECONDS)
+    if isinstance(health, str):
+        return Check("group", False, f"nobody says how {name!r} is: {health}", f"titan describe {name}")
+    if health.health == "unavailable":
+        helps = f"start its members again; if they are lost for good: titan recover {name}"
+    else:
+        helps = f"titan describe {name}; start more nodes that may host it" if health.health == "degraded" else ""
+    return Check("group", not helps, f"{name!r}: {health.says}", helps)
 
 
 async def _crowd(pool: "Pool", name: str) -> Check:
