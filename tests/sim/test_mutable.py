@@ -262,6 +262,16 @@ async def test_who_watches_what_is_to_come_misses_nothing_when_the_first_member_
         assert [change.number for change in seen] == [2, 3, 4, 5, 6]
 
 
+async def test_the_only_member_watches_itself() -> None:
+    async with SimulatedPool(1) as sim:
+        client = await sim.client()
+        await client.publish(Bank, "bank/main", policy=titan.Policy(faults=0))
+        await client.send("bank/main", Deposit("rent", 1))
+        changes = sim.pool(sim.nodes[0]).watch("bank/main", start=1)
+        async with asyncio.timeout(60):
+            assert [each.number async for each in islice(changes, 1)] == [1]
+
+
 async def test_a_pool_with_too_few_hosts_says_how_many_are_needed() -> None:
     async with SimulatedPool(2) as sim:
         pool = await sim.client()

@@ -105,7 +105,6 @@ class GroupCaller:
         me = Sender(key.id, key.public)
         self.membership = Membership(places, links, host, me, pool)
         self._crowds = Crowds(self.membership, key, pool)
-        self._links = links
         self._me = me
         self._any_holder = any_holder
         self._ambient = ambient
@@ -310,10 +309,7 @@ class GroupCaller:
             member = self._member(place, request.object_id, tried)
             body = codec.encode(talk.Watch(start))
             try:
-                contact = self.membership.contact(place, member)
-                async for raw in self._links.stream(
-                    contact, request.object_id, talk.WATCH, body, deadline=request.deadline
-                ):
+                async for raw in self.membership.watch(place, member, request, body):
                     start = codec.decode(raw, talk.Numbered).number + 1
                     tried.clear()
                     yield raw

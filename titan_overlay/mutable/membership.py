@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import AsyncIterator
 
 from titan_overlay.errors import LinkError, NotHere, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact, is_dialable, of_addresses, unpack_addresses
@@ -48,7 +49,7 @@ class Membership:
             LinkError, DeadlineExceeded: there is none. NotHere: nobody knows where it is.
             RemotableError: what it answered.
         """
-        if member == self._host.holder and self._host.get(request.object_id) is not None:
+        if self._is_here(member, request):
             answer = await self._host.deliver(
                 self._me, request.object_id, type, body, deadline=deadline, chain=request.chain
             )
@@ -65,6 +66,21 @@ class Membership:
         except LinkError:
             self._told.pop(member, None)
             raise
+
+    async def watch(self, place: Place, member: NodeId, request: Message, body: bytes) -> AsyncIterator[bytes]:
+        """A member's answers to a `Watch`. Raises as `ask`."""
+        id, deadline = request.object_id, request.deadline
+        if self._is_here(member, request):
+            answers = await self._host.deliver(self._me, id, talk.WATCH, body, deadline=deadline, stream=True)
+            assert not isinstance(answers, bytes), "a stream was asked for"
+        else:
+            answers = self._links.stream(self.contact(place, member), id, talk.WATCH, body, deadline=deadline)
+        async for each in answers:
+            yield each
+
+    def _is_here(self, member: NodeId, request: Message) -> bool:
+        """Whether it is this node, which has no link to itself."""
+        return member == self._host.holder and self._host.get(request.object_id) is not None
 
     def contact(self, place: Place, member: NodeId) -> Contact:
         """Where a member can be reached. NotHere: that is not known."""
