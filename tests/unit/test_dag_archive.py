@@ -111,6 +111,9 @@ def test_an_archive_that_cannot_be_used_is_refused_without_showing_its_password(
     for url in ("nonsense://x", "://"):
         with pytest.raises(titan.ConfigError, match="this archive cannot be used"):
             Archive(url)
+    for url in ("sqlite://", "sqlite:///", ":memory:"):
+        with pytest.raises(titan.ConfigError, match="names no file"):
+            Archive(url)
     for url in (str(tmp_path / "none" / "runs.db"), "postgresql://me:secret@127.0.0.1:1/x"):
         with pytest.raises(titan.StorageError, match="the archive") as why:
             Archive(url)

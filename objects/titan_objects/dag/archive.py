@@ -170,6 +170,8 @@ class Archive:
             ) from None
         self._shown = parsed.render_as_string()
         if parsed.get_backend_name() == "sqlite":
+            if parsed.database in (None, "", ":memory:"):  # in memory, gone with this program
+                raise titan.ConfigError(f"the archive {self._shown} names no file; write sqlite:///FILE")
             sql.event.listen(self._engine, "connect", lambda raw, _: raw.execute("PRAGMA foreign_keys = ON"))
         with self._begin() as connection:
             _tables.create_all(connection)
