@@ -113,8 +113,8 @@ class Member:
 
     @property
     def trusted(self) -> frozenset[bytes]:
-        """Public keys whose code may run here: the owner's, and those of the configuration."""
-        return frozenset([self.owner.public, *map(bytes.fromhex, self.config.trust)])
+        """Public keys whose code may run here: the owner's, its own, and those of the configuration."""
+        return frozenset([self.owner.public, self.user.public, *map(bytes.fromhex, self.config.trust)])
 
     # ---- start and stop --------------------------------------------------------------------------------------
 

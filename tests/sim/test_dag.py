@@ -176,6 +176,17 @@ async def test_workers_look_at_runs_of_those_alone_whom_they_trust_and_run_no_co
             await workers.execute(Order("a", 1, run=["true"]), cast(Any, None))
 
 
+async def test_what_is_submitted_through_a_node_runs_on_its_own_workers() -> None:
+    async with SimulatedPool(5) as sim:
+        await opened(sim)
+        pool = sim.pool(sim.nodes[0])
+        sim.nodes[0].running.owner = sim.user  # who started it has another key
+        workers = Workers(pool, "dag", "w", 1, {}, Path("nowhere"))
+        await pool.send("dag", Register(workers.info))
+        run = await submit(pool, COUNT)
+        assert await workers.look() == [run.name]
+
+
 async def test_submitted_again_under_its_own_key_it_is_the_same_run_even_when_that_has_ended() -> None:
     async with SimulatedPool(5) as sim:
         pool = await opened(sim)
