@@ -88,6 +88,12 @@ def test_a_single_job_may_be_without_an_id_and_without_what_is_usual() -> None:
         assert task.run == ["python", "classic_scripts/a.py", *(["1", "2"] if "1 2" in body else [])]
 
 
+def test_a_job_that_is_deployed_is_a_service() -> None:
+    made = submission(f"db|DEPLOY_PAYLOAD|a.py|{B64}|7000|GENERAL|1|0|[]; x|RUN_PAYLOAD|a.py||{B64}|GENERAL|1|0|[db]")
+    db, x = made.definition.tasks
+    assert db.type == "service" and db.service is not None and db.service.port == 7000 and x.needs == ["DAG-db"]
+
+
 def test_jobs_are_told_apart_although_arguments_hold_their_separator() -> None:
     assert list(split("a|x|[];b|y;z|[] ; c|w|[a]|STICKY;  ;")) == ["a|x|[]", "b|y;z|[]", "c|w|[a]|STICKY"]
     assert list(split("")) == list(split(" ; ; ")) == []
@@ -105,6 +111,8 @@ def test_jobs_are_told_apart_although_arguments_hold_their_separator() -> None:
         (f"x|RUN_PAYLOAD|a.py||{B64}|GENERAL|high|0|[]", "its priority is a whole number, not 'high'"),
         (f"x|RUN_PAYLOAD|a.py||{B64}|GENERAL|more|1|0|[]", "has 2 to 4 fields, not 5"),
         (f"x|RUN_PAYLOAD|a.py||{B64}|GENERAL|1|0|[y]", "depends on 'DAG-y'"),
+        (f"x|DEPLOY_PAYLOAD|a.py|{B64}|70000|GENERAL|1|0|[]", "a port of 1 to 65535, not 70000"),
+        (f"x|DEPLOY_PAYLOAD|a.py|{B64}|-3|GENERAL|1|0|[]", "a port of 1 to 65535, not -3"),
         (f"{'x' * 200}|RUN_PAYLOAD|a.py||{B64}|GENERAL|1|0|[]", "1 to 106 characters"),
         ("; ".join(f"x|RUN_PAYLOAD|a.py||{B64}|GENERAL|1|0|[]" for _ in "12"), "two jobs are called 'x'"),
         (
@@ -248,3 +256,16 @@ async def test_of_two_jobs_with_one_id_the_later_counts_although_the_earlier_ans
     assert await desk.answer(0x55, "x") == "RUNNING"
     pool.silent, desk._learned = False, float("-inf")
     assert await desk.answer(0x55, "x") == "RUNNING"
+
+
+async def test_what_is_wrong_with_scripts_is_said_without_where_they_lie_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def submit(*_: object, code: Path, **more: object) -> None:
+        raise titan.ConfigError(f"{code}: the bundle would have 600000 bytes")
+
+    class Pool:
+        def token_bytes(self, count: int) -> bytes:
+            return bytes(count)
+
+    monkeypatch.setattr("titan_objects.dag.classic.desk.submit", submit)
+    with pytest.raises(titan.BadMessage, match=r"^classic_scripts: the bundle would have 600000 bytes$"):
+        await Desk(cast(Any, Pool()), "dag").answer(0x03, f"RUN_PAYLOAD|a.py|{B64}")

@@ -112,7 +112,10 @@ class Desk:
         with tempfile.TemporaryDirectory(prefix="titan-dag-") as directory:
             lay_out(made.files, Path(directory))
             code = Path(directory, PACKAGE)
-            await submit(self._pool, made.definition, queue=self._queue, code=code, store=self._store)
+            try:
+                await submit(self._pool, made.definition, queue=self._queue, code=code, store=self._store)
+            except titan.ConfigError as why:  # clients know nothing of this directory
+                raise titan.BadMessage(str(why).replace(f"{directory}/", "")) from None
         self._learned = float("-inf")
 
     async def _status(self, body: str) -> str:

@@ -28,6 +28,7 @@ _END = re.compile(r"\[[^\]|]*\]\s*(\|\s*(AFFINITY|STICKY)\s*)?$")
 _NO_ID = re.compile(r"[^A-Za-z0-9_-]")
 FIELDS = {"RUN_PAYLOAD": (2, 4), "DEPLOY_PAYLOAD": (3, 4)}
 """How many fields each has at least, and at most."""
+PORT_MAX = 65535
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -136,6 +137,8 @@ def _job(text: str, id: str = "") -> Job:
     port, args = 0, ""
     if does == "DEPLOY_PAYLOAD":
         payload, port, requirement = rest[0], _number(rest[1], "port", id), (rest[2:] or [GENERAL])[0]
+        if not 0 < port <= PORT_MAX:
+            raise titan.BadMessage(f"job {id[:50]!r}: a service answers at a port of 1 to {PORT_MAX}, not {port}")
     elif len(rest) == 3:
         args, payload, requirement = rest
     else:

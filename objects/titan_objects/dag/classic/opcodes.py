@@ -28,7 +28,7 @@ OPCODES: dict[int, Meaning] = {
     0x02: _refused("REGISTER", "workers of the orchestrator cannot join a pool; start some: titan-node --workers 4"),
     0x03: Meaning("SUBMIT_JOB", "a job, with or without its id", "`JOB_ACCEPTED`"),
     0x04: Meaning("SUBMIT_DAG", "jobs with a `;` between them", "`DAG_ACCEPTED`"),
-    0x05: _refused("DEPLOY", "a service is a task of a file here (type: service): titan dag submit FILE"),
+    0x05: _refused("DEPLOY", "a service is a job here, DEPLOY_PAYLOAD of SUBMIT_JOB or SUBMIT_DAG"),
     0x06: Meaning("RUN", "script, requirement", "`JOB_QUEUED`, the job's id; the script is one that was uploaded"),
     0x07: Meaning("STOP", "job", "`STOPPED`, or `NOT_FOUND`"),
     0x08: Meaning("STATS", "", "workers, and what waits, as text"),
