@@ -502,3 +502,22 @@ async def test_what_takes_too_much_is_ended_with_that_failure() -> None:
         await task
     assert failed.value.failure.kind == "TooMuchDisk"
     assert not task.cancelling()
+
+
+@pytest.mark.parametrize(
+    ("results", "joined"),
+    [
+        ([{"a": 1, "b": 1}, {"b": 2}], {"a": 1, "b": 2}),
+        ([[1], [2, 3]], [1, 2, 3]),
+        ([[1], None, [2]], [1, 2]),
+        ([None, {"a": 1}], {"a": 1}),
+        ([1, 2], [1, 2]),
+        (["a", {"b": 1}], ["a", {"b": 1}]),
+        ([None], {}),
+    ],
+)
+async def test_a_join_leaves_out_nothing_that_was_given(results: list[Any], joined: Any, tmp_path: Path) -> None:
+    done = await executor.Executor(cast(Any, None), tmp_path).execute(
+        Order("all", 1, join=True, args=results), cast(Any, None)
+    )
+    assert done.value == joined

@@ -161,7 +161,8 @@ class Task(_Part, frozen=True, kw_only=True):
     reduce: str = ""
     """`module:function` that takes the list of results of the one task that is needed."""
     join: bool = False
-    """Merges the results of all that it needs: maps, of which later ones win; or lists, one behind the other."""
+    """Merges the results of all that it needs: maps, of which later ones win; lists, one behind the other; or a list of
+    them, where they are neither."""
     type: Literal["task", "service"] = "task"
     service: Service | None = None
     args: list[Any] = []

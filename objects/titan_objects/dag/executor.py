@@ -131,10 +131,10 @@ def _inside(place: Path, name: str) -> Path:
 
 
 def _joined(results: list[Any]) -> Any:
-    if all(isinstance(each, list) for each in results):
-        return [item for each in results for item in each]
-    joined: dict[str, Any] = {}
-    for each in results:
-        if isinstance(each, dict):
-            joined.update(each)
-    return joined
+    """See `Task.join`. What was skipped has no result, and is left out."""
+    given = [each for each in results if each is not None]
+    if given and all(isinstance(each, list) for each in given):
+        return [item for each in given for item in each]
+    if all(isinstance(each, dict) for each in given):
+        return {key: value for each in given for key, value in each.items()}
+    return given
