@@ -23,7 +23,7 @@ from titan_overlay.identity.statements import Descriptor, check_caller
 from titan_overlay.identity.subnets import is_loopback, subnet
 from titan_overlay.introduction import Introduction
 from titan_overlay.links.links import Limits, Links, Peer
-from titan_overlay.links.shared import Answer
+from titan_overlay.links.shared import Answer, Reply
 from titan_overlay.overlay.asking import ask_record
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.finding.router import Router
@@ -159,6 +159,7 @@ class Member:
             admit=self._reason_to_refuse,
             on_breach=self._on_breach,
         )
+        self.links.here = self._answer_here
         self.show_credentials()
         self.rights.changed.append(self.revise)
         self.router = Router(
@@ -348,6 +349,11 @@ class Member:
             chain=send.chain,
             stream=send.credit > 0,
         )
+
+    def _answer_here(
+        self, object_id: bytes, type: str, body: bytes, deadline: float, chain: tuple[bytes, ...], stream: bool
+    ) -> Awaitable[Reply]:
+        return self.host.deliver(self.me, object_id, type, body, deadline=deadline, chain=chain, stream=stream)
 
     def _sender(self, peer: Peer) -> Sender:
         """Who speaks through this peer: remembered while its delegation lasts, for it is asked at every message."""

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 import titan_overlay as titan
+from tests.sim.bank import Bank, Deposit
 from tests.sim.calculator import Add, Calculator, NegativeError, Whence
 from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact
@@ -24,6 +25,34 @@ async def test_a_published_service_answers_from_anywhere_at_once() -> None:
         assert len(receipt.holders) == 3
         for node in sim.nodes:
             assert await sim.pool(node).send("calc", Add(2, 3)) == 5
+
+
+async def test_the_only_node_of_a_pool_takes_what_it_publishes_itself() -> None:
+    async with SimulatedPool(1) as sim:
+        node = sim.nodes[0]
+        own = sim.pool(node)
+        large = bytes(range(256)) * 5000
+        name = await own.put(large)
+        await own.publish(Calculator, "~me/calc")
+        await own.publish(Bank, "bank/main", policy=titan.Policy(faults=0))
+        assert await own.send("~me/calc", Add(2, 3)) == 5
+        assert await own.send("bank/main", Deposit("ann", 7)) == 7
+        away = await sim.client()
+        assert await away.get(name) == large
+        await sim.restart(node)
+        assert await away.get(name) == large
+        own = sim.pool(node)
+        assert await own.send("~me/calc", Add(2, 3)) == 5
+        assert await own.send("bank/main", Deposit("ann", 7)) == 14
+
+
+async def test_where_others_take_it_the_publisher_does_not() -> None:
+    async with SimulatedPool(6) as sim:
+        own = sim.pool(sim.nodes[0])
+        receipt = await own.put_receipt(b"x" * 1000, policy=titan.Policy(min_copies=4, max_copies=5))
+        assert sim.nodes[0].key.id.hex() not in receipt.holders and len(receipt.holders) == 4
+        receipt = await own.put_receipt(b"y" * 1000, policy=titan.Policy(min_copies=6, max_copies=8))
+        assert sim.nodes[0].key.id.hex() in receipt.holders and len(receipt.holders) == 6
 
 
 async def test_a_name_that_nobody_published_is_not_found() -> None:

@@ -51,6 +51,7 @@ class Town:
             self._density.observe(point, self.near(point, 8), 0.0)
         self.point = lambda: random.randbytes(ID_BYTES)
         self.lookups = 0
+        self.serving = False
 
     def near(self, target: bytes, count: int) -> list[Contact]:
         return sorted(self._everybody, key=lambda each: distance(each.id, target))[:count]
@@ -128,3 +129,12 @@ def test_copies_follow_from_no_id_at_all() -> None:
     town = Town(300, 4)
     first, second = ([each.id for each in town.turns()[0][:8]] for _ in range(2))
     assert len(set(first) & set(second)) < 6
+
+
+def test_the_node_that_asks_is_the_last_one_and_only_if_it_serves() -> None:
+    town = Town(60, 1)
+    assert town.contact not in [each for turn in town.turns() for each in turn]
+    town.serving = True
+    turns = town.turns()
+    assert turns[-1] == [town.contact]
+    assert town.contact not in [each for turn in turns[:-1] for each in turn]

@@ -15,7 +15,17 @@ from titan_overlay.links.connection import OPEN
 from titan_overlay.links.gate import Gate
 from titan_overlay.links.link import Link
 from titan_overlay.links.runner import Runner
-from titan_overlay.links.shared import PROTOCOL_VERSION, Budget, Counters, Handler, Known, Limits, Peer, Shared
+from titan_overlay.links.shared import (
+    PROTOCOL_VERSION,
+    Budget,
+    Counters,
+    Handler,
+    Here,
+    Known,
+    Limits,
+    Peer,
+    Shared,
+)
 from titan_overlay.links.sweep import sweep
 from titan_overlay.links.tls import Tls, TlsContexts
 from titan_overlay.meters import Meters
@@ -64,6 +74,8 @@ class Links:
         self.credentials = b""
         """For whom this node speaks and its grants, told in the first frame of each link."""
         self.port = 0
+        self.here: Here | None = None
+        """Answers what this node asks of itself, to which it has no link."""
         self.budget: Budget | None = None
         """For what this side asks and tells; what it answers is the handler's business."""
         self.limits = limits or Limits()
@@ -167,6 +179,10 @@ class Links:
             BadMessage: message or reply is over 1 MiB.
             LinkError: no link, or it was lost; `maybe_executed` says whether the request had been sent.
         """
+        if contact.id == self.key.id and self.here is not None:
+            answer = await self.here(object_id, type, body, deadline, chain, False)
+            assert isinstance(answer, bytes), "a stream was not asked for"
+            return answer
         link = self._best.get(contact.id)
         if link is None or not link.usable:
             link = await self._usable(contact, deadline)
@@ -196,6 +212,12 @@ class Links:
         credit: int = 64,
     ) -> AsyncGenerator[bytes, None]:
         """As `request`, for a stream of replies, of which at most `credit` wait here. Closing the iterator cancels."""
+        if contact.id == self.key.id and self.here is not None:
+            answers = await self.here(object_id, type, body, deadline, chain, True)
+            assert not isinstance(answers, bytes), "a stream was asked for"
+            async for each in answers:
+                yield each
+            return
         link = await self._usable(contact, deadline)
         if self.budget is not None and link.away:
             link = await self._paid(self.budget, link, contact, len(body), deadline)
@@ -213,7 +235,8 @@ class Links:
             LinkError: there is none by the deadline (a loop time).
         """
         link = self._best.get(contact.id)
-        if link is None or not link.usable:
+        is_here = contact.id == self.key.id and self.here is not None
+        if not is_here and (link is None or not link.usable):
             try:
                 await self._usable(contact, deadline)
             except DeadlineExceeded as why:

@@ -1,7 +1,7 @@
 """What all links of one node share: who it is, its limits, its clock, its counters."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 import msgspec
@@ -76,6 +76,8 @@ out; otherwise its coroutine runs as (part of) a task of its own, with all that 
 promises to one. It should not set context variables before its first await: handlers that never wait share a task.
 A `RemotableError` is an answer; another exception becomes a `RemoteError` that names its type.
 """
+Here = Callable[[bytes, str, bytes, float, tuple[bytes, ...], bool], Awaitable[Reply]]
+"""Answers a request of this very node: object, type, body, deadline, chain, and whether a stream is asked for."""
 
 
 class Budget(Protocol):

@@ -103,8 +103,9 @@ class GroupCaller:
         self.user = key.public
         """Who asks."""
         me = Sender(key.id, key.public)
-        self.membership = Membership(places, links, host, me, pool)
+        self.membership = Membership(places, links, host, pool)
         self._crowds = Crowds(self.membership, key, pool)
+        self._links = links
         self._me = me
         self._any_holder = any_holder
         self._ambient = ambient
@@ -309,7 +310,10 @@ class GroupCaller:
             member = self._member(place, request.object_id, tried)
             body = codec.encode(talk.Watch(start))
             try:
-                async for raw in self.membership.watch(place, member, request, body):
+                contact = self.membership.contact(place, member)
+                async for raw in self._links.stream(
+                    contact, request.object_id, talk.WATCH, body, deadline=request.deadline
+                ):
                     start = codec.decode(raw, talk.Numbered).number + 1
                     tried.clear()
                     yield raw

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
 
 from titan_overlay.errors import LinkError, NotHere, RemotableError, Unavailable
 from titan_overlay.identity.contacts import Contact, is_dialable, of_addresses, unpack_addresses
@@ -13,7 +12,6 @@ from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Configuration
 from titan_overlay.mutable.epochs import Chain, Charter
 from titan_overlay.mutable.founding import charter_of
-from titan_overlay.pool.context import Sender
 from titan_overlay.pool.finding.any_holder import Request as Message
 from titan_overlay.pool.finding.places import Place, Places
 from titan_overlay.pool.hosting.host import Host
@@ -26,11 +24,10 @@ KNOWN_MAX = 1024
 class Membership:
     """See the module."""
 
-    def __init__(self, places: Places, links: Links, host: Host, me: Sender, pool: PoolId) -> None:
+    def __init__(self, places: Places, links: Links, host: Host, pool: PoolId) -> None:
         self._places = places
         self._links = links
         self._host = host
-        self._me = me
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._known: OrderedDict[bytes, Configuration] = OrderedDict()
@@ -49,12 +46,6 @@ class Membership:
             LinkError, DeadlineExceeded: there is none. NotHere: nobody knows where it is.
             RemotableError: what it answered.
         """
-        if self._is_here(member, request):
-            answer = await self._host.deliver(
-                self._me, request.object_id, type, body, deadline=deadline, chain=request.chain
-            )
-            assert isinstance(answer, bytes), "a stream was not asked for"
-            return answer
         contact = self.contact(place, member)
         try:
             return await self._links.request(
@@ -67,21 +58,6 @@ class Membership:
             self._told.pop(member, None)
             raise
 
-    async def watch(self, place: Place, member: NodeId, request: Message, body: bytes) -> AsyncIterator[bytes]:
-        """A member's answers to a `Watch`. Raises as `ask`."""
-        id, deadline = request.object_id, request.deadline
-        if self._is_here(member, request):
-            answers = await self._host.deliver(self._me, id, talk.WATCH, body, deadline=deadline, stream=True)
-            assert not isinstance(answers, bytes), "a stream was asked for"
-        else:
-            answers = self._links.stream(self.contact(place, member), id, talk.WATCH, body, deadline=deadline)
-        async for each in answers:
-            yield each
-
-    def _is_here(self, member: NodeId, request: Message) -> bool:
-        """Whether it is this node, which has no link to itself."""
-        return member == self._host.holder and self._host.get(request.object_id) is not None
-
     def contact(self, place: Place, member: NodeId) -> Contact:
         """Where a member can be reached. NotHere: that is not known."""
         known = self._known_contact(place, member)
@@ -90,6 +66,8 @@ class Membership:
         return known
 
     def _known_contact(self, place: Place, member: NodeId) -> Contact | None:
+        if member == self._host.holder:
+            return Contact(member, "", 0)
         for each in place.holders:
             if each.signer == member:
                 return place.contact(each)
@@ -98,7 +76,7 @@ class Membership:
 
     def is_within_reach(self, place: Place, member: NodeId) -> bool:
         """Whether it is known where a member can be reached."""
-        return member == self._host.holder or self._known_contact(place, member) is not None
+        return self._known_contact(place, member) is not None
 
     def _learn(self, why: NotHere, by: str) -> None:
         """One member has said which other can help, and where that one can be reached; the link to it will prove it.

@@ -85,10 +85,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Resident:
     """An object that is held here."""
 
-    __slots__ = ("calls", "descriptor", "max_bytes", "name", "runner", "since")
+    __slots__ = ("calls", "descriptor", "max_bytes", "name", "offered", "runner", "since")
 
     def __init__(self, descriptor: Signed[Descriptor], runner: Runner, calls: Calls, since: float, limit: int) -> None:
         self.descriptor = descriptor
+        self.offered = False
+        """It is only published from here, until others have it, or a replica takes its place."""
         self.name = descriptor.value.name
         self.runner = runner
         self.calls = calls
@@ -164,9 +166,23 @@ class Host:
         object_id = self._room_for(descriptor)
         self._residents[object_id] = self._resident(descriptor, runner)
 
+    def offer(self, descriptor: Signed[Descriptor], runner: Runner) -> Resident:
+        """As `add`, until `withdraw`, or until it is taken in here as well."""
+        object_id = self._room_for(descriptor)
+        resident = self._residents[object_id] = self._resident(descriptor, runner)
+        resident.offered = True
+        return resident
+
+    async def withdraw(self, offered: Resident) -> None:
+        """The offer is over."""
+        object_id = object_id_of(self.pool, offered.name)
+        if self._residents.get(object_id) is offered:
+            del self._residents[object_id]
+        await self._end(offered)
+
     def _room_for(self, descriptor: Signed[Descriptor]) -> ObjectId:
         object_id = object_id_of(self.pool, descriptor.value.name)
-        if object_id in self._residents:
+        if self.kept(object_id) is not None:
             raise Conflict(f"{descriptor.value.name!r} is held here already; remove it first")
         if len(self._residents) >= self.limits.objects:
             raise Overloaded(f"this node holds {len(self._residents)} objects, as many as it may", retry_after=60.0)
@@ -189,11 +205,14 @@ class Host:
         resident = self._residents.pop(object_id, None)
         if resident is None:
             return False
+        await self._end(resident)
+        return True
+
+    async def _end(self, resident: Resident) -> None:
         ending = resident.calls.close()
         if ending:
             await asyncio.wait(ending, timeout=self.limits.stop_seconds)
         await resident.runner.close()
-        return True
 
     async def close(self) -> None:
         """Lets all objects go."""
@@ -202,6 +221,11 @@ class Host:
 
     def get(self, object_id: bytes) -> Resident | None:
         return self._residents.get(object_id)
+
+    def kept(self, object_id: bytes) -> Resident | None:
+        """As `get`, but for what is only offered."""
+        resident = self._residents.get(object_id)
+        return None if resident is None or resident.offered else resident
 
     def ids(self) -> tuple[ObjectId, ...]:
         return tuple(ObjectId(object_id) for object_id in self._residents)

@@ -146,7 +146,7 @@ class Admission:
                 raise Forbidden(f"the object requires {label}={wanted}, which this node has not")
         if value.kind != "data":
             self._check_code(descriptor)
-        held = self._host.get(object_id)
+        held = self._host.kept(object_id)
         if held is None and len(self._host.ids()) >= OBJECTS_MAX:
             raise Overloaded(f"this node holds {OBJECTS_MAX} objects already", retry_after=600.0)
         if (
@@ -226,7 +226,7 @@ class Admission:
         value, passing = descriptor.value, order.passing
         now = self._ambient.wall()
         pins = [descriptor] if value.kind == "data" and not passing else []
-        held = self._host.get(object_id)
+        held = self._host.kept(object_id)
         if passing:
             self._check_passing(value, held is not None)
         if held is not None and held.descriptor.value.kind == "data":

@@ -6,7 +6,8 @@ guess. Crowding around any point is of no use either: of all the ids that crowd 
 any other contact, for a random id has to fall nearer to it than to the rest of the table.
 
 The nodes of the object's region keep what is said about it. They are asked to hold it too when all others have
-refused, so that whoever has bought the one has not the other with it.
+refused, so that whoever has bought the one has not the other with it. Last of all is the node that asks: in a pool of
+one node there is no other.
 """
 
 from collections.abc import Callable
@@ -38,6 +39,7 @@ class Candidates:
         self._turns = 0
         self._seen = {overlay.contact.id}
         self._kept_back: list[Contact] = []
+        self._itself = [overlay.contact] if overlay.serving else []
 
     def __aiter__(self) -> "Candidates":
         return self
@@ -46,6 +48,8 @@ class Candidates:
         self._turns += 1
         if self._turns > 1 + CORNERS:
             last = self._of_the_region() if self._turns == 2 + CORNERS else []
+            if not last:
+                last, self._itself = self._itself, []
             if not last:
                 raise StopAsyncIteration
             return last

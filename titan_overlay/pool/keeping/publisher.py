@@ -155,17 +155,15 @@ class Publisher:
         object_id = names.object_id(self._overlay.pool, descriptor.value.name)
         # Two at once of the same name would take each other's offer away.
         async with self._offering.setdefault(object_id, asyncio.Lock()):
-            held_here = self._host.get(object_id) is not None
-            if not held_here:
-                self._host.add(descriptor, runner)
+            offered = self._host.offer(descriptor, runner) if self._host.get(object_id) is None else None
             try:
                 if members:
                     accepted, directory = await self._recruit_members(descriptor, members)
                 else:
                     accepted, directory = await self._recruit(object_id, descriptor)
             finally:
-                if not held_here:
-                    await self._host.remove(object_id)
+                if offered is not None:
+                    await self._host.withdraw(offered)
         self._places.remember(descriptor, accepted)
         return Receipt(
             name=descriptor.value.name,
