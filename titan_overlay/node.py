@@ -50,7 +50,7 @@ from titan_overlay.wire.messages import Send
 
 if TYPE_CHECKING:
     from titan_overlay.client import Pool
-    from titan_overlay.mutable.runner import Members
+    from titan_overlay.mutable.members import Members
     from titan_overlay.pool.finding.any_holder import Origin
 
 log = logging.getLogger("titan")
@@ -415,7 +415,7 @@ class Node(Answering):
         """The mutable objects of which this node is a member. Until there is one, the engines need not be in memory."""
         from titan_overlay.mutable.founding import Founders
         from titan_overlay.mutable.groups import PeerLinks
-        from titan_overlay.mutable.runner import Members
+        from titan_overlay.mutable.members import Members
 
         return Members(
             self.key.id,
