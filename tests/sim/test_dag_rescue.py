@@ -1,5 +1,7 @@
 """A run is rescued from one pool, and goes on in another: with its data, under another owner."""
 
+from pathlib import Path
+
 import pytest
 
 import titan_overlay as titan
@@ -38,7 +40,7 @@ async def ends(pool: titan.Pool, run: SubmittedRun) -> None:
     assert await run.result() == "end"
 
 
-async def test_a_rescued_run_goes_on_in_another_pool_under_another_owner() -> None:
+async def test_a_rescued_run_goes_on_in_another_pool_under_another_owner(tmp_path: Path) -> None:
     value = b"v" * 50_000
     async with SimulatedPool(3) as sim:
         run = await half_done(await opened(sim), value)
@@ -58,7 +60,7 @@ async def test_a_rescued_run_goes_on_in_another_pool_under_another_owner() -> No
         with pytest.raises(titan.Conflict, match="once it has ended"):
             await archived(run)
         await ends(pool, run)
-        archive = Archive("sqlite://")
+        archive = Archive(f"sqlite:///{tmp_path}/runs.db")
         archive.keep(await archived(run))
         (kept,) = archive.runs()
         assert (kept.name, kept.state, kept.owner) == (run.name, "SUCCEEDED", pool.id)
