@@ -135,6 +135,7 @@ class Member:
                 message_bytes=self.config.message_bytes_max,
             ),
         )
+        self.host.own = frozenset([self.owner.id, self.user.id])
         if self.rights.known_pool is not None:
             self.show_credentials()
 

@@ -9,6 +9,7 @@ import pytest
 from tests.unit.hosting import (
     ALICE,
     AMBIENT,
+    BOB,
     KEY,
     POOL,
     VARIABLE,
@@ -150,6 +151,17 @@ async def test_a_host_whose_budget_is_used_up_takes_no_messages_for_services() -
     with pytest.raises(Overloaded, match="CPU budget"):
         bench.begin("x")
     assert codec.decode(bench.begin(Ping()), Pong)
+
+
+async def test_a_budget_is_for_others_than_those_whose_machine_it_is() -> None:
+    many = Many()
+    many.gate.set()
+    bench = Bench(many)
+    bench.host.own = frozenset([BOB.id])
+    bench.host.judge("the CPU budget of the operator is used up", 1.0)
+    with pytest.raises(Overloaded, match="CPU budget"):
+        bench.begin("x")
+    assert await bench.ask("x", sender=BOB) == "X"
 
 
 # --- handlers that go wrong ---

@@ -126,6 +126,8 @@ class Host:
         self.limits = limits or Limits()
         self.busy: str = ""
         """Why services take fewer messages just now (a budget is used up), or empty."""
+        self.own: frozenset[NodeId] = frozenset()
+        """Keys of those whose machine this is: a budget is for others."""
         self.shares = Shares()
         self._ambient = ambient
         self.pool = pool
@@ -324,7 +326,7 @@ class Host:
         if self._authorize is not None:  # what an object is, anybody may ask
             self._authorize(sender, resident.descriptor)
         self._check(resident, body, deadline, now, chain)
-        if self.busy and resident.descriptor.value.kind == "service" and self.shares.refuses(object_id, sender):
+        if self.busy and self._is_limited(resident, sender) and self.shares.refuses(object_id, sender):
             resident.calls.counters.refused += 1
             raise Overloaded(f"this node takes no such messages for services just now: {self.busy}", retry_after=1.0)
         calls = resident.calls
@@ -366,6 +368,10 @@ class Host:
         if not stream and limit < deadline:
             context.deadline = limit
         return calls.start(lambda: runner.call(type, body, context), type, context)
+
+    def _is_limited(self, resident: Resident, sender: Sender) -> bool:
+        """Whether budgets hold for such a message."""
+        return resident.descriptor.value.kind == "service" and sender.id not in self.own
 
     def _check(self, resident: Resident, body: Body, deadline: float, now: float, chain: tuple[bytes, ...]) -> None:
         size = len(body) if isinstance(body, bytes) else memoryview(body).nbytes
