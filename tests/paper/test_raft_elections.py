@@ -207,6 +207,17 @@ def test_3_10_a_transfer_that_fails_is_given_up():
     assert group.datas("A") == [b"x", b"y"]
 
 
+def test_3_10_nobody_is_waited_for_who_does_not_keep_up():
+    group = Group()
+    group.isolate("B")
+    group.elect("A")
+    group.step("A", TransferAsked(id_of("B")))
+    group.propose("A", b"x")
+    group.deliver()
+    assert role(group, "A") == "leader"
+    assert group.datas("A") == [b"x"]
+
+
 def test_a_single_member_leads_at_once():
     group = Group("A")
     group.step("A", TimerDue())

@@ -15,6 +15,7 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.mutable import letters, states
+from titan_overlay.mutable.demand import JUDGED
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.letters import Seal
 from titan_overlay.mutable.log import SEGMENTS_KEPT, LogSettings
@@ -88,6 +89,26 @@ async def test_a_handler_that_raises_is_an_error_and_changes_nothing() -> None:
         with pytest.raises(titan.RemoteError, match="no money"):
             await pool.send("bank/main", Withdraw("rent", 3000))
         assert await pool.read("bank/main", "rent") == 1000
+
+
+async def test_the_member_by_way_of_which_nearly_all_requests_come_leads_before_long() -> None:
+    async with SimulatedPool(5) as sim:
+        away = await sim.client()
+        await away.publish(Bank, "bank/main")
+        await away.send("bank/main", Deposit("ann", 1))
+        first = leader_of(sim, "bank/main")
+        for _ in range(JUDGED):
+            await away.send("bank/main", Deposit("ann", 1))
+        assert leader_of(sim, "bank/main") is first, "whoever is no member has the same way to each"
+        door = next(node for node in sim.holders("bank/main") if node is not first)
+        for _ in range(2 * JUDGED):
+            await sim.pool(door).send("bank/main", Deposit("ann", 1))
+        assert leader_of(sim, "bank/main") is door
+        assert await away.read("bank/main", "ann") == 3 * JUDGED + 1
+        for _ in range(JUDGED // 4):  # two that take turns leave it where it is
+            for node in (first, door) * 2:
+                await sim.pool(node).send("bank/main", Deposit("ann", 1))
+        assert leader_of(sim, "bank/main") is door
 
 
 async def test_the_leader_dies_and_nothing_is_lost_or_done_twice() -> None:

@@ -24,6 +24,7 @@ from titan_overlay.mutable.absences import Absences
 from titan_overlay.mutable.alarm import Alarm
 from titan_overlay.mutable.clock import Clock
 from titan_overlay.mutable.code import LacksCode, lacking
+from titan_overlay.mutable.demand import Demand
 from titan_overlay.mutable.drive import Drive
 from titan_overlay.mutable.engine import (
     Checkpoint,
@@ -114,6 +115,7 @@ class Group:
         self._maker = maker
         self._logs = logs
         self.front = Front(self, maker)
+        self._demand = Demand()
         self.alarm = Alarm(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_replaced = False
@@ -340,6 +342,14 @@ class Group:
         self.resign(why)
         self.spawn(self.succession.forget_keys())
 
+    def asked_through(self, node: bytes) -> None:
+        """A request has come, by way of that node: if most do, and it is a member, it should lead."""
+        if self.byzantine or not self.leads:
+            return
+        most = self._demand.note(node)
+        if most is not None and most != self.me and most in self.configuration.members:
+            self.step(TransferAsked(most))
+
     def hand_over_lead(self) -> None:
         """This member is about to leave: another should lead."""
         if self.leads:
@@ -352,6 +362,7 @@ class Group:
         self._follow(self._drive.step(event))
         if self.leads != self._led:
             self._led = not self._led
+            self._demand.forget()
             self.front.leads(self._led)
             if self._led:
                 self.outbox.drain()

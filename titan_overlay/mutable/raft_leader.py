@@ -16,7 +16,7 @@ from titan_overlay.mutable.raft_messages import (
     Sleep,
     TimeoutNow,
 )
-from titan_overlay.mutable.raft_progress import Progress
+from titan_overlay.mutable.raft_progress import Pace, Progress
 
 if TYPE_CHECKING:
     from titan_overlay.mutable.raft import Raft
@@ -243,12 +243,14 @@ class Leader:
     # ---- leadership transfer (thesis, section 3.10) ------------------------------------------------------------
 
     def transfer(self, to: bytes | None) -> None:
-        """Hands over to a voter, or to the one that is furthest; until it has stood, proposals are refused."""
+        """Hands over to a voter that keeps up, or to the one that is furthest; until it has stood, proposals are
+        refused.
+        """
         member, others = self.member, self.member.other_voters
         if not others:
             return
         chosen = to if to is not None else max(others, key=lambda peer: self.progress[peer].match)
-        if chosen in others:
+        if chosen in others and (to is None or self.progress[chosen].pace is Pace.REPLICATE):
             member.wake()
             self._transfer = (chosen, member.now + member.settings.election)
             self._hand_over()

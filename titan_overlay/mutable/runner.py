@@ -162,6 +162,7 @@ class GroupRunner(Runner):
         return codec.encode(status_of(self.group))
 
     def _submit(self, request: Request, context: Context) -> "asyncio.Future[bytes]":
+        self.group.asked_through(context.sender.id)
         if not self.group.byzantine and request.sender != context.sender.public:
             # Who asks is what the link has proven, whatever the request says.
             request = msgspec.structs.replace(request, sender=context.sender.public)
