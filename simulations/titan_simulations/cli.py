@@ -3,8 +3,9 @@
 import logging
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 import typer
@@ -29,6 +30,8 @@ from titan_simulations.scale import ScaleConfig
 from titan_simulations.skademlia import SKademliaConfig
 from titan_simulations.statistics import parse_seeds
 from titan_simulations.tables import percent, show, show_points
+
+Number = TypeVar("Number", int, float)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -201,7 +204,7 @@ def groups(
             nodes=nodes or preset.nodes,
             seconds=3600 * hours if hours else preset.seconds,
             groups=groups or preset.groups,
-            sizes=tuple(int(each) for each in sizes.split(",")),
+            sizes=tuple(_numbers("--sizes", sizes, int)),
             session=session or preset.session,
             downtime=downtime or preset.downtime,
             gone_share=gone,
@@ -257,8 +260,8 @@ def adversary(
     """Some nodes lie, from the first on: do the honest find what is there, and are their messages answered rightly?"""
     preset = QUICK_ADVERSARY if quick else AdversaryConfig()
     try:
-        shares = [float(each) for each in malicious.split(",")]
-        voters = tuple(dict.fromkeys(int(each) for each in votes.split(",") if int(each)))
+        shares = _numbers("--malicious", malicious, float)
+        voters = tuple(dict.fromkeys(each for each in _numbers("--votes", votes, int) if each))
         wanted = parse_seeds(seeds) if seeds else [seed]
         if churn:
             lifetimes.parse(churn)
@@ -437,6 +440,13 @@ def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise typer.BadParameter(f"--{what} is one of {', '.join(allowed)}, not {value!r}")
     return value
+
+
+def _numbers(flag: str, text: str, kind: Callable[[str], Number]) -> list[Number]:
+    try:
+        return [kind(each) for each in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{flag} takes numbers with commas between them, not {text!r}") from None
 
 
 def _path_setting(text: str) -> str:

@@ -328,11 +328,12 @@ async def test_a_handler_is_stopped_at_the_deadline_even_if_nobody_cancels_it() 
             await stopped.wait()
 
 
-async def test_no_time_left_means_not_sent() -> None:
+@pytest.mark.parametrize("timeout", [-1.0, float("nan")])
+async def test_no_time_left_means_not_sent(timeout: float) -> None:
     async with pair() as two:
         await two.ask()
         with pytest.raises(DeadlineExceeded) as caught:
-            await two.ask(timeout=-1)
+            await two.ask(timeout=timeout)
         assert not caught.value.maybe_executed
         assert two.b.counters.requests_received == 1
 

@@ -78,7 +78,7 @@ class Requests(Connection):
         shared = self.shared
         began = self.used = self._time()
         left = deadline - began
-        if left <= 0:
+        if not left > 0:  # nor NaN
             raise _no_time()
         id = shared.next_id
         shared.next_id = id + 1
@@ -135,7 +135,7 @@ class Requests(Connection):
         shared = self.shared
         self.used = self._time()
         left = deadline - self.used
-        if left <= 0:
+        if not left > 0:  # nor NaN
             raise _no_time()
         id = shared.next_id
         shared.next_id = id + 1
