@@ -75,8 +75,7 @@ def lay_out(directory: Path, data: bytes) -> None:
 
 def logged(path: Path) -> bytes:
     """The commands in an increment of ours."""
-    with path.open("rb") as file:
-        return b"".join(BatchReader(file, path.stat().st_size))
+    return b"".join(BatchReader(path.read_bytes()))
 
 
 async def loaded(directory: Path) -> dict[object, object]:

@@ -235,8 +235,7 @@ def test_chunks_that_end_anywhere_are_logged_as_whole_commands(tmp_path: Path) -
                 assert heard == b"+OK\r\n" * 3 + b"+PONG\r\n"
         server.stop(signal.SIGKILL)
     (log,) = (tmp_path / "s" / "appendonlydir").glob("*.incr.aof")
-    with log.open("rb") as file:
-        assert b"".join(BatchReader(file, log.stat().st_size)) == whole * (len(whole) - 1)
+    assert b"".join(BatchReader(log.read_bytes())) == whole * (len(whole) - 1)
 
 
 def test_subscribers_that_never_read_are_cut_off_and_nobody_else_notices(tmp_path: Path) -> None:

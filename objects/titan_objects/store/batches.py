@@ -13,7 +13,7 @@ overwritten may be torn in any place when the power fails, and not at the end al
 import re
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from mmap import mmap
 
 MAGIC = b"#titan 1\n"
 
@@ -24,7 +24,6 @@ _LINE = 64
 """Bytes of a line of room. Redis reads a line in pieces of 127 bytes, and each has to begin with #."""
 
 _ROOM = (b"#" * (_LINE - 1) + b"\n") * (ROOM_BYTES // _LINE)
-_HEADER_MAX = 64
 _TIMESTAMP = b"#TS:"
 _HEADER = re.compile(rb"#batch ([1-9][0-9]{0,18}) ([0-9a-f]{8})\n")
 _SOME_ROOM = re.compile(rb"(?:#+(?:\n|\Z))+")
@@ -48,52 +47,59 @@ def splits_line(end: int) -> bool:
 class BatchReader:
     """Reads a file whose first line is `MAGIC`, from there on.
 
+    Args:
+        data: the whole file, mapped into memory perhaps.
+
     Attributes:
         at: behind the last whole batch.
     """
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file = file
-        self._size = size
+    def __init__(self, data: bytes | mmap) -> None:
+        self._data = data
         self.at = len(MAGIC)
 
     def __iter__(self) -> Iterator[bytes]:
         """The commands of each batch, as long as one follows the other whole."""
-        self._file.seek(self.at)
-        while (found := self._whole()) is not None:
-            self.at = self._file.tell()
-            yield found
+        while (found := _whole(self._data, self.at)) is not None:
+            commands, self.at = found
+            yield commands
 
-    def _whole(self) -> bytes | None:
-        at = self._file.tell()
-        header = _HEADER.fullmatch(self._file.readline(_HEADER_MAX))
-        if header is None or int(header[1]) > self._size - at:
-            return None
-        commands = self._file.read(int(header[1]))
-        return commands if _check_sum(commands, at) == int(header[2], 16) else None
+    def many(self, size: int) -> Iterator[tuple[int, bytes]]:
+        """The same, of about so many bytes together, and where the first of these batches begins."""
+        begin, some = self.at, []
+        for commands in self:
+            some.append(commands)
+            if self.at - begin >= size:
+                yield begin, b"".join(some)
+                begin, some = self.at, []
+        yield begin, b"".join(some)
 
     def room_end(self) -> int:
         """Where the room behind the last whole batch ends: there is none if that is where the batch ends."""
-        self._file.seek(self.at)
-        found = _SOME_ROOM.match(self._file.read(ROOM_BYTES))
-        return self.at + found.end() if found is not None else self.at
+        found = _SOME_ROOM.match(self._data, self.at)
+        return self.at if found is None else found.end()
 
     def is_redis_next(self, at: int) -> bool:
         """Whether a real redis-server went on with the file there: it does at the end, of a batch or of room."""
-        self._file.seek(at)
-        following = self._file.read(len(_TIMESTAMP))
+        following = self._data[at : at + len(_TIMESTAMP)]
         is_command = following[:1] not in (b"", b"#") or following == _TIMESTAMP
         return is_command and (at == self.at or at % ROOM_BYTES == 0)
 
     def is_torn(self) -> bool:
         """Whether what follows the last whole batch is all that there is of one: then no other comes after it."""
-        self._file.seek(self.at)
-        rest = self._file.read()
-        for found in _HEADER.finditer(rest):
-            self._file.seek(self.at + found.start())
-            if self._whole() is not None:
-                return False
-        return True
+        places = (found.start() for found in _HEADER.finditer(self._data, self.at))
+        return all(_whole(self._data, at) is None for at in places)
+
+
+def _whole(data: bytes | mmap, at: int) -> tuple[bytes, int] | None:
+    """The commands of the batch at that place, and where it ends."""
+    header = _HEADER.match(data, at)
+    if header is None:
+        return None
+    end = header.end() + int(header[1])
+    commands = data[header.end() : end]
+    is_whole = end <= len(data) and _check_sum(commands, at) == int(header[2], 16)
+    return (commands, end) if is_whole else None
 
 
 def _check_sum(commands: bytes, at: int) -> int:

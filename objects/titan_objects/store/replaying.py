@@ -1,8 +1,8 @@
 """What a file of the log, or of Redis, holds is executed."""
 
 from itertools import islice
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import BinaryIO
 
 import titan_overlay as titan
 from titan_objects.store import batches, rdb
@@ -12,9 +12,6 @@ from titan_objects.store.resp import bulks
 from titan_objects.store.table import Args
 
 CHUNK = 1 << 18
-
-AT_ONCE = 1024
-"""Commands of small batches that are executed together."""
 
 
 def load_file(path: Path, engine: Engine) -> None:
@@ -68,7 +65,8 @@ class Replay:
         with self._path.open("rb") as file:
             first = file.readline(len(batches.MAGIC))
             if first == batches.MAGIC:
-                self._run_batches(file)
+                with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+                    self._run_batches(data)
         if first.startswith(rdb.MAGIC):
             self._begin = self._plain_from = rdb.load(self._path.read_bytes(), self._engine)
         if not self.batches_end and not self._run_fast():
@@ -77,29 +75,23 @@ class Replay:
             self._engine.replay([[b"DISCARD"]])
             raise Torn(self._place(self._transaction))
 
-    def _run_batches(self, file: BinaryIO) -> None:
-        size = self._path.stat().st_size
-        reader, parser = batches.BatchReader(file, size), make_reader()
-        commands: list[Args] = []
-        begin = reader.at
-        for batch in reader:
+    def _run_batches(self, data: mmap) -> None:
+        reader, parser = batches.BatchReader(data), make_reader()
+        for begin, some in reader.many(CHUNK):
+            commands: list[Args] = []
             try:
-                parser.feed(batch)
+                parser.feed(some)
                 commands.extend(iter(parser.gets, False))  # type: ignore[arg-type]
             except ProtocolError:
                 raise Damaged(begin, "a batch holds what is no command") from None
             if parser.has_data() or not only_words(commands):
                 raise Damaged(begin, "a batch holds what is no command")
-            begin = reader.at
-            if len(commands) >= AT_ONCE:
-                self._execute(commands)
-                commands = []
-        self._execute(commands)
+            self._execute(commands)
         self._plain_from = reader.room_end()
         if reader.is_redis_next(self._plain_from):
             return
         self.batches_end = reader.at
-        if self._plain_from < size:
+        if self._plain_from < len(data):
             if not reader.is_torn():
                 raise Damaged(reader.at, "a batch of commands is not as it was written, and others follow it")
             raise Torn(reader.at)
