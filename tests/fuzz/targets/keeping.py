@@ -270,6 +270,7 @@ class _Overlay:
     pool = POOL
     rights = Rights(POOL)
     contact = peer(0)
+    serving = False
 
     def region_of(self, *_: Any) -> Region:
         return Region(0, 0)
