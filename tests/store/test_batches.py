@@ -95,6 +95,32 @@ def test_room_is_made_again_when_it_is_full_and_given_back_at_the_end(tmp_path: 
     assert len(keys(tmp_path)) == 6
 
 
+def test_room_may_begin_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fdatasync = os.fdatasync
+
+    class KilledError(Exception):
+        """Room is there, and the batch that it was made for is not."""
+
+    def killed_at_room(fd: int) -> None:
+        fdatasync(fd)
+        if os.fstat(fd).st_size == ROOM_BYTES:
+            raise KilledError
+
+    for size in range(64):
+        root = tmp_path / f"{size}"
+        log, _ = opened(root)
+        write(log, [b"SET", b"k", b"v" * size])
+        log.close()
+        log, _ = opened(root)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", killed_at_room)
+            with pytest.raises(KilledError):
+                write(log, [b"SET", b"k", b"new"])
+        killed(log)
+        assert annotations_hold(incr(root).read_bytes())
+        assert keys(root) == {b"k": b"v" * size}
+
+
 def test_where_each_batch_is_not_confirmed_the_file_has_no_room(tmp_path: Path) -> None:
     log, _ = opened(tmp_path)
     write(log, [b"SET", b"k", b"1"], sync=False)

@@ -36,7 +36,8 @@ def encode(commands: bytes, at: int) -> bytes:
 
 def room_from(at: int) -> bytes:
     """What is to be written from there to the next end of a file with room."""
-    return _ROOM[at % ROOM_BYTES :]
+    room = _ROOM[at % ROOM_BYTES :]
+    return b"#" + room[1:] if splits_line(at) else room
 
 
 def splits_line(end: int) -> bool:
