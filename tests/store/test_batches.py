@@ -200,6 +200,38 @@ def test_a_batch_whose_sectors_are_written_in_part_is_there_whole_or_not_at_all(
     assert keys(torn.directory)[b"k"] == (b"new" if whole else b"old"), "and it can be gone on with"
 
 
+FLUSHALL = bulks([b"FLUSHALL"])
+
+
+def test_a_torn_batch_across_the_end_of_older_room_is_not_taken_for_what_redis_has_added(tmp_path: Path) -> None:
+    log, _ = opened(tmp_path)
+    write(log, [b"SET", b"before", b""])
+    write(log, [b"SET", b"before", b"b" * (ROOM_BYTES - log.size - 700)])
+    begin = log.size
+    head = len(batches.encode(bulks([b"SET", b"k", b"v" * 2000]), begin)) - 2002
+    value = b"v" * (ROOM_BYTES - begin - head) + FLUSHALL * 28
+    write(log, [b"SET", b"k", value + b"v" * (2000 - len(value))])
+    data = bytearray(incr(tmp_path).read_bytes())
+    killed(log)
+    assert data[ROOM_BYTES:].startswith(FLUSHALL)
+    data[begin:ROOM_BYTES] = batches.room_from(begin)
+    data[ROOM_BYTES + SECTOR :] = batches.room_from(ROOM_BYTES + SECTOR)
+    incr(tmp_path).write_bytes(data)
+    assert keys(tmp_path).keys() == {b"before"}
+    assert incr(tmp_path).stat().st_size == begin
+
+
+@pytest.mark.parametrize("room", [0, 4096, ROOM_BYTES, 3 * ROOM_BYTES])
+def test_what_redis_has_added_behind_room_of_any_length_counts(tmp_path: Path, room: int) -> None:
+    log, _ = opened(tmp_path)
+    write(log, [b"SET", b"ours", b"1"], sync=False)
+    killed(log)
+    whole = incr(tmp_path).read_bytes()
+    made = b"".join(batches.room_from(at) for at in (len(whole), 0, 0))
+    incr(tmp_path).write_bytes(whole + made[: max(0, room - len(whole))] + bulks([b"SET", b"theirs", b"1"]))
+    assert keys(tmp_path).keys() == {b"ours", b"theirs"}
+
+
 @pytest.mark.parametrize(
     "tail", [b"\0" * 3000, b"#batch 10", b"#batch 10 00000000\n*1\r\n$4\r\nPING\r\n", b"#", b"##\nx"]
 )

@@ -81,10 +81,15 @@ class BatchReader:
         return self.at if found is None else found.end()
 
     def is_redis_next(self, at: int) -> bool:
-        """Whether a real redis-server went on with the file there: it does at the end, of a batch or of room."""
+        """Whether a real redis-server went on with the file there, where it had ended: with a batch, or with room."""
         following = self._data[at : at + len(_TIMESTAMP)]
-        is_command = following[:1] not in (b"", b"#") or following == _TIMESTAMP
-        return is_command and (at == self.at or at % ROOM_BYTES == 0)
+        is_command = following[:1] == b"*" or following == _TIMESTAMP
+        if at > self.at:  # a batch that is torn may look like that; but room follows it
+            return is_command and not self._ends_with_room()
+        return is_command or following[:1] not in (b"", b"#", b"\0")  # zeros: room that was not written whole
+
+    def _ends_with_room(self) -> bool:
+        return len(self._data) % ROOM_BYTES == 0 and self._data[-2:] == b"#\n"
 
     def is_torn(self) -> bool:
         """Whether what follows the last whole batch is all that there is of one: then no other comes after it."""
