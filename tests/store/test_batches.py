@@ -221,6 +221,22 @@ def test_a_torn_batch_across_the_end_of_older_room_is_not_taken_for_what_redis_h
     assert incr(tmp_path).stat().st_size == begin
 
 
+@pytest.mark.parametrize("lost", [[0], [1], [0, 2]])
+def test_room_whose_sectors_are_written_in_part_is_cut(tmp_path: Path, lost: list[int]) -> None:
+    log, _ = opened(tmp_path)
+    write(log, [b"SET", b"k", b""], sync=False)
+    write(log, [b"SET", b"k", b"v" * 410], sync=False)
+    killed(log)
+    whole = incr(tmp_path).read_bytes()
+    assert len(whole) == SECTOR, "what follows begins with a sector"
+    room = bytearray(batches.room_from(SECTOR))
+    for each in lost:
+        room[each * SECTOR : (each + 1) * SECTOR] = bytes(SECTOR)
+    incr(tmp_path).write_bytes(whole + room)
+    assert keys(tmp_path) == {b"k": b"v" * 410}
+    assert incr(tmp_path).read_bytes() == whole
+
+
 @pytest.mark.parametrize("room", [0, 4096, ROOM_BYTES, 3 * ROOM_BYTES])
 def test_what_redis_has_added_behind_room_of_any_length_counts(tmp_path: Path, room: int) -> None:
     log, _ = opened(tmp_path)
