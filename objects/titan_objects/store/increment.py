@@ -46,7 +46,8 @@ class Increment:
 
         Args:
             keep: the disk will be asked to confirm it soon.
-            room: each batch will have to be confirmed: the file is to be longer than what is in it.
+            room: each batch will have to be confirmed: the file is to be longer than what is in it. Else it must not
+                be: of several that are written over room, the disk may keep a later one and not the one before.
 
         Raises:
             OSError: it could not be, and the file is as it was before.
@@ -55,7 +56,7 @@ class Increment:
         size = self.size + len(data)
         if room and size >= self._end and self.is_durable and not self._stray:
             self._make_room(size)
-        if self._stray:
+        if self._stray or (not room and self._end > self.size):
             self._cut()
         if batches.splits_line(size) and size < self._end:
             data += b"#"
