@@ -160,6 +160,17 @@ def test_a_disk_without_room_takes_what_fits(tmp_path: Path, monkeypatch: pytest
     assert keys(tmp_path) == {b"k": b"2"}
 
 
+def test_room_counts_for_nothing_in_the_size_of_the_log(tmp_path: Path) -> None:
+    log, _ = opened(tmp_path)
+    base = log.begin_rewrite()
+    base.write_bytes(bulks([b"SET", b"k", b"1"]))
+    write(log, [b"SET", b"k", b"2"])
+    log.end_rewrite(base)
+    size = log.size
+    log.close()
+    assert size == sum(each.stat().st_size for each in (tmp_path / "appendonlydir").glob("*.2.*")) + log.base_size
+
+
 # ---- power failures ----------------------------------------------------------------------------------------------
 
 

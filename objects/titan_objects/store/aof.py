@@ -281,8 +281,9 @@ class AppendLog:
         self.forget_history()
 
     def _measure(self) -> None:
-        sizes = {"b": 0, "i": 0}
-        for part in self._parts:
+        assert self._increment is not None
+        sizes = {"b": 0, "i": self._increment.size}  # which has room behind it
+        for part in self._parts[:-1]:
             if part.kind in sizes:
                 sizes[part.kind] += self._path(part).stat().st_size
         self.size, self.base_size = sum(sizes.values()), sizes["b"]
