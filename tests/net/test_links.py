@@ -504,6 +504,35 @@ async def test_closing_a_stream_closes_it_at_the_other_end() -> None:
         assert two.a.in_flight(key(2).id) == 0
 
 
+class Closing:
+    """A stream without end, which has its place until it is closed."""
+
+    closed = False
+
+    def __aiter__(self) -> "Closing":
+        return self
+
+    async def __anext__(self) -> bytes:
+        return NIL
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_closing_a_stream_of_this_very_node_closes_it() -> None:
+    items = Closing()
+
+    async def here(*request: object) -> AsyncIterator[bytes]:
+        return items
+
+    async with pair() as two:
+        two.a.here = here
+        stream = two.a.stream(Contact(two.a.key.id, "", 0), OBJECT, "str", NIL, deadline=now() + 5)
+        await anext(stream)
+        await stream.aclose()
+        assert items.closed
+
+
 async def test_an_error_in_a_stream_comes_after_the_items_before_it() -> None:
     async def failing() -> AsyncIterator[bytes]:
         yield b"\x01"

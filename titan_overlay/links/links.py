@@ -215,8 +215,13 @@ class Links:
         if contact.id == self.key.id and self.here is not None:
             answers = await self.here(object_id, type, body, deadline, chain, True)
             assert not isinstance(answers, bytes), "a stream was asked for"
-            async for each in answers:
-                yield each
+            try:
+                async for each in answers:
+                    yield each
+            finally:
+                close = getattr(answers, "aclose", None)
+                if close is not None:
+                    await close()
             return
         link = await self._usable(contact, deadline)
         if self.budget is not None and link.away:
