@@ -1,6 +1,7 @@
 """Objects by name, on a simulated pool: published, found, called, moved, deleted, kept alive."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,27 @@ async def test_the_only_node_of_a_pool_takes_what_it_publishes_itself() -> None:
         own = sim.pool(node)
         assert await own.send("~me/calc", Add(2, 3)) == 5
         assert await own.send("bank/main", Deposit("ann", 7)) == 14
+
+
+SPEAKER = """
+import titan_overlay as titan
+
+@titan.service
+class Speaker:
+    async def speak(self, text: str) -> str:
+        return text * {version}
+"""
+
+
+async def test_a_holder_that_publishes_a_new_version_gives_its_code(tmp_path: Path) -> None:
+    source = tmp_path / "speaker.py"
+    async with SimulatedPool(1) as sim:
+        own, away = sim.pool(sim.nodes[0]), await sim.client()
+        for version in (1, 2):
+            source.write_text(SPEAKER.format(version=version))
+            receipt = await own.publish(f"{source}:Speaker", "~me/speaker")
+            assert await own.send("~me/speaker", "ha") == "ha" * version
+            assert await away.send(receipt.name, "ha") == "ha" * version
 
 
 async def test_where_others_take_it_the_publisher_does_not() -> None:

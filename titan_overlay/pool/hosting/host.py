@@ -85,12 +85,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Resident:
     """An object that is held here."""
 
-    __slots__ = ("calls", "descriptor", "max_bytes", "name", "offered", "runner", "since")
+    __slots__ = ("calls", "descriptor", "max_bytes", "name", "runner", "since")
 
     def __init__(self, descriptor: Signed[Descriptor], runner: Runner, calls: Calls, since: float, limit: int) -> None:
         self.descriptor = descriptor
-        self.offered = False
-        """It is only published from here, until others have it, or a replica takes its place."""
         self.name = descriptor.value.name
         self.runner = runner
         self.calls = calls
@@ -137,6 +135,8 @@ class Host:
         self._disclose = disclose
         self._outbound: Outbound = outbound or _NoOutbound()
         self._residents: dict[bytes, Resident] = {}
+        self._offers: dict[bytes, Resident] = {}
+        """What is only published from here, until others have it; or a version of what is held, for its code alone."""
 
     # ---- who lives here --------------------------------------------------------------------------------------
 
@@ -169,17 +169,16 @@ class Host:
         self._residents[object_id] = self._resident(descriptor, runner)
 
     def offer(self, descriptor: Signed[Descriptor], runner: Runner) -> Resident:
-        """As `add`, until `withdraw`, or until it is taken in here as well."""
-        object_id = self._room_for(descriptor)
-        resident = self._residents[object_id] = self._resident(descriptor, runner)
-        resident.offered = True
-        return resident
+        """As `add`, until `withdraw`; where it is held here, that one answers, and the offer gives its code."""
+        offered = self._resident(descriptor, runner)
+        self._offers.setdefault(object_id_of(self.pool, offered.name), offered)
+        return offered
 
     async def withdraw(self, offered: Resident) -> None:
         """The offer is over."""
         object_id = object_id_of(self.pool, offered.name)
-        if self._residents.get(object_id) is offered:
-            del self._residents[object_id]
+        if self._offers.get(object_id) is offered:
+            del self._offers[object_id]
         await self._end(offered)
 
     def _room_for(self, descriptor: Signed[Descriptor]) -> ObjectId:
@@ -220,14 +219,15 @@ class Host:
         """Lets all objects go."""
         for object_id in list(self._residents):
             await self.remove(ObjectId(object_id))
+        for offered in list(self._offers.values()):
+            await self.withdraw(offered)
 
     def get(self, object_id: bytes) -> Resident | None:
-        return self._residents.get(object_id)
+        return self._residents.get(object_id) or self._offers.get(object_id)
 
     def kept(self, object_id: bytes) -> Resident | None:
         """As `get`, but for what is only offered."""
-        resident = self._residents.get(object_id)
-        return None if resident is None or resident.offered else resident
+        return self._residents.get(object_id)
 
     def ids(self) -> tuple[ObjectId, ...]:
         return tuple(ObjectId(object_id) for object_id in self._residents)
@@ -282,7 +282,7 @@ class Host:
         begun = self.begin(sender, object_id, type, body, deadline=deadline, chain=chain, stream=stream)
         if isinstance(begun, bytes):
             return begun
-        resident = self._residents.get(object_id)
+        resident = self.get(object_id)
         if isinstance(begun, asyncio.Future) and resident is not None and type in resident.runner.promises:
             return begun  # type: ignore[return-value]
         return _given(begun)
@@ -311,7 +311,7 @@ class Host:
         Raises:
             RemotableError: NotHere, BadMessage, Overloaded, ReentrantCall, DeadlineExceeded, or the handler's.
         """
-        resident = self._residents.get(object_id)
+        resident = self.get(object_id)
         if resident is None:
             raise NotHere("no copy is held here")
         loop = asyncio.get_running_loop()
@@ -399,7 +399,7 @@ class Host:
         elif question is Describe:
             answer = resident.descriptor.raw
         elif question is Bundle:
-            answer = resident.runner.bundle
+            answer = self._offers.get(object_id, resident).runner.bundle
         elif question is Schema:
             answer = resident.runner.schema()
         elif question is Stats:

@@ -155,15 +155,14 @@ class Publisher:
         object_id = names.object_id(self._overlay.pool, descriptor.value.name)
         # Two at once of the same name would take each other's offer away.
         async with self._offering.setdefault(object_id, asyncio.Lock()):
-            offered = self._host.offer(descriptor, runner) if self._host.get(object_id) is None else None
+            offered = self._host.offer(descriptor, runner)
             try:
                 if members:
                     accepted, directory = await self._recruit_members(descriptor, members)
                 else:
                     accepted, directory = await self._recruit(object_id, descriptor)
             finally:
-                if offered is not None:
-                    await self._host.withdraw(offered)
+                await self._host.withdraw(offered)
         self._places.remember(descriptor, accepted)
         return Receipt(
             name=descriptor.value.name,
