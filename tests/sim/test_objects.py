@@ -13,6 +13,7 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.grants import Right
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.keys import SigningKey
+from titan_overlay.pool.hosting.runner import ServiceRunner
 from titan_overlay.pool.keeping import admission
 from titan_overlay.pool.orders import Accepted, Recruit
 from titan_overlay.testing.pool import PORT, SimulatedPool
@@ -424,6 +425,18 @@ async def test_publications_in_one_moment_have_an_order() -> None:
         receipts = await asyncio.gather(*(pool.publish("echo", "echo") for _ in range(3)))
         assert len({each.version for each in receipts}) == 3
         assert await pool.send("echo", "hello") == "hello"
+
+
+async def test_what_is_let_go_while_it_is_published_here_is_not_held_after_a_restart() -> None:
+    async with SimulatedPool(1) as sim:
+        (node,) = sim.nodes
+        await sim.pool(node).publish(Calculator, "~me/calc")
+        (row,) = node.database.replicas()
+        held = node.running.host.kept(row.object_id)
+        assert held is not None
+        node.running.host.offer(held.descriptor, ServiceRunner(Calculator()))
+        await node.running.admission.release(row.object_id)
+        assert node.database.replicas() == []
 
 
 async def test_of_three_who_ask_for_a_replica_at_once_none_takes_it_away_again() -> None:

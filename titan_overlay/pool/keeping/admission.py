@@ -376,11 +376,11 @@ class Admission:
 
     async def release(self, object_id: ObjectId) -> None:
         """Drops a replica with everything that was kept for it."""
-        held = self._host.get(object_id)
+        held = self._host.kept(object_id)
         self._cached.pop(object_id, None)
         await self._host.remove(object_id)
         async with self._taking.setdefault(object_id, asyncio.Lock()):
-            if self._host.get(object_id) is None:  # else it has been taken in again meanwhile
+            if self._host.kept(object_id) is None:  # else it has been taken in again meanwhile
                 await self._clear(object_id, held)
         if held is not None and held.descriptor.value.bundle:
             self._loose[held.descriptor.value.bundle] = None
