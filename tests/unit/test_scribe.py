@@ -104,6 +104,27 @@ async def test_what_fails_is_said_and_the_next_write_opens_the_file_anew(machine
 
 
 @pytest.mark.parametrize("size", [1, SHORT_BYTES + 1])
+async def test_a_file_that_fails_as_it_is_closed_leaves_nobody_waiting(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    close = os.close
+
+    def fails(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(28, "no room, says the file server")
+
+    def broken(path: str) -> None:
+        raise OSError(5, "broken")
+
+    machine.scribe._wrote = broken
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", fails)
+        future = machine.scribe.write("log", bytes(size), 0)
+        with pytest.raises(OSError, match="broken"):
+            await future
+
+
+@pytest.mark.parametrize("size", [1, SHORT_BYTES + 1])
 async def test_a_forgotten_path_may_be_another_file(machine: Machine, size: int) -> None:
     await machine.writes(bytes(size))
     os.replace(machine.root / "log", machine.root / "old")

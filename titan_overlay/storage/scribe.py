@@ -123,7 +123,8 @@ class _File:
     def close(self) -> None:
         if self.path:
             self.path = ""
-            os.close(self.descriptor)
+            with suppress(OSError):  # of a file server: what was written is durable, or is said to have failed
+                os.close(self.descriptor)
 
 
 def write_at(descriptor: int, data: bytes, offset: int) -> None:
