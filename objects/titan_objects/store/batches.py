@@ -1,7 +1,7 @@
 r"""An increment of the log as we write it: commands in batches, each with a check sum, and room for those to come.
 
     #titan 1\n                      the first line: batches follow
-    #batch 1186 0f3a22c1\n          so many bytes, and their CRC-32 (which begins with the place of this line)
+    #batch 9 1186 0f3a22c1\n        the place of this line; so many bytes; and their CRC-32
     *3\r\n$3\r\nSET...              that many bytes: whole commands
     ######...#\n                    room, up to the end of the file
 
@@ -25,13 +25,13 @@ _LINE = 64
 
 _ROOM = (b"#" * (_LINE - 1) + b"\n") * (ROOM_BYTES // _LINE)
 _TIMESTAMP = b"#TS:"
-_HEADER = re.compile(rb"#batch ([1-9][0-9]{0,18}) ([0-9a-f]{8})\n")
+_HEADER = re.compile(rb"#batch ([1-9][0-9]{0,18}) ([1-9][0-9]{0,18}) ([0-9a-f]{8})\n")
 _SOME_ROOM = re.compile(rb"(?:#+(?:\n|\Z))+")
 
 
 def encode(commands: bytes, at: int) -> bytes:
     """A batch for that place in a file."""
-    return b"#batch %d %08x\n%b" % (len(commands), _check_sum(commands, at), commands)
+    return b"#batch %d %d %08x\n%b" % (at, len(commands), zlib.crc32(commands), commands)
 
 
 def room_from(at: int) -> bytes:
@@ -100,13 +100,8 @@ class BatchReader:
 def _whole(data: bytes | mmap, at: int) -> tuple[bytes, int] | None:
     """The commands of the batch at that place, and where it ends."""
     header = _HEADER.match(data, at)
-    if header is None:
+    if header is None or int(header[1]) != at:  # a client can write headers too, but not know where
         return None
-    end = header.end() + int(header[1])
+    end = header.end() + int(header[2])
     commands = data[header.end() : end]
-    is_whole = end <= len(data) and _check_sum(commands, at) == int(header[2], 16)
-    return (commands, end) if is_whole else None
-
-
-def _check_sum(commands: bytes, at: int) -> int:
-    return zlib.crc32(commands, at & 0xFFFFFFFF)
+    return (commands, end) if end <= len(data) and zlib.crc32(commands) == int(header[3], 16) else None

@@ -311,7 +311,7 @@ class Host:
         Raises:
             RemotableError: NotHere, BadMessage, Overloaded, ReentrantCall, DeadlineExceeded, or the handler's.
         """
-        resident = self.get(object_id)
+        resident = self._residents.get(object_id) or self._offers.get(object_id)
         if resident is None:
             raise NotHere("no copy is held here")
         loop = asyncio.get_running_loop()
