@@ -14,7 +14,7 @@ from titan_overlay.errors import (
     Unavailable,
 )
 from titan_overlay.links.deadlines import Slot
-from titan_overlay.links.shared import Reply, Shared
+from titan_overlay.links.shared import Reply, Shared, close_stream
 from titan_overlay.wire.messages import Send
 
 _log = logging.getLogger(__name__)
@@ -156,9 +156,7 @@ class Inbound:
                 link.answer_item(self.id, body)
             link.answer_end(self.id)
         finally:
-            close = getattr(items, "aclose", None)
-            if close is not None:
-                await close()
+            await close_stream(items)
 
     async def _more_credit(self) -> None:
         while self._credit <= 0:

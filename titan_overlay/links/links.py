@@ -25,6 +25,7 @@ from titan_overlay.links.shared import (
     Limits,
     Peer,
     Shared,
+    close_stream,
 )
 from titan_overlay.links.sweep import sweep
 from titan_overlay.links.tls import Tls, TlsContexts
@@ -179,8 +180,8 @@ class Links:
             BadMessage: message or reply is over 1 MiB.
             LinkError: no link, or it was lost; `maybe_executed` says whether the request had been sent.
         """
-        if contact.id == self.key.id and self.here is not None:
-            answer = await self.here(object_id, type, body, deadline, chain, False)
+        if (here := self._here(contact)) is not None:
+            answer = await here(object_id, type, body, deadline, chain, False)
             assert isinstance(answer, bytes), "a stream was not asked for"
             return answer
         link = self._best.get(contact.id)
@@ -212,16 +213,14 @@ class Links:
         credit: int = 64,
     ) -> AsyncGenerator[bytes, None]:
         """As `request`, for a stream of replies, of which at most `credit` wait here. Closing the iterator cancels."""
-        if contact.id == self.key.id and self.here is not None:
-            answers = await self.here(object_id, type, body, deadline, chain, True)
+        if (here := self._here(contact)) is not None:
+            answers = await here(object_id, type, body, deadline, chain, True)
             assert not isinstance(answers, bytes), "a stream was asked for"
             try:
                 async for each in answers:
                     yield each
             finally:
-                close = getattr(answers, "aclose", None)
-                if close is not None:
-                    await close()
+                await close_stream(answers)
             return
         link = await self._usable(contact, deadline)
         if self.budget is not None and link.away:
@@ -240,12 +239,15 @@ class Links:
             LinkError: there is none by the deadline (a loop time).
         """
         link = self._best.get(contact.id)
-        is_here = contact.id == self.key.id and self.here is not None
-        if not is_here and (link is None or not link.usable):
+        if self._here(contact) is None and (link is None or not link.usable):
             try:
                 await self._usable(contact, deadline)
             except DeadlineExceeded as why:
                 raise LinkError(f"node {contact.id.hex()[:12]} at {contact.ip}:{contact.port}: {why}") from None
+
+    def _here(self, contact: Contact) -> Here | None:
+        """What answers where the contact is this very node."""
+        return self.here if contact.id == self.key.id else None
 
     async def can_dial(self, contact: Contact) -> bool:
         """Whether this node reaches that contact by dialing it, even if there is a link already (a dial-back)."""

@@ -80,6 +80,13 @@ Here = Callable[[bytes, str, bytes, float, tuple[bytes, ...], bool], Awaitable[R
 """Answers a request of this very node: object, type, body, deadline, chain, and whether a stream is asked for."""
 
 
+async def close_stream(replies: AsyncIterator[bytes]) -> None:
+    """Nobody wants more of them: an iterator that can be closed is."""
+    close = getattr(replies, "aclose", None)
+    if close is not None:
+        await close()
+
+
 class Budget(Protocol):
     """What may be sent to other machines."""
 
