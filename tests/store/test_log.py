@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import titan_overlay as titan
+from tests.store import disks
 from tests.store.commands_by_chance import commands
 from tests.store.core import Core
 from tests.store.real import RealRedis, TitanStore, Wire, needs_redis
@@ -349,7 +350,7 @@ async def test_a_disk_that_confirms_again_takes_writes_again(
         if error is not None:
             raise error
 
-    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    disks.confirms_by(monkeypatch, fdatasync)
     await fails_to_confirm(store, how)
     async with asyncio.timeout(60):
         await passed(store, error)
@@ -372,7 +373,6 @@ async def test_what_a_failed_sync_may_have_lost_is_written_anew(
         await asyncio.sleep(0.01)
     durable = incr(tmp_path, 1).stat().st_size
     error: OSError | None = OSError(5, "Input/output error")
-    original = os.fdatasync
 
     def fdatasync(fd: int) -> None:
         """Linux marks pages clean that it could not write; what stood there before is found instead."""
@@ -381,9 +381,9 @@ async def test_what_a_failed_sync_may_have_lost_is_written_anew(
                 file.seek(durable)
                 file.write(bytes(incr(tmp_path, 1).stat().st_size - durable))
             raise error
-        original(fd)
+        disks.fdatasync(fd)
 
-    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    disks.confirms_by(monkeypatch, fdatasync)
     await fails_to_confirm(store, how)
     async with asyncio.timeout(60):
         await passed(store, error)
@@ -414,7 +414,7 @@ async def test_a_sync_that_began_before_a_failure_confirms_nothing_of_what_is_wr
         else:
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    disks.confirms_by(monkeypatch, fdatasync)
     log.pending.append(SET)
     log.write_out(sync=False)
     elsewhere = asyncio.create_task(log.sync_elsewhere())

@@ -5,8 +5,8 @@
     appendonlydir/appendonly.aof.7.incr.aof        what has happened since
 
 A real redis-server loads what is written here, and what it has written is loaded here. Everything is written with plain
-calls that block: one write and one fdatasync for all that one turn of the loop has brought about, which are a batch of
-the increment (`batches.py`).
+calls that block: one write, which the disk confirms, for all that one turn of the loop has brought about, which are a
+batch of the increment (`batches.py`).
 """
 
 import asyncio
@@ -191,7 +191,7 @@ class AppendLog:
         assert increment is not None
         if self.pending:
             before = increment.size
-            increment.write(b"".join(self.pending), keep=self.confirmed_soon, room=sync)
+            increment.write(b"".join(self.pending), keep=self.confirmed_soon, sync=sync)
             self.size += increment.size - before
             self.pending.clear()
         if sync:

@@ -13,7 +13,6 @@ Three flags are read for each command, so that the common one pays for nothing e
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
@@ -56,6 +55,9 @@ SLICE = 16
 
 LONG_SLICE, LONG_BYTES = 128, 16 << 10
 """Commands after which they are counted again where those of the slice before had no more bytes than that."""
+
+NO_LIMIT = 1 << 60
+"""Bytes: more than there can be."""
 
 _BY_ITSELF = frozenset((b"expired", b"hexpired", b"evicted"))
 """Events that no client has brought about."""
@@ -137,7 +139,7 @@ class Engine(Written):
         self.monitors = Monitors(self.deliver)
 
         self.outgoing: dict[Session, None] = {}
-        self.output_max = math.inf
+        self.output_max = NO_LIMIT
         self.halted: dict[Session, Waiter] = {}
         self.requests: list[str] = []
         self.migrations: list[tuple[Migration, Waiter]] = []

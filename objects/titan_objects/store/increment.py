@@ -26,6 +26,8 @@ class Increment:
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        self._through = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_DSYNC)
+        """To write with the disk's confirmation: it takes a quarter less time than to write, and ask for it then."""
         self.size = self._end = os.fstat(self._fd).st_size
         self._durable = self.size
         """So much the disk has confirmed."""
@@ -41,38 +43,41 @@ class Increment:
         """Whether the disk has confirmed all of it."""
         return self._durable == self.size
 
-    def write(self, commands: bytes, *, keep: bool, room: bool = False) -> None:
+    def write(self, commands: bytes, *, keep: bool, sync: bool = False) -> None:
         """Appends a batch.
 
         Args:
             keep: the disk will be asked to confirm it soon.
-            room: each batch will have to be confirmed: the file is to be longer than what is in it. Else it must not
-                be: of several that are written over room, the disk may keep a later one and not the one before.
+            sync: each batch has to be confirmed, and is at once where all before it is: the file is to be longer than
+                what is in it. Else it must not be: of several that are written over room, the disk may keep a later
+                one and not the one before.
 
         Raises:
             OSError: it could not be, and the file is as it was before.
         """
         data = batches.encode(commands, self.size)
         size = self.size + len(data)
-        if room and size >= self._end and self.is_durable and not self._stray:
+        if sync and size >= self._end and self.is_durable and not self._stray:
             self._make_room(size)
-        if self._stray or (not room and self._end > self.size):
+        if self._stray or (not sync and self._end > self.size):
             self._cut()
         if batches.splits_line(size) and size < self._end:
             data += b"#"
+        through = sync and self.is_durable
+        fd = self._through if through else self._fd
         try:
-            written = os.pwrite(self._fd, data, self.size)
+            written = os.pwrite(fd, data, self.size)
             while written < len(data):
-                written += os.pwrite(self._fd, data[written:], self.size + written)
+                written += os.pwrite(fd, data[written:], self.size + written)
         except OSError:
-            self._stray = True
-            with suppress(OSError):  # if not now, before the next write
-                self._cut()
+            self._doubt()
             raise
         self.size = size
         self._end = max(self._end, size)
         self._kept.append((size, commands))
-        if not keep or size - self._kept_from > KEPT_BYTES_MAX:
+        if through:
+            self.confirm(size)
+        elif not keep or size - self._kept_from > KEPT_BYTES_MAX:
             self._forget(size)
 
     def _make_room(self, size: int) -> None:
@@ -110,12 +115,16 @@ class Increment:
         back = [commands for _, commands in self._kept]
         self._kept.clear()
         self.size = self._kept_from
+        self._doubt()
+        return back
+
+    def _doubt(self) -> None:
+        """Nobody knows what stands behind `size`: it is cut off, if not now, before the next write."""
         self.cuts += 1
         self._durable = -1  # the cut is not confirmed either
         self._stray = True
         with suppress(OSError):
             self._cut()
-        return back
 
     def _cut(self) -> None:
         os.ftruncate(self._fd, self.size)
@@ -127,3 +136,4 @@ class Increment:
         with suppress(OSError):
             self._cut()
         os.close(self._fd)
+        os.close(self._through)

@@ -5,7 +5,7 @@ import ipaddress
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import titan_overlay as titan
 from titan_objects.store.config import Config
@@ -125,12 +125,18 @@ class Connection(asyncio.Protocol):
         reader = self._reader
         commands: list[Args] = []
         error = b""
+        more = True
         try:
             reader.feed(data)
-            commands.extend(iter(reader.gets, False))  # type: ignore[arg-type]
+            args = reader.gets()
+            if args is not False:
+                commands.append(args)  # type: ignore[arg-type]
+                more = reader.has_data()
+                if more:
+                    commands.extend(iter(reader.gets, False))  # type: ignore[arg-type]
         except ProtocolError as why:
             error = str(why).encode()
-        if reader.has_data() or not data.endswith(b"\r\n"):
+        if (more and reader.has_data()) or not data.endswith(b"\r\n"):
             whole = False
             self._held += len(data)
             self._tail = b"" if data.endswith(b"\r\n") else data[-16:]
@@ -293,7 +299,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for host in hosts:
             try:
-                server = await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
+                server: Any = await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
             except OSError as why:
                 raise titan.ConfigError(f"cannot listen on {host}:{port}: {why.strerror or why}") from None
             self._servers.append(server)
