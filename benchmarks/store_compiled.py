@@ -1,19 +1,19 @@
-"""What compiling the store's handlers with mypyc adds: the dispatch of commands alone, without a socket or a log.
+"""What compiling the store's hot modules adds to the dispatch of commands alone, without a socket or a log.
 
     python -m benchmarks.store_compiled [--rounds 3] [--json FILE] [--report]
 
-A copy of the store is compiled in a temporary directory; both are asked in turns, and the quickest of many slices
-counts. The engine itself stays plain: others derive from it, which mypyc's classes forbid.
+A wheel with compiled modules is built in a temporary directory (`scripts/compile_store.py`); both are asked in turns,
+and the quickest of many slices counts. What it adds to a whole server `benchmarks.store` measures.
 """
 
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,17 +21,7 @@ from typing import Any
 from benchmarks import report
 
 ROOT = Path(__file__).resolve().parent.parent
-COMPILED = ("resp", "arguments", "commands/strings", "commands/sets", "commands/hashes")
 BATCH, SLICES = 50, 1500
-
-BUILD = """
-import sys
-from mypyc.build import mypycify
-from setuptools import setup
-flags = ["--ignore-missing-imports", "--follow-imports=silent"]
-modules = mypycify([*flags, *sys.argv[1:]], opt_level="1")
-setup(name="store", packages=[], ext_modules=modules, script_args=["build_ext", "--inplace"])
-"""
 
 CASES: dict[str, list[str]] = {
     "SET": ["SET", "key:{at}", "v"],
@@ -66,12 +56,15 @@ def measure() -> dict[str, float]:
     return found
 
 
-def compiled(place: Path) -> None:
-    """Copies the objects there, and compiles the handlers in that copy."""
-    shutil.copytree(ROOT / "objects" / "titan_objects", place / "titan_objects")
-    modules = [f"titan_objects/store/{name}.py" for name in COMPILED]
-    words = [sys.executable, "-c", BUILD, *modules]
-    subprocess.run(words, cwd=place, check=True, stdout=subprocess.DEVNULL)
+def build(place: Path) -> Path:
+    """Builds a wheel whose hot modules are compiled, and unpacks it there; returns what is to be put on the path."""
+    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(place), str(ROOT)]
+    environment = os.environ | {"HATCH_BUILD_HOOK_ENABLE_CUSTOM": "true"}
+    subprocess.run(words, env=environment, check=True, stdout=subprocess.DEVNULL)
+    (wheel,) = place.glob("*.whl")
+    packages = place / "packages"
+    zipfile.ZipFile(wheel).extractall(packages)
+    return packages
 
 
 def asked(objects: Path) -> dict[str, float]:
@@ -96,9 +89,9 @@ def markdown(result: dict[str, Any]) -> str:
 def run(rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         begun = time.monotonic()
-        compiled(Path(directory))
+        packages = build(Path(directory))
         seconds = time.monotonic() - begun
-        places = {"plain": ROOT / "objects", "compiled": Path(directory)}
+        places = {"plain": ROOT / "objects", "compiled": packages}
         found: dict[str, list[dict[str, float]]] = {name: [] for name in places}
         for _ in range(rounds):
             for name, place in places.items():

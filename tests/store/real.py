@@ -1,5 +1,6 @@
 """Real servers for tests: Debian's redis-server, and `titan store serve`; each on a port of its own on loopback."""
 
+import os
 import shutil
 import signal
 import socket
@@ -24,11 +25,16 @@ needs_redis = pytest.mark.skipif(
 class Process:
     """A server in a process of its own; gone when the block ends."""
 
-    def __init__(self, words: list[str | Path], ready: str, log: Path) -> None:
+    def __init__(self, words: list[str | Path], ready: str, log: Path, **environment: str) -> None:
         self.log_file = log
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=os.environ | environment,
             )
         assert self.process.stdout is not None
         watchdog = threading.Timer(SECONDS, self.process.kill)
@@ -78,13 +84,16 @@ class RealRedis(Process):
 
 
 class TitanStore(Process):
-    """`titan store serve` over a directory."""
+    """`titan store serve` over a directory. `environment`: variables beside those of this process."""
 
-    def __init__(self, directory: Path, *words: str) -> None:
+    def __init__(self, directory: Path, *words: str, **environment: str) -> None:
         directory.mkdir(exist_ok=True)
         log = directory.with_name(f"{directory.name}.log")
         super().__init__(
-            [BIN / "titan", "store", "serve", "--dir", str(directory), "--port", "0", *words], "serves on", log
+            [BIN / "titan", "store", "serve", "--dir", str(directory), "--port", "0", *words],
+            "serves on",
+            log,
+            **environment,
         )
         self.port = int(self.line.rpartition(":")[2])
 
