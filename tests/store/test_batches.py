@@ -288,6 +288,24 @@ def places(tmp_path: Path) -> Iterator[tuple[int, bytes]]:
         yield at, whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
 
 
+@pytest.mark.parametrize("torn", [0, 5])
+def test_of_a_snapshot_that_was_not_taken_in_whole_nothing_stays(tmp_path: Path, torn: int) -> None:
+    log, _ = opened(tmp_path)
+    write(log, [b"SELECT", b"5"], [b"SET", b"before", b"1"], sync=False)
+    write(log, [b"SELECT", b"0"], [b"MULTI"], [b"FLUSHALL"], sync=False)
+    write(log, [b"SET", b"theirs", b"1"], sync=False)
+    killed(log)
+    os.truncate(incr(tmp_path), incr(tmp_path).stat().st_size - torn)
+    for at in range(2):
+        log, engine = opened(tmp_path)
+        assert engine.databases[5].data.keys() == {b"before", *(b"after%d" % each for each in range(at))}
+        write(log, [b"SELECT", b"5"], [b"SET", b"after%d" % at, b"1"])
+        log.close()
+    log, engine = opened(tmp_path)
+    assert engine.databases[5].data.keys() == {b"before", b"after0", b"after1"}
+    log.close()
+
+
 def test_a_byte_that_was_changed_anywhere_before_the_last_batch_is_found(tmp_path: Path) -> None:
     for at, data in places(tmp_path):
         incr(tmp_path).write_bytes(data)

@@ -108,6 +108,7 @@ async def test_what_was_written_is_there_again(tmp_path: Path) -> None:
         (b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100\r\nabc", b"1"),
         (b"\0" * 4096, b"1"),
         (b"*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\n2\r\n", b"1"),
+        (b"*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1", b"1"),
     ],
 )
 async def test_a_torn_end_is_cut(tmp_path: Path, tail: bytes, left: bytes, caplog: pytest.LogCaptureFixture) -> None:

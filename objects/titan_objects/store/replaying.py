@@ -62,6 +62,18 @@ class Replay:
         """
         self._engine.forget_logged_db()
         self._engine.internal.db = self._engine.databases[0]
+        torn: Torn | None = None
+        try:
+            self._run_to_end()
+        except Torn as why:
+            torn = why
+        if self._engine.internal.queue is not None:  # whether or not its last command is whole: none of it was executed
+            self._engine.replay([[b"DISCARD"]])
+            torn = Torn(self._begin_of_transaction())
+        if torn is not None:
+            raise torn
+
+    def _run_to_end(self) -> None:
         with self._path.open("rb") as file:
             first = file.readline(len(batches.MAGIC))
             if first == batches.MAGIC:
@@ -71,9 +83,6 @@ class Replay:
             self._begin = self._plain_from = rdb.load(self._path.read_bytes(), self._engine)
         if not self.batches_end and not self._run_fast():
             self._run_slowly(self._path.read_bytes())
-        if self._engine.internal.queue is not None:
-            self._engine.replay([[b"DISCARD"]])
-            raise Torn(self._place(self._transaction))
 
     def _run_batches(self, data: mmap) -> None:
         reader, parser = batches.BatchReader(data), make_reader()
@@ -139,6 +148,19 @@ class Replay:
             if count == ordinal:
                 break
             at = end
+        return at
+
+    def _begin_of_transaction(self) -> int:
+        """Of the one that does not end: its MULTI, or the whole batch which that is in, perhaps behind others."""
+        at = self._place(self._transaction)
+        data = self._path.read_bytes()
+        if data.startswith(batches.MAGIC):
+            reader = batches.BatchReader(data)
+            begin = reader.at
+            for _ in reader:
+                if at < reader.at:
+                    return begin
+                begin = reader.at
         return at
 
     def _run_slowly(self, data: bytes) -> None:
