@@ -474,6 +474,18 @@ def test_the_list_of_redis_commands_is_that_of_redis() -> None:
     assert {command.name for command in Core().engine.table} - theirs <= later
 
 
+@pytest.mark.parametrize("word", ["1e-99999999", "-1e-99999999", "1e-400", "1" * 5000, "0." + "1" * 5000])
+def test_a_number_that_none_can_be_is_refused_at_once(word: str) -> None:
+    core = Core()
+    core("SET k 1")
+    for command in ("INCRBYFLOAT n", "INCRBYFLOAT k", "HINCRBYFLOAT h f"):
+        reply = core(*command.split(), word)
+        assert isinstance(reply, CommandError) and reply.text == b"ERR value is not a valid float"
+    assert core("INCRBYFLOAT k 0e99999999") == b"1"
+    core("SET", "k", word)
+    assert isinstance(core("INCRBYFLOAT k 1"), CommandError)
+
+
 def test_an_empty_text_counts_as_nothing_where_numbers_are_sorted() -> None:
     core = Core()
     core("RPUSH", "l", 2, "", -1)

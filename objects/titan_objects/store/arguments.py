@@ -13,6 +13,10 @@ INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
 
 _INT = re.compile(rb"0|-?[1-9][0-9]{0,18}").fullmatch
 _FLOAT = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?|inf|infinity)", re.I)
+_ZERO = re.compile(rb"[+-]?[0.]+(?:[eE].*)?").fullmatch
+
+DECIMAL_BYTES_MAX = 4096
+"""Neither Python nor Redis reads numbers that are much longer."""
 
 NOT_AN_INTEGER = b"ERR value is not an integer or out of range"
 NOT_A_FLOAT = b"ERR value is not a valid float"
@@ -46,6 +50,8 @@ def double(word: bytes | bytearray, error: bytes = NOT_A_FLOAT) -> float:
     value = float(word)
     if math.isinf(value) and b"n" not in word.lower():  # it was written as a number, which is too great
         raise CommandError(error)
+    if not value and not _ZERO(word):  # or too small
+        raise CommandError(error)
     return value
 
 
@@ -54,6 +60,10 @@ def decimal(word: bytes | bytearray) -> Fraction:
     value = double(word)
     if math.isinf(value):
         raise CommandError(b"ERR increment would produce NaN or Infinity")
+    if len(word) > DECIMAL_BYTES_MAX:
+        raise CommandError(NOT_A_FLOAT)
+    if not value:  # 0e9999999, as a fraction, would hold up everybody
+        return Fraction(0)
     return _rounded(Fraction(bytes(word).decode()))
 
 
