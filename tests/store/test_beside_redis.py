@@ -218,6 +218,31 @@ def test_numbers_at_their_limits_and_words_that_are_none(redis: Wire) -> None:
     )
 
 
+def test_numbers_may_be_hexadecimal_and_bounds_of_scores_anything_that_c_reads(redis: Wire) -> None:
+    compare_lines(
+        redis,
+        """
+        ZADD z 0x10 a 0X1.8P1 b -0x1p-1 c 0x.8 d +0x0p99999 e; ZADD z 0x g; ZADD z 0x1p99999 g; ZADD z 0x1p-99999 g
+        ZADD z 0x1.8q g; ZADD z 0x. g; ZADD z 0x10p g; ZADD z 1e-400 g; ZADD z 0e-400 g; ZRANGE z 0 -1 WITHSCORES
+        ZINCRBY z 0xff a; ZRANGEBYSCORE z 0x0 (0x20; ZCOUNT z -1e999 1e999; ZCOUNT z -0x1p9999 0x1p9999
+        ZCOUNT z ( 1e999; ZCOUNT z 1e-400 0x1p-9999; ZCOUNT z 0x 1; ZCOUNT z ((1 2
+        ZREMRANGEBYSCORE z ( 1; ZRANGE z 0 -1
+        INCRBYFLOAT n 0x10; INCRBYFLOAT n 0x1p3; INCRBYFLOAT n -0x.8; INCRBYFLOAT n 0x1.123456789abcdefp-3; SET n 0x10
+        INCRBYFLOAT n 1; INCRBYFLOAT n 0x1p-9999999; INCRBYFLOAT n 0x0p9999999; HSET h f 0x11; HINCRBYFLOAT h f 0xA
+        GEOADD g 0x10 0x10 p; GEOPOS g p; ZUNION 1 z WEIGHTS 0x2 WITHSCORES
+        """,
+    )
+    ours = Ours()
+    for server in (redis, ours):
+        server.ask("FLUSHALL")
+        server.ask("ZADD", "z", 0, "a", 1, "b", 2, "c")
+        server.ask("RPUSH", "l", "0x10", 9)
+    for words in (("", 1), (" 1", 2), ("1 ", 2), ("\t(1", 2), ("( 1", 2), ("(", "0x1")):
+        assert ours.ask("ZRANGEBYSCORE", "z", *words) == redis.ask("ZRANGEBYSCORE", "z", *words), words
+    assert ours.ask("SORT", "l") == redis.ask("SORT", "l")
+    assert ours.ask("ZREMRANGEBYSCORE", "z", "", "") == redis.ask("ZREMRANGEBYSCORE", "z", "", "")
+
+
 def test_a_list_that_is_not_to_be_sorted_is_turned_round_where_asked_for(redis: Wire) -> None:
     compare_lines(
         redis,

@@ -13,7 +13,9 @@ INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
 
 _INT = re.compile(rb"0|-?[1-9][0-9]{0,18}").fullmatch
 _FLOAT = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?|inf|infinity)", re.I)
-_ZERO = re.compile(rb"[+-]?[0.]+(?:[eE].*)?").fullmatch
+_HEX = re.compile(rb"([+-]?)0x(?=\.?[0-9a-f])([0-9a-f]*)\.?([0-9a-f]*)(?:p([+-]?[0-9]+))?", re.I).fullmatch
+"""As C writes a double down: 0x1.8p1 is 3."""
+_ZERO = re.compile(rb"[+-]?(?:0x)?[0.]+(?:[ep].*)?", re.I).fullmatch
 
 DECIMAL_BYTES_MAX = 4096
 """Neither Python nor Redis reads numbers that are much longer."""
@@ -45,14 +47,40 @@ def positive(word: bytes, what: str) -> int:
 
 def double(word: bytes | bytearray, error: bytes = NOT_A_FLOAT) -> float:
     """A double, infinities included, NaN not. Raises CommandError with that text."""
-    if not _FLOAT.fullmatch(word):
+    if _FLOAT.fullmatch(word):
+        value = float(word)
+    elif _HEX(word):
+        value = _hexadecimal(word)
+    else:
         raise CommandError(error)
-    value = float(word)
     if math.isinf(value) and b"n" not in word.lower():  # it was written as a number, which is too great
         raise CommandError(error)
     if not value and not _ZERO(word):  # or too small
         raise CommandError(error)
     return value
+
+
+def _hexadecimal(word: bytes | bytearray) -> float:
+    try:
+        return float.fromhex(word.decode())
+    except OverflowError:
+        return -math.inf if word[:1] == b"-" else math.inf
+
+
+def bound(word: bytes) -> float:
+    """An end of a range of scores, as C reads numbers: one that is too great is infinite, and nothing is 0.
+
+    Raises:
+        CommandError: it is no number.
+    """
+    word = word.lstrip(b" \t\n\v\f\r")
+    if _FLOAT.fullmatch(word):
+        return float(word)
+    if _HEX(word):
+        return _hexadecimal(word)
+    if word:
+        raise CommandError(b"ERR min or max is not a float")
+    return 0.0
 
 
 def decimal(word: bytes | bytearray) -> Fraction:
@@ -64,7 +92,14 @@ def decimal(word: bytes | bytearray) -> Fraction:
         raise CommandError(NOT_A_FLOAT)
     if not value:  # 0e9999999, as a fraction, would hold up everybody
         return Fraction(0)
-    return _rounded(Fraction(bytes(word).decode()))
+    found = _HEX(word)
+    return _rounded(Fraction(word.decode()) if found is None else _exact(*found.groups()))
+
+
+def _exact(sign: bytes, whole: bytes, part: bytes, exponent: bytes | None) -> Fraction:
+    """A hexadecimal number that is no further from 1 than a double."""
+    power = Fraction(2) ** (int(exponent or b"0") - 4 * len(part))
+    return int(whole + part, 16) * power * (-1 if sign == b"-" else 1)
 
 
 def _rounded(value: Fraction) -> Fraction:

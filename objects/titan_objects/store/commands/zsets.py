@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from titan_objects.store.arguments import double, integer, option, slice_bounds, timeout_ms
+from titan_objects.store.arguments import bound, double, integer, option, slice_bounds, timeout_ms
 from titan_objects.store.commands.keys import Scan, scan_reply
 from titan_objects.store.commands.pops import Serve, counted_pop, pop_count, pop_first, pop_first_or_wait
 from titan_objects.store.commands.sets import sample, sample_count
@@ -176,7 +176,7 @@ _LAST = _AfterAll()
 def _score_place(values: ZSet, word: bytes, is_end: bool) -> int:
     """The rank at which a range by score begins, or before which it ends."""
     open_, text = word[:1] == b"(", word.removeprefix(b"(")
-    score = double(text, b"ERR min or max is not a float")
+    score = bound(text)
     return values.before((score, _LAST if open_ != is_end else b""))
 
 
@@ -196,7 +196,7 @@ def _lex_place(values: ZSet, word: bytes, is_end: bool) -> int:
 
 
 def _check_score(word: bytes) -> None:
-    double(word.removeprefix(b"("), b"ERR min or max is not a float")
+    bound(word.removeprefix(b"("))
 
 
 def _check_lex(word: bytes) -> None:
