@@ -299,8 +299,9 @@ def test_what_scripts_publish_travels_with_what_others_are_answered() -> None:
     assert len(member.outcome(longest).news.published) == 1
 
 
-def test_what_a_program_watches_takes_no_guard_from_clients() -> None:
+def test_what_is_for_connections_is_refused_to_programs_and_leaves_nothing() -> None:
     member = Member()
     turn: Any = Turn(START, 1)
-    assert member.store.command([["WATCH", "k"], ["SET", "k", "v"], ["WATCH"]], turn)[:2] == [b"OK", b"OK"]
+    replies = member.store.command([["WATCH", "k"], ["SET", "k", "v"], ["SELECT", 1], ["GET", "k"]], turn)
+    assert replies[1::2] == [b"OK", b"v"] and all("is for connections" in str(each) for each in replies[::2])
     assert not member.store.engine.guards

@@ -49,6 +49,14 @@ async def test_commands_are_lists_of_words(store: Held) -> None:
         await ask(store)
 
 
+@pytest.mark.parametrize("command", ["SELECT 1", "watch k", "MULTI", "EXEC", "SUBSCRIBE news", "MONITOR"])
+async def test_what_is_for_connections_is_refused_rather_than_answered_without_effect(
+    store: Held, command: str
+) -> None:
+    with pytest.raises(titan.BadMessage, match=f"{command.split()[0]} is for connections"):
+        await ask(store, *command.split())
+
+
 async def test_subscribing_is_a_stream(store: Held) -> None:
     type_name, body = encode_message(Subscribe(["news"]))
     items = await store.host.deliver(ALICE, store.object_id, type_name, body, deadline=1e12, stream=True)

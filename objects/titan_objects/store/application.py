@@ -19,6 +19,7 @@ import titan_overlay as titan
 from titan_objects.store.config import Config
 from titan_objects.store.hearing import Subscribe as Subscribe
 from titan_objects.store.host import Store
+from titan_objects.store.programs import words_of
 from titan_objects.store.resp import CommandError, decode_all
 from titan_objects.store.server import Server
 
@@ -87,9 +88,7 @@ class StoreObject:
     async def command(self, words: list[Any], ctx: titan.Context) -> Any:
         """Executes one command; strings of the reply are bytes. A command that waits does so until the deadline."""
         store = self._opened(ctx)
-        if not words or not all(isinstance(word, (str, bytes, int, float)) for word in words):
-            raise titan.BadMessage('a command is a list of words, like ["SET", "k", "v"]: text, bytes or numbers')
-        args = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+        args = words_of(words)
         try:
             async with asyncio.timeout(ctx.remaining):
                 return await store.execute(args)

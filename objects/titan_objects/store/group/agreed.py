@@ -254,8 +254,6 @@ class AgreedEngine(Engine):
             return self._done(self._asked(args), 1, None).replies
         finally:
             self.may_block = could_block
-            if self._guard is not None:
-                self.drop((self._guard.id,))  # a program has no connection with which it could say EXEC
 
     def _asked(self, args: Args) -> Session:
         self._guard, self._heard = None, {}

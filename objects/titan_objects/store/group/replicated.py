@@ -20,8 +20,8 @@ from titan_objects.store.group.messages import (
 )
 from titan_objects.store.group.snapshot import Restore, Walk
 from titan_objects.store.keyspace import BUCKET_MS
+from titan_objects.store.programs import words_of
 from titan_objects.store.resp import CommandError, decode
-from titan_objects.store.table import Args
 
 POLICY = titan.Policy(faults=1)
 
@@ -103,9 +103,10 @@ class GroupStore:
         return replies
 
     def _command(self, words: list[Any]) -> Any:
-        if not words or not all(isinstance(word, (str, bytes, int, float)) for word in words):
-            return titan.BadMessage('a command is a list of words, like ["SET", "k", "v"]: text, bytes or numbers')
-        args: Args = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+        try:
+            args = words_of(words)
+        except titan.BadMessage as why:
+            return why
         reply = _plain(decode(self.engine.ask(args)))
         return titan.BadMessage(str(reply)) if isinstance(reply, CommandError) else reply
 
