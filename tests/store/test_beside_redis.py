@@ -1,5 +1,6 @@
 """The same random commands to Debian's redis-server and to this store give the same replies and the same data."""
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,31 @@ def test_numbers_may_be_hexadecimal_and_bounds_of_scores_anything_that_c_reads(r
         assert ours.ask("ZRANGEBYSCORE", "z", *words) == redis.ask("ZRANGEBYSCORE", "z", *words), words
     assert ours.ask("SORT", "l") == redis.ask("SORT", "l")
     assert ours.ask("ZREMRANGEBYSCORE", "z", "", "") == redis.ask("ZREMRANGEBYSCORE", "z", "", "")
+
+
+def test_bits_are_read_up_to_the_end_of_the_longest_string(redis: Wire) -> None:
+    compare_lines(
+        redis,
+        """
+        BITFIELD b GET u8 4294967288 GET u8 4294967289 GET i64 4294967295 GET u63 #68174084 GET u8 #536870911
+        BITFIELD b GET u8 4294967296; BITFIELD b GET u8 #536870912; BITFIELD b GET u8 -1; BITFIELD b GET u8 #-1
+        BITFIELD b GET U8 0; BITFIELD b GET I8 0; BITFIELD b GET u08 0; BITFIELD b GET u+8 0; BITFIELD b GET u 0
+        BITFIELD b GET u0 0; BITFIELD b GET u64 0; BITFIELD b GET i65 0; BITFIELD b GET i64 0; BITFIELD b SET u8 -1 0
+        BITFIELD b SET i13 5 -1234 GET i13 5 GET u13 4 GET i64 3 INCRBY u3 15 6 GET u24 0; GET b; BITFIELD b GET i8 20
+        """,
+    )
+    assert decode(Ours().ask("BITFIELD", "b", "SET", "u8", 4294967289, 1)).text.startswith(b"ERR bit offset")
+
+
+def test_what_is_read_of_a_bitfield_takes_no_more_room_than_it_has() -> None:
+    ours = Ours()
+    ours.ask("SETBIT", "b", 7, 1)
+    tracemalloc.start()
+    try:
+        assert decode(ours.ask("BITFIELD", "b", "GET", "u8", 0, "GET", "u8", 4294967288)) == [1, 0]
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_list_that_is_not_to_be_sorted_is_turned_round_where_asked_for(redis: Wire) -> None:

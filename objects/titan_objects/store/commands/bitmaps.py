@@ -1,5 +1,6 @@
 """Bitmaps: strings whose bits are counted, set and searched."""
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -139,33 +140,41 @@ def bitop(e: "Engine", a: Args) -> bytes:
     return number(size)
 
 
+_BITS = re.compile(rb"[1-9][0-9]?").fullmatch
+
+
 class _Field:
     """A number of `bits` bits at a place in a string."""
 
     def __init__(self, kind: bytes, where: bytes) -> None:
-        self.signed = kind[:1].lower() == b"i"
+        self.signed = kind[:1] == b"i"
         bits = kind[1:]
-        if kind[:1].lower() not in (b"i", b"u") or not bits.isdigit() or not 1 <= int(bits) <= 64 - (not self.signed):
+        if kind[:1] not in (b"i", b"u") or not _BITS(bits) or int(bits) > 64 - (not self.signed):
             raise CommandError(
                 b"ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is."
             )
         self.bits = int(bits)
         times = self.bits if where[:1] == b"#" else 1
         self.at = integer(where.removeprefix(b"#"), _OFFSET) * times
-        if self.at < 0 or self.at + self.bits > STRING_MAX * 8:
+        if not 0 <= self.at < STRING_MAX * 8:  # what is read behind the longest string is zeros, too
             raise CommandError(_OFFSET)
 
+    def _window(self, value: bytes | bytearray) -> tuple[int, int, int]:
+        """The bytes that it is in, as one number; where they begin, and how many bits of them stand behind it."""
+        first, last = self.at // 8, -(-(self.at + self.bits) // 8)
+        held = bytes(value[first:last]).ljust(last - first, b"\0")
+        return int.from_bytes(held, "big"), first, last * 8 - self.at - self.bits
+
     def read(self, value: bytes | bytearray) -> int:
-        last = -(-(self.at + self.bits) // 8)
-        found = _bits(bytes(value[:last]).ljust(last, b"\0"), self.at, self.at + self.bits)[0]
+        window, _, behind = self._window(value)
+        found = window >> behind & ((1 << self.bits) - 1)
         return found - (1 << self.bits) if self.signed and found >> (self.bits - 1) else found
 
     def write(self, value: bytearray, new: int) -> None:
-        first, last = self.at // 8, -(-(self.at + self.bits) // 8)
-        shift = last * 8 - self.at - self.bits
+        window, first, behind = self._window(value)
         mask = (1 << self.bits) - 1
-        window = int.from_bytes(value[first:last], "big") & ~(mask << shift) | (new & mask) << shift
-        value[first:last] = window.to_bytes(last - first, "big")
+        size = -(-(self.at + self.bits) // 8) - first
+        value[first : first + size] = (window & ~(mask << behind) | (new & mask) << behind).to_bytes(size, "big")
 
     def fitted(self, new: int, overflow: bytes) -> int | None:
         """The number as it can be stored; None: it cannot be."""
@@ -199,6 +208,8 @@ def _bitfield(e: "Engine", a: Args, may_write: bool) -> bytes:
     writes = [field.at + field.bits for word, field, _, _ in steps if word != b"GET"]
     if writes and not may_write:
         raise CommandError(b"ERR BITFIELD_RO only supports the GET subcommand")
+    if writes and max(writes) > STRING_MAX * 8:
+        raise CommandError(_OFFSET)
     value: bytes | bytearray = e.db.string(a[1]) or b""
     size = len(value)
     if not steps:
