@@ -204,6 +204,13 @@ def test_what_is_no_protocol_is_refused_and_the_server_lives_on(store: TitanStor
     assert raw(store.port, PING) == b"+PONG\r\n"
 
 
+@pytest.mark.parametrize("method", [b"POST / HTTP/1.1", b"GET x\r\npost x", b"PING"])
+def test_nothing_is_executed_that_a_web_page_sends(store: TitanStore, client: redis.Redis, method: bytes) -> None:
+    said = raw(store.port, method + b"\r\nHost: localhost\r\nContent-Length: 16\r\n\r\nSET from:page 1\r\nPING\r\n")
+    assert said.endswith(b"-ERR Protocol error: this is HTTP; nothing of it is executed\r\n")
+    assert client.get("from:page") is None
+
+
 def test_a_command_may_come_byte_by_byte(store: TitanStore) -> None:
     data = b"*3\r\n$3\r\nSET\r\n$4\r\nslow\r\n$6\r\n*1\r\n$4\r\n" + PING
     with socket.create_connection(("127.0.0.1", store.port), timeout=SECONDS) as connection:

@@ -122,6 +122,8 @@ def is_whole_after(data: bytes, at: int) -> bool:
 
 
 _INLINE = re.compile(rb'\s*(?:"((?:[^"\\]|\\.)*)"|\'((?:[^\'\\]|\\.)*)\'|([^\s"\']+))(?=\s|$)', re.DOTALL)
+_HTTP = frozenset((b"post", b"host:"))
+"""First words of lines in requests of browsers: a web page can send them to stores on its reader's machine."""
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 
 
@@ -129,7 +131,7 @@ def inline(line: bytes) -> Args:
     """The words of a command typed as a line, with Redis's quoting.
 
     Raises:
-        ProtocolError: quotes that do not match.
+        ProtocolError: quotes that do not match; or it comes from a browser, and so may what follows.
     """
     words: Args = []
     at, line = 0, line.strip()
@@ -144,6 +146,8 @@ def inline(line: bytes) -> Args:
         else:
             words.append(found[3])
         at = found.end()
+    if words and words[0].lower() in _HTTP:
+        raise ProtocolError("this is HTTP; nothing of it is executed")
     return words
 
 

@@ -61,15 +61,15 @@ def rewritten(data: bytes, values: Mapping[str, str], wanted: Mapping[str, str])
 
 
 def _lines(data: bytes) -> Iterator[tuple[bytes, str | None, str]]:
-    """Lines, with the name and the value in each. Raises ValueError: quotes that do not match."""
+    """Lines, with the name and the value in each. Raises ValueError: what none can be."""
     for number, line in enumerate(data.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith(b"#"):
             yield line, None, ""
             continue
         try:
             name, *words = [word.decode("utf-8", "surrogateescape") for word in inline(line)]
-        except ProtocolError:
-            raise ValueError(f"line {number}: unbalanced quotes") from None
+        except ProtocolError as why:
+            raise ValueError(f"line {number}: {why}") from None
         yield line, canonical(name.lower()), " ".join(words)
 
 
