@@ -258,6 +258,35 @@ def test_bits_are_read_up_to_the_end_of_the_longest_string(redis: Wire) -> None:
     assert decode(Ours().ask("BITFIELD", "b", "SET", "u8", 4294967289, 1)).text.startswith(b"ERR bit offset")
 
 
+def test_bits_of_a_long_string_are_counted_and_found_where_they_are(redis: Wire) -> None:
+    edges = (0, 1, 65535, 65536, 65537, 131072, 200_000, 204_799)
+    ours = Ours()
+    for server in (redis, ours):
+        server.ask("FLUSHALL")
+        server.ask("SETRANGE", "ones", 0, b"\xff" * 25_600)
+        for at in edges:
+            server.ask("SETBIT", "zeros", at, 1)
+            server.ask("SETBIT", "ones", at, 0)
+    for key, bit in (("zeros", 1), ("ones", 0)):
+        for low in edges:
+            for high in edges:
+                for args in (("BITCOUNT", key, low, high, "BIT"), ("BITPOS", key, bit, low + 1, high, "BIT")):
+                    assert ours.ask(*args) == redis.ask(*args), args
+            for args in (("BITCOUNT", key, low // 8, -1), ("BITPOS", key, bit, low // 8 + 1), ("BITPOS", key, bit, -1)):
+                assert ours.ask(*args) == redis.ask(*args), args
+
+
+def test_bits_are_counted_and_found_without_a_copy_of_the_string() -> None:
+    ours = Ours()
+    ours.ask("SETRANGE", "b", 8 << 20, "a")
+    tracemalloc.start()
+    try:
+        assert [decode(ours.ask(*args)) for args in (("BITCOUNT", "b"), ("BITPOS", "b", 1))] == [3, (64 << 20) + 1]
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_what_is_read_of_a_bitfield_takes_no_more_room_than_it_has() -> None:
     ours = Ours()
     ours.ask("SETBIT", "b", 7, 1)

@@ -1,7 +1,7 @@
 """Bitmaps: strings whose bits are counted, set and searched."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import integer, option, slice_bounds
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
 
 group = Group("bitmap")
+
+_PIECE_BITS = 1 << 16
 
 _OFFSET = b"ERR bit offset is not an integer or out of range"
 
@@ -65,6 +67,13 @@ def _bits(value: bytes | bytearray, low: int, high: int) -> tuple[int, int]:
     return whole & ((1 << (high - low)) - 1), high - low
 
 
+def _pieces(value: bytes | bytearray, low: int, high: int) -> Iterator[tuple[int, int, int]]:
+    """The same piece by piece, for a string may be long: where each begins, its bits as a number, and how many."""
+    for begin in range(low, high, _PIECE_BITS):
+        bits, count = _bits(value, begin, min(begin + _PIECE_BITS, high))
+        yield begin, bits, count
+
+
 @group.command("bitcount", -2, "readonly", keys=(1, 1, 1), since="2.6.0")
 def bitcount(e: "Engine", a: Args) -> bytes:
     """Counts the number of set bits (population counting) in a string."""
@@ -77,9 +86,9 @@ def bitcount(e: "Engine", a: Args) -> bytes:
         return ZERO
     size = len(value) * 8 if bits else len(value)
     low, high = slice_bounds(start, max(stop, -size), size)
-    if bits:
-        return number(_bits(value, low, high)[0].bit_count())
-    return number(int.from_bytes(value[low:high], "big").bit_count())
+    if not bits:
+        low, high = low * 8, high * 8
+    return number(sum(piece.bit_count() for _, piece, _ in _pieces(value, low, high)))
 
 
 @group.command("bitpos", -3, "readonly", keys=(1, 1, 1), since="2.8.7")
@@ -100,10 +109,10 @@ def bitpos(e: "Engine", a: Args) -> bytes:
         return b":-1\r\n"
     if not in_bits:
         low, high = low * 8, high * 8
-    bits, count = _bits(value, low, high)
-    searched = bits if wanted else ~bits & ((1 << count) - 1)
-    if searched:
-        return number(low + count - searched.bit_length())
+    for begin, bits, count in _pieces(value, low, high):
+        searched = bits if wanted else ~bits & ((1 << count) - 1)
+        if searched:
+            return number(begin + count - searched.bit_length())
     # Behind the end of a string stand zeros, unless the range has an end of its own.
     return number(high) if wanted == 0 and len(a) < 5 else b":-1\r\n"
 
