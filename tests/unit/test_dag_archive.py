@@ -1,5 +1,6 @@
 """The archive of ended runs, in SQLite and on a real PostgreSQL server: what is kept is found again as it was."""
 
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -116,8 +117,25 @@ def test_an_archive_that_cannot_be_used_is_refused_without_showing_its_password(
             Archive(url)
     for url in (str(tmp_path / "none" / "runs.db"), "postgresql://me:secret@127.0.0.1:1/x"):
         with pytest.raises(titan.StorageError, match="the archive") as why:
-            Archive(url)
+            Archive(url).keep(kept("~me/dag/1"))
         assert "secret" not in str(why.value)
+
+
+def test_who_asks_an_archive_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    mistyped, other, one = tmp_path / "rnus.db", tmp_path / "other.db", "~me/dag/1"
+    with sqlite3.connect(other) as of_somebody:
+        of_somebody.execute("CREATE TABLE songs (title)")
+    before = other.read_bytes()
+    for path in (mistyped, other):
+        archive = Archive(str(path))
+        asked: list[Callable[[], Any]] = [
+            archive.runs, lambda: archive.show(one), lambda: archive.lines(one), lambda: archive.rescue(one)  # noqa: B023
+        ]  # fmt: skip
+        for ask in asked:
+            with pytest.raises(titan.NotFound, match=f"there is no archive sqlite:///{path}"):
+                ask()
+        archive.close()
+    assert not mistyped.exists() and other.read_bytes() == before
 
 
 def test_the_archive_is_read_without_a_pool(tmp_path: Path) -> None:
@@ -126,7 +144,7 @@ def test_the_archive_is_read_without_a_pool(tmp_path: Path) -> None:
         assert done.exit_code == status, done.output
         return str(done.output)
 
-    assert said("list") == "the archive is empty\n"
+    assert "there is no archive sqlite:///" in said("list", status=1)
     archive = Archive(str(tmp_path / "runs.db"))
     archive.keep(kept("~me/dag/1"))
     archive.close()

@@ -4,11 +4,13 @@
     archive.keep(await archived(run))
     run = await resume(pool, archive.rescue(name))
 
-SQLAlchemy speaks to the database: SQLite, or PostgreSQL by its URL. Of a run that is kept again, the last time counts.
+SQLAlchemy speaks to the database: SQLite, or PostgreSQL by its URL. It is made with the first run that is kept, not
+by whoever asks for one. Of a run that is kept again, the last time counts.
 """
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -154,7 +156,8 @@ class Archive:
         url: as SQLAlchemy takes it (`sqlite:///runs.db`, `postgresql://user@host/name`), or the path of a file.
 
     Raises:
-        ConfigError: it is no URL, or its driver is not installed. StorageError: the database cannot be used.
+        ConfigError: it is no URL, or its driver is not installed. Its methods raise StorageError where the database
+            cannot be used, and those that look into it NotFound where there is none.
     """
 
     def __init__(self, url: str) -> None:
@@ -169,12 +172,12 @@ class Archive:
                 "postgresql://USER@HOST/NAME"
             ) from None
         self._shown = parsed.render_as_string()
+        self._file: Path | None = None
         if parsed.get_backend_name() == "sqlite":
             if parsed.database in (None, "", ":memory:"):  # in memory, gone with this program
                 raise titan.ConfigError(f"the archive {self._shown} names no file; write sqlite:///FILE")
+            self._file = Path(parsed.database)
             sql.event.listen(self._engine, "connect", lambda raw, _: raw.execute("PRAGMA foreign_keys = ON"))
-        with self._begin() as connection:
-            _tables.create_all(connection)
 
     def close(self) -> None:
         """Lets go of its connections."""
@@ -185,6 +188,7 @@ class Archive:
         name = run.summary.name
         lean = msgspec.structs.replace(run.rescue, data={})
         with self._begin() as connection:
+            _tables.create_all(connection)
             connection.execute(_runs.delete().where(_runs.c.name == name))
             connection.execute(_runs.insert(), {**_row(run.summary), "rescue": written(lean)})
             for table, rows in (
@@ -197,14 +201,14 @@ class Archive:
     def runs(self, count: int = 100) -> list[Summary]:
         """The runs that began last, the newest first."""
         chosen = [_runs.c[field] for field in Summary.__struct_fields__]
-        with self._begin() as connection:
+        with self._look() as connection:
             found = connection.execute(sql.select(*chosen).order_by(_runs.c.began.desc()).limit(min(count, LIST_MAX)))
             return [Summary(*row) for row in found]
 
     def show(self, name: str) -> tuple[Summary, list[TaskView]]:
         """A run and its tasks. NotFound: it is not here."""
         fields = [field for field in TaskView.__struct_fields__ if field in _tasks.c]
-        with self._begin() as connection:
+        with self._look() as connection:
             run = connection.execute(
                 sql.select(*(_runs.c[field] for field in Summary.__struct_fields__)).where(_runs.c.name == name)
             ).one_or_none()
@@ -221,20 +225,31 @@ class Archive:
         wanted = _lines.c.run == name
         if key:
             wanted &= (_lines.c.key == key) | _lines.c.key.startswith(f"{key}[", autoescape=True)
-        with self._begin() as connection:
+        with self._look() as connection:
             return [
                 Line(*row) for row in connection.execute(sql.select(*fields).where(wanted).order_by(_lines.c.number))
             ]
 
     def rescue(self, name: str) -> Rescue:
         """What a new run goes on from. NotFound: it is not here."""
-        with self._begin() as connection:
+        with self._look() as connection:
             file = connection.execute(sql.select(_runs.c.rescue).where(_runs.c.name == name)).scalar_one_or_none()
             if file is None:
                 raise titan.NotFound(f"{name!r} is not in the archive {self._shown}")
             rows = connection.execute(sql.select(_data.c.name, _data.c.bytes).where(_data.c.run == name))
             data = {key: bytes(each) for key, each in rows}
         return msgspec.structs.replace(read_rescue(bytes(file), name), data=data)
+
+    @contextlib.contextmanager
+    def _look(self) -> Iterator[sql.Connection]:
+        """A transaction of who asks: a name that was mistyped makes no file, and no tables where others are."""
+        nothing = titan.NotFound(f"there is no archive {self._shown}; titan dag archive add makes one")
+        if self._file is not None and not self._file.exists():
+            raise nothing
+        with self._begin() as connection:
+            if not sql.inspect(connection).has_table(_runs.name):
+                raise nothing
+            yield connection
 
     @contextlib.contextmanager
     def _begin(self) -> Iterator[sql.Connection]:
