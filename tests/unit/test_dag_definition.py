@@ -85,6 +85,30 @@ def test_a_mistake_is_named_with_its_line_and_field(text: str, file: str, line: 
     assert str(caught.value).startswith(f"{file}, line {line}:" if line else file)
 
 
+@pytest.mark.parametrize(
+    ("text", "file", "line", "words"),
+    [
+        ("name: x\nparams:\n  deep: [1, 1e3,\n    99999999999999999999]", "f.yaml", 4, "params.deep[2] cannot be sent"),
+        ('name = "x"\nparams.n = 99999999999999999999\n', "f.toml", 2, "params.n cannot be sent"),
+        ('{"name": "x", "tasks": [\n {"id": "a", "run": "\\ud800"}]}', "f.json", 2, "tasks[0].run cannot be sent"),
+        ('{"name": "x",\n "tasks": "\\ud800"}', "f.json", 2, "tasks cannot be sent"),
+    ],
+)
+def test_what_no_message_can_hold_is_refused_with_its_line_and_field(
+    text: str, file: str, line: int, words: str
+) -> None:
+    with pytest.raises(titan.ConfigError) as caught:
+        read_definition(text, file)
+    assert str(caught.value).startswith(f"{file}, line {line}: ") and words in str(caught.value)
+
+
+def test_a_value_of_a_file_is_what_comes_of_it_in_a_message() -> None:
+    read = read_definition(
+        "name: x\nparams: {day: 2024-01-01, b: !!binary aGk=, k: {1: a}}\ntasks: [{id: a, run: ls}]", "x"
+    )
+    assert read.params == {"day": "2024-01-01", "b": b"hi", "k": {1: "a"}}
+
+
 def dag(*tasks: dict[str, Any], **more: Any) -> Definition:
     return Definition(name="it", tasks=[Task(**{"run": "true", **each}) for each in tasks], **more)
 

@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -14,6 +14,9 @@ from titan_objects.dag.definition import Definition
 from titan_objects.dag.importing import imported
 
 FILE_BYTES_MAX = 64 << 20
+
+_UNSENDABLE = (OverflowError, UnicodeEncodeError, RecursionError)
+"""Numbers of more than 64 bits, halves of characters, what is nested too deeply."""
 
 Locate = Callable[[list[str | int]], int]
 """The line, counted from 1, at which the value at this path begins."""
@@ -71,14 +74,42 @@ def parse(text: str, file: str) -> tuple[Any, Locate]:
         raise titan.ConfigError(f"{file}: {FILE_BYTES_MAX >> 20} MiB are the most for a definition")
     try:
         if file.endswith(".json"):
-            return json.loads(text), lambda path: _yaml_line(text, path)
+            return _sendable(json.loads(text), file, lambda path: _yaml_line(text, path))
         if file.endswith(".toml"):
-            return tomllib.loads(text), lambda path: _toml_line(text, path)
+            return _sendable(tomllib.loads(text), file, lambda path: _toml_line(text, path))
     except json.JSONDecodeError as why:
         raise titan.ConfigError(f"{file}, line {why.lineno}: this is not JSON: {why.msg}") from None
     except (tomllib.TOMLDecodeError, RecursionError) as why:
         raise titan.ConfigError(f"{file}: this is not readable: {why}") from None
-    return _yaml(text, file), lambda path: _yaml_line(text, path)
+    return _sendable(_yaml(text, file), file, lambda path: _yaml_line(text, path))
+
+
+def _sendable(value: Any, file: str, locate: Locate) -> tuple[Any, Locate]:
+    """The value as messages carry it (a date is a text), so that it is the same with a pool and without.
+
+    Raises:
+        ConfigError: none could.
+    """
+    try:
+        return msgspec.msgpack.decode(msgspec.msgpack.encode(value)), locate
+    except _UNSENDABLE as why:
+        path = list(_first_unsendable(value))
+        shown = _shown(path) or "the definition"
+        raise titan.ConfigError(f"{file}, line {locate(path)}: {shown} cannot be sent: {why}") from None
+
+
+def _first_unsendable(value: Any) -> Iterator[str | int]:
+    """The way to it."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        try:
+            msgspec.msgpack.encode(each)
+        except RecursionError:
+            return
+        except _UNSENDABLE:
+            yield key
+            yield from _first_unsendable(each)
+            return
 
 
 def _yaml(text: str, file: str) -> Any:
