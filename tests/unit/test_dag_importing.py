@@ -28,6 +28,8 @@ INSTANCE = {
     },
 }
 
+TEXT = json.dumps(INSTANCE, indent=1)
+
 JOBS = """\
 name: night
 jobs:
@@ -68,6 +70,34 @@ def test_a_file_of_the_titan_orchestrator_means_what_it_meant_there() -> None:
 def test_mistakes_are_named(jobs: str, words: str) -> None:
     with pytest.raises(titan.ConfigError, match=words):
         read_definition(f"jobs:\n{jobs}\n", "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "says"),
+    [
+        ("jobs:\n- {id: a, file: a.py}\n- {id: b, file: b.py,\n   port: high}", 4, "jobs[1].port: Expected `int`"),
+        ("jobs:\n- {id: a, file: a.py}\n- {id: b, file: b.py,\n   delay: -1}", 4, "jobs[1].delay: Expected `int` >= 0"),
+        ("jobs:\n- {id: a, file: a.py,\n   max_wait_seconds: -1}", 3, "jobs[0].max_wait_seconds: Expected `int` >= 0"),
+        ("jobs:\n- {id: a, file: a.py,\n   args: [1, {b: 2}]}", 3, "jobs[0].args[1]: Expected"),
+        ("jobs:\n- {id: a, file: a.py}\n- {id: b, file: b.py, depends_on: [c]}", 3, "job 'b' depends on 'c'"),
+        ("jobs:\n- {id: c, file: a.py}\n- {id: a, file: a.py}\n- {id: a, file: b.py}", 3, "job 'a' is there twice"),
+        ("jobs:\n- {id: c, file: a.py}\n- {id: a b, file: a.py, depends_on: [a b]}", 3, "task 'a_b' waits for itself"),
+        (TEXT.replace("1.5,", "1e300,"), 29, "execution.tasks[0].runtimeInSeconds: Expected `float` <= 1000000000"),
+        (TEXT.replace('"split.1"\n', '"spilt"\n'), 15, "task '2 merge' has the parent 'spilt'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_file_line_and_field(file: str, line: int, says: str) -> None:
+    name = "x.json" if file.startswith("{") else "x.yaml"
+    with pytest.raises(titan.ConfigError) as caught:
+        read_definition(file, name)
+    assert str(caught.value).startswith(f"{name}, line {line}: ") and says in str(caught.value)
+
+
+def test_jobs_have_an_id_each_however_they_are_called() -> None:
+    names = ["a b", "a_b_2", "a?b", "a!b", "x_approval", "1", "_1"]
+    jobs = [{"id": each, "file": "a.py"} for each in names] + [{"id": "x", "file": "a.py", "hitl_message": "Good?"}]
+    ids = [each.id for each in read_definition(json.dumps({"jobs": jobs}), "x.json").tasks]
+    assert len(set(ids)) == len(ids) == 9
 
 
 def test_a_file_of_our_own_is_none_of_theirs() -> None:

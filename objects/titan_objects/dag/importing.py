@@ -2,10 +2,14 @@
 
 import re
 import shlex
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 import titan_overlay as titan
 from titan_objects.dag.definition import Approval, Definition, Requires, Retry, Service, Task
@@ -13,23 +17,37 @@ from titan_objects.dag.definition import Approval, Definition, Requires, Retry, 
 GENERAL = "GENERAL"
 """What the Titan orchestrator calls a worker of no special kind."""
 
+_TASKS: Final = (("workflow", "specification", "tasks"), ("jobs",))
+"""Where a file has them: of WfFormat, and of the orchestrator."""
+_NAMED = re.compile(r"(?:task|job) '([^']+)'")
 
-def imported(value: Any, file: str) -> Definition | None:
+
+def imported(value: Any) -> Definition | None:
     """The definition that a file of another system describes; None: it is none of theirs.
 
     Raises:
-        ConfigError: it is one of theirs, and wrong.
+        ValidationError: it is one of theirs, and a field is not what it must be.
+        ConfigError: naming the task or job, it makes no sense.
     """
     if not isinstance(value, dict):
         return None
-    try:
-        if isinstance(value.get("workflow"), dict):
-            return from_wfformat(msgspec.convert(value, WfInstance))
-        if isinstance(value.get("jobs"), list):
-            return from_orchestrator(msgspec.convert(value, OrchestratorFile))
-    except msgspec.ValidationError as why:
-        raise titan.ConfigError(f"{file}: {why}") from None
+    if isinstance(value.get("workflow"), dict):
+        return from_wfformat(msgspec.convert(value, WfInstance))
+    if isinstance(value.get("jobs"), list):
+        return from_orchestrator(msgspec.convert(value, OrchestratorFile))
     return None
+
+
+def place_of(value: Any, why: str) -> list[str | int]:
+    """Where in a file the task or job stands that an error names first, by its id there or here; empty: nowhere."""
+    named = _NAMED.search(why)
+    if named is None:
+        return []
+    path = next(path for path in _TASKS if isinstance(value.get(path[0]), dict if len(path) > 1 else list))
+    names = [each["id"] for each in reduce(getitem, path, value)]
+    ids = _plain_ids(names)
+    place = next((n for n, each in enumerate(names) if named[1] in (each, ids[each], f"{ids[each]}_approval")), None)
+    return [] if place is None else [*path, place]
 
 
 # --- WfFormat -------------------------------------------------------------------------------------------------
@@ -53,7 +71,7 @@ class WfExecuted(msgspec.Struct, rename="camel"):
     """A task as it went."""
 
     id: str
-    runtime_in_seconds: float
+    runtime_in_seconds: Annotated[float, Meta(le=1e9)]
     command: WfCommand | None = None
 
 
@@ -87,7 +105,9 @@ class WfInstance(msgspec.Struct, rename="camel"):
 def from_wfformat(instance: WfInstance) -> Definition:
     """The definition of an instance: its edges are `parents`, a recorded run time is the task's estimate."""
     went = {each.id: each for each in instance.workflow.execution.tasks}
-    ids = _plain_ids([each.id for each in instance.workflow.specification.tasks])
+    names = [each.id for each in instance.workflow.specification.tasks]
+    _once(names, "task")
+    ids = _plain_ids(names)
     tasks = []
     for task in instance.workflow.specification.tasks:
         executed = went.get(task.id)
@@ -113,12 +133,24 @@ def _plain_ids(names: list[str]) -> dict[str, str]:
     used: set[str] = set()
     for name in names:
         plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:120]
-        plain = plain if re.match(r"[A-Za-z_]", plain) else f"_{plain}"
-        if plain in used:
-            plain = f"{plain[:110]}_{len(used)}"
-        used.add(plain)
-        found[name] = plain
+        found[name] = _unused(plain if re.match(r"[A-Za-z_]", plain) else f"_{plain}", used)
     return found
+
+
+def _unused(id: str, used: set[str]) -> str:
+    """An id like this one, which it adds to those that are used."""
+    found, number = id, len(used)
+    while found in used:
+        found, number = f"{id[:110]}_{number}", number + 1
+    used.add(found)
+    return found
+
+
+def _once(names: list[str], what: str) -> None:
+    """Raises ConfigError: two are called the same."""
+    if len(set(names)) < len(names):
+        twice = next(each for each, count in Counter(names).items() if count > 1)
+        raise titan.ConfigError(f"{what} {twice!r} is there twice; ids are unique")
 
 
 # --- the Titan orchestrator -----------------------------------------------------------------------------------
@@ -133,13 +165,13 @@ class OrchestratorJob(msgspec.Struct):
     depends_on: list[str] = []
     requirement: str = GENERAL
     priority: int = 1
-    delay: int = 0
+    delay: Annotated[int, Meta(ge=0, le=10**12)] = 0
     """Milliseconds."""
     affinity: bool = False
-    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
-    args: str | list[Any] = ""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    args: str | Sequence[str | int | float | bool] = ""
     hitl_message: str = ""
-    max_wait_seconds: int = 172_800
+    max_wait_seconds: Annotated[int, Meta(ge=0, le=10**9)] = 172_800
 
 
 class OrchestratorFile(msgspec.Struct):
@@ -154,8 +186,11 @@ def from_orchestrator(file: OrchestratorFile) -> Definition:
 
     A job with a message for a person becomes two: the job, and an approval that those wait for who need the job.
     """
-    ids = _plain_ids([each.id for each in file.jobs])
-    gates = {each.id: f"{ids[each.id][:110]}_approval" for each in file.jobs if each.hitl_message}
+    names = [each.id for each in file.jobs]
+    _once(names, "job")
+    ids = _plain_ids(names)
+    used = set(ids.values())
+    gates = {each.id: _unused(f"{ids[each.id][:110]}_approval", used) for each in file.jobs if each.hitl_message}
     tasks = []
     for job in file.jobs:
         unknown = [each for each in job.depends_on if each not in ids]
@@ -177,10 +212,10 @@ def _task(job: OrchestratorJob, ids: Mapping[str, str], needs: list[str]) -> Tas
     if kind == "service" and not job.port:
         raise titan.ConfigError(f"job {job.id!r} is a service, and names no port at which it answers")
     try:
-        words = job.args if isinstance(job.args, list) else shlex.split(job.args)
+        words = shlex.split(job.args) if isinstance(job.args, str) else job.args
     except ValueError as why:
         raise titan.ConfigError(f"job {job.id!r}: args {job.args[:100]!r}: {str(why).lower()}") from None
-    labels = {} if job.requirement.upper() == GENERAL else {job.requirement.lower(): "1"}
+    labels = {} if job.requirement.upper() in ("", GENERAL) else {job.requirement.lower(): "1"}
     return Task(
         id=ids[job.id],
         run=["python", job.file, *(str(each).replace("$", "$$", 1) for each in words)],

@@ -11,7 +11,7 @@ import msgspec
 import titan_overlay as titan
 from titan_objects.dag.checking import check
 from titan_objects.dag.definition import Definition
-from titan_objects.dag.importing import imported
+from titan_objects.dag.importing import imported, place_of
 
 FILE_BYTES_MAX = 64 << 20
 
@@ -32,14 +32,17 @@ def read_definition(text: str, file: str) -> Definition:
         ConfigError: naming file, line and field.
     """
     value, locate = parse(text, file)
-    foreign = imported(value, file)
-    if foreign is None:
-        return convert(value, file, locate)
     try:
-        check(foreign)
-    except titan.BadMessage as why:
-        raise titan.ConfigError(f"{file}: {why}") from None
-    return foreign
+        foreign = imported(value)
+        if foreign is not None:
+            check(foreign)
+            return foreign
+    except msgspec.ValidationError as why:
+        raise _misfit(why, file, locate) from None
+    except (titan.BadMessage, titan.ConfigError) as why:
+        place = place_of(value, str(why))
+        raise titan.ConfigError(f"{file}{f', line {locate(place)}' if place else ''}: {why}") from None
+    return convert(value, file, locate)
 
 
 def convert(value: Any, file: str, locate: Locate) -> Definition:
@@ -47,14 +50,19 @@ def convert(value: Any, file: str, locate: Locate) -> Definition:
     try:
         definition = msgspec.convert(value, Definition)
     except (msgspec.ValidationError, RecursionError) as why:
-        text, _, at = str(why).partition(" - at `$")
-        path = _path(at.rstrip("`"))
-        raise titan.ConfigError(f"{file}, line {locate(path)}: {_shown(path) or 'the definition'}: {text}") from None
+        raise _misfit(why, file, locate) from None
     try:
         check(definition)
     except titan.BadMessage as why:
         raise titan.ConfigError(f"{file}{_line_of(definition, str(why), locate)}: {why}") from None
     return definition
+
+
+def _misfit(why: msgspec.ValidationError | RecursionError, file: str, locate: Locate) -> titan.ConfigError:
+    """Naming line and field of what is not as the schema wants it."""
+    text, _, at = str(why).partition(" - at `$")
+    path = _path(at.rstrip("`"))
+    return titan.ConfigError(f"{file}, line {locate(path)}: {_shown(path) or 'the definition'}: {text}")
 
 
 def _line_of(definition: Definition, why: str, locate: Locate) -> str:
