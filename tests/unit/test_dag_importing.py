@@ -7,6 +7,7 @@ import pytest
 import titan_overlay as titan
 from titan_objects.dag.definition import Definition
 from titan_objects.dag.reading import read_definition
+from titan_objects.dag.references import resolved
 
 INSTANCE = {
     "name": "two",
@@ -98,6 +99,14 @@ def test_jobs_have_an_id_each_however_they_are_called() -> None:
     jobs = [{"id": each, "file": "a.py"} for each in names] + [{"id": "x", "file": "a.py", "hitl_message": "Good?"}]
     ids = [each.id for each in read_definition(json.dumps({"jobs": jobs}), "x.json").tasks]
     assert len(set(ids)) == len(ids) == 9
+
+
+def test_a_dollar_in_a_command_of_theirs_is_a_dollar() -> None:
+    jobs = [{"id": "a", "file": "$a.py", "args": ["$1", "cost=$5", "$$", "${x}"]}]
+    (task,) = read_definition(json.dumps({"jobs": jobs}), "x.json").tasks
+    assert resolved(task.run, lambda parts: pytest.fail(str(parts))) == [
+        "python", "$a.py", "$1", "cost=$5", "$$", "${x}"
+    ]  # fmt: skip
 
 
 def test_a_file_of_our_own_is_none_of_theirs() -> None:

@@ -119,7 +119,7 @@ def from_wfformat(instance: WfInstance) -> Definition:
         tasks.append(
             Task(
                 id=ids[task.id],
-                run=[each.replace("$", "$$", 1) if each.startswith("$") else each for each in words],
+                run=[_word(each) for each in words],
                 needs=[ids[each] for each in task.parents],
                 estimate=max(0.0, executed.runtime_in_seconds) if executed else 1.0,
             )
@@ -151,6 +151,11 @@ def _once(names: list[str], what: str) -> None:
     if len(set(names)) < len(names):
         twice = next(each for each, count in Counter(names).items() if count > 1)
         raise titan.ConfigError(f"{what} {twice!r} is there twice; ids are unique")
+
+
+def _word(text: str) -> str:
+    """The same as a word of a command, where what begins with `$` would be a reference."""
+    return f"${text}" if text.startswith("$") else text
 
 
 # --- the Titan orchestrator -----------------------------------------------------------------------------------
@@ -218,7 +223,7 @@ def _task(job: OrchestratorJob, ids: Mapping[str, str], needs: list[str]) -> Tas
     labels = {} if job.requirement.upper() in ("", GENERAL) else {job.requirement.lower(): "1"}
     return Task(
         id=ids[job.id],
-        run=["python", job.file, *(str(each).replace("$", "$$", 1) for each in words)],
+        run=["python", *(_word(str(each)) for each in (job.file, *words))],
         type="service" if job.port else "task",
         service=Service(port=job.port) if job.port else None,
         needs=needs,
