@@ -189,6 +189,10 @@ def plain(**changes: Any) -> bytes:
         (written(msgspec.structs.replace(GOOD, found=Adopt({"a[0]": Success()}))), r"not 'a\[0\]'"),
         (written(msgspec.structs.replace(GOOD, data={"sha256:00": b"x"})), "data.sha256:00: these bytes"),
         (written(msgspec.structs.replace(GOOD, code={"a.py": b"", "b.py": b""})), "one Python file or one package"),
+        *(
+            (written(msgspec.structs.replace(GOOD, code={name: b""})), "code: .* is no name, or lies outside of it")
+            for name in ("a/../../b.py", "/a.py", "..", ".", "", "a\0.py")
+        ),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused_by_name(data: bytes, says: str) -> None:

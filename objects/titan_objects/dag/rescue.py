@@ -11,6 +11,7 @@ results are what they were: bytes are no text, and keys may be numbers.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import msgspec
@@ -245,7 +246,13 @@ def _check(found: Rescue, depth: int = 0) -> None:
 
 
 def single_root(code: Mapping[str, bytes]) -> str:
-    """The file or package that all files of a bundle lie in. Raises BadMessage: there are several, or none."""
+    """The file or package that all files of a bundle lie in. Raises BadMessage: there are several, or none, or a file
+    would lie elsewhere.
+    """
+    for name in code:
+        path = PurePosixPath(name)
+        if not path.name or path.is_absolute() or ".." in path.parts or "\0" in name:
+            raise titan.BadMessage(f"code: {name[:100]!r} is no name, or lies outside of it")
     roots = {name.partition("/")[0] for name in code}
     if len(roots) != 1:
         raise titan.BadMessage(f"code: it is one Python file or one package, not {len(roots)}")
