@@ -1,6 +1,7 @@
 """Runs without a pool: real processes of this machine, and nothing else."""
 
 import asyncio
+import errno
 import io
 import socket
 import sys
@@ -21,7 +22,7 @@ from tests.ports import free_port
 from titan_objects.dag import Here, run_here
 from titan_objects.dag import here as here_module
 from titan_objects.dag.bundles import BUNDLES_MAX, Bundle, Bundles
-from titan_objects.dag.journal import Begin, Cancel, Order, Renew, Success, Tick
+from titan_objects.dag.journal import Begin, Cancel, Failure, Order, Renew, Success, Tick
 from titan_objects.dag.processes import Failed
 from titan_objects.dag.projects import PROJECT_BYTES_MAX, entries, unzip
 from titan_objects.dag.reading import read_definition
@@ -228,6 +229,20 @@ def test_an_archive_that_would_fill_the_disk_is_refused(monkeypatch: pytest.Monk
     with pytest.raises(Failed):
         unzip(bytes(lying), tmp_path)
     assert PROJECT_BYTES_MAX > 1000
+
+
+def test_a_machine_without_room_is_no_fault_of_the_archive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(Failed) as fault:
+        unzip(zipped({"a": b"1", "a/b": b"2"}), tmp_path)
+    assert fault.value.failure == Failure("BadArchive", "'a/b' cannot be unpacked: File exists", False)
+
+    def full(path: Path, mode: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(Failed) as fault:
+        unzip(zipped({"a": b"1"}), tmp_path)
+    assert fault.value.failure == Failure("CannotUnpack", "'a' cannot be unpacked: No space left on device", True)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_STORED])

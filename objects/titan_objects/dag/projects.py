@@ -1,6 +1,7 @@
 """Projects: directories as code, in ZIP archives. The archive is data of the pool; a bundle that is signed names it."""
 
 import asyncio
+import errno
 import io
 import re
 import stat
@@ -19,6 +20,8 @@ PROJECT_BYTES_MAX = 512 << 20
 """Of all files, unpacked."""
 FILES_MAX = 20_000
 PIECE_BYTES = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""The machine has no room for it just now."""
 _NAMED = re.compile(rb'ARCHIVE = "(sha256:[0-9a-f]{64})"\n')
 
 
@@ -97,4 +100,11 @@ def unzip(data: bytes, place: Path) -> None:
             except Failed:
                 raise
             except Exception as why:  # each way of compressing has errors of its own
-                raise Failed("BadArchive", f"{each.filename[:100]!r} cannot be unpacked: {why}", False) from None
+                raise _cannot_unpack(each.filename, why) from None
+
+
+def _cannot_unpack(name: str, why: Exception) -> Failed:
+    """The failure: of the archive, or of this machine, and another may have room. Where it lies here, nobody hears."""
+    here = isinstance(why, OSError) and why.errno in _FULL
+    reason = (isinstance(why, OSError) and why.strerror) or why
+    return Failed("CannotUnpack" if here else "BadArchive", f"{name[:100]!r} cannot be unpacked: {reason}", here)
