@@ -445,6 +445,13 @@ def test_fairness_keys_take_turns_whoever_has_more() -> None:
     assert Counter(ran[:10]) == {"a": 5, "b": 5}
 
 
+def test_who_likes_this_worker_best_takes_no_turn_of_another_fairness_key() -> None:
+    near = [{"id": f"a{n}", "fairness_key": "a", "needs": ["p"], "affinity": "p"} for n in range(20)]
+    others = [{"id": f"b{n}", "fairness_key": "b", "needs": ["p"]} for n in range(5)]
+    ran = "".join(each[0] for each in Desk(definition({"id": "p"}, *near, *others)).run())
+    assert Counter(ran[1:11]) == {"a": 5, "b": 5}
+
+
 def test_requirements_are_strict_and_preferences_are_not() -> None:
     made = definition(
         {"id": "gpu", "requires": {"labels": {"gpu": "1"}}},

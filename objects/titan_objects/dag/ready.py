@@ -39,8 +39,8 @@ class ReadyQueue:
 
     def __init__(self) -> None:
         self._groups: dict[Group, list[Item]] = {}
-        self._near: dict[str, list[Item]] = {}
-        """By worker: what is to run next to something that ran there. It stands in its group too."""
+        self._near: dict[tuple[str, str], list[Item]] = {}
+        """By worker and fairness key: what is to run next to something that ran there. It stands in its group too."""
         self._served: dict[str, float] = {}
         """Seconds of work that each fairness key has been given."""
         self.length = 0
@@ -61,7 +61,7 @@ class ReadyQueue:
             self._served[key] = min(self._served.values(), default=0.0)
         heappush(group, item)
         if instance.near:
-            heappush(self._near.setdefault(instance.near, []), item)
+            heappush(self._near.setdefault((instance.near, key), []), item)
 
     def drop(self, instance: Instance) -> None:
         """It is not ready any more."""
@@ -105,15 +105,15 @@ class ReadyQueue:
         return chosen and chosen[1]
 
     def _taken(self, worker: Worker, key: str, item: Item, wanted: Callable[[Instance], bool]) -> Instance:
-        """This one, or one of the same kind whose place is next to this worker."""
-        near = self._near.get(worker.name)
+        """This one, or one under the same key whose place is next to this worker."""
+        near = self._near.get((worker.name, key))
         instance = item[-1]
         if near is not None:
             _clean(near)
             if near and near[0][0] <= item[0] and _fits(near[0][-1].step.requirement, worker) and wanted(near[0][-1]):
                 instance = heappop(near)[-1]
             if not near:
-                del self._near[worker.name]
+                del self._near[worker.name, key]
         self.drop(instance)
         self._served[key] = self._served.get(key, 0.0) + instance.step.estimate
         return instance
