@@ -33,6 +33,10 @@ LIES: dict[str, Answer] = {
     "describes the data and then stalls": to(CONTENTS, SILENCE),
     "sends other bytes": to(CONTENTS, bytes(2000)),
     "does not describe it": to(("titan.Describe",), SILENCE),
+    "says that it was deleted": to(CONTENTS, titan.Gone("no")),
+    "says that it may not be read": to(CONTENTS, titan.Forbidden("no")),
+    "says that time ran out": to(CONTENTS, titan.DeadlineExceeded("no")),
+    "says that an error was raised": lambda send: titan.RemoteError("no"),
 }
 
 

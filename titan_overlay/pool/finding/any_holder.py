@@ -20,6 +20,7 @@ from titan_overlay.errors import (
     NotHere,
     Overloaded,
     RemotableError,
+    TitanError,
     Unavailable,
 )
 from titan_overlay.identity.contacts import Contact
@@ -124,9 +125,9 @@ class Tries:
                 before.append(sequence)
                 yield contact
 
-    def note(self, contact: Contact, why: NotHere | Overloaded | LinkError) -> None:
+    def note(self, contact: Contact, why: TitanError) -> None:
         """A holder failed."""
-        if isinstance(why, Overloaded):
+        if isinstance(why, RemotableError) and not isinstance(why, NotHere):
             self.failure = why
         elif isinstance(why, LinkError):
             self.failure = Unavailable(
@@ -178,13 +179,19 @@ class AnyHolder:
                 self._witness.failed(contact.id, descriptor.name, why)
             elif again:
                 self._witness.late(contact.id, descriptor.name)
-            if deadline < request.deadline or (isinstance(why, LinkError) and (again or not why.maybe_executed)):
+            sent_again = isinstance(why, LinkError) and (again or not why.maybe_executed)
+            if deadline < request.deadline or sent_again or _proves_itself(descriptor, request):
                 return None
             if isinstance(why, DeadlineExceeded):
                 raise
             raise Unavailable(
                 f"the holder {contact.id.hex()[:12]} of {descriptor.name!r} went silent: {why}", maybe_executed=True
             ) from None
+        except RemotableError:
+            if not _proves_itself(descriptor, request):
+                raise
+            self._places.forget_holder(request.object_id, contact.id)
+            return None
         self._answered(place, contact)
         return answer
 
@@ -274,7 +281,7 @@ class AnyHolder:
                     request.object_id, name=name, deadline=request.deadline, fresh=True, avoid=tries.asked
                 )
             except RemotableError as why:  # those who were asked before may still answer
-                if not isinstance(tries.failure, Overloaded):  # who is there, and busy, says more than who is not
+                if isinstance(tries.failure, Unavailable):  # who is there, and busy, says more than who is not
                     tries.failure = why
                 return
             for contact in tries.next_of(self.by_preference(place.holders)):
@@ -318,7 +325,8 @@ class AnyHolder:
                 if isinstance(outcome, bytes):
                     self._answered(place, contact)
                     return outcome
-                if not isinstance(outcome, NotHere | Overloaded | LinkError):
+                of_itself = isinstance(outcome, NotHere | Overloaded | LinkError)
+                if not (of_itself or _proves_itself(descriptor, request)):
                     raise outcome
                 self._failed(place, request, contact, outcome, tries)
         return None
@@ -329,9 +337,7 @@ class AnyHolder:
         latency = self._links.latency(node)
         return shortest if latency is None else min(longest, max(shortest, 8 * latency))
 
-    def _failed(
-        self, place: Place, request: Request, contact: Contact, why: NotHere | Overloaded | LinkError, tries: "Tries"
-    ) -> None:
+    def _failed(self, place: Place, request: Request, contact: Contact, why: TitanError, tries: "Tries") -> None:
         if not isinstance(why, Overloaded):
             self._places.forget_holder(request.object_id, contact.id)
         self._witness.failed(contact.id, place.descriptor.value.name, why)
@@ -355,13 +361,18 @@ def is_idempotent(descriptor: Descriptor, type: str) -> bool:
     return descriptor.kind == "data" or type in declared or type in HARMLESS or "*" in declared
 
 
+def _proves_itself(descriptor: Descriptor, request: Request) -> bool:
+    """Whether a right answer shows that it is: an error is then the word of one holder, and the next is asked."""
+    return descriptor.kind == "data" and request.type == Read.wire_type
+
+
 def _check_content(descriptor: Descriptor, request: Request, answer: bytes) -> None:
     """Data is believed for what it is, not for who sent it.
 
     Raises:
         WrongBytes: this holder sent something else.
     """
-    if descriptor.kind != "data" or request.type != Read.wire_type:
+    if not _proves_itself(descriptor, request):
         return
     try:
         genuine = sha256(codec.decode(answer, bytes)).digest() == request.object_id
