@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from random import Random
 from typing import Any
@@ -14,15 +15,16 @@ import titan_overlay as titan
 from tests.sim.calculator import Calculator
 from tests.sim.lying import SILENCE
 from tests.sim.lying import lie as told
+from titan_overlay.config import NodeConfig
 from titan_overlay.identity import names, records
 from titan_overlay.identity.contacts import Contact
-from titan_overlay.identity.ids import ObjectId, fingerprint
+from titan_overlay.identity.ids import ObjectId, fingerprint, rank
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Tombstone
 from titan_overlay.overlay.bodies import FIT, Holders
 from titan_overlay.pool.hosting.data import Read
 from titan_overlay.pool.orders import Bury, Census, Recruit, StepDown
-from titan_overlay.testing.pool import PORT, SimulatedNode, SimulatedPool
+from titan_overlay.testing.pool import PORT, Machine, SimulatedNode, SimulatedPool
 from titan_overlay.wire import codec
 
 pytestmark = pytest.mark.loops("virtual")
@@ -40,6 +42,10 @@ async def order(sim: SimulatedPool, node: SimulatedNode, message: Any, by: Signi
     """What a node answers to an order of somebody."""
     pool = await sim.client(user=by)
     return await pool.send(node.name, message)
+
+
+def public(ip: str, key: SigningKey | None = None) -> Machine:
+    return Machine(ip=ip, key=key, config=NodeConfig(advertise=(f"{ip}:{PORT}",)))
 
 
 def forge(sim: SimulatedPool, by: SigningKey, **changes: Any) -> records.Signed[Descriptor]:
@@ -181,6 +187,30 @@ async def test_false_holders_do_not_keep_a_lost_copy_from_being_made_anew() -> N
         await sim.settle(seconds=60)
         sim.kill(sim.holders("calc")[0])
         await sim.settle(lambda: len(sim.holders("calc")) >= 3, within=300)
+
+
+async def test_keys_that_rank_first_in_one_machine_room_do_not_drive_out_who_holds_the_data() -> None:
+    async with SimulatedPool(24, machine=lambda number: public(f"80.{number}.0.1")) as sim:
+        name = await (await sim.client()).put(DATA, policy=titan.Policy(cache=False))
+        object_id = names.object_id(sim.id, name)
+        await sim.settle(seconds=60)
+        honest = sim.holders(name)
+        holder = honest[0].running
+        descriptor = holder.host.get(object_id)
+        assert descriptor is not None
+        first = min(rank(object_id, node.key.id) for node in honest)
+        keys = (SigningKey(number.to_bytes(32, "big")) for number in range(100_000))
+        ground = (key for key in keys if rank(object_id, key.id) < first)
+        liars = [await sim.add_node(public(f"51.7.7.{number}", next(ground))) for number in range(1, 9)]
+        with sim.network.on_host(honest[0].ip):
+            offer = partial(holder.recruiter.recruit, descriptor.descriptor, count=1)
+            taken = await asyncio.gather(*(offer(only=contact(liar)) for liar in liars))
+        assert all(each.accepted for each in taken)
+        await sim.settle(seconds=300)
+        for liar in liars:
+            sim.kill(liar)
+        assert sim.holders(name) == honest
+        assert await (await sim.client()).get(name, timeout=20.0) == DATA
 
 
 async def test_a_holder_without_the_right_to_host_is_not_asked() -> None:

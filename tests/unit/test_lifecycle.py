@@ -180,6 +180,17 @@ def test_who_stays_although_it_is_surplus(more: dict[str, object]) -> None:
     assert decide(view(7, seen(0, 1, 2, 3, 4), **more), NOW) == []
 
 
+def test_a_foreign_subnet_counts_once_however_many_keys_it_has_and_the_own_one_in_full() -> None:
+    crowd = tuple(replace(each, subnet="51.7.7.0/24") for each in seen(0, 1, 2, 3, 4))
+    assert decide(view(7, crowd), NOW) == []
+    assert decide(view(7, crowd, subnet="80.1.1.0/24"), NOW) == []
+    assert decide(view(7, crowd, subnet="51.7.7.0/24"), NOW) == [StepDown()]
+    apart = tuple(replace(each, subnet=f"80.{number}.1.0/24") for number, each in enumerate(seen(5, 6, 8, 9)))
+    assert decide(view(12, (*crowd, *apart), subnet="90.1.1.0/24"), NOW) == [StepDown()]
+    stale = tuple(replace(each, proven=NOW - 20) for each in (*crowd, *apart))
+    assert decide(view(12, stale), NOW) == [Probe(tuple(RANKED[each] for each in (0, 5, 6, 8, 9)))]
+
+
 def test_of_two_singletons_the_second_rank_goes() -> None:
     single = Policy(min_copies=1, max_copies=1)
     assert decide(view(0, seen(1), single), NOW) == []
@@ -213,8 +224,10 @@ class StaleViews(RuleBasedStateMachine):
         least=st.integers(1, 3),
         more=st.integers(0, 2),
         holders=st.sets(st.integers(0, 9), min_size=1),
+        subnets=st.lists(st.sampled_from(["", "a", "b"]), min_size=10, max_size=10),
     )
-    def begin(self, least: int, more: int, holders: set[int]) -> None:
+    def begin(self, least: int, more: int, holders: set[int], subnets: list[str]) -> None:
+        self.subnets = subnets
         self.policy = Policy(min_copies=least, max_copies=least + more)
         self.now = NOW
         self.holders = set(holders)
@@ -247,9 +260,11 @@ class StaleViews(RuleBasedStateMachine):
             if who not in self.holders:
                 continue
             known = tuple(
-                Holder(RANKED[whom], Standing.PROVEN, at) for (seer, whom), at in self.proofs.items() if seer == who
+                Holder(RANKED[whom], Standing.PROVEN, at, subnet=self.subnets[whom])
+                for (seer, whom), at in self.proofs.items()
+                if seer == who
             )
-            if StepDown() in decide(view(who, known, self.policy), self.now):
+            if StepDown() in decide(view(who, known, self.policy, subnet=self.subnets[who]), self.now):
                 self.holders.discard(who)
                 self.left = (who, sum(at >= self.now - PACE.confirm for at in self.crashes))
                 self.check()

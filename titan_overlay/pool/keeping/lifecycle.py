@@ -18,6 +18,10 @@ of its own within the last `confirm` seconds. No agreement is needed for that:
     (Of an object that is voted on, holders that were asked to hold it rank before those that only say that they do:
     `identity.lineage`. Otherwise liars, who would all say so, could drive out the honest.)
 
+    (Of a public subnet other than one's own only the first such holder is relied on: whoever has a machine room has as
+    many keys as he likes, of any rank, and could otherwise drive out the honest and then go. In the proof it does not
+    matter whom among those before it y relied on.)
+
     So a step-down takes the object below `min_copies` only if more than `max_copies - min_copies` holders crash in
     the very seconds of its confirmation, and no protocol can tell that from their crashing a moment later.
 
@@ -92,6 +96,8 @@ class Holder(msgspec.Struct, frozen=True):
     passing: bool = False
     asked: bool = False
     """It shows by whom it was asked to hold the object."""
+    subnet: str = ""
+    """Of its address, where that is a public one."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +109,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     me: NodeId
     holders: Sequence[Holder] = ()
     """The others, in any order; ids are distinct and never `me`."""
+    subnet: str = ""
+    """Of the address of this node, where that is a public one."""
     since: float = -inf
     """When this replica was made."""
     expires: float = inf
@@ -181,15 +189,26 @@ def _shed(view: View, now: float) -> list[Action]:
         return not asked, rank(view.object_id, node)
 
     mine = place(view.me, view.asked)
-    before = [h for h in _counted_others(view) if place(h.id, h.asked) < mine]
+    ranked = sorted(_counted_others(view), key=lambda h: place(h.id, h.asked))
+    before = _apart([h for h in ranked if place(h.id, h.asked) < mine], view.subnet)
     if len(before) < enough:
         return []
     if sum(now - h.proven <= view.pace.confirm for h in before) >= enough:
         return [StepDown()]
     # The first ranks are those that stay; the others may be stepping down as well. All are asked in one go: a proof
     # that is fresh now would be stale when the others have answered.
-    before.sort(key=lambda h: place(h.id, h.asked))
     return [Probe(tuple(h.id for h in before[:enough] if now - h.proven > view.pace.confirm / 5))]
+
+
+def _apart(holders: Sequence[Holder], own: str) -> list[Holder]:
+    """The first of each public subnet, and all of one's own, which may be all that there is."""
+    seen: set[str] = set()
+    found = []
+    for each in holders:
+        if each.subnet in ("", own) or each.subnet not in seen:
+            found.append(each)
+        seen.add(each.subnet)
+    return found
 
 
 def _mend(view: View, now: float) -> list[Action]:

@@ -11,6 +11,7 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId, ObjectId, rank
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement, Descriptor
+from titan_overlay.identity.subnets import public_subnet
 from titan_overlay.pool.keeping import lifecycle
 from titan_overlay.pool.keeping.lifecycle import Holder, Pace, Standing, View
 
@@ -103,6 +104,7 @@ class Replica:
         "settled",
         "short_since",
         "since",
+        "subnet",
         "tell",
         "told",
     )
@@ -125,6 +127,8 @@ class Replica:
         self.policy = descriptor.value.policy
         """How its copies are kept: of data, for all who want it kept (`pins.united`)."""
         self.me = me
+        self.subnet = ""
+        """Of this node's address, where that is a public one."""
         self.pace = pace
         self.since = now
         self.expires = expires
@@ -183,7 +187,15 @@ class Replica:
     def view(self) -> View:
         """What `lifecycle.decide` wants to know."""
         holders = tuple(
-            Holder(p.peer.id, p.standing, p.proven, p.peer.misses, p.ends_soon, asked=self._was_asked(p.peer.id))
+            Holder(
+                p.peer.id,
+                p.standing,
+                p.proven,
+                p.peer.misses,
+                p.ends_soon,
+                asked=self._was_asked(p.peer.id),
+                subnet=public_subnet(p.peer.contact.ip),
+            )
             for p in self.partners.values()
         )
         return View(
@@ -192,6 +204,7 @@ class Replica:
             policy=self.policy,
             me=self.me,
             holders=holders,
+            subnet=self.subnet,
             since=self.since,
             expires=self.expires,
             counts_until=self.counts_until,

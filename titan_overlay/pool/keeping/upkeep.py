@@ -18,6 +18,7 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Advertisement
+from titan_overlay.identity.subnets import public_subnet
 from titan_overlay.overlay.traffic import PROBE
 from titan_overlay.pool.keeping import lifecycle, probe_bodies, proofs
 from titan_overlay.pool.keeping.agenda import Agenda
@@ -307,6 +308,7 @@ class Upkeep:
             return
         before = replica.below_since
         replica.confirming = False
+        replica.subnet = public_subnet(self._overlay.contact.ip)
         view = replica.refresh(now)
         if before is not None and replica.below_since is None:
             self._restored(replica, before, now)
