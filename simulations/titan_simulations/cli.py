@@ -1,5 +1,6 @@
 """`titan-sim`: runs a simulation, shows a progress bar and a table, writes JSON, CSV and figures into `--out`."""
 
+import errno
 import logging
 import math
 import sys
@@ -32,6 +33,8 @@ from titan_simulations.statistics import parse_seeds
 from titan_simulations.tables import percent, show, show_points
 
 Number = TypeVar("Number", int, float)
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -463,6 +466,11 @@ def main() -> None:
     except ConfigError as why:
         sys.stderr.write(f"titan-sim: {why}\n")
         raise SystemExit(2) from None
+    except OSError as why:
+        if why.errno not in FULL:
+            raise
+        sys.stderr.write(f"titan-sim: --out cannot be written whole: {why.strerror}; make room, and run it again\n")
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

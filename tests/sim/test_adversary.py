@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -247,3 +248,15 @@ def test_an_unknown_attack_is_one_line_that_lists_the_known():
         called.stderr.startswith("titan-sim: no attack 'melt'; there are drop, misroute")
         and "Trace" not in called.stderr
     )
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path: Path):
+    few = ("--nodes=8", "--objects=1", "--services=1", "--votes=0", "--lookups=1", "--seconds=1", "--fake-crypto")
+    called = subprocess.run(
+        [sys.executable, "-m", "titan_simulations.cli", "adversary", *few, "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+    )
+    assert called.returncode == 1
+    assert "titan-sim: --out cannot be written whole" in called.stderr and "Trace" not in called.stderr
