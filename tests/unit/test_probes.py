@@ -352,6 +352,19 @@ def test_strangers_that_hold_nothing_and_know_better_leave_nothing_behind() -> N
     assert not replica.tell and not replica.told and not here.roster.peers
 
 
+def test_holders_that_somebody_made_up_do_not_keep_one_that_proves_itself_from_counting() -> None:
+    here, honest = Side(1), Side(2)
+    replica = here.holds("thing")
+    honest.knows(here, honest.holds("thing"))
+    for number in range(PARTNERS_MAX):
+        made_up = Contact(NodeId(sha256(b"made up %d" % number).digest()), "10.9.9.9", 4747)
+        here.roster.claim(replica, made_up)
+    exchange(honest, here)
+    assert here.counts(replica) == [honest.contact.id]
+    assert len(replica.partners) == PARTNERS_MAX
+    assert len(here.roster.peers) == PARTNERS_MAX
+
+
 def test_nobody_on_the_public_internet_says_that_a_holder_is_in_a_private_network() -> None:
     inside, outside = ("192.168.1.1", 22), ("9.9.9.9", 4747)
     told = Member(b"n" * 32, pack_address(inside))

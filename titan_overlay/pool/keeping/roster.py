@@ -290,7 +290,7 @@ class Roster:
         """`contact` has shown that it holds it. Whether that is news: it did not count, or was asked to confirm."""
         partner = replica.partners.get(contact.id)
         if partner is None:
-            if len(replica.partners) >= PARTNERS_MAX:
+            if len(replica.partners) >= PARTNERS_MAX and not self._make_room(replica):
                 return False
             partner = self._link(replica, contact)
         news = partner.standing is not Standing.PROVEN or partner.ends_soon != ends_soon
@@ -302,6 +302,13 @@ class Roster:
         if news:
             self._watch(replica)
         return news or replica.confirming
+
+    def _make_room(self, replica: Replica) -> bool:
+        """Who is only said to hold it makes way for who does: anybody may say so, of holders that there are not."""
+        said = next((node for node, each in replica.partners.items() if each.standing is Standing.CLAIMED), None)
+        if said is not None:
+            self._unlink(replica, said)
+        return said is not None
 
     def doubt(self, replica: Replica, contact: Contact) -> None:
         """`contact` holds it, but has not shown that it may: it does not count."""
