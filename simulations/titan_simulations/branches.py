@@ -7,6 +7,7 @@ until they write, and run one after the other.
 
 import asyncio
 import os
+import signal
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -33,6 +34,7 @@ async def branched(work: Callable[[], Awaitable[T]], kind: type[T]) -> T:
     status = 1
     try:
         os.close(reader)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         asyncio._set_running_loop(loop)  # it counts as running in the process alone that it was started in
         _write(writer, msgspec.msgpack.encode(await work()))
         status = 0
@@ -49,8 +51,13 @@ def _write(writer: int, answer: bytes) -> None:
 
 def _outcome(child: int, reader: int) -> bytes:
     """What the copy wrote; simulated time stands still meanwhile."""
-    with open(reader, "rb") as pipe:
-        answer = pipe.read()
+    try:
+        with open(reader, "rb") as pipe:
+            answer = pipe.read()
+    except BaseException:  # nobody waits for it any more
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
     if os.waitpid(child, 0)[1]:
         raise RuntimeError("a branch of the simulation failed; its traceback is above")
     return answer

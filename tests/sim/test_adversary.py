@@ -260,3 +260,14 @@ def test_a_disk_that_is_full_is_one_line(tmp_path: Path):
     )
     assert called.returncode == 1
     assert "titan-sim: --out cannot be written whole" in called.stderr and "Trace" not in called.stderr
+
+
+def test_all_processes_of_a_run_end_with_it(tmp_path: Path):
+    few = ("--nodes=8", "--objects=1", "--services=1", "--votes=0", "--lookups=3000", "--fake-crypto", "--paths=1,2")
+    command = [sys.executable, "-m", "titan_simulations.cli", "adversary", *few, "--seeds=1-2", "--jobs=2"]
+    with subprocess.Popen([*command, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert any(" of 9000 requests" in line for line in running.stderr), "a copy of a run is measuring"
+        running.terminate()
+        said = running.stderr.read()  # to its end, which comes with that of the last process
+    assert "Trace" not in said and not list(tmp_path.glob("*/result.json"))
