@@ -391,7 +391,7 @@ class Pool:
             encrypt: holders and readers see only sealed bytes; `get(name, decrypt=True)` opens them with your key.
 
         Raises:
-            StorageError: the file cannot be read.
+            StorageError: the file cannot be read. BadMessage: it is neither bytes nor a path.
             Unavailable: no node takes it. DeadlineExceeded: `timeout` seconds (by default enough for 1 MiB/s) passed.
         """
         receipt = await self.put_receipt(source, policy=policy, encrypt=encrypt, progress=progress, timeout=timeout)

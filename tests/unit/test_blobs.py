@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -432,6 +433,12 @@ async def test_a_file_is_described_imported_and_given_out_alike(tmp_path: Path) 
             with pytest.raises(BadMessage):
                 await source.read_chunk(index)
     disk.close()
+
+
+@pytest.mark.parametrize("source", [5, None, [1, 2], ["a"], 1.5, {}])
+async def test_what_is_neither_bytes_nor_a_path_is_no_content(source: Any) -> None:
+    with pytest.raises(BadMessage, match="data is bytes, or the path of a file, not of type"):
+        await open_source(source)
 
 
 async def test_an_empty_file_is_a_content_too(tmp_path: Path) -> None:

@@ -179,12 +179,16 @@ async def open_source(
     """Bytes, or the file at a path, as something that can be given out.
 
     Raises:
-        StorageError: the file cannot be read.
+        StorageError: the file cannot be read. BadMessage: it is neither.
     """
     if isinstance(source, str | Path):
         path = _absolute(source)
         return FileSource(path, await describe(path, progress))
-    return BytesSource(bytes(source))
+    try:
+        view = memoryview(source)  # of a number, `bytes` alone would make as many zeros
+    except TypeError:
+        raise BadMessage(f"data is bytes, or the path of a file, not of type {type(source).__name__!r}") from None
+    return BytesSource(bytes(view))
 
 
 def _absolute(path: str | Path) -> Path:
