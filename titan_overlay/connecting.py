@@ -305,7 +305,8 @@ class SyncPool:
                     return
                 yield item
         finally:
-            self._run(items.aclose())
+            if not self.closed:  # with the pool its streams have ended
+                self._run(items.aclose())
 
     def ref(self, type: type[Any], name: str) -> Any:
         """As `Pool.ref`; calls block: `pool.ref(Greeter, "greeter").greet("you")`."""

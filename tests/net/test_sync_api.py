@@ -103,6 +103,13 @@ def test_a_stream_that_is_left_ends_at_the_other_end_too(pool: titan.SyncPool) -
     raise AssertionError("the handler still runs")
 
 
+def test_a_stream_that_is_let_go_after_its_pool_was_closed_has_nothing_left_to_end(nodes: Nodes) -> None:
+    with titan.connect_sync(nodes.line, data=nodes.user) as pool:
+        numbers = pool.stream("desk", Count(10**9))
+        assert next(numbers) == 0
+    numbers.close()  # type: ignore[attr-defined]
+
+
 def test_many_threads_use_one_pool(pool: titan.SyncPool) -> None:
     with ThreadPoolExecutor(16) as threads:
         assert list(threads.map(lambda n: pool.send("desk", Add(n, 1)), range(200))) == list(range(1, 201))
@@ -299,7 +306,8 @@ def test_what_runs_last_at_exit_may_still_send(nodes: Nodes) -> None:
         "pass",
         "raise SystemExit(0)",
         "import atexit; atexit.register(lambda: titan.send('desk', 'bye'))",
-        "pool = titan.connect_sync(); numbers = pool.stream('desk', 10**9) if 0 else iter(()); next(numbers, None)",
+        "class Count(titan.Message[int], namespace='net'): up_to: int\n"
+        "pool = titan.connect_sync(); numbers = pool.stream('desk', Count(10**9)); next(numbers)",
         "import threading; threading.Thread(target=lambda: titan.send('desk', 'from a thread at the end')).start()",
     ],
 )
