@@ -129,7 +129,7 @@ async def opened(member: Member, find: FindSeeds, timeout: float, interfaces: Se
     try:
         await member.open(interfaces)
         if not await member.join(seeds, give_up_after=timeout):
-            tried = ", ".join(f"{seed.host}:{seed.port}" for seed in seeds)
+            tried = ", ".join(seed.address for seed in seeds)
             raise Unavailable(f"no node answers at {tried} (waited {timeout:g} s); is it up, and is UDP open?")
         member.overlay.find_seeds = find
         member.wire()

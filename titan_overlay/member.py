@@ -219,7 +219,7 @@ class Member:
                 return reached
             if give_up_after is not None and loop.time() - started + pause > give_up_after:
                 return 0
-            tried = ", ".join(f"{seed.host}:{seed.port}" for seed in seeds) or "anybody known (name one: --bootstrap)"
+            tried = ", ".join(seed.address for seed in seeds) or "anybody known (name one: --bootstrap)"
             log.warning("no answer from %s; trying again in %.0f s (is the node up, the port open?)", tried, pause)
             await asyncio.sleep(pause * (0.8 + 0.4 * self.ambient.random.random()))
             pause = min(pause * 2, longest)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -83,9 +84,10 @@ async def test_without_any_way_in_the_error_says_what_to_start(tmp_path: Path, m
     with pytest.raises(titan.ConfigError, match="cannot read the join line"):
         async with titan.connect("here:port", data=tmp_path):
             pass
-    with pytest.raises(titan.Unavailable, match=r"no node answers at 127\.0\.0\.1:9"):
-        async with titan.connect("127.0.0.1:9", data=tmp_path, timeout=0.5):
-            pass
+    for nobody in ("127.0.0.1:9", "[::1]:9"):
+        with pytest.raises(titan.Unavailable, match=f"no node answers at {re.escape(nobody)}"):
+            async with titan.connect(nobody, data=tmp_path, timeout=0.5):
+                pass
 
 
 async def test_a_light_client_never_enters_routing_tables(nodes: Nodes, pool: Pool) -> None:

@@ -3,6 +3,7 @@
 import struct
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from titan_objects.cache.wire import (
     encode,
     get_reply,
 )
+from titan_objects.doors import address, written
 from titan_overlay.mutable.declare import mutable_type
 from titan_overlay.mutable.engine import Entry, EntryKind
 from titan_overlay.mutable.machine import Machine
@@ -202,3 +204,8 @@ class _Now(titan.Context):
 
     def __init__(self) -> None:
         pass
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:4780", "[::1]:4780", "[::]:0"])
+def test_where_a_door_is_served_is_written_as_it_is_read(text: str) -> None:
+    assert written(*address(text)) == text

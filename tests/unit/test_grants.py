@@ -265,6 +265,12 @@ def test_any_text_is_a_join_line_or_a_config_error(text: str) -> None:
     assert len(line.pool) == len(line.node) and len(line.pool) in (0, 32)
 
 
+@pytest.mark.parametrize("text", ["[::1]:4747", "example.org:4747", "192.0.2.7:1"])
+def test_the_address_of_a_line_is_written_as_it_is_read(text: str) -> None:
+    for line in (JoinLine.parse(text), JoinLine.parse(f"titan://{A}/{B}@{text}?{'a' * 8}")):
+        assert line.address == text
+
+
 A, B = "a" * 64, "b" * 64
 
 

@@ -135,7 +135,7 @@ def _agreed_pool(known: bytes | None, lines: Sequence[JoinLine], directory: Data
 async def _learn_rules(rights: Rights, lines: Sequence[JoinLine], ambient: Ambient) -> None:
     pause, longest = ASK_PAUSE_SECONDS
     while (raw := await ask_record(lines, rights.known_pool, ambient.token_bytes)) is None:
-        tried = ", ".join(f"{line.host}:{line.port}" for line in lines)
+        tried = ", ".join(line.address for line in lines)
         log.warning("no answer from %s; trying again in %.0f s (is the node up, the port open?)", tried, pause)
         await asyncio.sleep(pause * (0.8 + 0.4 * ambient.random.random()))
         pause = min(pause * 2, longest)

@@ -199,12 +199,16 @@ class JoinLine(msgspec.Struct, frozen=True):
     node: bytes = b""
     invitation: bytes = b""
 
+    @property
+    def address(self) -> str:
+        """`host:port`; an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     def __str__(self) -> str:
-        address = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
         if not self.pool:
-            return address
+            return self.address
         tail = f"?{_b64(self.invitation)}" if self.invitation else ""
-        return f"titan://{self.pool.hex()}/{self.node.hex()}@{address}{tail}"
+        return f"titan://{self.pool.hex()}/{self.node.hex()}@{self.address}{tail}"
 
     @classmethod
     def parse(cls, text: str, default_port: int = 4747) -> "JoinLine":

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import titan_overlay as titan
-from titan_objects.doors import address
+from titan_objects.doors import address, written
 
 Name = Annotated[str, typer.Argument(help="Name of the cache, such as cache/main.")]
 Key = Annotated[str, typer.Argument(help="The key, as text.")]
@@ -34,7 +34,8 @@ async def serve(face: titan.Face, name: Name, listen: Listen = "127.0.0.1:4780")
     from titan_objects.cache.gateway import gateway
 
     async with face.pool() as pool, gateway(pool, name, *address(listen)) as (host, port):
-        face.show({"listening": f"{host}:{port}"}, lambda: f"{name} is served on {host}:{port}")
+        where = written(host, port)
+        face.show({"listening": where}, lambda: f"{name} is served on {where}")
         await asyncio.Event().wait()
 
 
@@ -84,6 +85,6 @@ def _door(flags: Mapping[str, str]) -> titan.Serving:
         from titan_objects.cache.gateway import gateway
 
         async with gateway(pool, name, *where) as (host, port):
-            yield f"{name} is served on {host}:{port}"
+            yield f"{name} is served on {written(host, port)}"
 
     return serving

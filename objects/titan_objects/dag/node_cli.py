@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import titan_overlay as titan
-from titan_objects.doors import address
+from titan_objects.doors import address, written
 
 if TYPE_CHECKING:
     from titan_objects.dag.limits import Limits
@@ -176,7 +176,7 @@ def _classic(flags: Mapping[str, str]) -> titan.Serving:
     @asynccontextmanager
     async def serving(pool: titan.Pool) -> AsyncIterator[str]:
         async with gateway(pool, queue, store, token, *where) as (host, port):
-            yield f"the queue {queue!r} is served on {host}:{port}"
+            yield f"the queue {queue!r} is served on {written(host, port)}"
 
     return serving
 
@@ -198,5 +198,6 @@ async def gateway(
 
     token = read_token(token_file) if token_file is not None else ""
     async with face.pool() as pool, serving(pool, queue, store, token, *address(listen)) as (host, port):
-        face.show({"listening": f"{host}:{port}"}, lambda: f"the queue {queue!r} is served on {host}:{port}")
+        where = written(host, port)
+        face.show({"listening": where}, lambda: f"the queue {queue!r} is served on {where}")
         await asyncio.Event().wait()

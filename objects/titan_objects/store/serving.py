@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import titan_overlay as titan
+from titan_objects.doors import written
 from titan_objects.store import settings_file
 from titan_objects.store.config import SETTINGS, Config, canonical
 from titan_objects.store.host import Store
@@ -137,7 +138,7 @@ async def _serve(options: Options, config: Config, say: Callable[[str], None]) -
         gc.freeze()  # what was loaded lives long; looking through it again and again would stall clients
         gc.set_threshold(100_000, 50, 1000)  # commands make no cycles
         where = "memory" if options.memory_only else options.directory
-        say(f"store in {where} serves on {options.hosts[0]}:{port}")
+        say(f"store in {where} serves on {written(options.hosts[0], port)}")
         await store.stopped.wait()
     finally:
         await server.close()

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import titan_overlay as titan
+from titan_objects.doors import written
 from titan_objects.store.group.clients import DoorConfig
 from titan_objects.store.group.door import Door
 from titan_objects.store.group.places import GROUP_SETTINGS
@@ -39,7 +40,7 @@ def door_to(name: str, where: str, password_file: Path | None = None, config_fil
         door = Door(pool, name, config=config)
         server = Server(door)
         try:
-            yield f"{host}:{await server.listen([host], int(port))}"
+            yield written(host, await server.listen([host], int(port)))
         finally:
             await server.close()
             await door.close()
