@@ -144,6 +144,8 @@ def test_what_cannot_be_sent_is_refused_before_it_is_sent() -> None:
         encode_message(None)
     with pytest.raises(BadMessage, match="cannot be encoded"):
         encode_message([object()])
+    with pytest.raises(BadMessage, match=r"Ping is a class; send one of it: Ping\(...\)"):
+        encode_message(Ping)
 
 
 def test_a_reply_has_the_type_that_the_message_names() -> None:

@@ -149,6 +149,8 @@ def encode_message(message: Any) -> tuple[str, bytes]:
         name = kind.wire_type
     else:
         name = _SENT_AS.get(kind) or next((name for known, name in _SENT_AS.items() if isinstance(message, known)), "")
+    if not name and isinstance(message, type):
+        raise BadMessage(f"{message.__name__} is a class; send one of it: {message.__name__}(...)")
     if not name:
         raise BadMessage(
             f"a {kind.__name__} cannot be sent; "
