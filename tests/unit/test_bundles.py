@@ -374,6 +374,8 @@ def test_a_class_is_published_under_the_names_it_is_meant_for(greeter: Path) -> 
     source.check_name("~me/greeter")
     with pytest.raises(BadMessage, match="meant for names like 'greeter', not 'other'"):
         source.check_name("other")
+    with pytest.raises(BadMessage, match="a name is a text, not of type 'int'"):
+        source.check_name(5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_a_full_name_has_an_id_of_32_bytes_in_every_pool(text: str) -> None:
 
 @pytest.mark.parametrize("odd", [5, None, b"name", ["name"]])
 def test_what_is_no_text_is_a_bad_message(odd: object) -> None:
-    for reading in (names.check, lambda name: names.resolve(name, bytes(32))):
+    for reading in (names.check, names.space, lambda name: names.resolve(name, bytes(32))):
         with pytest.raises(BadMessage, match="a name is a text, not of type"):
             reading(odd)  # type: ignore[arg-type]
 

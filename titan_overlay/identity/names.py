@@ -74,7 +74,8 @@ def _is_hex(text: str, digits: int) -> bool:
 
 
 def space(name: str) -> Space:
-    """Which kind of name this is."""
+    """Which kind of name this is. BadMessage: not a text."""
+    _check_text(name)
     if name.startswith("sha256:"):
         return Space.CONTENT
     if name.startswith("node:"):

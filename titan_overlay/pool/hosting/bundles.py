@@ -201,7 +201,8 @@ class Source:
         return cls(source, source.__name__, sign(pack(path, entry_name), key, pool))
 
     def check_name(self, name: str) -> None:
-        """Raises BadMessage where the class was not declared for such names."""
+        """Raises BadMessage: it is no name, or none for which the class was declared."""
+        names.check(name)
         own = name.partition("/")[2] if name.startswith("~") else name
         if not names.covers(self.pattern, own):
             raise BadMessage(f"{self.cls.__name__} is meant for names like {self.pattern!r}, not {name!r}")
