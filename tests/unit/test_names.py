@@ -124,3 +124,18 @@ def test_a_pattern_covers_what_lies_below_it_and_nothing_beside_it() -> None:
     assert not names.covers("img/thumb", "img/thumb/2")
     assert not names.covers("img*", "img/thumb")
     assert not names.covers("", "a")
+
+
+@pytest.mark.parametrize("text", ["*", "weather/*", "weather/berlin", f"~{'a' * 32}/*"])
+def test_a_pattern_is_taken_as_it_is_written(text: str) -> None:
+    assert names.pattern(text, bytes(32)) == text
+
+
+def test_a_pattern_may_be_of_ones_own_names() -> None:
+    assert names.covers(names.pattern("~me/*", bytes(32)), names.resolve("~me/notes", bytes(32)))
+
+
+@pytest.mark.parametrize("text", ["", "weather/", "weather*", "*/berlin", "a/*/*", "/*", "~me", "**"])
+def test_a_pattern_that_covers_nothing_is_refused(text: str) -> None:
+    with pytest.raises(BadMessage):
+        names.pattern(text, bytes(32))

@@ -76,6 +76,13 @@ def any_grantor(face: Face) -> Grantor:
     return max(able, key=lambda each: (not each.parent, each.until))
 
 
+def pattern_of(face: Face, text: str) -> str:
+    """The names that a user means. BadMessage: a grant on them would be good for nothing."""
+    from titan_overlay.identity import names
+
+    return names.pattern(text, _user(face).public)
+
+
 def _user(face: Face) -> "SigningKey":
     from titan_overlay.ambient import Ambient
     from titan_overlay.storage.directory import DataDirectory

@@ -7,7 +7,7 @@ import typer
 from titan_overlay.cli import output
 from titan_overlay.cli.face import Face, command
 from titan_overlay.cli.grant_text import DAY, decode_grant, encode_grant, grant_facts, grant_line
-from titan_overlay.cli.grantor import grantor
+from titan_overlay.cli.grantor import grantor, pattern_of
 from titan_overlay.cli.nodes import ask_node, local_node
 from titan_overlay.cli.pool import rules_of
 
@@ -79,7 +79,7 @@ async def grant(
     wanted = Right.parse(rights)
     if not wanted:
         raise typer.BadParameter("no right is named", param_hint="RIGHTS")
-    grantee = grantee_of(key)
+    grantee, names = grantee_of(key), pattern_of(face, names)
     signer = grantor(face, wanted, names, 1 if delegable else 0)
     now = Ambient.system().wall()
     expires = min(now + days * DAY, signer.until)
@@ -119,6 +119,7 @@ async def invite(
     from titan_overlay.identity.grants import JoinLine, Right
     from titan_overlay.values import parse_address
 
+    names = pattern_of(face, names)
     line = local_node(face)
     async with face.pool(str(line)) as pool:
         wanted = Right.parse(rights)

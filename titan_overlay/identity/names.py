@@ -117,6 +117,18 @@ def content_name(digest: bytes) -> str:
     return f"sha256:{digest.hex()}"
 
 
+def pattern(text: str, me: bytes) -> str:
+    """The full form of a pattern that somebody wrote, `~me/...` resolved as in `resolve`.
+
+    Raises:
+        BadMessage: it is no pattern, and a grant on it would be good for nothing.
+    """
+    full = check(resolve(text, me))
+    if "*" in full.removesuffix("/*") and full != "*":
+        raise BadMessage(f"a pattern is a name, * or ends in /*, such as weather/*: {text!r}")
+    return full
+
+
 def covers(pattern: str, name: str) -> bool:
     """Whether a pattern (`weather/*`, `img/thumb`, `*`) covers a name; `*` stands only as the last part."""
     if pattern == "*":
