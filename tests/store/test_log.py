@@ -18,10 +18,10 @@ from tests.store.real import RealRedis, TitanStore, Wire, needs_redis
 from tests.store.test_beside_redis import EVERYTHING, contents
 from titan_objects.store import host, log_care, system
 from titan_objects.store.aof import PIECE_BYTES, AppendLog, remove
-from titan_objects.store.batches import BatchReader
+from titan_objects.store.batches import MAGIC, BatchReader, encode
 from titan_objects.store.config import Config
 from titan_objects.store.host import Store
-from titan_objects.store.resp import CommandError
+from titan_objects.store.resp import CommandError, bulks
 from titan_objects.store.stats import Latencies
 
 NAME = "appendonly.aof"
@@ -119,6 +119,33 @@ async def test_a_torn_end_is_cut(tmp_path: Path, tail: bytes, left: bytes, caplo
     assert await store.execute([b"GET", b"k"]) == left
     await store.close()
     assert incr(tmp_path).read_bytes() == SET
+
+
+FIRST = bulks([b"SELECT", b"5"]) + bulks([b"SET", b"first", b"1"])
+TO_0 = bulks([b"SELECT", b"0"])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        FIRST,  # of Redis: another file is begun
+        FIRST + TO_0,
+        MAGIC + encode(FIRST, len(MAGIC)),
+        MAGIC + encode(FIRST + TO_0, len(MAGIC)),  # a replica was sent a snapshot
+        MAGIC + encode(bulks([b"MULTI"]) + FIRST + TO_0 + bulks([b"EXEC"]), len(MAGIC)),  # one was taken
+    ],
+)
+async def test_what_is_written_after_a_start_is_in_its_database_after_the_next(tmp_path: Path, data: bytes) -> None:
+    lay_out(tmp_path, data)
+    for _ in range(2):
+        store = Store(tmp_path)
+        asked = Asked(store)
+        asked.ask("SELECT", 5)
+        asked.ask("APPEND", "later", "x")
+        await store.close()
+    store = Store(tmp_path)
+    assert [db.data for db in store.engine.databases if db.data] == [{b"first": b"1", b"later": b"xx"}]
+    await store.close()
 
 
 @pytest.mark.parametrize(

@@ -60,13 +60,13 @@ class Replay:
             Torn: it ends within a command or a transaction.
             Damaged: it holds what is no command, or a command that cannot be executed.
         """
-        self._engine.forget_logged_db()
         self._engine.internal.db = self._engine.databases[0]
         torn: Torn | None = None
         try:
             self._run_to_end()
         except Torn as why:
             torn = why
+        self._engine.forget_logged_db()  # it is not the one of the last write, and the next file begins in database 0
         if self._engine.internal.queue is not None:  # whether or not its last command is whole: none of it was executed
             self._engine.replay([[b"DISCARD"]])
             torn = Torn(self._begin_of_transaction())

@@ -65,8 +65,8 @@ class Written:
         self.verbatim = False
 
     def forget_logged_db(self) -> None:
-        """The log begins anew: its reader is in database 0."""
-        self._logged_db = 0
+        """Where the log's reader will be is not known: what is logged next says where it belongs."""
+        self._logged_db = -1
 
     def rewind_log(self) -> None:
         """Whoever reads the log from here on begins in database 0."""
