@@ -118,8 +118,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--report", action="store_true", help="write the table into docs/benchmarks.md")
     options = parser.parse_args()
-    if shutil.which("redis-server") is None or shutil.which("redis-benchmark") is None:
-        print("redis-server and redis-benchmark are needed: scripts/install-test-packages", file=sys.stderr)
+    if not all(map(shutil.which, ("redis-server", "redis-benchmark", "cc"))):
+        print("redis-server, redis-benchmark and cc are needed: scripts/install-test-packages", file=sys.stderr)
         return 2
     result = run(options)
     report.publish_table("store", markdown(result), result, options)
