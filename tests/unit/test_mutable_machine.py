@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 import titan_overlay as titan
 from titan_overlay.errors import WireError
 from titan_overlay.mutable import sessions
+from titan_overlay.mutable.code import NewCode
 from titan_overlay.mutable.declare import mutable_type
 from titan_overlay.mutable.decorators import batch, mutable, readonly
 from titan_overlay.mutable.engine import Entry, EntryKind
 from titan_overlay.mutable.instance import TURNS_MIN
 from titan_overlay.mutable.letters import arrival
 from titan_overlay.mutable.machine import Executed, Machine
-from titan_overlay.mutable.requests import BATCH, OPEN, PARTS_MAX, Batch, Part, Reply, Request
+from titan_overlay.mutable.requests import BATCH, OPEN, PARTS_MAX, UPGRADE, Batch, Part, Reply, Request
 from titan_overlay.mutable.snapshots import CHUNK_BYTES_MAX
 from titan_overlay.pool.message import encode_message
 from titan_overlay.wire import codec
@@ -783,6 +784,50 @@ def test_a_newer_class_takes_an_older_state_over() -> None:
     assert (new.instance.total, new.instance.steps) == (5, 0)
     with pytest.raises(titan.BadMessage, match="migrate"):
         old.restore(list(new.snapshot()))
+
+
+def machine_that_goes_over(old: type, new: type) -> Machine:
+    return Machine(mutable_type(old), old(), "bank/main", b"o" * 32, owner=ALICE, load=lambda _: mutable_type(new))
+
+
+def upgrade(key: str) -> Request:
+    return Request(ALICE, 0, 0, 0, key, UPGRADE, codec.encode(NewCode("New", ALICE, b"bundle")))
+
+
+@pytest.mark.parametrize("made", [2**70, object(), "\ud800"], ids=["too large", "no value", "half a character"])
+def test_a_migration_to_what_cannot_be_kept_changes_nothing(made: Any) -> None:
+    @mutable(version=2)
+    class CounterThree:
+        total: Any = 0
+
+        def add(self, n: int) -> int:
+            return n
+
+        @classmethod
+        def migrate(cls, version: int, fields: dict[str, Any]) -> dict[str, Any]:
+            return {"total": made}
+
+    counter, order = machine_that_goes_over(CounterOne, CounterThree), Order()
+    order.open(counter)
+    counter.execute(order.entry(order.request(5)))
+    (reply,) = counter.execute(order.entry(upgrade("over"))).replies
+    assert failure(reply).code == "bad-message" and "cannot be kept" in failure(reply).text
+    assert value(counter.execute(order.entry(order.request(2))).replies[0]) == 7
+    newer = machine(CounterThree)
+    with pytest.raises(titan.BadMessage, match="cannot be kept"):
+        newer.restore(list(counter.snapshot()))
+    assert (newer.height, newer.instance.total) == (0, 0)
+
+
+def test_a_state_that_cannot_be_kept_now_is_not_taken_over_and_goes_on() -> None:
+    heap, order = machine_that_goes_over(Heap, Heap), Order()
+    order.open(heap)
+    heap.execute(order.entry(order.request("unkeepable")))
+    (reply,) = heap.execute(order.entry(upgrade("too early"))).replies
+    assert "cannot be kept" in failure(reply).text
+    heap.execute(order.entry(order.request("clear")))
+    assert value(heap.execute(order.entry(upgrade("then"))).replies[0]) is None
+    assert value(heap.execute(order.entry(order.request("more"))).replies[0]) == 3
 
 
 @mutable

@@ -287,13 +287,23 @@ class Machine:
     def _take_over(self, kind: MutableType, code: NewCode) -> None:
         """An instance of another class, with this state. BadMessage: it does not take it; nothing has changed."""
         taking = Taking(kind, of_another=True)
-        for chunk in self._object.state():
-            taking.add(chunk)
+        try:
+            for chunk in self._object.state():
+                taking.add(chunk)
+        except BadMessage:
+            raise
+        except Exception as why:  # of the object's own
+            raise BadMessage(f"there is nothing to take over now: {type(why).__name__}: {why}") from None
         taking.done()
         self._put(taking, code)
 
     def _put(self, taking: Taking, code: NewCode | None) -> None:
-        self._object, self._code = Instance(taking.kind, taking.value, self.name, self.object_id), code
+        """BadMessage: its `migrate` has made something of it that cannot be kept; nothing has changed."""
+        try:
+            made = Instance(taking.kind, taking.value, self.name, self.object_id)
+        except TypeError as why:
+            raise BadMessage(f"what was made of the state is none: {why}") from None
+        self._object, self._code = made, code
 
     # ---- reading ---------------------------------------------------------------------------------------------
 
@@ -355,12 +365,12 @@ class Machine:
         return self._first if own.code is None else self._load(own.code)
 
     def become(self, own: "_Own", taking: Taking) -> None:
-        """Goes on from another state."""
+        """Goes on from another state. BadMessage: it is none; nothing has changed."""
+        self._put(taking, own.code)
         self.height, self.now, self.numbers, self.changes = own.height, own.now, own.numbers, own.changes
         self.outbox = {each.number: each for each in own.outbox}
         self.timers = sorted(own.timers)
         self._sessions = Sessions.restored(own.sessions)
-        self._put(taking, own.code)
 
     def due(self) -> float | None:
         """Agreed time at which the next timer is due."""
