@@ -16,7 +16,7 @@ from titan_overlay.mutable.code import NewCode
 from titan_overlay.mutable.declare import mutable_type
 from titan_overlay.mutable.decorators import batch, mutable, readonly
 from titan_overlay.mutable.engine import Entry, EntryKind
-from titan_overlay.mutable.instance import TURNS_MIN
+from titan_overlay.mutable.instance import OUTBOX_MAX, TIMERS_MAX, TURNS_MIN
 from titan_overlay.mutable.letters import arrival
 from titan_overlay.mutable.machine import Executed, Machine
 from titan_overlay.mutable.requests import BATCH, OPEN, PARTS_MAX, UPGRADE, Batch, Part, Reply, Request
@@ -680,6 +680,39 @@ def test_a_handler_that_is_found_not_to_be_deterministic_is_not_taken_for_one_th
     coin.execute(order.entry(order.request(False)))
     with pytest.raises(RuntimeError, match="not deterministic"):
         coin.execute(order.entry(order.request(True)))
+
+
+@mutable
+class Hurried:
+    lost: list[str] = []
+
+    def order(self, how_many: int, ctx: titan.Context) -> list[str]:
+        for _ in range(how_many):
+            try:
+                ctx.send_later("log", "hello")
+            except titan.Overloaded:
+                self.lost.append("letter")
+            try:
+                ctx.schedule(3600.0, "hello")
+            except titan.Overloaded:
+                self.lost.append("timer")
+        return self.lost
+
+    def fail(self, _: str) -> None:
+        raise ValueError
+
+
+def test_a_handler_that_went_on_without_room_does_so_again_where_it_is_executed_again() -> None:
+    here, order = machine(Hurried), Order()
+    order.open(here)
+    here.execute(order.entry(order.request(max(OUTBOX_MAX, TIMERS_MAX) - 1)))
+    lost = here.execute(order.entry(order.request(2))).replies[0]
+    assert value(lost) == ["letter", "timer"]
+    here.execute(order.entry(order.request("fail")))
+    assert here.instance.lost == ["letter", "timer"]
+    for entry in (order.entry(order.request(1)), order.entry(order.request("fail"))):
+        here.execute(entry)
+    assert here.instance.lost == ["letter", "timer"] * 2
 
 
 def test_a_class_takes_over_only_what_its_annotations_promise() -> None:

@@ -26,6 +26,9 @@ class Turn(msgspec.Struct, frozen=True, gc=False):
     height: int
     place: int
     """In the entry, from 1: timers that were due, then requests."""
+    outbox_room: int = 0
+    timers_room: int = 0
+    """How many messages and timers it may order: a handler may notice that there is no room, and go on."""
 
 
 class Effects:
@@ -33,15 +36,12 @@ class Effects:
 
     Args:
         numbers: of messages and timers that have been ordered before.
-        outbox_room, timers_room: how many more it may order.
     """
 
-    __slots__ = ("later", "numbers", "outbox_room", "timers", "timers_room")
+    __slots__ = ("later", "numbers", "timers")
 
-    def __init__(self, numbers: int, outbox_room: int = 0, timers_room: int = 0) -> None:
+    def __init__(self, numbers: int) -> None:
         self.numbers = numbers
-        self.outbox_room = outbox_room
-        self.timers_room = timers_room
         self.later: list[tuple[int, str, str, bytes]] = []
         """Number, name, type and body of each message for the outbox."""
         self.timers: list[tuple[float, int, str, bytes]] = []
@@ -75,7 +75,7 @@ class OrderedContext(Context):
         names.check(name)
         if name.startswith("~me/"):
             raise BadMessage(f"{name!r} depends on who asks, and {self.name!r} is nobody's program: give the full name")
-        if len(self._effects.later) >= self._effects.outbox_room:
+        if len(self._effects.later) >= self._turn.outbox_room:
             raise Overloaded(f"the outbox of {self.name!r} is full: what is in it has not arrived yet")
         type_name, body = encode_message(_in_order(message))
         self._effects.numbers += 1
@@ -84,7 +84,7 @@ class OrderedContext(Context):
     def schedule(self, seconds: float, message: Any) -> None:
         if not 0 <= seconds < float("inf"):
             raise BadMessage(f"a message can be scheduled in 0 seconds or more, not {seconds}")
-        if len(self._effects.timers) >= self._effects.timers_room:
+        if len(self._effects.timers) >= self._turn.timers_room:
             raise Overloaded(f"{self.name!r} has as many messages scheduled as can be kept")
         type_name, body = encode_message(_in_order(message))
         self._effects.numbers += 1

@@ -165,7 +165,7 @@ class Instance:
         for turn in self._since:
             # What they ordered has been kept already.
             try:
-                self._call(*self._understand(turn.parts), turn, Effects(0, OUTBOX_MAX, TIMERS_MAX))
+                self._call(*self._understand(turn.parts), turn, Effects(0))
             except RemotableError as why:
                 type = turn.parts[0].type
                 raise RuntimeError(f"{self._name!r} is not deterministic: {type} ended well, and now: {why}") from None

@@ -222,9 +222,9 @@ class Machine:
     def _run(self, sender: bytes, parts: tuple[Part, ...], seed: bytes, done: Executed) -> list[Reply]:
         """One call of a handler; a reply for each message."""
         self._place += 1
-        turn = Turn(sender, parts, self.now, seed, self.height, self._place)
         room, timers_room = OUTBOX_MAX - len(self.outbox), TIMERS_MAX - len(self.timers)
-        effects = Effects(self.numbers, room, timers_room)
+        turn = Turn(sender, parts, self.now, seed, self.height, self._place, room, timers_room)
+        effects = Effects(self.numbers)
         try:
             replies = self._object.call(turn, effects)
         except RemotableError as why:
