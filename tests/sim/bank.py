@@ -22,6 +22,13 @@ class Deposit(titan.Message[int], frozen=True, namespace="bank"):
     pence: int
 
 
+class Order(titan.Message[None], frozen=True, namespace="bank"):
+    """Another bank is to pay."""
+
+    bank: str
+    payment: Pay
+
+
 @titan.mutable("bank/*", policy=titan.Policy(faults=1))
 class Bank:
     balances: dict[str, int] = {"rent": 1000}
@@ -45,6 +52,9 @@ class Bank:
         self.balances[m.account] -= m.pence
         if m.bank:
             ctx.send_later(m.bank, Deposit(m.account, m.pence))
+
+    def order(self, m: Order, ctx: titan.Context) -> None:
+        ctx.send_later(m.bank, m.payment)
 
     @titan.readonly
     def balance(self, account: str) -> int:

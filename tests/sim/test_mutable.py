@@ -8,13 +8,13 @@ from functools import partial
 import pytest
 
 import titan_overlay as titan
-from tests.sim.bank import Bank, Deposit, Ledger, Pay, Withdraw
+from tests.sim.bank import Bank, Deposit, Ledger, Order, Pay, Withdraw
 from titan_overlay import node as node_room
 from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.mutable import letters, states
+from titan_overlay.mutable import letters, machine, states
 from titan_overlay.mutable.demand import JUDGED
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.letters import Seal
@@ -184,6 +184,27 @@ async def test_what_is_sent_later_arrives_exactly_once() -> None:
         assert await pool.read("bank/one", "rent") == 500 - 10**10
         assert await pool.read("bank/two", "rent") == 1500
         assert not group(leader_of(sim, "bank/one"), "bank/one").machine.outbox, "what came to nothing has come, too"
+
+
+@pytest.mark.parametrize("byzantine", [False, True], ids=["believed", "may lie"])
+async def test_a_letter_for_whose_effects_there_is_no_room_comes_again(
+    byzantine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "OUTBOX_MAX", 1)
+    policy = titan.Policy(faults=1, byzantine=byzantine)
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        for name in ("bank/a", "bank/b"):
+            await pool.publish(Bank, name, policy=policy)
+        await pool.send("bank/b", Pay("bank/late", "rent", 1))
+        await pool.send("bank/a", Order("bank/b", Pay("bank/late", "rent", 100)))
+        await sim.settle(seconds=20)
+        assert await pool.read("bank/b", "rent") == 999, "its outbox is full"
+        await pool.publish(Bank, "bank/late", policy=policy)
+        for name in ("bank/a", "bank/b"):
+            await sim.settle(lambda name=name: not group(sim.holders(name)[0], name).machine.outbox, within=120)
+        assert await pool.read("bank/b", "rent") == 899
+        assert await pool.read("bank/late", "rent") == 1101
 
 
 @pytest.mark.parametrize("byzantine", [False, True], ids=["believed", "may lie"])

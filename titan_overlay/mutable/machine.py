@@ -191,7 +191,8 @@ class Machine:
             return failed(why)
         if known is None:
             known = self._run_request(request, seed, done)
-            self._sessions.remember(request, known, self.now)
+            if not (request.is_letter and known.is_retryable):  # nothing was done then, and who brings it comes again
+                self._sessions.remember(request, known, self.now)
         return known
 
     def _arrived(self, number: int, member: bytes) -> None:

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import msgspec
 
-from titan_overlay.errors import BadMessage, RemotableError
+from titan_overlay.errors import BadMessage, RemotableError, WireError, from_wire
 from titan_overlay.wire import codec
 
 OPEN = "titan.group.Open"
@@ -75,6 +75,11 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     body: bytes
     failed: bool = False
+
+    @property
+    def is_retryable(self) -> bool:
+        """It failed for a reason that may pass."""
+        return self.failed and from_wire(codec.decode(self.body, WireError)).retryable
 
 
 def failed(why: RemotableError) -> Reply:
