@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -81,7 +82,7 @@ class Order:
         return Entry(self.height, 1, EntryKind.COMMANDS, codec.encode(Batch(now, seed, requests)))
 
     def open(self, *machines: Machine) -> None:
-        entry = self.entry(Request(ALICE, 0, 0, 0, "", OPEN, b""))
+        entry = self.entry(opening())
         for each in machines:
             self.session = value(each.execute(entry).replies[0])
 
@@ -90,6 +91,14 @@ class Order:
             self.sequence += 1
             sequence = self.sequence
         return Request(ALICE, self.session, sequence, settled, "", *encode_message(message))
+
+
+_openings = count()
+
+
+def opening(sender: bytes = ALICE) -> Request:
+    """As each program makes one of its own."""
+    return Request(sender, 0, 0, 0, "", OPEN, codec.encode(next(_openings)))
 
 
 def once(key: str, message: Any, sender: bytes = ALICE) -> Request:
@@ -246,23 +255,40 @@ def test_a_session_is_of_the_user_alone_who_opened_it() -> None:
 def test_idle_sessions_give_way_and_busy_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "SESSIONS_MAX", 3)
     bank, order = machine(), Order()
-    ask = Request(ALICE, 0, 0, 0, "", OPEN, b"")
-    numbers = [value(each) for each in bank.execute(order.entry(ask, ask)).replies]
-    assert failure(bank.execute(order.entry(ask)).replies[0]).code == "overloaded"
+    numbers = [value(each) for each in bank.execute(order.entry(opening(), opening())).replies]
+    assert failure(bank.execute(order.entry(opening())).replies[0]).code == "overloaded"
     later = 1000.0 + sessions.SESSION_SECONDS
     order.session = numbers[0]
     bank.execute(order.entry(order.request(Withdraw("rent", 1)), now=later - 1))
-    assert value(bank.execute(order.entry(ask, now=later + 1)).replies[0]) not in numbers
+    assert value(bank.execute(order.entry(opening(), now=later + 1)).replies[0]) not in numbers
     assert not bank.execute(order.entry(order.request(Withdraw("rent", 1)), now=later + 1)).replies[0].failed
     order.session = numbers[1]
     assert failure(bank.execute(order.entry(order.request(Withdraw("rent", 1)))).replies[0]).code == "unavailable"
+
+
+def test_who_brings_requests_of_another_again_uses_up_no_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "SESSIONS_MAX", 3)
+    bank, order, copy = machine(), Order(), machine()
+    first, second = opening(), opening()
+    numbers = [value(each) for each in bank.execute(order.entry(first, second, first, second, first)).replies]
+    assert numbers[2:] == [*numbers[:2], numbers[0]] and numbers[0] != numbers[1]
+    copy.restore(bank.snapshot())
+    assert value(copy.execute(order.entry(first)).replies[0]) == numbers[0]
+    order.session = numbers[0]
+    asked = order.request(Withdraw("rent", 1))
+    later = 1000.0 + sessions.SESSION_SECONDS
+    replies = [bank.execute(order.entry(asked, now=now)).replies[0] for now in (1000.0, later - 1)]
+    assert replies[0] == replies[1]
+    news = bank.execute(order.entry(opening(), opening(), now=later + 1)).replies
+    assert not {value(each) for each in news} & set(numbers), "both that were there have been idle"
+    assert value(bank.execute(order.entry(first, now=2 * later)).replies[0]) not in numbers
 
 
 def test_no_caller_takes_the_memory_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "SESSIONS_MAX", 8)
     monkeypatch.setattr(sessions, "ONCE_MAX", 8)
     bank, order = machine(), Order()
-    opened = [Request(sender, 0, 0, 0, "", OPEN, b"") for sender in (*[ALICE] * 8, BOB, b"C" * 32)]
+    opened = [opening(sender) for sender in (*[ALICE] * 8, BOB, b"C" * 32)]
     told = [once(str(each), Withdraw("rent", 1)) for each in range(8)]
     told += [once("0", Withdraw("rent", 1), sender) for sender in (BOB, b"C" * 32)]
     for asked in (opened, told):
@@ -270,10 +296,10 @@ def test_no_caller_takes_the_memory_of_all(monkeypatch: pytest.MonkeyPatch) -> N
         assert failed == [*[False] * 4, *[True] * 4, False, False]
     copy = machine()
     copy.restore(bank.snapshot())
-    again = order.entry(once("4", Withdraw("rent", 1)), opened[0], opened[-1])
+    again = order.entry(once("4", Withdraw("rent", 1)), opening(), opening(b"C" * 32))
     assert [each.failed for each in copy.execute(again).replies] == [True, True, False]
     assert bank.execute(again) is not None and bank.root() == copy.root()
-    next_day = order.entry(once("4", Withdraw("rent", 1)), opened[0], now=1001.0 + sessions.ONCE_SECONDS)
+    next_day = order.entry(once("4", Withdraw("rent", 1)), opening(), now=1001.0 + sessions.ONCE_SECONDS)
     assert not any(each.failed for each in copy.execute(next_day).replies)
 
 

@@ -180,9 +180,7 @@ class Machine:
         """
         try:
             if request.type == OPEN:
-                number += self.height * 65_536
-                self._sessions.open(number, request.sender, self.now)
-                return Reply(codec.encode(number))
+                return Reply(codec.encode(self._sessions.open(number + self.height * 65_536, request, self.now)))
             if request.type == DELIVERED:
                 self._arrived(codec.decode(request.body, int), request.sender)
                 return Reply(codec.encode(None))

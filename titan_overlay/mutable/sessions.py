@@ -18,7 +18,7 @@ SESSIONS_MAX = 8192
 REPLIES_MAX = 256
 """Requests of one session whose replies may be outstanding."""
 SESSION_SECONDS = 3600.0
-"""A session in which nothing was asked for so long may be forgotten."""
+"""A session in which nothing new was asked for so long may be forgotten."""
 ONCE_MAX = 131_072
 ONCE_SECONDS = 24 * 3600.0
 REPLY_BYTES_MAX = 256 << 20
@@ -55,6 +55,8 @@ class _Session(msgspec.Struct, array_like=True):
     replies: dict[int, Reply]
     owner: bytes = b""
     """Public key of the user who opened it, and has it alone; empty in states of before that was kept."""
+    opened: bytes = b""
+    """Digest of the request that did, which anybody who has seen it may bring again."""
 
 
 class _Once(msgspec.Struct, frozen=True, array_like=True):
@@ -74,28 +76,39 @@ class Sessions:
     def __init__(self) -> None:
         self._sessions: OrderedDict[int, _Session] = OrderedDict()
         """Least recently used first."""
+        self._opened: dict[tuple[bytes, bytes], int] = {}
+        """By owner and digest of the request."""
         self._once: OrderedDict[tuple[bytes, str], _Once] = OrderedDict()
         """In the order of expiry."""
         self._session_room = _Shared(SESSIONS_MAX)
         self._once_room = _Shared(ONCE_MAX)
         self._reply_room = _Shared(REPLY_BYTES_MAX)
 
-    def open(self, number: int, owner: bytes, now: float) -> None:
-        """A new session.
+    def open(self, number: int, request: Request, now: float) -> int:
+        """A new session, or the one that this very request has opened; its number.
 
         Args:
             number: unique and rising: its place in the order. Anybody can guess it.
-            owner: public key of the user who opens it.
+            request: of the user who opens it.
 
         Raises:
             Overloaded: too many are in use, of all or of this user.
         """
+        owner, opened = request.sender, request.digest()
+        known = self._opened.get((owner, opened))
+        if known is not None:
+            return known
         while not self._session_room.has_room(owner):
             left = self._forget_idle(now)
             if left > 0:
                 raise Overloaded("too many programs, or too many of this user, use this object", retry_after=left)
-        self._session_room.take(owner)
-        self._sessions[number] = _Session(now, 1, {}, owner)
+        self._keep_session(number, _Session(now, 1, {}, owner, opened))
+        return number
+
+    def _keep_session(self, number: int, session: _Session) -> None:
+        self._sessions[number] = session
+        self._opened[session.owner, session.opened] = number
+        self._session_room.take(session.owner)
 
     def _forget_idle(self, now: float) -> float:
         """Forgets the session that was not used for longest, if that is long enough. Seconds that are left to it."""
@@ -109,6 +122,7 @@ class Sessions:
         for sequence in list(session.replies):
             self._settle(session, sequence)
         self._session_room.give_back(session.owner)
+        self._opened.pop((session.owner, session.opened), None)
         del self._sessions[oldest]
         return 0.0
 
@@ -133,8 +147,6 @@ class Sessions:
             )
         if not _has(session, request.sender):
             raise Unavailable("this session was opened by another user; nothing was executed")
-        session.used = now
-        self._sessions.move_to_end(request.session)
         if request.settled > session.settled:
             session.settled = request.settled
             for sequence in [each for each in session.replies if each < request.settled]:
@@ -145,6 +157,9 @@ class Sessions:
         if reply is None and len(session.replies) >= REPLIES_MAX:
             raise Overloaded(f"{REPLIES_MAX} messages of this program are outstanding", retry_after=0.1)
         if reply is None:
+            # What is asked once more may be brought by anybody: it keeps no session from being forgotten.
+            session.used = now
+            self._sessions.move_to_end(request.session)
             self._check_bytes(session.owner, now)
         return reply
 
@@ -206,8 +221,7 @@ class Sessions:
         """From a snapshot."""
         made = cls()
         for number, session in kept.sessions:
-            made._sessions[number] = session
-            made._session_room.take(session.owner)
+            made._keep_session(number, session)
             made._reply_room.take(session.owner, sum(len(each.body) for each in session.replies.values()))
         for sender, key, once in kept.once:
             made._keep_once(sender, key, once)
