@@ -1,6 +1,7 @@
 """The state machine of a mutable object: the same at all members, each message exactly once."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -20,7 +21,7 @@ from titan_overlay.mutable.engine import Entry, EntryKind
 from titan_overlay.mutable.instance import OUTBOX_MAX, TIMERS_MAX, TURNS_MIN
 from titan_overlay.mutable.letters import arrival
 from titan_overlay.mutable.machine import Executed, Machine
-from titan_overlay.mutable.requests import BATCH, OPEN, PARTS_MAX, UPGRADE, Batch, Part, Reply, Request
+from titan_overlay.mutable.requests import BATCH, OPEN, PARTS_MAX, TEXT_MAX, UPGRADE, Batch, Part, Reply, Request
 from titan_overlay.mutable.snapshots import CHUNK_BYTES_MAX
 from titan_overlay.pool.message import encode_message
 from titan_overlay.wire import codec
@@ -148,12 +149,42 @@ class Shy(Exception):
         raise ValueError
 
 
+class Nameless(titan.RemotableError):
+    """Without a code."""
+
+
+@titan.error("moody.unsayable")
+class Unsayable(titan.RemoteError):
+    FIELDS = ("what",)
+
+    def __init__(self, what: object) -> None:
+        super().__init__("in vain")
+        self.what = what
+
+
+def raised(how: str) -> BaseException:
+    match how:
+        case "half a character":
+            return ValueError(json.loads(r'"\ud800"'))
+        case "no code":
+            return Nameless("why")
+        case "object":
+            return Unsayable(object())
+        case "half":
+            return Unsayable("\ud800")
+        case "set":
+            return Unsayable({"b", "a", "c"})
+    return titan.Conflict(f"{object()}" * 500)
+
+
 @mutable
 class Moody:
     moods: int = 0
 
     def upset(self, how: str) -> None:
         self.moods += 1
+        if how.startswith("as "):
+            raise raised(how.removeprefix("as "))
         kinds = {"exit": SystemExit, "cancel": asyncio.CancelledError, "end": GeneratorExit, "shy": Shy}
         raise kinds.get(how, ValueError)(object())
 
@@ -171,6 +202,27 @@ def test_what_a_handler_raised_reads_the_same_at_all_members() -> None:
     order.open(moody)
     error = failure(moody.execute(order.entry(order.request("plainly"))).replies[0])
     assert error.text == "<object object>", "an address in memory is another one at each"
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "text", "fields"),
+    [
+        ("half a character", "remote", r"\ud800", {"type": "ValueError", "correlation": ""}),
+        ("no code", "Nameless", "why", {}),
+        ("object", "moody.unsayable", "in vain", {}),
+        ("half", "moody.unsayable", "in vain", {}),
+        ("set", "moody.unsayable", "in vain", {"what": ["a", "b", "c"]}),
+        ("object in a text", "conflict", ("<object object>" * 500)[:TEXT_MAX], {}),
+    ],
+)
+def test_an_error_that_cannot_be_said_is_one_for_its_sender_and_no_end_of_all_members(
+    how: str, code: str, text: str, fields: dict[str, Any]
+) -> None:
+    moody, order = machine(Moody), Order()
+    order.open(moody)
+    error = failure(moody.execute(order.entry(order.request(f"as {how}"))).replies[0])
+    assert (error.code, error.text, error.fields) == (code, text, fields)
+    assert moody.instance.moods == 0
 
 
 def test_the_same_request_is_executed_once_and_answered_alike() -> None:

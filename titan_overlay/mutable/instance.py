@@ -5,7 +5,6 @@ state is large, so nothing is done before. Where a handler raises, the instance 
 executes again what has come since: handlers are deterministic, so that ends where it began.
 """
 
-import re
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import chain, islice
@@ -18,7 +17,7 @@ from titan_overlay.identity.ids import node_id
 from titan_overlay.mutable.context import Effects, OrderedContext, Turn
 from titan_overlay.mutable.declare import MutableType
 from titan_overlay.mutable.in_order import in_order, may_have_sets
-from titan_overlay.mutable.requests import Part, Reply, failed
+from titan_overlay.mutable.requests import Part, Reply, failed, text_of
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.hosting.handlers import Handler
 from titan_overlay.wire import codec
@@ -29,10 +28,6 @@ BYTES_A_TURN = 1024
 """With more state than `TURNS_MIN` of these, checkpoints are rarer: they cost no more than the messages do."""
 OUTBOX_MAX: Final = 4096
 TIMERS_MAX: Final = 4096
-ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
-"""As in the repr of an object that has none of its own."""
-TEXT_MAX = 2000
-"""Characters of what a handler raised."""
 SNAPSHOT_CHUNK_BYTES = 256 << 10
 
 
@@ -135,7 +130,7 @@ class Instance:
         except KeyboardInterrupt:
             raise  # of whoever stops the node: the others do not see it, so it must not be in the state
         except BaseException as why:  # SystemExit in a handler must not stop all members, and again whenever they start
-            raise RemoteError(_text(why), type=type(why).__name__, maybe_executed=False) from None
+            raise RemoteError(text_of(why), type=type(why).__name__, maybe_executed=False) from None
 
     # ---- going back ------------------------------------------------------------------------------------------
 
@@ -231,14 +226,6 @@ class Taking:
 
 def _reply(handler: Handler, made: Any) -> Reply:
     return Reply(codec.encode(in_order(made) if may_have_sets(handler.reply) else made))
-
-
-def _text(why: BaseException) -> str:
-    """What a handler raised, the same at all members: without addresses in memory."""
-    try:
-        return ADDRESS.sub("", str(why))[:TEXT_MAX]
-    except Exception:
-        return "(its text cannot be shown)"
 
 
 @lru_cache(maxsize=1024)

@@ -1,10 +1,13 @@
 """What stands in the order of a mutable object: batches of requests, stamped with what all members must agree on."""
 
+import re
 from hashlib import sha256
+from typing import Final
 
 import msgspec
 
 from titan_overlay.errors import BadMessage, RemotableError, WireError, from_wire
+from titan_overlay.mutable.in_order import in_order
 from titan_overlay.wire import codec
 
 OPEN = "titan.group.Open"
@@ -16,6 +19,10 @@ BATCH = "titan.group.Batch"
 UPGRADE = "titan.group.Upgrade"
 """Another class takes over the state; the body is a `NewCode`, the sender the object's owner."""
 PARTS_MAX = 4096
+ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
+"""As in the repr of an object that has none of its own."""
+TEXT_MAX = 2000
+"""Characters of what a handler raised."""
 VOUCHED_MAX = 512
 """Requests of one entry, where members vouch for each other's replies."""
 
@@ -83,8 +90,23 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def failed(why: RemotableError) -> Reply:
-    """What a request came to that was refused, or whose handler raised."""
-    return Reply(codec.encode(why.to_wire()), failed=True)
+    """What a request came to that was refused, or whose handler raised: the same at all members."""
+    text = text_of(why)
+    try:
+        wire = in_order(msgspec.structs.replace(why.to_wire(), text=text))
+        return Reply(codec.encode(wire), failed=True)
+    except Exception:  # an error of the author's own, without a code or with fields that no message can hold
+        wire = WireError(getattr(why, "code", type(why).__name__), text, why.maybe_executed)
+        return Reply(codec.encode(wire), failed=True)
+
+
+def text_of(why: BaseException) -> str:
+    """What a handler raised, the same at all members: without addresses in memory, and such that it can be sent."""
+    try:
+        text = ADDRESS.sub("", str(why))[:TEXT_MAX]
+    except Exception:
+        return "(its text cannot be shown)"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def decode_request(body: bytes | msgspec.Raw) -> Request:
