@@ -64,7 +64,8 @@ class RemotableError(TitanError):
 
     def to_wire(self) -> "WireError":
         fields = {name: getattr(self, name, None) for name in self.FIELDS}
-        return WireError(self.code, str(self), self.maybe_executed, fields)
+        text = str(self).encode("utf-8", "backslashreplace").decode()  # msgpack has no half of a character
+        return WireError(getattr(self, "code", type(self).__name__), text, self.maybe_executed, fields)
 
 
 class WireError(msgspec.Struct, frozen=True, array_like=True):

@@ -1,6 +1,7 @@
 """Services that the tests of the pool publish."""
 
 import asyncio
+import json
 
 import titan_overlay as titan
 
@@ -64,4 +65,6 @@ class Calculator:
         """Raises."""
         if "value" in message:
             raise NegativeError("no negatives", value=message["value"])
+        if "half" in message:
+            raise ValueError(json.loads(r'"\ud800"'))
         raise KeyError("missing")

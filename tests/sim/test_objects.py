@@ -130,6 +130,8 @@ async def test_errors_of_handlers_come_back_as_what_they_are() -> None:
         with pytest.raises(NegativeError) as own:
             await pool.send("calc", {"value": 7})
         assert own.value.value == 7
+        with pytest.raises(titan.RemoteError, match=r"^\\ud800$"):
+            await pool.send("calc", {"half": 0})
         with pytest.raises(titan.BadMessage, match="str"):
             await pool.send("calc", b"bytes are not among them")
         assert await pool.send("calc", "still alive") == "still alive"

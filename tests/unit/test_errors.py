@@ -54,6 +54,18 @@ def test_every_error_comes_back_as_itself(cls: type[RemotableError], text: str, 
     assert [getattr(back, name) for name in cls.FIELDS] == [getattr(sent, name) for name in cls.FIELDS]
 
 
+def test_a_text_with_half_of_a_character_can_be_sent() -> None:
+    assert str(over_the_wire(BadMessage("no account \ud800"))) == r"no account \ud800"
+
+
+def test_an_error_whose_author_gave_it_no_code_comes_back_by_its_name() -> None:
+    class NamelessError(RemotableError):
+        pass
+
+    back = over_the_wire(NamelessError("still an answer"))
+    assert isinstance(back, RemoteError) and (back.type, str(back)) == ("NamelessError", "still an answer")
+
+
 def test_fields_come_along() -> None:
     assert over_the_wire(NotFound("x", asked=17)).asked == 17  # type: ignore[attr-defined]
     assert over_the_wire(NotHere("x", hint=b"n" * 32)).hint == b"n" * 32  # type: ignore[attr-defined]
