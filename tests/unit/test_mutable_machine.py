@@ -738,6 +738,34 @@ def test_what_cannot_be_kept_holds_up_nothing_and_raising_changes_nothing_still(
     assert len(heap._object._since) < 2 * TURNS_MIN, "checkpoints are taken again"
 
 
+@mutable
+class Absent:
+    host: str
+    seen: int
+
+    def __init__(self) -> None:
+        self.host, self.seen = "ann", 0
+
+    def put(self, how: str) -> int:
+        self.seen += 1
+        if how == "leave":
+            del self.host
+        elif how == "return":
+            self.host = "bob"
+        elif how == "raise":
+            raise ValueError
+        return self.seen
+
+
+def test_an_attribute_that_is_deleted_ends_nobody_and_raising_changes_nothing_still() -> None:
+    absent, order = machine(Absent), Order()
+    order.open(absent)
+    puts = ["leave", *["more"] * 2 * TURNS_MIN, "raise", "return", "raise"]
+    replies = [absent.execute(order.entry(once(f"{i}", how))).replies[0] for i, how in enumerate(puts)]
+    assert [reply.failed for reply in replies] == [how == "raise" for how in puts]
+    assert (absent.instance.host, absent.instance.seen) == ("bob", len(puts) - 2)
+
+
 def test_a_handler_that_is_found_not_to_be_deterministic_is_not_taken_for_one_that_raises() -> None:
     tossed = iter(range(2))
 

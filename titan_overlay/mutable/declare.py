@@ -94,11 +94,12 @@ class StateFields:
         """The state in canonical bytes: the same at all members that have executed the same messages.
 
         Raises:
-            TypeError: a handler has put something into the state that its annotation does not promise.
+            TypeError: a handler has put something into the state that its annotation does not promise, or deleted a
+            part of it.
         """
         try:
             fields = self._encode({name: getattr(instance, name) for name in self.names})
-        except (TypeError, ValueError, OverflowError, RecursionError) as why:
+        except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as why:
             raise TypeError(f"the state of {self._cls.__name__} cannot be kept: {why}") from None
         return codec.encode(_Kept(self._version, msgspec.Raw(fields)))
 
