@@ -19,11 +19,13 @@ from titan_overlay.mutable.demand import JUDGED
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.letters import Seal
 from titan_overlay.mutable.log import SEGMENTS_KEPT, LogSettings
+from titan_overlay.mutable.requests import REQUEST_BYTES_MAX
 from titan_overlay.mutable.runner import GroupRunner
 from titan_overlay.pool.message import encode_message
 from titan_overlay.pool.orders import Recruit
 from titan_overlay.testing.pool import PORT, SimulatedNode, SimulatedPool
 from titan_overlay.wire import codec
+from titan_overlay.wire.frames import MAX_PAYLOAD_BYTES
 
 pytestmark = pytest.mark.loops("virtual")
 
@@ -80,6 +82,22 @@ async def islice(items: AsyncGenerator[titan.Change, None], count: int) -> Async
             count -= 1
             if not count:
                 return
+
+
+@pytest.mark.parametrize("byzantine", [False, True], ids=["believed", "may lie"])
+async def test_a_message_that_members_could_not_send_each_other_is_refused(byzantine: bool) -> None:
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=titan.Policy(faults=1, byzantine=byzantine))
+        for beyond in (200, 180, 100, 50):  # which still fits into the frame that brings it, or nearly
+            with pytest.raises(titan.BadMessage, match="put it as data"):
+                await pool.send("bank/main", Deposit("x" * (MAX_PAYLOAD_BYTES - beyond), 1))
+        for account in ("largest" + "x" * (REQUEST_BYTES_MAX - 1000), "rent"):
+            assert await pool.send("bank/main", Deposit(account, 7)) in (7, 1007)
+        local = sim.pool(leader_of(sim, "bank/main"))  # there is no link on the way
+        with pytest.raises(titan.BadMessage, match="put it as data"):
+            await local.send("bank/main", Deposit("x" * (MAX_PAYLOAD_BYTES - 500), 1))
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1008
 
 
 async def test_a_handler_that_raises_is_an_error_and_changes_nothing() -> None:

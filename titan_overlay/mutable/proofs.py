@@ -13,7 +13,7 @@ from titan_overlay.mutable.authenticators import SharedKeys
 from titan_overlay.mutable.engine import Configuration
 from titan_overlay.mutable.epochs import Charter
 from titan_overlay.mutable.letters import Letters
-from titan_overlay.mutable.requests import DELIVERED, Batch, Request
+from titan_overlay.mutable.requests import DELIVERED, REQUEST_BYTES_MAX, Batch, Request
 from titan_overlay.wire import codec
 
 CLOCKS_SECONDS = 300.0
@@ -112,6 +112,8 @@ class Proofs:
         try:
             batch = codec.decode(data, Batch)
             for request in batch.requests:
+                if request.size > REQUEST_BYTES_MAX:
+                    return False
                 if not self._is_for_me(request):
                     self.check(request)
         except (BadMessage, Forbidden):

@@ -9,6 +9,7 @@ import msgspec
 from titan_overlay.errors import BadMessage, RemotableError, WireError, from_wire
 from titan_overlay.mutable.in_order import in_order
 from titan_overlay.wire import codec
+from titan_overlay.wire.frames import MAX_PAYLOAD_BYTES
 
 OPEN = "titan.group.Open"
 """Opens a session; answered with its number."""
@@ -18,6 +19,8 @@ BATCH = "titan.group.Batch"
 """Several messages with one place in the order; the body is a list of `Part`. Answered with a list of `Reply`."""
 UPGRADE = "titan.group.Upgrade"
 """Another class takes over the state; the body is a `NewCode`, the sender the object's owner."""
+REQUEST_BYTES_MAX = MAX_PAYLOAD_BYTES - (32 << 10)
+"""Of one request: what members send each other has it, and four certificates of a large group, in one frame."""
 PARTS_MAX = 4096
 ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 """As in the repr of an object that has none of its own."""
@@ -114,4 +117,9 @@ def decode_request(body: bytes | msgspec.Raw) -> Request:
     request = codec.decode(body, Request)
     if request.type == DELIVERED or (request.type != OPEN and not (request.session or request.once)):
         raise BadMessage("a request to a mutable object has a session or a key of its own")
+    if request.size > REQUEST_BYTES_MAX:  # ordered, it could be sent to no other member, and all that follows neither
+        raise BadMessage(
+            f"a message to a mutable object has {REQUEST_BYTES_MAX} bytes at most with its proof, not {request.size}: "
+            "put it as data"
+        )
     return request
