@@ -14,7 +14,7 @@ from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.keys import SigningKey
-from titan_overlay.mutable import letters, machine, states
+from titan_overlay.mutable import drive, letters, machine, states
 from titan_overlay.mutable.demand import JUDGED
 from titan_overlay.mutable.group import Group
 from titan_overlay.mutable.letters import Seal
@@ -98,6 +98,30 @@ async def test_a_message_that_members_could_not_send_each_other_is_refused(byzan
         with pytest.raises(titan.BadMessage, match="put it as data"):
             await local.send("bank/main", Deposit("x" * (MAX_PAYLOAD_BYTES - 500), 1))
         assert await pool.send("bank/main", Deposit("rent", 1)) == 1008
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["sent one by one", "some lost"])
+async def test_large_messages_that_come_together_are_executed_by_all(
+    lost: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if lost:
+        monkeypatch.setattr(drive, "STEP_BYTES_MAX", 1 << 30)
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
+        follower = next(node for node in sim.holders("bank/main") if not group(node, "bank/main").leads)
+        sizes = ([250_000] * 3 + [900_000]) * 3
+        for turn in range(2):
+            if turn:
+                sim.kill(follower)
+            deposits = [Deposit(f"{at}{'x' * size}", 1) for at, size in enumerate(sizes)]
+            sendings = (pool.send("bank/main", each, timeout=60) for each in deposits)
+            assert await asyncio.gather(*sendings) == [turn + 1] * len(sizes)
+        await sim.restart(follower)
+        await sim.settle(seconds=8)
+        assert len({group(node, "bank/main").machine.root() for node in sim.holders("bank/main")}) == 1
+        assert lost == ("in one frame" in caplog.text)
 
 
 async def test_a_handler_that_raises_is_an_error_and_changes_nothing() -> None:

@@ -4,17 +4,23 @@ Nothing is said before what it rests on is durable (see `engine.py`). What is co
 """
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
+from titan_overlay.errors import BadMessage
 from titan_overlay.mutable import talk
 from titan_overlay.mutable.engine import Engine, Event, Persisted, Ready, Send, TimerDue
 from titan_overlay.mutable.surroundings import EpochLog
 from titan_overlay.wire import codec
+from titan_overlay.wire.frames import MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
     from titan_overlay.mutable.group import Group
 
+log = logging.getLogger("titan")
 
+STEP_BYTES_MAX = MAX_PAYLOAD_BYTES - 1024
+"""A link adds the object and the type."""
 UNHURRIED_SECONDS = 0.1
 """So long the disk may wait for what nobody waits for."""
 
@@ -102,12 +108,24 @@ class Drive:
         by_peer: dict[bytes, list[Any]] = {}
         for each in sends:
             by_peer.setdefault(each.to, []).append(each.message)
-        encoded: dict[tuple[int, ...], bytes] = {}
+        encoded: dict[tuple[int, ...], list[bytes]] = {}
         for peer, messages in by_peer.items():
             same = tuple(map(id, messages))  # what goes to all is encoded once
             if same not in encoded:
-                encoded[same] = codec.encode(talk.Step(self._epoch, messages, self._group.ambient.wall()))
-            self._group.peers.post(peer, talk.STEP, encoded[same])
+                encoded[same] = self._steps(messages)
+            for step in encoded[same]:
+                try:
+                    self._group.peers.post(peer, talk.STEP, step)
+                except BadMessage as why:  # it is lost, as any may be; what else follows from this event must not be
+                    log.warning("%s: %s", self._group.machine.name, why)
+
+    def _steps(self, messages: list[Any]) -> list[bytes]:
+        """An encoded `Step`, or several where one would not fit into a frame."""
+        step = codec.encode(talk.Step(self._epoch, messages, self._group.ambient.wall()))
+        if len(step) <= STEP_BYTES_MAX or len(messages) == 1:
+            return [step]
+        half = len(messages) // 2
+        return [*self._steps(messages[:half]), *self._steps(messages[half:])]
 
     def _set_timer(self, when: float | None) -> None:
         """Being early is harmless: what would only be put off, as at each sign of life of a leader, stays as it is."""
