@@ -198,6 +198,21 @@ def test_what_is_said_to_odd_bytes(store: TitanStore, data: bytes, says: bytes) 
     assert raw(store.port, data) == says
 
 
+QUIT = b"*1\r\n$4\r\nQUIT\r\n"
+
+
+@pytest.mark.parametrize("data", [QUIT + PING, PING * 40 + QUIT + PING, b"QUIT\r\nPING\r\n", b"QUIT\r\n" + PING])
+def test_nothing_is_executed_that_follows_quit(store: TitanStore, data: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", store.port), timeout=SECONDS) as connection:
+        connection.sendall(data)
+        heard = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert heard == b"+PONG\r\n" * (data.count(b"PING") - 1) + b"+OK\r\n"
+
+
+def test_quit_is_not_answered_where_replies_are_off(store: TitanStore) -> None:
+    assert raw(store.port, b"CLIENT REPLY OFF\r\nQUIT\r\nPING\r\n") == b""
+
+
 @pytest.mark.parametrize("data", [b"*1\r\n$x\r\n", b"*1\r\n?\r\n", b"*-5\r\n", b"x" * 70_000])
 def test_what_is_no_protocol_is_refused_and_the_server_lives_on(store: TitanStore, data: bytes) -> None:
     assert raw(store.port, data).startswith(b"-ERR Protocol error")

@@ -175,7 +175,7 @@ class Connection(asyncio.Protocol):
     def _inline(self, data: bytes) -> None:
         """Commands typed as lines; a `*` at the beginning of one goes back to RESP."""
         self._line += data
-        while self._line and not self._refusal:
+        while self._line and not self._refusal and not self.session.closing:
             if self._line[:1] == b"*":
                 rest, self._line = self._line, b""
                 self.data_received(rest)

@@ -57,10 +57,12 @@ def swapdb(e: "Engine", a: Args) -> bytes:
 
 
 @group.command("quit", -1, "noscript loading stale fast no-auth")
-def quit_(e: "Engine", a: Args) -> bytes:
+def quit_(e: "Engine", a: Args) -> None:
     """Closes the connection."""
-    e.session.closing = True
-    return OK
+    session = e.session
+    if session.replies == "on":
+        session.out.append(OK)
+    session.closing = True  # and as nothing is returned, what follows in the pipeline is not executed
 
 
 @group.command("reset", 1, "noscript loading stale fast no-auth", since="6.2.0")
