@@ -185,6 +185,8 @@ PING = b"*1\r\n$4\r\nPING\r\n"
         (b"PING\r\n", b"+PONG\r\n"),
         (b'SET "a b" x\r\nPING\r\n', b"+OK\r\n+PONG\r\n"),
         (b"\r\n\r\nPING\n", b"+PONG\r\n"),
+        (b"ECHO a\"b\\x21\"\r\nECHO a'b'\r\nPING\r\n", b"$3\r\nab!\r\n$2\r\nab\r\n+PONG\r\n"),
+        (b'PING "x"y\r\n', b"-ERR Protocol error: unbalanced quotes in request\r\n"),
         (b'SET "unbalanced\r\n', b"-ERR Protocol error: unbalanced quotes in request\r\n"),
         (b"ECHO x\r\n" + PING, b"$1\r\nx\r\n+PONG\r\n"),
         (b"*2000000000\r\n", b"-ERR Protocol error: invalid multibulk length\r\n"),

@@ -121,7 +121,7 @@ def is_whole_after(data: bytes, at: int) -> bool:
     return False
 
 
-_INLINE = re.compile(rb'\s*(?:"((?:[^"\\]|\\.)*)"|\'((?:[^\'\\]|\\.)*)\'|([^\s"\']+))(?=\s|$)', re.DOTALL)
+_INLINE = re.compile(rb'\s*(?=\S)([^\s"\']*)(?:"((?:[^"\\]|\\.)*)"|\'((?:[^\'\\]|\\.)*)\')?(?=\s|$)', re.DOTALL)
 _HTTP = frozenset((b"post", b"host:"))
 """First words of lines in requests of browsers: a web page can send them to stores on its reader's machine."""
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
@@ -139,12 +139,9 @@ def inline(line: bytes) -> Args:
         found = _INLINE.match(line, at)
         if found is None:
             raise ProtocolError("unbalanced quotes in request")
-        if found[1] is not None:
-            words.append(re.sub(rb"\\(x[0-9a-fA-F]{2}|.)", _unescaped, found[1], flags=re.DOTALL))
-        elif found[2] is not None:
-            words.append(found[2].replace(b"\\'", b"'"))
-        else:
-            words.append(found[3])
+        plain, double, single = found.groups(b"")
+        quoted = re.sub(rb"\\(x[0-9a-fA-F]{2}|.)", _unescaped, double, flags=re.DOTALL) or single.replace(b"\\'", b"'")
+        words.append(plain + quoted)
         at = found.end()
     if words and words[0].lower() in _HTTP:
         raise ProtocolError("this is HTTP; nothing of it is executed")
