@@ -189,6 +189,8 @@ PING = b"*1\r\n$4\r\nPING\r\n"
         (b'PING "x"y\r\n', b"-ERR Protocol error: unbalanced quotes in request\r\n"),
         (b'SET "unbalanced\r\n', b"-ERR Protocol error: unbalanced quotes in request\r\n"),
         (b"ECHO x\r\n" + PING, b"$1\r\nx\r\n+PONG\r\n"),
+        (b"*0\r\n" + PING, b"+PONG\r\n"),
+        (b"*-1\r\n*0\r\n" + PING, b"+PONG\r\n"),
         (b"*2000000000\r\n", b"-ERR Protocol error: invalid multibulk length\r\n"),
         (b"*2\r\n:1\r\n:2\r\n", b"-ERR Protocol error: expected '$', a command is an array of strings\r\n"),
         (b"*1\r\n*1\r\n$4\r\nPING\r\n", b"-ERR Protocol error: expected '$', a command is an array of strings\r\n"),
@@ -198,6 +200,14 @@ PING = b"*1\r\n$4\r\nPING\r\n"
 )
 def test_what_is_said_to_odd_bytes(store: TitanStore, data: bytes, says: bytes) -> None:
     assert raw(store.port, data) == says
+
+
+def test_a_command_of_no_words_is_passed_over_also_where_it_comes_alone(store: TitanStore) -> None:
+    with socket.create_connection(("127.0.0.1", store.port), timeout=SECONDS) as connection:
+        for data in (b"*0\r\n", PING, b"*-1\r\n", PING):
+            connection.sendall(data)
+            if data is PING:
+                assert connection.recv(100) == b"+PONG\r\n"
 
 
 QUIT = b"*1\r\n$4\r\nQUIT\r\n"

@@ -150,9 +150,14 @@ class Connection(asyncio.Protocol):
             self._tail = b""
         if commands:
             if not only_words(commands):
-                self._refuse(b"expected '$', a command is an array of strings")
-                return
-            self._run(commands, data if whole else b"")
+                whole = False
+                odd: list[Any] = commands  # compiled, items of another type would be refused
+                commands = [args for args in odd if args not in (None, [])]  # of no words: `*-1`, `*0`
+                if not only_words(commands):
+                    self._refuse(b"expected '$', a command is an array of strings")
+                    return
+            if commands:
+                self._run(commands, data if whole else b"")
         if error:
             self._refuse(error)
 
