@@ -114,6 +114,13 @@ class Answer(msgspec.Struct, Generic[V], frozen=True):
     """The majority: more than half of `Policy.votes`."""
 
 
+def _policy(given: Policy | None, own: Policy) -> Policy:
+    """What was given, or else the object's own. BadMessage: that is no policy."""
+    if given is not None and not isinstance(given, Policy):
+        raise BadMessage(f"a policy is a titan.Policy(...), not of type {type(given).__name__!r}")
+    return given or own
+
+
 class _Closed:
     """In place of all that a pool goes through, once it was left."""
 
@@ -327,12 +334,13 @@ class Pool:
 
         Raises:
             Forbidden: this key may not publish that name; the text says which command grants it.
-            BadMessage: the policy asks for votes, and a handler is not idempotent.
+            BadMessage: the policy asks for votes, and a handler is not idempotent; or it is no policy.
             Unavailable: too few nodes accept the object; the text says why they refused.
         """
         packed = Source.of(source, self._member.user, self._member.overlay.pool)
         packed.check_name(name)
-        packed.check_policy(policy or packed.policy)
+        policy = _policy(policy, packed.policy)
+        packed.check_policy(policy)
         describe = functools.partial(
             self._publisher.describe,
             name,
@@ -343,7 +351,7 @@ class Pool:
         )
         async with within(timeout, f"publishing {name!r}") as deadline:
             if packed.kind != "mutable":
-                return await self._publisher.publish(*describe(policy or packed.policy), packed.runner())
+                return await self._publisher.publish(*describe(policy), packed.runner())
             there = await self._upgraded(name, packed, policy, deadline)
             if there is not None:
                 return there
@@ -355,12 +363,12 @@ class Pool:
                 founders,
                 self._publisher,
                 describe,
-                policy or packed.policy,
+                policy,
                 self._router.object_id(name),
                 packed.runner(),
             )
 
-    async def _upgraded(self, name: str, packed: Source, policy: Policy | None, deadline: float) -> Receipt | None:
+    async def _upgraded(self, name: str, packed: Source, policy: Policy, deadline: float) -> Receipt | None:
         """Where a mutable object with that name is there already, its class is replaced; None: there is none."""
         object_id = self._router.object_id(name)
         try:
@@ -371,7 +379,7 @@ class Pool:
 
         once = f"upgrade/{self._member.ambient.token_bytes(8).hex()}"
         message = Request(object_id, "", b"", deadline, (), once=once)
-        health = await upgrade(self._member.groups_caller, place, message, packed, policy or packed.policy)
+        health = await upgrade(self._member.groups_caller, place, message, packed, policy)
         value = place.descriptor.value
         return Receipt(value.name, value.version, tuple(each.node for each in health.members), 0, "")
 
@@ -391,7 +399,7 @@ class Pool:
             encrypt: holders and readers see only sealed bytes; `get(name, decrypt=True)` opens them with your key.
 
         Raises:
-            StorageError: the file cannot be read. BadMessage: it is neither bytes nor a path.
+            StorageError: the file cannot be read. BadMessage: it is neither bytes nor a path, or the policy is none.
             Unavailable: no node takes it. DeadlineExceeded: `timeout` seconds (by default enough for 1 MiB/s) passed.
         """
         receipt = await self.put_receipt(source, policy=policy, encrypt=encrypt, progress=progress, timeout=timeout)
@@ -407,11 +415,12 @@ class Pool:
         timeout: float | None = None,
     ) -> Receipt:
         """As `put`, returning who holds it, the token that deletes it, and where it is encrypted, its key."""
+        policy = _policy(policy, Policy())
         plain = await open_source(source)
         if not encrypt:
-            return await self._put(plain, policy or Policy(), progress, timeout)
+            return await self._put(plain, policy, progress, timeout)
         sealed = await SealedSource.seal(plain, self._member.user)
-        return await self._put(sealed, policy or Policy(), progress, timeout, sealed.key.hex())
+        return await self._put(sealed, policy, progress, timeout, sealed.key.hex())
 
     async def _put(
         self, source: ContentSource, policy: Policy, progress: Progress | None, timeout: float | None, key: str = ""
@@ -619,7 +628,13 @@ class Pool:
         return await census.take(self._member.overlay, self._member.links, where, timeout)
 
     async def nearest(self, name: str, count: int = 1) -> list[str]:
-        """The live nodes nearest to the id of a name, nearest first, each as a name (`node:<id>`)."""
+        """The live nodes nearest to the id of a name, nearest first, each as a name (`node:<id>`).
+
+        Raises:
+            BadMessage: the count is not 1 or more.
+        """
+        if count < 1:
+            raise BadMessage(f"a count of nodes is 1 or more, not {count}")
         found = await self._member.overlay.find_nodes(self._router.object_id(name), count)
         return [names.node_name(each.id) for each in found]
 

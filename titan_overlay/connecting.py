@@ -52,6 +52,8 @@ def find_seeds(target: str | None, data: Path) -> Sequence[JoinLine]:
         ConfigError: there is none of the three, or it cannot be read.
     """
     text = target or os.environ.get(BOOTSTRAP_VARIABLE, "")
+    if not isinstance(text, str):
+        raise ConfigError(f"where to connect is a text, also of several addresses, not of type {type(text).__name__!r}")
     given = text.replace(",", " ").split()
     if given:
         return [JoinLine.parse(each) for each in given]

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -360,6 +361,21 @@ async def test_nodes_are_objects_exact_nearest_and_by_label(nodes: Nodes, pool: 
     assert nearest in await pool.nearest("weather/berlin", 3)
     assert await pool.nearest(nearest) == [nearest]
     assert f"node:{(await pool.send(nearest, titan.Ping())).holder}" == nearest
+
+
+async def test_arguments_that_are_none_are_refused_by_what_they_should_be(nodes: Nodes, pool: Pool) -> None:
+    for count in (0, -1):
+        with pytest.raises(titan.BadMessage, match=f"a count of nodes is 1 or more, not {count}"):
+            await pool.nearest("weather/berlin", count)
+    policy: Any = {"min_copies": 2}
+    with pytest.raises(titan.BadMessage, match=r"a policy is a titan\.Policy\(\.\.\.\), not of type 'dict'"):
+        await pool.publish(Desk, "desk/of-a-dict", policy=policy)
+    with pytest.raises(titan.BadMessage, match="a policy is"):
+        await pool.put(b"bytes", policy=policy)
+    several: Any = [nodes.line, nodes.line]
+    with pytest.raises(titan.ConfigError, match="a text, also of several addresses, not of type 'list'"):
+        async with titan.connect(several, data=nodes.user):
+            pass
 
 
 async def test_a_multicast_gives_each_name_its_reply_or_its_error(pool: Pool, desk: str) -> None:
