@@ -1,6 +1,8 @@
 """What `titan doctor` says about the disk, and about the nodes around an object."""
 
+import os
 import shutil
+import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from titan_overlay.cli import nodes
-from titan_overlay.cli.doctor import _crowd, _disk, _group, _node
+from titan_overlay.cli.doctor import _crowd, _directory, _disk, _group, _node
 from titan_overlay.errors import NotFound
 from titan_overlay.overlay.density import Crowd
 from titan_overlay.pool.orders import NodeInfo
@@ -53,6 +55,31 @@ def test_a_disk_with_less_room_than_is_lent_says_what_helps(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     (check,) = _disk(SimpleNamespace(directory=tmp_path), 1 << 30)  # type: ignore[arg-type]
     assert check.help == advice and check.ok is not bool(advice)
+
+
+def test_a_directory_that_no_node_of_this_version_starts_on_is_a_finding(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    face: Any = SimpleNamespace(directory=tmp_path)
+    for version, ok in ((0, True), (99, False)):
+        database = sqlite3.connect(tmp_path / "node.db")
+        database.execute(f"PRAGMA user_version = {version}")
+        database.close()
+        (check,) = _directory(face)
+        assert check.ok is ok
+    assert "newer version" in check.text and "upgrade" in check.help
+    (tmp_path / "node.db").write_bytes(b"\xff" * 100)
+    (check,) = _directory(face)
+    assert check.ok, "a node sets it aside"
+
+
+def test_a_read_only_file_system_is_not_mended_by_another_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    (check,) = _directory(SimpleNamespace(directory=tmp_path))  # type: ignore[arg-type]
+    assert not check.ok and "read-only file system" in check.text and "chown" not in check.help
 
 
 def test_what_is_stored_already_needs_no_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

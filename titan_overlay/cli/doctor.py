@@ -70,6 +70,9 @@ def _report(checks: list[Check]) -> Any:
 
 
 def _directory(face: Face) -> Iterator[Check]:
+    from titan_overlay.errors import StorageError
+    from titan_overlay.storage.database import check_version
+
     path = face.directory
     if not path.is_dir():
         yield Check("data directory", False, f"{path} is not there yet", "titan-node, or titan id")
@@ -77,10 +80,17 @@ def _directory(face: Face) -> Iterator[Check]:
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
         yield Check("data directory", False, f"{path} is open to others (mode {mode:o})", f"chmod 700 {path}")
+    elif os.statvfs(path).f_flag & os.ST_RDONLY:
+        yield Check("data directory", False, f"{path} is on a read-only file system", "mount that for writing")
     elif not os.access(path, os.W_OK):
         yield Check("data directory", False, f"{path} cannot be written", f"chown -R $USER {path}")
     else:
-        yield Check("data directory", True, str(path))
+        try:
+            check_version(path / "node.db")
+        except StorageError as why:
+            yield Check("data directory", False, str(why), "pip install --upgrade titan-overlay")
+        else:
+            yield Check("data directory", True, str(path))
 
 
 def _disk(face: Face, limit: int) -> Iterator[Check]:

@@ -6,7 +6,7 @@ kill -9 at any instant loses no row whose call had returned.
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +46,26 @@ assert len(_STEPS) == SCHEMA_VERSION
 
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 _SIDE_FILES = ("", "-wal", "-shm")
+
+
+def check_version(path: Path) -> None:
+    """Looks into the file's header alone, where there is one: nothing is opened, made or changed.
+
+    Raises:
+        StorageError: it was made by a newer version.
+    """
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(64)
+        if head.startswith(b"SQLite format 3\0"):
+            _check_version(path, int.from_bytes(head[60:]))
+
+
+def _check_version(path: Path, version: int) -> None:
+    if version > SCHEMA_VERSION:
+        raise StorageError(
+            f"{path} was written by a newer version of titan-overlay (schema {version}, this one knows "
+            f"{SCHEMA_VERSION}): upgrade, or choose another directory with --data DIR"
+        )
 
 
 class SqliteDatabase:
@@ -103,11 +123,7 @@ class SqliteDatabase:
 
     def _upgrade(self, db: sqlite3.Connection) -> None:
         version: int = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise StorageError(
-                f"{self.path} was written by a newer version of titan-overlay (schema {version}, this one knows "
-                f"{SCHEMA_VERSION}): upgrade, or choose another directory with --data DIR"
-            )
+        _check_version(self.path, version)
         for step in range(version, SCHEMA_VERSION):
             db.executescript(f"BEGIN; {_STEPS[step]} PRAGMA user_version = {step + 1}; COMMIT;")
 
