@@ -60,7 +60,7 @@ def describe(
     Raises:
         ConfigError: the user may not publish that name.
     """
-    full = names.check(names.resolve(made.name, owner.public))
+    full = names.one(made.name, owner.public)
     grant = rights.best(held, owner.id, Right.PUBLISH, full, now)
     try:
         rights.check_publish(owner.public, full, grant, now)

@@ -85,6 +85,13 @@ async def test_a_name_that_nobody_published_is_not_found() -> None:
         assert caught.value.asked > 0
 
 
+async def test_no_object_is_published_under_a_name_that_a_grant_would_take_for_a_pattern() -> None:
+    async with SimulatedPool(4) as sim:
+        for kind, name in ((Calculator, "weather/*"), (Calculator, "*"), (Calculator, "~me/*"), (Bank, "bank/*")):
+            with pytest.raises(titan.BadMessage, match="stands for all names like it"):
+                await sim.publish(kind, name)
+
+
 async def test_a_service_is_never_asked_to_do_once_or_read_what_only_mutable_objects_can() -> None:
     async with SimulatedPool(8) as sim:
         await sim.publish(Calculator, "calc")

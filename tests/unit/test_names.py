@@ -135,6 +135,17 @@ def test_a_pattern_may_be_of_ones_own_names() -> None:
     assert names.covers(names.pattern("~me/*", bytes(32)), names.resolve("~me/notes", bytes(32)))
 
 
+@pytest.mark.parametrize("pattern", ["*", "weather/*", "~me/*"])
+def test_no_object_is_named_as_a_pattern_is(pattern: str) -> None:
+    with pytest.raises(BadMessage, match="stands for all names like it"):
+        names.one(pattern, bytes(32))
+
+
+@pytest.mark.parametrize("name", ["weather/berlin", "a*", "*/a", "a/**"])
+def test_a_new_object_may_have_any_other_name(name: str) -> None:
+    assert names.one(name, bytes(32)) == name
+
+
 @pytest.mark.parametrize("text", ["", "weather/", "weather*", "*/berlin", "a/*/*", "/*", "~me", "**"])
 def test_a_pattern_that_covers_nothing_is_refused(text: str) -> None:
     with pytest.raises(BadMessage):

@@ -129,6 +129,18 @@ def pattern(text: str, me: bytes) -> str:
     return full
 
 
+def one(name: str, me: bytes) -> str:
+    """The full form of a name for a new object, `~me/...` resolved as in `resolve`.
+
+    Raises:
+        BadMessage: it is no name; or a pattern, too, and a grant on that object would be one on many others.
+    """
+    full = check(resolve(name, me))
+    if full == "*" or full.endswith("/*"):
+        raise BadMessage(f"{name!r} stands for all names like it, where rights are given; an object needs another name")
+    return full
+
+
 def covers(pattern: str, name: str) -> bool:
     """Whether a pattern (`weather/*`, `img/thumb`, `*`) covers a name; `*` stands only as the last part."""
     if pattern == "*":

@@ -86,7 +86,7 @@ class Publisher:
             Forbidden: this user may not publish that name; nothing has been sent.
             BadMessage: nobody may, like this.
         """
-        full = names.check(names.resolve(name, self._user.public))
+        full = names.one(name, self._user.public)
         now = self._ambient.wall()
         token = self._ambient.token_bytes(16)
         rights = self._overlay.rights
