@@ -30,7 +30,7 @@ def each_seed(
         if seed != seeds[0]:
             own += [option for option in once if option not in own]
         runs[out / f"seed-{seed}"] = own
-    result = results.combined(_run_all(runs, jobs, ended), command=command_line())
+    result = results.combined(_run_all(out, runs, jobs, ended), command=command_line())
     results.write(result, out / "result.json")
     return result
 
@@ -45,24 +45,26 @@ def each_point(grid: list[tuple[str, float, int]], jobs: int, out: Path) -> Resu
         ]
         for kind, share, seed in grid
     }  # fmt: skip
-    result = points.merged(_run_all(runs, jobs), command=command_line())
+    result = points.merged(_run_all(out, runs, jobs), command=command_line())
     results.write(result, out / "result.json")
     figures.adversary(result["points"], out)
     return result
 
 
-def _run_all(runs: dict[Path, list[str]], jobs: int, ended: tuple[int, ...] = (0,)) -> list[Result]:
+def _run_all(out: Path, runs: dict[Path, list[str]], jobs: int, ended: tuple[int, ...] = (0,)) -> list[Result]:
     """Runs `titan-sim` with these arguments, into these directories, so many at a time. The results, in order.
 
     Args:
+        out: where the result of them all will be.
         ended: statuses of a run that came to its end; after any other the rest is not run.
     """
     running: list[subprocess.Popen[bytes]] = []
+    (out / "result.json").unlink(missing_ok=True)  # of an earlier run: it would pass for this one's
     try:
         for directory, arguments in runs.items():
             if len(running) >= jobs:
                 _finish(running, ended)
-            (directory / "result.json").unlink(missing_ok=True)  # of an earlier run: it would pass for this one's
+            (directory / "result.json").unlink(missing_ok=True)
             command = [sys.executable, "-m", "titan_simulations.cli", *arguments, "--out", str(directory)]
             running.append(subprocess.Popen(command))
         while running:

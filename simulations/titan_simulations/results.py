@@ -141,9 +141,14 @@ def _is_share(key: str) -> bool:
 
 
 def write(result: Result, path: Path) -> None:
-    """As JSON; what is no number (a median of nothing) is null."""
+    """As JSON; what is no number (a median of nothing) is null. What stood there is replaced at once, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_plain(result), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    temporary = path.with_name(f"{path.name}.new")
+    try:
+        temporary.write_text(json.dumps(_plain(result), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

@@ -1,12 +1,14 @@
 """What several seeds say together."""
 
 import json
+from errno import ENOSPC
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import simulations
-from titan_simulations import results, tables
+from titan_simulations import many, results, tables
 
 
 def test_figures_become_means_with_intervals_and_hashes_lists():
@@ -68,6 +70,32 @@ def test_what_is_no_number_is_null_in_json(tmp_path):
     path = tmp_path / "new" / "result.json"
     results.write({"a": float("nan"), "b": [float("inf"), 1.5], 3: "x"}, path)
     assert json.loads(path.read_text()) == {"a": None, "b": [None, 1.5], "3": "x"}
+
+
+def test_a_result_that_cannot_be_written_whole_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text[:3].encode(encoding))
+        raise OSError(ENOSPC, "No space left on device")
+
+    path = tmp_path / "result.json"
+    results.write({"a": 1}, path)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        results.write({"a": 2}, path)
+    assert json.loads(path.read_text()) == {"a": 1} and list(tmp_path.iterdir()) == [path]
+
+
+def test_runs_that_are_cut_short_leave_no_result_of_earlier_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(command: list[str]) -> Any:
+        raise KeyboardInterrupt
+
+    for directory in (tmp_path, tmp_path / "seed-1", tmp_path / "seed-2"):
+        results.write({**RUN, "seed": 7}, directory / "result.json")
+    monkeypatch.setattr(many.subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        many.each_seed([1, 2], 1, tmp_path)
+    assert not (tmp_path / "result.json").exists() and not (tmp_path / "seed-1" / "result.json").exists()
+    assert (tmp_path / "seed-2" / "result.json").exists(), "its turn had not come"
 
 
 def test_a_result_of_several_seeds_is_made_anew_of_theirs(tmp_path: Path):
