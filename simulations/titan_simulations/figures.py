@@ -166,14 +166,15 @@ def adversary(points: Sequence[dict[str, Any]], out: Path) -> list[Path]:
     written = []
     for attack in dict.fromkeys(point["attack"] for point in points):
         own = [point for point in points if point["attack"] == attack]
+        name = attack.replace(":", ".")  # of a plug-in: as the directories of its runs are called
         lookups = _by_paths(own, lambda point: _share(point["lookups_right"], point["lookups"]))
         data = _by_paths(own, lambda point: _share(point["right"], point["sends"]))
         rpcs = _by_paths(own, lambda point: point["rpcs_per_lookup_median"])
         written += [
-            _against_liars(lookups, "look-ups that find an honest holder", out / f"{attack}_lookups.png"),
-            _against_liars(data, "messages to data answered rightly", out / f"{attack}_data.png"),
-            _against_liars(rpcs, "requests of a look-up, median", out / f"{attack}_requests.png", success=False),
-            _votes(own, out / f"{attack}_votes.png"),
+            _against_liars(lookups, "look-ups that find an honest holder", out / f"{name}_lookups.png"),
+            _against_liars(data, "messages to data answered rightly", out / f"{name}_data.png"),
+            _against_liars(rpcs, "requests of a look-up, median", out / f"{name}_requests.png", success=False),
+            _votes(own, out / f"{name}_votes.png"),
         ]
     return written
 
