@@ -1,5 +1,6 @@
 """The increments of the log as they lie on the disk: what a power failure tears, what is damaged, what Redis adds."""
 
+import errno
 import logging
 import os
 import random
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 import titan_overlay as titan
 from tests.store.core import Core
 from tests.store.real import RealRedis, TitanStore, Wire, needs_redis
-from titan_objects.store import batches
+from titan_objects.store import aof, batches
 from titan_objects.store.aof import AppendLog
 from titan_objects.store.batches import MAGIC, ROOM_BYTES, BatchReader
 from titan_objects.store.engine import Engine
@@ -210,6 +211,32 @@ def test_a_batch_whose_sectors_are_written_in_part_is_there_whole_or_not_at_all(
     assert keys(torn.directory)[b"k"] == (b"new" if whole else b"old")
     assert whole or incr(torn.directory).read_bytes() == torn.old[: torn.begin]
     assert keys(torn.directory)[b"k"] == (b"new" if whole else b"old"), "and it can be gone on with"
+
+
+def test_what_is_written_after_a_rewrite_could_not_begin_may_be_torn_as_any_end_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    log, _ = opened(tmp_path)
+    write(log, [b"SET", b"k", b"old"])
+    with monkeypatch.context() as patched:
+        patched.setattr(aof, "sync_directory", fails)
+        with pytest.raises(OSError, match="Input"):
+            log.begin_rewrite()
+    assert incr(tmp_path, 2).read_bytes() == MAGIC
+    write(log, [b"SET", b"k", b"new"])
+    end = log.size
+    write(log, [b"SET", b"k", b"torn"])
+    killed(log)
+    data = incr(tmp_path).read_bytes()
+    incr(tmp_path).write_bytes(data[: end + 9])
+    assert keys(tmp_path)[b"k"] == b"new"
+    log, _ = opened(tmp_path)
+    write(log, [b"SET", b"k", b"later"])
+    log.close()
+    assert keys(tmp_path)[b"k"] == b"later"
 
 
 FLUSHALL = bulks([b"FLUSHALL"])

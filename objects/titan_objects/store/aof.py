@@ -94,8 +94,8 @@ class AppendLog:
         self._parts = self._read_manifest()
         live = [part for part in self._parts if part.kind != "h"]
         ours = False
-        for part in live:
-            ours = self._load(part, engine, last=part is live[-1])
+        for place, part in enumerate(live):
+            ours = self._load(part, engine, last=self._nothing_in(live[place + 1 :]))
         if ours:
             self._open_increment(live[-1])
         else:
@@ -103,6 +103,14 @@ class AppendLog:
         if self.history():
             self.clear_history()
         self._measure()
+
+    def _nothing_in(self, parts: list[Part]) -> bool:
+        """Whether no command was ever written to these. Where one was named in the manifest, but the disk failed before
+        it could be relied on, what came then is at the end of the file before.
+        """
+        with suppress(FileNotFoundError):
+            return all(self._path(part).stat().st_size <= len(batches.MAGIC) for part in parts)
+        return False
 
     def _path(self, part: Part) -> Path:
         return self.directory / part.name
