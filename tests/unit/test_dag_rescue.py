@@ -193,6 +193,8 @@ def plain(**changes: Any) -> bytes:
             (written(msgspec.structs.replace(GOOD, code={name: b""})), "code: .* is no name, or lies outside of it")
             for name in ("a/../../b.py", "/a.py", "..", ".", "", "a\0.py")
         ),
+        (written(msgspec.structs.replace(GOOD, code={"é" * 128 + ".py": b""})), "code: 'é+'.* has a part of more than"),
+        (written(msgspec.structs.replace(GOOD, code={"a": b"", "a/b.py": b""})), "'a/b.py' lies in is a file"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused_by_name(data: bytes, says: str) -> None:

@@ -29,6 +29,8 @@ MAGIC = b"titan-dag-rescue 1\n"
 DATA_BYTES_MAX = 1 << 30
 """Of all data that travels in a file; a run with more is rescued within its pool, `--without-data`."""
 DEPTH_MAX = 20
+PART_BYTES_MAX = 255
+"""Of the name of a file or a directory: more than that no file system takes."""
 _NAME = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -253,6 +255,10 @@ def single_root(code: Mapping[str, bytes]) -> str:
         path = PurePosixPath(name)
         if not path.name or path.is_absolute() or ".." in path.parts or "\0" in name:
             raise titan.BadMessage(f"code: {name[:100]!r} is no name, or lies outside of it")
+        if max(len(part.encode()) for part in path.parts) > PART_BYTES_MAX:
+            raise titan.BadMessage(f"code: {name[:100]!r}... has a part of more than {PART_BYTES_MAX} bytes")
+        if not code.keys().isdisjoint(map(str, path.parents)):
+            raise titan.BadMessage(f"code: what {name[:100]!r} lies in is a file")
     roots = {name.partition("/")[0] for name in code}
     if len(roots) != 1:
         raise titan.BadMessage(f"code: it is one Python file or one package, not {len(roots)}")
