@@ -13,13 +13,15 @@ from typer.testing import CliRunner
 import titan_overlay as titan
 from tests.store.postgres import postgresql
 from tests.unit.dag_world import Desk, definition
-from titan_objects.dag import archive_cli
+from titan_objects.dag import archive_cli, cli
 from titan_objects.dag.engine import Engine
 from titan_objects.dag.journal import Failure, Success
 from titan_objects.dag.messages import Line
 from titan_objects.dag.rescue import Left, again, rescue_of
 from titan_objects.dag.steps import State
+from titan_objects.dag.submitted import SubmittedRun
 from titan_objects.dag.views import TaskView
+from titan_overlay.cli.face import Face
 from titan_overlay.cli.titan import complete
 
 pytest.importorskip("sqlalchemy")
@@ -151,7 +153,27 @@ def test_the_archive_is_read_without_a_pool(tmp_path: Path) -> None:
     assert said("list").split() == ["~me/dag/1", "FAILED", "60.0", "s", "it"]
     assert "it: FAILED, 4 executions" in said("show", "~me/dag/1") and "Bad: a" in said("show", "~me/dag/1")
     assert said("logs", "~me/dag/1", "--task", "m[1]") == "m[1]: line 1 ä\ufffd\n"
+    assert said("logs", "~me/dag/1", "--task", "mm").startswith("nothing was written by a task 'mm' of ~me/dag/1")
     assert "is not in the archive" in said("show", "~me/dag/2", status=1)
+
+
+@pytest.mark.parametrize("lines", [[], [Line(0, "m", "hello")]])
+async def test_logs_of_nothing_say_so(
+    lines: list[Line], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @asynccontextmanager
+    async def no_pool(face: Face, target: str | None = None) -> AsyncIterator[None]:
+        yield None
+
+    async def written(run: SubmittedRun, key: str, *, follow: bool) -> AsyncIterator[Line]:
+        for line in lines:
+            yield line
+
+    monkeypatch.setattr(Face, "pool", no_pool)
+    monkeypatch.setattr(SubmittedRun, "logs", written)
+    await cli.logs(Face(False, None, None, False), "~me/dag/1", "nosuch")
+    told = capsys.readouterr()
+    assert (told.out == "") is (not lines) and ("nothing was written by a task 'nosuch'" in told.err) is (not lines)
 
 
 async def test_a_run_that_cannot_be_kept_keeps_no_other_from_that(

@@ -129,7 +129,14 @@ async def logs(
     async with _opened(url) as archive:
         await asyncio.to_thread(archive.show, name)  # a run that is not there says so
         found = await asyncio.to_thread(archive.lines, name, task)
+    if not found:
+        face.note(nothing_written(name, task))
     face.show(found, lambda: "\n".join(f"{each.key}: {each.text}" for each in found))
+
+
+def nothing_written(name: str, task: str) -> str:
+    """What is said in place of lines. Not that there is no such task: it may be one of a section, which was silent."""
+    return f"nothing was written by {f'a task {task!r}' if task else 'the tasks'} of {name}"
 
 
 async def rerun(

@@ -195,10 +195,13 @@ async def logs(
     """Print what the tasks of a run have written."""
     from titan_objects.dag.submitted import SubmittedRun
 
+    said = False
     async with face.pool() as pool:
         async for line in SubmittedRun(pool, name).logs(task, follow=follow):
-            shown = f"{line.key}: {line.text}"
+            said, shown = True, f"{line.key}: {line.text}"
             face.show(line, lambda shown=shown: shown)  # type: ignore[misc]
+    if not said:
+        face.note(archive_cli.nothing_written(name, task))
 
 
 async def _act(face: titan.Face, name: str, queue: str, what: str, tasks: list[str] | None, note: str = "") -> None:
