@@ -23,7 +23,7 @@ SCRIPTS = (
     (b"return struct.pack(ARGV[1], tonumber(ARGV[2]), ARGV[3])", b">I4s", b"7", b"x"),
 )
 COMMANDS = (
-    b"SET k v EX 10", b"GET k", b"INCRBYFLOAT n 1.5", b"RPUSH l a b", b"LRANGE l 0 -1", b"ZADD z 1 a 2 b",
+    b"SET k v EX 10", b"GET k", b"INCRBYFLOAT n 1.5", b"RPUSH l a b", b"LRANGE l 0 -1", b"ZADD z 1 a 0x1p1 b",
     b"ZRANGEBYSCORE z (1 +inf", b"HSET h f v", b"SADD s a b", b"SPOP s", b"XADD x * f v", b"XRANGE x - +", b"MULTI",
     b"EXEC", b"WATCH k", b"SUBSCRIBE c", b"CONFIG GET *", b"OBJECT ENCODING k", b"SCAN 0 MATCH * COUNT 5",
 )  # fmt: skip
