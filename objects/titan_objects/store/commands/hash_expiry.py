@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import integer
-from titan_objects.store.commands.keys import MAY_END
+from titan_objects.store.commands.expiry import MAY_END
 from titan_objects.store.effects import end_fields
 from titan_objects.store.resp import CommandError, array
 from titan_objects.store.resp import integer as number

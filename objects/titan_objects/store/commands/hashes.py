@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import INT_MAX, INT_MIN, decimal, decimal_text, integer
-from titan_objects.store.commands.keys import Scan, scan_reply
+from titan_objects.store.commands.scans import Scan, scan_reply
 from titan_objects.store.commands.sets import sample, sample_count
 from titan_objects.store.effects import end_fields
 from titan_objects.store.resp import (

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import INT_MAX, integer
-from titan_objects.store.commands.keys import Scan, scan_reply
 from titan_objects.store.commands.pops import pop_count
+from titan_objects.store.commands.scans import Scan, scan_reply
 from titan_objects.store.resp import EMPTY, ONE, ZERO, CommandError, array, bulk, bulks, limit_reply, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group, counted

@@ -11,7 +11,7 @@ from titan_objects.store.arguments import (
     option,
     slice_bounds,
 )
-from titan_objects.store.commands.keys import end_at
+from titan_objects.store.commands.expiry import end_at
 from titan_objects.store.resp import EMPTY_BULK, OK, ONE, ZERO, CommandError, array, bulk, looked_up, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group

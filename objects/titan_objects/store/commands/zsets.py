@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import bound, double, integer, option, slice_bounds, timeout_ms
-from titan_objects.store.commands.keys import Scan, scan_reply
 from titan_objects.store.commands.pops import Serve, counted_pop, pop_count, pop_first, pop_first_or_wait
+from titan_objects.store.commands.scans import Scan, scan_reply
 from titan_objects.store.commands.sets import sample, sample_count
 from titan_objects.store.resp import EMPTY, ZERO, CommandError, array, bulk, bulks, syntax_error
 from titan_objects.store.resp import integer as number

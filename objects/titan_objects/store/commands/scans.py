@@ -1,0 +1,94 @@
+"""SCAN, and what it has in common with HSCAN, SSCAN and ZSCAN: options, cursors and pages."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from titan_objects.store.arguments import integer, option
+from titan_objects.store.globs import matcher
+from titan_objects.store.listing import Listing
+from titan_objects.store.resp import CommandError, array, bulk, syntax_error
+from titan_objects.store.scans import Pieces
+from titan_objects.store.table import Args, Group
+from titan_objects.store.values import Members, type_name
+
+if TYPE_CHECKING:
+    from titan_objects.store.engine import Engine
+
+group = Group("generic")
+
+
+class Scan:
+    """Options of SCAN and its kin.
+
+    A cursor names a list of what there was when the scan began and a place in it, so whatever is there from
+    beginning to end is returned. The lists are dropped with the oldest; a cursor whose list is gone begins again.
+    """
+
+    def __init__(self, e: "Engine", a: Args, at: int, kinds: bool = False) -> None:
+        try:
+            self.cursor = int(a[at]) if a[at].isdigit() else -1
+        except ValueError:
+            self.cursor = -1
+        if not 0 <= self.cursor < 1 << 64:
+            raise CommandError(b"ERR invalid cursor")
+        self.match: Callable[[bytes], object] | None = None
+        self.count = 10
+        self.kind: bytes | None = None
+        self.bare = False
+        index = at + 1
+        while index < len(a):
+            word = a[index].upper()
+            if word == b"MATCH":
+                pattern = option(a, index + 1)
+                self.match = None if pattern == b"*" else matcher(pattern)
+            elif word == b"COUNT":
+                self.count = integer(option(a, index + 1))
+                if self.count < 1:
+                    raise syntax_error()
+            elif word == b"TYPE" and kinds:
+                self.kind = option(a, index + 1).lower()
+            else:
+                raise syntax_error()
+            index += 2
+        self._e = e
+
+    def page(self, owner: object, everything: Callable[[], Pieces]) -> tuple[bytes, list[bytes]]:
+        """The next cursor, and the names of this page; `owner`: what is scanned."""
+        names, serial, begin = self._e.scans.resume(self.cursor, owner, everything)
+        end = begin + self.count
+        page, more = names.page(begin, end)
+        if not more:
+            self._e.scans.done(serial)
+        return b"%d" % (serial << 32 | end if more else 0), self._matching(page)
+
+    def backwards(self, members: Members) -> tuple[bytes, list[bytes]]:
+        """The same for a set, from its last member to its first.
+
+        Its cursor is a place and needs no list: a member that goes is replaced by the last one, so none that was not
+        returned yet ever comes to a place that is behind.
+        """
+        end = min(self.cursor or len(members), len(members))
+        begin = max(0, end - self.count)
+        return b"%d" % begin, self._matching(members.order[begin:end])
+
+    def _matching(self, page: list[bytes]) -> list[bytes]:
+        match = self.match
+        return page if match is None else [name for name in page if match(name)]
+
+
+def scan_reply(cursor: bytes, items: list[bytes]) -> bytes:
+    """A cursor and encoded items."""
+    return array([bulk(cursor), array(items)])
+
+
+@group.command("scan", -2, "readonly", since="2.8.0")
+def scan(e: "Engine", a: Args) -> bytes:
+    """Iterates over the key names in the database."""
+    options = Scan(e, a, 1, kinds=True)
+    cursor, names = options.page(e.db, lambda: Listing(e.db).pieces())
+    found = []
+    for name in names:
+        value = e.db.get(name)
+        if value is not None and (options.kind is None or type_name(value) == options.kind):
+            found.append(bulk(name))
+    return scan_reply(cursor, found)
