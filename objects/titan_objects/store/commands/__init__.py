@@ -30,6 +30,7 @@ from titan_objects.store.commands import (
     transactions,
     users,
     zset_algebra,
+    zset_ranges,
     zsets,
 )
 from titan_objects.store.table import Table, helpers
@@ -48,6 +49,7 @@ MODULES = (
     hashes,
     hash_expiry,
     zsets,
+    zset_ranges,
     zset_algebra,
     geo,
     hyperloglogs,
