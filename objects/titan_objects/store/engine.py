@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from titan_objects.store.acl import Acl, almighty
+from titan_objects.store.acl import Acl
+from titan_objects.store.acl_user import almighty
 from titan_objects.store.admission import Admission
 from titan_objects.store.blocking import Serve, Waiter, WaitingRoom
 from titan_objects.store.config import Config

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from titan_objects.store.resp import RESP2, Resp2
 
 if TYPE_CHECKING:
-    from titan_objects.store.acl import User
+    from titan_objects.store.acl_user import User
     from titan_objects.store.blocking import Waiter
     from titan_objects.store.keyspace import Database
     from titan_objects.store.table import Args

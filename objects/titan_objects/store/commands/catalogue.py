@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from titan_objects.store.acl import categories
+from titan_objects.store.acl_categories import categories
 from titan_objects.store.globs import matcher
 from titan_objects.store.key_flags import Spec, key_flags, key_specs
 from titan_objects.store.resp import CommandError, array, bulk, bulks, simple, syntax_error

@@ -4,8 +4,9 @@ from collections.abc import Collection
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from titan_objects.store.acl import User, categories
+from titan_objects.store.acl_categories import categories
 from titan_objects.store.acl_log import Entry
+from titan_objects.store.acl_user import User
 from titan_objects.store.arguments import integer
 from titan_objects.store.resp import OK, CommandError, array, bulk, bulks
 from titan_objects.store.resp import integer as number

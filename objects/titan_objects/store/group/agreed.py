@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from titan_objects.store.acl import User
+from titan_objects.store.acl_user import User
 from titan_objects.store.blocking import Serve, Waiter
 from titan_objects.store.config import Config
 from titan_objects.store.engine import Engine

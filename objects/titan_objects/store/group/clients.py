@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from titan_objects.store.acl import User
+from titan_objects.store.acl_user import User
 from titan_objects.store.config import SETTINGS, Config
 from titan_objects.store.engine import Engine
 from titan_objects.store.globs import matcher
