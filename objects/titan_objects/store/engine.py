@@ -25,20 +25,20 @@ from titan_objects.store.config import Config
 from titan_objects.store.functions import Functions
 from titan_objects.store.keyspace import Database, Keyspace
 from titan_objects.store.leaving import Leaving
-from titan_objects.store.listing import contents
 from titan_objects.store.memory import Meter
 from titan_objects.store.monitors import Monitors
 from titan_objects.store.pausing import Pause
 from titan_objects.store.pubsub import Exchange
 from titan_objects.store.replication import Replication
 from titan_objects.store.resp import RESP2, CommandError, Resp2
-from titan_objects.store.sampling import FEW, Sample, key_by_chance
+from titan_objects.store.sampling import Samples
 from titan_objects.store.scans import Scans
 from titan_objects.store.scripting import Scripts
 from titan_objects.store.session import Session
 from titan_objects.store.stats import Stats
 from titan_objects.store.table import Args, Command, Handler, Table
 from titan_objects.store.tracking import Tracking
+from titan_objects.store.watching import Watching
 from titan_objects.store.written import Written
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ class Engine(Written):
         self.admission = Admission(self)
         self.sessions: dict[int, Session] = {}
         self._session_id = 0
-        self._samples: dict[Database, Sample] = {}
-        self._watchers: dict[tuple[Database, bytes], set[Session]] = {}
+        self.watching = Watching()
+        self._samples = Samples()
         self.monitors = Monitors(self.deliver)
 
         self.outgoing: dict[Session, None] = {}
@@ -206,7 +206,7 @@ class Engine(Written):
         )
         self.keyspace.hides_expired = bool(self.replication.leader or self.pause.until)
         self.observed = bool(
-            self._watchers or self.waiting.count or self.config.events or self.meter or self.tracking.clients
+            self.watching.by_key or self.waiting.count or self.config.events or self.meter or self.tracking.clients
         )
 
     # ---- the way of a command ------------------------------------------------------------------------------------
@@ -372,22 +372,14 @@ class Engine(Written):
 
     def random_key(self) -> bytes | None:
         """A key of the current database; None: it has none."""
-        db = self.db
-        if len(db.data) > FEW:
-            sample = self._samples.get(db)
-            if sample is None or sample.of is not contents(db.data):  # FLUSHDB, SWAPDB
-                sample = self._samples[db] = Sample(db)
-            key = sample.draw(self.chance)
-            if key is not None:
-                return key
-        return key_by_chance(db, self.chance)
+        return self._samples.key(self.db, self.chance)
 
     def tell(self, db: Database, key: bytes, event: bytes, kind: str) -> None:
         """Brings a change to those that watch the key, wait for it or listen to events."""
         where = (db, key)
         if self.meter is not None:
             self.meter.note(db, key)
-        for session in self._watchers.get(where, ()):
+        for session in self.watching.by_key.get(where, ()):
             session.doomed = True
         if self.tracking.clients:
             self.tracking.changed(key, own=event not in _BY_ITSELF)
@@ -419,21 +411,12 @@ class Engine(Written):
 
     def watch(self, session: Session, key: bytes) -> None:
         """EXEC of that client will refuse if the key changes."""
-        where = (self.db, key)
-        session.watched.add(where)
-        self._watchers.setdefault(where, set()).add(session)
+        self.watching.add(session, self.db, key)
         self.look()
 
     def unwatch(self, session: Session) -> None:
         """Forgets what a client watched."""
-        for where in session.watched:
-            sessions = self._watchers.get(where)
-            if sessions is not None:
-                sessions.discard(session)
-                if not sessions:
-                    del self._watchers[where]
-        session.watched.clear()
-        session.doomed = False
+        self.watching.leave(session)
         self.look()
 
     def flush(self, databases: Iterable[Database]) -> None:
@@ -441,7 +424,7 @@ class Engine(Written):
         for db in databases:
             self.waiting.look_at([db])
             if self.observed:
-                for where in [each for each in self._watchers if each[0] is db and each[1] in db.data]:
+                for where in self.watching.there([db]):
                     self.tell(*where, b"", "g")
             db.clear()
         self.tracking.flushed()
@@ -458,7 +441,7 @@ class Engine(Written):
     def swap(self, one: int, other: int) -> None:
         """Exchanges two databases; their clients see the other's keys from now on."""
         pair = (self.databases[one], self.databases[other])
-        touched = [each for each in self._watchers if each[0] in pair and any(each[1] in db.data for db in pair)]
+        touched = self.watching.there(pair)
         self.waiting.look_at(pair)
         self.keyspace.swap(one, other)
         self.tracking.flushed()  # whoever caches goes by names alone

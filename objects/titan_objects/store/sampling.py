@@ -59,6 +59,24 @@ class Sample:
                 self._next += 1
 
 
+class Samples:
+    """Of all databases of a store. Where a database has few keys, all of them are looked at."""
+
+    def __init__(self) -> None:
+        self._samples: dict[Database, Sample] = {}
+
+    def key(self, database: "Database", chance: "Chance") -> bytes | None:
+        """A key that is not past its time; None: there is none."""
+        if len(database.data) > FEW:
+            sample = self._samples.get(database)
+            if sample is None or sample.of is not contents(database.data):  # FLUSHDB, SWAPDB
+                sample = self._samples[database] = Sample(database)
+            key = sample.draw(chance)
+            if key is not None:
+                return key
+        return key_by_chance(database, chance)
+
+
 def key_by_chance(database: "Database", chance: "Chance") -> bytes | None:
     """A key that is not past its time, all equally likely; None: there is none."""
     found = database.live_keys()

@@ -279,11 +279,9 @@ class AgreedEngine(Engine):
                 self.touched.add(oldest)
             self.drop((oldest,))
         guard = self.guards[number] = Guard(number, self.databases[0], self.acl.default, awaited)
-        current = self.db
         for index, key in places:
-            self.db = self.databases[index]
-            super().watch(guard, key)
-        self.db = current
+            self.watching.add(guard, self.databases[index], key)
+        self.look()
         guard.doomed = fallen
         return guard
 
@@ -297,7 +295,7 @@ class AgreedEngine(Engine):
         super().watch(self._guard, key)
 
     def tell(self, db: Database, key: bytes, event: bytes, kind: str) -> None:
-        for guard in self._watchers.get((db, key), ()):
+        for guard in self.watching.by_key.get((db, key), ()):
             if isinstance(guard, Guard) and guard.awaited:
                 self.touched.add(guard.id)
         super().tell(db, key, event, kind)
