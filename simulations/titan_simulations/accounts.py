@@ -11,8 +11,6 @@ REPAIR_TYPES = frozenset({"titan.Recruit", "titan.Fetch", "titan.Manifest", "tit
 FRAME_BYTES = 96
 """Frame header, request id, object id, deadline: on top of a body, request and reply together (rounded up)."""
 
-UDP_PURPOSES = ("routing", "handshake", "lookup", "advertise", "probe", "other")
-
 
 class Accounts:
     """Sums over all nodes that ever lived. All bytes are bytes *sent*: what is received is the same again."""

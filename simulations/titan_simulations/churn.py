@@ -137,11 +137,11 @@ class Churn:
         log.to_lost += lost_before
         if failure:
             log.failures[failure] += 1
-            self.series.message(loop.time(), None)
+            self.series.message(None)
             return
         log.answered += 1
         log.message_seconds.append(loop.time() - began)
-        self.series.message(loop.time(), loop.time() - began)
+        self.series.message(loop.time() - began)
 
     async def _lookup(self, popular: Popularity) -> None:
         node = self.random.choice(self.world.live())
@@ -162,7 +162,7 @@ class Churn:
         log.found_live += any(each.signer in keys for each in holders)
         log.rpcs.append(found.rpcs)
         log.lookup_seconds.append(loop.time() - began)
-        self.series.lookup(loop.time(), loop.time() - began if holders else None)
+        self.series.lookup(loop.time() - began if holders else None)
 
     def _is_lost(self, target: Published) -> bool:
         return self.world.truth.objects[target.object_id].lost_at is not None

@@ -117,14 +117,14 @@ class Series:
         window, self._window = self._window, Window()
         return window
 
-    def message(self, at: float, seconds: float | None) -> None:
+    def message(self, seconds: float | None) -> None:
         """A message ended; None: without an answer."""
         self._window.messages += 1
         if seconds is not None:
             self._window.answered += 1
             self._window.message_seconds.append(seconds)
 
-    def lookup(self, at: float, seconds: float | None) -> None:
+    def lookup(self, seconds: float | None) -> None:
         """A look-up ended; None: it found nobody."""
         self._window.lookups += 1
         if seconds is not None:

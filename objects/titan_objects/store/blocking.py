@@ -150,7 +150,3 @@ class WaitingRoom:
             if waiter.session.waiter is waiter:
                 found.append(waiter)
         return found
-
-    def next(self) -> int | None:
-        """When a waiter may have waited long enough."""
-        return self._deadlines[0][0] if self._deadlines else None

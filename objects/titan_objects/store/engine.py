@@ -479,11 +479,6 @@ class Engine(Written):
             many |= self.meter.more()
         return many
 
-    def next_due(self) -> int | None:
-        """When `tick` may have something to do, in unix milliseconds."""
-        moments = [at for at in (self.keyspace.wheel.next(), self.waiting.next()) if at is not None]
-        return min(moments, default=None)
-
     # ---- replay --------------------------------------------------------------------------------------------------
 
     def replay(self, commands: list[Args]) -> tuple[int, bytes] | None:

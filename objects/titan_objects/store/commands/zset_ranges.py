@@ -66,16 +66,11 @@ def _check_lex(word: bytes) -> None:
         raise CommandError(b"ERR min or max not valid string range item")
 
 
-def _rank_place(values: ZSet, word: bytes, is_end: bool) -> int:
-    return integer(word)
+_CHECKS: dict[str, Callable[[bytes], object]] = {"rank": integer, "score": _check_score, "lex": _check_lex}
+"""How a bound is checked, before the key is looked at."""
 
-
-_BOUNDS: dict[str, tuple[Callable[[bytes], object], Callable[[ZSet, bytes, bool], int]]] = {
-    "rank": (integer, _rank_place),
-    "score": (_check_score, _score_place),
-    "lex": (_check_lex, _lex_place),
-}
-"""How a bound is checked, before the key is looked at, and at which rank it stands."""
+_PLACES = {"score": _score_place, "lex": _lex_place}
+"""At which rank it stands."""
 
 
 def select(
@@ -92,9 +87,8 @@ def select(
     Raises:
         CommandError: a bound is none, or the key holds another type.
     """
-    check, place = _BOUNDS[by]
-    check(low)
-    check(high)
+    _CHECKS[by](low)
+    _CHECKS[by](high)
     values = zset(e, key)
     if values is None:
         return []
@@ -104,6 +98,7 @@ def select(
         if reverse:
             start, stop = size - stop, size - start
     else:
+        place = _PLACES[by]
         start, stop = place(values, low, False), place(values, high, True)
     if limit is not None:
         skip, take = limit
@@ -149,7 +144,7 @@ class RangeOptions:
 _RANGE = (b"WITHSCORES", b"REV", b"BYSCORE", b"BYLEX", b"LIMIT")
 
 
-def _range(e: "Engine", a: Args, key: bytes, low: bytes, high: bytes, options: RangeOptions) -> list[Scored]:
+def _range(e: "Engine", key: bytes, low: bytes, high: bytes, options: RangeOptions) -> list[Scored]:
     if options.limit is not None and options.by == "rank":
         raise CommandError(b"ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX")
     if options.scores and options.by == "lex":
@@ -163,14 +158,14 @@ def _range(e: "Engine", a: Args, key: bytes, low: bytes, high: bytes, options: R
 def zrange(e: "Engine", a: Args) -> bytes:
     """Returns members in a sorted set within a range of indexes."""
     options = RangeOptions(a, 4, _RANGE)
-    return reply_pairs(e, _range(e, a, a[1], a[2], a[3], options), options.scores)
+    return reply_pairs(e, _range(e, a[1], a[2], a[3], options), options.scores)
 
 
 @group.command("zrangestore", -5, "write denyoom", keys=(1, 2, 1), since="6.2.0")
 def zrangestore(e: "Engine", a: Args) -> bytes:
     """Stores a range of members from sorted set in a key."""
     options = RangeOptions(a, 5, _RANGE[1:])
-    return store(e, a[1], _range(e, a, a[2], a[3], a[4], options), b"zrangestore")
+    return store(e, a[1], _range(e, a[2], a[3], a[4], options), b"zrangestore")
 
 
 def _old_range(e: "Engine", a: Args, by: str, reverse: bool) -> bytes:
@@ -224,9 +219,9 @@ def zlexcount(e: "Engine", a: Args) -> bytes:
 
 
 def _count(e: "Engine", a: Args, by: str) -> bytes:
-    check, place = _BOUNDS[by]
-    check(a[2])
-    check(a[3])
+    _CHECKS[by](a[2])
+    _CHECKS[by](a[3])
+    place = _PLACES[by]
     values = zset(e, a[1])
     nothing = values if values is not None else ZSet()
     low, high = place(nothing, a[2], False), place(nothing, a[3], True)
