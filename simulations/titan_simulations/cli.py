@@ -13,7 +13,6 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from titan_overlay.errors import ConfigError
 from titan_overlay.version import VERSION
@@ -31,7 +30,7 @@ from titan_simulations.many import command_line, each_point, each_seed
 from titan_simulations.scale import ScaleConfig
 from titan_simulations.skademlia import SKademliaConfig
 from titan_simulations.statistics import parse_seeds
-from titan_simulations.tables import percent, show, show_points
+from titan_simulations.tables import show, show_copies, show_paths, show_points
 
 Number = TypeVar("Number", int, float)
 
@@ -316,17 +315,7 @@ def s_kademlia(
     """A check of the simulator: S/Kademlia's look-ups (d = 1, 2, 4, 8), its closed form, and ours, on ideal tables."""
     config = SKademliaConfig(nodes=nodes, k=k, lookups=lookups, seed=seed)
     result = runner.skademlia_to(out, config, command_line())
-    table = Table("liars", "paths", "found", "closed form", "RPCs, mean", title=f"S/Kademlia, seed {seed}")
-    for point in result["points"]:
-        form = point["expected"]
-        table.add_row(
-            f"{point['share_malicious']:.0%}",
-            f"d = {point['paths']}" if form is not None else "ours",
-            percent(point["lookups_right"], point["lookups"]),
-            "-" if form is None else f"{form:.2%}",
-            f"{point['rpcs_per_lookup_mean']:.1f}",
-        )
-    Console().print(table)
+    show_paths(result)
 
 
 @app.command()
@@ -367,17 +356,7 @@ def copies(
         nodes=nodes, objects=objects, lookups=lookups, messages=messages, loss=loss, seed=seed, fake_crypto=fake_crypto
     )
     result = runner.copies_to(out, config.fitting(), command_line())
-    table = Table("copies", "requests, mean", "95 %", "hops, mean", "busiest holder", "1 / copies")
-    for point in result["points"]:
-        table.add_row(
-            str(point["copies"]),
-            f"{point['rpcs_mean']:.2f}",
-            f"{point['rpcs_p95']:.0f}",
-            f"{point['hops_mean']:.2f}",
-            f"{point['load_max_share']:.1%}",
-            f"{1 / point['copies']:.1%}",
-        )
-    Console().print(table)
+    show_copies(result)
 
 
 @app.command()

@@ -31,6 +31,36 @@ def show_points(result: Result, out: Path) -> None:
     console.print(f"written to {out}/", highlight=False)
 
 
+def show_paths(result: Result) -> None:
+    """What look-ups over so many paths found, and what the closed form says."""
+    table = Table("liars", "paths", "found", "closed form", "RPCs, mean", title=f"S/Kademlia, seed {result['seed']}")
+    for point in result["points"]:
+        form = point["expected"]
+        table.add_row(
+            f"{point['share_malicious']:.0%}",
+            f"d = {point['paths']}" if form is not None else "ours",
+            percent(point["lookups_right"], point["lookups"]),
+            "-" if form is None else f"{form:.2%}",
+            f"{point['rpcs_per_lookup_mean']:.1f}",
+        )
+    Console().print(table)
+
+
+def show_copies(result: Result) -> None:
+    """Hops and load against the number of copies."""
+    table = Table("copies", "requests, mean", "95 %", "hops, mean", "busiest holder", "1 / copies")
+    for point in result["points"]:
+        table.add_row(
+            str(point["copies"]),
+            f"{point['rpcs_mean']:.2f}",
+            f"{point['rpcs_p95']:.0f}",
+            f"{point['hops_mean']:.2f}",
+            f"{point['load_max_share']:.1%}",
+            f"{1 / point['copies']:.1%}",
+        )
+    Console().print(table)
+
+
 def percent(part: int, whole: int) -> str:
     """Of none: a dash."""
     return f"{part / whole:.2%}" if whole else "-"
