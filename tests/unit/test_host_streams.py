@@ -25,9 +25,9 @@ from titan_overlay.errors import (
     Unavailable,
 )
 from titan_overlay.identity.ids import ObjectId
-from titan_overlay.pool.hosting.calls import SETTLED_SECONDS, STALLED_SECONDS
 from titan_overlay.pool.hosting.host import Sender, ServiceRunner
 from titan_overlay.pool.hosting.object import service
+from titan_overlay.pool.hosting.streams import SETTLED_SECONDS, STALLED_SECONDS
 from titan_overlay.wire import codec
 
 pytestmark = pytest.mark.loops("real", "virtual")

@@ -9,32 +9,27 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Literal
+from typing import Any
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import (
     BadMessage,
     DeadlineExceeded,
-    Forbidden,
     Overloaded,
     RemotableError,
     RemoteError,
     Unavailable,
 )
-from titan_overlay.identity.ids import NodeId
 from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.hosting.mailbox import Counters, Mailbox
 from titan_overlay.pool.hosting.measured import measured
+from titan_overlay.pool.hosting.streams import Stream
 
 Reply = bytes | AsyncIterator[bytes]
 Begun = bytes | Awaitable[Reply] | AsyncIterator[bytes]
 """What a runner gives: the reply at once, later, or one by one."""
 
 ERROR_TEXT_CHARACTERS_MAX = 2000
-STALLED_SECONDS = 30.0
-"""A stream whose consumer has taken nothing for so long gives its place to one who waits."""
-SETTLED_SECONDS = 10.0
-"""A stream has its place for so long, before it may have to give it to a smaller crowd that waits."""
 
 _LOG = logging.getLogger("titan_overlay.object")
 
@@ -54,11 +49,11 @@ class Calls:
         self.name = name
         self.spend = spend
         """Told of the time that handlers kept the loop busy, and for whom."""
-        self.mailbox: Mailbox[_Call | _Stream | _Promise] = Mailbox(size, concurrency, self._turn_away)
+        self.mailbox: Mailbox[_Call | Stream | _Promise] = Mailbox(size, concurrency, self._turn_away)
         self.counters = Counters()
         self.reply_bytes = reply_bytes
         self._ambient = ambient
-        self._active: dict[_Call | _Stream | _Promise, None] = {}
+        self._active: dict[_Call | Stream | _Promise, None] = {}
         """The oldest first."""
 
     def start(self, begin: Callable[[], Begun], type: str, context: Context) -> "asyncio.Future[Reply]":
@@ -88,7 +83,7 @@ class Calls:
         self._active[call] = None
         self.mailbox.arrive(call, context.sender.id, crowd=context.sender.crowd)
 
-    def _turn_away(self, call: "_Call | _Stream | _Promise", why: Overloaded) -> None:
+    def _turn_away(self, call: "_Call | Stream | _Promise", why: Overloaded) -> None:
         """One that waited gives its place to another sender's."""
         call.turned_away(why)
 
@@ -104,7 +99,7 @@ class Calls:
         Args:
             authorize: asked before each item, for streams may last longer than rights. Raises Forbidden.
         """
-        return _Stream(self, items, type, context, authorize)
+        return Stream(self, items, type, context, authorize)
 
     def settle(self, reply: bytes, type: str, context: Context, now: float) -> bytes:
         """Counts a reply, and lets it out.
@@ -135,12 +130,16 @@ class Calls:
         _LOG.error("%s: the handler of %s raised (correlation %s)", self.name, type, correlation, exc_info=why)
         return RemoteError(_text(why)[:ERROR_TEXT_CHARACTERS_MAX], type=why.__class__.__name__, correlation=correlation)
 
+    def leaving(self, *, maybe_executed: bool = True) -> Unavailable:
+        """What callers are told when the object goes away."""
+        return Unavailable(f"{self.name!r} is leaving this node; send again", maybe_executed=maybe_executed)
+
     def close(self) -> list["asyncio.Future[Any]"]:
         """Ends everything: callers get `Unavailable`. What to wait for until the handlers have ended."""
         calls = list(self._active)
         return [ended for call in calls if (ended := call.abandon()) is not None]
 
-    def finished(self, call: "_Call | _Stream | _Promise", ran: bool) -> None:
+    def finished(self, call: "_Call | Stream | _Promise", ran: bool) -> None:
         """A call is over; if it had its turn, the next one gets it."""
         self._active.pop(call, None)
         if ran:
@@ -150,10 +149,10 @@ class Calls:
         else:
             self.mailbox.withdraw(call)
 
-    def began(self, stream: "_Stream") -> None:
+    def began(self, stream: Stream) -> None:
         self._active[stream] = None
 
-    def arrived(self, stream: "_Stream", sender: Sender) -> bool:
+    def arrived(self, stream: Stream, sender: Sender) -> bool:
         """A stream wants its turn. False: it waits for it."""
         if self.mailbox.arrive(stream, sender.id, self.counters.mean_seconds, crowd=sender.crowd):
             return True
@@ -166,7 +165,7 @@ class Calls:
         As in the queue, that is one of the largest crowd; or whichever nobody reads.
         """
         now = asyncio.get_running_loop().time()
-        streams = [each for each in self._active if isinstance(each, _Stream) and each.is_running]
+        streams = [each for each in self._active if isinstance(each, Stream) and each.is_running]
         crowds = Counter(each.crowd for each in streams)
         more = crowds[sender.crowd] + 2
         spare = [each for each in streams if each.may_go(now, crowded=crowds[each.crowd] >= more)]
@@ -239,7 +238,7 @@ class _Call:
             if not task.cancelled():
                 self._calls.counters.overdue += 1
         elif task.cancelled():
-            self.reply.set_exception(_leaving(self._calls.name))
+            self.reply.set_exception(self._calls.leaving())
         else:
             self._answer(task.result())
         self._leave(had_turn=True)
@@ -284,7 +283,7 @@ class _Call:
     def abandon(self) -> "asyncio.Future[Any] | None":
         """The object goes away. What ends when the handler has."""
         if not self.reply.done():
-            self.reply.set_exception(_leaving(self._calls.name, maybe_executed=self._task is not None))
+            self.reply.set_exception(self._calls.leaving(maybe_executed=self._task is not None))
         return self._task
 
 
@@ -319,204 +318,5 @@ class _Promise:
     def abandon(self) -> "asyncio.Future[Any] | None":
         """The object goes away."""
         if not self._reply.done():
-            self._reply.set_exception(_leaving(self._calls.name))
+            self._reply.set_exception(self._calls.leaving())
         return None
-
-
-class _Stream:
-    """Replies one by one. The consumer's task runs the handler; the deadline holds for the stream as a whole."""
-
-    __slots__ = (
-        "_authorize",
-        "_began",
-        "_broken",
-        "_calls",
-        "_context",
-        "_ended",
-        "_items",
-        "_loop",
-        "_state",
-        "_taken",
-        "_timeout",
-        "_timer",
-        "_turn",
-        "_type",
-    )
-
-    def __init__(
-        self,
-        calls: Calls,
-        items: AsyncIterator[bytes],
-        type: str,
-        context: Context,
-        authorize: Callable[[], None],
-    ) -> None:
-        self._calls = calls
-        self._items = items
-        self._authorize = authorize
-        self._type = type
-        self._context = context
-        self._loop = asyncio.get_running_loop()
-        self._state: Literal["new", "waiting", "running", "over"] = "new"
-        self._began = 0.0
-        """Loop time at which its turn came."""
-        self._taken = 0.0
-        """Loop time at which the consumer was last given an item."""
-        self._turn: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timeout: asyncio.Timeout | None = None
-        """Of the item that is being made, if one is."""
-        self._broken: RemotableError | None = None
-        """Why it ended before its end; the consumer must learn of it."""
-        self._ended: asyncio.Future[None] | None = None
-
-    def __aiter__(self) -> "_Stream":
-        return self
-
-    def begin(self) -> None:
-        """It is this one's turn."""
-        self._state = "running"
-        self._began = self._loop.time()
-        if self._turn is not None and not self._turn.done():
-            self._turn.set_result(None)
-
-    async def __anext__(self) -> bytes:
-        if self._broken is not None:
-            await self.aclose()
-            raise self._broken
-        if self._state == "over":
-            raise StopAsyncIteration
-        try:
-            async with asyncio.timeout_at(self._context.deadline) as self._timeout:
-                if self._state == "new":
-                    await self._arrive()
-                spend = functools.partial(self._calls.spend, self._context.sender)
-                item = await measured(self._items.__anext__(), self._loop.time, spend)
-            limit = self._calls.reply_bytes
-            if len(item) > limit:
-                raise BadMessage(f"one item of {self._calls.name!r} has {len(item)} bytes, {limit} is the limit")
-            self._check_right()
-            self._taken = self._loop.time()
-            return item
-        except StopAsyncIteration:
-            self._calls.settle(b"", self._type, self._context, self._loop.time())
-            await self._end()
-            raise
-        except BaseException as why:
-            task = asyncio.current_task()
-            given_up = isinstance(why, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-            error = None if given_up else self._failure(why)
-            await self._end()
-            if error is None:
-                raise
-            raise error from None
-        finally:
-            self._timeout = None
-
-    def _check_right(self) -> None:
-        """Whether the sender may still ask for this."""
-        try:
-            self._authorize()
-        except Forbidden as why:
-            raise Forbidden(f"the right to this stream of replies has ended: {why}") from None
-
-    async def _arrive(self) -> None:
-        self._timer = self._loop.call_at(self._context.deadline, self._expire)
-        self._state = "waiting"
-        self._calls.began(self)
-        if self._calls.arrived(self, self._context.sender):
-            self.begin()
-        else:
-            self._turn = self._loop.create_future()
-            await self._turn
-
-    def turned_away(self, why: Overloaded) -> None:
-        """It was still waiting."""
-        if self._turn is not None and not self._turn.done():
-            self._turn.set_exception(why)
-
-    def _failure(self, why: BaseException) -> RemotableError:
-        """Counts what broke the stream. What the consumer learns of it."""
-        running = self._state == "running"
-        if isinstance(why, Overloaded) and not running:
-            self._calls.counters.refused += 1
-            return why
-        if isinstance(why, TimeoutError):
-            if self._broken is not None:
-                why = self._broken
-            elif self._loop.time() >= self._context.deadline:
-                why = self._late()
-        error = self._calls.failed(why, self._type, self._context, self._loop.time())
-        error.maybe_executed = error.maybe_executed or running
-        return error
-
-    def _late(self) -> DeadlineExceeded:
-        text = f"{self._calls.name!r} was still answering {self._type} when its time had run out"
-        return DeadlineExceeded(text, maybe_executed=True)
-
-    async def aclose(self) -> None:
-        """The consumer wants no more."""
-        if self._state != "over":
-            await self._end()
-
-    async def _end(self) -> None:
-        state, self._state = self._state, "over"
-        if self._timer is not None:
-            self._timer.cancel()
-        try:
-            close = getattr(self._items, "aclose", None)
-            if close is not None:
-                await close()
-        except Exception:
-            _LOG.exception("%s: the handler of %s raised when its stream was closed", self._calls.name, self._type)
-        finally:
-            if state in ("running", "waiting"):
-                self._calls.finished(self, state == "running")
-            if self._ended is not None and not self._ended.done():
-                self._ended.set_result(None)
-
-    def _expire(self) -> None:
-        # While an item is being made its own timeout sees to it; between two items nobody else would.
-        if self._timeout is None and self._state != "over":
-            self._broken = self._calls.failed(self._late(), self._type, self._context, self._loop.time())
-            self._end_soon()
-
-    @property
-    def crowd(self) -> str | NodeId:
-        """Whose share of the places it has."""
-        return self._context.sender.crowd
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it has a place, and is to keep it."""
-        return self._state == "running" and self._broken is None
-
-    def may_go(self, now: float, *, crowded: bool) -> bool:
-        """Whether another may have its place: as there are many of its crowd, or nobody reads it."""
-        is_stalled = self._timeout is None and now - self._taken >= STALLED_SECONDS
-        return is_stalled or (crowded and now - self._began >= SETTLED_SECONDS)
-
-    def give_way(self) -> None:
-        """Others wait, and this stream can best be spared."""
-        why = f"{self._calls.name!r} has given the place of this stream to others, who wait; ask again"
-        self._break(Overloaded(why, retry_after=1.0, maybe_executed=True))
-
-    def abandon(self) -> "asyncio.Future[Any] | None":
-        """The object goes away. What ends when the handler has."""
-        return None if self._state == "over" else self._break(_leaving(self._calls.name))
-
-    def _break(self, why: RemotableError) -> "asyncio.Future[Any]":
-        """The consumer is to be told this next. What ends when the handler has."""
-        self._broken = why
-        if self._timeout is None:
-            return self._end_soon()
-        self._ended = self._loop.create_future()
-        self._timeout.reschedule(self._loop.time())
-        return self._ended
-
-    def _end_soon(self) -> "asyncio.Future[Any]":
-        return self._loop.create_task(self._end())
-
-
-def _leaving(name: str, maybe_executed: bool = True) -> Unavailable:
-    return Unavailable(f"{name!r} is leaving this node; send again", maybe_executed=maybe_executed)
