@@ -15,7 +15,7 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.answering import Answering
 from titan_overlay.config import NodeConfig
 from titan_overlay.errors import ConfigError, StorageError
-from titan_overlay.identity import names, records
+from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact, is_dialable
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import NodeId, ObjectId
@@ -35,8 +35,8 @@ from titan_overlay.pool.hosting.budget import Cpu
 from titan_overlay.pool.hosting.bundles import BundleLoader, runner_of
 from titan_overlay.pool.hosting.runner import ServiceRunner
 from titan_overlay.pool.hosting.upload import Upload
+from titan_overlay.pool.keeping import last_run
 from titan_overlay.pool.keeping.admission import Admission
-from titan_overlay.pool.keeping.damage import forget_damaged
 from titan_overlay.pool.keeping.keeper import Keeper
 from titan_overlay.pool.keeping.passing import Passing
 from titan_overlay.pool.pins import living
@@ -44,7 +44,7 @@ from titan_overlay.reachability import Dialler, Reachability
 from titan_overlay.rules import recall, remember
 from titan_overlay.storage.blobs import Blobs
 from titan_overlay.storage.disk import Disk
-from titan_overlay.storage.rows import Database, PeerRow, ReplicaRow
+from titan_overlay.storage.rows import Database, PeerRow
 from titan_overlay.values import parse_address, sockets
 from titan_overlay.wire.messages import Send
 
@@ -60,9 +60,6 @@ SAVED_PEERS = 64
 LOCATE_SECONDS = 4.0
 FORWARD_SECONDS = 10.0
 PORT_TRIES = 8
-RESTORED_AT_ONCE = 16
-BLOBS_KEPT = "blobs kept"
-"""Setting: the database was once damaged, so contents that it does not name may be all that is left of something."""
 
 
 class Node(Answering):
@@ -129,7 +126,7 @@ class Node(Answering):
         settings = LogSettings(fsync=not self.config.no_fsync)
         self.groups_log = await Log.open(self._disk, self.key.id, self.ambient, settings)
         self.voting_keys = VotingKeys(self._disk, self.ambient, self.groups_log.settings.directory)
-        await self._clear_away()
+        await last_run.clear_away(self.database, self.blobs, self.rights)
         await self._open_all()
         known = self._known()
         self.overlay.find_seeds = lambda: [*self._known(), *seeds]
@@ -155,7 +152,7 @@ class Node(Answering):
         self._check_puzzle()
         if not self.founder:
             await self._become_dialable()
-        await self._restore()
+        await last_run.bring_back(self.database, self.admission, self.keeper)
         await self._set_up_objects()
         self.keeper.start()
         self._write_peers()  # who is killed in its first minutes finds back too
@@ -170,23 +167,6 @@ class Node(Answering):
         except ConfigError as why:
             log.warning("none of the peers of the last run was found: %s", why)
             return 0
-
-    async def _clear_away(self) -> None:
-        """Frees the room of contents that no replica needs: a crash came between writing a content and its row."""
-        if self.database.notices:  # it was damaged, and does not know what is here
-            self.database.put_setting(BLOBS_KEPT, b"1")
-        rows = self.database.replicas()
-        if (rows or self.database.tombstones()) and forget_damaged(self.database, self.overlay.pool):
-            self.database.put_setting(BLOBS_KEPT, b"1")
-            rows = self.database.replicas()
-        if self.database.setting(BLOBS_KEPT) or not (self.blobs.ids() and rows):
-            return
-        wanted: set[bytes] = {row.object_id for row in rows}
-        for row in rows:
-            wanted.add(records.check(row.descriptor, Descriptor, self.overlay.pool).value.bundle)
-        freed = await self.blobs.keep_only(wanted)
-        if freed:
-            log.info("%d contents that no replica needs were cleared away", freed)
 
     def _known(self) -> list[JoinLine]:
         """The peers of the last run, or of some minutes ago."""
@@ -292,29 +272,6 @@ class Node(Answering):
             if dialable and not self.overlay.serving and not self._unfit:
                 log.info("others can dial this node now: it serves")
                 await self._serve()
-
-    async def _restore(self) -> None:
-        """Brings the replicas of the last run back, some at once: of each the region may have to be asked first."""
-        rows = iter(self.database.replicas())
-
-        async def restore() -> None:
-            for row in rows:
-                await self._restore_one(row)
-
-        working = [asyncio.create_task(restore()) for _ in range(RESTORED_AT_ONCE)]
-        try:
-            await asyncio.gather(*working)
-        finally:
-            for each in working:
-                each.cancel()
-
-    async def _restore_one(self, row: ReplicaRow) -> None:
-        if not await self.keeper.still_wanted(row):
-            await self.admission.release(row.object_id)
-            return
-        descriptor = await self.admission.restore(row)
-        if descriptor is not None:
-            await self.keeper.resume(descriptor, row)
 
     async def _set_up_objects(self) -> None:
         """The objects of the configuration: bound to this node, published by its user."""

@@ -22,6 +22,7 @@ from titan_overlay.node import Node
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.hosting.bundles import BundleLoader
 from titan_overlay.pool.hosting.host import Host
+from titan_overlay.pool.keeping import last_run
 from titan_overlay.pool.keeping.admission import Admission
 from titan_overlay.rules import recall
 from titan_overlay.storage import sealed
@@ -175,7 +176,7 @@ async def _restored(database: Any) -> None:
     instance = Node(ME, Rights(POOL), ambient(), config, database=database, disk=MemoryDisk(), secure=False)
     await instance.blobs.open()
     await instance.blobs.put_small(sha256(b"blob").digest(), b"blob")
-    await instance._clear_away()
+    await last_run.clear_away(database, instance.blobs, Rights(POOL))
     instance._known()
     host = Host(ambient(), pool=POOL, holder=ME.id)
     admission = Admission(
