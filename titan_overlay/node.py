@@ -231,8 +231,8 @@ class Node(Answering):
             config=self.config,
             read_chunk=self.blobs.read_chunk,
         )
-        self.overlay.on_moved = self.keeper.moved
-        self.overlay.on_seen = lambda ip: self.spawn(self._reachability.follow(ip), "moving to another address")
+        self.overlay.roaming.on_moved = self.keeper.moved
+        self.overlay.roaming.on_seen = lambda ip: self.spawn(self._reachability.follow(ip), "moving to another address")
         if not self.config.no_host:
             passing = Passing(
                 self.admission,

@@ -118,7 +118,7 @@ class Reachability:
                 await asyncio.sleep(pause)
                 why = await self._ask_about(address)
                 if not why:
-                    self._overlay.move(ip)
+                    self._overlay.roaming.move(ip)
                     break
                 log.info("others see this node at %s, but %s", format_address(address), why)
         finally:

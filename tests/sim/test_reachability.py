@@ -134,7 +134,7 @@ def believes(monkeypatch: pytest.MonkeyPatch, node: SimulatedNode, ip: str) -> O
     overlay = node.running.overlay
     monkeypatch.setattr("titan_overlay.overlay.whereabouts.outgoing_ip", lambda family: "192.168.0.1")
     overlay.whereabouts.bound[IPV4] = ("0.0.0.0", 4747)
-    overlay.move(ip)
+    overlay.roaming.move(ip)
     for each in overlay.table:
         overlay.whereabouts.heard(each, ip)
     assert overlay.contact.ip == ip

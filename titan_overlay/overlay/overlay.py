@@ -18,7 +18,6 @@ from titan_overlay.identity.grants import JoinLine, Right
 from titan_overlay.identity.ids import NodeId, ObjectId, PoolId
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.rights import Rights, ask_for
-from titan_overlay.identity.subnets import is_loopback
 from titan_overlay.overlay import bodies, packets, traffic, udp
 from titan_overlay.overlay.announcer import Announcer
 from titan_overlay.overlay.answers import Answers
@@ -31,17 +30,16 @@ from titan_overlay.overlay.joining import Joining
 from titan_overlay.overlay.lookup import BUDGET, PATHS
 from titan_overlay.overlay.protocol import ALSO_AT, OverlayProtocol
 from titan_overlay.overlay.regions import COPIES, REGION_MAX, Region
+from titan_overlay.overlay.roaming import Roaming
 from titan_overlay.overlay.routing import REFRESH_SECONDS, RoutingTable
 from titan_overlay.overlay.search import Found
 from titan_overlay.overlay.sessions import SERVING, Session
 from titan_overlay.overlay.shelves import MAX_PER_OBJECT, MAX_STATEMENTS
 from titan_overlay.overlay.upkeep import Upkeep
-from titan_overlay.overlay.whereabouts import Whereabouts, witnesses
+from titan_overlay.overlay.whereabouts import Whereabouts
 
 __all__ = ["Found", "Overlay"]
 
-ASKED_AROUND, ASK_AROUND_SECONDS = 4, 300.0
-"""Peers that are asked anew when one sees this node at another address, and how seldom."""
 JOIN_PATHS = 8
 """Disjoint paths on which a node that joins looks for its neighbours: whom it finds now, it will ask for long."""
 
@@ -100,14 +98,15 @@ class Overlay(Server):
         self.table = RoutingTable(key.id, k, refresh_seconds)
         self.density = Density(self.table)
         self._search = {"alpha": alpha, "copies": copies, "paths": paths, "budget": budget}
-        self.on_moved: Callable[[], None] | None = None
-        """Told when this node is at another address than before."""
-        self.on_seen: Callable[[str], None] | None = None
-        """Told at which IP address others see this node, which serves at another; it may `move` there."""
-        self._ask_around_at = 0.0
         self.find_seeds: Callable[[], Sequence[JoinLine]] = lambda: ()
         """Where to join again when nobody that is known answers: the one node known was restarted, the net was away."""
         self.whereabouts = Whereabouts(key.id)
+        self.roaming = Roaming(
+            self.whereabouts,
+            self.table,
+            serving=lambda: self.serving,
+            meet_again=lambda peer: self.protocol.meet_again(peer),
+        )
         self._ambient = ambient
         self._answers = Answers(key.id, self.table, self.directory, ambient, hints)
         self._handshakes = Handshakes(key, rights, ambient.token_bytes, ambient.wall)
@@ -135,7 +134,7 @@ class Overlay(Server):
             self.conduct,
             on_peer=self._on_peer,
             on_silence=self._on_silence,
-            on_observed=self._on_observed,
+            on_observed=self.roaming.observed,
         )
 
     async def listen(self, port: int, *interfaces: str) -> None:
@@ -268,8 +267,7 @@ class Overlay(Server):
         for session in list(self._handshakes.by_peer.values()):
             session.mentioned = False
             self._mention(session)
-        if self.on_moved is not None:
-            self.on_moved()
+        self.roaming.on_moved()
 
     def _mention(self, session: Session) -> None:
         if session.mentioned or not self.serving or not self.whereabouts.dialable:
@@ -463,49 +461,11 @@ class Overlay(Server):
                 session.kept = self.table.add(session.contact, asyncio.get_running_loop().time())
 
     def _on_silence(self, contact: Contact) -> None:
-        for version, sightings in self.whereabouts.sightings.items():
-            if sightings.forget(contact.id):
-                self._follow(self.whereabouts.address(version))
+        self.roaming.silent(contact.id)
         if self.table.silent(contact, asyncio.get_running_loop().time()):
             session = self._handshakes.by_peer.get(contact.id)
             if session is not None:
                 session.kept = False
-
-    def _on_observed(self, by: Contact, address: Address) -> None:
-        ip, version = address[0], family(address[0])
-        if not self.whereabouts.is_open(version) or (self.serving and is_loopback(ip)):
-            return  # who serves does not withdraw into its own machine
-        news = self.whereabouts.heard(by, ip)
-        if not self._follow(address) and news and ip != self.whereabouts.address(version)[0]:
-            self._ask_around(address)
-
-    def _follow(self, address: Address) -> bool:
-        """Whether those who see this node elsewhere are to be believed."""
-        version = family(address[0])
-        verdict = self.whereabouts.verdict(version, witnesses(self.table, address))
-        if verdict == self.whereabouts.address(version)[0]:
-            return False
-        if self.serving and self.on_seen is not None:
-            self.on_seen(verdict)
-        else:  # nobody is told of an address at which it does not serve
-            self.move(verdict)
-        return True
-
-    def _ask_around(self, address: Address) -> None:
-        """A peer sees this node elsewhere: either it lies, or the others have not met this node since it moved."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._ask_around_at:
-            self._ask_around_at = now + ASK_AROUND_SECONDS
-            sightings, others = self.whereabouts.sightings[family(address[0])], witnesses(self.table, address)
-            for peer in sightings.otherwise(address[0], others.values())[:ASKED_AROUND]:
-                self.protocol.meet_again(peer)
-
-    def move(self, ip: str) -> None:
-        """This node is at another address from now on."""
-        before = self.contact.addresses
-        self.whereabouts.observed[family(ip)] = ip
-        if self.contact.addresses != before and self.on_moved is not None:
-            self.on_moved()
 
     # ---- what the stock server offers and this one does not ----------------------------------------------------
 
