@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import msgspec
 
-from titan_overlay import deleting, moving
+from titan_overlay import deleting, moving, publishing
 from titan_overlay.deleting import Outcome
 from titan_overlay.errors import (
     BadMessage,
     DeadlineExceeded,
-    Gone,
     LinkError,
-    NotFound,
     NotHere,
     RemotableError,
     TitanError,
@@ -40,13 +38,12 @@ from titan_overlay.mutable.health import GroupHealth
 from titan_overlay.mutable.requests import BATCH, PARTS_MAX, Part, Reply
 from titan_overlay.mutable.talk import Change
 from titan_overlay.overlay.density import Crowd, crowd
-from titan_overlay.patience import DEFAULT_TIMEOUT, find, within
+from titan_overlay.patience import DEFAULT_TIMEOUT, find
 from titan_overlay.pool.finding import census
 from titan_overlay.pool.finding.any_holder import Freshness, Request
 from titan_overlay.pool.finding.places import Place, contact_of
 from titan_overlay.pool.finding.reference import Reference
-from titan_overlay.pool.hosting.bundles import Source
-from titan_overlay.pool.hosting.data import ContentSource, DataRunner, open_source
+from titan_overlay.pool.hosting.data import open_source
 from titan_overlay.pool.hosting.packing import pack, sign, unpack
 from titan_overlay.pool.keeping.publisher import Publisher
 from titan_overlay.pool.keeping.publisher import Receipt as Receipt
@@ -112,13 +109,6 @@ class Answer(msgspec.Struct, Generic[V], frozen=True):
     """Of them, how many count as equal to the answer, itself included."""
     needed: int = 1
     """The majority: more than half of `Policy.votes`."""
-
-
-def _policy(given: Policy | None, own: Policy) -> Policy:
-    """What was given, or else the object's own. BadMessage: that is no policy."""
-    if given is not None and not isinstance(given, Policy):
-        raise BadMessage(f"a policy is a titan.Policy(...), not of type {type(given).__name__!r}")
-    return given or own
 
 
 class _Closed:
@@ -337,51 +327,7 @@ class Pool:
             BadMessage: the policy asks for votes, and a handler is not idempotent; or it is no policy.
             Unavailable: too few nodes accept the object; the text says why they refused.
         """
-        packed = Source.of(source, self._member.user, self._member.overlay.pool)
-        packed.check_name(name)
-        policy = _policy(policy, packed.policy)
-        packed.check_policy(policy)
-        describe = functools.partial(
-            self._publisher.describe,
-            name,
-            packed.kind,
-            type=packed.type,
-            bundle=packed.digest,
-            idempotent=packed.idempotent,
-        )
-        async with within(timeout, f"publishing {name!r}") as deadline:
-            if packed.kind != "mutable":
-                return await self._publisher.publish(*describe(policy), packed.runner())
-            there = await self._upgraded(name, packed, policy, deadline)
-            if there is not None:
-                return there
-            from titan_overlay.mutable import founding  # few programs found groups
-
-            member = self._member
-            founders = founding.Founders(member.overlay, member.links, member.ambient)
-            return await founding.found(
-                founders,
-                self._publisher,
-                describe,
-                policy,
-                self._router.object_id(name),
-                packed.runner(),
-            )
-
-    async def _upgraded(self, name: str, packed: Source, policy: Policy, deadline: float) -> Receipt | None:
-        """Where a mutable object with that name is there already, its class is replaced; None: there is none."""
-        object_id = self._router.object_id(name)
-        try:
-            place = await self._router.places.find(object_id, name=name, deadline=deadline, fresh=True)
-        except (NotFound, Gone):
-            return None
-        from titan_overlay.mutable.upgrading import upgrade
-
-        once = f"upgrade/{self._member.ambient.token_bytes(8).hex()}"
-        message = Request(object_id, "", b"", deadline, (), once=once)
-        health = await upgrade(self._member.groups_caller, place, message, packed, policy)
-        value = place.descriptor.value
-        return Receipt(value.name, value.version, tuple(each.node for each in health.members), 0, "")
+        return await publishing.publish(self._member, self._publisher, source, name, policy, timeout)
 
     async def put(
         self,
@@ -415,27 +361,13 @@ class Pool:
         timeout: float | None = None,
     ) -> Receipt:
         """As `put`, returning who holds it, the token that deletes it, and where it is encrypted, its key."""
-        policy = _policy(policy, Policy())
+        policy = publishing.policy_of(policy, Policy())
         plain = await open_source(source)
         if not encrypt:
-            return await self._put(plain, policy, progress, timeout)
+            return await publishing.put(self._publisher, plain, policy, progress, timeout)
         sealed = await SealedSource.seal(plain, self._member.user)
-        return await self._put(sealed, policy, progress, timeout, sealed.key.hex())
-
-    async def _put(
-        self, source: ContentSource, policy: Policy, progress: Progress | None, timeout: float | None, key: str = ""
-    ) -> Receipt:
-        name = names.content_name(source.digest)
-        size = source.content.size
-        descriptor, token = self._publisher.describe(name, "data", policy, content=source.content)
-        runner = DataRunner(source, descriptor)
-        if progress is not None:
-            total = size * policy.min_copies
-            runner.on_read = lambda done: progress(min(done, total), total)
-        if timeout is None:
-            timeout = 30.0 + size / (1 << 20)
-        async with within(timeout, f"putting {size} bytes"):
-            return await self._publisher.publish(descriptor, token, runner, key)
+        key = sealed.key.hex()
+        return await publishing.put(self._publisher, sealed, policy, progress, timeout, key)
 
     # ---- data ------------------------------------------------------------------------------------------------
 
