@@ -325,7 +325,8 @@ def test_who_brings_requests_of_another_again_uses_up_no_sessions(monkeypatch: p
     numbers = [value(each) for each in bank.execute(order.entry(first, second, first, second, first)).replies]
     assert numbers[2:] == [*numbers[:2], numbers[0]] and numbers[0] != numbers[1]
     copy.restore(bank.snapshot())
-    assert value(copy.execute(order.entry(first)).replies[0]) == numbers[0]
+    again = order.entry(first)
+    assert [value(each.execute(again).replies[0]) for each in (bank, copy)] == [numbers[0]] * 2
     order.session = numbers[0]
     asked = order.request(Withdraw("rent", 1))
     later = 1000.0 + sessions.SESSION_SECONDS
@@ -1108,3 +1109,11 @@ def test_a_message_whose_target_no_member_can_know_is_refused(name: str) -> None
     (reply,) = sender.execute(order.entry(order.request(name))).replies
     assert failure(reply).code == "bad-message"
     assert not sender.outbox
+
+
+def test_a_member_that_missed_an_entry_executes_nothing_more() -> None:
+    bank, order = machine(), Order()
+    order.open(bank)
+    order.entry(order.request(Withdraw("rent", 1)))
+    with pytest.raises(AssertionError, match="missed"):
+        bank.execute(order.entry(order.request(Withdraw("rent", 1))))

@@ -150,7 +150,7 @@ class Machine:
         Raises:
             LacksCode: this member cannot; nothing has changed.
         """
-        assert entry.index > self.height, "entries come in order, each once"
+        assert entry.index == self.height + 1, "entries come in order, each once, and none is missed"
         done = Executed((), [], [])
         batch = _batch(entry)
         kinds = self._loaded(batch.requests) if batch is not None else {}
