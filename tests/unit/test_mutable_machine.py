@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -460,6 +461,43 @@ def test_a_message_that_is_none_is_refused_by_name() -> None:
     done = bank.execute(order.entry(bad, unknown))
     assert [failure(each).code for each in done.replies] == ["bad-message"] * 2
     assert "bank.Withdraw" in failure(done.replies[1]).text
+
+
+class Ratio(titan.Message[float], frozen=True, namespace="bank"):
+    over: int
+    under: int
+    exits: bool = False
+
+    def __post_init__(self) -> None:
+        if self.exits:
+            sys.exit("no more ratios")
+        if self.over // self.under < 0:
+            raise ValueError("negative")
+
+
+@mutable("ratio/*")
+class Ratios:
+    last: float = 0.0
+
+    def set(self, m: Ratio) -> float:
+        self.last = m.over / m.under
+        return self.last
+
+    @readonly
+    def read(self, whatever: str) -> float:
+        return self.last
+
+
+@pytest.mark.parametrize("fields", [{"over": 1, "under": 0}, {"over": 1, "under": 1, "exits": True}])
+def test_a_message_that_raises_as_it_is_read_fails_alone(fields: dict[str, Any]) -> None:
+    ratios, order = machine(Ratios), Order()
+    order.open(ratios)
+    assert value(ratios.execute(order.entry(order.request(Ratio(1, 2)))).replies[0]) == 0.5
+    refused = Request(ALICE, 0, 0, 0, "a", "bank.Ratio", codec.encode(fields))
+    done = ratios.execute(order.entry(refused, order.request(Ratio(3, 2))))
+    assert failure(done.replies[0]).code == "bad-message"
+    assert "this is not a bank.Ratio" in failure(done.replies[0]).text
+    assert value(done.replies[1]) == 1.5
 
 
 @settings(max_examples=60, deadline=None)

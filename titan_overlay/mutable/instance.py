@@ -10,8 +10,6 @@ from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, Final
 
-import msgspec
-
 from titan_overlay.errors import BadMessage, RemotableError, RemoteError
 from titan_overlay.identity.ids import node_id
 from titan_overlay.mutable.context import Effects, OrderedContext, Turn
@@ -109,8 +107,10 @@ class Instance:
             raise BadMessage(f"{self._name!r} takes {takes} (and Ping, Info, Stats, Schema), not {parts[0].type!r}")
         try:
             return handler, [self._handlers[each.type].decoder.decode(each.body) for each in parts]
-        except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as why:
-            raise BadMessage(f"this is not a {parts[0].type}: {why}") from None
+        except (RemotableError, KeyboardInterrupt):
+            raise
+        except BaseException as why:  # a message's own `__post_init__` may raise anything, like a handler
+            raise BadMessage(f"this is not a {parts[0].type}: {text_of(why)}") from None
 
     def _call(self, handler: Handler, messages: list[Any], turn: Turn, effects: Effects) -> list[Reply]:
         """Runs a handler; gives a reply for each message. RemotableError: what it raised."""
