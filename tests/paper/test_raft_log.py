@@ -378,6 +378,17 @@ def test_trailing_entries_spare_who_is_a_little_late_the_whole_state():
     assert group.log("C") == group.log("A")
 
 
+def test_trailing_entries_that_are_large_are_fewer():
+    """They are written anew with each snapshot: a thousand of them, each of 1 MiB, were more than a disk is given."""
+    group = Group(settings=RaftSettings(trailing_entries=10, trailing_bytes_max=250))
+    group.elect("A")
+    for _ in range(5):
+        group.propose("A", bytes(60))
+    group.deliver()
+    group.step("A", SnapshotTaken(Checkpoint(6, 1)))
+    assert [index for index, _ in group.log("A")] == [5, 6]
+
+
 # ---- the disk --------------------------------------------------------------------------------------------------
 
 

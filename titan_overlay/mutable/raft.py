@@ -355,7 +355,8 @@ class Raft:
         # The stop sign stays in the log: who never sees it would think that the epoch goes on.
         if self.snapshot.index < state.index <= self.commit and state.index != self.log.stop:
             self.snapshot = state
-            base = max(self.log.base, state.index - self.settings.trailing_entries)
+            settings = self.settings
+            base = self.log.trailing(state.index, settings.trailing_entries, settings.trailing_bytes_max)
             self.log.rebase(base, self.log.term_at(base))
 
     # ---- messages ----------------------------------------------------------------------------------------------

@@ -56,6 +56,16 @@ class RaftLog:
             stop += 1
         return held[start:stop]
 
+    def trailing(self, index: int, entries_max: int, bytes_max: int) -> int:
+        """The base of a log that keeps so much of what leads to `index`, at most."""
+        room, lowest = bytes_max, max(self.base, index - entries_max)
+        while index > lowest:
+            room -= len(self._held[index - self.base - 1].data) + ENTRY_OVERHEAD
+            if room < 0:
+                break
+            index -= 1
+        return index
+
     def last_at_most(self, index: int, term: int) -> int:
         """The highest index, not above `index`, whose entry's term is not above `term`: no higher one can match.
 

@@ -19,6 +19,8 @@ class RaftSettings(msgspec.Struct, frozen=True):
     reads_max: int = 4096
     trailing_entries: int = 1024
     """Entries kept behind a snapshot, so that who is a little late needs no whole state."""
+    trailing_bytes_max: int = 1 << 22
+    """Of them together: they are in memory, and written anew with each snapshot."""
 
 
 DEFAULTS = RaftSettings()
