@@ -997,6 +997,26 @@ def test_a_migration_to_what_cannot_be_kept_changes_nothing(made: Any) -> None:
     assert (newer.height, newer.instance.total) == (0, 0)
 
 
+def test_a_migration_that_exits_changes_nothing() -> None:
+    @mutable(version=2)
+    class Exits:
+        total: int = 0
+
+        def add(self, n: int) -> int:
+            return n
+
+        @classmethod
+        def migrate(cls, version: int, fields: dict[str, Any]) -> dict[str, Any]:
+            sys.exit("not from there")
+
+    counter, order = machine_that_goes_over(CounterOne, Exits), Order()
+    order.open(counter)
+    counter.execute(order.entry(order.request(5)))
+    (reply,) = counter.execute(order.entry(upgrade("over"))).replies
+    assert failure(reply).code == "bad-message" and "SystemExit: not from there" in failure(reply).text
+    assert value(counter.execute(order.entry(order.request(2))).replies[0]) == 7
+
+
 def test_a_state_that_cannot_be_kept_now_is_not_taken_over_and_goes_on() -> None:
     heap, order = machine_that_goes_over(Heap, Heap), Order()
     order.open(heap)
@@ -1120,6 +1140,27 @@ def test_a_restore_that_raises_is_no_snapshot_of_that_class() -> None:
     picky.execute(order.entry(order.request(b"one")))
     with pytest.raises(titan.BadMessage, match="KeyError"):
         picky.restore(list(picky.snapshot()))
+
+
+def test_a_class_that_exits_where_it_takes_a_state_over_is_refused_and_ends_no_node() -> None:
+    @mutable
+    class Keeps(Big):
+        def snapshot(self) -> Iterator[bytes]:
+            yield b"the first chunk"
+            sys.exit("no snapshot")
+
+    @mutable
+    class Takes(Big):
+        def restore(self, chunk: bytes) -> None:
+            sys.exit("no restore")
+
+    keeps, order = machine(Keeps), Order()
+    order.open(keeps)
+    with pytest.raises(titan.StorageError, match=r"Keeps\.snapshot does not work: SystemExit: no snapshot"):
+        list(keeps.snapshot())
+    chunks = [next(keeps.snapshot()), b"the first chunk"]
+    with pytest.raises(titan.BadMessage, match="SystemExit: no restore"):
+        machine(Takes).restore(chunks)
 
 
 def test_where_members_may_lie_more_than_can_must_say_that_a_message_has_arrived() -> None:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, Final
 
-from titan_overlay.errors import BadMessage, RemotableError, RemoteError
+from titan_overlay.errors import BadMessage, RemotableError, RemoteError, StorageError
 from titan_overlay.identity.ids import node_id
 from titan_overlay.mutable.context import Effects, OrderedContext, Turn
 from titan_overlay.mutable.declare import MutableType
@@ -170,14 +170,25 @@ class Instance:
     # ---- the state -------------------------------------------------------------------------------------------
 
     def state(self) -> Iterator[bytes]:
-        """As it is now, in chunks: the object's own part of a snapshot."""
+        """As it is now, in chunks: the object's own part of a snapshot.
+
+        Raises (at any chunk too):
+            TypeError: it cannot be kept. StorageError: the object's own `snapshot` raises.
+        """
         if self.kind.state is None:
             # A generator begins at its first step: taken here, so that it sees the state of this moment.
-            rest = iter(self.value.snapshot())
+            rest = self._own_chunks()
             return chain([*islice(rest, 1)], rest)
         state = self.kind.state.encode(self.value)
         size = SNAPSHOT_CHUNK_BYTES
         return (state[start : start + size] for start in range(0, len(state), size))
+
+    def _own_chunks(self) -> Iterator[bytes]:
+        try:
+            yield from self.value.snapshot()
+        except (Exception, SystemExit) as why:  # an object that exits must not stop the node
+            name = self.kind.cls.__name__
+            raise StorageError(f"{name}.snapshot does not work: {type(why).__name__}: {text_of(why)}") from None
 
 
 class Taking:
@@ -193,7 +204,7 @@ class Taking:
         self._of_another = of_another
         try:
             self.value = kind.cls()
-        except Exception as why:
+        except (Exception, SystemExit) as why:
             raise BadMessage(f"{kind.cls.__name__}() does not work: {type(why).__name__}: {why}") from None
         self._chunks: list[bytes] = []
         self._done = False
@@ -205,7 +216,7 @@ class Taking:
             return
         try:
             self.value.restore(chunk)
-        except Exception as why:
+        except (Exception, SystemExit) as why:
             name = self.kind.cls.__name__
             raise BadMessage(f"{name}.restore does not take this: {type(why).__name__}: {why}") from None
 
@@ -217,7 +228,7 @@ class Taking:
                 state.decode(b"".join(self._chunks), self.value, of_another=self._of_another)
             except BadMessage:
                 raise
-            except Exception as why:  # of `migrate`
+            except (Exception, SystemExit) as why:  # of `migrate`
                 name = self.kind.cls.__name__
                 raise BadMessage(f"{name}.migrate does not take this: {type(why).__name__}: {why}") from None
             self._chunks.clear()
