@@ -446,6 +446,32 @@ def test_a_readonly_handler_that_sets_an_attribute_fails_and_changes_nothing() -
     assert counter.instance.reads == 0
 
 
+@mutable("nosy/*")
+class Nosy:
+    looks: int = 0
+
+    @readonly
+    def tell(self, name: str, ctx: titan.Context) -> int:
+        ctx.send_later(name, "somebody looks")
+        return self.looks
+
+    @readonly
+    def remind(self, seconds: float, ctx: titan.Context) -> int:
+        ctx.schedule(seconds, "look again")
+        return self.looks
+
+
+@pytest.mark.parametrize("message", ["log", 60.0])
+def test_a_readonly_handler_orders_no_messages_and_is_told_so(message: Any) -> None:
+    nosy, order = machine(Nosy), Order()
+    with pytest.raises(titan.BadMessage, match=r"declared @titan\.readonly orders no messages"):
+        nosy.read(once("", message))
+    order.open(nosy)
+    (reply,) = nosy.execute(order.entry(order.request(message))).replies
+    assert failure(reply).code == "bad-message"
+    assert not nosy.outbox and not nosy.timers
+
+
 def test_garbage_in_the_order_is_skipped_by_all() -> None:
     bank = machine()
     assert bank.execute(Entry(1, 1, EntryKind.COMMANDS, b"\xc1garbage")) == Executed((), [], [])

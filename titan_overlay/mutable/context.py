@@ -49,11 +49,15 @@ class Effects:
 
 
 class OrderedContext(Context):
-    """The context of a handler that all members run."""
+    """The context of a handler that all members run.
+
+    Args:
+        effects: where what it orders is kept; None: it is declared to change nothing.
+    """
 
     __slots__ = ("_effects", "_random", "_turn")
 
-    def __init__(self, sender: Sender, name: str, object_id: bytes, turn: Turn, effects: Effects) -> None:
+    def __init__(self, sender: Sender, name: str, object_id: bytes, turn: Turn, effects: Effects | None) -> None:
         super().__init__(sender, name, object_id, 0.0, 0.0, _NOWHERE)
         self._turn = turn
         self._effects = effects
@@ -75,20 +79,27 @@ class OrderedContext(Context):
         names.check(name)
         if name.startswith("~me/"):
             raise BadMessage(f"{name!r} depends on who asks, and {self.name!r} is nobody's program: give the full name")
-        if len(self._effects.later) >= self._turn.outbox_room:
+        effects = self._ordering()
+        if len(effects.later) >= self._turn.outbox_room:
             raise Overloaded(f"the outbox of {self.name!r} is full: what is in it has not arrived yet")
         type_name, body = encode_message(_in_order(message))
-        self._effects.numbers += 1
-        self._effects.later.append((self._effects.numbers, name, type_name, body))
+        effects.numbers += 1
+        effects.later.append((effects.numbers, name, type_name, body))
 
     def schedule(self, seconds: float, message: Any) -> None:
         if not 0 <= seconds < float("inf"):
             raise BadMessage(f"a message can be scheduled in 0 seconds or more, not {seconds}")
-        if len(self._effects.timers) >= self._turn.timers_room:
+        effects = self._ordering()
+        if len(effects.timers) >= self._turn.timers_room:
             raise Overloaded(f"{self.name!r} has as many messages scheduled as can be kept")
         type_name, body = encode_message(_in_order(message))
-        self._effects.numbers += 1
-        self._effects.timers.append((self._turn.now + seconds, self._effects.numbers, type_name, body))
+        effects.numbers += 1
+        effects.timers.append((self._turn.now + seconds, effects.numbers, type_name, body))
+
+    def _ordering(self) -> Effects:
+        if self._effects is None:
+            raise BadMessage(f"a handler of {self.name!r} that is declared @titan.readonly orders no messages")
+        return self._effects
 
 
 def _in_order(message: Any) -> Any:

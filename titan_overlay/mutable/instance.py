@@ -114,7 +114,8 @@ class Instance:
 
     def _call(self, handler: Handler, messages: list[Any], turn: Turn, effects: Effects) -> list[Reply]:
         """Runs a handler; gives a reply for each message. RemotableError: what it raised."""
-        context = OrderedContext(sender_of(turn.sender), self._name, self._object_id, turn, effects)
+        kept = None if handler.readonly else effects
+        context = OrderedContext(sender_of(turn.sender), self._name, self._object_id, turn, kept)
         method = getattr(self.value, handler.method)
         given = messages if handler.batch else messages[0]
         try:
