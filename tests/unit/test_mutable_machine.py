@@ -22,7 +22,18 @@ from titan_overlay.mutable.engine import Entry, EntryKind
 from titan_overlay.mutable.instance import OUTBOX_MAX, TIMERS_MAX, TURNS_MIN
 from titan_overlay.mutable.letters import arrival
 from titan_overlay.mutable.machine import Executed, Machine
-from titan_overlay.mutable.requests import BATCH, OPEN, PARTS_MAX, TEXT_MAX, UPGRADE, Batch, Part, Reply, Request
+from titan_overlay.mutable.requests import (
+    BATCH,
+    LETTER_BYTES_MAX,
+    OPEN,
+    PARTS_MAX,
+    TEXT_MAX,
+    UPGRADE,
+    Batch,
+    Part,
+    Reply,
+    Request,
+)
 from titan_overlay.mutable.snapshots import CHUNK_BYTES_MAX
 from titan_overlay.pool.message import encode_message
 from titan_overlay.wire import codec
@@ -1222,3 +1233,16 @@ def test_a_member_that_missed_an_entry_executes_nothing_more() -> None:
     order.entry(order.request(Withdraw("rent", 1)))
     with pytest.raises(AssertionError, match="missed"):
         bank.execute(order.entry(order.request(Withdraw("rent", 1))))
+
+
+def test_a_message_that_is_too_large_to_arrive_is_refused_while_who_sends_it_can_still_know() -> None:
+    class Sender:
+        def tell(self, size: int, ctx: titan.Context) -> None:
+            ctx.send_later("log", bytes(size))
+
+    sender, order = machine(mutable(Sender)), Order()
+    order.open(sender)
+    done = sender.execute(order.entry(order.request(LETTER_BYTES_MAX), order.request(LETTER_BYTES_MAX - 100)))
+    assert failure(done.replies[0]).code == "bad-message"
+    assert not done.replies[1].failed
+    assert len(sender.outbox) == 1

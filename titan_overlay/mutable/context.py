@@ -9,7 +9,7 @@ from titan_overlay.ambient import Random
 from titan_overlay.errors import BadMessage, Overloaded
 from titan_overlay.identity import names
 from titan_overlay.mutable.in_order import in_order, may_have_sets
-from titan_overlay.mutable.requests import Part
+from titan_overlay.mutable.requests import LETTER_BYTES_MAX, Part
 from titan_overlay.pool.context import Context, Sender
 from titan_overlay.pool.message import encode_message
 
@@ -83,6 +83,10 @@ class OrderedContext(Context):
         if len(effects.later) >= self._turn.outbox_room:
             raise Overloaded(f"the outbox of {self.name!r} is full: what is in it has not arrived yet")
         type_name, body = encode_message(_in_order(message))
+        if len(type_name) + len(body) > LETTER_BYTES_MAX:
+            raise BadMessage(
+                f"a message to be sent later has {LETTER_BYTES_MAX} bytes at most, not {len(body)}: put it as data"
+            )
         effects.numbers += 1
         effects.later.append((effects.numbers, name, type_name, body))
 

@@ -21,6 +21,8 @@ UPGRADE = "titan.group.Upgrade"
 """Another class takes over the state; the body is a `NewCode`, the sender the object's owner."""
 REQUEST_BYTES_MAX = MAX_PAYLOAD_BYTES - (32 << 10)
 """Of one request: what members send each other has it, and four certificates of a large group, in one frame."""
+LETTER_BYTES_MAX = REQUEST_BYTES_MAX - (96 << 10)
+"""Of a message for the outbox: the rest is for its seal, which has the chain of epochs."""
 PARTS_MAX = 4096
 ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 """As in the repr of an object that has none of its own."""
