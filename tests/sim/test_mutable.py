@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 
+import msgspec
 import pytest
 
 import titan_overlay as titan
@@ -122,6 +123,22 @@ async def test_large_messages_that_come_together_are_executed_by_all(
         await sim.settle(seconds=8)
         assert len({group(node, "bank/main").machine.root() for node in sim.holders("bank/main")}) == 1
         assert lost == ("in one frame" in caplog.text)
+
+
+async def test_messages_that_are_large_together_are_not_too_much_for_the_log() -> None:
+    """Between two states that members agree on there may be more than a disk is given at once."""
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=titan.Policy(faults=1, byzantine=True))
+        members = sim.holders("bank/main")
+        logs = [group(node, "bank/main")._drive._wal._log for node in members]  # type: ignore[attr-defined]
+        for log in logs:
+            log.settings = msgspec.structs.replace(log.settings, waiting_bytes_max=1 << 20, segment_bytes=1 << 20)
+        for turn in range(1, 290):
+            assert await pool.send("bank/main", Deposit("x" * 10_000, 1)) == turn
+        await sim.settle(seconds=2)
+        assert not [log.failed for log in logs if log.failed]
+        assert all(log.segments < 4 for log in logs), "what a state has in it goes from the log"
 
 
 async def test_a_handler_that_raises_is_an_error_and_changes_nothing() -> None:

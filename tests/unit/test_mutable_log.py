@@ -20,6 +20,7 @@ from titan_overlay.mutable.log_format import (
     encode_batch,
     encode_header,
 )
+from titan_overlay.mutable.members import GroupLog
 from titan_overlay.storage.disk import RealDisk
 from titan_overlay.testing import MemoryDisk
 
@@ -448,6 +449,19 @@ def test_a_disk_that_does_not_keep_up_ends_the_log_before_memory_is_full():
         for future in (first, second):
             with pytest.raises(StorageError, match="wait for the disk"):
                 await future
+
+    testing.run(main)
+
+
+def test_what_could_as_well_be_left_out_is_where_it_would_be_too_much_for_the_disk():
+    async def main():
+        log = await opened(MemoryDisk(), LogSettings(waiting_bytes_max=1000))
+        epoch = GroupLog(log, A)
+        await epoch.append([b"x" * 200])
+        assert not epoch.compact([b"x" * 600])
+        assert not log.failed
+        assert epoch.compact([b"x" * 100])
+        await log.write(A, [])
 
     testing.run(main)
 

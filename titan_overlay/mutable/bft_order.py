@@ -201,6 +201,7 @@ class Order:
         elif mine.index >= agreed.state.index:
             out.persist.append(agreed)
             self._begin_at(agreed)
+            out.shrunk = True
 
     def installed(self, state: Checkpoint, out: Ready) -> bool:
         """The shell has a state. False: it is neither the one that was asked for nor a later one that is stable."""

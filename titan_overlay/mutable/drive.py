@@ -75,8 +75,8 @@ class Drive:
 
     def compact(self) -> None:
         """A state is on disk: the log before it may go."""
-        self._unhurried.clear()
-        self._wal.compact(self.engine.image())
+        if self._wal.compact(self.engine.image()):
+            self._unhurried.clear()
 
     def stop(self) -> None:
         """This member takes no part in the epoch any more."""

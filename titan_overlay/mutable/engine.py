@@ -240,6 +240,7 @@ class Ready:
         "refused",
         "send_after_persist",
         "send_now",
+        "shrunk",
         "timer",
         "unhurried",
     )
@@ -265,6 +266,8 @@ class Ready:
         self.evidence: list[Any] = []
         """Signed proofs that a peer lied, to be kept and published, or that this member's own state is not what the
         others agree on (BFT)."""
+        self.shrunk = False
+        """`image` has become smaller: what a state has in it, which is on disk, the log need not have any more."""
         self.timer: float | None = None
         """When the engine wants `TimerDue` (same clock as `now`); None: never."""
 

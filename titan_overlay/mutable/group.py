@@ -384,6 +384,8 @@ class Group:
         self.front.readable(ready)
         if ready.fetch is not None:
             self.states.fetch(ready.fetch)
+        if ready.shrunk:
+            self._drive.compact()
         for proof in ready.evidence:
             log.warning("%s: a member has lied: %r", self.machine.name, proof)
 
@@ -407,9 +409,8 @@ class Group:
     # ---- states ----------------------------------------------------------------------------------------------
 
     def snapshot_taken(self, checkpoint: Checkpoint) -> None:
-        """A snapshot is on disk: the log before it may go."""
+        """A snapshot is on disk."""
         self.step(SnapshotTaken(checkpoint))
-        self._drive.compact()
 
     def installed(self, chain: Chain, checkpoint: Checkpoint) -> None:
         """A state from another member is on disk, and is this one's now: goes on from there."""

@@ -218,6 +218,10 @@ class Log:
         """The disk does not keep up: groups should take no new proposals until it does."""
         return self._waiting_bytes > self.settings.waiting_bytes_max // 2
 
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes may be handed in that could as well be left out."""
+        return self._waiting_bytes + size <= self.settings.waiting_bytes_max // 2
+
     async def close(self) -> None:
         """Waits for what was handed in."""
         if self._writer is not None:

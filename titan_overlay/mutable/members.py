@@ -58,8 +58,12 @@ class GroupLog:
     def append(self, records: list[Any]) -> "asyncio.Future[None]":
         return self._log.write(self._group, [codec.encode(each) for each in records])
 
-    def compact(self, image: list[Any]) -> None:
-        self._log.replace(self._group, [codec.encode(each) for each in image])
+    def compact(self, image: list[Any]) -> bool:
+        records = [codec.encode(each) for each in image]
+        if not self._log.has_room(sum(map(len, records))):
+            return False
+        self._log.replace(self._group, records)
+        return True
 
     def drop(self) -> None:
         self._log.drop(self._group)

@@ -358,6 +358,7 @@ class Raft:
             settings = self.settings
             base = self.log.trailing(state.index, settings.trailing_entries, settings.trailing_bytes_max)
             self.log.rebase(base, self.log.term_at(base))
+            self.out.shrunk = True
 
     # ---- messages ----------------------------------------------------------------------------------------------
 

@@ -39,8 +39,11 @@ class EpochLog(Protocol):
         """Done when they, and all before them, are durable. StorageError: the disk is full or broken."""
         ...
 
-    def compact(self, image: list[Any]) -> None:
-        """These records are worth all that were appended before."""
+    def compact(self, image: list[Any]) -> bool:
+        """These records are worth all that were appended before. False: they are too many for the disk just now, and
+        all stays as it is.
+        """
+        ...
 
     def drop(self) -> None:
         """The epoch is over for good."""
