@@ -228,3 +228,33 @@ async def test_who_cannot_execute_what_is_left_says_so_and_is_left_behind(monkey
         assert "no such bundle" in group(unfit, NAME).trouble
         await pool.recover(NAME, yes)
         assert await pool.send(NAME, Deposit("rent", 1), timeout=30) == 1002
+
+
+async def test_who_has_executed_what_is_left_by_half_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked again it would go on behind the entry, as if it had executed it, and have the longest log."""
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, NAME, policy=titan.Policy(faults=2))
+        assert await pool.send(NAME, Deposit("rent", 1)) == 1001
+        await sim.settle(seconds=2)
+        broken, other = left = [node for node in sim.holders(NAME) if not group(node, NAME).leads][:2]
+        for node in sim.holders(NAME):
+            if node not in left:
+                sim.kill(node)
+        machine, engine = group(broken, NAME).machine, group(broken, NAME).engine
+        end = machine.height + 1
+
+        def by_half(entry: Entry) -> None:
+            machine.height = entry.index
+            raise RuntimeError("it is not deterministic")
+
+        monkeypatch.setattr(machine, "execute", by_half)
+        monkeypatch.setattr(engine, "remains", lambda: [Entry(end, 1, EntryKind.COMMANDS, b"")])
+        await sim.settle(seconds=8)
+        with pytest.raises(titan.Unavailable, match=f"cannot execute entry {end}"):
+            await pool.recover(NAME, yes)
+        monkeypatch.undo()
+        shown: list[RecoveryPlan] = []
+        await pool.recover(NAME, lambda plan: not shown.append(plan))
+        assert shown[0].left == (other.key.id.hex(),)
+        assert await pool.send(NAME, Deposit("rent", 1), timeout=30) == 1002

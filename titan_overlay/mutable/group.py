@@ -110,6 +110,8 @@ class Group:
         self.outbox = Outbox(self, charter, descriptor, deliver)
         self._restart = Restart(self, charter)
         self._unfit = ""
+        self._broken = False
+        """An entry was executed by half: its state is none."""
         self._asks = False
         """It has been started again, and has yet to hear what it has promised."""
         self._maker = maker
@@ -147,7 +149,7 @@ class Group:
 
     def begin_epoch(self, configuration: Configuration, checkpoint: Checkpoint) -> None:
         """A new engine and a new log, from a state that is on disk."""
-        self.has_stopped = False
+        self.has_stopped = self._broken = False
         self._begin(configuration, checkpoint)
 
     def _begin(self, configuration: Configuration, checkpoint: Checkpoint) -> None:
@@ -218,13 +220,18 @@ class Group:
         Raises:
             NotHere: it cannot execute that.
         """
-        try:
-            for entry in self.engine.remains():
-                if entry.index > self.machine.height:
+        if self._broken:
+            raise self.absent()
+        for entry in self.engine.remains():
+            if entry.index > self.machine.height:
+                try:
                     self.feed.add(self.machine.execute(entry).changes)
-        except LacksCode as why:
-            self.lacks(why)
-            raise self.absent() from None
+                except LacksCode as why:
+                    self.lacks(why)
+                    raise self.absent() from None
+                except Exception as why:
+                    self._breaks(entry, why)
+                    raise self.absent() from None
         if not self.has_stopped:
             self.has_stopped = True
             self.resign(STOPPED)
@@ -375,9 +382,7 @@ class Group:
             try:
                 self._execute(entry)
             except Exception as why:
-                # By half, or not at all: what follows must not be executed on top of that.
-                log.exception("%s: entry %d cannot be executed", self.machine.name, entry.index)
-                self.resign(f"it cannot execute entry {entry.index}: {type(why).__name__}: {why}")
+                self._breaks(entry, why)
                 return
             if entry.index in ready.checkpoints:
                 self.states.take(entry)
@@ -390,6 +395,12 @@ class Group:
             log.warning("%s: a member has lied: %r", self.machine.name, proof)
 
     # ---- executing -------------------------------------------------------------------------------------------
+
+    def _breaks(self, entry: Entry, why: Exception) -> None:
+        """By half, or not at all: what follows must not be executed on top of that, and nobody go on from it."""
+        self._broken = True
+        log.error("%s: entry %d cannot be executed", self.machine.name, entry.index, exc_info=why)
+        self.resign(f"it cannot execute entry {entry.index}: {type(why).__name__}: {why}")
 
     def _execute(self, entry: Entry) -> None:
         try:
