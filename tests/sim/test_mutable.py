@@ -101,6 +101,17 @@ async def test_a_message_that_members_could_not_send_each_other_is_refused(byzan
         assert await pool.send("bank/main", Deposit("rent", 1)) == 1008
 
 
+@pytest.mark.parametrize("letter", ["k", "\u20ac"])
+async def test_a_key_counts_with_its_bytes(letter: str) -> None:
+    key = letter * ((REQUEST_BYTES_MAX + 8_000) // len(letter.encode()))
+    async with SimulatedPool(6) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        with pytest.raises(titan.BadMessage, match="put it as data"):
+            await pool.send("bank/main", Deposit("rent", 1), once=key, timeout=10)
+        assert await pool.send("bank/main", Deposit("rent", 1), timeout=10) == 1001
+
+
 @pytest.mark.parametrize("lost", [False, True], ids=["sent one by one", "some lost"])
 async def test_large_messages_that_come_together_are_executed_by_all(
     lost: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

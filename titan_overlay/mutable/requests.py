@@ -65,7 +65,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def size(self) -> int:
         """Bytes, about: of all that its sender can make long."""
-        return len(self.once) + len(self.type) + len(self.body) + len(self.proof)
+        return len(self.once.encode()) + len(self.type.encode()) + len(self.body) + len(self.proof)
 
     def digest(self) -> bytes:
         """Of what it asks for: who sends another request under the same `once` has made a mistake."""
