@@ -11,8 +11,11 @@ import pytest
 from tests.unit.bft_cluster import GROUP, POOL, Cluster, name
 from tests.unit.bft_scenes import Scene, the
 from titan_overlay.mutable.bft import Bft
+from titan_overlay.mutable.bft_blocks import COMMAND_OVERHEAD
 from titan_overlay.mutable.bft_committee import Committee
 from titan_overlay.mutable.bft_messages import Certificate, Equivocation, Phase, Proposal, Vote, decode_message
+from titan_overlay.mutable.bft_pacemaker import BftSettings
+from titan_overlay.mutable.drive import STEP_BYTES_MAX
 from titan_overlay.mutable.engine import (
     GENESIS,
     Accepted,
@@ -28,6 +31,8 @@ from titan_overlay.mutable.engine import (
     SnapshotInstalled,
     TimerDue,
 )
+from titan_overlay.mutable.talk import Step
+from titan_overlay.wire import codec
 
 
 def test_a_request_is_executed_by_all_without_any_time_passing() -> None:
@@ -222,6 +227,22 @@ def test_a_proposal_with_a_request_that_nobody_signed_gets_no_vote() -> None:
     scene.submit(b"a")
     scene.run(5.0)
     assert scene.orders() == [[b"a"]] * 3
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_block_that_could_not_be_handed_on_gets_no_vote(beyond: int) -> None:
+    """Its leader sends it to two members alone and falls silent: the third could never be told what was ordered."""
+    scene = Scene(liars=[1])
+    data = bytes(BftSettings().block_bytes_bound - COMMAND_OVERHEAD + beyond)
+    block = scene.block(1, scene.signing[1].origin, data)
+    scene.lie(1, scene.proposal(1, block), 0, 2)
+    scene.let(Proposal)
+    scene.vote(1, block, 0, 2)
+    scene.submit(b"a")
+    scene.run(5.0)
+    assert scene.orders() == [[data] * (1 - beyond) + [b"a"]] * 3
+    ways = [Step(1, [decode_message(raw)], 0.0) for raw in scene.seen]
+    assert all(len(codec.encode(each)) <= STEP_BYTES_MAX for each in ways)
 
 
 def test_a_follower_says_who_leads() -> None:

@@ -376,6 +376,7 @@ class Bft:
         if (
             block.first != parent.index + 1
             or not order.in_window(block.height)
+            or not order.may_be_handed_on(block)
             or not all(self._may_be_ordered(command) for command in block.commands)
         ):
             self.dropped += 1

@@ -106,10 +106,15 @@ class Blocks:
         found.reverse()
         room = bytes_max
         for number, block in enumerate(found):
-            room -= sum(len(command.data) + COMMAND_OVERHEAD for command in block.commands)
+            room -= size_of(block)
             if room < 0 and number:
                 return found[:number], block.justify
         return found, head
+
+
+def size_of(block: Block) -> int:
+    """Bytes of what it orders, about."""
+    return sum(len(command.data) + COMMAND_OVERHEAD for command in block.commands)
 
 
 def linked_blocks(blocks: Sequence[Block], last: bytes) -> list[tuple[bytes, Block]] | None:

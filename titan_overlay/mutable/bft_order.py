@@ -8,7 +8,7 @@ checkpoint, which proves itself by its root.
 from collections.abc import Iterable
 
 from titan_overlay.errors import StorageError
-from titan_overlay.mutable.bft_blocks import Blocks, Position, linked_blocks
+from titan_overlay.mutable.bft_blocks import Blocks, Position, linked_blocks, size_of
 from titan_overlay.mutable.bft_checkpoints import Checkpoints
 from titan_overlay.mutable.bft_committee import Committee
 from titan_overlay.mutable.bft_messages import (
@@ -108,6 +108,10 @@ class Order:
     def in_window(self, height: int) -> bool:
         """Whether there is room for a block of this height above the last stable checkpoint."""
         return height <= self.blocks.anchor.height + self._settings.window_blocks
+
+    def may_be_handed_on(self, block: Block) -> bool:
+        """Whether it fits into a reply to who has missed it."""
+        return size_of(block) <= self._settings.block_bytes_bound
 
     def commit(self, out: Ready) -> bool:
         """Commits what is to be committed and here. False: nothing is."""

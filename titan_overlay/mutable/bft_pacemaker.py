@@ -6,6 +6,8 @@ leader commits. So every view that commits nothing makes the next one last twice
 
 import msgspec
 
+from titan_overlay.mutable.requests import REQUEST_BYTES_MAX
+
 
 class BftSettings(msgspec.Struct, frozen=True):
     """Times in seconds; every bound that a group's memory and traffic have."""
@@ -17,6 +19,9 @@ class BftSettings(msgspec.Struct, frozen=True):
     """How often in a view what may have been lost is sent again."""
     block_bytes_max: int = 1 << 18
     """A single entry may be bigger; then it has a block for itself."""
+    block_bytes_bound: int = REQUEST_BYTES_MAX + 2048
+    """No votes for a block that is larger than the largest entry: it might fit into a proposal, but not be handed on
+    with the certificates that prove it, and whoever missed it would be lost to the group."""
     block_entries_max: int = 1024
     queue_bytes_max: int = 8 << 20
     queue_entries_max: int = 4096
