@@ -152,6 +152,26 @@ async def test_messages_that_are_large_together_are_not_too_much_for_the_log() -
         assert all(log.segments < 4 for log in logs), "what a state has in it goes from the log"
 
 
+@pytest.mark.parametrize("byzantine", [False, True], ids=["raft", "bft"])
+@pytest.mark.parametrize("leads", [False, True], ids=["a follower's", "the leader's"])
+async def test_a_disk_that_stands_still_for_a_while_ends_no_member(byzantine: bool, leads: bool) -> None:
+    """The others go on without it, and what they order must not pile up before it."""
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main", policy=titan.Policy(faults=1, byzantine=byzantine))
+        assert await pool.send("bank/main", Deposit("rent", 1)) == 1001
+        slow = next(node for node in sim.holders("bank/main") if group(node, "bank/main").leads == leads)
+        log = group(slow, "bank/main")._drive._wal._log  # type: ignore[attr-defined]
+        log.settings = msgspec.structs.replace(log.settings, waiting_bytes_max=1 << 20)
+        slow.disk.sync_seconds = 20.0
+        for turn in range(30):
+            assert await pool.send("bank/main", Deposit(f"{turn}{'x' * 100_000}", 1), timeout=300) == 1
+        slow.disk.sync_seconds = 0.0
+        assert not log.failed
+        await sim.settle(seconds=60)
+        assert len({group(node, "bank/main").machine.root() for node in sim.holders("bank/main")}) == 1
+
+
 async def test_a_handler_that_raises_is_an_error_and_changes_nothing() -> None:
     async with SimulatedPool(6) as sim:
         pool = await sim.client()

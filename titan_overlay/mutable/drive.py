@@ -47,6 +47,11 @@ class Drive:
         """At the latest then."""
         self._stopped = False
 
+    @property
+    def crowded(self) -> bool:
+        """The disk does not keep up."""
+        return self._wal.crowded
+
     def step(self, event: Event) -> Ready:
         """Hands in an event; what is left to do of what follows."""
         ready = self.engine.step(event, self._group.loop.time())

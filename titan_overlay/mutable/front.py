@@ -52,6 +52,9 @@ class Front:
         """
         if self._group.is_absent:
             raise self._group.absent()
+        if self._group.is_crowded:
+            name = self._group.machine.name
+            raise Overloaded(f"the disk of this member of {name!r} does not keep up", retry_after=0.5)
         future = self.intake.add(request, teller)
         self.flush_soon()
         return future

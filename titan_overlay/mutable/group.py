@@ -287,6 +287,11 @@ class Group:
         return self._drive.engine
 
     @property
+    def is_crowded(self) -> bool:
+        """Its disk does not keep up."""
+        return self._drive.crowded
+
+    @property
     def others(self) -> list[bytes]:
         """The other members, and those who learn."""
         return [each for each in (*self.configuration.members, *self.configuration.learners) if each != self.me]
@@ -313,6 +318,8 @@ class Group:
         self.absences.back(sender)
         if sender in self.configuration.members:
             self.clock.heard(sender, step.shows, self.loop.time())
+        if self.is_crowded:
+            return  # as if it were lost: what others have on their disks may be more than this one has room for
         for raw in step.messages:
             self.step(Received(sender, self._maker.decode(raw)))
 

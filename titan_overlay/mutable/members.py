@@ -55,6 +55,10 @@ class GroupLog:
         if group not in log.groups():
             log.replace(group, [])
 
+    @property
+    def crowded(self) -> bool:
+        return self._log.crowded
+
     def append(self, records: list[Any]) -> "asyncio.Future[None]":
         return self._log.write(self._group, [codec.encode(each) for each in records])
 

@@ -35,6 +35,11 @@ class EpochLog(Protocol):
     records: list[bytes]
     """What was found of it when the log was opened."""
 
+    @property
+    def crowded(self) -> bool:
+        """The disk does not keep up: no more should come to it until it does."""
+        ...
+
     def append(self, records: list[Any]) -> "asyncio.Future[None]":
         """Done when they, and all before them, are durable. StorageError: the disk is full or broken."""
         ...
