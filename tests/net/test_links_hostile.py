@@ -1,6 +1,7 @@
 """What a peer that breaks the rules gets: an error frame, a closed link, and nothing else is disturbed."""
 
 import asyncio
+import contextlib
 import random
 import ssl
 from typing import Any
@@ -12,7 +13,7 @@ from tests.net.linking import OBJECT, POOL, Pair, contact, key, links, now, pair
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage, LinkError
 from titan_overlay.links.links import Peer
-from titan_overlay.links.tls import TlsContexts
+from titan_overlay.links.tls import Tls, TlsContexts
 from titan_overlay.wire import codec, frames
 from titan_overlay.wire.frames import HEADER, FrameReader
 from titan_overlay.wire.messages import Cancel, Credit, Data, Failure, Hello, Opcode, Send
@@ -322,6 +323,25 @@ async def test_a_hello_that_names_another_key_than_the_certificate_is_refused() 
         async with asyncio.timeout(10):
             await raw.lost
         assert "another key" in raw.last_error().error.text
+        assert two.b.peers() == []
+
+
+async def test_a_link_ends_with_the_goodbye_of_tls_whatever_comes_after_it() -> None:
+    async with pair() as two:
+        engine = Tls(TlsContexts(key(3), Ambient.system().token_bytes), dialed=True)
+        reader, writer = await asyncio.open_connection("127.0.0.1", two.b.port)
+        while not engine.handshake():
+            writer.write(engine.outgoing())
+            engine.feed(await reader.read(65536))
+        frames.append(first := bytearray(), Opcode.HELLO, 0, hello())
+        writer.write(engine.outgoing() + engine.seal(first))
+        await until(two.b.peers)
+        writer.write(engine.goodbye() + bytes(100_000))
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                while await reader.read(65536):
+                    pass
+        writer.close()
         assert two.b.peers() == []
 
 

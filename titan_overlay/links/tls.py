@@ -160,8 +160,8 @@ class Tls:
             # And a buffer for what is there is cheaper than one for a whole record.
             while waiting := incoming.pending + engine.pending():
                 piece = engine.read(waiting if waiting < _READ_BYTES else _READ_BYTES)
-                if not piece:
-                    break
+                if not piece:  # the peer said goodbye: what comes after it would lie here unread for ever
+                    raise ssl.SSLZeroReturnError
                 pieces.append(piece)
         except ssl.SSLWantReadError:
             pass
