@@ -1,6 +1,7 @@
 """What a node sends: never faster than it may, by turns, and bounded while it waits."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -143,3 +144,33 @@ async def test_a_paced_answer_that_is_called_off_before_it_began_leaves_nothing_
     begun = Upload(1000).pace(answer(), "a")
     assert not isinstance(begun, bytes)
     begun.close()  # a coroutine that is never awaited would be a warning, and so a failure
+
+
+async def test_a_paced_stream_ends_what_it_was_made_from_however_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_BYTES_MAX", CHUNK)
+    ended = 0
+
+    async def items() -> AsyncIterator[bytes]:
+        nonlocal ended
+        try:
+            while True:
+                yield bytes(CHUNK)
+        finally:
+            ended += 1
+
+    kept = [items(), items()]  # else the garbage collector would end them
+
+    async def begun(number: int) -> AsyncIterator[bytes]:
+        return kept[number]
+
+    upload = Upload(CHUNK)
+    unread, turned_away = [await upload.pace(begun(number), "a") for number in range(2)]  # type: ignore[misc]
+    await anext(unread)
+    await unread.aclose()
+    assert ended == 1
+    waiting = asked(upload, "a")
+    await asyncio.sleep(0.01)
+    with pytest.raises(Overloaded, match="max_upload"):
+        await anext(turned_away)
+    assert ended == 2
+    await asyncio.gather(*waiting)

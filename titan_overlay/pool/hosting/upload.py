@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 from titan_overlay.errors import DeadlineExceeded, Overloaded
+from titan_overlay.links.shared import close_stream
 
 Reply = bytes | AsyncIterator[bytes]
 
@@ -198,10 +199,13 @@ class Upload:
         return answer if self.may(len(answer)) else await self._late(answer, crowd)
 
     async def _items(self, items: AsyncIterator[bytes], crowd: Hashable) -> AsyncIterator[bytes]:
-        async for item in items:
-            if not self.may(len(item)):
-                await self.turn(len(item), crowd=crowd)
-            yield item
+        try:
+            async for item in items:
+                if not self.may(len(item)):
+                    await self.turn(len(item), crowd=crowd)
+                yield item
+        finally:  # whoever reads this one knows of no other
+            await close_stream(items)
 
 
 def _full(seconds: float) -> Overloaded:
