@@ -697,6 +697,14 @@ async def test_a_dial_back_dials_even_where_there_is_a_link() -> None:
         assert not await two.b.can_dial(Contact(key(9).id, "127.0.0.1", two.a.port))
 
 
+async def test_a_dial_back_is_of_the_address_asked_for_also_while_another_is_dialled() -> None:
+    async with pair() as two:
+        await two.a.listen("127.0.0.1", 0)
+        closed = Contact(key(1).id, "127.0.0.1", 1)
+        assert await asyncio.gather(two.b.can_dial(contact(two.a)), two.b.can_dial(closed)) == [True, False]
+        assert await asyncio.gather(two.b.can_dial(closed), two.b.can_dial(contact(two.a))) == [False, True]
+
+
 async def test_a_link_that_broke_is_made_anew() -> None:
     async with pair() as two:
         await two.ask()

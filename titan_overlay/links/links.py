@@ -92,7 +92,7 @@ class Links:
         """The link to use for each peer."""
         self._links: dict[Link, None] = {}
         """All that are not closed, oldest first."""
-        self._dials: dict[NodeId, asyncio.Task[Link]] = {}
+        self._dials: dict[tuple[NodeId, tuple[Address, ...]], asyncio.Task[Link]] = {}
         self._known: OrderedDict[NodeId, Known] = OrderedDict()
         self.gate = Gate(self.limits, self.counters)
         rate = self.limits.messages_per_second
@@ -290,15 +290,16 @@ class Links:
     # --- dialing ----------------------------------------------------------------------------------------------
 
     def _dialed(self, contact: Contact) -> Awaitable[Link]:
-        """One dial per peer, however many requests wait for it."""
-        dial = self._dials.get(contact.id)
+        """One dial per peer and where it is said to be, however many requests wait for it: others may say otherwise."""
+        whom = contact.id, contact.addresses
+        dial = self._dials.get(whom)
         if dial is None:
-            dial = self._dials[contact.id] = self._loop.create_task(self._dial(contact))
-            dial.add_done_callback(lambda done: self._dial_done(contact.id, done))
+            dial = self._dials[whom] = self._loop.create_task(self._dial(contact))
+            dial.add_done_callback(lambda done: self._dial_done(whom, done))
         return asyncio.shield(dial)
 
-    def _dial_done(self, id: NodeId, dial: asyncio.Task[Link]) -> None:
-        self._dials.pop(id, None)
+    def _dial_done(self, whom: tuple[NodeId, tuple[Address, ...]], dial: asyncio.Task[Link]) -> None:
+        self._dials.pop(whom, None)
         if not dial.cancelled():
             dial.exception()  # looked at: those who waited may be gone
 
