@@ -101,6 +101,30 @@ async def test_links_get_bytes_or_something_to_await() -> None:
     assert await take(items) == [0, 1]
 
 
+async def test_an_answer_that_nobody_awaits_calls_its_handler_off() -> None:
+    ended = asyncio.Event()
+
+    @service
+    class Patient:
+        async def wait(self, seconds: float) -> None:
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                ended.set()
+
+    bench = Bench(Patient())
+    type_name, body = encode_message(3600.0)
+    deadline = asyncio.get_running_loop().time() + 7200
+    begun = bench.host.deliver_now(ALICE, bench.object_id, type_name, body, deadline=deadline)
+    await asyncio.sleep(0)  # the handler has begun
+    assert not isinstance(begun, bytes | asyncio.Future)
+    begun.close()
+    async with asyncio.timeout(10):
+        await ended.wait()
+        while (await bench.stats()).running:
+            await asyncio.sleep(0)
+
+
 # --- what is refused ---
 
 

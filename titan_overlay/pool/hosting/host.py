@@ -11,7 +11,7 @@ A *runner* is what stands behind an object: a service's instance (`ServiceRunner
 import asyncio
 import contextvars
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import Any
 
 import msgspec
@@ -285,7 +285,7 @@ class Host:
         resident = self.get(object_id)
         if isinstance(begun, asyncio.Future) and resident is not None and type in resident.runner.promises:
             return begun  # type: ignore[return-value]
-        return _given(begun)
+        return _Begun(begun) if isinstance(begun, asyncio.Future) else _given(begun)
 
     def begin(
         self,
@@ -441,3 +441,24 @@ class _NoOutbound:
 
 async def _given(reply: Reply | asyncio.Future[Reply]) -> Reply:
     return await reply if isinstance(reply, asyncio.Future) else reply
+
+
+class _Begun(Coroutine[Any, Any, Reply]):
+    """Waits for a reply. Closed, also before its first step, it calls the handler off."""
+
+    def __init__(self, reply: asyncio.Future[Reply]) -> None:
+        self._reply = reply
+        self._waiting = _given(reply)
+
+    def __await__(self) -> Generator[Any, Any, Reply]:
+        return self._waiting.__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._waiting.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._waiting.throw(*error)
+
+    def close(self) -> None:
+        self._waiting.close()
+        self._reply.cancel()
