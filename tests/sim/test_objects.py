@@ -118,6 +118,19 @@ async def test_a_stream_of_replies_arrives_in_order() -> None:
         assert [item async for item in pool.stream("calc", 500)] == list(range(500))
 
 
+async def test_a_stream_that_is_not_read_on_leaves_its_place_also_on_the_node_that_asks() -> None:
+    async with SimulatedPool(1) as sim:
+        own = sim.pool(sim.nodes[0])
+        await own.publish(Calculator, "~me/calc")
+        stream = own.stream("~me/calc", 500)
+        assert await anext(stream) == 0
+        assert (await own.send("~me/calc", titan.Stats())).running == 1
+        await stream.aclose()
+        async with asyncio.timeout(10):
+            while (await own.send("~me/calc", titan.Stats())).running:
+                await asyncio.sleep(0.1)
+
+
 async def test_a_handler_is_told_whose_share_of_the_node_a_message_takes() -> None:
     async with SimulatedPool(4) as sim:
         await sim.publish(Calculator, "calc")

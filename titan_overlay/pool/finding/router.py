@@ -26,6 +26,7 @@ from titan_overlay.identity.ids import NodeId, ObjectId
 from titan_overlay.identity.records import Signed
 from titan_overlay.identity.statements import Descriptor
 from titan_overlay.links.links import Links
+from titan_overlay.links.shared import close_stream
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.context import Sender
 from titan_overlay.pool.finding.any_holder import AnyHolder, Freshness, Origin, Request, Tally
@@ -234,5 +235,8 @@ async def _items(answer: bytes | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     if isinstance(answer, bytes):
         yield answer
         return
-    async for item in answer:
-        yield item
+    try:
+        async for item in answer:
+            yield item
+    finally:  # it is no generator, which would end where nobody has it any more
+        await close_stream(answer)
