@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import ssl
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -111,6 +112,40 @@ async def test_a_request_id_in_use_is_an_offence() -> None:
         async with asyncio.timeout(10):
             await raw.lost
         assert "used id" in raw.last_error().error.text
+
+
+@pytest.mark.loops("real", "virtual")
+@pytest.mark.parametrize("first", ["the peer", "the deadline"])
+async def test_a_handler_that_has_been_stopped_is_left_alone_at_its_end(first: str) -> None:
+    stopping, go, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def items() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"\x01"
+        finally:
+            stopping.set()
+            await go.wait()
+            ended.set()
+
+    async def counting(peer: Peer, send: Send) -> AsyncIterator[bytes]:
+        return items()
+
+    async with pair(counting, secure=False, a_secure=False) as two:
+        raw = await raw_peer(two)
+        raw.say(Opcode.SEND, send(credit=1, timeout_ms=100 if first == "the deadline" else 60_000))
+        await until(lambda: raw.got[-1][0] == Opcode.DATA)
+        if first == "the peer":
+            raw.say(Opcode.CANCEL, Cancel(1))
+        await stopping.wait()
+        raw.say(Opcode.CANCEL, Cancel(1))
+        raw.say(Opcode.PING, None)
+        await until(lambda: raw.got[-1][0] == Opcode.PONG)
+        raw.transport.close()
+        await until(lambda: not two.b.peers())
+        go.set()
+        async with asyncio.timeout(10):
+            await ended.wait()
 
 
 @pytest.mark.loops("real", "virtual")

@@ -87,6 +87,14 @@ class Inbound:
         self.cancelled = True
         self._interrupt()
 
+    def called_off(self) -> None:
+        """The peer wants no answer, or has gone. A handler that was stopped before is left alone in what it does at its
+        end, however often the peer says so.
+        """
+        was_stopped, self.cancelled = self.cancelled or self.timed_out, True
+        if not was_stopped:
+            self._interrupt()
+
     def _interrupt(self) -> None:
         # A task that is cancelled before its first step never runs at all, and would leave the handler behind.
         if self.task is not None and self._begun:
@@ -189,6 +197,10 @@ class Promised:
         """The answer is not wanted any more."""
         self.cancelled = True
         self._answer.cancel()
+
+    def called_off(self) -> None:
+        """The peer wants no answer, or has gone."""
+        self.cancel()
 
     def give_credit(self, items: int) -> None:
         """It is no stream."""

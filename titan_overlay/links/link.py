@@ -104,7 +104,7 @@ class Link(Requests):
             self.opened.exception()  # looked at: nobody may be waiting for it
         self._fail_requests(text)
         for job in self._inbound.values():
-            job.cancel()
+            job.called_off()
         self._owner.closed(self, broken=broken)
 
     def leave(self) -> None:
@@ -318,7 +318,7 @@ class Link(Requests):
         elif opcode == _CANCEL:
             job = self._inbound.get(codec.decode(payload, Cancel).id)
             if job is not None:
-                job.cancel()
+                job.called_off()
         elif opcode == _CREDIT:
             credit = codec.decode(payload, Credit)
             if not 0 < credit.items <= MAX_CREDIT:
