@@ -21,7 +21,7 @@ from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ObjectId, fingerprint, rank
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Tombstone
-from titan_overlay.overlay.bodies import FIT, Holders
+from titan_overlay.overlay.bodies import FIT, FindHolders, Holders
 from titan_overlay.pool.hosting.data import Read
 from titan_overlay.pool.orders import Bury, Census, Recruit, StepDown
 from titan_overlay.testing.pool import PORT, Machine, SimulatedNode, SimulatedPool
@@ -463,6 +463,22 @@ async def test_nodes_that_answer_lookups_with_garbage_stop_nobody() -> None:
                 serve(liar, method, lambda contact, body: noise.randbytes(noise.randrange(400)))
         # Who knows only a liar knows nobody: programs begin at a node that is honest.
         await (await sim.client(through=sim.nodes[0])).publish(Calculator, "calc")
+        await everyone_is_answered(sim, liars)
+
+
+async def test_a_directory_that_promises_more_and_refuses_it_stops_nobody() -> None:
+    async with SimulatedPool(14) as sim:
+        liars = sim.nodes[1:5]
+        first_page = codec.encode(Holders(b"", [], [], b"nobody"))
+
+        def promise(contact: Contact, body: bytes) -> bytes:
+            if not codec.decode(body, FindHolders).count:  # no contacts: it reads on
+                raise titan.Gone("it was deleted")
+            return first_page
+
+        for liar in liars:
+            serve(liar, "find_holders", promise)
+        await sim.publish(Calculator, "calc")
         await everyone_is_answered(sim, liars)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from titan_overlay.ambient import Random
-from titan_overlay.errors import BadMessage, LinkError
+from titan_overlay.errors import LinkError, RemotableError
 from titan_overlay.identity.contacts import Contact
 from titan_overlay.identity.ids import ObjectId
 from titan_overlay.identity.records import Signed
@@ -123,7 +123,7 @@ class HolderSearch:
                 body = codec.encode(FindHolders(self._object_id, place, 0))
                 reply = await self._protocol.call(unread.contact, "find_holders", body, purpose=traffic.LOOKUP)
                 holders = codec.decode(reply, Holders)
-            except (LinkError, BadMessage):
+            except (LinkError, RemotableError):  # whatever it says: it proves nothing
                 continue
             evidence.add(holders.raws, holders.tombstones, unread.contact.ip)
             if evidence.size > known:  # else it names whom it has nothing of
