@@ -13,14 +13,15 @@ from msgspec import structs
 
 import titan_overlay as titan
 from tests.sim.calculator import Calculator
-from tests.sim.lying import SILENCE
+from tests.sim.lying import SILENCE, to
 from tests.sim.lying import lie as told
 from titan_overlay.config import NodeConfig
 from titan_overlay.identity import names, records
-from titan_overlay.identity.contacts import Contact
+from titan_overlay.identity.contacts import Address, Contact
 from titan_overlay.identity.ids import ObjectId, fingerprint, rank
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.statements import Advertisement, Content, Descriptor, Tombstone
+from titan_overlay.links.links import Links
 from titan_overlay.overlay.bodies import FIT, FindHolders, Holders
 from titan_overlay.pool.hosting.data import Read
 from titan_overlay.pool.orders import Bury, Census, Recruit, StepDown
@@ -464,6 +465,23 @@ async def test_nodes_that_answer_lookups_with_garbage_stop_nobody() -> None:
         # Who knows only a liar knows nobody: programs begin at a node that is honest.
         await (await sim.client(through=sim.nodes[0])).publish(Calculator, "calc")
         await everyone_is_answered(sim, liars)
+
+
+async def test_a_public_node_sends_no_census_into_private_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    dialled: set[str] = set()
+    connected = Links._connected
+
+    def recorded(links: Links, node: Any, address: Address) -> Any:
+        dialled.add(address[0])
+        return connected(links, node, address)
+
+    monkeypatch.setattr(Links, "_connected", recorded)
+    async with SimulatedPool(6, machine=lambda number: public(f"5.9.{number}.1")) as sim:
+        made_up = [f"{bytes([n] * 32).hex()}@{ip}:22" for n, ip in enumerate(("10.9.9.9", "127.0.0.1"))]
+        told(sim.nodes[3], to(("titan.Neighbours",), made_up))
+        pool = await sim.client()
+        assert len(await pool.census()) == 6
+    assert dialled and not dialled & {"10.9.9.9", "127.0.0.1"}
 
 
 async def test_a_directory_that_promises_more_and_refuses_it_stops_nobody() -> None:

@@ -12,6 +12,7 @@ from titan_overlay.errors import BadMessage, LinkError, RemotableError
 from titan_overlay.identity import names
 from titan_overlay.identity.contacts import Contact, format_address, is_dialable, of_addresses
 from titan_overlay.identity.ids import NodeId
+from titan_overlay.identity.subnets import nameable
 from titan_overlay.links.links import Links
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.pool.finding.router import Router
@@ -111,7 +112,7 @@ async def take(overlay: Overlay, links: Links, where: Sequence[str], timeout: fl
                 contact, contact.id, "titan.Neighbours", codec.encode(Neighbours()), deadline=until
             )
             for text in codec.decode(near, list[str]):
-                found = parse_contact(text)
+                found = _named(text, contact)
                 if found is not None and found.id not in seen and len(seen) < NODES_MAX:
                     seen.add(found.id)
                     waiting.append(found)
@@ -122,6 +123,13 @@ async def take(overlay: Overlay, links: Links, where: Sequence[str], timeout: fl
         wave = [waiting.popleft() for _ in range(min(CONCURRENCY, len(waiting)))]
         await asyncio.gather(*(visit(each) for each in wave))
     return sorted((each for each in infos if all(test(each) for test in tests)), key=lambda each: each.id)
+
+
+def _named(text: str, by: Contact) -> Contact | None:
+    """Whom a node names, as far as it may send others there."""
+    found = parse_contact(text)
+    addresses = [] if found is None else nameable(by.ip, found.addresses)
+    return of_addresses(found.id, *addresses) if found is not None and addresses else None
 
 
 def format_contact(contact: Contact) -> str:
