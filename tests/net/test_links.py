@@ -705,6 +705,25 @@ async def test_a_dial_back_is_of_the_address_asked_for_also_while_another_is_dia
         assert await asyncio.gather(two.b.can_dial(closed), two.b.can_dial(contact(two.a))) == [False, True]
 
 
+@pytest.mark.loops("real", "virtual")
+@pytest.mark.parametrize("first", ["asks", "asks too much", "gives up"])
+async def test_all_who_wait_to_write_get_their_turn_whatever_the_first_does_with_its_own(first: str) -> None:
+    async with pair() as two:
+        await two.ask()
+        link = two.a._best[key(2).id]
+        link.pause_writing()
+        asking = asyncio.create_task(two.ask(value=bytes(2 << 20) if first == "asks too much" else "x"))
+        await until(lambda: link._waiters)
+        others = [asyncio.create_task(link.drained()) for _ in range(3)]
+        await until(lambda: len(link._waiters) == 4)
+        if first == "gives up":
+            asking.cancel()
+        link.resume_writing()
+        async with asyncio.timeout(10):
+            await asyncio.gather(*others)
+            await asyncio.gather(asking, return_exceptions=True)
+
+
 async def test_a_link_that_broke_is_made_anew() -> None:
     async with pair() as two:
         await two.ask()

@@ -338,8 +338,6 @@ class Connection(asyncio.Protocol):
         frames.append(out, opcode, flags, body)
         if len(out) >= _FLUSH_BYTES:
             self.flush()
-        if self._waiters and not self._paused:
-            self._wake_writer()
 
     def _write_now(self, opcode: int, flags: int, body: Any) -> None:
         """As `_write`, for a frame that has no company to wait for."""
@@ -398,9 +396,8 @@ class Connection(asyncio.Protocol):
             self._waiters.append(waiter)
             try:
                 await waiter
-            except asyncio.CancelledError:
-                self._wake_writer()
-                raise
+            finally:  # then the next one's, whatever this one does with its own
+                self.shared.loop.call_soon(self._wake_writer)
 
     def _wake_writer(self) -> None:
         # One at a time: each may write enough to be congested again.
