@@ -111,6 +111,26 @@ async def test_a_service_is_never_asked_to_do_once_or_read_what_only_mutable_obj
             await away.send(f"node:{sim.nodes[0].key.id.hex()}", titan.Ping(), once="rent-11")
 
 
+@titan.service
+class Fickle:
+    """Begins, and then has no room; or is not the one to ask."""
+
+    async def begin(self, why: str) -> None:
+        raise titan.Overloaded("no room", retry_after=0.1) if why == "overloaded" else titan.NotHere("not me")
+
+
+@pytest.mark.parametrize("why", ["overloaded", "not here"])
+async def test_what_may_run_once_is_sent_to_no_other_where_a_handler_had_begun(why: str) -> None:
+    async with SimulatedPool(8) as sim:
+        await sim.publish(Fickle, "fickle")
+        pool = await sim.client()
+        for sent in (1, 2, 3):
+            with pytest.raises((titan.Overloaded, titan.NotHere)) as refused:
+                await pool.send("fickle", why)
+            assert refused.value.maybe_executed  # type: ignore[attr-defined]
+            assert sum(node.running.host.counters()["messages"] for node in sim.nodes) == sent
+
+
 async def test_a_stream_of_replies_arrives_in_order() -> None:
     async with SimulatedPool(8) as sim:
         await sim.publish(Calculator, "calc")

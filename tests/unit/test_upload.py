@@ -87,8 +87,9 @@ async def test_what_waits_is_bounded_for_each_crowd_and_in_all(monkeypatch: pyte
     await asyncio.sleep(0.01)
     assert sum(each.done() for each in greedy) == 6, "refused, and not kept"
     for each in greedy[4:]:
-        with pytest.raises(Overloaded, match="max_upload"):
+        with pytest.raises(Overloaded, match="max_upload") as refused:
             await each
+        assert refused.value.maybe_executed, "the answer was there"
     others = asked(upload, "b") + asked(upload, "c") + asked(upload, "d")
     await asyncio.gather(*others)
     got = await asyncio.gather(*greedy[:4], return_exceptions=True)

@@ -172,6 +172,8 @@ class AnyHolder:
         except (NotHere, Overloaded) as why:
             self._places.forget_holder(request.object_id, contact.id)
             self._witness.failed(contact.id, descriptor.name, why)
+            if why.maybe_executed and not again:  # its handler had begun, and says so
+                raise
             return None
         except (LinkError, DeadlineExceeded) as why:
             self._places.forget_holder(request.object_id, contact.id)
@@ -299,8 +301,8 @@ class AnyHolder:
                 answer = await self.ask(contact, place.descriptor.value, request)
             except (NotHere, Overloaded, LinkError) as why:
                 self._failed(place, request, contact, why, tries)
-                if isinstance(why, LinkError) and why.maybe_executed:
-                    raise tries.failure from None
+                if why.maybe_executed:
+                    raise (tries.failure if isinstance(why, LinkError) else why) from None
             else:
                 self._answered(place, contact)
                 return answer

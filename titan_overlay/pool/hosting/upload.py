@@ -189,7 +189,11 @@ class Upload:
     # ---- answers -----------------------------------------------------------------------------------------------
 
     async def _late(self, answer: bytes, crowd: Hashable) -> bytes:
-        await self.turn(len(answer), crowd=crowd)
+        try:
+            await self.turn(len(answer), crowd=crowd)
+        except Overloaded as why:
+            why.maybe_executed = True  # it has been worked for
+            raise
         return answer
 
     async def _after(self, work: Coroutine[Any, Any, Reply], crowd: Hashable) -> Reply:
