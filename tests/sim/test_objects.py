@@ -1,6 +1,7 @@
 """Objects by name, on a simulated pool: published, found, called, moved, deleted, kept alive."""
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
@@ -160,7 +161,8 @@ async def test_a_handler_is_told_whose_share_of_the_node_a_message_takes() -> No
         assert whence.startswith("10."), "one address of a private network"
 
 
-async def test_errors_of_handlers_come_back_as_what_they_are() -> None:
+async def test_errors_of_handlers_come_back_as_what_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "titan_overlay.object")  # pytest cannot pass it on
     async with SimulatedPool(8) as sim:
         await sim.publish(Calculator, "calc")
         pool = await sim.client()

@@ -18,6 +18,7 @@ from titan_overlay.mutable.declare import mutable_type
 from titan_overlay.mutable.engine import Count
 from titan_overlay.mutable.epochs import Chain, Confirmation
 from titan_overlay.mutable.group import Group
+from titan_overlay.mutable.intake import WAITING_MAX
 from titan_overlay.mutable.repair import Repair
 from titan_overlay.mutable.requests import Request, decode_request
 from titan_overlay.mutable.status import status_of
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("titan")
 
-CONCURRENCY = 8192
-"""Requests of one object that wait for their place in the order."""
+CONCURRENCY = WAITING_MAX + 1024
+"""Requests of one object that wait for their place in the order, of which no more are taken, and beside them what its
+members tell each other, which is handled at once or lost."""
 
 
 class GroupRunner(Runner):
