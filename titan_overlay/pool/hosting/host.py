@@ -11,7 +11,7 @@ A *runner* is what stands behind an object: a service's instance (`ServiceRunner
 import asyncio
 import contextvars
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -34,6 +34,7 @@ from titan_overlay.identity.statements import Descriptor
 from titan_overlay.pool.context import Context, Outbound, Sender
 from titan_overlay.pool.hosting.budget import Shares
 from titan_overlay.pool.hosting.calls import Calls, Reply
+from titan_overlay.pool.hosting.closing import Closing
 from titan_overlay.pool.hosting.runner import Body, Runner, ServiceRunner
 from titan_overlay.pool.message import Message
 from titan_overlay.pool.questions import (
@@ -285,7 +286,7 @@ class Host:
         resident = self.get(object_id)
         if isinstance(begun, asyncio.Future) and resident is not None and type in resident.runner.promises:
             return begun  # type: ignore[return-value]
-        return _Begun(begun) if isinstance(begun, asyncio.Future) else _given(begun)
+        return Closing(_given(begun), begun.cancel) if isinstance(begun, asyncio.Future) else _given(begun)
 
     def begin(
         self,
@@ -441,24 +442,3 @@ class _NoOutbound:
 
 async def _given(reply: Reply | asyncio.Future[Reply]) -> Reply:
     return await reply if isinstance(reply, asyncio.Future) else reply
-
-
-class _Begun(Coroutine[Any, Any, Reply]):
-    """Waits for a reply. Closed, also before its first step, it calls the handler off."""
-
-    def __init__(self, reply: asyncio.Future[Reply]) -> None:
-        self._reply = reply
-        self._waiting = _given(reply)
-
-    def __await__(self) -> Generator[Any, Any, Reply]:
-        return self._waiting.__await__()
-
-    def send(self, value: Any) -> Any:
-        return self._waiting.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        return self._waiting.throw(*error)
-
-    def close(self) -> None:
-        self._waiting.close()
-        self._reply.cancel()

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Hashable
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from math import inf
 from typing import Any
 
 from titan_overlay.errors import DeadlineExceeded, Overloaded
 from titan_overlay.links.shared import close_stream
+from titan_overlay.pool.hosting.closing import Closing
 
 Reply = bytes | AsyncIterator[bytes]
 
@@ -105,7 +106,7 @@ class Upload:
             return begun
         if isinstance(begun, bytes):
             return begun if self.may(len(begun)) else self._late(begun, crowd)
-        return _Paced(begun, self._after(begun, crowd))
+        return Closing(self._after(begun, crowd), begun.close)
 
     # ---- tokens ------------------------------------------------------------------------------------------------
 
@@ -214,24 +215,3 @@ class Upload:
 
 def _full(seconds: float) -> Overloaded:
     return Overloaded("too much waits for this node's upload (max_upload); try another holder", retry_after=seconds)
-
-
-class _Paced(Coroutine[Any, Any, Reply]):
-    """A coroutine around another. Closed before its first step, it closes the other too."""
-
-    def __init__(self, inner: Coroutine[Any, Any, Reply], outer: Coroutine[Any, Any, Reply]) -> None:
-        self._inner = inner
-        self._outer = outer
-
-    def __await__(self) -> Generator[Any, Any, Reply]:
-        return self._outer.__await__()
-
-    def send(self, value: Any) -> Any:
-        return self._outer.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        return self._outer.throw(*error)
-
-    def close(self) -> None:
-        self._outer.close()
-        self._inner.close()
