@@ -236,7 +236,38 @@ def test_buckets_are_refreshed_one_at_a_time_and_not_again_within_the_hour() -> 
     assert table.stale(10_000.0 + 5000.0, random) is not None
 
 
-def test_a_lookup_through_a_bucket_spares_its_refresh() -> None:
+def test_a_bucket_that_splits_off_is_refreshed_though_the_neighbourhood_was_looked_up() -> None:
+    """Who has just joined knows its neighbours and hardly anybody else: that half of the pool is what it lacks."""
+    table = RoutingTable(ME, 20)
+    everybody = sorted((contact(number) for number in range(1, 1001)), key=lambda each: distance(each.id, ME))
+    for each in [everybody[-1], *everybody[:20]]:
+        table.add(each, 100.0)
+    table.touch(ME, 100.0)
+    assert len(table.buckets[0]) == 1
+    target = table.stale(100.0, Random(1))
+    assert (
+        target is not None and table.buckets[0].range[0] <= int.from_bytes(target, "big") <= table.buckets[0].range[1]
+    )
+
+
+def test_a_bucket_with_few_contacts_is_looked_at_again_while_that_brings_some() -> None:
+    table = table_of(500)
+    random, now = Random(1), 10_000.0
+    there = table.buckets[0].get_nodes()
+    for each in there[4:]:
+        table.remove(each.id)
+    while table.stale(now, random) is not None:
+        pass
+    for each in there[4:9]:
+        table.add(each, now)
+    assert table.stale(now, random) is not None
+    assert table.stale(now, random) is None, "that brought nobody"
+    for each in there[9:12]:
+        table.add(each, now)
+    assert table.stale(now, random) is None, "half of the places are taken"
+
+
+def test_who_was_found_in_a_bucket_spares_its_refresh() -> None:
     table = table_of(15)
     table.touch(sha256(b"x").digest(), 500.0)
     assert table.stale(1000.0, Random(1)) is None

@@ -104,7 +104,6 @@ class Finder:
             budget=max(self._budget, 2 * count),
         ) as lookup:
             await self._crawl_nodes(lookup, purpose)
-        self._table.touch(target, self._loop.time())
         return lookup.answered(count)
 
     async def introductions(self, reached: Sequence[Contact], count: int) -> list[Contact]:
@@ -135,7 +134,6 @@ class Finder:
             target, None, first=REFRESH_PATHS, every=BUDGET, wanted=REFRESH_WANTED, union=SAMPLE_CLOSEST
         ) as lookup:
             await self._crawl_nodes(lookup, traffic.ROUTING)
-        self._table.touch(target, self._loop.time())
         closest = lookup.answered(SAMPLE_CLOSEST)
         self._density.observe(target, closest, self._loop.time())
         return closest

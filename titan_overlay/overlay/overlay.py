@@ -242,10 +242,12 @@ class Overlay(Server):
             self.key.id, self.ksize, first=JOIN_PATHS, beside=beside, purpose=traffic.ROUTING
         )
         self._enter(near)
+        self.table.touch(self.key.id, asyncio.get_running_loop().time())
         self._upkeep.fill()
 
     async def _refresh(self, target: bytes) -> None:
         self._enter(await self._finder.refresh(target))
+        self.table.touch(target, asyncio.get_running_loop().time())
 
     @property
     def pool(self) -> PoolId:

@@ -70,6 +70,8 @@ class Bucket(KBucket):
         self.replacement_nodes = {}
         self.max_replacement_nodes = REPLACEMENTS
         self.refreshed = float("-inf")
+        self.before = 0
+        """Contacts when its last refresh began."""
         self.guests: set[bytes] = set()
         """Ids of those in it, or waiting, that came by themselves."""
 
@@ -215,7 +217,7 @@ class RoutingTable(StockTable):
         far = near ^ width
         here = Bucket(near, near + width - 1, self.ksize)
         there = Bucket(far, far + width - 1, self.ksize)
-        there.refreshed = here.refreshed = whole.refreshed
+        here.refreshed = whole.refreshed  # nobody has looked for those farther away
         for entry in whole.nodes.values():
             (here if here.has_in_range(entry) else there).nodes[entry.contact.id] = entry
         for contact in whole.replacement_nodes.values():
@@ -353,21 +355,23 @@ class RoutingTable(StockTable):
         return found[:limit]
 
     def touch(self, target: bytes, now: float) -> None:
-        """A lookup went through the bucket of `target`."""
+        """Whoever was found near `target` has been entered."""
         self._bucket(target).refreshed = now
 
     def stale(self, now: float, random: Random) -> bytes | None:
-        """A random id in the bucket that was refreshed longest ago, if that is too long; its refresh begins now.
+        """A random id in a bucket that is worth a look, if there is one; its refresh begins now.
 
-        A full bucket has nothing to gain: its contacts are pinged, and nobody displaces them. The deepest bucket is
-        refreshed by looking up an id next to this node's own.
+        That is one with few contacts, while looking finds more: a point names but those next to it. Else it is the one
+        that was refreshed longest ago, if that is too long. A full bucket has nothing to gain: its contacts are pinged,
+        and nobody displaces them. The deepest bucket is refreshed by looking up an id next to this node's own.
         """
         *others, deepest = self.buckets
         open_ones = [each for each in others if len(each) < self.ksize]
-        bucket = min([*open_ones, deepest], key=lambda each: each.refreshed)
-        if now - bucket.refreshed < self._refresh_seconds * (0.8 + 0.4 * random.random()):
+        growing = [each for each in open_ones if each.before < len(each) < self.ksize // 2]
+        bucket = growing[0] if growing else min([*open_ones, deepest], key=lambda each: each.refreshed)
+        if not growing and now - bucket.refreshed < self._refresh_seconds * (0.8 + 0.4 * random.random()):
             return None
-        bucket.refreshed = now
+        bucket.refreshed, bucket.before = now, len(bucket)
         return random.randint(*bucket.range).to_bytes(ID_BYTES, "big")
 
 
