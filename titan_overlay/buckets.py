@@ -45,7 +45,7 @@ class Bucket:
         full, rate = self.full, self._rate
         if full <= now:
             full = now
-        elif (missing := (full - now) * rate) + amount > self._burst + ROUNDING:
+        elif (missing := (full - now) * rate) > ROUNDING and missing + amount > self._burst + ROUNDING:
             return (missing + min(amount, self._burst) - self._burst) / rate
         if self.within is not None and (wait := self.within.take(amount, now)):
             return wait

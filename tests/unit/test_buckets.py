@@ -1,6 +1,6 @@
 """So much a second, so much at once."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from titan_overlay.buckets import Bucket, Buckets, Limit
@@ -38,6 +38,7 @@ def test_a_bucket_within_another_takes_from_both_or_from_neither() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 20)), max_size=60))
+@example([(0.0, 1e-50), (0.0, 11.0), (0.0, 20.0)])  # next to full: nothing was taken, and the wait was 0
 def test_never_more_than_burst_and_rate_allow(asked: list[tuple[float, float]]) -> None:
     bucket = Bucket(Limit(3.0, 10.0))
     now = taken = 0.0
