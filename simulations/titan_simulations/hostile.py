@@ -6,8 +6,9 @@ that it joins through. Whoever knows liars only when it joins cannot be helped b
 """
 
 import asyncio
+import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
@@ -28,6 +29,12 @@ from titan_simulations.world import Published, Report, World
 
 CONTACTS = 2
 CONTACTS_HONEST = 1
+
+PROGRAMS = 20
+"""Through so many the author of the code publishes. A program asks those whom it knows to hold its objects: the hosts
+of one program's objects are few, and say little of what may be expected of another's."""
+PROGRAM_SETTLES = 30.0
+"""Seconds until the routing table of a program that has joined is full."""
 
 
 class HostileWorld(World):
@@ -59,7 +66,7 @@ class HostileWorld(World):
         self.number_of: dict[NodeId, int] = {}
         self.liars: dict[int, Liar] = {}
         self.unpublished: Counter[str] = Counter()
-        self._author: Pool | None = None
+        self._programs: Iterator[Pool] | None = None
         honest = [self.sim.key_of(number).id for number in range(nodes) if number not in self.attacks]
         targets = [ObjectId(sha256(each).digest()) for each in contents]
         self.gang = Gang(Random(f"titan/gang/{seed}"), self.sim.id, honest, targets)
@@ -146,16 +153,19 @@ class HostileWorld(World):
     # ---- objects ---------------------------------------------------------------------------------------------
 
     def publisher(self) -> Pool:
-        return self._author or super().publisher()
+        return next(self._programs) if self._programs else super().publisher()
 
     @asynccontextmanager
     async def code_author(self) -> AsyncIterator[None]:
-        """Inside, objects are published by a program of the one whose code all nodes accept."""
-        self._author = await self.sim.client(through=self.users()[0])
+        """Inside, objects are published by programs of the one whose code all nodes accept, in turn."""
+        through = self.sim.random.sample(self.users(), min(PROGRAMS, len(self.users())))
+        programs = [await self.sim.client(through=each) for each in through]
+        await asyncio.sleep(PROGRAM_SETTLES)
+        self._programs = itertools.cycle(programs)
         try:
             yield
         finally:
-            self._author = None
+            self._programs = None
 
     def not_published(self, why: TitanError) -> None:
         self.unpublished[type(why).__name__] += 1

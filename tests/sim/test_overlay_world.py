@@ -21,14 +21,14 @@ from titan_overlay.testing.network import MemoryNetwork
 NODES = 50
 
 
-async def grown(count: int = NODES) -> list[Overlay]:
+async def grown(count: int = NODES, k: int = 20) -> list[Overlay]:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     pool = PoolId(SigningKey(sha256(b"pool").digest()).public)
     nodes: list[Overlay] = []
     for number in range(count):
         ambient = Ambient.seeded(f"world/{number}", loop)
-        node = Overlay(SigningKey(ambient.token_bytes(32)), Rights(pool), ambient)
+        node = Overlay(SigningKey(ambient.token_bytes(32)), Rights(pool), ambient, k=k)
         node.set_serving(True)
         ip = f"10.0.0.{number + 1}"
         loop.network.host(ip)
@@ -111,3 +111,16 @@ def test_the_same_seed_tells_the_same_story() -> None:
         await publish_and_find(nodes, nodes)
 
     assert simulated(main, loss=0.02) == simulated(main, loss=0.02)
+
+
+def test_one_point_fills_no_bucket() -> None:
+    """Where liars crowd, it finds them alone."""
+
+    async def main() -> None:
+        *_, node = await grown(20, k=6)
+        node.table.flush()
+        node._enter([session.contact for session in node._handshakes.by_peer.values()][:1])
+        await node._refresh(Random(5).randbytes(32))
+        assert 2 <= len(node.table) <= 1 + 3
+
+    simulated(main)

@@ -246,7 +246,8 @@ class Overlay(Server):
         self._upkeep.fill()
 
     async def _refresh(self, target: bytes) -> None:
-        self._enter(await self._finder.refresh(target))
+        found = await self._finder.refresh(target)
+        self._enter(found[: max(1, self.ksize // 2)])  # one point alone says too little of who is in a bucket
         self.table.touch(target, asyncio.get_running_loop().time())
 
     @property

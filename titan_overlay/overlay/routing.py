@@ -11,7 +11,8 @@ generation of newcomers, half of whose introductions come from liars, a larger s
 contacts come into a bucket in two ways only:
 
 - they were *found*: among the closest to a random point of it, when a lookup of that point had ended. What liars can
-  do about this is be there: their share of such places is their share of all nodes;
+  do about this is be there: their share of such places is their share of all nodes. Where they crowd, one point finds
+  them alone, so one point brings half of a bucket at most;
 - they came as *guests*: they spoke first. Those are drawn by nobody, but a liar may call on everybody, so they get at
   most half of a bucket.
 
