@@ -2,9 +2,9 @@
 
     python -m benchmarks.store_group [--requests 100000] [--rounds 3] [--json FILE] [--report]
 
-Pipelined SETs of 50 connections through the door of one member (`redis-benchmark -c 50 -P 16`), and SETs of one client
-that waits for each answer, beside one client's put into etcd; the systems take turns, and the median round counts. CPU
-is what the kernel counted for all three members; a busy machine changes it less than the rate.
+Each member has a door. Through one of them: pipelined SETs of 50 connections (`redis-benchmark -c 50 -P 16`), and SETs
+of one client that waits for each answer, beside one client's put into etcd. The systems take turns, and the median
+round counts. CPU is what the kernel counted for all three members; a busy machine changes it less than the rate.
 """
 
 import argparse
@@ -54,11 +54,10 @@ def run(requests: int, rounds: int) -> dict[str, Any]:
         nodes: list[subprocess.Popen[str]] = []
         try:
             etcd.start()
-            port = free_port()
+            port, *others = (free_port() for _ in range(3))
             line = invited = ""
-            for number in range(3):
-                door = ("--redis", str(port), "--store", NAME) if not number else ()
-                process, printed = start_node(number, root, invited, *door)
+            for number, door in enumerate((port, *others)):
+                process, printed = start_node(number, root, invited, "--redis", str(door), "--store", NAME)
                 nodes.append(process)
                 if not number:
                     line, invited = printed, invitation(root / "0")

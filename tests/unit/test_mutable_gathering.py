@@ -103,3 +103,15 @@ async def test_nobody_waits_longer_than_the_patience_whoever_comes_back_when(see
     await asyncio.gather(*(client() for _ in range(clients)))
     assert len(waits) == 8 * clients
     assert max(waits) < PATIENCE_SECONDS[1] + RETURN_SECONDS_MAX + 0.01
+
+
+@pytest.mark.loops("node")
+async def test_a_nodes_loop_gives_no_timer_for_less_than_a_millisecond() -> None:
+    again = asyncio.Event()
+    gathering = Gathering(asyncio.get_running_loop(), again.set)
+    assert gathering.over(under_way=False)
+    gathering.ended(answered=3)
+    gathering.over(under_way=False, waiting=1)
+    async with asyncio.timeout(60):
+        await again.wait()
+    assert gathering.over(under_way=False, waiting=3)

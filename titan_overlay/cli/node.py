@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titan_overlay.cli import logs, outcome
+from titan_overlay.cli import event_loop, logs, outcome
 from titan_overlay.cli.notify import sd_notify
 from titan_overlay.version import VERSION
 
@@ -115,8 +115,9 @@ def _run() -> None:
     resolved = load_settings(flags, Path(file) if file else None)
     logs.set_up(resolved.config.log_level, json=resolved.config.json_logs)
     _allow_open_files()
-    with DataDirectory(resolved.config.data) as directory:
-        asyncio.run(_serve(resolved, directory, doors))
+    fast = event_loop.create if doors else None  # an idle node does without: its memory is a promise
+    with DataDirectory(resolved.config.data) as directory, asyncio.Runner(loop_factory=fast) as runner:
+        runner.run(_serve(resolved, directory, doors))
 
 
 def _allow_open_files() -> None:

@@ -39,6 +39,7 @@ class Drive:
         self._epoch = epoch
         self._wal = wal
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._saves: asyncio.Future[None] | None = None
         """The last that the log was asked for."""
         self._unhurried: list[Any] = []
@@ -135,10 +136,12 @@ class Drive:
     def _set_timer(self, when: float | None) -> None:
         """Being early is harmless: what would only be put off, as at each sign of life of a leader, stays as it is."""
         if self._timer is not None:
-            if when is not None and self._timer.when() <= when:
+            if when is not None and self._timer_at <= when:
                 return
             self._timer.cancel()
-        self._timer = None if when is None or self._stopped else self._group.loop.call_at(when, self._due)
+            self._timer = None
+        if when is not None and not self._stopped:
+            self._timer, self._timer_at = self._group.loop.call_at(when, self._due), when
 
     def _due(self) -> None:
         self._timer = None

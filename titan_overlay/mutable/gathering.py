@@ -22,12 +22,13 @@ class Gathering:
         again: called when the patience has ended.
     """
 
-    __slots__ = ("_again", "_began", "_expected", "_limit", "_loop", "_seen", "_timer", "_until", "_usual")
+    __slots__ = ("_again", "_began", "_expected", "_limit", "_loop", "_seen", "_timer", "_timer_at", "_until", "_usual")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, again: Callable[[], object]) -> None:
         self._loop = loop
         self._again = again
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._until: float | None = None
         """The end of the patience, where there is something to wait for."""
         self._began: float | None = None
@@ -74,10 +75,10 @@ class Gathering:
     def _wait(self, until: float) -> None:
         self._until = until
         if self._timer is not None:
-            if self._timer.when() <= until:
+            if self._timer_at <= until:
                 return  # and looks again then
             self._timer.cancel()
-        self._timer = self._loop.call_at(until, self._due)
+        self._timer, self._timer_at = self._loop.call_at(until, self._due), until
 
     def _due(self) -> None:
         self._timer = None
