@@ -1,5 +1,8 @@
 """ACL: what a user may not do is refused, whichever way it is asked."""
 
+import asyncio
+import socket
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from titan_objects.store.config import Config
 from titan_objects.store.host import Store
 from titan_objects.store.resp import CommandError, decode_all
 from titan_objects.store.server import Server
+from titan_overlay.identity.contacts import IPV4
+from titan_overlay.overlay.udp import outgoing_ip
 
 
 def error(reply: object) -> str:
@@ -290,6 +295,26 @@ async def test_other_machines_are_refused_until_there_is_a_password() -> None:
     await store.execute([b"CONFIG", b"SET", b"requirepass", b"secret"])
     assert not server.refusal(remote)
     await store.close()
+
+
+@pytest.mark.loops("node")
+async def test_who_has_hung_up_before_he_is_looked_at_is_not_taken_for_somebody_of_this_machine() -> None:
+    """uvloop cannot say any more where such a connection came from; what it has brought can still be read."""
+    store = Store(None)
+    server = Server(store)
+    here = outgoing_ip(IPV4)
+    port = await server.listen([here], 0)
+    try:
+        with socket.create_connection((here, port)) as client:
+            client.sendall(b"CONFIG SET protected-mode no\r\n")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        async with asyncio.timeout(60):
+            while not store.engine.stats.connections or store.sinks:
+                await asyncio.sleep(0)
+        assert await store.execute([b"CONFIG", b"GET", b"protected-mode"]) == [b"protected-mode", b"yes"]
+    finally:
+        await server.close()
+        await store.close()
 
 
 @pytest.mark.parametrize("rules", ["off", "on nopass ~* &* -@all +ping"])

@@ -375,12 +375,14 @@ def _class(engine: Engine, session: Session) -> str:
 def _address(name: object) -> str:
     if isinstance(name, tuple) and len(name) >= 2:
         return f"[{name[0]}]:{name[1]}" if ":" in str(name[0]) else f"{name[0]}:{name[1]}"
+    if name is None:
+        return "?:0"
     return f"{name}:0" if name else "unix:0"
 
 
 def _is_local(peer: object) -> bool:
     if not isinstance(peer, tuple):
-        return True  # a Unix socket
+        return peer is not None  # a Unix socket; None: it has hung up already, and nobody knows who it was
     try:
         return ipaddress.ip_address(str(peer[0])).is_loopback
     except ValueError:
