@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -343,6 +344,31 @@ async def test_an_application_behind_a_port(framing: str, server: Any, expected:
             assert await device.bytes_(b"a\nb", context()) == expected
             assert await device.bytes_(b"a\nb", context()) == expected
         await asyncio.gather(*conversations)
+
+
+@pytest.mark.loops("real", "node")
+async def test_an_application_that_resets_its_connection_is_connected_to_again() -> None:
+    served: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.put_nowait(writer)
+        writer.write((await reader.readline()).upper())
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(converse, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        async with running(kind="application", connect=f"127.0.0.1:{port}", framing="line") as device:
+            assert await device.text("a", context()) == "A"
+            there = served.get_nowait()
+            there.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            there.transport.abort()
+            with pytest.raises(ConnectionResetError):
+                await device._channel._writer.wait_closed()
+            with pytest.raises(titan.Unavailable):
+                await device.text("b", context())
+            assert await device.text("c", context()) == "C"
+        served.get_nowait().close()
 
 
 async def test_a_port_where_nobody_listens_is_unavailable_and_nothing_ran() -> None:

@@ -149,6 +149,8 @@ class _Channel:
 
     async def ask(self, request: bytes, table: ApplicationTable) -> bytes:
         """Raises OSError, EOFError, ValueError or LimitOverrunError where the conversation broke."""
+        if self._writer.is_closing():  # uvloop raises something else at each write from now on
+            raise EOFError
         if table.framing == "line":
             self._writer.write(request + b"\n")
             await self._writer.drain()
