@@ -1,6 +1,8 @@
 """Following servers that send what they should not, or follow others themselves; and a disk that is full meanwhile."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -140,6 +142,46 @@ async def test_what_comes_while_the_disk_is_full_is_not_lost(tmp_path: Path, mon
     again = Store(tmp_path)
     assert again.engine.databases[0].data == {b"a": b"1", b"b": b"2", b"c": b"3"}
     await again.close()
+
+
+@pytest.mark.loops("real", "node")
+async def test_a_server_that_cuts_the_link_while_the_disk_is_full_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    links: list[asyncio.StreamWriter] = []
+    connect = asyncio.open_connection
+
+    async def noted(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await connect(host, port)
+        links.append(writer)
+        return reader, writer
+
+    monkeypatch.setattr(asyncio, "open_connection", noted)
+    monkeypatch.setattr(following, "RETRY_SECONDS", 0.0)
+    async with leading(whole(rdb_writing.header(replicated=True) + rdb_writing.END)) as (port, asked):
+        store = Store(None, Config(replicaof=f"127.0.0.1 {port}"))
+        leader = store.engine.replication.leader
+        assert leader is not None
+        try:
+            async with asyncio.timeout(10):
+                link = await asked.get()
+                while leader.link != "connected":
+                    await asyncio.sleep(0)
+                store.writable.clear()  # as with a full disk
+                heard = leader.heard_ms
+                link.write(bulks([b"SET", b"a", b"1"]) + bulks([b"REPLCONF", b"GETACK", b"*"]))
+                while leader.heard_ms == heard:
+                    await asyncio.sleep(0)
+                there = link.get_extra_info("socket")
+                there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                link.transport.abort()
+                with pytest.raises(ConnectionError):
+                    await links[0].wait_closed()
+                store.writable.set()
+                assert await shown(store, b"a") == b"1"
+                await asked.get()
+        finally:
+            await store.close()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """MIGRATE: keys move to another server, and whatever happens on the way, one of the two has all of them."""
 
 import asyncio
+import socket
+import struct
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +21,7 @@ from titan_objects.store.group.messages import Done, Section
 from titan_objects.store.group.moving import GroupSource
 from titan_objects.store.group.places import door_table, group_table
 from titan_objects.store.host import Store
-from titan_objects.store.migrating import moved
+from titan_objects.store.migrating import Sent, moved
 from titan_objects.store.resp import CommandError
 from titan_objects.store.server import Server
 from titan_objects.store.table import Group
@@ -202,6 +205,47 @@ async def test_keys_of_a_group_are_moved_by_a_door() -> None:
     assert group("KEYS *") == [[b"c"]]
     group.store.engine.drop(dropped)
     assert not group.store.engine.guards
+
+
+@pytest.mark.loops("real", "node")
+async def test_who_wants_keys_moved_is_told_that_the_link_was_cut_while_they_were_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    group = Member()
+    group("SET k v")
+    dropped: list[int] = []
+    links: list[asyncio.StreamWriter] = []
+    connect = asyncio.open_connection
+
+    async def noted(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await connect(host, port)
+        links.append(writer)
+        return reader, writer
+
+    async def select_and_cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"SELECT\r\n$1\r\n0\r\n")
+        writer.write(b"+OK\r\n")
+        await cut.wait()
+        there = writer.get_extra_info("socket")
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    class Slow(GroupSource):
+        async def read(self, migration: Migration, left: deque[bytes]) -> list[Sent]:
+            cut.set()
+            with pytest.raises(ConnectionError):
+                await links[0].wait_closed()
+            return await super().read(migration, left)
+
+    cut = asyncio.Event()
+    monkeypatch.setattr(asyncio, "open_connection", noted)
+    source = Slow(lambda section, answer: answer(group.outcome(section).done[0]), dropped.append, lambda: 0)
+    async with await asyncio.start_server(select_and_cut, "127.0.0.1", 0) as listening, asyncio.timeout(10):
+        port = listening.sockets[0].getsockname()[1]
+        database = group.store.engine.databases[0]
+        reply = await moved(source, Migration("127.0.0.1", port, 0, 5000, Options([b"k"]), database))
+    assert reply.startswith(b"-IOERR ") and len(dropped) == 1
+    assert group("GET k") == [b"v"]
 
 
 def test_a_door_knows_migrate_and_members_do_not() -> None:

@@ -178,7 +178,7 @@ class Following:
                 raise LinkError(f"it uses the database {args[1:]}; set databases to more than {most} and start again")
 
     async def _acknowledge(self, link: "_Link", leader: "Leader") -> None:
-        while True:
+        while not link.over:
             link.tell("REPLCONF", "ACK", str(leader.offset))
             await asyncio.sleep(1.0)
 
@@ -221,7 +221,15 @@ class _Link:
         self._reader, self._writer, self._timeout = reader, writer, timeout
         self._rest = b""
 
+    @property
+    def over(self) -> bool:
+        """Nothing can be told any more."""
+        return self._writer.is_closing()
+
     def tell(self, *words: str) -> None:
+        """Raises LinkError: it has ended."""
+        if self.over:  # asyncio would pass over it, and uvloop raise what nobody foresees
+            raise LinkError("it has closed the connection")
         self._writer.write(bulks([word.encode() for word in words]))
 
     async def ask(self, *words: str) -> str:

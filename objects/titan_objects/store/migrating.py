@@ -198,6 +198,8 @@ class _Link:
         self._reader, self._writer, self._seconds = reader, writer, seconds
 
     def tell(self, words: list[bytes]) -> None:
+        if self._writer.is_closing():  # asyncio would pass over it, and uvloop raise what nobody foresees
+            raise ConnectionResetError("it has closed the connection")
         self._writer.write(bulks(words))
 
     async def sent(self) -> None:
