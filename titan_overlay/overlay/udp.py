@@ -33,7 +33,10 @@ async def open_udp(protocol: Callable[[], Any], interface: str, port: int) -> An
     """A transport. Raises OSError: the port is taken, the address is not this machine's."""
     loop = asyncio.get_running_loop()
     if interface != "::":
-        return (await loop.create_datagram_endpoint(protocol, local_addr=(interface, port)))[0]
+        try:
+            return (await loop.create_datagram_endpoint(protocol, local_addr=(interface, port)))[0]
+        except OSError as why:  # uvloop's says neither number nor reason, but was raised from one that does
+            raise why.__cause__ if isinstance(why.__cause__, OSError) else why from None
     # Without this option it would take the port of IPv4 too.
     made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     try:
