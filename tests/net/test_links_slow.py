@@ -10,6 +10,7 @@ import pytest
 from tests.net.linking import OBJECT, POOL, key, pair, until
 from titan_overlay import meters
 from titan_overlay.errors import Overloaded
+from titan_overlay.links import connection
 from titan_overlay.links.links import Links, Peer
 from titan_overlay.links.shared import PROTOCOL_VERSION
 from titan_overlay.wire import codec, frames
@@ -92,6 +93,31 @@ async def test_a_peer_that_does_not_read_loses_the_link() -> None:
         peer.transport.write(bytes(out))
         await until(lambda: two.b.peers() == [])
         peer.transport.abort()
+
+
+@pytest.mark.loops("real", "node")
+async def test_a_peer_that_closes_its_side_and_does_not_read_keeps_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_LINGER", 0.1)
+
+    async def much(peer: Peer, send: Send) -> bytes:
+        return codec.encode(random.Random(2).randbytes(900_000))
+
+    async with pair(much, secure=False, a_secure=False, limits={"links_per_peer": 1}) as two:
+        peer = await raw_peer(two.b)
+        peer.transport.pause_reading()
+        link = next(iter(two.b._links))
+        out = bytearray()
+        for number in range(1, 17):
+            frames.append(out, int(Opcode.SEND), 0, Send(number, 60_000, OBJECT, "str", msgspec.Raw(NIL), 0, ()))
+        peer.transport.write(bytes(out))
+        await until(lambda: link.congested)
+        peer.transport.write_eof()
+        await until(lambda: link._transport.is_closing())
+        another = await raw_peer(two.b)
+        await until(lambda: link.ending == "the peer opened too many links")
+        await asyncio.wait_for(link.gone, 10)
+        peer.transport.abort()
+        another.transport.abort()
 
 
 async def test_frames_that_have_begun_take_only_so_much_memory_together() -> None:

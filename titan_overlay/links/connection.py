@@ -308,8 +308,8 @@ class Connection(asyncio.Protocol):
             if last_words:
                 self._put(last_words)
             self._transport.close()
-            # A peer that does not read would keep the socket open for ever.
-            self._timer = self.shared.loop.call_later(_LINGER, self._transport.abort)
+        # A peer that does not read would keep the socket open for ever, also where it has closed its own side before.
+        self._timer = self.shared.loop.call_later(_LINGER, self._transport.abort)
 
     def _violated(self, reason: str) -> None:
         self.shared.counters.garbage += 1
