@@ -6,14 +6,20 @@ from hashlib import sha256
 from random import Random
 from typing import Any
 
+import pytest
+
 from titan_overlay.ambient import Ambient
+from titan_overlay.errors import LinkError
 from titan_overlay.identity import records
 from titan_overlay.identity.grants import JoinLine
 from titan_overlay.identity.ids import ObjectId, PoolId, distance
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement
+from titan_overlay.overlay import traffic
+from titan_overlay.overlay.endpoint import RESET, RESET_FORM
 from titan_overlay.overlay.overlay import Overlay
+from titan_overlay.overlay.sessions import REQUEST, Session
 from titan_overlay.testing.crypto import fake_crypto
 from titan_overlay.testing.loop import VirtualLoop, run
 from titan_overlay.testing.network import MemoryNetwork
@@ -122,5 +128,34 @@ def test_one_point_fills_no_bucket() -> None:
         node._enter([session.contact for session in node._handshakes.by_peer.values()][:1])
         await node._refresh(Random(5).randbytes(32))
         assert 2 <= len(node.table) <= 1 + 3
+
+    simulated(main)
+
+
+def forgets(node: Overlay) -> None:
+    """It answers whatever it is asked with "I have no such session", and shakes hands as often as others like."""
+    protocol = node.protocol
+    accept = protocol._accept
+
+    def forget(session: Session, flags: int, call_id: int, data: bytes, addr: Any) -> None:
+        if flags & 7 == REQUEST:
+            protocol._send(RESET_FORM.pack(RESET, session.receive_id, call_id), addr, traffic.HANDSHAKE)
+        else:
+            accept(session, flags, call_id, data, addr)
+
+    protocol._accept = forget  # type: ignore[method-assign]
+
+
+def test_nodes_that_forget_every_session_hold_nobody_up() -> None:
+    async def main() -> None:
+        first, *others = await grown(20)
+        for node in others[:10]:
+            forgets(node)
+        handshakes, began = first.counters["handshake_rpcs"], asyncio.get_running_loop().time()
+        with pytest.raises(LinkError):
+            await first.call(others[0].contact, "ping", b"")
+        assert len(await first.find_nodes(sha256(b"anywhere").digest(), 4)) == 4
+        assert asyncio.get_running_loop().time() - began < 15
+        assert first.counters["handshake_rpcs"] - handshakes < 60
 
     simulated(main)

@@ -44,6 +44,7 @@ class Call:
         "due",
         "id",
         "purpose",
+        "renewed",
         "sent_at",
         "session",
         "tries",
@@ -61,6 +62,8 @@ class Call:
         self.id = 0
         """0: not under way (yet, or any more)."""
         self.due = 0.0
+        self.renewed = False
+        """Whether the peer has said that it had lost the session; that is believed once."""
         self.sent_at = 0.0
         self.tries = 0
         self.session: Session | None = None

@@ -246,14 +246,18 @@ class OverlayProtocol(Endpoint):
             call.caller.failed(call, error)
 
     def _reset(self, data: bytes, address: Address) -> None:
-        """The peer says it has lost the session: shake hands anew; the old session stays until then."""
+        """The peer says it has lost the session: shake hands anew; the old session stays until then.
+
+        Once for each call: a peer that says so again and again would keep it from ever being late.
+        """
         self.traffic.received[HANDSHAKE] += len(data) + UDP_HEADER_BYTES
         _, session_id, call_id = RESET_FORM.unpack(data)
         call = self._calls.get(call_id)
-        if call is None or call.session is None:
+        if call is None or call.session is None or call.renewed:
             return
         if call.session.send_id != session_id or call.session.address != address:
             return
         opening = self._begin(address, call.contact.id, self._loop.time())
         if opening is not None and len(opening.waiting) < MAX_WAITING and call not in opening.waiting:
+            call.renewed = True
             opening.waiting.append(call)
