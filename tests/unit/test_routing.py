@@ -315,6 +315,21 @@ def test_in_the_own_neighbourhood_every_guest_is_welcome() -> None:
     assert all(each.id in table for each in nearest)
 
 
+def test_guests_that_call_before_anybody_is_found_keep_half_of_what_splits_off() -> None:
+    """Whoever joins knows nobody: its whole table is its neighbourhood, and liars may be the first to call."""
+    table = RoutingTable(ME, 20)
+    callers = [contact(number) for number in far(20)]
+    for each in callers:
+        assert table.add(each, 0.0, guest=True)
+    near = sorted((contact(number) for number in range(100, 1100)), key=lambda each: distance(each.id, ME))[:20]
+    for each in near:
+        table.add(each, 1.0)
+    assert [each for each in table if each in callers] == callers[:10], "those that came first"
+    assert len(table) == 30 == len(list(table))
+    found = [contact(number) for number in far(40)[20:30]]
+    assert all(table.add(each, 2.0) for each in found)
+
+
 def test_a_guest_that_is_found_too_leaves_the_place_of_a_guest_to_another() -> None:
     table = split_table()
     far = table.buckets[0]

@@ -16,7 +16,8 @@ contacts come into a bucket in two ways only:
 - they came as *guests*: they spoke first. Those are drawn by nobody, but a liar may call on everybody, so they get at
   most half of a bucket.
 
-In the last bucket, the own neighbourhood, everybody is welcome: few ids lie there, and all of them are wanted.
+In the last bucket, the own neighbourhood, everybody is welcome: few ids lie there, and all of them are wanted. Of a
+newcomer that is the whole table, so what splits off it keeps as many guests as it may have, those that came first.
 
 Where this differs from the stock table: selection of the closest contacts is exact; a contact leaves only after it was
 silent `SILENCES` times, with pauses between; a replacement enters only after it answered; nothing here starts
@@ -226,6 +227,9 @@ class RoutingTable(StockTable):
         for each in (here, there):
             each.guests = whole.guests & {*each.nodes, *each.replacement_nodes}
         self.buckets[-1:] = [there, here]
+        guests = [node for node in (*there.nodes, *there.replacement_nodes) if node in there.guests]
+        for node in guests[self.ksize // 2 :]:  # they were welcome while it was the neighbourhood
+            self.remove(node)
 
     def silent(self, contact: Contact, now: float) -> bool:
         """A call to it got no answer. Returns whether it has left the table for that.
