@@ -159,3 +159,26 @@ def test_nodes_that_forget_every_session_hold_nobody_up() -> None:
         assert first.counters["handshake_rpcs"] - handshakes < 60
 
     simulated(main)
+
+
+def test_a_node_whose_network_was_away_still_knows_how_large_regions_are() -> None:
+    """Else all that it announces on its return lies with the nodes of one region that it has just read: everywhere."""
+
+    async def main() -> None:
+        first, *others = nodes = await grown()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        first.find_seeds = lambda: [JoinLine(each.contact.ip, 4747) for each in others[:4]]
+        await asyncio.sleep(300)
+        loop.network.partition([[first.contact.ip], [node.contact.ip for node in others]])
+        await asyncio.sleep(1200)
+        assert not len(first.table)
+        loop.network.heal()
+        while not len(first.table):
+            await asyncio.sleep(1)
+        for _ in range(20):
+            assert first.estimated_size() > NODES / 3
+            await asyncio.sleep(5)
+        await publish_and_find(nodes, [first])
+
+    simulated(main)

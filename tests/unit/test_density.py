@@ -77,7 +77,8 @@ def test_ids_that_crowd_around_this_node_do_not_spoil_it() -> None:
 def test_lookups_that_ran_into_liars_do_not_spoil_it() -> None:
     density = density_of(world(1000))
     for number in range(3):
-        density.observe(sha256(b"%d" % number).digest(), [], 0.0)
+        target = sha256(b"%d" % number).digest()
+        density.observe(target, closest(ground(target, 8), target, 8), 0.0)
     assert density.nodes() == pytest.approx(1000, rel=0.5)
 
 
@@ -90,6 +91,17 @@ def test_more_is_looked_up_while_there_are_few_samples_or_the_overlay_has_grown(
     assert not density.is_doubtful(1000.0 + rules.FRESH_SECONDS), "not at once again"
     assert density.is_doubtful(1000.0 + rules.FRESH_SECONDS + 1)
     assert density.is_doubtful(1000.0 + rules.FRESH_SECONDS + 1), "until it fits"
+
+
+def test_lookups_that_hardly_anybody_answered_say_nothing_of_the_pool() -> None:
+    """This node knows more nodes than that: its network is away."""
+    density = density_of(world(1000), samples=SAMPLES_MIN - 1)
+    before = density.nodes()
+    for number in range(SAMPLES):
+        density.observe(sha256(b"%d" % number).digest(), world(2), 500.0)
+    assert density.nodes() == before
+    assert not density.is_doubtful(500.0 + rules.FRESH_SECONDS), "not at once again"
+    assert density.is_doubtful(500.0 + rules.FRESH_SECONDS + 1)
 
 
 def test_a_neighbourhood_that_was_always_dense_is_no_reason_to_look_again() -> None:

@@ -21,7 +21,8 @@ SAMPLES = 8
 SAMPLES_MIN = 4
 """With its own view an odd number: two of them may be spoiled."""
 FRESH_SECONDS = 120.0
-"""Samples younger than this are not drawn anew, however little they fit; those that fit are looked at as often."""
+"""Samples younger than this are not drawn anew, however little they fit; those that fit are looked at as often, and one
+that could not be drawn is tried again."""
 DOUBT = 1.5
 """The own neighbourhood may have changed by this factor since the samples were drawn before more are."""
 STICKY_BITS = 0.7
@@ -51,9 +52,18 @@ class Density:
         self._samples: deque[Sample] = deque(maxlen=SAMPLES)
         self._fitted = float("-inf")
         """When the pool was last seen to be as it was."""
+        self._failed = float("-inf")
+        """When a lookup last showed less of the pool than was known."""
 
     def observe(self, target: bytes, closest: Sequence[Contact], now: float) -> None:
-        """A lookup of this random id ended: these are the closest that answered, closest first."""
+        """A lookup of this random id ended: these are the closest that answered, closest first.
+
+        Where they are fewer than the table alone has, the network was away: a median of such lookups would outlast
+        that, and what is announced meanwhile would lie where nobody looks.
+        """
+        if len(closest) < min(SAMPLE_CLOSEST, max(1, len(self._table))):
+            self._failed = now
+            return
         nodes = nodes_from(target, closest[:SAMPLE_CLOSEST])
         self._samples.append(Sample(now, nodes, self._table.estimated_size()))
 
@@ -72,6 +82,8 @@ class Density:
 
     def is_doubtful(self, now: float) -> bool:
         """Whether to look one more random id up: there are few samples, or old ones, and the pool is not as it was."""
+        if now - self._failed <= FRESH_SECONDS:
+            return False
         if len(self._samples) < SAMPLES_MIN:
             return True
         if now - max(self._samples[0].at, self._fitted) <= FRESH_SECONDS:
