@@ -182,3 +182,25 @@ def test_a_node_whose_network_was_away_still_knows_how_large_regions_are() -> No
         await publish_and_find(nodes, [first])
 
     simulated(main)
+
+
+def test_who_calls_first_on_a_node_that_was_cut_off_does_not_keep_it() -> None:
+    async def main() -> None:
+        nodes = await grown(30)
+        node, honest, liars = nodes[5], nodes[:24], nodes[24:]
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        gang = [each.contact for each in liars]
+        for each in liars:
+            each.table.closest = lambda target, count, exclude=b"": gang[:count]  # type: ignore[method-assign]
+        node.find_seeds = lambda: [JoinLine(each.contact.ip, 4747) for each in honest[:4]]
+        loop.network.partition([[node.contact.ip], [each.contact.ip for each in nodes if each is not node]])
+        await asyncio.sleep(3600)
+        assert not len(node.table)
+        loop.network.heal()
+        for liar in liars:
+            liar.protocol.meet_again(node.contact)
+        await asyncio.sleep(60)
+        assert sum(each.id not in {liar.key.id for liar in liars} for each in node.table) > 10
+
+    simulated(main)

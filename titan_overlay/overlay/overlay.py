@@ -242,6 +242,7 @@ class Overlay(Server):
             self.key.id, self.ksize, first=JOIN_PATHS, beside=beside, purpose=traffic.ROUTING
         )
         self._enter(near)
+        self.table.deserted = not len(self.table)
         self.table.touch(self.key.id, asyncio.get_running_loop().time())
         self._upkeep.fill()
 

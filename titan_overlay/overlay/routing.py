@@ -125,6 +125,8 @@ class RoutingTable(StockTable):
         self._size = 0
         self._look_at = 0.0
         """Nothing is due before; hearing from contacts only makes it later."""
+        self.deserted = True
+        """Everybody has left, and this node has not joined anew: those in it since have come by themselves."""
         super().__init__(None, k, Contact(me))
 
     def flush(self) -> None:
@@ -265,6 +267,7 @@ class RoutingTable(StockTable):
         if entry is not None:
             self._subnets.leave(entry.contact)
             self._size -= 1
+            self.deserted |= not self._size
             if bucket.replacement_nodes:
                 self._look_at = 0.0
 

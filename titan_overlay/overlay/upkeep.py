@@ -25,7 +25,7 @@ class Upkeep:
 
     Args:
         refresh: looks up a random id, so that its bucket fills with live contacts and the density of nodes is seen.
-        join_again: for when no contact is left.
+        join_again: for when everybody has left.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Upkeep:
             self._directory.expire(self._ambient.wall())
         for contact in self._table.due(now, self._heard, PINGS_PER_TICK):
             self._protocol.start(self, contact, "ping", b"", purpose=ROUTING)
-        if len(self._table):
+        if not self._table.deserted:
             self.fill()
         elif self._refreshing is None or self._refreshing.done():
             self._refreshing = self._loop.create_task(self._rejoin())
@@ -103,7 +103,10 @@ class Upkeep:
             target = self._worth_a_look()
 
     async def _rejoin(self) -> None:
+        """Whoever has called meanwhile is no way back: liars call first, and name liars."""
         await self._join_again()
+        if len(self._table):
+            await self._refresh_stale(self._worth_a_look())
 
     # ---- Caller ----------------------------------------------------------------------------------------------
 
