@@ -204,3 +204,17 @@ def test_who_calls_first_on_a_node_that_was_cut_off_does_not_keep_it() -> None:
         assert sum(each.id not in {liar.key.id for liar in liars} for each in node.table) > 10
 
     simulated(main)
+
+
+def test_a_search_ends_at_its_deadline_though_the_node_is_joining_again() -> None:
+    async def main() -> None:
+        node, *others = await grown(4)
+        node.find_seeds = lambda: [JoinLine(f"10.9.9.{number}", 4747) for number in range(1, 65)]
+        for each in others:
+            each.stop()
+        began = asyncio.get_running_loop().time()
+        found = await node.find_holders(ObjectId(sha256(b"object").digest()), deadline=began + 4)
+        assert not found.asked
+        assert asyncio.get_running_loop().time() - began < 4.1
+
+    simulated(main)
