@@ -12,11 +12,12 @@ from titan_overlay.ambient import Ambient
 from titan_overlay.errors import LinkError
 from titan_overlay.identity import records
 from titan_overlay.identity.grants import JoinLine
-from titan_overlay.identity.ids import ObjectId, PoolId, distance
+from titan_overlay.identity.ids import NodeId, ObjectId, PoolId, distance
 from titan_overlay.identity.keys import SigningKey
 from titan_overlay.identity.rights import Rights
 from titan_overlay.identity.statements import Advertisement
 from titan_overlay.overlay import traffic
+from titan_overlay.overlay.bodies import contact, pack_all
 from titan_overlay.overlay.endpoint import RESET, RESET_FORM
 from titan_overlay.overlay.overlay import Overlay
 from titan_overlay.overlay.sessions import REQUEST, Session
@@ -216,5 +217,17 @@ def test_a_search_ends_at_its_deadline_though_the_node_is_joining_again() -> Non
         found = await node.find_holders(ObjectId(sha256(b"object").digest()), deadline=began + 4)
         assert not found.asked
         assert asyncio.get_running_loop().time() - began < 4.1
+
+    simulated(main)
+
+
+def test_a_seed_that_names_many_has_no_more_say_in_where_a_newcomer_begins_than_another() -> None:
+    async def main() -> None:
+        *_, liar, honest, newcomer = await grown(10)
+        gang = [contact(NodeId(sha256(b"liar %d" % n).digest()), f"10.6.6.{n}", 4747) for n in range(1, 50)]
+        liar.serve("find_node", lambda asker, body: pack_all(gang))
+        named = await newcomer._finder.introductions([liar.contact, honest.contact], 8)
+        assert sum(each in gang for each in named[:8]) <= 4
+        assert sum(each in gang for each in named) == 8
 
     simulated(main)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from itertools import zip_longest
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import BadMessage
@@ -107,7 +108,10 @@ class Finder:
         return lookup.answered(count)
 
     async def introductions(self, reached: Sequence[Contact], count: int) -> list[Contact]:
-        """Contacts from everywhere, for a node that knows nobody but these: what so many disjoint paths begin from."""
+        """Contacts from everywhere, for a node that knows nobody but these: what so many disjoint paths begin from.
+
+        One of each reply in turn: the paths begin from the first, which must not all be of one liar.
+        """
         askers = [
             self._protocol.call(
                 reached[number % len(reached)],
@@ -117,12 +121,13 @@ class Finder:
             )
             for number in range(count)
         ]
-        named: dict[Contact, None] = {}
+        named: list[list[Contact]] = []
         for number, reply in enumerate(await asyncio.gather(*askers, return_exceptions=True)):
             if isinstance(reply, bytes):
                 with suppress(BadMessage):
-                    named |= dict.fromkeys(self._protocol.heard_of(reached[number % len(reached)], reply))
-        return list(named)
+                    told = self._protocol.heard_of(reached[number % len(reached)], reply)
+                    named.append(told[:CONTACTS_PER_REPLY])
+        return list(dict.fromkeys(each for turn in zip_longest(*named) for each in turn if each is not None))
 
     async def refresh(self, target: bytes) -> list[Contact]:
         """Walks to a random id: the density of nodes shows, and the closest, which are returned, are for its bucket.
