@@ -5,7 +5,7 @@ This file wires the rooms together and starts and stops them; what they do is in
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +56,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("titan")
 
 SAVE_PEERS_SECONDS = 300.0
-SAVED_PEERS = 64
+SAVED_PEERS = 32
+LOST_PEERS = 8
+"""So many that were known before and are no more are kept beside: of a pool in two parts, the way to the other."""
 LOCATE_SECONDS = 4.0
 FORWARD_SECONDS = 10.0
 PORT_TRIES = 8
@@ -129,7 +131,7 @@ class Node(Answering):
         await last_run.clear_away(self.database, self.blobs, self.rights)
         await self._open_all()
         known = self._known()
-        self.overlay.find_seeds = lambda: [*self._known(), *seeds]
+        self.overlay.find_seeds = lambda: [*self._known(), *seeds, *self._lost()]
         await self.learn_rules([*known, *seeds])  # they may have changed since the last run
         self._check_puzzle()
         if self.founder:
@@ -171,7 +173,12 @@ class Node(Answering):
     def _known(self) -> list[JoinLine]:
         """The peers of the last run, or of some minutes ago."""
         rows = self.database.peers()
-        return [JoinLine(peer.ip, peer.port, node=peer.id) for peer in rows if is_dialable(peer.ip, peer.port)]
+        return _lines(row for row in rows if row.seen == rows[0].seen)
+
+    def _lost(self) -> list[JoinLine]:
+        """Those that were known before these, the latest first."""
+        rows = self.database.peers()
+        return _lines(row for row in rows if row.seen != rows[0].seen)
 
     async def _open_all(self) -> None:
         """One port for UDP and TCP, of both families. TCP listens once the pool is known; that it can is tried now.
@@ -341,7 +348,10 @@ class Node(Answering):
         near = self.overlay.neighbours(self.key.id, SAVED_PEERS)
         if near:
             try:
-                self.database.put_peers(PeerRow(each.id, each.ip, each.port, now) for each in near)
+                known = [PeerRow(each.id, each.ip, each.port, now) for each in near]
+                ids = {each.id for each in known}
+                lost = [each for each in self.database.peers() if each.id not in ids][:LOST_PEERS]
+                self.database.put_peers([*known, *lost])
             except StorageError as why:
                 log.warning("the known peers were not saved: %s", why)
 
@@ -435,3 +445,7 @@ def unsolved(data: Path, bits: int) -> str:
         f"{key} does not solve the pool's puzzle of {bits} bits, so no node lets this one serve; stop it, and start it "
         f"again with a new key (and node id): mkdir {old} && mv {' '.join(map(str, of_this_id))} {old}"
     )
+
+
+def _lines(peers: Iterable[PeerRow]) -> list[JoinLine]:
+    return [JoinLine(each.ip, each.port, node=each.id) for each in peers if is_dialable(each.ip, each.port)]

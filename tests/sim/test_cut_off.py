@@ -31,6 +31,21 @@ async def test_a_node_whose_net_was_away_for_hours_finds_back_by_itself() -> Non
         assert (await sim.pool(others[0]).send(alone.name, titan.Ping())).holder == alone.key.id.hex()
 
 
+async def test_two_parts_of_a_pool_that_were_apart_for_hours_become_one_again() -> None:
+    async with SimulatedPool(16) as sim:
+        parts = sim.nodes[:8], sim.nodes[8:]
+        sim.partition(*parts)
+        await sim.settle(seconds=3 * 3600)
+
+        def others_known(part: int) -> list[int]:
+            others = {each.key.id for each in parts[1 - part]}
+            return [sum(other.id in others for other in each.running.overlay.table) for each in parts[part]]
+
+        assert not any(others_known(0) + others_known(1)), "each has forgotten the other"
+        sim.heal()
+        await sim.settle(lambda: min(others_known(0) + others_known(1)) >= 6, within=2 * 3600)
+
+
 async def test_a_program_that_knows_nobody_any_more_says_so_and_finds_back() -> None:
     async with SimulatedPool(6) as sim:
         await sim.publish(Calculator, "calc")

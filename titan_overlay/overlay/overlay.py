@@ -5,13 +5,14 @@ does; `docs/architecture.md` tells which of the stock's defects this cures.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from kademlia.network import Server
 
 from titan_overlay.ambient import Ambient
-from titan_overlay.errors import BadMessage, Forbidden
+from titan_overlay.errors import BadMessage, Forbidden, TitanError
 from titan_overlay.identity.conduct import Conduct
 from titan_overlay.identity.contacts import Address, Contact, family, pack_address
 from titan_overlay.identity.grants import JoinLine, Right
@@ -37,6 +38,8 @@ from titan_overlay.overlay.sessions import SERVING, Session
 from titan_overlay.overlay.shelves import MAX_PER_OBJECT, MAX_STATEMENTS
 from titan_overlay.overlay.upkeep import Upkeep
 from titan_overlay.overlay.whereabouts import Whereabouts
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Found", "Overlay"]
 
@@ -196,6 +199,7 @@ class Overlay(Server):
             self.density,
             self._refresh,
             self._joining.join_again,
+            self._look_back,
         )
         self._upkeep.start()
 
@@ -250,6 +254,21 @@ class Overlay(Server):
         found = await self._finder.refresh(target)
         self._enter(found[: max(1, self.ksize // 2)])  # one point alone says too little of who is in a bucket
         self.table.touch(target, asyncio.get_running_loop().time())
+
+    async def _look_back(self) -> None:
+        """Joins through one of those that this node knew before, if it is there and cannot be found any more.
+
+        A part of the pool that was cut off for hours has forgotten the rest, and nobody in it misses anything.
+        """
+        try:
+            lost = [each for each in self.find_seeds() if each.node not in self.table]
+            if lost:
+                seed = self._ambient.random.choice(lost)
+                near = await self._finder.nodes(seed.node, 1) if seed.node else []
+                if seed.node not in [each.id for each in near]:
+                    await self._joining.join([seed])
+        except TitanError as why:
+            log.info("cannot look for the rest of the pool: %s", why)
 
     @property
     def pool(self) -> PoolId:

@@ -18,6 +18,8 @@ TICK_SECONDS = 15.0
 PINGS_PER_TICK = 8
 SWEEP_TICKS = 4
 EXPIRE_TICKS = 20
+LOOK_BACK_TICKS = 240
+"""An hour. As long a pool that was in two parts may stay so."""
 
 
 class Upkeep:
@@ -26,6 +28,7 @@ class Upkeep:
     Args:
         refresh: looks up a random id, so that its bucket fills with live contacts and the density of nodes is seen.
         join_again: for when everybody has left.
+        look_back: sees whether those who are known are but a part of the pool, and joins the rest.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Upkeep:
         density: Density,
         refresh: Callable[[bytes], Awaitable[object]],
         join_again: Callable[[], Awaitable[object]],
+        look_back: Callable[[], Awaitable[None]],
     ) -> None:
         self._protocol = protocol
         self._table = table
@@ -47,10 +51,11 @@ class Upkeep:
         self._density = density
         self._refresh = refresh
         self._join_again = join_again
+        self._look_back = look_back
         self._loop = asyncio.get_running_loop()
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._refreshing: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Future[None] | None = None
 
     def start(self) -> None:
         """From now on, until `stop`."""
@@ -88,10 +93,14 @@ class Upkeep:
             self._directory.expire(self._ambient.wall())
         for contact in self._table.due(now, self._heard, PINGS_PER_TICK):
             self._protocol.start(self, contact, "ping", b"", purpose=ROUTING)
-        if not self._table.deserted:
-            self.fill()
-        elif self._refreshing is None or self._refreshing.done():
+        if self._refreshing is not None and not self._refreshing.done():
+            return
+        if self._table.deserted:
             self._refreshing = self._loop.create_task(self._rejoin())
+        elif self._ticks % LOOK_BACK_TICKS == 0:
+            self._refreshing = asyncio.ensure_future(self._look_back())
+        else:
+            self.fill()
 
     def _heard(self, node: bytes) -> float:
         session = self._handshakes.by_peer.get(node)
