@@ -76,7 +76,8 @@ def test_the_last_word_of_a_peer_counts_and_what_is_news() -> None:
 
 def test_who_does_not_answer_any_more_says_nothing() -> None:
     sightings = heard((1, OLD), (2, NEW))
-    assert sightings.forget(peer(0, 1).id) and not sightings.forget(peer(0, 1).id)
+    assert not sightings.forget(peer(0, 9)), "another has named it where it is not"
+    assert sightings.forget(peer(0, 1)) and not sightings.forget(peer(0, 1))
     assert sightings.verdict(OLD, OWN, []) == NEW
 
 

@@ -492,7 +492,7 @@ class Overlay(Server):
                 session.kept = self.table.add(session.contact, asyncio.get_running_loop().time())
 
     def _on_silence(self, contact: Contact) -> None:
-        self.roaming.silent(contact.id)
+        self.roaming.silent(contact)
         if self.table.silent(contact, asyncio.get_running_loop().time()):
             session = self._handshakes.by_peer.get(contact.id)
             if session is not None:

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Callable
 
 from titan_overlay.identity.contacts import Address, Contact, family
-from titan_overlay.identity.ids import NodeId
 from titan_overlay.identity.subnets import is_loopback
 from titan_overlay.overlay.routing import RoutingTable
 from titan_overlay.overlay.whereabouts import Whereabouts, witnesses
@@ -52,7 +51,7 @@ class Roaming:
         if not self._follow(address) and news and ip != self._whereabouts.address(version)[0]:
             self._ask_around(address)
 
-    def silent(self, peer: NodeId) -> None:
+    def silent(self, peer: Contact) -> None:
         """A peer does not answer: what it saw counts no more."""
         for version, sightings in self._whereabouts.sightings.items():
             if sightings.forget(peer):

@@ -48,9 +48,16 @@ class Sightings:
         self._words[by.id] = word
         return before != word
 
-    def forget(self, peer: NodeId) -> bool:
-        """It does not answer: it cannot know any more. Returns whether it had said anything."""
-        return self._words.pop(peer, None) is not None
+    def forget(self, peer: Contact) -> bool:
+        """It does not answer: it cannot know any more. Returns whether it had said anything.
+
+        Only if it spoke from there: anybody may name it at an address where nobody is.
+        """
+        word = self._words.get(peer.id)
+        if word is None or peer.address not in word.by.addresses:
+            return False
+        del self._words[peer.id]
+        return True
 
     def verdict(self, current: str, own: str, others: Iterable[str]) -> str:
         """The address to go by. Another than `current` has more voices, and two at least, of which the machine's `own`
