@@ -1,8 +1,6 @@
 """Following servers that send what they should not, or follow others themselves; and a disk that is full meanwhile."""
 
 import asyncio
-import socket
-import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.store import wires
 from tests.store.core import NOW
 from titan_objects.store import following, host, rdb_writing
 from titan_objects.store.aof import AppendLog
@@ -148,15 +147,7 @@ async def test_what_comes_while_the_disk_is_full_is_not_lost(tmp_path: Path, mon
 async def test_a_server_that_cuts_the_link_while_the_disk_is_full_is_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    links: list[asyncio.StreamWriter] = []
-    connect = asyncio.open_connection
-
-    async def noted(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await connect(host, port)
-        links.append(writer)
-        return reader, writer
-
-    monkeypatch.setattr(asyncio, "open_connection", noted)
+    links = wires.opened(monkeypatch)
     monkeypatch.setattr(following, "RETRY_SECONDS", 0.0)
     async with leading(whole(rdb_writing.header(replicated=True) + rdb_writing.END)) as (port, asked):
         store = Store(None, Config(replicaof=f"127.0.0.1 {port}"))
@@ -172,9 +163,7 @@ async def test_a_server_that_cuts_the_link_while_the_disk_is_full_is_asked_again
                 link.write(bulks([b"SET", b"a", b"1"]) + bulks([b"REPLCONF", b"GETACK", b"*"]))
                 while leader.heard_ms == heard:
                     await asyncio.sleep(0)
-                there = link.get_extra_info("socket")
-                there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                link.transport.abort()
+                wires.reset(link)
                 with pytest.raises(ConnectionError):
                     await links[0].wait_closed()
                 store.writable.set()

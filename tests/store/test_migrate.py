@@ -1,8 +1,6 @@
 """MIGRATE: keys move to another server, and whatever happens on the way, one of the two has all of them."""
 
 import asyncio
-import socket
-import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +10,7 @@ import pytest
 
 import titan_overlay as titan
 from tests.ports import free_port
+from tests.store import wires
 from tests.store.core import Core
 from tests.store.real import RealRedis, Wire, needs_redis
 from tests.store.test_group import START, Member
@@ -214,21 +213,13 @@ async def test_who_wants_keys_moved_is_told_that_the_link_was_cut_while_they_wer
     group = Member()
     group("SET k v")
     dropped: list[int] = []
-    links: list[asyncio.StreamWriter] = []
-    connect = asyncio.open_connection
-
-    async def noted(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await connect(host, port)
-        links.append(writer)
-        return reader, writer
+    links = wires.opened(monkeypatch)
 
     async def select_and_cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"SELECT\r\n$1\r\n0\r\n")
         writer.write(b"+OK\r\n")
         await cut.wait()
-        there = writer.get_extra_info("socket")
-        there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        wires.reset(writer)
 
     class Slow(GroupSource):
         async def read(self, migration: Migration, left: deque[bytes]) -> list[Sent]:
@@ -238,7 +229,6 @@ async def test_who_wants_keys_moved_is_told_that_the_link_was_cut_while_they_wer
             return await super().read(migration, left)
 
     cut = asyncio.Event()
-    monkeypatch.setattr(asyncio, "open_connection", noted)
     source = Slow(lambda section, answer: answer(group.outcome(section).done[0]), dropped.append, lambda: 0)
     async with await asyncio.start_server(select_and_cut, "127.0.0.1", 0) as listening, asyncio.timeout(10):
         port = listening.sockets[0].getsockname()[1]

@@ -99,14 +99,20 @@ class Joining:
             log.info("seed %s:%d: %s", seed.host, seed.port, why)
             return why
 
-    async def join_again(self) -> bool:
-        """Nobody answers: joins through the seeds anew. False: none answers either, or that was tried just now."""
+    async def join_again(self, deadline: float | None = None) -> bool:
+        """Nobody answers: joins through the seeds anew. False: none answers either, or that was tried just now; or it
+        goes on after the deadline (loop time).
+        """
         if self._again is None or self._again.done():
             loop = asyncio.get_running_loop()
             if loop.time() < self._again_at:
                 return False
             self._again = loop.create_task(self._try_again())
-        return await asyncio.shield(self._again)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.shield(self._again)
+        except TimeoutError:
+            return False
 
     async def _try_again(self) -> bool:
         try:

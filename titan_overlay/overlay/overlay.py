@@ -386,19 +386,11 @@ class Overlay(Server):
             the result, but ends nothing.
         """
         found = await self._finder.holders(object_id, deadline, everything, avoid)
-        if not found.asked and not found.advertisements and await self._joined_again(deadline):
+        if not found.asked and not found.advertisements and await self._joining.join_again(deadline):
             found = await self._finder.holders(object_id, deadline, everything, avoid)
         if found.region:
             self._announcer.learn(object_id, found.region)
         return found
-
-    async def _joined_again(self, deadline: float | None) -> bool:
-        """Whether this node has found back by then; it goes on trying."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await self._joining.join_again()
-        except TimeoutError:
-            return False
 
     # ---- announcing ------------------------------------------------------------------------------------------
 

@@ -125,8 +125,6 @@ class RoutingTable(StockTable):
         self._size = 0
         self._look_at = 0.0
         """Nothing is due before; hearing from contacts only makes it later."""
-        self.deserted = True
-        """Everybody has left, and this node has not joined anew: those in it since have come by themselves."""
         super().__init__(None, k, Contact(me))
 
     def flush(self) -> None:
@@ -134,6 +132,8 @@ class RoutingTable(StockTable):
         self._subnets = Subnets()
         self.buckets = [Bucket(0, 2**ID_BITS - 1, self.ksize)]
         self._size = 0
+        self.deserted = True
+        """Everybody has left, and this node has not joined anew: those in it since have come by themselves."""
 
     def __len__(self) -> int:
         return self._size

@@ -1,7 +1,7 @@
 """Keeps the routing table fresh: a tick every quarter of a minute, at most one refresh at a time, never a storm."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import TitanError
@@ -41,7 +41,7 @@ class Upkeep:
         density: Density,
         refresh: Callable[[bytes], Awaitable[object]],
         join_again: Callable[[], Awaitable[object]],
-        look_back: Callable[[], Awaitable[None]],
+        look_back: Callable[[], Coroutine[object, object, None]],
     ) -> None:
         self._protocol = protocol
         self._table = table
@@ -55,7 +55,9 @@ class Upkeep:
         self._loop = asyncio.get_running_loop()
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._refreshing: asyncio.Future[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+        self._looked_back = 0
+        """At this tick."""
 
     def start(self) -> None:
         """From now on, until `stop`."""
@@ -71,11 +73,14 @@ class Upkeep:
 
     def fill(self) -> None:
         """Looks now for what a new node lacks, instead of at the next ticks."""
-        if self._refreshing is not None and not self._refreshing.done():
+        if self._is_busy():
             return
         target = self._worth_a_look()
         if target is not None:
             self._refreshing = self._loop.create_task(self._refresh_stale(target))
+
+    def _is_busy(self) -> bool:
+        return self._refreshing is not None and not self._refreshing.done()
 
     def _worth_a_look(self) -> bytes | None:
         """A random id of a stale bucket, or of anywhere while the density of nodes is in doubt."""
@@ -93,12 +98,13 @@ class Upkeep:
             self._directory.expire(self._ambient.wall())
         for contact in self._table.due(now, self._heard, PINGS_PER_TICK):
             self._protocol.start(self, contact, "ping", b"", purpose=ROUTING)
-        if self._refreshing is not None and not self._refreshing.done():
+        if self._is_busy():
             return
         if self._table.deserted:
             self._refreshing = self._loop.create_task(self._rejoin())
-        elif self._ticks % LOOK_BACK_TICKS == 0:
-            self._refreshing = asyncio.ensure_future(self._look_back())
+        elif self._ticks - self._looked_back >= LOOK_BACK_TICKS:
+            self._looked_back = self._ticks
+            self._refreshing = self._loop.create_task(self._look_back())
         else:
             self.fill()
 
