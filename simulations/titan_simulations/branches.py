@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import msgspec
 
+from titan_simulations import termination
+
 T = TypeVar("T")
 
 
@@ -27,14 +29,14 @@ async def branched(work: Callable[[], Awaitable[T]], kind: type[T]) -> T:
     """
     loop = asyncio.get_running_loop()
     reader, writer = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(writer)
-        return msgspec.msgpack.decode(_outcome(child, reader), type=kind)
+    with termination.raised():
+        child = os.fork()
+        if child:
+            os.close(writer)
+            return msgspec.msgpack.decode(_outcome(child, reader), type=kind)
     status = 1
     try:
         os.close(reader)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         asyncio._set_running_loop(loop)  # it counts as running in the process alone that it was started in
         _write(writer, msgspec.msgpack.encode(await work()))
         status = 0

@@ -3,7 +3,6 @@
 import errno
 import logging
 import math
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -441,7 +440,6 @@ def _path_setting(text: str) -> str:
 def main() -> None:
     """The command."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that its processes end with it
     try:
         app()
     except ConfigError as why:

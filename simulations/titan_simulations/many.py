@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from titan_simulations import points, results, runner
+from titan_simulations import points, results, runner, termination
 from titan_simulations.results import Result
 
 
@@ -60,18 +60,19 @@ def _run_all(out: Path, runs: dict[Path, list[str]], jobs: int, ended: tuple[int
     """
     running: list[subprocess.Popen[bytes]] = []
     (out / "result.json").unlink(missing_ok=True)  # of an earlier run: it would pass for this one's
-    try:
-        for directory, arguments in runs.items():
-            if len(running) >= jobs:
+    with termination.raised():
+        try:
+            for directory, arguments in runs.items():
+                if len(running) >= jobs:
+                    _finish(running, ended)
+                (directory / "result.json").unlink(missing_ok=True)
+                command = [sys.executable, "-m", "titan_simulations.cli", *arguments, "--out", str(directory)]
+                running.append(subprocess.Popen(command))
+            while running:
                 _finish(running, ended)
-            (directory / "result.json").unlink(missing_ok=True)
-            command = [sys.executable, "-m", "titan_simulations.cli", *arguments, "--out", str(directory)]
-            running.append(subprocess.Popen(command))
-        while running:
-            _finish(running, ended)
-    finally:
-        for process in running:
-            process.terminate()
+        finally:
+            for process in running:
+                process.terminate()
     return [_result(directory / "result.json") for directory in runs]
 
 
@@ -88,7 +89,7 @@ def _finish(running: "list[subprocess.Popen[bytes]]", ended: tuple[int, ...]) ->
     status = running[0].wait()
     del running[0]
     if status not in ended:
-        raise SystemExit(status)
+        raise SystemExit(status if status >= 0 else 128 - status)  # as a shell says that a signal ended it
 
 
 def command_line() -> str:

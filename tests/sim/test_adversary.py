@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -260,6 +261,18 @@ def test_a_disk_that_is_full_is_one_line(tmp_path: Path):
     )
     assert called.returncode == 1
     assert "titan-sim: --out cannot be written whole" in called.stderr and "Trace" not in called.stderr
+
+
+def test_a_run_ends_in_the_middle_of_a_handler_too(tmp_path: Path):
+    """An exception there is the handler's, whichever it is, and the run would go on."""
+    program = (
+        "import os, signal; from titan_overlay.pool.hosting import calls; from titan_simulations import cli; "
+        "calls._Call._measured = lambda call, work: os.kill(os.getpid(), signal.SIGTERM); cli.main()"
+    )
+    few = ("--nodes=8", "--objects=1", "--services=1", "--votes=0", "--lookups=9", "--fake-crypto", "--seed=3")
+    command = [sys.executable, "-c", program, "adversary", *few, "--out", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, "Trace" in ended.stderr) == (-signal.SIGTERM, False)
 
 
 def test_all_processes_of_a_run_end_with_it(tmp_path: Path):
