@@ -29,8 +29,11 @@ async def branched(work: Callable[[], Awaitable[T]], kind: type[T]) -> T:
     """
     loop = asyncio.get_running_loop()
     reader, writer = os.pipe()
-    with termination.raised():
-        child = os.fork()
+    copies: list[int] = []
+    with termination.spread(copies):
+        with termination.held():
+            child = os.fork()
+            copies += [child] if child else []
         if child:
             os.close(writer)
             return msgspec.msgpack.decode(_outcome(child, reader), type=kind)

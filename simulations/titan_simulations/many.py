@@ -4,8 +4,8 @@ So each has the memory and the trace that it would have alone.
 """
 
 import json
+import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -58,21 +58,21 @@ def _run_all(out: Path, runs: dict[Path, list[str]], jobs: int, ended: tuple[int
         out: where the result of them all will be.
         ended: statuses of a run that came to its end; after any other the rest is not run.
     """
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[int] = []
     (out / "result.json").unlink(missing_ok=True)  # of an earlier run: it would pass for this one's
-    with termination.raised():
+    with termination.spread(running):
         try:
             for directory, arguments in runs.items():
                 if len(running) >= jobs:
                     _finish(running, ended)
                 (directory / "result.json").unlink(missing_ok=True)
                 command = [sys.executable, "-m", "titan_simulations.cli", *arguments, "--out", str(directory)]
-                running.append(subprocess.Popen(command))
+                with termination.held():
+                    running.append(os.posix_spawn(sys.executable, command, os.environ, setsigmask=()))
             while running:
                 _finish(running, ended)
         finally:
-            for process in running:
-                process.terminate()
+            termination.terminate(running)
     return [_result(directory / "result.json") for directory in runs]
 
 
@@ -84,9 +84,9 @@ def _result(path: Path) -> Result:
     return result
 
 
-def _finish(running: "list[subprocess.Popen[bytes]]", ended: tuple[int, ...]) -> None:
+def _finish(running: list[int], ended: tuple[int, ...]) -> None:
     """Waits for the first of them."""
-    status = running[0].wait()
+    status = os.waitstatus_to_exitcode(os.waitpid(running[0], 0)[1])
     del running[0]
     if status not in ended:
         raise SystemExit(status if status >= 0 else 128 - status)  # as a shell says that a signal ended it

@@ -1,20 +1,44 @@
-"""SIGTERM ends a simulation at once, whatever it is doing; who waits for other processes ends these first."""
+"""SIGTERM ends a simulation at once, whatever it is doing, and the processes that it waits for.
 
+Never by an exception: in an object's handler, in a hook of `os.fork` or in `__del__` that would be taken for an error
+of these, which ends nothing, and the simulation would go on.
+"""
+
+import os
 import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 
 @contextmanager
-def raised() -> Iterator[None]:
-    """Inside, SIGTERM is a SystemExit.
+def spread(pids: Collection[int]) -> Iterator[None]:
+    """Inside, SIGTERM ends these processes first. Which they are is looked up when it comes."""
 
-    Not for a process that simulates: in the middle of an object's handler it would be taken for the object's own error,
-    which stops no node, and the simulation would go on.
-    """
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    def end(number: int, frame: FrameType | None) -> None:
+        terminate(pids)
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Inside, SIGTERM waits: for a process that has begun and is not among those of `spread` yet."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def terminate(pids: Collection[int]) -> None:
+    """Tells them to end, those that still run."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)

@@ -263,14 +263,20 @@ def test_a_disk_that_is_full_is_one_line(tmp_path: Path):
     assert "titan-sim: --out cannot be written whole" in called.stderr and "Trace" not in called.stderr
 
 
-def test_a_run_ends_in_the_middle_of_a_handler_too(tmp_path: Path):
-    """An exception there is the handler's, whichever it is, and the run would go on."""
+@pytest.mark.parametrize(
+    "comes",
+    [
+        "calls._Call._measured = lambda call, work: end()",  # in the middle of an object's handler
+        "os.register_at_fork(after_in_parent=end)",
+    ],
+)
+def test_a_run_ends_also_where_an_exception_would_be_lost(comes: str, tmp_path: Path):
     program = (
         "import os, signal; from titan_overlay.pool.hosting import calls; from titan_simulations import cli; "
-        "calls._Call._measured = lambda call, work: os.kill(os.getpid(), signal.SIGTERM); cli.main()"
+        f"end = lambda: os.kill(os.getpid(), signal.SIGTERM); {comes}; cli.main()"
     )
-    few = ("--nodes=8", "--objects=1", "--services=1", "--votes=0", "--lookups=9", "--fake-crypto", "--seed=3")
-    command = [sys.executable, "-c", program, "adversary", *few, "--out", str(tmp_path)]
+    few = ("--nodes=8", "--objects=1", "--services=1", "--votes=0", "--lookups=9", "--fake-crypto", "--paths=1,2")
+    command = [sys.executable, "-c", program, "adversary", *few, "--seed=3", "--out", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert (ended.returncode, "Trace" in ended.stderr) == (-signal.SIGTERM, False)
 
