@@ -2,10 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import msgspec
 import pytest
@@ -159,39 +160,37 @@ def test_an_answer_that_comes_while_an_earlier_request_still_waits_ends_the_outa
     assert kept.outages(50.0) == [6.0, 39.0]
 
 
-class Run:
-    """A process that runs one seed, as far as whoever waits for it sees."""
+class Runs:
+    """What stands in for the processes that run a seed each: they write its result and end with the seed's status.
 
-    statuses: ClassVar[dict[int, int]] = {}
-    terminated: ClassVar[list[int]] = []
+    None: the seed is still running.
+    """
 
-    def __init__(self, command: list[str]) -> None:
-        self.seed = int(command[command.index("--seed") + 1])
-        if self.statuses[self.seed] < 2:
-            lost = self.statuses[self.seed]
+    def __init__(self, statuses: dict[int, int | None]) -> None:
+        self.statuses = statuses
+        self.pids: dict[int, int] = {}
+        self._spawn = os.posix_spawn
+
+    def spawn(self, path: str, command: list[str], environ: Any, **options: Any) -> int:
+        seed = int(command[command.index("--seed") + 1])
+        status = self.statuses[seed]
+        if status in (0, cli.LOST):
             directory = Path(command[command.index("--out") + 1])
-            results.write(
-                {"seed": self.seed, "lost_writes": lost, "writes_executed_twice": 0}, directory / "result.json"
-            )
-
-    def wait(self) -> int:
-        return self.statuses[self.seed]
-
-    def terminate(self) -> None:
-        self.terminated.append(self.seed)
+            results.write({"seed": seed, "lost_writes": status, "writes_executed_twice": 0}, directory / "result.json")
+        does = "exec sleep 600" if status is None else f"exit {status}"
+        self.pids[seed] = self._spawn("/bin/sh", ["sh", "-c", does], environ, **options)
+        return self.pids[seed]
 
 
-def several(monkeypatch: pytest.MonkeyPatch, out: Path, statuses: dict[int, int]) -> Result:
+def several(monkeypatch: pytest.MonkeyPatch, out: Path, runs: Runs) -> Result:
     arguments = ["groups", "--seeds", "1-3", "--jobs", "2", "--out", str(out)]
-    monkeypatch.setattr("subprocess.Popen", Run)
-    monkeypatch.setattr(Run, "statuses", statuses)
-    monkeypatch.setattr(Run, "terminated", [])
+    monkeypatch.setattr("os.posix_spawn", runs.spawn)
     monkeypatch.setattr(sys, "argv", ["titan-sim", *arguments])
     return CliRunner().invoke(cli.app, arguments)
 
 
 def test_a_seed_that_loses_a_write_is_in_the_result_of_all_seeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    assert several(monkeypatch, tmp_path, {1: 0, 2: 1, 3: 0}).exit_code == 1
+    assert several(monkeypatch, tmp_path, Runs({1: 0, 2: cli.LOST, 3: 0})).exit_code == 1
     whole = json.loads((tmp_path / "result.json").read_text())
     assert whole["seed"] == [1, 2, 3] and whole["lost_writes"] == pytest.approx(1 / 3)
 
@@ -200,8 +199,10 @@ def test_when_a_seed_fails_the_others_end_and_no_earlier_result_stands_in_for_it
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     results.write({"seed": 1}, tmp_path / "seed-1" / "result.json")
-    assert several(monkeypatch, tmp_path, {1: 2, 2: 0, 3: 0}).exit_code == 2
-    assert Run.terminated == [2] and not (tmp_path / "seed-1" / "result.json").exists()
+    runs = Runs({1: 2, 2: None, 3: 0})
+    assert several(monkeypatch, tmp_path, runs).exit_code == 2
+    assert os.waitstatus_to_exitcode(os.waitpid(runs.pids[2], 0)[1]) == -signal.SIGTERM and 3 not in runs.pids
+    assert not (tmp_path / "seed-1" / "result.json").exists()
     assert not (tmp_path / "result.json").exists()
 
 

@@ -86,12 +86,12 @@ def test_a_result_that_cannot_be_written_whole_leaves_the_one_before(tmp_path: P
 
 
 def test_runs_that_are_cut_short_leave_no_result_of_earlier_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def interrupted(command: list[str]) -> Any:
+    def interrupted(*arguments: Any, **options: Any) -> int:
         raise KeyboardInterrupt
 
     for directory in (tmp_path, tmp_path / "seed-1", tmp_path / "seed-2"):
         results.write({**RUN, "seed": 7}, directory / "result.json")
-    monkeypatch.setattr(many.subprocess, "Popen", interrupted)
+    monkeypatch.setattr("os.posix_spawn", interrupted)
     with pytest.raises(KeyboardInterrupt):
         many.each_seed([1, 2], 1, tmp_path)
     assert not (tmp_path / "result.json").exists() and not (tmp_path / "seed-1" / "result.json").exists()
