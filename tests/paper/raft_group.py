@@ -168,6 +168,11 @@ class Group:
         self.now += self.settings.heartbeat
         self.step(name, TimerDue())
 
+    def spread(self, name: str) -> None:
+        """A leader tells those, too, who were not needed for its last commit."""
+        self.now += self.settings.spread_after
+        self.step(name, TimerDue())
+
     def propose(self, name: str, data: bytes, kind: EntryKind = EntryKind.COMMANDS) -> Ready:
         self._refs += 1
         self.tell(f"client -> {name}  {data.decode()}")

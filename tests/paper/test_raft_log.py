@@ -58,7 +58,72 @@ def test_10_2_1_a_quorum_of_others_will_do_where_the_leaders_disk_is_slow():
     group.slow.add("A")
     group.propose("A", b"x")
     group.deliver()
+    assert group.datas("A") == [], "B alone is no quorum, and whoever else is needed is told a little later"
+    group.spread("A")
+    group.deliver()
     assert group.datas("A") == [b"x"]
+    group.propose("A", b"y")
+    group.deliver()
+    assert group.datas("A") == [b"x", b"y"], "from then on both are told at once"
+
+
+def test_who_is_not_needed_for_a_commit_hears_of_several_entries_together():
+    group = Group()
+    group.elect("A")
+    for data in (b"x", b"y", b"z"):
+        group.propose("A", data)
+        group.deliver()
+    assert group.datas("A") == [b"x", b"y", b"z"] and group.log("C") == group.log("A")[:1]
+    group.story.clear()
+    group.spread("A")
+    group.deliver()
+    assert group.log("C") == group.log("A")
+    assert sum("A -> C" in line for line in group.story) == 1 and not any("A -> B" in line for line in group.story)
+
+
+def test_who_was_not_needed_takes_the_place_of_one_that_is_silent():
+    group = Group()
+    group.elect("A")
+    group.isolate("B")
+    group.propose("A", b"x")
+    group.deliver()
+    assert group.datas("A") == []
+    group.spread("A")
+    group.deliver()
+    assert group.datas("A") == [b"x"]
+    group.propose("A", b"y")
+    group.deliver()
+    assert group.datas("A") == [b"x", b"y"] and group.log("C") == group.log("A"), "C is told at once from now on"
+    group.heal()
+    group.spread("A")
+    group.heartbeat("A")
+    group.deliver()
+    assert group.log("B") == group.log("A")
+
+
+def test_after_a_heartbeat_whoever_answers_first_is_told_first():
+    group = Group()
+    group.elect("A")
+    group.heartbeat("A")
+    group.deliver()
+    group.propose("A", b"x")
+    group.deliver(lambda mail: "B" not in mail)
+    assert group.datas("A") == [b"x"]
+    group.mail.clear()
+    group.propose("A", b"y")
+    group.deliver()
+    assert group.datas("A") == [b"x", b"y"] and group.log("C") == group.log("A") != group.log("B")
+
+
+def test_a_leader_is_not_woken_where_nothing_is_left_to_spread():
+    group = Group()
+    group.elect("A")
+    group.propose("A", b"x")
+    group.deliver()
+    group.spread("A")
+    group.deliver()
+    timer = group.timers["A"]
+    assert timer is not None and timer > group.now + group.settings.spread_after
 
 
 def test_5_3_a_follower_acknowledges_only_what_is_on_its_disk():
@@ -290,6 +355,7 @@ def test_4_2_1_a_learner_receives_everything_and_counts_for_nothing():
     group.isolate("B")
     group.isolate("C")
     group.propose("A", b"x")
+    group.spread("A")
     group.deliver()
     assert group.log("L")[-1] == (2, 1)
     assert group.datas("A") == []

@@ -233,7 +233,7 @@ class Raft:
                 self.await_leader()  # the first event of all
         elif self.now >= self._deadline:
             if isinstance(self.role, Leader):
-                self.role.heartbeat()
+                self.role.timer_due()
             else:
                 self._stand_for_election().ask()
 

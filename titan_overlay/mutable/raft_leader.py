@@ -2,6 +2,11 @@
 
 Ongaro and Ousterhout 2014, sections 5.3 and 5.4.2; Ongaro's thesis, sections 3.10 (transfer), 6.2 (a leader without a
 quorum steps down), 6.4 (reads without an entry) and 10.2 (pipelining; the leader's disk works in parallel).
+
+It is thrifty, as Moraru, Andersen and Kaminsky call it ("There Is More Consensus in Egalitarian Parliaments", SOSP
+2013): an entry goes at once to those who brought about the last commit, and a little later, with what has come
+meanwhile, to the others. They have less to do, and where one of the first does not answer, they take its place. With
+each heartbeat all are told at once again, and who answers first may be another.
 """
 
 from typing import TYPE_CHECKING
@@ -44,13 +49,19 @@ class Leader:
         self._transfer: tuple[bytes, float] | None = None
         """Who is to lead next, and until when that is tried."""
         self._active = member.now
+        self._swift: frozenset[bytes] | None = None
+        """Who brought about the last commit, beside this member. None: that is to be seen, and all are told at once."""
+        self._spread = self.log.last
+        """Up to here the others are to have the log, too."""
+        self._spread_at = float("inf")
+        self._heartbeat_at = float("inf")
 
     def begin(self) -> None:
         """An entry of its own tells the others, and lets it commit what is before it (section 5.4.2)."""
         member = self.member
         member.append([Entry(self.log.last + 1, member.term, EntryKind.NOOP, b"")])
-        self._replicate_all()
-        member.set_timer(member.settings.heartbeat)
+        self._spread_all()
+        self._beat_again()
 
     def learners_changed(self) -> None:
         """Others may be listening from now on."""
@@ -77,6 +88,14 @@ class Leader:
         index = log.last + 1
         member.append([Entry(index, member.term, proposed.kind, proposed.data)])
         member.out.accepted.append(Accepted(proposed.ref, index, member.term))
+        if self._spread_at == float("inf"):
+            self._spread_at = member.now + member.settings.spread_after
+            self._set_timer()
+        self._replicate_all()
+
+    def _spread_all(self) -> None:
+        """Everybody is to have everything now."""
+        self._spread, self._spread_at = self.log.last, float("inf")
         self._replicate_all()
 
     def _replicate_all(self) -> None:
@@ -88,7 +107,8 @@ class Leader:
     def _replicate(self, peer: bytes, progress: Progress, built: dict[int, AppendEntries]) -> None:
         """Sends what fits into the window."""
         member, log, settings = self.member, self.log, self.member.settings
-        while progress.next <= log.last and progress.room(settings.appends_in_flight_max, settings.bytes_in_flight_max):
+        last = log.last if self._swift is None or peer in self._swift else self._spread
+        while progress.next <= last and progress.room(settings.appends_in_flight_max, settings.bytes_in_flight_max):
             first = progress.next
             if first <= log.base:
                 self._greet(peer, progress)
@@ -153,10 +173,27 @@ class Leader:
         matches.sort()
         index = matches[-member.quorum]
         if index > member.commit and self.log.term_at(index) == member.term:
+            self._swift = frozenset(peer for peer in member.other_voters if progress[peer].match >= index)
             member.commit_to(index)
             self._ask_round()
 
     # ---- time --------------------------------------------------------------------------------------------------
+
+    def timer_due(self) -> None:
+        """Whichever it was."""
+        if self.member.now >= self._spread_at:
+            self._spread_all()
+        if self.member.now >= self._heartbeat_at:
+            self.heartbeat()
+        else:
+            self._set_timer()
+
+    def _beat_again(self) -> None:
+        self._heartbeat_at = self.member.now + self.member.settings.heartbeat
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        self.member.set_timer(min(self._spread_at, self._heartbeat_at) - self.member.now)
 
     def heartbeat(self) -> None:
         """Once in `settings.heartbeat`: still a quorum there? Anything left to say?"""
@@ -175,7 +212,8 @@ class Leader:
             return
         for peer, progress in self.progress.items():
             self._greet(peer, progress)
-        member.set_timer(member.settings.heartbeat)
+        self._swift = None  # another may have become quicker, or has not been asked for a while
+        self._beat_again()
 
     def _nothing_left(self, present: list[bytes]) -> bool:
         """Whether all who are there agree on everything, and nobody asked for anything for a while."""
@@ -206,6 +244,8 @@ class Leader:
         member.wake()
         self._active = member.now
         self._waiting.append(reader)
+        if reader[0] != member.me:
+            self._spread_all()  # it executes the read itself, as soon as it has what is committed by now
         self._ask_round()
 
     def _ask_round(self) -> None:
@@ -253,6 +293,7 @@ class Leader:
         if chosen in others and (to is None or self.progress[chosen].pace is Pace.REPLICATE):
             member.wake()
             self._transfer = (chosen, member.now + member.settings.election)
+            self._spread_all()
             self._hand_over()
 
     def _hand_over(self) -> None:

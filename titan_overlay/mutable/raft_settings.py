@@ -7,6 +7,8 @@ class RaftSettings(msgspec.Struct, frozen=True):
     """Times in seconds; every bound that a group's memory and traffic have."""
 
     heartbeat: float = 0.1
+    spread_after: float = 0.01
+    """So much later do those hear of an entry who are not needed to commit it, and then of all that have come since."""
     election: float = 0.5
     """A follower waits for its leader between this and twice this, drawn anew each time."""
     sleep_after: float = 5.0
