@@ -58,8 +58,8 @@ async def serve_clients(system: str, where: str, directory: str) -> None:
             await asyncio.gather(*(put(key(start + number)) for number, (put, _) in enumerate(made)))
         print("ready", flush=True)
         while line := await order():
-            operation, clients, seconds = line.split()
-            chosen = [pair[operation == "get"] for pair in made[: int(clients)]]
+            operation, clients, seconds, first = line.split()
+            chosen = [pair[operation == "get"] for pair in made[int(first) :][: int(clients)]]
             print(json.dumps(await _load(chosen, float(seconds))), flush=True)
 
 
@@ -161,10 +161,11 @@ class Running:
             pool.publish("cache", NAME, policy=Policy(faults=1, byzantine=self.system == "bft"))
         return line
 
-    def measure(self, operation: str, clients: int, seconds: float) -> dict[str, float]:
+    def measure(self, operation: str, clients: int, seconds: float, first: int = 0) -> dict[str, float]:
+        """So many clients, from the one with this number on; the n-th is connected to member n mod their number."""
         assert self.client is not None and self.client.stdin is not None
         cpu = Spent([*self.members, self.client])
-        self.client.stdin.write(f"{operation} {clients} {seconds}\n")
+        self.client.stdin.write(f"{operation} {clients} {seconds} {first}\n")
         self.client.stdin.flush()
         measured: dict[str, float] = json.loads(answer(self.client))
         spent = cpu.each()
