@@ -112,6 +112,35 @@ def test_5_4_1_no_vote_for_a_log_that_is_behind():
     assert group.mail[-1][2].granted
 
 
+def test_who_is_asked_for_a_vote_by_one_that_lacks_entries_stands_itself():
+    """And soon: it need not wait until its own time is over to see that nobody leads."""
+    group = Group()
+    group.elect("A")
+    group.propose("A", b"x")
+    group.deliver()
+    group.crash("A")
+    assert group.log("B")[-1] == (2, 1) and group.log("C")[-1] == (1, 1)
+    group.time_out("C")
+    group.deliver()
+    assert role(group, "C") == "candidate"
+    timer = group.timers["B"]
+    assert timer is not None and timer <= group.now + group.settings.heartbeat
+    group.now = timer
+    group.step("B", TimerDue())
+    group.deliver()
+    assert role(group, "B") == "leader" and group.log("C") == group.log("B")
+
+
+def test_who_hears_a_leader_does_not_stand_because_another_does():
+    group = Group()
+    group.elect("A")
+    group.propose("A", b"x")
+    group.deliver()
+    before = group.timers["B"]
+    group.receive("C", "B", PreVote(2, 1, 1))
+    assert group.timers["B"] == before
+
+
 def test_5_1_a_leader_of_the_past_steps_down_when_it_learns_of_a_later_term():
     group = Group()
     group.elect("A")

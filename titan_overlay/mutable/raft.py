@@ -290,8 +290,12 @@ class Raft:
     def _on_pre_vote(self, sender: bytes, asked: PreVote) -> None:
         self.wake()
         content = isinstance(self.role, Leader) or (isinstance(self.role, Follower) and self.role.content)
-        granted = asked.term > self.term and not content and self._is_behind(asked)
+        ahead = not self._is_behind(asked)
+        granted = asked.term > self.term and not content and not ahead
         self.send_after_persist(sender, PreVoteReply(asked.term if granted else self.term, granted))
+        if ahead and not content and isinstance(self.role, Follower):
+            # The other cannot win, and is right that nobody leads; drawn at random, as several may be ahead.
+            self.set_timer(self._random.uniform(0.0, self.settings.heartbeat))
 
     def _on_pre_vote_reply(self, sender: bytes, reply: PreVoteReply) -> None:
         if not reply.granted and reply.term > self.term:
