@@ -88,7 +88,9 @@ class Leader:
         index = log.last + 1
         member.append([Entry(index, member.term, proposed.kind, proposed.data)])
         member.out.accepted.append(Accepted(proposed.ref, index, member.term))
-        if self._spread_at == float("inf"):
+        if proposed.kind is EntryKind.RECONFIG:
+            self._spread = log.last  # all have a part in what follows, and no member has to wait for it
+        elif self._spread_at == float("inf"):
             self._spread_at = member.now + member.settings.spread_after
             self._set_timer()
         self._replicate_all()
