@@ -90,7 +90,7 @@ class Leader:
         member.out.accepted.append(Accepted(proposed.ref, index, member.term))
         if proposed.kind is EntryKind.RECONFIG:
             self._spread = log.last  # all have a part in what follows, and no member has to wait for it
-        elif self._spread_at == float("inf"):
+        elif self._spread_at == float("inf") and self.progress:
             self._spread_at = member.now + member.settings.spread_after
             self._set_timer()
         self._replicate_all()
