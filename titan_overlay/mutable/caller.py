@@ -30,7 +30,7 @@ from titan_overlay.links.links import Links
 from titan_overlay.mutable import letters, talk
 from titan_overlay.mutable.crowd import Crowds
 from titan_overlay.mutable.health import GroupHealth, judge
-from titan_overlay.mutable.membership import Membership
+from titan_overlay.mutable.membership import Membership, Search
 from titan_overlay.mutable.requests import OPEN, Reply, Request
 from titan_overlay.mutable.sessions import REPLIES_MAX
 from titan_overlay.pool.context import Sender
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS = 2.0
 """A member that has not answered for so long may have died with the request: another is asked the same."""
-PAUSE_SECONDS = (0.02, 0.5)
+PAUSE_SECONDS = (0.02, 0.25)
 """Shortest and longest pause before the group is asked anew: it may be electing."""
 REFUSED_SECONDS = 60.0
 """Whoever is refused twice within this time may not watch."""
@@ -197,22 +197,34 @@ class GroupCaller:
 
     async def _ask(self, place: Place, request: Message, type: str, body: bytes, parse: Callable[[bytes], T]) -> T:
         """Asks one member after the other until one answers."""
+        search = Search(self.membership, request)
+        try:
+            return await self._ask_each(place, request, type, body, parse, search)
+        finally:
+            search.end()
+
+    async def _ask_each(
+        self, place: Place, request: Message, type: str, body: bytes, parse: Callable[[bytes], T], search: Search
+    ) -> T:
         pause, longest = PAUSE_SECONDS
         failure = "no member was reached"
         sent = False
         in_vain = 0
         tried: set[NodeId] = set()
         silent: set[NodeId] = set()
-        """In this round; the next does without them."""
+        """Once was enough: nobody's hint leads to them any more, only their turn."""
+        skipped: set[NodeId] = set()
+        """Those of them that this round does without."""
         while True:
             left = request.deadline - self._loop.time()
             if left <= 0:
                 raise Unavailable(
                     f"{place.descriptor.value.name!r} has not answered in time: {failure}", maybe_executed=sent
                 )
+            place = search.latest(place)
             member = self._member(place, request.object_id, tried)
             if not self.membership.is_within_reach(place, member):  # it leads, as another has just said
-                place = await self.membership.look_again(place, request)
+                search.begin(place)
             hint = b""
             try:
                 patience = min(request.deadline, self._loop.time() + PATIENCE_SECONDS)
@@ -234,18 +246,18 @@ class GroupCaller:
                 silent.add(member)
             tried.add(member)
             self._leaders.pop(request.object_id, None)
-            if hint and NodeId(hint) not in tried:
+            if hint and NodeId(hint) not in tried | silent:
                 self._leaders[request.object_id] = NodeId(hint)
                 continue
             in_vain += 1
-            outdated = in_vain % LOOK_AGAIN == 0
-            if len(tried) >= len(place.holders):
-                outdated = outdated or bool(silent)
-                tried, silent = silent, set()
+            all_tried = len(tried) >= len(place.holders)
+            if in_vain % LOOK_AGAIN == 0 or (all_tried and silent - skipped):
+                search.begin(place)
+            if all_tried:
+                skipped = silent - skipped
+                tried = set(skipped)
                 await asyncio.sleep(min(max(0.0, left), pause * (0.5 + self._ambient.random.random())))
                 pause = min(pause * 2, longest)
-            if outdated:
-                place = await self.membership.look_again(place, request)
 
     async def health(self, place: Place, object_id: ObjectId, deadline: float) -> GroupHealth:
         """What the members say of themselves and of each other.

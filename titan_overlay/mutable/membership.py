@@ -21,6 +21,35 @@ CHAIN_SECONDS = 2.0
 KNOWN_MAX = 1024
 
 
+class Search:
+    """The members are looked up anew, while those who are known go on being asked.
+
+    That takes as long as it takes to find out who of all that are asked is dead, and a leader may be elected before.
+    """
+
+    def __init__(self, membership: "Membership", request: Message) -> None:
+        self._membership = membership
+        self._request = request
+        self._looking: asyncio.Task[Place] | None = None
+
+    def begin(self, place: Place) -> None:
+        """Unless it is under way."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._membership.look_again(place, self._request))
+
+    def latest(self, place: Place) -> Place:
+        """What has been found, or the place as it was."""
+        if self._looking is None or not self._looking.done():
+            return place
+        found, self._looking = self._looking.result(), None
+        return found
+
+    def end(self) -> None:
+        """It is not needed any more."""
+        if self._looking is not None:
+            self._looking.cancel()
+
+
 class Membership:
     """See the module."""
 
