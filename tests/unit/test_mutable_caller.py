@@ -127,3 +127,36 @@ async def test_the_members_are_shown_by_others_where_all_who_are_known_have_gone
     world = World([DEAD], [DEAD, FOLLOWER], b"")
     assert await world.members() == FIRST
     assert world.lookups == 1
+
+
+class Electing(World):
+    """The leader is dead. The others name it until one of them leads; the look-up has to find out who is dead."""
+
+    ELECTED = 0.7
+    LOOKUP_SECONDS = 5.0
+
+    def __init__(self) -> None:
+        super().__init__([LEADER, FOLLOWER, DEAD], [LEADER, FOLLOWER], b"")
+
+    async def find(self, object_id: ObjectId, **how: Any) -> Any:
+        await asyncio.sleep(self.LOOKUP_SECONDS)
+        return await super().find(object_id, **how)
+
+    async def request(
+        self, contact: Contact, object_id: ObjectId, type: str, body: bytes, *, deadline: float, **how: Any
+    ) -> bytes:
+        if contact.port == DEAD:
+            self.asked.append(DEAD)
+            raise LinkError("nobody is there")
+        if asyncio.get_running_loop().time() < self.ELECTED:
+            self.asked.append(contact.port)
+            raise NotHere("another leads", hint=node(DEAD))
+        return await super().request(contact, object_id, type, body, deadline=deadline, **how)
+
+
+async def test_a_new_leader_is_found_while_the_members_are_still_looked_up() -> None:
+    world = Electing()
+    assert await world.send() == b"read"
+    assert asyncio.get_running_loop().time() < world.ELECTED + 0.5
+    assert world.lookups == 0, "the first is not over"
+    assert world.asked.count(DEAD) <= len(world.asked) / 3, "no hint leads to it once it was silent"
