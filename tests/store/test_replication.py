@@ -4,6 +4,7 @@ import random
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -71,6 +72,8 @@ def contents(client: Client) -> dict[object, object]:
 
 def in_step(leader: Client, follower: Client) -> None:
     """Both hold the same, once the follower has all that the leader had."""
+    while not leader.info("replication")["connected_slaves"]:
+        time.sleep(0.01)  # what Redis writes before anybody follows it has no offset that could be waited for
     leader.incr("in:step")  # what a client waits for is what it has written itself
     assert leader.wait(1, SECONDS * 1000) == 1
     mine, theirs = contents(leader), contents(follower)
