@@ -2,7 +2,7 @@
 
     python -m benchmarks.store_group [--requests 100000] [--rounds 3] [--json FILE] [--report]
 
-Each member has a door. Through one of them: pipelined SETs of 50 connections (`redis-benchmark -c 50 -P 16`). Through
+Each member has a door. Through the leader's: pipelined SETs of 50 connections (`redis-benchmark -c 50 -P 16`). Through
 each of them: SETs of one client that waits for each answer, beside puts of one client of each member of etcd; who leads
 is left to chance in both, and who does not has to pass on what it is sent. The systems take turns, and the median round
 counts. CPU is what the kernel counted for all three members; a busy machine changes it less than the rate.

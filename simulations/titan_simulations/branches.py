@@ -33,7 +33,8 @@ async def branched(work: Callable[[], Awaitable[T]], kind: type[T]) -> T:
     with termination.spread(copies):
         with termination.held():
             child = os.fork()
-            copies += [child] if child else []
+            if child:
+                copies.append(child)
         if child:
             os.close(writer)
             return msgspec.msgpack.decode(_outcome(child, reader), type=kind)

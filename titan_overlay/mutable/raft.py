@@ -295,7 +295,9 @@ class Raft:
         self.send_after_persist(sender, PreVoteReply(asked.term if granted else self.term, granted))
         if ahead and not content and isinstance(self.role, Follower):
             # The other cannot win, and is right that nobody leads; drawn at random, as several may be ahead.
-            self.set_timer(self._random.uniform(0.0, self.settings.heartbeat))
+            soon = self._random.uniform(0.0, self.settings.heartbeat)
+            if self._deadline is None or self.now + soon < self._deadline:
+                self.set_timer(soon)
 
     def _on_pre_vote_reply(self, sender: bytes, reply: PreVoteReply) -> None:
         if not reply.granted and reply.term > self.term:

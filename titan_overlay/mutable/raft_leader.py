@@ -9,6 +9,7 @@ meanwhile, to the others. They have less to do, and where one of the first does 
 each heartbeat all are told at once again, and who answers first may be another.
 """
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from titan_overlay.mutable.engine import Accepted, Entry, EntryKind, Proposed, ReadReady, Refused
@@ -53,8 +54,8 @@ class Leader:
         """Who brought about the last commit, beside this member. None: that is to be seen, and all are told at once."""
         self._spread = self.log.last
         """Up to here the others are to have the log, too."""
-        self._spread_at = float("inf")
-        self._heartbeat_at = float("inf")
+        self._spread_at = inf
+        self._heartbeat_at = inf
 
     def begin(self) -> None:
         """An entry of its own tells the others, and lets it commit what is before it (section 5.4.2)."""
@@ -90,14 +91,14 @@ class Leader:
         member.out.accepted.append(Accepted(proposed.ref, index, member.term))
         if proposed.kind is EntryKind.RECONFIG:
             self._spread = log.last  # all have a part in what follows, and no member has to wait for it
-        elif self._spread_at == float("inf") and self.progress:
+        elif self._spread_at == inf and self.progress:
             self._spread_at = member.now + member.settings.spread_after
             self._set_timer()
         self._replicate_all()
 
     def _spread_all(self) -> None:
         """Everybody is to have everything now."""
-        self._spread, self._spread_at = self.log.last, float("inf")
+        self._spread, self._spread_at = self.log.last, inf
         self._replicate_all()
 
     def _replicate_all(self) -> None:
