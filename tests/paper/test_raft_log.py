@@ -142,6 +142,19 @@ def test_5_3_a_follower_acknowledges_only_what_is_on_its_disk():
     assert [message.match for *_, message in group.mail] == [2]
 
 
+def test_what_is_told_to_be_committed_along_with_entries_is_executed_once_those_are_on_disk():
+    group = Group("AB")
+    group.elect("A")
+    group.propose("A", b"x")
+    group.deliver()
+    group.slow.add("B")
+    group.propose("A", b"y")
+    group.deliver()
+    assert group.datas("B") == [], "the leader waits for its disk, and nobody for what it executes"
+    group.sync("B")
+    assert group.datas("B") == [b"x"]
+
+
 def test_5_3_an_append_that_came_twice_is_acknowledged_only_when_the_first_is_on_disk():
     group = Group()
     group.elect("A")

@@ -21,7 +21,7 @@ from titan_simulations.consensus.seat import Seat
 from titan_simulations.consensus.store import Action, Request, Store, apply
 from titan_simulations.consensus.world import ConsensusConfig, Outcome, World
 
-SEEDS = 30
+SEEDS = 100
 
 
 def read_here_and_now(self: Raft, ref: int) -> None:
@@ -44,10 +44,10 @@ def truncate_always(
     append: AppendEntries,
     original: Callable[[Follower, bytes, AppendEntries], None] = Follower.on_append,
 ) -> None:
-    """Every append makes the log end where its entries end."""
+    """Every append makes the log end where its entries end, or what is committed does."""
     member = self.member
     if member.log.holds(append.prev_index, append.prev_term):
-        member.log.cut(max(append.prev_index, member.commit) + 1)
+        member.log.cut(max(append.prev_index, self.agreed) + 1)
     original(self, leader, append)
 
 

@@ -107,8 +107,12 @@ class Drive:
             self._group.resign(f"its log cannot be written: {failure}")
             return
         self._send(ready.send_after_persist)
-        if ready.persist:
-            self._group.step(Persisted(ready.number))
+        if ready.persist:  # what was sent leaves before what follows from this is executed
+            self._group.loop.call_soon(self._persisted, ready.number)
+
+    def _persisted(self, number: int) -> None:
+        if not self._stopped:
+            self._group.step(Persisted(number))
 
     def _send(self, sends: list[Send]) -> None:
         by_peer: dict[bytes, list[Any]] = {}

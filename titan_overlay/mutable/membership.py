@@ -57,6 +57,7 @@ class Membership:
         self._places = places
         self._links = links
         self._host = host
+        self._me = Contact(NodeId(host.holder), "", 0)
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._known: OrderedDict[bytes, Configuration] = OrderedDict()
@@ -95,8 +96,8 @@ class Membership:
         return known
 
     def _known_contact(self, place: Place, member: NodeId) -> Contact | None:
-        if member == self._host.holder:
-            return Contact(member, "", 0)
+        if member == self._me.id:
+            return self._me
         for each in place.holders:
             if each.signer == member:
                 return place.contact(each)
@@ -172,7 +173,7 @@ class Membership:
 
         holders = {each.signer for each in place.holders} | {NodeId(each) for each in (known.members if known else ())}
         if self._host.get(request.object_id) is not None:
-            holders.add(NodeId(self._host.holder))
+            holders.add(self._me.id)
         shown = await asyncio.gather(*map(show, sorted(holders)))
         return max((each for each in (known, *shown) if each is not None), key=lambda each: each.epoch, default=None)
 

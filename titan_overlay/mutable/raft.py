@@ -346,6 +346,8 @@ class Raft:
         elif isinstance(self.role, Candidate):
             self.role.on_persisted(number)
             self._lead_if_won()
+        else:
+            self.role.on_persisted()
 
     def _installed(self, state: Checkpoint) -> None:
         if state.index <= self.commit:

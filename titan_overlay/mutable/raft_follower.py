@@ -27,6 +27,8 @@ class Follower:
         """When the leader was last heard of."""
         self.matched = member.commit
         """Up to here the log is known to be as the leader's: what is committed is so, whoever leads (5.4.3)."""
+        self.agreed = member.commit
+        """Up to here it is known to be committed, too."""
 
     @property
     def content(self) -> bool:
@@ -49,19 +51,35 @@ class Follower:
             return
         last = prev + len(entries)
         news = log.news(entries)
-        if (news and news[0].index <= member.commit) or any(e.index != i for i, e in enumerate(entries, prev + 1)):
+        if (news and news[0].index <= self.agreed) or any(e.index != i for i, e in enumerate(entries, prev + 1)):
             member.dropped += 1  # from no sound member: numbers that do not follow, or another order than was agreed
             return
         if news:
             log.cut(news[0].index)  # only where it differs: an append that is late must not shorten the log
             member.append(news)
         self.matched = max(self.matched, last)
-        member.commit_to(min(append.commit, self.matched))
+        if news:  # nobody waits for what is committed to be executed here, but the leader for these to be on disk
+            self._agree(append.commit)
+        else:
+            self._commit(append.commit)
         if entries:
             member.send_after_persist(leader, AppendReply(member.term, append.round, last))
         else:
             # Says nothing new about the log, so it need not wait for it.
             member.send_in_term(leader, AppendReply(member.term, append.round, min(last, log.durable)))
+
+    def on_persisted(self) -> None:
+        """Entries are on disk, and the leader was told."""
+        self._commit(self.agreed)
+
+    def _agree(self, index: int) -> None:
+        """The leader has committed all up to there."""
+        self.agreed = max(self.agreed, min(index, self.matched))
+
+    def _commit(self, index: int) -> None:
+        """As `_agree`; and it may be executed."""
+        self._agree(index)
+        self.member.commit_to(self.agreed)
 
     def on_install_snapshot(self, leader: bytes, install: InstallSnapshot) -> None:
         """The leader's log does not go back far enough: a state will have to do."""
@@ -72,7 +90,7 @@ class Follower:
 
     def installed(self, index: int) -> None:
         """The state is here."""
-        self.matched = max(self.matched, index)
+        self.matched = self.agreed = index
         if self.leader is not None:
             self.member.send_after_persist(self.leader, AppendReply(self.member.term, 0, index))
 
@@ -80,10 +98,10 @@ class Follower:
         """No more heartbeats; unless something was missed."""
         member = self.member
         if member.log.last == self.matched == sleep.index:
-            member.commit_to(sleep.index)
+            self._commit(sleep.index)
             member.sleep()
 
     def on_read_index_reply(self, reply: ReadIndexReply) -> None:
         """The leader says what is committed, sooner than with its next append."""
         if reply.term == self.member.term:
-            self.member.commit_to(min(reply.index, self.matched))
+            self._commit(reply.index)
