@@ -353,11 +353,10 @@ def test_a_batch_holds_in_its_place_alone() -> None:
 @needs_redis
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_redis_goes_on_with_the_log_and_the_store_with_that(tmp_path: Path, how: signal.Signals) -> None:
-    ours = TitanStore(tmp_path)
-    with Wire(ours.port) as wire:
+    with TitanStore(tmp_path) as ours, Wire(ours.port) as wire:
         for number in range(300):
             wire.ask("SET", f"k{number}", "#\r\n" * (number % 41))
-    ours.stop(how)
+        ours.stop(how)
     manifest = tmp_path / "appendonlydir" / f"{NAME}.manifest"
     checked = subprocess.run(["redis-check-aof", str(manifest)], capture_output=True, text=True, timeout=60)
     assert "All AOF files and manifest are valid" in checked.stdout, checked.stdout + checked.stderr
@@ -369,11 +368,10 @@ def test_redis_goes_on_with_the_log_and_the_store_with_that(tmp_path: Path, how:
         assert wire.ask("SET", "theirs", "1") == b"+OK\r\n"
         assert wire.ask("DEL", "k0") == b":1\r\n"
         redis.stop()  # killed, it might not have written what it confirmed: it waits while the disk syncs
-    again = TitanStore(tmp_path)
-    with Wire(again.port) as wire:
+    with TitanStore(tmp_path) as again, Wire(again.port) as wire:
         assert wire.ask("GET", "theirs") == b"$1\r\n1\r\n"
         assert wire.ask("DBSIZE") == b":300\r\n"
         assert wire.ask("SET", "ours", "2") == b"+OK\r\n"
-    again.stop(signal.SIGKILL)
+        again.stop(signal.SIGKILL)
     with RealRedis(tmp_path, "--appendonly", "yes") as redis, Wire(redis.port) as wire:
         assert wire.ask("MGET", "theirs", "ours") == b"*2\r\n$1\r\n1\r\n$1\r\n2\r\n"

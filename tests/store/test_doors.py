@@ -309,6 +309,35 @@ async def test_what_is_no_protocol_is_said_after_the_replies_to_what_was() -> No
         assert await Client(door)("GET k") == b"v"
 
 
+async def test_who_says_no_more_is_answered_what_was_asked_and_let_go() -> None:
+    async with opened(Group()) as door:
+        connection = Connection(Server(door))
+        wire = Wire()
+        connection.connection_made(wire)
+        connection.data_received(encoded("SET k v") + encoded("PING") + encoded("GET k"))
+        assert connection.eof_received(), "the socket stays open for the replies"
+        assert wire.sent == b"" and not wire.is_closing()
+        await asyncio.sleep(1)
+        assert decode_all(wire.sent) == [b"OK", b"PONG", b"v"] and wire.is_closing()
+        connection.connection_lost(None)
+
+
+@pytest.mark.parametrize("command", ["BLPOP never 0", "SUBSCRIBE news"])
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_nobody_is_waited_for_on_behalf_of_who_may_be_gone(command: str, at_once: bool) -> None:
+    async with opened(Group()) as door:
+        connection = Connection(Server(door))
+        wire = Wire()
+        connection.connection_made(wire)
+        connection.data_received(encoded(command))
+        if not at_once:
+            await asyncio.sleep(1)
+        assert connection.eof_received() == at_once, "not yet known to wait, or known"
+        await asyncio.sleep(1)
+        assert wire.is_closing() == at_once, "else whoever has called closes it"
+        connection.connection_lost(None)
+
+
 @pytest.mark.parametrize("command", ["SET k v", "GET k", "INFO", "SUBSCRIBE news", "CONFIG GET maxmemory"])
 async def test_an_error_that_nobody_foresaw_is_told_to_the_client_and_to_the_log(
     command: str, caplog: pytest.LogCaptureFixture

@@ -93,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._soft_since = 0.0
         self._paused = False
         self._full = False
+        self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
@@ -205,9 +206,23 @@ class Connection(asyncio.Protocol):
         self._refusal = b"-ERR Protocol error: %b\r\n" % why
         self._end()
 
+    def eof_received(self) -> bool:
+        """The client says no more, or is gone. What it has asked is answered, as far as that waits for nobody else."""
+        self._ended = True
+        return self._has_more
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether more is sent to this client without anybody's doing."""
+        session = self.session
+        return session.owed or (not session.waits and bool(session.out or session.backlog))
+
     def _end(self) -> None:
         session = self.session
-        if session.waits or session.closing or self._transport.is_closing():
+        if self._ended and not self._has_more:
+            self._transport.close()
+            return
+        if not self._refusal or session.waits or session.closing or self._transport.is_closing():
             return
         session.out.append(self._refusal)
         session.closing = True
@@ -222,14 +237,14 @@ class Connection(asyncio.Protocol):
             self._check_limits(self._transport.get_write_buffer_size())
         elif self._paused:
             self._listen_again()
-        if self._refusal:
+        if self._refusal or self._ended:
             self._end_soon()
 
     def unanswered(self) -> None:
         """A client that wants no replies has been heard out, perhaps."""
         if self._paused and not self._full:
             self._listen_again()
-        if self._refusal:
+        if self._refusal or self._ended:
             self._end_soon()
 
     def _end_soon(self) -> None:

@@ -115,6 +115,11 @@ class Session:
         return self.busy or self.waiter is not None
 
     @property
+    def owed(self) -> bool:
+        """An answer is under way, and waits for nothing that another client does."""
+        return self.busy
+
+    @property
     def subscribed(self) -> bool:
         """Whether any channel is listened to."""
         return bool(self.channels or self.patterns or self.shards)

@@ -50,6 +50,11 @@ class DoorSession(Session):
         self.stale = False
         self.blocked: Blocked | None = None
 
+    @property
+    def owed(self) -> bool:
+        """As for any session; a command that blocks waits for others."""
+        return self.busy and self.blocked is None
+
 
 def own_commands(faults: Callable[[], int]) -> Group:
     """Commands that are there because this is a door."""
