@@ -176,7 +176,7 @@ def test_look_ups_by_nobody_are_refused(tmp_path: Path):
 @pytest.mark.slow
 def test_the_command_measures_up_to_64_copies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     invoke(
-        monkeypatch, "copies", "--nodes", "80", "--objects", "1", "--lookups", "20", "--messages", "60",
+        monkeypatch, "copies", "--nodes", "160", "--objects", "1", "--lookups", "20", "--messages", "120",
         "--fake-crypto", "--out", str(tmp_path),
     )  # fmt: skip
     points = json.loads((tmp_path / "copies.json").read_text())["points"]
