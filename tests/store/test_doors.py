@@ -322,6 +322,21 @@ async def test_who_says_no_more_is_answered_what_was_asked_and_let_go() -> None:
         connection.connection_lost(None)
 
 
+async def test_who_says_what_is_no_protocol_and_then_no_more_is_told_why() -> None:
+    async with opened(Group()) as door:
+        connection = Connection(Server(door))
+        wire = Wire()
+        connection.connection_made(wire)
+        connection.data_received(encoded("SET k v"))
+        connection.data_received(b"*1\r\n:1\r\n")
+        assert connection.eof_received()
+        await asyncio.sleep(1)
+        replies = decode_all(wire.sent)
+        assert replies[0] == b"OK" and "Protocol error" in str(replies[1]) and len(replies) == 2
+        assert wire.is_closing()
+        connection.connection_lost(None)
+
+
 @pytest.mark.parametrize("command", ["BLPOP never 0", "SUBSCRIBE news"])
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_nobody_is_waited_for_on_behalf_of_who_may_be_gone(command: str, at_once: bool) -> None:

@@ -58,10 +58,9 @@ class Follower:
             log.cut(news[0].index)  # only where it differs: an append that is late must not shorten the log
             member.append(news)
         self.matched = max(self.matched, last)
-        if news:  # nobody waits for what is committed to be executed here, but the leader for these to be on disk
-            self._agree(append.commit)
-        else:
-            self._commit(append.commit)
+        self._agree(append.commit)
+        if not news:  # else once they are on disk: the leader waits for that, and nobody for what is executed here
+            self._commit()
         if entries:
             member.send_after_persist(leader, AppendReply(member.term, append.round, last))
         else:
@@ -70,15 +69,14 @@ class Follower:
 
     def on_persisted(self) -> None:
         """Entries are on disk, and the leader was told."""
-        self._commit(self.agreed)
+        self._commit()
 
     def _agree(self, index: int) -> None:
         """The leader has committed all up to there."""
         self.agreed = max(self.agreed, min(index, self.matched))
 
-    def _commit(self, index: int) -> None:
-        """As `_agree`; and it may be executed."""
-        self._agree(index)
+    def _commit(self) -> None:
+        """What is agreed may be executed."""
         self.member.commit_to(self.agreed)
 
     def on_install_snapshot(self, leader: bytes, install: InstallSnapshot) -> None:
@@ -98,10 +96,12 @@ class Follower:
         """No more heartbeats; unless something was missed."""
         member = self.member
         if member.log.last == self.matched == sleep.index:
-            self._commit(sleep.index)
+            self._agree(sleep.index)
+            self._commit()
             member.sleep()
 
     def on_read_index_reply(self, reply: ReadIndexReply) -> None:
         """The leader says what is committed, sooner than with its next append."""
         if reply.term == self.member.term:
-            self._commit(reply.index)
+            self._agree(reply.index)
+            self._commit()

@@ -219,14 +219,14 @@ class Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         session = self.session
-        if self._ended and not self._has_more:
+        if session.closing or self._transport.is_closing():
+            return
+        if self._refusal and not session.waits:
+            session.out.append(self._refusal)
+            session.closing = True
+            self._store.run(session, [])
+        elif self._ended and not self._has_more:
             self._transport.close()
-            return
-        if not self._refusal or session.waits or session.closing or self._transport.is_closing():
-            return
-        session.out.append(self._refusal)
-        session.closing = True
-        self._store.run(session, [])
 
     # ---- the sink ------------------------------------------------------------------------------------------------
 
