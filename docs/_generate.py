@@ -5,7 +5,7 @@ A page asks for them with a comment on a line of its own:
     <!-- generate:files titan_overlay/overlay -->      the modules of a package, with what each is for
     <!-- generate:commands -->                         every command line, with its options
     <!-- generate:conduct -->                          what counts how much against a peer
-    <!-- generate:votes -->                            how often colluding liars win a vote
+    <!-- generate:votes -->                            how often colluding liars win a vote, or spoil it
     <!-- generate:groups -->                           how often a group drawn at random has too many liars
     <!-- generate:redis -->                            which commands of Redis 7.0 the store knows
     <!-- generate:classic -->                          what each opcode of the Titan orchestrator is answered with
@@ -115,18 +115,22 @@ def classic(_: str) -> str:
 
 
 VOTES = (3, 5, 7, 9)
-LIARS = (0.1, 0.2, 0.3, 0.4)
+LIARS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 def votes(_: str) -> str:
-    """A table: the chance that most of v holders, drawn at random, are among a share of liars (binomial tail)."""
+    """A table: how often a vote of v elects the lie of a share of liars, and how often nothing, with 2 v holders.
+
+    The lie needs more than v of 2 v; or just v, if they are those who are asked first.
+    """
     rows = ["| votes | " + " | ".join(f"{share:.0%} liars" for share in LIARS) + " |", "|---" * (1 + len(LIARS)) + "|"]
     for count in VOTES:
-        wins = [
-            sum(comb(count, n) * share**n * (1 - share) ** (count - n) for n in range(count // 2 + 1, count + 1))
-            for share in LIARS
-        ]
-        rows.append(f"| {count} | " + " | ".join(f"{chance:.2%}" for chance in wins) + " |")
+        cells = []
+        for share in LIARS:
+            alone = (share * (1 - share)) ** count  # v liars or v honest ones were asked first, and the others last
+            tie = more_than(count - 1, 2 * count, share) - more_than(count, 2 * count, share)
+            cells.append(f"{more_than(count, 2 * count, share) + alone:.2%}, {tie - 2 * alone:.1%}")
+        rows.append(f"| {count} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
@@ -186,7 +190,7 @@ GROUPS = (4, 7, 10, 13)
 
 
 def groups(_: str) -> str:
-    """How often a group of n = 3t + 1, and a vote of n, drawn at random among many nodes, has too many liars."""
+    """How often a group of n = 3t + 1, drawn at random among many nodes, has too many liars."""
     rows = ["| members | liars it survives | " + " | ".join(f"{share:.0%} liars" for share in SHARES) + " |"]
     rows.append("|---|---|" + "---|" * len(SHARES))
     for members in GROUPS:

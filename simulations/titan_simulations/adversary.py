@@ -29,8 +29,8 @@ SHIPPED = "shipped"
 ALL = "all"
 """As many paths as there are contacts to begin from."""
 PATHS_MAX = 64
-VOTES_MAX = 60
-"""Of a service with four copies more, of which a policy allows 64."""
+VOTES_MAX = 31
+"""Of a service with twice as many copies and two more, of which a policy allows 64."""
 
 
 class AdversaryConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ class AdversaryConfig(msgspec.Struct, frozen=True, kw_only=True):
     services: int = 30
     min_copies: int = 8
     votes: tuple[int, ...] = (5, 7)
-    """For each, as many voted services as there are services, with two copies more than votes."""
+    """For each, as many voted services as there are services, with twice as many copies as votes."""
     lookups: int = 1000
     sends: int = 1000
     """To data; as many to services, and to voted services of each kind."""
@@ -146,7 +146,7 @@ class Adversary:
         world.tell_gang(self.data, "data")
         self.services = await self._publish_services("service", plain)
         for votes in config.votes:
-            policy = Policy(min_copies=votes + 2, max_copies=votes + 4, votes=votes)
+            policy = Policy(min_copies=2 * votes, max_copies=2 * votes + 2, votes=votes)
             async with world.code_author():
                 self.voted[votes] = await self._publish_services(f"{mirror.__file__}:Mirror", policy)
 

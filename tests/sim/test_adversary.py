@@ -230,7 +230,7 @@ def test_a_grid_is_one_result_with_all_points_and_figures(monkeypatch: pytest.Mo
         (["--churn", "weibull:1h"], "weibull"),
         (["--paths", "0"], "--paths"),
         (["--votes", "-3"], "--votes"),
-        (["--votes", "5,61"], "61"),
+        (["--votes", "5,32"], "32"),
         (["--seeds", "3-1"], "seeds"),
     ],
 )

@@ -88,6 +88,16 @@ async def test_three_of_five_that_collude_get_their_way_as_the_bound_says() -> N
         assert await (await sim.client()).send("sums", [1, 2]) == 666
 
 
+async def test_liars_who_are_most_of_those_asked_first_lose_to_those_asked_after() -> None:
+    async with SimulatedPool(22) as sim:
+        await sim.publish(Sums, "sums", policy=titan.Policy(votes=5, min_copies=10, max_copies=12))
+        liars(sim, 4, 666)
+        for _ in range(12):  # strangers: a quarter of them meets three liars among the first five
+            answer = await (await sim.client()).ask("sums", [1, 2])
+            assert answer.value == 3
+            assert (answer.asked, answer.needed) in [(5, 3), (10, 6), (11, 6), (12, 6)]
+
+
 async def test_an_error_of_the_object_is_an_answer_that_can_have_a_majority() -> None:
     async with SimulatedPool(14) as sim:
         await sim.publish(Sums, "sums")

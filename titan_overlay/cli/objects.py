@@ -43,7 +43,10 @@ async def publish(
     max_copies: MaxOption = None,
     ttl: TtlOption = None,
     votes: Annotated[
-        int | None, typer.Option("--votes", min=1, help="Holders that are asked at once; most must agree.")
+        int | None,
+        typer.Option(
+            "--votes", min=1, help="Holders that are asked at once, twice as many where two differ; most must agree."
+        ),
     ] = None,
     faults: Annotated[
         int | None, typer.Option("--faults", min=0, help="Of a mutable object: members that may fail at once.")
@@ -260,6 +263,7 @@ def _policy(
     import msgspec
 
     from titan_overlay.errors import ConfigError
+    from titan_overlay.identity.statements import COPIES_MAX
     from titan_overlay.values import parse_duration
 
     changes: dict[str, Any] = {} if faults is None else {"faults": faults}
@@ -268,7 +272,8 @@ def _policy(
     if votes is not None:
         if min_copies is not None and votes > min_copies:
             raise ConfigError(f"--votes {votes} needs as many copies: --min-copies is {min_copies}")
-        least = max(votes, changes.get("min_copies", base.min_copies))
+        asked = min(2 * votes, COPIES_MAX)  # where two differ
+        least = changes.get("min_copies", max(asked, base.min_copies))
         changes |= {"votes": votes, "min_copies": least, "max_copies": max(least, base.max_copies)}
     if max_copies is not None:
         changes |= {"max_copies": max_copies, "min_copies": min(changes.get("min_copies", base.min_copies), max_copies)}

@@ -17,6 +17,9 @@ from titan_overlay.identity.subnets import nameable, public_subnet
 
 Kind = Literal["data", "service", "mutable"]
 
+COPIES_MAX = 64
+"""Of one object, at most."""
+
 
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, forbid_unknown_fields=True):
     """How the pool keeps the copies of an object. All times in seconds."""
@@ -39,7 +42,8 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, forb
     callers: Literal["anyone", "granted"] = "anyone"
     """Who may send to it. Granted: keys with a grant to call its name, and the publisher's own."""
     votes: int = 1
-    """Services only: so many holders of distinct owners and subnets are asked; a strict majority of them must agree."""
+    """Services only: so many holders of distinct owners and subnets are asked, twice as many where two of them differ.
+    A strict majority of those asked must agree. Best with twice as many copies."""
     compare: str = "exact"
     """Which answers agree: `exact`, `set` (lists in any order), `close:1e-6` (numbers, by a share of the larger)."""
     faults: int = 0
@@ -50,8 +54,9 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, forb
     """Largest message the object accepts; 0: the node's limit."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_copies <= self.max_copies <= 64:
-            raise ValueError(f"1 <= min_copies <= max_copies <= 64, not {self.min_copies} and {self.max_copies}")
+        if not 1 <= self.min_copies <= self.max_copies <= COPIES_MAX:
+            copies = f"{self.min_copies} and {self.max_copies}"
+            raise ValueError(f"1 <= min_copies <= max_copies <= {COPIES_MAX}, not {copies}")
         if not (0 <= self.ttl < inf and 0 <= self.cache_ttl < inf) or self.max_bytes < 0:
             raise ValueError("ttl, cache_ttl and max_bytes are finite and not negative")
         if self.votes < 1 or self.faults < 0:

@@ -1,13 +1,20 @@
-"""A vote, without I/O: who is to be asked, which answers count, and when a majority stands.
+r"""A vote, without I/O: who is to be asked, which answers count, and when a majority stands.
 
-As many candidates as the policy has votes are asked at once; each has a *seat*. A seat whose candidate failed, or is
-late, is offered to the next candidate as well; the first answer that comes for a seat is its vote, later ones are not
-counted. So there are never more votes than seats, and the majority is always measured against the seats:
-m = votes // 2 + 1.
+As many candidates as the policy has votes are asked at once; for one that fails, or is late, another. If all of them
+agree, that is the answer. If two answers differ, the vote is *disputed*, and as many again are asked: the majority
+is then one of the whole electorate, of twice as many voters, or of all candidates where they are fewer.
 
-An answer is *elected* when m votes, its own among them, are equal to it. For a comparison that is not transitive
-(`close`) this says exactly what a majority is: one value with which m agree, though they need not agree with each
-other. Where there are several, the one with the most agreement wins, of those the one that came first.
+    v asked -- all agree ----------------------------------------------------> elected
+            \- two differ --> 2 v asked -- more than half of them agree ---> elected
+                                        \- no answer has so many --------------> none
+
+Colluding liars so have to be all of those asked first, or more than half of those asked at last; for a share of liars
+below one half either is less likely than more than half of the first. A tie is no answer, so that where half of the
+candidates lie the asker more often learns that there is none.
+
+What counts as agreement with an answer is equality to it. For a comparison that is not transitive (`close`) this says
+exactly what a majority is: one value with which most agree, though they need not agree with each other. Where there are
+several, the one with the most agreement wins, of those the one that came first.
 """
 
 from collections import deque
@@ -19,9 +26,9 @@ from titan_overlay.pool.finding.comparing import Comparison, Form
 C = TypeVar("C")
 
 
-def majority(votes: int) -> int:
-    """How many of so many seats have to agree."""
-    return votes // 2 + 1
+def majority(voters: int) -> int:
+    """How many of so many have to agree."""
+    return voters // 2 + 1
 
 
 class Ballot(Generic[C]):
@@ -40,68 +47,90 @@ class Poll(Generic[C]):
     """One vote under way.
 
     Args:
-        votes: seats.
+        votes: asked at first; as many have to answer as have a majority among them.
         candidates: whom to ask, in this order, each at most once.
     """
 
     def __init__(self, votes: int, candidates: Iterable[C], comparison: Comparison) -> None:
         self.votes = votes
-        self.majority = majority(votes)
-        self.asked = 0
         self.ballots: list[Ballot[C]] = []
-        self._waiting = deque(dict.fromkeys(candidates))
         self._comparison = comparison
-        self._seats: dict[C, int] = {}
-        """Candidates that have been asked and have neither answered nor failed."""
-        self._filled: set[int] = set()
+        self._asked: set[C] = set()
+        self._waiting = deque(dict.fromkeys(candidates))
+        self._awaited: set[C] = set()
+        """Asked, and have neither answered nor failed nor kept us waiting."""
         self._late: set[C] = set()
 
     def start(self) -> list[C]:
         """Whom to ask first."""
-        return [each for seat in range(self.votes) for each in self._offer(seat)]
+        return self._fill()
 
-    def answered(self, voter: C, form: Form) -> bool:
-        """Its answer came. Whether it counts: not where another has answered for the same seat."""
-        seat = self._seats.pop(voter, None)
-        if seat is None or seat in self._filled:
-            return False
-        self._filled.add(seat)
+    def answered(self, voter: C, form: Form) -> list[C]:
+        """Its answer came: whom to ask as well."""
+        if voter not in self._awaited and voter not in self._late:
+            return []
+        self._awaited.discard(voter)
+        self._late.discard(voter)
         ballot = Ballot(voter, form)
         for other in self.ballots:
             if self._comparison.same(ballot.form, other.form):
                 other.agreed += 1
                 ballot.agreed += 1
         self.ballots.append(ballot)
-        return True
+        return self._fill()
 
     def failed(self, voter: C) -> list[C]:
         """It will not answer: whom to ask in its place."""
-        seat = self._seats.pop(voter, None)
-        if seat is None or seat in self._filled or voter in self._late:
-            return []  # late: somebody else was asked already
-        return self._offer(seat)
+        self._awaited.discard(voter)
+        self._late.discard(voter)
+        return self._fill()
 
     def late(self, voter: C) -> list[C]:
-        """It keeps us waiting: whom to ask as well."""
-        seat = self._seats.get(voter)
-        if seat is None or seat in self._filled or voter in self._late:
-            return []
-        self._late.add(voter)
-        return self._offer(seat)
+        """It keeps us waiting: whom to ask as well. It may still answer."""
+        if voter in self._awaited:
+            self._awaited.remove(voter)
+            self._late.add(voter)
+        return self._fill()
 
     def more(self, candidates: Iterable[C]) -> list[C]:
-        """New ones, none of them known before: whom to ask for seats that nobody is to answer for any more."""
-        self._waiting.extend(candidates)
-        vacant = set(range(self.votes)) - self._filled - set(self._seats.values())
-        return [each for seat in sorted(vacant) for each in self._offer(seat)]
+        """Candidates that were not known before: whom of them to ask."""
+        self._waiting.extend(each for each in dict.fromkeys(candidates) if each not in self._asked)
+        return self._fill()
 
-    def _offer(self, seat: int) -> list[C]:
-        if not self._waiting:
+    def _fill(self) -> list[C]:
+        """As many as are missing, while there are any."""
+        if self.elected is not None:
             return []
-        candidate = self._waiting.popleft()
-        self._seats[candidate] = seat
-        self.asked += 1
-        return [candidate]
+        missing = max(0, self.electorate - len(self.ballots) - len(self._awaited))
+        chosen = [self._waiting.popleft() for _ in range(min(missing, len(self._waiting)))]
+        self._awaited.update(chosen)
+        self._asked.update(chosen)
+        return chosen
+
+    @property
+    def asked(self) -> int:
+        """Candidates that were."""
+        return len(self._asked)
+
+    @property
+    def disputed(self) -> bool:
+        """Whether no answer is equal to all others."""
+        return self.leading < len(self.ballots)
+
+    @property
+    def electorate(self) -> int:
+        """How many are to answer. Those that are silent are among them: that helps no liar."""
+        return self._widest if self.disputed else self.votes
+
+    @property
+    def _widest(self) -> int:
+        known = len(self._asked) + len(self._waiting)
+        return max(self.votes, min(2 * self.votes, known), len(self.ballots))
+
+    @property
+    def needed(self) -> int:
+        """How many have to agree, at least."""
+        return majority(self.electorate)
 
     @property
     def leader(self) -> Ballot[C] | None:
@@ -116,19 +145,20 @@ class Poll(Generic[C]):
 
     @property
     def elected(self) -> Ballot[C] | None:
-        """The answer, once it has a majority."""
+        """The answer, once whatever else may come in time cannot change it."""
         leader = self.leader
-        return leader if leader is not None and leader.agreed >= self.majority else None
+        if leader is None or leader.agreed < self.needed:
+            return None
+        settled = leader.agreed >= min(self.votes, majority(self._widest))
+        return leader if settled or not self._awaited else None
 
     @property
     def hopeless(self) -> bool:
-        """Whether no answer can get a majority any more, whatever is answered for the seats that are left."""
-        unfilled = self.votes - len(self._filled)
+        """Whether no answer can get a majority any more, whatever the rest of the electorate answers."""
+        if not self.disputed:
+            return False
+        left = self.electorate - len(self.ballots)
         most = self.leading
-        if unfilled and not self._comparison.transitive:
+        if left and not self._comparison.transitive:
             most = len(self.ballots)  # one that lies between the others may agree with all of them
-        return most + unfilled < self.majority
-
-    def dissenters(self, elected: Ballot[C]) -> list[C]:
-        """Who voted otherwise than the elected answer."""
-        return [each.voter for each in self.ballots if not self._comparison.same(each.form, elected.form)]
+        return most + left < self.needed

@@ -1,4 +1,4 @@
-"""Calling a service whose policy asks for votes: several holders are asked, and a strict majority must agree.
+"""Calling a service whose policy asks for votes: several holders are asked, more where they differ; most must agree.
 
 `polling.py` decides; this asks. Voters are drawn at random among those that were asked to hold the object and have
 behaved well: not by speed, of which liars have as much as they like. Who holds the object itself does not come here at
@@ -160,12 +160,12 @@ class _Vote:
         except BaseException:
             self._cancel()
             raise
-        self._request.tally = Tally(poll.asked, len(poll.ballots), poll.leading, poll.majority)
+        self._request.tally = Tally(poll.asked, len(poll.ballots), poll.leading, poll.needed)
         if poll.elected is None:
             self._cancel()
             raise Unavailable(
                 f"no majority for {self._name!r}: {poll.asked} holders asked, {len(poll.ballots)} answered, "
-                f"{poll.leading} agreed, {poll.majority} of {poll.votes} needed"
+                f"{poll.leading} agreed, {poll.needed} of {poll.electorate} needed"
             )
         self._remember(poll, poll.elected)
         if poll.elected.form.error is not None:
@@ -199,7 +199,7 @@ class _Vote:
             holder = self._running.pop(task)
             self._due.pop(task, None)
             try:
-                poll.answered(holder, task.result())
+                self._ask(poll.answered(holder, task.result()))
             except TitanError as why:
                 self._witness.failed(holder.signer, self._name, why)
                 self._ask(poll.failed(holder))
