@@ -81,17 +81,20 @@ class Sending:
     def _soon(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._flush)
+            self._spawn(self._flush())
 
-    def _flush(self) -> None:
+    async def _flush(self) -> None:
+        """Begins in the turn after the one in which it was made."""
         self._scheduled = False
-        for way in ("latest", "stale"):
-            for pieces in self._portions(way):
-                self._spawn(self._look(pieces, stale=way == "stale"))
+        messages = [self._look(pieces, stale=False) for pieces in self._portions("latest")]
+        messages += [self._look(pieces, stale=True) for pieces in self._portions("stale")]
         while self._waiting["ordered"] and self._under_way < UNDER_WAY_MAX:
-            pieces = self._portion(self._waiting["ordered"])
             self._under_way += 1
-            self._spawn(self._order(pieces))
+            messages.append(self._order(self._portion(self._waiting["ordered"])))
+        for message in messages[1:]:
+            self._spawn(message)
+        if messages:  # mostly there is but one, which needs no turn and no task of its own
+            await messages[0]
 
     def _portions(self, way: Way) -> list[list[Piece]]:
         portions = []
