@@ -18,22 +18,33 @@ Result = dict[str, Any]
 
 KEPT = report.ROOT / "benchmarks" / "results"
 
+NODES = 1000
+"""Of the pools in the tables; figures that show many shares of liars are of smaller ones."""
 TARGETS = {0.2: 0.999, 0.5: 0.99}
 """Share of liars -> share of look-ups that find an honest holder, and of messages to data that are answered rightly."""
 TARGET_CHURN = 0.995
 TARGET_RPCS = 40
 TARGET_HIDDEN = 0.01
 
-PICTURES = {
-    "adversary": {
-        "all_lookups": "Look-ups that find an honest holder, against the share of liars",
-        "all_data": "Messages to data that are answered rightly, against the share of liars",
-        "all_requests": "Requests of a look-up, against the share of liars",
-    },
-    "votes": {"all_votes": "Wrong answers of services, against the share of liars, beside the binomial bound"},
-    "skademlia": {"skademlia": "Look-ups that succeed, against the share of liars, beside the closed form"},
+PICTURES: dict[str, tuple[str, dict[str, str]]] = {
+    "adversary": (
+        "adversary",
+        {
+            "all_lookups": "Look-ups that find an honest holder, against the share of liars",
+            "all_data": "Messages to data that are answered rightly, against the share of liars",
+            "all_requests": "Requests of a look-up, against the share of liars",
+        },
+    ),
+    "votes": (
+        "adversary-shares",
+        {"forge_votes": "Wrong answers of services, against the share of liars, beside the binomial bound"},
+    ),
+    "skademlia": (
+        "skademlia",
+        {"skademlia": "Look-ups that succeed, against the share of liars, beside the closed form"},
+    ),
 }
-"""The figures below a table, and what they show."""
+"""By the marker of a table the run whose figures stand below it, and what they show."""
 
 
 def keep(where: Path) -> None:
@@ -48,7 +59,8 @@ def keep(where: Path) -> None:
 
 def tables(where: Path) -> dict[str, tuple[str, str]]:
     """By marker a table and its stamp, of what is kept, and of `skademlia/result.json` below a directory."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(KEPT.glob("adversary*.json"))]
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(KEPT.glob("adversary*.json"))]
+    results = [each for each in kept if all(config["nodes"] == NODES for config in _listed(each["config"]))]
     points = [point for result in results for point in result["points"] if point["paths"] == "shipped"]
     still = [point for point in points if not point["session"]]
     moving = [point for point in points if point["session"]]
@@ -97,10 +109,10 @@ def _attacks(points: Sequence[Point], targets: dict[float, float]) -> str:
 
 
 def _votes(points: Sequence[Point]) -> str:
-    """Wrong answers beside what chance gives; all seeds of a point together."""
+    """Wrong answers beside what chance gives: of all seeds together, and of the one that comes nearest to it."""
     lines = [
-        "| liars | attack | votes | liars among hosts | wrong | binomial bound | bound of these hosts | unavailable |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|",
+        "| liars | attack | votes | seeds | liars among hosts | right | wrong | binomial bound | worst seed (bound) |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     kinds = dict.fromkeys((point["share_malicious"], point["attack"]) for point in points)
     for share, attack in sorted(kinds):
@@ -110,11 +122,12 @@ def _votes(points: Sequence[Point]) -> str:
             sends = sum(each["sends"] for each in voted)
             if not sends or not share:
                 continue
+            worst = max(voted, key=lambda each: each["wrong_share"] / (each["binomial_bound"] or 1.0))
             lines.append(
-                f"| {share:.0%} | {attack} | {votes} | {_mean(voted, 'liars_among_hosts')} "
-                f"| {sum(each['wrong'] for each in voted) / sends:.2%} of {sends:,} "
-                f"| {_mean(voted, 'binomial_bound', 2)} | {_mean(voted, 'bound_of_these_hosts', 2)} "
-                f"| {sum(each['unavailable'] for each in voted) / sends:.2%} |"
+                f"| {share:.0%} | {attack} | {votes} | {len(voted)} | {_mean(voted, 'liars_among_hosts')} "
+                f"| {sum(each['right'] for each in voted) / sends:.2%} of {sends:,} "
+                f"| {sum(each['wrong'] for each in voted) / sends:.2%} | {_mean(voted, 'binomial_bound', 2)} "
+                f"| {worst['wrong_share']:.2%} ({worst['binomial_bound']:.2%}) |"
             )
     return "\n".join(lines)
 

@@ -218,12 +218,14 @@ def main() -> None:
         report.write_table("copies", copies(swept))
         take_figures(where / "copies", "")
     adversary.keep(where)
-    for directory in ("adversary", "skademlia"):
-        take_figures(where / directory, "adversary_")
+    for directory, pictures in adversary.PICTURES.values():
+        for name in pictures:
+            if (where / directory / f"{name}.png").exists():
+                shutil.copyfile(where / directory / f"{name}.png", FIGURES / f"adversary_{name}.png")
     for marker, (table, stamped) in adversary.tables(where).items():
         below = [
             f"![{what}](figures/adversary_{name}.png)"
-            for name, what in adversary.PICTURES.get(marker, {}).items()
+            for name, what in adversary.PICTURES.get(marker, ("", {}))[1].items()
             if (FIGURES / f"adversary_{name}.png").exists()
         ]
         report.write_table(marker, "\n\n".join([table, *below]), stamped=stamped)

@@ -108,7 +108,7 @@ class Answer(msgspec.Struct, Generic[V], frozen=True):
     agreed: int = 1
     """Of them, how many count as equal to the answer, itself included."""
     needed: int = 1
-    """The majority: more than half of `Policy.votes`."""
+    """The majority: more than half of `Policy.votes`, and of all who were asked."""
 
 
 class _Closed:

@@ -8,7 +8,7 @@ import pytest
 
 import titan_overlay as titan
 from tests.sim.lying import SILENCE, lie, to
-from tests.sim.voted import Careless, OddError, Streaming, Sums
+from tests.sim.voted import Careless, OddError, Slow, Streaming, Sums
 from titan_overlay.config import NodeConfig
 from titan_overlay.identity.conduct import Offence
 from titan_overlay.identity.contacts import Contact
@@ -20,6 +20,7 @@ from titan_overlay.testing.pool import PORT, Machine, SimulatedNode, SimulatedPo
 pytestmark = pytest.mark.loops("virtual")
 
 EIGHT = titan.Policy(votes=5, min_copies=8, max_copies=12)
+TEN = titan.Policy(votes=5, min_copies=10, max_copies=12)
 
 
 def liars(sim: SimulatedPool, count: int, told: Any, types: tuple[str, ...] = ("list",)) -> list[SimulatedNode]:
@@ -90,12 +91,45 @@ async def test_three_of_five_that_collude_get_their_way_as_the_bound_says() -> N
 
 async def test_liars_who_are_most_of_those_asked_first_lose_to_those_asked_after() -> None:
     async with SimulatedPool(22) as sim:
-        await sim.publish(Sums, "sums", policy=titan.Policy(votes=5, min_copies=10, max_copies=12))
+        await sim.publish(Sums, "sums", policy=TEN)
         liars(sim, 4, 666)
         for _ in range(12):  # strangers: a quarter of them meets three liars among the first five
             answer = await (await sim.client()).ask("sums", [1, 2])
             assert answer.value == 3
             assert (answer.asked, answer.needed) in [(5, 3), (10, 6), (11, 6), (12, 6)]
+
+
+async def test_liars_do_not_win_because_the_others_are_slow() -> None:
+    async with SimulatedPool(22) as sim:
+        await sim.publish(Slow, "sums")
+        liars(sim, 4, 666)
+        for _ in range(3):
+            answer = await (await sim.client()).ask("sums", [1, 2])
+            assert (answer.value, answer.agreed, answer.needed) == (3, 6, 6)
+
+
+async def test_a_directory_that_names_few_holders_does_not_choose_who_votes() -> None:
+    async with SimulatedPool(22) as sim:
+        await sim.publish(Sums, "sums", policy=TEN)
+        bad = liars(sim, 3, 666)
+        for _ in range(3):
+            pool = await sim.client()
+            places, object_id = pool._router.places, pool._router.object_id("sums")
+            place = await places.find(object_id, deadline=sim.now + 10, fresh=True)
+            told = [each for each in place.holders if each.signer in {node.key.id for node in bad}]
+            place.holders = told + [each for each in place.holders if each not in told][:2]
+            answer = await pool.ask("sums", [1, 2])
+            assert (answer.value, answer.asked, answer.needed) == (3, 10, 6)
+
+
+async def test_at_the_deadline_those_who_agree_are_enough_though_one_is_silent() -> None:
+    async with SimulatedPool(14) as sim:
+        await sim.publish(Sums, "sums")
+        pool = await sim.client()
+        await pool.send("sums", [1, 2])
+        liars(sim, 1, SILENCE)
+        answer = await pool.ask("sums", [1, 2], timeout=0.5)
+        assert (answer.value, answer.asked, answer.agreed, answer.needed) == (3, 5, 4, 3)
 
 
 async def test_an_error_of_the_object_is_an_answer_that_can_have_a_majority() -> None:

@@ -27,6 +27,17 @@ class Sums:
         return sum(numbers.values()) / len(numbers)
 
 
+@titan.service(policy=titan.Policy(votes=5, min_copies=10, max_copies=12))
+@titan.idempotent
+class Slow:
+    """Adds, in more time than anybody has patience."""
+
+    async def add(self, numbers: list) -> int:  # type: ignore[type-arg]
+        """The sum."""
+        await asyncio.sleep(3)
+        return sum(numbers)
+
+
 @titan.service(policy=titan.Policy(votes=3))
 class Careless:
     """One of its handlers may not run twice."""

@@ -1,16 +1,20 @@
 r"""A vote, without I/O: who is to be asked, which answers count, and when a majority stands.
 
 As many candidates as the policy has votes are asked at once; for one that fails, or is late, another. If all of them
-agree, that is the answer. If two answers differ, the vote is *disputed*, and as many again are asked: the majority
-is then one of the whole electorate, of twice as many voters, or of all candidates where they are fewer.
+agree, that is the answer. If two answers differ, the vote is *disputed*, and as many again are asked. More than half of
+all who were asked have to agree, in either case: who failed or is late is counted as well, so that nobody gains by
+keeping others from answering.
 
-    v asked -- all agree ----------------------------------------------------> elected
+    v asked -- v agree ------------------------------------------------------> elected
             \- two differ --> 2 v asked -- more than half of them agree ---> elected
                                         \- no answer has so many --------------> none
 
 Colluding liars so have to be all of those asked first, or more than half of those asked at last; for a share of liars
 below one half either is less likely than more than half of the first. A tie is no answer, so that where half of the
 candidates lie the asker more often learns that there is none.
+
+Who is known at first is a directory's choice, and one may lie. So a dispute among fewer than 2 v candidates is decided
+only once others have been looked for.
 
 What counts as agreement with an answer is equality to it. For a comparison that is not transitive (`close`) this says
 exactly what a majority is: one value with which most agree, though they need not agree with each other. Where there are
@@ -47,19 +51,25 @@ class Poll(Generic[C]):
     """One vote under way.
 
     Args:
-        votes: asked at first; as many have to answer as have a majority among them.
+        votes: how many are asked at first.
         candidates: whom to ask, in this order, each at most once.
     """
 
     def __init__(self, votes: int, candidates: Iterable[C], comparison: Comparison) -> None:
         self.votes = votes
         self.ballots: list[Ballot[C]] = []
+        self.disputed = False
+        """Two answers differ. It stays so, though a third may be close to both."""
         self._comparison = comparison
         self._asked: set[C] = set()
         self._waiting = deque(dict.fromkeys(candidates))
         self._awaited: set[C] = set()
         """Asked, and have neither answered nor failed nor kept us waiting."""
         self._late: set[C] = set()
+        self._are_all = False
+        """There are no more candidates than are known."""
+
+    # ---- what happens: whom to ask ----------------------------------------------------------------------------
 
     def start(self) -> list[C]:
         """Whom to ask first."""
@@ -77,6 +87,7 @@ class Poll(Generic[C]):
                 other.agreed += 1
                 ballot.agreed += 1
         self.ballots.append(ballot)
+        self.disputed = self.disputed or self.leading < len(self.ballots)
         return self._fill()
 
     def failed(self, voter: C) -> list[C]:
@@ -93,19 +104,34 @@ class Poll(Generic[C]):
         return self._fill()
 
     def more(self, candidates: Iterable[C]) -> list[C]:
-        """Candidates that were not known before: whom of them to ask."""
-        self._waiting.extend(each for each in dict.fromkeys(candidates) if each not in self._asked)
+        """Others were looked for, and these found: whom of them to ask."""
+        self._are_all = True
+        known = self._asked.union(self._waiting)
+        self._waiting.extend(each for each in dict.fromkeys(candidates) if each not in known)
         return self._fill()
 
+    def close(self) -> None:
+        """The time is over: who has not answered is late, and nobody else is asked."""
+        self._late |= self._awaited
+        self._awaited.clear()
+        self._waiting.clear()
+        self._are_all = True
+
     def _fill(self) -> list[C]:
-        """As many as are missing, while there are any."""
-        if self.elected is not None:
-            return []
-        missing = max(0, self.electorate - len(self.ballots) - len(self._awaited))
-        chosen = [self._waiting.popleft() for _ in range(min(missing, len(self._waiting)))]
+        """As many as are missing, while there are any. Who is late is replaced, but not for ever."""
+        wanted = 2 * self.votes if self.disputed else max(self.votes, self.needed)
+        missing = min(wanted - len(self.ballots) - len(self._awaited), self._room)
+        chosen = [] if self.elected else [self._waiting.popleft() for _ in range(min(missing, len(self._waiting)))]
         self._awaited.update(chosen)
         self._asked.update(chosen)
         return chosen
+
+    @property
+    def _room(self) -> int:
+        """As many may still be asked, beside those for who has failed."""
+        return 2 * self.votes - len(self.ballots) - len(self._awaited) - len(self._late)
+
+    # ---- how it stands -----------------------------------------------------------------------------------------
 
     @property
     def asked(self) -> int:
@@ -113,23 +139,24 @@ class Poll(Generic[C]):
         return len(self._asked)
 
     @property
-    def disputed(self) -> bool:
-        """Whether no answer is equal to all others."""
-        return self.leading < len(self.ballots)
+    def _known(self) -> int:
+        return len(self._asked) + len(self._waiting)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether others should be looked for, before anything else."""
+        if self._are_all or self._waiting or self.elected is not None:
+            return False
+        return (self.disputed and self._known < 2 * self.votes) or (not self._awaited and self._room > 0)
 
     @property
     def electorate(self) -> int:
-        """How many are to answer. Those that are silent are among them: that helps no liar."""
-        return self._widest if self.disputed else self.votes
-
-    @property
-    def _widest(self) -> int:
-        known = len(self._asked) + len(self._waiting)
-        return max(self.votes, min(2 * self.votes, known), len(self.ballots))
+        """How many are to answer: all who were asked, and in a dispute those who will be."""
+        return max(self.votes, self.asked, min(2 * self.votes, self._known) if self.disputed else 0)
 
     @property
     def needed(self) -> int:
-        """How many have to agree, at least."""
+        """How many of them have to agree."""
         return majority(self.electorate)
 
     @property
@@ -145,19 +172,22 @@ class Poll(Generic[C]):
 
     @property
     def elected(self) -> Ballot[C] | None:
-        """The answer, once whatever else may come in time cannot change it."""
+        """The answer, once it has a majority of whoever may have to do with it."""
         leader = self.leader
         if leader is None or leader.agreed < self.needed:
             return None
-        settled = leader.agreed >= min(self.votes, majority(self._widest))
-        return leader if settled or not self._awaited else None
+        if self.disputed:
+            decided = self._are_all or self._known >= 2 * self.votes
+        else:
+            decided = leader.agreed >= self.votes or not (self._awaited or (self._waiting and self._room > 0))
+        return leader if decided else None
 
     @property
     def hopeless(self) -> bool:
-        """Whether no answer can get a majority any more, whatever the rest of the electorate answers."""
-        if not self.disputed:
+        """Whether no answer can get a majority any more."""
+        if not self.disputed or not (self._are_all or self._known >= 2 * self.votes):
             return False
-        left = self.electorate - len(self.ballots)
+        left = len(self._awaited) + len(self._late) + min(len(self._waiting), max(0, self._room))
         most = self.leading
         if left and not self._comparison.transitive:
             most = len(self.ballots)  # one that lies between the others may agree with all of them

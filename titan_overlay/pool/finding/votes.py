@@ -147,16 +147,15 @@ class _Vote:
         left = self._request.deadline - self._loop.time()
         closes = self._request.deadline - min(CLOSES_BEFORE_MOST, CLOSES_BEFORE * left)
         self._ask(poll.start())
-        may_look_up = True
         try:
             while poll.elected is None and not poll.hopeless and self._loop.time() < closes:
-                if self._running:
-                    await self._wait(poll, closes)
-                elif may_look_up:
-                    may_look_up = False
+                if poll.is_short:
                     self._ask(poll.more(await self._more(voters, closes)))
+                elif self._running:
+                    await self._wait(poll, closes)
                 else:
                     break
+            poll.close()
         except BaseException:
             self._cancel()
             raise
@@ -196,6 +195,8 @@ class _Vote:
         timeout = max(0.0, min(first, closes) - self._loop.time())
         done, _ = await asyncio.wait(self._running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         for task in [each for each in self._running if each in done]:
+            if poll.elected is not None:
+                return  # what else has come is heard late
             holder = self._running.pop(task)
             self._due.pop(task, None)
             try:
