@@ -175,6 +175,17 @@ def test_of_fewer_candidates_than_twice_the_votes_most_of_all_of_them(candidates
     assert vote.hopeless == (candidates == 6)
 
 
+def test_where_nobody_can_say_whether_there_are_others_a_dispute_is_not_decided() -> None:
+    vote = poll(5, 5)
+    vote.start()
+    answers(vote, "bbba")
+    assert vote.is_short and winner(vote) is None
+    assert vote.more(None) == []
+    assert winner(vote) is None and vote.hopeless and not vote.is_short
+    vote.close()
+    assert winner(vote) is None
+
+
 def test_who_has_the_most_of_those_asked_first_has_not_won() -> None:
     vote = poll(5, 10)
     vote.start()

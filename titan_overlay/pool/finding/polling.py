@@ -66,8 +66,10 @@ class Poll(Generic[C]):
         self._awaited: set[C] = set()
         """Asked, and have neither answered nor failed nor kept us waiting."""
         self._late: set[C] = set()
+        self._looked = False
+        """Others were looked for."""
         self._are_all = False
-        """There are no more candidates than are known."""
+        """And there are no more candidates than are known."""
 
     # ---- what happens: whom to ask ----------------------------------------------------------------------------
 
@@ -103,11 +105,12 @@ class Poll(Generic[C]):
             self._late.add(voter)
         return self._fill()
 
-    def more(self, candidates: Iterable[C]) -> list[C]:
-        """Others were looked for, and these found: whom of them to ask."""
-        self._are_all = True
+    def more(self, candidates: Iterable[C] | None) -> list[C]:
+        """Others were looked for, and these found, or nobody knows (None): whom of them to ask."""
+        self._looked = True
+        self._are_all = candidates is not None
         known = self._asked.union(self._waiting)
-        self._waiting.extend(each for each in dict.fromkeys(candidates) if each not in known)
+        self._waiting.extend(each for each in dict.fromkeys(candidates or ()) if each not in known)
         return self._fill()
 
     def close(self) -> None:
@@ -115,7 +118,7 @@ class Poll(Generic[C]):
         self._late |= self._awaited
         self._awaited.clear()
         self._waiting.clear()
-        self._are_all = True
+        self._looked = True
 
     def _fill(self) -> list[C]:
         """As many as are missing, while there are any. Who is late is replaced, but not for ever."""
@@ -145,9 +148,14 @@ class Poll(Generic[C]):
     @property
     def is_short(self) -> bool:
         """Whether others should be looked for, before anything else."""
-        if self._are_all or self._waiting or self.elected is not None:
+        if self._looked or self._waiting or self.elected is not None:
             return False
-        return (self.disputed and self._known < 2 * self.votes) or (not self._awaited and self._room > 0)
+        return not self._may_decide if self.disputed else not self._awaited and self._room > 0
+
+    @property
+    def _may_decide(self) -> bool:
+        """Whether a dispute may be decided among those that are known."""
+        return self._are_all or self._known >= 2 * self.votes
 
     @property
     def electorate(self) -> int:
@@ -177,7 +185,7 @@ class Poll(Generic[C]):
         if leader is None or leader.agreed < self.needed:
             return None
         if self.disputed:
-            decided = self._are_all or self._known >= 2 * self.votes
+            decided = self._may_decide
         else:
             decided = leader.agreed >= self.votes or not (self._awaited or (self._waiting and self._room > 0))
         return leader if decided else None
@@ -185,8 +193,10 @@ class Poll(Generic[C]):
     @property
     def hopeless(self) -> bool:
         """Whether no answer can get a majority any more."""
-        if not self.disputed or not (self._are_all or self._known >= 2 * self.votes):
+        if not self.disputed:
             return False
+        if not self._may_decide:
+            return self._looked
         left = len(self._awaited) + len(self._late) + min(len(self._waiting), max(0, self._room))
         most = self.leading
         if left and not self._comparison.transitive:

@@ -209,13 +209,13 @@ class _Vote:
             self._witness.late(self._running[task].signer, self._name)
             self._ask(poll.late(self._running[task]))
 
-    async def _more(self, before: Sequence[Holder], closes: float) -> list[Holder]:
-        """Voters that nobody had heard of."""
+    async def _more(self, before: Sequence[Holder], closes: float) -> list[Holder] | None:
+        """Voters that nobody had heard of; None: that could not be found out."""
         try:
             async with asyncio.timeout_at(closes):
                 return self._votes.voters(await self._votes.look_up(self._place, self._request), before)
         except (TimeoutError, RemotableError):
-            return []
+            return None
 
     def _remember(self, poll: Poll[Holder], elected: Ballot[Holder]) -> None:
         """The minority, and the majority. Who has not answered yet is no longer waited for, but still heard."""
