@@ -223,9 +223,10 @@ def main() -> None:
             if (where / directory / f"{name}.png").exists():
                 shutil.copyfile(where / directory / f"{name}.png", FIGURES / f"adversary_{name}.png")
     for marker, (table, stamped) in adversary.tables(where).items():
+        _, pictures = adversary.PICTURES.get(marker, ("", {}))
         below = [
             f"![{what}](figures/adversary_{name}.png)"
-            for name, what in adversary.PICTURES.get(marker, ("", {}))[1].items()
+            for name, what in pictures.items()
             if (FIGURES / f"adversary_{name}.png").exists()
         ]
         report.write_table(marker, "\n\n".join([table, *below]), stamped=stamped)

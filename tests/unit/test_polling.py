@@ -316,7 +316,29 @@ def test_who_alone_keeps_others_waiting_does_not_keep_them_for_ever() -> None:
     assert vote.failed(4) == [5]
     assert winner(vote) is None
     vote.late(5)
+    assert winner(vote) is None and vote.is_short
+    vote.more([])
     assert winner(vote) == ("a", 4), "four of six agree, nobody differs, and nobody is left to ask"
+
+
+def test_liars_that_a_directory_names_with_few_others_do_not_win_though_those_are_silent() -> None:
+    vote = poll(5, 5)
+    vote.start()
+    answers(vote, "bbb")
+    vote.late(3)
+    vote.failed(4)
+    assert winner(vote) is None and vote.is_short
+    assert vote.more(range(5, 10)) == [5, 6]
+    assert winner(vote) is None
+    vote.answered(5, form("a"))
+    assert vote.asked == vote.electorate == 10 and vote.needed == 6
+
+
+def test_what_was_looked_for_already_is_not_looked_for_again() -> None:
+    vote: Poll[int] = Poll(5, range(5), EXACT, are_all=True)
+    vote.start()
+    answers(vote, "abaab")
+    assert winner(vote) == ("a", 3) and not vote.is_short
 
 
 def test_a_late_one_and_its_replacement_that_both_fail_leave_the_vote_to_the_next() -> None:

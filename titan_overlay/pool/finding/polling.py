@@ -13,8 +13,8 @@ Colluding liars so have to be all of those asked first, or more than half of tho
 below one half either is less likely than more than half of the first. A tie is no answer, so that where half of the
 candidates lie the asker more often learns that there is none.
 
-Who is known at first is a directory's choice, and one may lie. So a dispute among fewer than 2 v candidates is decided
-only once others have been looked for.
+Who is known at first is a directory's choice, and one may lie. So fewer than 2 v candidates decide a dispute, or what
+fewer than v have answered, only once others have been looked for.
 
 What counts as agreement with an answer is equality to it. For a comparison that is not transitive (`close`) this says
 exactly what a majority is: one value with which most agree, though they need not agree with each other. Where there are
@@ -53,9 +53,10 @@ class Poll(Generic[C]):
     Args:
         votes: how many are asked at first.
         candidates: whom to ask, in this order, each at most once.
+        are_all: there are no others, as far as can be found out.
     """
 
-    def __init__(self, votes: int, candidates: Iterable[C], comparison: Comparison) -> None:
+    def __init__(self, votes: int, candidates: Iterable[C], comparison: Comparison, *, are_all: bool = False) -> None:
         self.votes = votes
         self.ballots: list[Ballot[C]] = []
         self.disputed = False
@@ -63,12 +64,14 @@ class Poll(Generic[C]):
         self._comparison = comparison
         self._asked: set[C] = set()
         self._waiting = deque(dict.fromkeys(candidates))
+        self._known = len(self._waiting)
+        """Candidates, asked or not."""
         self._awaited: set[C] = set()
         """Asked, and have neither answered nor failed nor kept us waiting."""
         self._late: set[C] = set()
-        self._looked = False
+        self._looked = are_all
         """Others were looked for."""
-        self._are_all = False
+        self._are_all = are_all
         """And there are no more candidates than are known."""
 
     # ---- what happens: whom to ask ----------------------------------------------------------------------------
@@ -110,7 +113,9 @@ class Poll(Generic[C]):
         self._looked = True
         self._are_all = candidates is not None
         known = self._asked.union(self._waiting)
-        self._waiting.extend(each for each in dict.fromkeys(candidates or ()) if each not in known)
+        new = [each for each in dict.fromkeys(candidates or ()) if each not in known]
+        self._waiting.extend(new)
+        self._known += len(new)
         return self._fill()
 
     def close(self) -> None:
@@ -142,10 +147,6 @@ class Poll(Generic[C]):
         return len(self._asked)
 
     @property
-    def _known(self) -> int:
-        return len(self._asked) + len(self._waiting)
-
-    @property
     def is_short(self) -> bool:
         """Whether others should be looked for, before anything else."""
         if self._looked or self._waiting or self.elected is not None:
@@ -154,7 +155,7 @@ class Poll(Generic[C]):
 
     @property
     def _may_decide(self) -> bool:
-        """Whether a dispute may be decided among those that are known."""
+        """Whether those that are known may decide, though they differ, or fewer answer than there are votes."""
         return self._are_all or self._known >= 2 * self.votes
 
     @property
@@ -184,11 +185,10 @@ class Poll(Generic[C]):
         leader = self.leader
         if leader is None or leader.agreed < self.needed:
             return None
-        if self.disputed:
-            decided = self._may_decide
-        else:
-            decided = leader.agreed >= self.votes or not (self._awaited or (self._waiting and self._room > 0))
-        return leader if decided else None
+        if not self.disputed and leader.agreed >= self.votes:
+            return leader
+        others = self._awaited or (self._waiting and self._room > 0)
+        return leader if self._may_decide and (self.disputed or not others) else None
 
     @property
     def hopeless(self) -> bool:

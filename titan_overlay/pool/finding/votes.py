@@ -78,7 +78,8 @@ class Votes:
             )
         votes = descriptor.policy.votes
         voters = self.asked(place)
-        if len(voters) < votes:
+        few = len(voters) < votes
+        if few:
             place = await self.look_up(place, request)
             voters = self.voters(place, ())
         if len(voters) < majority(votes):
@@ -86,7 +87,7 @@ class Votes:
                 f"{descriptor.name!r} is voted on: {majority(votes)} of {votes} holders of distinct owners and "
                 f"subnets have to agree, and {len(voters)} are known; see: titan locate {descriptor.name}"
             )
-        return await _Vote(self, self._any_holder, self._witness, place, request).run(voters)
+        return await _Vote(self, self._any_holder, self._witness, place, request).run(voters, are_all=few)
 
     def voters(self, place: Place, before: Sequence[Holder]) -> list[Holder]:
         """Who may vote beside those before, in the order to ask them.
@@ -141,9 +142,9 @@ class _Vote:
         self._due: dict[asyncio.Task[Form], float] = {}
         self._loop = asyncio.get_running_loop()
 
-    async def run(self, voters: list[Holder]) -> bytes:
-        """The elected answer. Raises as `Votes`."""
-        poll = Poll(self._place.descriptor.value.policy.votes, voters, self._comparison)
+    async def run(self, voters: list[Holder], *, are_all: bool) -> bytes:
+        """The elected answer; `are_all`: others were looked for. Raises as `Votes`."""
+        poll = Poll(self._place.descriptor.value.policy.votes, voters, self._comparison, are_all=are_all)
         left = self._request.deadline - self._loop.time()
         closes = self._request.deadline - min(CLOSES_BEFORE_MOST, CLOSES_BEFORE * left)
         self._ask(poll.start())
