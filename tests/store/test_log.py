@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -14,13 +16,14 @@ import titan_overlay as titan
 from tests.store import disks
 from tests.store.commands_by_chance import commands
 from tests.store.core import Core
-from tests.store.real import RealRedis, TitanStore, Wire, needs_redis
+from tests.store.real import SECONDS, RealRedis, TitanStore, Wire, needs_redis
 from tests.store.test_beside_redis import EVERYTHING, contents
 from titan_objects.store import host, log_care, system
 from titan_objects.store.aof import PIECE_BYTES, AppendLog, remove
 from titan_objects.store.batches import MAGIC, BatchReader, encode
 from titan_objects.store.config import Config
 from titan_objects.store.host import Store
+from titan_objects.store.parser import scan
 from titan_objects.store.resp import CommandError, bulks
 from titan_objects.store.stats import Latencies
 
@@ -201,6 +204,30 @@ async def test_words_of_other_types_are_logged_as_strings(tmp_path: Path, word: 
     store.run(store.connect(Asked(store)), [[b"SET", b"k", b"\r\n"]], sent)
     await store.close()
     assert logged(incr(tmp_path)) == b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\n\r\n\r\n"
+
+
+def test_whatever_a_client_sends_the_log_holds_arrays_of_strings_alone(tmp_path: Path) -> None:
+    sent = b"*3\r\n$3\r\nSET\r\n$1\r\n%b\r\n%b"
+    with TitanStore(tmp_path / "s") as server:
+        for kind in (bytes([each]) for each in range(33, 127)):
+            odd = (
+                sent % (b"a", kind + b"1\r\n"),
+                sent % (b"b", kind + b"4\r\ntxt:\r\n"),
+                kind + sent[1:] % (b"c", b"$1\r\n1\r\n"),
+                kind + b"1\r\n$4\r\nINCR\r\n$1\r\nd\r\n",
+            )
+            for last in odd:
+                for value in (b"$1\r\n1\r\n", b"$2\r\n\r\n\r\n"):  # the second has one more end of a line
+                    with socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS) as connection:
+                        connection.sendall(sent % (b"k", value) + last)
+                        connection.shutdown(socket.SHUT_WR)
+                        while connection.recv(1000):
+                            pass
+        server.stop(signal.SIGKILL)
+    log = logged(incr(tmp_path / "s"))
+    commands = [args for args, _ in scan(log, 0)]
+    assert b"".join(map(bulks, commands)) == log
+    assert {args[1] for args in commands} == {b"k", b"a", b"b", b"c", b"d"}  # each was understood in some type
 
 
 async def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:

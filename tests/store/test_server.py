@@ -225,6 +225,13 @@ def test_quit_is_not_answered_where_replies_are_off(store: TitanStore) -> None:
     assert raw(store.port, b"CLIENT REPLY OFF\r\nQUIT\r\nPING\r\n") == b""
 
 
+@pytest.mark.parametrize("before", [PING, b"*2\r\n$4\r\nPING\r\n"])
+@pytest.mark.parametrize("kind", [b"*", b"~", b">", b"|"])
+def test_no_memory_is_reserved_for_what_is_announced(store: TitanStore, before: bytes, kind: bytes) -> None:
+    said = raw(store.port, before + kind + b"00500000000\r\n")
+    assert said == b"-ERR Protocol error: invalid multibulk length\r\n"
+
+
 @pytest.mark.parametrize("data", [b"*1\r\n$x\r\n", b"*1\r\n?\r\n", b"*-5\r\n", b"x" * 70_000])
 def test_what_is_no_protocol_is_refused_and_the_server_lives_on(store: TitanStore, data: bytes) -> None:
     assert raw(store.port, data).startswith(b"-ERR Protocol error")

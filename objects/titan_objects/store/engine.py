@@ -288,7 +288,11 @@ class Engine(Written):
                 _LOG.exception("%r failed", args[0])
                 reply = _INTERNAL.reply
             if self.dirty:
-                self.note(args)
+                if self._rewritten or self.db.index != self._logged_db:
+                    self.note(args)
+                else:  # what `note` does then, without the call
+                    self.dirty = False
+                    self.effects.append(args)
                 if self.waiting.ready:
                     self._serve()
             if reply is not None:

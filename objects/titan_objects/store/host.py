@@ -6,6 +6,7 @@ always`), and only then answered.
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,12 @@ EFFECTS_MAX = 4096
 
 RETRY_SECONDS = 1.0
 """After a write that failed, the disk is tried again so often."""
+
+_ODD = (b"+", b"=", b"(", b"~", b"|")
+"""Types of RESP that hiredis takes for strings or for arrays as well. They have no place in a log."""
+
+_has_odd_header = re.compile(rb"\r\n[+=(~|]").search
+"""Whether one may be among these bytes; a value that looks like it will do. To look for the types alone is quicker."""
 
 _FULL = b"MISCONF Errors writing to the append-only file: %b. Writes are refused until the disk takes them again."
 
@@ -83,7 +90,7 @@ class Store:
         self._loop = asyncio.get_running_loop()
         self._flushing = False
         self._raw: list[bytes] = []
-        """Commands that came one at a time, as they came: the effects of each wait for the end of the turn."""
+        """Commands as they came, all of which were effects: the first `_raw_effects`, which wait for the turn's end."""
         self._raw_effects = 0
         self._sync_always = True
         self._latency_ms = 0
@@ -126,11 +133,12 @@ class Store:
         written = len(engine.effects) - self._raw_effects
         if written:
             session.wrote = True
-            if written == len(commands) == 1 and raw and engine.verbatim and self._raw_effects < EFFECTS_MAX:
+            as_they_came = written == len(commands) and raw and engine.verbatim
+            if as_they_came:
                 self._raw.append(raw)
-                self._raw_effects += 1
-            else:
-                self._pass_on(raw, len(commands))
+                self._raw_effects += written
+            if not as_they_came or self._raw_effects > EFFECTS_MAX:
+                self._pass_on()
         if engine.requests:
             self._obey()
         # Not on the spot: what one turn of the loop answers goes out together, which costs less for each.
@@ -159,18 +167,17 @@ class Store:
         self._pass_on()
         self.schedule_flush()
 
-    def _pass_on(self, raw: bytes = b"", count: int = -1) -> None:
-        """Passes on all effects: first those that wait, then, as `raw`, of so many commands those that came last."""
+    def _pass_on(self) -> None:
+        """Passes on all effects: first those that are logged as they came, then those that came last."""
         engine = self.engine
         effects = engine.effects
         if self._raw:
-            waiting = effects[: self._raw_effects]
-            self._log_and_feed(_written(b"".join(self._raw), waiting))
+            self._log_and_feed(_as_logged(b"".join(self._raw), effects[: self._raw_effects]))
             del effects[: self._raw_effects]
             self._raw.clear()
             self._raw_effects = 0
         if effects:
-            self._log_and_feed(_written(raw if engine.verbatim and len(effects) == count else b"", effects))
+            self._log_and_feed(encode(effects))
             effects.clear()
         engine.verbatim = True
 
@@ -357,15 +364,14 @@ class Store:
                 raise titan.StorageError(f"the log could not be written out: {why}") from None
 
 
-def _written(raw: bytes, commands: list[Args]) -> bytes:
+def _as_logged(raw: bytes, commands: list[Args]) -> bytes:
     """Commands as a log has them: the bytes in which they came, if these are what `encode` makes; if in doubt, encoded.
 
-    The parser takes words of other types of RESP as well, `+` and `=`, which have no place in a log.
+    In doubt is what has more ends of lines than that: in values, or because the next command begins at the end.
     """
     lines = len(commands) + 2 * sum(map(len, commands))
-    if raw.count(b"\r\n") == lines and b"\r\n+" not in raw and b"\r\n=" not in raw:
-        return raw
-    return encode(commands)
+    odd = any(map(raw.__contains__, _ODD)) and _has_odd_header(raw)
+    return encode(commands) if odd or raw.count(b"\n") != lines else raw
 
 
 class _Caller:

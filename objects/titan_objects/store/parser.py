@@ -10,8 +10,9 @@ from titan_objects.store.table import Args
 ELEMENTS_MAX = 1_000_000
 """Words of one command. hiredis would reserve memory for as many as a client announces."""
 
-announces_too_much = re.compile(rb"\*0*[1-9][0-9]{6,}\r").search
-"""A header among these bytes that announces more words than a command may have; None: there is none."""
+_long_command = re.compile(rb"\*0*[1-9][0-9]{6,}\r").search
+_long_array = re.compile(rb"[*~>|]0*[1-9][0-9]{6,}\r").search
+_join = b"".join
 
 
 class Reader(Protocol):
@@ -24,6 +25,15 @@ class Reader(Protocol):
 
 class ProtocolError(Exception):
     """What came is no command."""
+
+
+def announces_too_much(data: bytes) -> bool:
+    """Whether a header among these bytes announces more words than a command may have, in any type of array."""
+    if b"~" in data or b">" in data or b"|" in data:
+        return _long_array(data) is not None
+    if data[2:3] == b"\r" and data.find(b"*", 3) < 0:  # one command alone, of less than ten words
+        return False
+    return _long_command(data) is not None
 
 
 def make_reader() -> Reader:
@@ -46,7 +56,7 @@ def only_words(commands: list[Args]) -> bool:
         for args in commands:
             if type(args) is not list or not args:
                 return False
-            b"".join(args)
+            _join(args)
     except TypeError:
         return False
     return True

@@ -120,9 +120,7 @@ class Connection(asyncio.Protocol):
             return
         if self._refusal or self._transport.is_closing():
             return
-        # Of one command alone, with less than ten words, one comparison and one search tell as much.
-        alone = data[2:3] == b"\r" and not self._tail and data.find(b"*", 3) < 0
-        if not alone and announces_too_much(self._tail + data if self._tail else data):
+        if announces_too_much(self._tail + data if self._tail else data):
             self._refuse(b"invalid multibulk length")
             return
         reader = self._reader
