@@ -41,7 +41,7 @@ EFFECTS_MAX = 4096
 RETRY_SECONDS = 1.0
 """After a write that failed, the disk is tried again so often."""
 
-_ODD = (b"+", b"=", b"(", b"~", b"|")
+_ODD = b"+=(~|"
 """Types of RESP that hiredis takes for strings or for arrays as well. They have no place in a log."""
 
 _has_odd_header = re.compile(rb"\r\n[+=(~|]").search
