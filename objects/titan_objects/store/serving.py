@@ -125,6 +125,7 @@ def _run(main: Coroutine[None, None, None]) -> None:
 
 
 async def _serve(options: Options, config: Config, say: Callable[[str], None]) -> None:
+    gc.set_threshold(100_000, 50, 1000)  # commands make no cycles, neither those of the log nor those of clients
     store = Store(options.directory, config)
     server = Server(store)
     try:
@@ -136,7 +137,6 @@ async def _serve(options: Options, config: Config, say: Callable[[str], None]) -
             loop.add_signal_handler(number, store.stopped.set)
         gc.collect()
         gc.freeze()  # what was loaded lives long; looking through it again and again would stall clients
-        gc.set_threshold(100_000, 50, 1000)  # commands make no cycles
         where = "memory" if options.memory_only else options.directory
         say(f"store in {where} serves on {written(options.hosts[0], port)}")
         await store.stopped.wait()
