@@ -225,11 +225,55 @@ def test_quit_is_not_answered_where_replies_are_off(store: TitanStore) -> None:
     assert raw(store.port, b"CLIENT REPLY OFF\r\nQUIT\r\nPING\r\n") == b""
 
 
-@pytest.mark.parametrize("before", [PING, b"*2\r\n$4\r\nPING\r\n"])
+ANNOUNCED = b"500000000\r\n"
+
+
+@pytest.mark.parametrize("before", [PING, b"*2\r\n$4\r\nPING\r\n", b"*2\r\n*1\r\n$1\r\n~\r\n"])
 @pytest.mark.parametrize("kind", [b"*", b"~", b">", b"|"])
-def test_no_memory_is_reserved_for_what_is_announced(store: TitanStore, before: bytes, kind: bytes) -> None:
-    said = raw(store.port, before + kind + b"00500000000\r\n")
-    assert said == b"-ERR Protocol error: invalid multibulk length\r\n"
+def test_no_memory_is_reserved_for_what_is_announced_in_whatever_pieces(
+    store: TitanStore, before: bytes, kind: bytes
+) -> None:
+    data = before + kind + ANNOUNCED
+    cuts = {0, *range(len(before) - 3, len(data))}
+    if kind != b"*":
+        cuts.remove(len(before))  # what comes then is a command typed as a line
+    for cut in cuts:
+        with socket.create_connection(("127.0.0.1", store.port), timeout=SECONDS) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(data[:cut])
+            with Wire(store.port) as other:  # its answer comes after the first piece was taken
+                other.ask("PING")
+            connection.sendall(data[cut:])
+            heard = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert heard.removeprefix(b"+PONG\r\n") == b"-ERR Protocol error: invalid multibulk length\r\n"
+
+
+def test_a_value_may_look_like_an_announcement_in_whatever_pieces(store: TitanStore, client: redis.Redis) -> None:
+    value = b"|1234567\r\n>%b~%b*%b*1\r\n*12345678" % (ANNOUNCED, ANNOUNCED, ANNOUNCED)
+    data = b"*3\r\n$3\r\nSET\r\n$5\r\ntable\r\n$%d\r\n%b\r\n" % (len(value), value)
+    for cut in range(len(data)):
+        client.delete("table")
+        with socket.create_connection(("127.0.0.1", store.port), timeout=SECONDS) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(data[:cut])
+            client.ping()
+            connection.sendall(data[cut:] + PING)
+            heard = b""
+            while not heard.endswith(b"+PONG\r\n"):
+                heard += connection.recv(1000) or b"closed+PONG\r\n"
+        assert heard == b"+OK\r\n+PONG\r\n"
+        assert client.get("table") == value
+
+
+def test_the_limit_of_what_waits_counts_what_is_not_executed_alone(tmp_path: Path) -> None:
+    with TitanStore(tmp_path / "s", "--memory-only", "--set", "client-query-buffer-limit=1mb") as server:
+        command = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\n%b\r\n" % (b"v" * 100_000)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS) as connection:
+            connection.sendall(command * 50)
+            heard = b""
+            while len(heard) < 50 * 5:
+                heard += connection.recv(1000) or b"closed" * 50
+    assert heard == b"+OK\r\n" * 50
 
 
 @pytest.mark.parametrize("data", [b"*1\r\n$x\r\n", b"*1\r\n?\r\n", b"*-5\r\n", b"x" * 70_000])

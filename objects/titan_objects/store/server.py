@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import titan_overlay as titan
 from titan_objects.store.config import Config
 from titan_objects.store.engine import Engine
-from titan_objects.store.parser import ProtocolError, announces_too_much, inline, make_reader, only_words
+from titan_objects.store.parser import CommandReader, ProtocolError, inline, make_reader, only_words
 from titan_objects.store.session import Session
 from titan_objects.store.system import monotonic
 from titan_objects.store.table import Args
@@ -85,9 +85,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: "Server") -> None:
         self._server = server
         self._store = server.store
-        self._reader = make_reader()
+        self._reader = CommandReader()
         self._held = 0
-        self._tail = b""
         self._line = b""
         self._refusal = b""
         self._soft_since = 0.0
@@ -112,41 +111,23 @@ class Connection(asyncio.Protocol):
         self._store.disconnect(self.session)
 
     def data_received(self, data: bytes) -> None:
-        # hiredis keeps the beginning of a word, and consumes what stands before: so a chunk that ends a line, and after
-        # which nothing is kept, is followed by a command's begin or by the header of a word.
+        # Where the reader could not tell that it is amid a command, the header of a word follows.
         whole = not self._held and data[0] == _STAR
         if not whole and not self._held and (self._line or data[0] != _DOLLAR):
             self._inline(data)
             return
         if self._refusal or self._transport.is_closing():
             return
-        if announces_too_much(self._tail + data if self._tail else data):
-            self._refuse(b"invalid multibulk length")
-            return
         reader = self._reader
-        commands: list[Args] = []
-        error = b""
-        more = True
-        try:
-            reader.feed(data)
-            args = reader.gets()
-            if args is not False:
-                commands.append(args)  # type: ignore[arg-type]
-                more = reader.has_data()
-                if more:
-                    commands.extend(iter(reader.gets, False))  # type: ignore[arg-type]
-        except ProtocolError as why:
-            error = str(why).encode()
-        if (more and reader.has_data()) or not data.endswith(b"\r\n"):
+        commands = reader.read(data)
+        if reader.amid:
             whole = False
-            self._held += len(data)
-            self._tail = b"" if data.endswith(b"\r\n") else data[-16:]
+            self._held = len(data) if commands else self._held + len(data)
             if self._held > self._server.query_max and not commands:
                 self._refuse(b"query buffer limit reached (client-query-buffer-limit)")
                 return
         elif self._held:
             self._held = 0
-            self._tail = b""
         if commands:
             if not only_words(commands):
                 whole = False
@@ -157,8 +138,8 @@ class Connection(asyncio.Protocol):
                     return
             if commands:
                 self._run(commands, data if whole else b"")
-        if error:
-            self._refuse(error)
+        if reader.error:
+            self._refuse(reader.error)
 
     def _run(self, commands: list[Args], raw: bytes) -> None:
         session = self.session
