@@ -9,9 +9,27 @@ from hypothesis import strategies as st
 pytest.importorskip("hiredis")
 
 from titan_objects.store.effects import encode
-from titan_objects.store.parser import CommandReader
+from titan_objects.store.reading import CommandReader
 
 WORDS = st.lists(st.sampled_from([b"*", b"~", b">", b"|", b"$", b"\r", b"\n", b"\r\n", b"1", b"2345678"])).map(b"".join)
+
+
+COMMANDS = st.lists(WORDS, min_size=1)
+BROKEN = [
+    b"*1000001\r\n",
+    b"*500000000\r\n",
+    b"*99999999999999999999999999999999999",
+    b"*-2\r\n",
+    b"*x\r\n",
+    b"*1\r\n$1\r\naXY",
+    b"*1\r\n$1\r\na\n\r",
+    b"*2\r\n$1\r\naXY*500000000\r\n",
+    b"*2\r\n$1\r\nX\r\n*1\r\n",
+    b"*1\r\n$600000000\r\n",
+    *(b"*2\r\n$1\r\na\r\n%b\r\n" % kind for kind in (b"+a", b"-a", b":1", b"_", b"#t", b",1", b"(1", b"$-1", b"%%1")),
+    *(b"*1\r\n%b1\r\n" % kind for kind in (b"~", b">", b"|", b"*")),
+    b"*1\r\n=5\r\ntxt:a\r\n",
+]
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -19,28 +37,25 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[begin:end] for begin, end in pairwise(places)]
 
 
-@given(st.lists(st.lists(WORDS, min_size=1), max_size=4), st.lists(st.integers(0)))
+@given(st.lists(COMMANDS, max_size=4), st.lists(st.integers(0)))
 def test_words_may_look_like_anything(commands: list[list[bytes]], cuts: list[int]) -> None:
     reader, read = CommandReader(), []
     for piece in pieces(encode(commands), cuts):
-        read += reader.read(piece)
+        now = reader.read(piece)
+        assert not reader.whole or encode(now) == piece
+        read += now
     assert read == commands
     assert not reader.error
-    assert not reader.amid
+    assert not reader.held
+    assert not reader.typed
 
 
-@given(
-    st.lists(st.lists(WORDS, min_size=1), max_size=2),
-    st.sampled_from([b"", b"*2\r\n", b"*2\r\n$1\r\n*\r\n", b"~1\r\n*3\r\n", b"|1\r\n"]),
-    st.sampled_from([b"*", b"~", b">", b"|"]),
-    st.integers(1_000_000, 1 << 40),
-    st.lists(st.integers(0)),
-)
-def test_what_announces_too_much_is_an_error(
-    commands: list[list[bytes]], begun: bytes, kind: bytes, count: int, cuts: list[int]
-) -> None:
+@given(st.lists(COMMANDS, max_size=2), st.sampled_from(BROKEN), st.lists(st.integers(0)))
+def test_what_is_no_command_is_an_error(before: list[list[bytes]], broken: bytes, cuts: list[int]) -> None:
     reader, read = CommandReader(), []
-    for piece in pieces(encode(commands) + begun + b"%b%d\r\n" % (kind, count), cuts):
+    for piece in pieces(encode(before) + broken, cuts):
+        if reader.error:
+            break
         read += reader.read(piece)
-    assert read == commands
+    assert read == before
     assert reader.error

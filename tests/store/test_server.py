@@ -192,9 +192,11 @@ PING = b"*1\r\n$4\r\nPING\r\n"
         (b"*0\r\n" + PING, b"+PONG\r\n"),
         (b"*-1\r\n*0\r\n" + PING, b"+PONG\r\n"),
         (b"*2000000000\r\n", b"-ERR Protocol error: invalid multibulk length\r\n"),
-        (b"*2\r\n:1\r\n:2\r\n", b"-ERR Protocol error: expected '$', a command is an array of strings\r\n"),
-        (b"*1\r\n*1\r\n$4\r\nPING\r\n", b"-ERR Protocol error: expected '$', a command is an array of strings\r\n"),
-        (b"*1\r\n$-1\r\n", b"-ERR Protocol error: expected '$', a command is an array of strings\r\n"),
+        (b"*2\r\n:1\r\n:2\r\n", b"-ERR Protocol error: expected '$', got ':'\r\n"),
+        (b"*1\r\n*1\r\n$4\r\nPING\r\n", b"-ERR Protocol error: expected '$', got '*'\r\n"),
+        (b"*1\r\n+PING\r\n", b"-ERR Protocol error: expected '$', got '+'\r\n"),
+        (b"*1\r\n$-1\r\n", b"-ERR Protocol error: invalid bulk length\r\n"),
+        (PING + b"PING\r\n\r\n" + PING, b"+PONG\r\n" * 3),
         (b"*2\r\n$3\r\nGET\r\n$2\r\n\xff\x00\r\n" + PING, b"$-1\r\n+PONG\r\n"),
     ],
 )
@@ -225,43 +227,66 @@ def test_quit_is_not_answered_where_replies_are_off(store: TitanStore) -> None:
     assert raw(store.port, b"CLIENT REPLY OFF\r\nQUIT\r\nPING\r\n") == b""
 
 
+def in_pieces(port: int, *pieces: bytes, until: bytes = b"") -> bytes:
+    """What the server says to these, each of which it takes by itself: until it closes, or has said that."""
+    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in pieces:
+            connection.sendall(piece)
+            with Wire(port) as other:  # its answer comes after the piece was taken
+                other.ask("PING")
+        heard = b""
+        while not until or not heard.endswith(until):
+            piece = connection.recv(65536)
+            if not piece:
+                break
+            heard += piece
+    return heard
+
+
+@pytest.mark.parametrize(
+    ("pieces", "says"),
+    [
+        ((b"ECHO ", b"*\r\n"), b"$1\r\n*\r\n"),
+        ((b"ECHO ", b"*3\r\n", PING), b"$2\r\n*3\r\n+PONG\r\n"),
+        ((b"*2\r\n$4\r\nECHO\r\n", b"$1\r\nx\r\nPI", b"NG\r\n"), b"$1\r\nx\r\n+PONG\r\n"),
+        ((b"*2\r\n$4\r\nECHO\r\n", b"PING\r\n"), b"-ERR Protocol error: expected '$', got 'P'\r\n"),
+    ],
+)
+def test_lines_and_arrays_are_told_apart_wherever_they_are_cut(
+    store: TitanStore, pieces: tuple[bytes, ...], says: bytes
+) -> None:
+    assert in_pieces(store.port, *pieces, until=says) == says
+
+
 ANNOUNCED = b"500000000\r\n"
 
 
-@pytest.mark.parametrize("before", [PING, b"*2\r\n$4\r\nPING\r\n", b"*2\r\n*1\r\n$1\r\n~\r\n"])
-@pytest.mark.parametrize("kind", [b"*", b"~", b">", b"|"])
-def test_no_memory_is_reserved_for_what_is_announced_in_whatever_pieces(
-    store: TitanStore, before: bytes, kind: bytes
-) -> None:
-    data = before + kind + ANNOUNCED
-    cuts = {0, *range(len(before) - 3, len(data))}
-    if kind != b"*":
-        cuts.remove(len(before))  # what comes then is a command typed as a line
-    for cut in cuts:
-        with socket.create_connection(("127.0.0.1", store.port), timeout=SECONDS) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.sendall(data[:cut])
-            with Wire(store.port) as other:  # its answer comes after the first piece was taken
-                other.ask("PING")
-            connection.sendall(data[cut:])
-            heard = b"".join(iter(lambda: connection.recv(65536), b""))
+@pytest.mark.parametrize("before", [b"", PING])
+def test_no_memory_is_reserved_for_what_is_announced_in_whatever_pieces(store: TitanStore, before: bytes) -> None:
+    data = before + b"*" + ANNOUNCED
+    for cut in range(len(before), len(data)):
+        heard = in_pieces(store.port, *filter(None, (data[:cut], data[cut:])))
         assert heard.removeprefix(b"+PONG\r\n") == b"-ERR Protocol error: invalid multibulk length\r\n"
+
+
+@pytest.mark.parametrize("kind", [b"*", b"~", b">", b"|"])
+@pytest.mark.parametrize("end", [b"\r\n", b"XY"])
+def test_a_command_holds_no_arrays_and_no_memory_is_reserved_for_them(
+    store: TitanStore, kind: bytes, end: bytes
+) -> None:
+    says = b"expected '$', got '%b'" % kind if end == b"\r\n" else b"a word does not end where its length says"
+    for count in (b"990000\r\n", b"99\r\n", ANNOUNCED):
+        heard = in_pieces(store.port, b"*2\r\n$1\r\na" + end + (kind + count) * 2000)
+        assert heard == b"-ERR Protocol error: %b\r\n" % says
 
 
 def test_a_value_may_look_like_an_announcement_in_whatever_pieces(store: TitanStore, client: redis.Redis) -> None:
     value = b"|1234567\r\n>%b~%b*%b*1\r\n*12345678" % (ANNOUNCED, ANNOUNCED, ANNOUNCED)
     data = b"*3\r\n$3\r\nSET\r\n$5\r\ntable\r\n$%d\r\n%b\r\n" % (len(value), value)
-    for cut in range(len(data)):
+    for cut in range(1, len(data)):
         client.delete("table")
-        with socket.create_connection(("127.0.0.1", store.port), timeout=SECONDS) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.sendall(data[:cut])
-            client.ping()
-            connection.sendall(data[cut:] + PING)
-            heard = b""
-            while not heard.endswith(b"+PONG\r\n"):
-                heard += connection.recv(1000) or b"closed+PONG\r\n"
-        assert heard == b"+OK\r\n+PONG\r\n"
+        assert in_pieces(store.port, data[:cut], data[cut:] + PING, until=b"+PONG\r\n") == b"+OK\r\n+PONG\r\n"
         assert client.get("table") == value
 
 
@@ -273,7 +298,9 @@ def test_the_limit_of_what_waits_counts_what_is_not_executed_alone(tmp_path: Pat
             heard = b""
             while len(heard) < 50 * 5:
                 heard += connection.recv(1000) or b"closed" * 50
-    assert heard == b"+OK\r\n" * 50
+        assert heard == b"+OK\r\n" * 50
+        words = [b"$50000\r\n%b\r\n" % (b"w" * 50_000)] * 21  # of one command, each by itself
+        assert in_pieces(server.port, b"*100\r\n", *words).startswith(b"-ERR Protocol error: query buffer limit")
 
 
 @pytest.mark.parametrize("data", [b"*1\r\n$x\r\n", b"*1\r\n?\r\n", b"*-5\r\n", b"x" * 70_000])

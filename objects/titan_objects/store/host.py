@@ -6,7 +6,6 @@ always`), and only then answered.
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,12 +39,6 @@ EFFECTS_MAX = 4096
 
 RETRY_SECONDS = 1.0
 """After a write that failed, the disk is tried again so often."""
-
-_ODD = b"+=(~|"
-"""Types of RESP that hiredis takes for strings or for arrays as well. They have no place in a log."""
-
-_has_odd_header = re.compile(rb"\r\n[+=(~|]").search
-"""Whether one may be among these bytes; a value that looks like it will do. To look for the types alone is quicker."""
 
 _FULL = b"MISCONF Errors writing to the append-only file: %b. Writes are refused until the disk takes them again."
 
@@ -126,7 +119,7 @@ class Store:
         """Executes commands.
 
         Args:
-            raw: the very bytes that they came in, if they hold nothing else: they may be logged as they are.
+            raw: the very bytes that they came in, if `encode` makes just these of them: they may be logged as they are.
         """
         engine = self.engine
         engine.run(session, commands, self.now())
@@ -172,7 +165,7 @@ class Store:
         engine = self.engine
         effects = engine.effects
         if self._raw:
-            self._log_and_feed(_as_logged(b"".join(self._raw), effects[: self._raw_effects]))
+            self._log_and_feed(b"".join(self._raw))
             del effects[: self._raw_effects]
             self._raw.clear()
             self._raw_effects = 0
@@ -362,16 +355,6 @@ class Store:
                 self._log.close()
             except OSError as why:
                 raise titan.StorageError(f"the log could not be written out: {why}") from None
-
-
-def _as_logged(raw: bytes, commands: list[Args]) -> bytes:
-    """Commands as a log has them: the bytes in which they came, if these are what `encode` makes; if in doubt, encoded.
-
-    In doubt is what has more ends of lines than that: in values, or because the next command begins at the end.
-    """
-    lines = len(commands) + 2 * sum(map(len, commands))
-    odd = any(map(raw.__contains__, _ODD)) and _has_odd_header(raw)
-    return encode(commands) if odd or raw.count(b"\n") != lines else raw
 
 
 class _Caller:

@@ -8,7 +8,7 @@ import titan_overlay as titan
 from titan_objects.store.table import Args
 
 ELEMENTS_MAX = 1_000_000
-"""Words of one command. hiredis would reserve memory for as many as a client announces."""
+"""Words of one command."""
 
 _join = b"".join
 
@@ -49,84 +49,6 @@ def only_words(commands: list[Args]) -> bool:
     except TypeError:
         return False
     return True
-
-
-_LONG = rb"[*~>|][1-9][0-9]{6,}\r"
-_long_within = re.compile(rb"\r\n(?=%b)" % _LONG).finditer
-_long_at_begin = re.compile(rb"\n?(?=%b)" % _LONG).match
-_long_command = re.compile(rb"\*[1-9][0-9]{6,}\r").search
-_TILDE, _GREATER, _BAR = b"~>|"  # as numbers, `in` finds them in a fifth of the time that it takes for bytes
-
-_HEADER_BYTES = 16
-_begun_header = re.compile(rb"[*~>|][0-9]{0,12}\Z").search
-"""Longer numbers are out of range to hiredis."""
-
-
-def _may_announce_much(data: bytes) -> bool:
-    """Whether these bytes look as if a header among them announced more than `ELEMENTS_MAX`, in any type of array."""
-    if _TILDE in data or _GREATER in data or _BAR in data:
-        return _long_at_begin(data) is not None or next(_long_within(data), None) is not None
-    if data[2:3] == b"\r" and data.find(b"*", 3) < 0:  # one command alone, of less than ten words
-        return False
-    return _long_command(data) is not None
-
-
-class CommandReader:
-    """Reads what a client sends. hiredis does; but it reserves memory for as many words as a header announces, and is
-    not shown one that announces too many.
-
-    Attributes:
-        amid: what came last does not end with a command, as far as it can be told: hiredis keeps the beginning of a
-            word, and consumes what stands before.
-        error: why nothing more is read; empty: it is.
-    """
-
-    def __init__(self) -> None:
-        self.amid = False
-        self.error = b""
-        self._reader = make_reader()
-        self._begun = b""
-        """The beginning of a header, perhaps."""
-
-    def read(self, data: bytes) -> list[Args]:
-        """The commands that end among these bytes; of other types perhaps, see `only_words`."""
-        reader = self._reader
-        commands: list[Args] = []
-        try:
-            if self._begun or not data.endswith(b"\r\n") or _may_announce_much(data):
-                self._read_with_care(data, commands)
-                return commands
-            reader.feed(data)
-            args = reader.gets()
-            more = True
-            if args is not False:
-                commands.append(args)  # type: ignore[arg-type]
-                more = reader.has_data()
-                if more:
-                    commands.extend(iter(reader.gets, False))  # type: ignore[arg-type]
-            self.amid = more and reader.has_data()
-        except ProtocolError as why:
-            self.error = str(why).encode()
-        return commands
-
-    def _read_with_care(self, data: bytes, commands: list[Args]) -> None:
-        data = self._begun + data
-        begun = None if data.endswith(b"\n") else _begun_header(data, max(0, len(data) - _HEADER_BYTES))
-        end = len(data) if begun is None else begun.start()
-        self._begun = data[end:]
-        at = 0
-        first = _long_at_begin(data)
-        for found in (*(() if first is None else (first,)), *_long_within(data)):
-            self._take(data[at : found.end()], commands)
-            at = found.end()
-            if not self._reader.has_data():  # it stands in no word
-                raise ProtocolError("invalid multibulk length")
-        self._take(data[at:end], commands)
-        self.amid = not data.endswith(b"\n") or self._reader.has_data()
-
-    def _take(self, data: bytes, commands: list[Args]) -> None:
-        self._reader.feed(data)
-        commands.extend(iter(self._reader.gets, False))  # type: ignore[arg-type]
 
 
 class Damaged(Exception):

@@ -31,7 +31,7 @@ def load_file(path: Path, engine: Engine) -> None:
 
 
 _SENTINEL = [b"ECHO", b"whole"]
-"""Fed behind the end of a file: it comes back as it is only if the file ended with a whole command."""
+"""Fed behind the end of a file, or of batches: it comes back as it is only if they ended with a whole command."""
 
 
 class Replay:
@@ -85,15 +85,15 @@ class Replay:
             self._run_slowly(self._path.read_bytes())
 
     def _run_batches(self, data: mmap) -> None:
-        reader, parser = batches.BatchReader(data), make_reader()
+        reader, parser, end = batches.BatchReader(data), make_reader(), bulks(_SENTINEL)
         for begin, some in reader.many(CHUNK):
             commands: list[Args] = []
             try:
-                parser.feed(some)
+                parser.feed(some + end)
                 commands.extend(iter(parser.gets, False))  # type: ignore[arg-type]
             except ProtocolError:
                 raise Damaged(begin, "a batch holds what is no command") from None
-            if parser.has_data() or not only_words(commands):
+            if not commands or not only_words(commands) or commands.pop() != _SENTINEL:
                 raise Damaged(begin, "a batch holds what is no command")
             self._execute(commands)
         self._plain_from = reader.room_end()

@@ -10,7 +10,8 @@ from typing import Any, Protocol, cast
 import titan_overlay as titan
 from titan_objects.store.config import Config
 from titan_objects.store.engine import Engine
-from titan_objects.store.parser import CommandReader, ProtocolError, inline, make_reader, only_words
+from titan_objects.store.parser import ProtocolError, inline, make_reader
+from titan_objects.store.reading import CommandReader
 from titan_objects.store.session import Session
 from titan_objects.store.system import monotonic
 from titan_objects.store.table import Args
@@ -21,7 +22,6 @@ INLINE_MAX = 64 << 10
 BACKLOG_MAX = 1024
 """Commands that may come while the client waits for an earlier one; then it is listened to no more."""
 
-_STAR, _DOLLAR = b"*$"
 WRITE_HIGH_BYTES = 1 << 20
 """A client that leaves so much unread is listened to no more until it reads."""
 
@@ -86,7 +86,6 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._store = server.store
         self._reader = CommandReader()
-        self._held = 0
         self._line = b""
         self._refusal = b""
         self._soft_since = 0.0
@@ -111,35 +110,22 @@ class Connection(asyncio.Protocol):
         self._store.disconnect(self.session)
 
     def data_received(self, data: bytes) -> None:
-        # Where the reader could not tell that it is amid a command, the header of a word follows.
-        whole = not self._held and data[0] == _STAR
-        if not whole and not self._held and (self._line or data[0] != _DOLLAR):
+        if self._line:
             self._inline(data)
             return
         if self._refusal or self._transport.is_closing():
             return
         reader = self._reader
         commands = reader.read(data)
-        if reader.amid:
-            whole = False
-            self._held = len(data) if commands else self._held + len(data)
-            if self._held > self._server.query_max and not commands:
-                self._refuse(b"query buffer limit reached (client-query-buffer-limit)")
-                return
-        elif self._held:
-            self._held = 0
         if commands:
-            if not only_words(commands):
-                whole = False
-                odd: list[Any] = commands  # compiled, items of another type would be refused
-                commands = [args for args in odd if args not in (None, [])]  # of no words: `*-1`, `*0`
-                if not only_words(commands):
-                    self._refuse(b"expected '$', a command is an array of strings")
-                    return
-            if commands:
-                self._run(commands, data if whole else b"")
+            self._run(commands, data if reader.whole else b"")
         if reader.error:
             self._refuse(reader.error)
+        elif reader.held > self._server.query_max:
+            self._refuse(b"query buffer limit reached (client-query-buffer-limit)")
+        elif reader.typed:
+            typed, reader.typed = reader.typed, b""
+            self._inline(typed)
 
     def _run(self, commands: list[Args], raw: bytes) -> None:
         session = self.session
@@ -159,18 +145,19 @@ class Connection(asyncio.Protocol):
 
     def _inline(self, data: bytes) -> None:
         """Commands typed as lines; a `*` at the beginning of one goes back to RESP."""
-        self._line += data
-        while self._line and not self._refusal and not self.session.closing:
-            if self._line[:1] == b"*":
-                rest, self._line = self._line, b""
-                self.data_received(rest)
+        data, self._line = self._line + data, b""
+        at = 0
+        while at < len(data) and not self._refusal and not self.session.closing:
+            if data.startswith(b"*", at):
+                self.data_received(data[at:])
                 return
-            line, newline, rest = self._line.partition(b"\n")
-            if not newline:
-                if len(line) > INLINE_MAX:
+            end = data.find(b"\n", at)
+            if end < 0:
+                self._line = data[at:]
+                if len(self._line) > INLINE_MAX:
                     self._refuse(b"too big inline request")
                 return
-            self._line = rest
+            line, at = data[at:end], end + 1
             try:
                 args = inline(line)
             except ProtocolError as why:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from titan_objects.store.keyspace import Database
 from titan_objects.store.table import Args
 
+_MULTI, _EXEC = [b"MULTI"], [b"EXEC"]
+
 
 class Written:
     """Of one engine.
@@ -58,10 +60,10 @@ class Written:
         self.verbatim = False
 
     def wrap(self, start: int) -> None:
-        """Makes the effects from `start` on a transaction of the log, if they are many."""
-        if len(self.effects) - start > 1:
-            self.effects.insert(start, [b"MULTI"])
-            self.effects.append([b"EXEC"])
+        """Makes the effects from `start` on one transaction of the log, if they are many; a script's is part of it."""
+        writes = [args for args in self.effects[start:] if args not in (_MULTI, _EXEC)]
+        if len(writes) > 1:
+            self.effects[start:] = [_MULTI, *writes, _EXEC]
         self.verbatim = False
 
     def forget_logged_db(self) -> None:
