@@ -24,6 +24,9 @@ BROKEN = [
     b"*1\r\n$1\r\naXY",
     b"*1\r\n$1\r\na\n\r",
     b"*2\r\n$1\r\naXY*500000000\r\n",
+    b"*2\r\n$1\r\naXY*2\r\n",
+    b"*1\r\n+a\r\n*3\r\n",
+    b"*2\r\n$1\r\n1\r\n+a\r\n$1\r\n",
     b"*2\r\n$1\r\nX\r\n*1\r\n",
     b"*1\r\n$600000000\r\n",
     *(b"*2\r\n$1\r\na\r\n%b\r\n" % kind for kind in (b"+a", b"-a", b":1", b"_", b"#t", b",1", b"(1", b"$-1", b"%%1")),
@@ -57,5 +60,6 @@ def test_what_is_no_command_is_an_error(before: list[list[bytes]], broken: bytes
         if reader.error:
             break
         read += reader.read(piece)
+        assert not reader.whole or piece in encode(before)
     assert read == before
     assert reader.error
