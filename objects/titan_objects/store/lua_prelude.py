@@ -15,7 +15,7 @@ local create = coroutine.create
 
 local used, budget = 0, 0
 -- What a script may see is the same on every member of a group: time is instructions, chance begins anew with each
--- script, and nothing has an address.
+-- script, and no address is shown (but tables and functions as keys still go by theirs in `pairs`).
 G.os = {clock = function() return used / per_second end}
 local floor, seed = math.floor, 1
 math.randomseed = function(given) seed = floor(given) % 2147483646 + 1 end
