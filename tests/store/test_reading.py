@@ -14,6 +14,7 @@ from titan_objects.store.reading import CommandReader
 WORDS = st.lists(st.sampled_from([b"*", b"~", b">", b"|", b"$", b"\r", b"\n", b"\r\n", b"1", b"2345678"])).map(b"".join)
 
 
+LINES = st.lists(st.sampled_from([b"PING", b"GET", b"*", b"$1", b"x"]), min_size=1).filter(lambda line: line[0] != b"*")
 COMMANDS = st.lists(WORDS, min_size=1)
 BROKEN = [
     b"*1000001\r\n",
@@ -50,7 +51,17 @@ def test_words_may_look_like_anything(commands: list[list[bytes]], cuts: list[in
     assert read == commands
     assert not reader.error
     assert not reader.held
-    assert not reader.typed
+
+
+@given(st.lists(st.one_of(COMMANDS, LINES.map(tuple)), max_size=5), st.lists(st.integers(0)))
+def test_lines_and_arrays_follow_each_other(commands: list[list[bytes] | tuple[bytes, ...]], cuts: list[int]) -> None:
+    sent = [b" ".join(each) + b"\r\n" if isinstance(each, tuple) else encode([each]) for each in commands]
+    reader, read = CommandReader(), []
+    for piece in pieces(b"".join(sent), cuts):
+        read += reader.read(piece)
+    assert read == list(map(list, commands))
+    assert not reader.error
+    assert not reader.held
 
 
 @given(st.lists(COMMANDS, max_size=2), st.sampled_from(BROKEN), st.lists(st.integers(0)))

@@ -197,6 +197,7 @@ PING = b"*1\r\n$4\r\nPING\r\n"
         (b"*1\r\n+PING\r\n", b"-ERR Protocol error: expected '$', got '+'\r\n"),
         (b"*1\r\n$-1\r\n", b"-ERR Protocol error: invalid bulk length\r\n"),
         (PING + b"PING\r\n\r\n" + PING, b"+PONG\r\n" * 3),
+        ((PING + b"PING\r\n") * 3000, b"+PONG\r\n" * 6000),
         (b"*2\r\n$3\r\nGET\r\n$2\r\n\xff\x00\r\n" + PING, b"$-1\r\n+PONG\r\n"),
     ],
 )

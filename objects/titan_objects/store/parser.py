@@ -10,8 +10,6 @@ from titan_objects.store.table import Args
 ELEMENTS_MAX = 1_000_000
 """Words of one command."""
 
-_join = b"".join
-
 
 class Reader(Protocol):
     """What hiredis gives: bytes in, values out, False for "not yet"."""
@@ -45,7 +43,7 @@ def only_words(commands: list[Args]) -> bool:
         for args in commands:
             if type(args) is not list or not args:
                 return False
-            _join(args)
+            b"".join(args)
     except TypeError:
         return False
     return True

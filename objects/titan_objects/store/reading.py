@@ -1,21 +1,22 @@
-"""Commands out of what a client sends: only arrays of strings, each whole, wherever the chunks end.
+"""Commands out of what a client sends: arrays of strings, and lines that were typed, wherever the chunks end.
 
 hiredis reads them, quickly; but it takes any RESP, reserves memory for as many words as a header announces, does not
 look at the two bytes behind a word, and does not tell where a command ends. So what it has read counts only if the
 bytes are just that, which is proved by counting, or else by encoding it; and what begins with a command that is not
-whole, or is none, is read word by word.
+whole, or is none, is read piece by piece.
 """
 
 import re
 from itertools import chain
 
 from titan_objects.store.effects import encode
-from titan_objects.store.parser import ELEMENTS_MAX, ProtocolError, make_reader, only_words
+from titan_objects.store.parser import ELEMENTS_MAX, ProtocolError, inline, make_reader, only_words
 from titan_objects.store.resp import bulks
 from titan_objects.store.table import Args
 
 WORD_BYTES_MAX = 512 << 20
-"""As in Redis."""
+INLINE_MAX = 64 << 10
+"""Bytes of a word, and of a line that has no end yet, as in Redis."""
 
 _join = b"".join
 _CR, _LF, _STAR, _PERCENT = b"\r\n*%"
@@ -36,14 +37,12 @@ class CommandReader:
 
     Attributes:
         whole: the last chunk was nothing but the commands that were read from it, as `encode` writes them.
-        typed: of that chunk, what follows those commands and begins no array: a line, typed perhaps.
         held: bytes of a command that has begun, and is not whole yet.
         error: why nothing more is read; empty: it is.
     """
 
     def __init__(self) -> None:
         self.whole = False
-        self.typed = b""
         self.held = 0
         self.error = b""
         self._quick = make_reader()
@@ -90,7 +89,7 @@ class CommandReader:
         return self._read_slowly(data, [])
 
     def _read_slowly(self, data: bytes, commands: list[Args]) -> list[Args]:
-        """Those commands, and what follows them."""
+        """Those commands, and what follows them, piece by piece."""
         self._pieces.append(data)
         self.held += len(data)
         if self.held - self._taken < self._needed:
@@ -99,11 +98,8 @@ class CommandReader:
         at = 0
         try:
             while at < len(data):
-                if not self._count and data[at] != _STAR:
-                    self.typed = data[at:]
-                    at = len(data)
-                    break
-                after = self._read_on(data, at, commands)
+                is_line = not self._count and data[at] != _STAR
+                after = self._read_line(data, at, commands) if is_line else self._read_on(data, at, commands)
                 if not after:
                     break
                 at = after
@@ -114,8 +110,20 @@ class CommandReader:
         self.held = self._taken + len(rest)
         return commands
 
+    def _read_line(self, data: bytes, at: int, commands: list[Args]) -> int:
+        """Reads a command that was typed; where its line ends, or 0: it has no end yet."""
+        end = data.find(b"\n", at)
+        if end < 0:
+            if len(data) - at > INLINE_MAX:
+                raise ProtocolError("too big inline request")
+            return 0
+        args = inline(data[at:end])
+        if args:
+            commands.append(args)
+        return end + 1
+
     def _read_on(self, data: bytes, at: int, commands: list[Args]) -> int:
-        """Reads a header, or a word; where that ends, or 0: it is not whole."""
+        """Reads a header of an array, or a word of it; where that ends, or 0: it is not whole."""
         end = data.find(b"\r\n", at, at + _HEADER_BYTES)
         if end < 0:
             if len(data) - at >= _HEADER_BYTES:

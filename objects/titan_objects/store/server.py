@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import titan_overlay as titan
 from titan_objects.store.config import Config
 from titan_objects.store.engine import Engine
-from titan_objects.store.parser import ProtocolError, inline, make_reader
+from titan_objects.store.parser import make_reader
 from titan_objects.store.reading import CommandReader
 from titan_objects.store.session import Session
 from titan_objects.store.system import monotonic
@@ -18,7 +18,6 @@ from titan_objects.store.table import Args
 
 _LOG = logging.getLogger("titan_objects.store")
 
-INLINE_MAX = 64 << 10
 BACKLOG_MAX = 1024
 """Commands that may come while the client waits for an earlier one; then it is listened to no more."""
 
@@ -86,7 +85,6 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._store = server.store
         self._reader = CommandReader()
-        self._line = b""
         self._refusal = b""
         self._soft_since = 0.0
         self._paused = False
@@ -110,9 +108,6 @@ class Connection(asyncio.Protocol):
         self._store.disconnect(self.session)
 
     def data_received(self, data: bytes) -> None:
-        if self._line:
-            self._inline(data)
-            return
         if self._refusal or self._transport.is_closing():
             return
         reader = self._reader
@@ -123,9 +118,6 @@ class Connection(asyncio.Protocol):
             self._refuse(reader.error)
         elif reader.held > self._server.query_max:
             self._refuse(b"query buffer limit reached (client-query-buffer-limit)")
-        elif reader.typed:
-            typed, reader.typed = reader.typed, b""
-            self._inline(typed)
 
     def _run(self, commands: list[Args], raw: bytes) -> None:
         session = self.session
@@ -142,29 +134,6 @@ class Connection(asyncio.Protocol):
         if len(session.backlog) > BACKLOG_MAX and session.waits and not self._paused:
             self._transport.pause_reading()
             self._paused = True
-
-    def _inline(self, data: bytes) -> None:
-        """Commands typed as lines; a `*` at the beginning of one goes back to RESP."""
-        data, self._line = self._line + data, b""
-        at = 0
-        while at < len(data) and not self._refusal and not self.session.closing:
-            if data.startswith(b"*", at):
-                self.data_received(data[at:])
-                return
-            end = data.find(b"\n", at)
-            if end < 0:
-                self._line = data[at:]
-                if len(self._line) > INLINE_MAX:
-                    self._refuse(b"too big inline request")
-                return
-            line, at = data[at:end], end + 1
-            try:
-                args = inline(line)
-            except ProtocolError as why:
-                self._refuse(str(why).encode())
-                return
-            if args:
-                self._run([args], b"")
 
     def _refuse(self, why: bytes) -> None:
         """What came is not the protocol: says so once all before it is answered, and ends."""
