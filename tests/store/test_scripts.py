@@ -63,7 +63,7 @@ def test_a_script_answers(script: str, reply: object) -> None:
         ("return", ""),
         ("local t = {} t[1] = t return t", "nested 64 deep"),
         ("return cjson.decode('{')", "JSONDecodeError"),
-        ("local ok, why = pcall(cjson.decode, '{') error(type(why) .. why)", "stringJSONDecodeError"),
+        ("local ok, why = pcall(cjson.decode, '{') error(type(why) .. why)", "stringuser_script:1: JSONDecodeError"),
         ("return bit.band({})", "TypeError"),
         ("this is not lua", "Error compiling script"),
         ("return redis.call('NOSUCH')", "Unknown Redis command"),
@@ -82,7 +82,7 @@ def test_a_script_answers(script: str, reply: object) -> None:
         ("return debug", "nonexistent global variable 'debug'"),
         ("error('oops')", "oops"),
         ("x = 1", "global variable 'x'"),
-        ("return redis.call('SET', 'k')", "wrong number"),
+        ("return redis.call('SET', 'k')", "Wrong number"),
         ("local s = 'x' while true do s = s .. s end", "ERR"),
     ],
 )

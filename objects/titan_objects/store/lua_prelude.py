@@ -1,21 +1,152 @@
-"""The Lua that runs before any script: what scripts find, what they do not, and how they are ended and called."""
+"""The Lua that runs before any script: what scripts find, what they do not, and how they are ended and called.
 
-PRELUDE = b"""
-local call, log, setresp, allowed, sha1, step, per_second = ...
+A script is stopped by its count of instructions and by its memory. Neither may fail anywhere but in Lua's own code: an
+error that leaves a Python function the C way would leave the interpreter broken. So the limit of memory is off while
+Python runs (`enter`, `leave`), and what cannot be counted while it runs (what Python does, and what Lua's libraries do
+in C) is charged as instructions.
+"""
+
+PRELUDE = rb"""
+local enter, leave, watch, agreed, step, per_second, null, call, log, setresp, may_call, sha1, libraries = ...
 local G = _G
-local sethook, real_error, real_pcall, setfenv, loadstring = debug.sethook, error, pcall, setfenv, loadstring
-local byte, getinfo, kind, rawget, next = string.byte, debug.getinfo, type, rawget, next
+local sethook, getinfo = debug.sethook, debug.getinfo
+local real_error, real_pcall, real_xpcall, setfenv, loadstring = error, pcall, xpcall, setfenv, loadstring
+local kind, rawget, next, select, unpack, real_tostring = type, rawget, next, select, unpack, tostring
+local byte, find, format, match, sub = string.byte, string.find, string.format, string.match, string.sub
 local limited
-local null = newproxy()
 for _, name in ipairs({"io", "require", "dofile", "loadfile", "package", "python", "module", "debug", "newproxy",
-                       "print", "collectgarbage", "getfenv", "setfenv", "load"}) do
+                       "print", "collectgarbage", "gcinfo", "getfenv", "setfenv", "load"}) do
     G[name] = nil
 end
-local create = coroutine.create
 
-local used, budget = 0, 0
--- What a script may see is the same on every member of a group: time is instructions, chance begins anew with each
--- script, and no address is shown (but tables and functions as keys still go by theirs in `pairs`).
+-- ---- limits --------------------------------------------------------------------------------------------------------
+
+local LIMIT = "script is over its limit (lua-time-limit) and was ended"
+local KILLED = "Error running script: it was killed by a user with SCRIPT KILL or FUNCTION KILL"
+local MEMORY = "not enough memory"  -- as Lua itself says it
+local used, budget, ended = 0, 0, nil
+local function hook()
+    used = used + step
+    if watch and watch() then ended = KILLED end
+    if ended or used >= budget then
+        if getinfo(2, "f").func == limited then return sethook() end  -- the script has ended
+        ended = ended or LIMIT
+        sethook(hook, "", 1)  -- from now on every instruction fails, whoever catches it
+        real_error(ended, 0)
+    end
+end
+local function charge(instructions)
+    if instructions == nil then real_error(MEMORY, 0) end
+    used = used + instructions
+    if used >= budget then
+        ended = ended or LIMIT
+        sethook(hook, "", 1)
+        real_error(ended, 0)
+    end
+end
+
+-- What is called is Python, whose errors are texts.
+local function back(ok, ...)
+    charge(leave())
+    if not ok then real_error((...), 0) end
+    return ...
+end
+local function python(f)
+    return function(...)
+        enter()
+        return back(f(...))
+    end
+end
+
+-- Errors say where in the script they were raised, not where in here. A function that returns what another returns is
+-- not there any more; of a script of one line its place is known nevertheless.
+local running
+local function place()
+    for level = 3, 20 do
+        local at = getinfo(level, "Sl")
+        if not at then break end
+        if at.currentline > 0 and sub(at.source, 1, 6) == "@user_" then return at end
+    end
+    local whole = getinfo(running, "SL")
+    whole.currentline = next(whole.activelines)
+    return next(whole.activelines, whole.currentline) == nil and whole or nil
+end
+local function plain(why)
+    if kind(why) ~= "string" then return why end
+    local text = match(why, "^prelude:%d+: (.*)$")
+    local at = text and place()
+    return at and at.short_src .. ":" .. at.currentline .. ": " .. text or text or why
+end
+local function caught(ok, ...)
+    if ok then return ok, ... end
+    charge(leave())  -- it may have failed on its way to Python
+    local why = ...
+    if why == MEMORY then real_error(MEMORY, 0) end
+    return ok, kind(why) == "table" and rawget(why, "err") or why  -- scripts were written for errors that are texts
+end
+pcall = function(f, ...)
+    local many = select("#", ...)
+    if many == 0 then return caught(real_xpcall(f, plain)) end
+    local given = {...}
+    return caught(real_xpcall(function() return f(unpack(given, 1, many)) end, plain))
+end
+xpcall = function(f, handler)
+    return caught(real_xpcall(f, function(why) return handler(plain(why)) end))
+end
+
+local create, real_resume = coroutine.create, coroutine.resume
+coroutine.create = function(f)
+    return create(function(...)
+        sethook(hook, "", step)
+        return f(...)
+    end)
+end
+local function resumed(ok, ...)
+    if ok then return ok, ... end
+    charge(leave())
+    if (...) == MEMORY then real_error(MEMORY, 0) end
+    return ok, plain((...))
+end
+coroutine.resume = function(...) return resumed(real_resume(...)) end
+local function yielded(ok, ...)
+    if not ok then real_error((...), 0) end
+    return ...
+end
+coroutine.wrap = function(f)
+    local made = coroutine.create(f)
+    return function(...) return yielded(coroutine.resume(made, ...)) end
+end
+
+-- What works on all of a text or a table at once, in C, where instructions are not counted. A function keeps its name:
+-- Lua finds it, for its errors, by how it is called.
+local function long(text) return kind(text) == "string" and #text / 16 or 0 end
+local function longer(text, pattern) return long(text) + long(pattern) end
+local function elements(list) return kind(list) == "table" and #list or 0 end
+local function paid(...)
+    charge(long((...)))
+    return ...
+end
+local wrapper = "local %s, charge, cost, paid = ... return function(...) charge(cost(...)) return paid(%s(...)) end"
+local function charged(library, cost, ...)
+    for _, name in ipairs({...}) do
+        local make = loadstring(format(wrapper, name, name), "@prelude")
+        library[name] = make(library[name], charge, cost, paid)
+    end
+end
+charged(string, long, "reverse", "lower", "upper")
+charged(string, longer, "find", "match", "gmatch", "gsub")
+charged(string, function() return 0 end, "rep", "format")
+charged(table, function(list)
+    local many = elements(list)
+    return many * math.log(many + 2)
+end, "sort")
+charged(table, elements, "concat", "maxn", "foreachi")
+charged(table, function(list, ...) return select("#", ...) > 0 and elements(list) or 0 end, "remove")
+charged(table, function(list, ...) return select("#", ...) > 1 and elements(list) or 0 end, "insert")
+
+-- ---- the same on every member of a group ---------------------------------------------------------------------------
+
+-- Time is instructions, chance begins anew with each script, and no address is shown.
 G.os = {clock = function() return used / per_second end}
 local floor, seed = math.floor, 1
 math.randomseed = function(given) seed = floor(given) % 2147483646 + 1 end
@@ -27,99 +158,124 @@ math.random = function(low, high)
     if low > high then real_error("bad argument to 'random' (interval is empty)", 2) end
     return floor(low + drawn * (high - low + 1))
 end
-local real_tostring = tostring
+local shows = {string = true, number = true, boolean = true, ["nil"] = true}
 tostring = function(value)
     local of = kind(value)
-    if of == "string" or of == "number" or of == "boolean" or of == "nil" then return real_tostring(value) end
+    if shows[of] then return real_tostring(value) end
     local meta = of == "table" and getmetatable(value)
     return meta and meta.__tostring and real_tostring(value) or of
 end
-local function hook()
-    used = used + step
-    if used >= budget then
-        if getinfo(2, "f").func == limited then return sethook() end  -- the script has ended
-        sethook(hook, "", 1)  -- from now on every instruction fails, whoever catches it
-        real_error("script is over its limit (lua-time-limit) and was ended", 0)
+if agreed then
+    -- Tables and functions as keys lie in the order of their addresses, and the others lie around them.
+    local function ordered(given)
+        if kind(given) ~= "table" then return end
+        for key in next, given do
+            if not shows[kind(key)] then
+                real_error("the order of a table with a " .. kind(key) .. " as a key is not the same on all members", 3)
+            end
+        end
     end
-end
-local function watched(f)
-    return function(...)
-        sethook(hook, "", step)
-        return f(...)
+    local real_pairs, foreach = pairs, table.foreach
+    pairs = function(given)
+        ordered(given)
+        return real_pairs(given)
     end
-end
-coroutine.create = function(f) return create(watched(f)) end
-coroutine.wrap = function(f)
-    local made = create(watched(f))
-    return function(...)
-        local found = {coroutine.resume(made, ...)}
-        if not found[1] then real_error(found[2], 0) end
-        return unpack(found, 2)
+    G.next = function(given, key)
+        if key == nil and kind(given) == "table" and next(given) ~= nil then ordered(given) end
+        return next(given, key)
+    end
+    table.foreach = function(given, f)
+        ordered(given)
+        return foreach(given, f)
     end
 end
 
--- What is written in Python says what was wrong as text.
-local function sound(ok, ...)
-    if not ok then real_error((...), 0) end
-    return ...
-end
-local function checked(f)
-    return function(...) return sound(f(...)) end
-end
+-- ---- redis ---------------------------------------------------------------------------------------------------------
 
 local redis = {}
--- Scripts were written for errors that are texts.
-local function caught(ok, ...)
-    if ok then return ok, ... end
-    local why = ...
-    return ok, kind(why) == "table" and rawget(why, "err") or why
-end
-pcall = function(...) return caught(real_pcall(...)) end
-redis.call = function(...)
-    local value = call(...)
-    if type(value) == "table" and value.err then real_error(value, 0) end
+local function answered(value)
+    charge(leave())
     return value
 end
-redis.pcall = function(...) return call(...) end
+local function pcalled(...)
+    enter()
+    return answered(call(...))
+end
+redis.pcall = pcalled
+redis.call = function(...)
+    local value = pcalled(...)
+    if kind(value) == "table" and value.err then real_error(value, 0) end
+    return value
+end
 local function wrong() return {err = "ERR wrong number or type of arguments"} end
 redis.error_reply = function(...)
     local text = ...
-    if select("#", ...) ~= 1 or type(text) ~= "string" then return wrong() end
-    if string.sub(text, 1, 1) == "-" then text = string.sub(text, 2) end
-    if not string.find(text, " ", 1, true) then text = "ERR " .. text end  -- the first of several words is the code
+    if select("#", ...) ~= 1 or kind(text) ~= "string" then return wrong() end
+    if sub(text, 1, 1) == "-" then text = sub(text, 2) end
+    if not find(text, " ", 1, true) then text = "ERR " .. text end  -- the first of several words is the code
     return {err = text}
 end
 redis.status_reply = function(...)
     local text = ...
-    if select("#", ...) ~= 1 or type(text) ~= "string" then return wrong() end
+    if select("#", ...) ~= 1 or kind(text) ~= "string" then return wrong() end
     return {ok = text}
 end
-sha1, allowed = checked(sha1), checked(allowed)
+sha1, may_call, log, setresp = python(sha1), python(may_call), python(log), python(setresp)
 redis.sha1hex = function(...)
     if select("#", ...) ~= 1 then real_error("wrong number of arguments", 0) end
     return sha1(...)
 end
 redis.acl_check_cmd = function(...)
-    local found = allowed(...)
+    local found = may_call(...)
     if found == nil then real_error("Invalid command passed to redis.acl_check_cmd()", 0) end
     return found
 end
 redis.REDIS_VERSION, redis.REDIS_VERSION_NUM = "7.0.15", 0x0007000f
-redis.log = function(...) log(...) end
+redis.log = function(level, ...)
+    if select("#", ...) == 0 then real_error("redis.log() requires two arguments or more.", 0) end
+    level = tonumber(level)
+    if level ~= 0 and level ~= 1 and level ~= 2 and level ~= 3 then real_error("Invalid debug level.", 0) end
+    log(level, ...)
+end
 redis.setresp = function(version)
     if not setresp(tonumber(version)) then real_error("RESP version must be 2 or 3.", 0) end
 end
 redis.replicate_commands = function() return true end
-redis.set_repl = function() end
+redis.set_repl = function(...)
+    local what = tonumber((...))
+    if select("#", ...) ~= 1 then real_error("redis.set_repl() requires two arguments.", 0) end
+    if not what or what < 0 or what > 3 then
+        real_error("Invalid replication flags. Use REPL_AOF, REPL_REPLICA, REPL_ALL or REPL_NONE.", 0)
+    end
+end
 redis.LOG_DEBUG, redis.LOG_VERBOSE, redis.LOG_NOTICE, redis.LOG_WARNING = 0, 1, 2, 3
 redis.REPL_NONE, redis.REPL_AOF, redis.REPL_SLAVE, redis.REPL_REPLICA, redis.REPL_ALL = 0, 1, 2, 2, 3
 redis.breakpoint = function() return false end
 redis.debug = function() end
 G.redis = redis
+local function taken(ok, ...)
+    charge(leave())
+    if not ok then real_error("prelude:0: " .. (...), 0) end  -- what C says where the script was, as `plain` does
+    return paid(...)
+end
+for library, functions in next, libraries do
+    local shown = {}
+    for name, f in next, functions do
+        shown[name] = function(...)
+            charge(long((...)))
+            enter()
+            return taken(f(...))
+        end
+    end
+    G[library] = shown
+end
+G.cjson.null = null
+
+-- ---- what is shared ------------------------------------------------------------------------------------------------
 
 -- Scripts share what is global: none may change it for others.
 local function refuse(_, name)
-    real_error("Attempted to modify a global variable '" .. tostring(name) .. "': use local ones", 0)
+    real_error("Attempted to modify a global variable '" .. tostring(name) .. "': use local ones", 2)
 end
 local shared = {}
 local function protect(given)
@@ -133,19 +289,18 @@ rawset = function(target, name, value)
     return real_rawset(target, name, value)
 end
 getmetatable("").__metatable = false
-local globals = protect(G)
--- What a script names and nobody has made is a mistake. Not so in `globals`, where what runs Lua looks for `debug`.
+-- What a script names and nobody has made is a mistake. Not so in the real globals, where Lua is looked for `debug`.
 local found = setmetatable({}, {__index = function(_, name)
     real_error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
 end})
-local function seal()
-    for name, value in pairs(G) do
-        if kind(value) == "table" then G[name] = value == G and globals or protect(value) end
-    end
-    for name, value in pairs(G) do found[name] = value end
-    setfenv(0, globals)
+for name, value in next, G do
+    if kind(value) == "table" then G[name] = value == G and protect(found) or protect(value) end
 end
+for name, value in next, G do found[name] = value end
+setfenv(0, protect(G))
 local fixed = {__index = found, __newindex = refuse, __metatable = false}
+
+-- ---- how scripts run -----------------------------------------------------------------------------------------------
 
 -- What a script returns is looked at when it has ended: nothing in it may run. A copy, for a function may keep it.
 local function bare(value, copies)
@@ -163,16 +318,28 @@ local function compile(source, name)
     return loadstring(source, name)
 end
 G.loadstring = compile
+found.loadstring = compile
 
-function limited(allowed, f, ...)
-    used, budget, seed = 0, allowed, 1
+-- Whether it ended well; what it returned, or a text; where it failed.
+function limited(allowed, f, first, second)
+    local raised
+    used, budget, seed, ended, running = 0, allowed, 1, nil, f
     sethook(hook, "", step)
-    local ok, value = real_pcall(f, ...)
+    local ok, value = real_xpcall(function()
+        leave()
+        return bare(f(first, second), {})
+    end, function(why)
+        enter()
+        raised = place()
+        return plain(why)
+    end)
+    enter()
     sethook()
-    if ok then return true, bare(value, {}) end
-    if kind(value) ~= "table" then return false, "ERR " .. tostring(value) end
+    if ok then return true, value end
+    raised = raised and raised.source .. ":" .. raised.currentline
+    if kind(value) ~= "table" then return false, value == MEMORY and value or "ERR " .. tostring(value), raised end
     local why = rawget(value, "err")
-    return false, kind(why) == "string" and why or "ERR script raised a table"
+    return false, kind(why) == "string" and why or "ERR script raised a table", raised
 end
 
 local function run(f, keys, argv, allowed)
@@ -186,18 +353,19 @@ end
 
 -- While a library is loaded it can register functions, and nothing else; what it calls later finds all of `redis`.
 local function load(f, register, allowed)
+    register = python(register)
     local given = {register_function = function(...)
         local wrong = register(...)
         if wrong ~= "" then real_error({err = "ERR " .. wrong}, 0) end
     end, log = redis.log}
-    for name, value in pairs(redis) do
+    for name, value in next, redis do
         if kind(value) == "number" then given[name] = value end
     end
     local own = setmetatable({redis = given}, fixed)
     setfenv(f, own)
-    local ok, why = limited(allowed, f)
+    local ok, why, where = limited(allowed, f)
     own.redis = nil
-    return ok, why
+    return ok, why, where
 end
-return compile, run, invoke, load, checked, seal, null
+return compile, run, invoke, load
 """

@@ -3,81 +3,163 @@
 A script counts its instructions instead of looking at a clock, so that it ends at the same place on every member of a
 group; `lua-time-limit` is what an instruction count of `PER_MS` for each millisecond allows. What a script wrote goes
 to the log as the commands it called, in one transaction.
+
+In a group even the moment at which memory runs out has to be the same, and how much Lua holds depends on all that ran
+before. So a script is tried first with little memory, where nothing is collected; if that is not enough, it runs anew
+in a Lua that is new, and finds the replies again that it has got so far.
 """
 
 import hashlib
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+import logging
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from titan_objects.store.lua_libraries import DEPTH_MAX, Values
-from titan_objects.store.lua_prelude import PRELUDE
-from titan_objects.store.resp import (
-    RESP2,
-    RESP3,
-    CommandError,
-    SetReply,
-    array,
-    bulk,
-    decode,
-    integer,
-    limit_reply,
-    simple,
-)
-from titan_objects.store.table import Args
+from titan_objects.store.library import FLAGS, Function, Library
+from titan_objects.store.lua_replies import Answer
+from titan_objects.store.resp import RESP2, RESP3, CommandError, decode, limit_reply
+from titan_objects.store.sandbox import PER_MS, OutOfMemory, Sandbox
+from titan_objects.store.table import Args, Command
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
 
-PER_MS = 50_000
-"""Lua instructions that count as a millisecond."""
+T = TypeVar("T")
+
+_LOG = logging.getLogger("titan_objects.store.scripts")
 
 SCRIPTS_MAX = 10_000
 """Scripts that are remembered by their hash; the oldest makes room."""
 
-FLAGS = frozenset((b"no-writes", b"allow-oom", b"allow-stale", b"no-cluster", b"allow-cross-slot-keys"))
-"""What scripts and functions may say of themselves; only the first two change anything here."""
+FIRST_BYTES = 4 << 20
+"""Memory that a script of a group uses, all in all, before it runs anew in a Lua of its own."""
 
-_SAVING = frozenset((b"no-writes", b"allow-oom"))
+KEPT_BYTES_MAX = 16 << 20
+"""Of replies that it would find again."""
+
+CALL_BYTES = 100
+"""What a reply takes, beside its bytes."""
+
+CALL_COST = 350
+"""Instructions that a call of a command counts as, at least."""
+
+ELEMENT_COST = 5
+"""For each element of what a command goes through, or of what a library puts together."""
+
+BYTES_FOR_ONE = 16
+"""Bytes that count as an instruction where they are copied."""
+
+_THOROUGH = frozenset(
+    name + suffix
+    for names, suffixes in (
+        (("bitcount", "bitop", "bitpos", "copy", "dump", "lcs", "lpos", "lrem"), ("",)),
+        (("sdiff", "sinter", "sunion", "zdiff", "zinter", "zunion"), ("", "card", "store")),
+        (("sort",), ("", "_ro")),
+    )
+    for name in names
+    for suffix in suffixes
+)
+"""Commands that go through all of their keys' values, whatever they reply."""
+
+_WHOLE = frozenset(("keys", "flushdb", "flushall"))
+"""Commands that go through all keys."""
+
+LOG_BYTES_MAX = 1024
+_LEVELS = (logging.DEBUG, logging.DEBUG, logging.INFO, logging.WARNING)
+"""Of `redis.LOG_DEBUG` and those that follow."""
 
 WRITES = CommandError(b"ERR Can not execute a script with write flag using *_ro command.")
 
-MEMORY_MAX = 256 << 20
-RESULTS_MAX = 4096
-"""Values that a function of a library returns: Lua's stack ends at 8,000."""
+_SAVING = frozenset((b"no-writes", b"allow-oom"))
+_NO_MEMORY = CommandError(b"ERR script needs too much memory and was ended")
 
 ITEMS_MAX = 1 << 20
 """Elements of what a script returns or encodes. A table may stand in many places of another, and in itself."""
 
 
+class Supervisor(Protocol):
+    """Who looks after clients while a script runs."""
+
+    def begin(self, name: bytes, args: Args) -> None:
+        """A script, or a function of that name, begins."""
+
+    def look(self) -> bool:
+        """Serves others, if it has been long. True: one of them wants the script to end."""
+
+    def end(self) -> None:
+        """It has ended."""
+
+
+class _Replies:
+    """What a script has been told so far, and what that cost: it finds the same again when it runs anew."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[bytes | CommandError, float]] = []
+        self._again: Iterator[tuple[bytes | CommandError, float]] = iter(())
+        self._bytes = 0
+
+    def begin(self) -> None:
+        """For another script."""
+        self._kept, self._again, self._bytes = [], iter(()), 0
+
+    def rewind(self) -> None:
+        """The script begins once more."""
+        self._kept, self._again = [], iter(self._kept)
+
+    def add(self, reply: bytes | CommandError, cost: float) -> None:
+        """Keeps what a command that was executed has answered."""
+        self._kept.append((reply, cost))
+        self._bytes += CALL_BYTES + (len(reply) if isinstance(reply, bytes) else 0)
+
+    @property
+    def full(self) -> bool:
+        """No more should be kept."""
+        return self._bytes > KEPT_BYTES_MAX
+
+    def again(self) -> tuple[bytes | CommandError, float] | None:
+        """What the next command has answered the first time; None: it was not executed yet."""
+        return next(self._again, None)
+
+
 class Scripts:
     """The scripts of one store, and the Lua that runs them; made with the first script.
+
+    Args:
+        agreed: every member of a group runs them.
 
     Raises CommandError where Lua (the package lupa) is not installed.
     """
 
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: "Engine", *, agreed: bool = False) -> None:
         self._engine = engine
+        self._agreed = agreed
         self.sources: dict[bytes, bytes] = {}
-        self._compiled: dict[bytes, Any] = {}
-        self._lua: Any = None
+        self.supervisor: Supervisor | None = None
+        self._shared: Sandbox | None = None
+        """The Lua that scripts share."""
+        self._sandbox: Sandbox
+        """The one that runs just now."""
+        self._keeps = False
         self._read_only = False
-        self._running = False
         self._first_effect = 0
         self._saves_memory = False
         self._items = self._bytes = 0
+        self._cost = 0.0
+        self._replies = _Replies()
+
+    # ---- scripts and functions -----------------------------------------------------------------------------------
 
     def load(self, source: bytes) -> bytes:
         """Remembers a script; its SHA-1 in hexadecimal. Raises CommandError: it does not compile."""
         digest = _sha1(source)
         if digest not in self.sources:
             declared(source)
-            self._compiled[digest] = self._compile(source)
+            self._lua().script(digest, source)
             self.sources[digest] = source
             if len(self.sources) > SCRIPTS_MAX:
                 oldest = next(iter(self.sources))
                 del self.sources[oldest]
-                self._compiled.pop(oldest, None)
+                self._lua().forget(oldest)
         return digest
 
     def keep(self, source: bytes) -> None:
@@ -87,7 +169,8 @@ class Scripts:
     def flush(self) -> None:
         """Forgets all scripts."""
         self.sources.clear()
-        self._compiled.clear()
+        if self._shared is not None:
+            self._shared.forget()
 
     def run(self, digest: bytes, keys: Args, argv: Args, read_only: bool) -> bytes:
         """Runs a script that was loaded; its encoded reply.
@@ -98,139 +181,163 @@ class Scripts:
         source = self.sources.get(digest)
         if source is None:
             raise CommandError(b"NOSCRIPT No matching script. Please use EVAL.")
-        if digest not in self._compiled:
-            self._compiled[digest] = self._compile(source)
         flags = declared(source)
         if flags is not None and b"no-writes" in flags:
             read_only = True
         elif flags is not None and read_only:
             raise WRITES
-        return self._execute(self._run, self._compiled[digest], keys, argv, flags, read_only)
 
-    def invoke(self, callback: Any, keys: Args, argv: Args, flags: list[bytes]) -> bytes:
+        def work(lua: Sandbox) -> Any:
+            return lua.run(lua.script(digest, source), keys, argv, self._allowed, digest)
+
+        return self._execute(work, flags, read_only)
+
+    def invoke(self, function: Function, keys: Args, argv: Args) -> bytes:
         """Runs a function of a library; its encoded reply. Raises CommandError: it failed."""
-        return self._execute(self._invoke, callback, keys, argv, flags, b"no-writes" in flags)
+
+        def work(lua: Sandbox) -> Any:
+            callback = self._callback(lua, function)
+            return lua.invoke(callback, keys, argv, self._allowed, function.name)
+
+        return self._execute(work, function.flags, function.read_only)
+
+    def _callback(self, lua: Sandbox, function: Function) -> Any:
+        library = function.library
+        loaded = library
+        if self._agreed or library.lua is not lua:
+            # What a library of a group remembers between calls would be another thing at a member that was restored.
+            loaded = lua.load(library.source, self._allowed)
+            if not self._agreed:
+                library.lua, library.callbacks = lua, loaded.callbacks
+        callback = loaded.callbacks.get(function.name.lower())
+        if callback is None:
+            raise CommandError(b"ERR Function not found: its library registers it only now and then")
+        return callback
+
+    def load_library(self, source: bytes) -> Library:
+        """Has a library register its functions. Raises CommandError: it does not compile, or failed."""
+        return self._attempt(lambda lua: lua.load(source, self._allowed))
 
     @property
     def needs_memory(self) -> bool:
         """The script that runs has not written yet, and has not said that it may run where there is no memory."""
         return not self._saves_memory and len(self._engine.effects) == self._first_effect
 
-    def load_library(self, source: bytes, register: Callable[..., bytes]) -> None:
-        """Has a library register its functions.
-
-        Args:
-            register: `Library.register`.
-
-        Raises:
-            CommandError: it does not compile, or failed.
-        """
-        compiled = self._compile(source, b"user_function")
-        given = partial(register, self._is("table"), self._is("function"))
-        try:
-            ok, why = self._load(compiled, given, self._allowed)
-        except Exception as failed:
-            ok, why = False, f"ERR {type(failed).__name__}: {str(failed)[:200]}".encode()
-        if not ok:
-            raise CommandError(b"ERR Error registering functions: " + bytes(why))
-
-    def _is(self, kind: str) -> Callable[[Any], bool]:
-        return lambda value: bool(self._kind(value) == kind)
+    # ---- running -------------------------------------------------------------------------------------------------
 
     @property
     def _allowed(self) -> int:
         """How many instructions a script may take."""
         return max(1, int(self._engine.config.get("lua-time-limit"))) * PER_MS
 
-    def _execute(
-        self, run: Any, code: Any, keys: Args, argv: Args, flags: list[bytes] | None, read_only: bool
-    ) -> bytes:
+    def _execute(self, work: Callable[[Sandbox], Any], flags: list[bytes] | None, read_only: bool) -> bytes:
         engine = self._engine
         self._saves_memory = not _SAVING.isdisjoint(flags or ())
         if flags is not None and not self._saves_memory and engine.meter is not None:
             engine.meter.admit_script()
         start = self._first_effect = len(engine.effects)
         could_block, engine.may_block = engine.may_block, False
-        self._read_only, self._running = read_only, True
+        self._read_only = read_only
         db, reply = engine.db, engine.reply
-        engine.reply = RESP2  # a script finds the same replies whoever calls it
         try:
-            table = self._lua.table_from
-            ok, value = run(code, table(keys), table(argv), self._allowed)
-            self._begin()
-            answer = self._to_resp(value, 0) if ok else None
-        except CommandError:
-            raise
-        except Exception as why:  # lupa's own: out of memory, text that is no text
-            raise CommandError(f"ERR script failed: {type(why).__name__}: {str(why)[:200]}") from None
+            value = self._attempt(work)
+            self.begin()
+            return Answer(engine.session.resp, engine.reply is RESP3, self._sandbox.kind, self.count).encode(value)
         finally:
-            self._running = False
             engine.may_block = could_block
             engine.db, engine.reply = db, reply
             engine.session.db = db
             if len(engine.effects) > start:
                 engine.wrap(start)
                 engine.quiet()
-        if answer is None:
-            raise CommandError(bytes(value))
-        return answer
 
-    # ---- Lua -----------------------------------------------------------------------------------------------------
-
-    def _start(self) -> None:
+    def _attempt(self, work: Callable[[Sandbox], T]) -> T:
+        """Does some work in the Lua that scripts share, and in a group, if its memory is not enough, in a new one."""
+        self._replies.begin()
         try:
-            from lupa.lua51 import LuaRuntime, lua_type
-        except ImportError:
-            raise CommandError(b"ERR scripts need the package lupa: pip install 'titan-overlay[store]'") from None
-        self._lua = LuaRuntime(
-            encoding=None,
-            register_eval=False,
-            register_builtins=False,
-            unpack_returned_tuples=True,
-            attribute_filter=_nothing,
-            max_memory=MEMORY_MAX,
-        )
-        prelude = self._lua.eval(b"function(source) return assert(loadstring(source, '@prelude')) end")(PRELUDE)
-        step = 10_000
-        may_call, sha1 = partial(_checked, self._may_call), partial(_checked, _sha1)
-        made = prelude(self._call, _ignore, self._set_resp, may_call, sha1, step, PER_MS * 1000)
-        self._compile_lua, self._run, self._invoke, self._load, checked, seal, null = made
-        self._kind = lua_type
-        globals_ = self._lua.globals()
-        values = Values(self._lua, lua_type, null, self._begin, self._count)
-        for library, functions in values.libraries().items():
-            shown = {name: checked(partial(_checked, function)) for name, function in functions.items()}
-            globals_[library] = self._lua.table_from(shown | ({b"null": null} if library == b"cjson" else {}))
-        seal()
+            return self._try(work, self._lua(), FIRST_BYTES if self._agreed else None)
+        except OutOfMemory:
+            if not self._agreed:
+                raise _NO_MEMORY from None
+        self._replies.rewind()
+        try:
+            return self._try(work, self._new(collects=True), None)
+        except OutOfMemory:
+            raise _NO_MEMORY from None
+        finally:
+            self._replies.begin()
 
-    def _compile(self, source: bytes, name: bytes = b"user_script") -> Any:
-        if self._lua is None:
-            self._start()
-        if source.startswith(b"#!"):
-            source = b"--" + source
-        compiled = self._compile_lua(source, b"@" + name)
-        if isinstance(compiled, tuple):
-            text = compiled[1].decode("utf-8", "backslashreplace")
-            what = "script (new function)" if name == b"user_script" else "function"
-            raise CommandError(f"ERR Error compiling {what}: {text}")
-        return compiled
+    def _try(self, work: Callable[[Sandbox], T], lua: Sandbox, more: int | None) -> T:
+        self._sandbox = lua
+        self._keeps = more is not None
+        self._engine.reply = RESP2  # a script finds the same replies whoever calls it
+        self._cost = 0.0
+        lua.allow(more)
+        return work(lua)
 
-    def _call(self, *words: Any) -> Any:
+    def _lua(self) -> Sandbox:
+        if self._shared is None or self._shared.crowded:
+            self._shared = self._new(collects=not self._agreed)
+        return self._shared
+
+    def _new(self, *, collects: bool) -> Sandbox:
+        return Sandbox(self, agreed=self._agreed, collects=collects, watched=self.supervisor is not None)
+
+    # ---- what the sandbox asks for -------------------------------------------------------------------------------
+
+    def call(self, *words: Any) -> Any:
         """`redis.pcall`: a Lua value; an error is a table with `err`."""
+        reply, cost = self._replies.again() or self._executed(words)
+        self._cost += cost
+        if isinstance(reply, CommandError):
+            return self._sandbox.table({b"err": reply.text})
+        if reply[:1] == b"+":
+            return self._sandbox.table({b"ok": reply[1:-2]})
+        return self._sandbox.to_lua(decode(reply), False if self._engine.reply is RESP2 else None)
+
+    def _executed(self, words: tuple[Any, ...]) -> tuple[bytes | CommandError, float]:
+        reply: bytes | CommandError
+        cost: float = CALL_COST
         try:
             if not words:
-                raise CommandError(b"ERR Please specify at least one argument for this redis.call() call")
+                raise CommandError(b"ERR Please specify at least one argument for this redis lib call")
             args = [_word(word) for word in words]
-            self._check(args)
+            cost += self._price(self._checked(args), args)
             reply = self._engine.call(args)
+            cost += len(reply) / BYTES_FOR_ONE
         except CommandError as why:
             self._engine.stats.errors += 1
-            return self._lua.table_from({b"err": why.text})
-        if reply[:1] == b"+":
-            return self._lua.table_from({b"ok": reply[1:-2]})
-        return self._to_lua(decode(reply))
+            reply = why
+        if self._keeps:
+            self._replies.add(reply, cost)
+        return reply, cost
 
-    def _may_call(self, *words: Any) -> bool | None:
+    def _checked(self, args: Args) -> Command:
+        engine = self._engine
+        command = engine.table.find_full(args)
+        if command is None:
+            raise CommandError(b"ERR Unknown Redis command called from script")
+        if not command.takes(len(args)):
+            raise CommandError(b"ERR Wrong number of args calling Redis command from script")
+        if "noscript" in command.flags:
+            raise CommandError(b"ERR This Redis command is not allowed from script")
+        if self._read_only and command.writes:
+            raise CommandError(b"ERR Write commands are not allowed from read-only scripts.")
+        engine.acl.check(engine.session, command, args, engine.now, "lua")
+        return command
+
+    def _price(self, command: Command, args: Args) -> float:
+        """Instructions that a call counts as, beside its reply: for what it is told, and what it goes through."""
+        cost = sum(map(len, args)) / BYTES_FOR_ONE
+        data = self._engine.db.data
+        if command.name in _THOROUGH:
+            lengths = [len(value) for key in command.keys(args) if (value := data.get(key)) is not None]
+            cost += ELEMENT_COST * (math.prod(lengths) if command.name == "lcs" else sum(lengths))
+        elif command.name in _WHOLE:
+            cost += ELEMENT_COST * len(data)
+        return cost
+
+    def may_call(self, *words: Any) -> bool | None:
         """`redis.acl_check_cmd`: whether the user may. None: there is no such command."""
         args = [_word(word) for word in words]
         command = self._engine.table.find_full(args) if args else None
@@ -239,43 +346,28 @@ class Scripts:
         user = self._engine.session.user
         return user is None or user.unrestricted or user.denial(command, args) is None
 
-    def _set_resp(self, version: Any) -> bool:
+    def set_resp(self, version: Any) -> bool:
         """`redis.setresp`: how replies look from now on until the script ends. False: there is no such version."""
         if version not in (2, 3):
             return False
         self._engine.reply = RESP3 if version == 3 else RESP2
         return True
 
-    def _check(self, args: Args) -> None:
-        engine = self._engine
-        command = engine.table.find_full(args)
-        if command is None:
-            raise CommandError(b"ERR Unknown Redis command called from script")
-        if "noscript" in command.flags and "blocking" not in command.flags:
-            raise CommandError(b"ERR This Redis command is not allowed from script")
-        if self._read_only and command.writes:
-            raise CommandError(b"ERR Write commands are not allowed from read-only scripts.")
-        engine.acl.check(engine.session, command, args, engine.now, "lua")
+    def log(self, level: Any, *words: Any) -> None:
+        """`redis.log`: a line in this program's log."""
+        text = b" ".join(_word(word) for word in words)[:LOG_BYTES_MAX]
+        _LOG.log(_LEVELS[int(level)], "%s", repr(text)[2:-1])
 
-    def _to_lua(self, value: Any) -> Any:
-        table = self._lua.table_from
-        if isinstance(value, SetReply):
-            return table({b"set": table({self._to_lua(each): True for each in value})})
-        if isinstance(value, list):
-            return table([self._to_lua(each) for each in value])
-        if isinstance(value, dict):
-            return table({b"map": table({self._to_lua(key): self._to_lua(each) for key, each in value.items()})})
-        if isinstance(value, float):
-            return table({b"double": value})
-        if isinstance(value, CommandError):
-            return table({b"err": value.text})
-        return False if value is None and self._engine.reply is RESP2 else value
+    def sha1(self, value: Any) -> bytes:
+        """`redis.sha1hex`."""
+        return _sha1(value)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Something is put together from here on, by a library or as a reply."""
         self._items = self._bytes = 0
 
-    def _count(self, value: Any) -> None:
-        """One more element of what is put together. Raises CommandError: that is too large."""
+    def count(self, value: Any) -> None:
+        """One more element of that. Raises CommandError: it is too large."""
         self._items += 1
         if self._items > ITEMS_MAX:
             raise CommandError(
@@ -286,49 +378,22 @@ class Scripts:
             self._bytes += len(value)
             limit_reply(self._bytes)
 
-    def _to_resp(self, value: Any, depth: int) -> bytes:
-        self._count(value)
-        engine = self._engine
-        resp = engine.session.resp
-        if value is None:
-            return resp.null
-        if isinstance(value, bool):
-            if engine.reply is RESP3:
-                return resp.boolean(value)
-            return integer(1) if value else resp.null
-        if isinstance(value, bytes):
-            return bulk(value)
-        if isinstance(value, (int, float)):
-            return integer(int(value) if abs(value) < 1 << 63 else -(1 << 63))
-        if self._kind(value) != "table":
-            return resp.null
-        if depth > DEPTH_MAX:
-            raise CommandError(b"ERR reached lua stack limit: a reply is nested %d deep at most" % DEPTH_MAX)
-        if isinstance(value[b"err"], bytes):
-            return CommandError(value[b"err"]).reply
-        if isinstance(value[b"ok"], bytes):
-            return simple(_one_line(value[b"ok"]))
-        if isinstance(value[b"double"], (int, float)):
-            return resp.double(float(value[b"double"]))
-        if self._kind(value[b"map"]) == "table":
-            pairs = value[b"map"].items()
-            return resp.map([(self._to_resp(key, depth + 1), self._to_resp(each, depth + 1)) for key, each in pairs])
-        if self._kind(value[b"set"]) == "table":
-            return resp.set([self._to_resp(each, depth + 1) for each in value[b"set"]])
-        if isinstance(value[b"big_number"], bytes):
-            return resp.big_number(_one_line(value[b"big_number"]))
-        text = value[b"verbatim_string"]
-        if self._kind(text) == "table" and isinstance(text[b"format"], bytes) and isinstance(text[b"string"], bytes):
-            self._count(text[b"string"])
-            return resp.verbatim(text[b"string"], text[b"format"][:3].ljust(3))
-        items: list[bytes] = []
-        while (item := value[len(items) + 1]) is not None:
-            items.append(self._to_resp(item, depth + 1))
-        return array(items)
+    def charge(self) -> float | bool | None:
+        """What was done here since the last time, in instructions. False: the script is to end; None: as if memory
+        had run out.
+        """
+        if self._keeps and self._replies.full:
+            return None
+        if self.supervisor is not None and self.supervisor.look():
+            return False
+        cost = self._cost + ELEMENT_COST * self._items + self._bytes / BYTES_FOR_ONE
+        self._cost = 0.0
+        self._items = self._bytes = 0
+        return cost
 
-
-def _one_line(text: bytes) -> bytes:
-    return text.replace(b"\r", b" ").replace(b"\n", b" ")
+    def killed(self) -> bool:
+        """Somebody wants the script to end."""
+        return self.supervisor is not None and self.supervisor.look()
 
 
 def declared(source: bytes) -> list[bytes] | None:
@@ -367,26 +432,3 @@ def _word(value: Any) -> bytes:
 
 def _sha1(value: Any) -> bytes:
     return hashlib.sha1(_word(value), usedforsecurity=False).hexdigest().encode()
-
-
-def _checked(function: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
-    """Its result or results, or the text of its error."""
-    try:
-        result = function(*args)
-        if isinstance(result, tuple):
-            if len(result) > RESULTS_MAX:
-                raise ValueError(f"a function returns {RESULTS_MAX} values at most")
-            return True, *result
-        return True, result
-    except CommandError as why:
-        return False, why.text.removeprefix(b"ERR ")
-    except Exception as why:
-        return False, f"{type(why).__name__}: {str(why)[:200]}".encode("utf-8", "backslashreplace")
-
-
-def _nothing(target: object, name: object, setting: bool) -> object:
-    raise AttributeError("scripts may not look into Python")
-
-
-def _ignore(*_: object) -> None:
-    return None

@@ -11,7 +11,7 @@ from titan_objects.store.table import Args, Group, counted
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
-    from titan_objects.store.functions import Function, Library
+    from titan_objects.store.library import Function, Library
 
 group = Group("scripting")
 

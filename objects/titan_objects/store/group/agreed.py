@@ -15,7 +15,6 @@ from titan_objects.store.acl_user import User
 from titan_objects.store.blocking import Serve, Waiter
 from titan_objects.store.config import Config
 from titan_objects.store.engine import Engine
-from titan_objects.store.functions import Function, Functions
 from titan_objects.store.group.messages import Done, News, Published, Section, Waiting
 from titan_objects.store.group.places import GROUP_SETTINGS, Place, Places, group_table
 from titan_objects.store.keyspace import Database
@@ -23,6 +22,7 @@ from titan_objects.store.memory import Meter
 from titan_objects.store.resp import RESP2, RESP3, CommandError
 from titan_objects.store.sampling import key_by_chance
 from titan_objects.store.scans import Names, Pieces, Scans
+from titan_objects.store.scripting import Scripts
 from titan_objects.store.session import Session
 from titan_objects.store.streams import Stream, shown
 from titan_objects.store.table import Args
@@ -87,18 +87,6 @@ class _Scans(Scans):
         return found
 
 
-class _Functions(Functions):
-    """What a library remembers between calls would be another thing at a member that was restored: so each call begins
-    with the library as it was loaded.
-    """
-
-    def call(self, function: Function, keys: Args, argv: Args) -> bytes:
-        fresh = self.loaded(function.source).functions.get(function.name.lower())
-        if fresh is None:
-            raise CommandError(b"ERR Function not found: its library registers it only now and then")
-        return super().call(fresh, keys, argv)
-
-
 class Guard(Session):
     """See the module. `awaited`: a door wants to hear when it falls."""
 
@@ -117,7 +105,7 @@ class AgreedEngine(Engine):
         super().__init__(group_table(), self.agreed, Config(appendonly="no"))
         self.output_max = REPLIES_BYTES_MAX
         self.scans = self.agreed_scans = _Scans()
-        self.functions = _Functions(self)
+        self.scripts = Scripts(self, agreed=True)
         self.places = Places(self.table)
         self.guards: dict[int, Guard] = {}
         """By number, oldest first."""

@@ -1,0 +1,165 @@
+"""Scripts that want too much: memory, time; and what members of a group must not see differently."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.store.core import Core
+from titan_objects.store import sandbox, scripting
+from titan_objects.store.resp import CommandError
+from titan_objects.store.scripting import Scripts
+
+pytest.importorskip("lupa")
+
+GREEDY = [
+    "local t = {} while true do t[#t + 1] = 'x' .. #t end",
+    "local s = 'x' while true do s = s .. s end",
+    "return #string.rep('x', 1e10)",
+    "local ok = pcall(function() local s = 'x' while true do s = s .. s end end) return 1",
+    "return xpcall(function() local s = 'x' while true do s = s .. s end end, function() return 1 end)",
+    "coroutine.wrap(function() local t = {} while true do t[#t + 1] = {} end end)() return 1",
+    "return coroutine.resume(coroutine.create(function() local t = {} while true do t[#t + 1] = {} end end))",
+    "local t = {} while true do t[#t + 1] = redis.call('ECHO', ('x'):rep(1e5) .. #t) end",
+    "local t = {} while true do t[#t + 1] = redis.pcall('LRANGE', 'l', 0, -1) end",
+    "local t = {} while true do t[#t + 1] = cjson.decode('[[1, 2], {}]') end",
+    "local t = {} while true do t[#t + 1] = redis.sha1hex(#t) end",
+    "local function f(t) return f({t}) end return f({})",
+    "local t = {} while true do t[#t + 1] = t for i = 1, 100 do t[{}] = i end end",
+]
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "MEMORY_MAX", 5 << 20)
+    monkeypatch.setattr(sandbox, "GARBAGE_MAX", 2 << 20)
+    monkeypatch.setattr(scripting, "FIRST_BYTES", 1 << 20)
+
+
+def agreeing(history: Iterable[str] = ()) -> Core:
+    """A store as members of a group run it, after these scripts."""
+    core = Core()
+    core.engine.scripts = Scripts(core.engine, agreed=True)
+    for script in history:
+        core("EVAL", script, 0)
+    core("FLUSHALL")
+    return core
+
+
+@pytest.mark.usefixtures("little_memory")
+@pytest.mark.parametrize("script", GREEDY)
+@pytest.mark.parametrize("make", [Core, agreeing])
+def test_a_script_whose_memory_ends_is_ended_and_nothing_else(make: type[Core], script: str) -> None:
+    core = make()
+    core("RPUSH", "l", *range(100))
+    for _ in range(2):
+        reply = core("EVAL", script, 0)
+        assert isinstance(reply, CommandError) and "too much memory" in str(reply)
+        assert core("EVAL", "return {#KEYS, redis.call('LLEN', 'l'), cjson.encode({1})}", 0) == [0, 100, b"[1]"]
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_what_one_script_leaves_behind_is_not_the_next_ones_burden() -> None:
+    core = Core()
+    for _ in range(10):
+        assert core("EVAL", "local t = {} for i = 1, 2e4 do t[i] = {} end return #t", 0) == 20_000
+
+
+@pytest.mark.usefixtures("little_memory")
+@pytest.mark.parametrize(
+    "script",
+    [
+        "local t = {} while true do t[#t + 1] = 'x' .. #t redis.call('INCR', 'n') end",
+        "local t = {} while true do t[#t + 1] = ('x' .. #t):rep(100) redis.call('INCR', 'n') end",
+        "local w = setmetatable({}, {__mode = 'v'}) for i = 1, 5e4 do w[i] = {} end local n = 0"
+        " for _ in pairs(w) do n = n + 1 end return redis.call('SET', 'n', n)",
+        "local t = {} for i = 1, 60 do t[i] = redis.call('ECHO', ('z'):rep(1000 * i)) redis.call('INCR', 'n') end",
+        "redis.setresp(3) local t = {redis.call('HGETALL', 'h').map.f, redis.call('INCR', 'n')}"
+        " redis.call('SELECT', 3) redis.call('INCR', 'n') for i = 1, 2e4 do t[#t + 1] = {} end"
+        " t = {t[1], t[2], redis.call('INCR', 'n')} return t",
+    ],
+)
+def test_members_end_a_script_at_the_same_place_whatever_they_ran_before(script: str) -> None:
+    busy = ["local t = {} for i = 1, 5e4 do t[i] = 'x' .. i end return 1", "error('x')", GREEDY[0]]
+    busy += [f"local x = {number} return x" for number in range(50)]
+    seen = []
+    for history in ([], busy, busy[::-1]):
+        member = agreeing(history)
+        member("HSET", "h", "f", "v")
+        reply = member("EVAL", script, 0)
+        seen.append((reply.text if isinstance(reply, CommandError) else reply, member("GET n"), member.effects()[-3:]))
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0][1] is not None
+
+
+def test_commands_are_executed_once_though_a_script_runs_anew() -> None:
+    member = agreeing()
+    script = (
+        "for i = 1, 3 do redis.call('RPUSH', 'l', i) end local s = ('x'):rep(%s) redis.call('RPUSH', 'l', 4) return #s"
+    )
+    assert member("EVAL", script % 10, 0) == 10
+    assert member("EVAL", script % "3e6", 0) == 3_000_000
+    assert member("LRANGE l 0 -1") == [b"1", b"2", b"3", b"4"] * 2
+
+
+def test_large_replies_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripting, "KEPT_BYTES_MAX", 1000)
+    member = agreeing()
+    member("SET", "k", "v" * 100)
+    script = "for i = 1, 100 do redis.call('INCR', 'n') redis.call('GET', 'k') end return redis.call('GET', 'n')"
+    assert member("EVAL", script, 0) == b"100"
+
+
+@pytest.mark.parametrize(
+    "use", ["for k in pairs(t) do end", "next(t)", "for k in next, t do end", "table.foreach(t, type)"]
+)
+@pytest.mark.parametrize("key", ["{}", "type", "coroutine.create(type)", "cjson.null"])
+def test_members_do_not_walk_in_the_order_of_addresses(use: str, key: str) -> None:
+    member = agreeing()
+    reply = member("EVAL", f"local t = {{a = 1, [{key}] = 2}} {use}", 0)
+    assert isinstance(reply, CommandError) and "not the same on all members" in str(reply)
+    walk = "local n = 0 for k, v in pairs({1, 2, x = 3, [true] = 4, [0.5] = 5}) do n = n + v end return {n, next({})}"
+    assert member("EVAL", walk, 0) == [15]
+    assert member("EVAL", f"local t = {{}} t[{key}] = 1 return t[{key}] or 2", 0) in (1, 2), "as a key it is fine"
+    assert Core()("EVAL", f"local t = {{a = 1, [{key}] = 2}} {use} return 1", 0) == 1, "one store alone may"
+
+
+def test_a_library_of_a_group_begins_anew_with_each_call() -> None:
+    source = "#!lua name=l\nlocal n = 0\nredis.register_function('f', function() n = n + 1 return n end)"
+    alone, member = Core(), agreeing()
+    for core in (alone, member):
+        core("FUNCTION", "LOAD", source)
+    assert [alone("FCALL f 0") for _ in range(3)] == [1, 2, 3]
+    assert [member("FCALL f 0") for _ in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("work", "instructions"),
+    [
+        ("", 350),
+        ("local s = ('x'):rep(1e6)", 60_000),
+        ("local s = text:upper()", 30_000),
+        ("local s = text:find('nothing', 1, true)", 30_000),
+        ("table.sort(list)", 6_000),
+        ("table.concat(list)", 1_000),
+        ("table.insert(list, 1, 1)", 1_000),
+        ("table.remove(list, 1) list[#list + 1] = 1", 1_000),
+        ("cjson.encode(list)", 4_000),
+        ("cjson.decode(numbers)", 4_000),
+        ("redis.call('SUNION', 'set')", 5_000),
+        ("redis.call('SORT', 'set', 'LIMIT', 0, 1)", 5_000),
+        ("redis.call('GETRANGE', 'text', 0, -1)", 30_000),
+        ("redis.call('KEYS', 'x')", 1_000),
+    ],
+)
+def test_what_is_slow_counts_however_few_instructions_it_has(work: str, instructions: int) -> None:
+    core = Core(lua_time_limit="4")
+    core("SET", "text", "x" * 500_000)
+    core("SADD", "set", *range(1000))
+    for number in range(200):
+        core("SET", f"key:{number}", 1)
+    setup = "local text, list = redis.call('GET', 'text'), {} for i = 1, 1000 do list[i] = i % 7 end"
+    setup += " local numbers = '[' .. ('1,'):rep(5e4) .. '1]'"
+    reply = core("EVAL", f"{setup} redis.call('SET', 'n', 0) while true do {work} redis.call('INCR', 'n') end", 0)
+    assert isinstance(reply, CommandError) and "over its limit" in str(reply)
+    times = core("GET n")
+    assert isinstance(times, bytes) and int(times) <= 4 * scripting.PER_MS // instructions
