@@ -79,11 +79,10 @@ def _number(value: int | float) -> bytes:
     whole = int(number)
     if -32 <= whole < 128:
         return struct.pack("b", whole)
-    low = whole >= 0
-    for code, size in zip(range(0xCC, 0xD0) if low else range(0xD0, 0xD3), (1, 2, 4, 8), strict=False):
-        if whole < 1 << size * 8 if low else whole >= -(1 << size * 8 - 1):
-            return bytes((code,)) + whole.to_bytes(size, "big", signed=not low)
-    return struct.pack(">Bq", 0xD3, whole)
+    bits = whole.bit_length() if whole >= 0 else (~whole).bit_length() + 1
+    power = max(0, (bits - 1).bit_length() - 3)  # of 2: bytes
+    code = 0xCC + power if whole >= 0 else 0xD0 + power
+    return bytes((code,)) + whole.to_bytes(1 << power, "big", signed=whole < 0)
 
 
 def unpack(args: Arguments) -> tuple[Any, ...]:
