@@ -62,9 +62,9 @@ def test_a_script_answers(script: str, reply: object) -> None:
     [
         ("return", ""),
         ("local t = {} t[1] = t return t", "nested 64 deep"),
-        ("return cjson.decode('{')", "JSONDecodeError"),
-        ("local ok, why = pcall(cjson.decode, '{') error(type(why) .. why)", "stringuser_script:1: JSONDecodeError"),
-        ("return bit.band({})", "TypeError"),
+        ("return cjson.decode('{')", "Expected object key string but found T_END at character 2"),
+        ("local ok, why = pcall(cjson.decode, '{') error(why .. type(why))", "T_END at character 2string"),
+        ("return bit.band({})", "bad argument #1 to 'band' (number expected, got table)"),
         ("this is not lua", "Error compiling script"),
         ("return redis.call('NOSUCH')", "Unknown Redis command"),
         ("return redis.call('SUBSCRIBE', 'c')", "not allowed from script"),
@@ -314,6 +314,32 @@ cjson.encode({[1.5]=1,[-1]=2}):len() | cjson.encode({[true]=1}) | cjson.encode({
 cjson.encode(cjson.decode('[1,null,{"a":null}]')) | cjson.decode('[null]')[1] == cjson.null | type(cjson.null)
 {cjson.null,1} | cjson.encode(0/0) | cjson.encode(nil) | cjson.encode(1.5) | cjson.encode(type) | cjson.decode('1') + 1
 cjson.decode('12345678901234567890') == 12345678901234567890
+cjson.encode({1/3,1e15,2^53,1e14,0.1,-0.5e-7,5e-324,1e300,123456789012345678})
+cjson.encode({[1e15]=1,[0.1]=2,[1/3]=3})
+cjson.encode('\0\1\8\9\10\11\12\13\31 "\\/\127\128\255') | cjson.encode({['a/b']=1}) | cjson.encode({[2^31]=1,[2^40]=2})
+cjson.encode({[2^40]=1,[3]=2}) | cjson.encode({1,2,[10]=3}) | cjson.encode({a={1,{b=2}},[1]=2}) | cjson.encode({{},{}})
+cjson.encode(cjson.decode('{"a":1,"b":2,"a":3,"c":[],"d":{},"e":null}')) | cjson.decode('10\0 x') | cjson.decode(5)
+cjson.decode('"\1\n\127\\b\\f\\n\\r\\t\\/\\\\\\"\\u0000"') | cjson.decode('"\\ud83d\\ude00\\u20ac\\u00C9\255"')
+cjson.decode('+5') | cjson.decode('0x.8p3') | cjson.decode('-0x10') | cjson.decode('01') | cjson.decode('-.5')*2
+cjson.decode('1.e2') | tostring(cjson.decode('[nan]')[1]) | tostring(cjson.decode('-iNfinity'))
+tostring(cjson.decode('NaN'))
+tostring(cjson.decode('nan(ab_1)')) | tostring(cjson.decode('0x1p20000')) | tostring(cjson.decode('-0'))
+#cjson.encode(cjson.decode(('['):rep(1000)..(']'):rep(1000))) | cjson.encode(cjson.decode('[[],{},[[]]]'))
+(function() local t = {} for i = 1, 20 do t = {t} end return cmsgpack.pack(t) end)()
+(function() local t = {} for i = 1, 15 do t = {x=t} end return cmsgpack.pack(t) end)()
+cmsgpack.pack({[true]=1}) | cmsgpack.pack(type,{type}) | cmsgpack.pack(1/0,-1/0,2^63,-2^63,2^64,3.4028234663852886e38)
+tostring(cmsgpack.unpack('\207\255\255\255\255\255\255\255\255')) | cmsgpack.unpack('\130\1\2\195\3')[true]
+#cmsgpack.unpack('\147\1\192\2') | #cmsgpack.unpack('\149\1\2\3\192\5') | cmsgpack.unpack('\130\161a\1\161a\192').a
+{cmsgpack.unpack_limit('\1\2\3',0)} | {cmsgpack.unpack_limit('\1\2\3',0,1)} | {cmsgpack.unpack_one('')}
+cmsgpack.unpack(5)
+type(cmsgpack.unpack(('\145'):rep(3999)..'\1')) | type(next(cmsgpack.unpack('\129\144\1')))
+struct.pack('!i3',1) | struct.pack('b!i3b!8i5',1,2,3,4) | struct.pack('I',' 0x10 ') | struct.pack('B\0z',7)
+struct.pack('llllll',2^63,2^64,-2^63,-2^64,1/0,1e300) | struct.pack('ff',1e300,-1e300) | struct.pack('s',1/3)
+{struct.unpack('>i9','\1\2\3\4\5\6\7\8\9')} | {struct.unpack('<I9','\1\2\3\4\5\6\7\8\9')}
+{struct.unpack('c1c0','2abc')}
+{struct.unpack('dc0',struct.pack('d',1e300)..'abc')} | {struct.unpack('','a',-1)} | struct.size('z')
+struct.size('bi3!i3')
+bit.tobit(2^51+1) | bit.tobit(-2^53+1) | bit.tobit(1e300) | bit.tobit(0/0) | bit.tohex(-1,-99) | bit.band('1\0x')
 bit.rol(1,33) | bit.ror(1,1) | bit.bswap(1) | bit.tohex(255,4) | bit.tohex(255,-4) | bit.tohex(-1)
 bit.bnot(0) | bit.band()
 bit.tobit(2^40+5) | bit.tobit(1.5) | bit.tobit(2.5) | bit.tobit(-1.5) | bit.arshift(-8,1) | bit.band('12',10)
@@ -336,8 +362,9 @@ def test_the_libraries_of_scripts_are_those_of_redis(tmp_path: Path) -> None:
         "return cmsgpack.unpack(('\\1'):rep(9000))",
         "return struct.unpack(('b'):rep(9000), ('b'):rep(9000))",
         "return cmsgpack.unpack('\\221\\221\\221')",
-        "return cmsgpack.unpack(('\\145'):rep(100) .. '\\1')",
-        "local t = {} for i = 1, 100 do t = {t} end return cmsgpack.pack(t)",
+        "return cmsgpack.unpack(('\\145'):rep(4000) .. '\\1')",
+        "return cjson.decode(('['):rep(1001) .. (']'):rep(1001))",
+        "local t = {} for i = 1, 1000 do t = {t} end return cjson.encode(t)",
         "cjson.null.x = 1",
     ],
 )

@@ -5,15 +5,18 @@ that ends the script and nothing else; out of Python's code it would not come ba
 script's own instructions run: the prelude calls `enter` before Python and `leave` behind it.
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
 from titan_objects.store.library import Library
-from titan_objects.store.lua_libraries import Values
+from titan_objects.store.lua_libraries import Refused, Values
 from titan_objects.store.lua_prelude import PRELUDE
 from titan_objects.store.resp import CommandError, SetReply
 from titan_objects.store.table import Args
+
+_LOG = logging.getLogger("titan_objects.store.scripts")
 
 PER_MS = 50_000
 """Lua instructions that count as a millisecond."""
@@ -251,13 +254,16 @@ def _checked(function: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
         result = function(*args)
         if isinstance(result, tuple):
             if len(result) > RESULTS_MAX:
-                raise ValueError(f"a function returns {RESULTS_MAX} values at most")
+                raise Refused(b"a function returns %d values at most" % RESULTS_MAX)
             return True, *result
         return True, result
+    except Refused as why:
+        return False, why.text
     except CommandError as why:
         return False, why.text.removeprefix(b"ERR ")
-    except Exception as why:
-        return False, f"{type(why).__name__}: {str(why)[:200]}".encode("utf-8", "backslashreplace")
+    except Exception:  # a text of Python's would not be the same with every version
+        _LOG.exception("a function of scripts has failed")
+        return False, b"internal error"
 
 
 def _nothing(target: object, name: object, setting: bool) -> object:
