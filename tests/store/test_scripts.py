@@ -7,7 +7,8 @@ import pytest
 
 from tests.store.core import Core
 from tests.store.real import RealRedis, Wire, needs_redis
-from titan_objects.store import resp, scripting
+from titan_objects.store import resp
+from titan_objects.store.lua import scripts as lua_scripts
 from titan_objects.store.resp import CommandError, decode_all
 
 pytest.importorskip("lupa")
@@ -101,7 +102,7 @@ def test_a_script_that_fails_says_why(script: str, says: str) -> None:
 def test_what_a_script_gives_is_bounded_however_its_tables_are_nested(
     table: str, use: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scripting, "ITEMS_MAX", 1000)
+    monkeypatch.setattr(lua_scripts, "ITEMS_MAX", 1000)
     core = Core()
     assert "more than 1000 elements" in error(core("EVAL", f"local t = {{}} {table} {use}", 0))
     assert core("EVAL", "return {1, cjson.encode({2})}", 0) == [1, b"[2]"]

@@ -22,9 +22,10 @@ from titan_objects.store.acl_user import almighty
 from titan_objects.store.admission import Admission
 from titan_objects.store.blocking import Serve, Waiter, WaitingRoom
 from titan_objects.store.config import Config
-from titan_objects.store.functions import Functions
 from titan_objects.store.keyspace import Database, Keyspace
 from titan_objects.store.leaving import Leaving
+from titan_objects.store.lua.functions import Functions
+from titan_objects.store.lua.scripts import Scripts
 from titan_objects.store.memory import Meter
 from titan_objects.store.monitors import Monitors
 from titan_objects.store.pausing import Pause
@@ -33,7 +34,6 @@ from titan_objects.store.replication import Replication
 from titan_objects.store.resp import RESP2, CommandError, Resp2
 from titan_objects.store.sampling import Samples
 from titan_objects.store.scans import Scans
-from titan_objects.store.scripting import Scripts
 from titan_objects.store.session import Session
 from titan_objects.store.stats import Stats
 from titan_objects.store.table import Args, Command, Handler, Table

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import integer, option
 from titan_objects.store.globs import matcher
+from titan_objects.store.lua.scripts import WRITES
 from titan_objects.store.resp import OK, CommandError, array, bulk, simple
 from titan_objects.store.resp import integer as number
-from titan_objects.store.scripting import WRITES
 from titan_objects.store.table import Args, Group, counted
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
-    from titan_objects.store.library import Function, Library
+    from titan_objects.store.lua.library import Function, Library
 
 group = Group("scripting")
 

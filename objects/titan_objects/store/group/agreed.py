@@ -18,11 +18,11 @@ from titan_objects.store.engine import Engine
 from titan_objects.store.group.messages import Done, News, Published, Section, Waiting
 from titan_objects.store.group.places import GROUP_SETTINGS, Place, Places, group_table
 from titan_objects.store.keyspace import Database
+from titan_objects.store.lua.scripts import Scripts
 from titan_objects.store.memory import Meter
 from titan_objects.store.resp import RESP2, RESP3, CommandError
 from titan_objects.store.sampling import key_by_chance
 from titan_objects.store.scans import Names, Pieces, Scans
-from titan_objects.store.scripting import Scripts
 from titan_objects.store.session import Session
 from titan_objects.store.streams import Stream, shown
 from titan_objects.store.table import Args

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import copysign
 from typing import Any
 
-from titan_objects.store.lua_numbers import integer_of, number_of
+from titan_objects.store.lua.numerals import integer_of, number_of
 
 KEY_UNCOUNTED_MAX = 64
 """Bytes of a key that do not count: as many have room beside any value."""

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from titan_objects.store.lua_values import Arguments
+from titan_objects.store.lua.values import Arguments
 
 _ROUNDS = 6755399441055744.0
 """2^52 + 2^51: what is added to it is rounded to an integer, which stands in the low bits of the sum."""

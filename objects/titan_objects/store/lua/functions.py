@@ -5,7 +5,7 @@ replicas have them.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from titan_objects.store.library import Function, Library
+from titan_objects.store.lua.library import Function, Library
 from titan_objects.store.parser import Damaged
 from titan_objects.store.rdb import Reader
 from titan_objects.store.rdb_writing import function, sealed, undumped

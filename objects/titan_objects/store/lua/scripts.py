@@ -15,10 +15,10 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from titan_objects.store.library import FLAGS, Function, Library
-from titan_objects.store.lua_replies import Answer
+from titan_objects.store.lua.library import FLAGS, Function, Library
+from titan_objects.store.lua.replies import Answer
+from titan_objects.store.lua.sandbox import PER_MS, OutOfMemory, Sandbox
 from titan_objects.store.resp import RESP2, RESP3, CommandError, decode, limit_reply
-from titan_objects.store.sandbox import PER_MS, OutOfMemory, Sandbox
 from titan_objects.store.table import Args, Command
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from titan_objects.store import lua_bits, lua_json, lua_msgpack, lua_struct
-from titan_objects.store.lua_values import Arguments, Lua, Refused
+from titan_objects.store.lua import bits, cjson, cmsgpack, structs
+from titan_objects.store.lua.values import Arguments, Lua, Refused
 
 __all__ = ["DEPTH_MAX", "Refused", "Values"]
 
@@ -18,10 +18,10 @@ DEPTH_MAX = 64
 """Levels of what a script returns."""
 
 _LIBRARIES: dict[bytes, dict[bytes, Callable[[Arguments], Any]]] = {
-    b"cjson": lua_json.FUNCTIONS,
-    b"cmsgpack": lua_msgpack.FUNCTIONS,
-    b"struct": lua_struct.FUNCTIONS,
-    b"bit": lua_bits.FUNCTIONS,
+    b"cjson": cjson.FUNCTIONS,
+    b"cmsgpack": cmsgpack.FUNCTIONS,
+    b"struct": structs.FUNCTIONS,
+    b"bit": bits.FUNCTIONS,
 }
 
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from titan_objects.store.lua_numbers import number_at
-from titan_objects.store.lua_values import Arguments, Lua, Refused
+from titan_objects.store.lua.numerals import number_at
+from titan_objects.store.lua.values import Arguments, Lua, Refused
 
 DEPTH_MAX = 1000
 SPARSE_MAX = 10

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from titan_objects.store.library import Library
-from titan_objects.store.lua_libraries import Refused, Values
-from titan_objects.store.lua_prelude import PRELUDE
+from titan_objects.store.lua.libraries import Refused, Values
+from titan_objects.store.lua.library import Library
+from titan_objects.store.lua.prelude import PRELUDE
 from titan_objects.store.resp import CommandError, SetReply
 from titan_objects.store.table import Args
 

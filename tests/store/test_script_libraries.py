@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.store.core import Core
 from tests.store.real import RealRedis, Wire, needs_redis
-from titan_objects.store import lua_json, lua_msgpack, lua_numbers, lua_struct
-from titan_objects.store.lua_libraries import Refused
-from titan_objects.store.lua_values import Arguments, Lua
+from titan_objects.store.lua import cjson, cmsgpack, numerals, structs
+from titan_objects.store.lua.libraries import Refused
+from titan_objects.store.lua.values import Arguments, Lua
 from titan_objects.store.resp import CommandError, decode_all
 
 # ---- the same texts as Redis -----------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ PIECES = st.lists(st.sampled_from([bytes((each,)) for each in b'{}[]:,"\\u0x1-+.
 @given(document=DOCUMENTS, ascii_only=st.booleans(), indent=st.sampled_from([None, 1]))
 def test_what_is_read_quickly_is_what_is_read_exactly(document: Any, ascii_only: bool, indent: int | None) -> None:
     text = json.dumps(document, ensure_ascii=ascii_only, indent=indent).encode("utf-8")
-    assert outcome(lambda: call(lua_json.decode, text)) == outcome(lambda: lua_json.exact(LUA, text))
+    assert outcome(lambda: call(cjson.decode, text)) == outcome(lambda: cjson.exact(LUA, text))
 
 
 @given(document=DOCUMENTS, at=st.integers(0, 99), piece=PIECES.map(b"".join))
@@ -154,20 +154,20 @@ def test_also_where_a_text_is_no_json(document: Any, at: int, piece: bytes) -> N
     text = json.dumps(document).encode()
     text = text[:at] + piece + text[at:]
     try:
-        quick = repr(lua_json.quick(LUA, text))
+        quick = repr(cjson.quick(LUA, text))
     except (ValueError, RecursionError):
         return
-    assert quick == outcome(lambda: lua_json.exact(LUA, text))
+    assert quick == outcome(lambda: cjson.exact(LUA, text))
 
 
 @given(st.binary(max_size=30) | PIECES.map(b"".join))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    outcome(lambda: call(lua_json.decode, data))
-    outcome(lambda: call(lua_msgpack.unpack, data))
+    outcome(lambda: call(cjson.decode, data))
+    outcome(lambda: call(cmsgpack.unpack, data))
     for form in (data, b"!<i3c0", b"bc0s"):
-        outcome(lambda form=form: call(lua_struct.unpack, form, data))  # type: ignore[misc]
-        outcome(lambda form=form: call(lua_struct.pack, form, *([1e300, float("nan"), b"7"] * 9)))  # type: ignore[misc]
-    outcome(lambda: call(lua_struct.size, data))
+        outcome(lambda form=form: call(structs.unpack, form, data))  # type: ignore[misc]
+        outcome(lambda form=form: call(structs.pack, form, *([1e300, float("nan"), b"7"] * 9)))  # type: ignore[misc]
+    outcome(lambda: call(structs.size, data))
 
 
 @given(documents(st.floats(allow_nan=False, allow_infinity=False)))
@@ -188,14 +188,14 @@ def test_what_is_written_is_json(document: Any) -> None:
             return [as_read(each) for each in value] or {}
         return {key: as_read(each) for key, each in value.items()} if isinstance(value, dict) else value
 
-    text = call(lua_json.encode, as_lua(document))
+    text = call(cjson.encode, as_lua(document))
     assert json.loads(text, parse_int=float) == as_read(document)
 
 
 @given(st.floats())
 def test_a_number_is_read_as_it_was_written(number: float) -> None:
     for text in (repr(number), f"{number:+.17e}", number.hex()):
-        found = lua_numbers.number_at(text.encode() + b"x", 0)
+        found = numerals.number_at(text.encode() + b"x", 0)
         assert found is not None
         assert (repr(found[0]), found[1]) == (repr(number), len(text))
 
@@ -204,7 +204,7 @@ def test_a_number_is_read_as_it_was_written(number: float) -> None:
     ("text", "number"), [(b" 0x1.8p1\n", 3), (b"5\0z", 5), (b"1_0", None), (b"0x", None), (b"", None)]
 )
 def test_a_text_is_a_number_as_in_lua(text: bytes, number: float | None) -> None:
-    assert lua_numbers.number_of(text) == number
+    assert numerals.number_of(text) == number
 
 
 # ---- the same everywhere ---------------------------------------------------------------------------------------------
@@ -218,13 +218,13 @@ def test_how_much_of_pythons_stack_is_used_decides_nothing(levels: int) -> None:
     text = b"[" * levels + b"true" + b"]" * levels
 
     def read() -> int:
-        found, depth = call(lua_json.decode, text), 0
+        found, depth = call(cjson.decode, text), 0
         while isinstance(found, list):
             found, depth = found[0], depth + 1
         return depth
 
     def written() -> bool:
-        return bool(call(lua_json.encode, table) == text)
+        return bool(call(cjson.encode, table) == text)
 
     for function, expected in ((read, repr(levels)), (written, "True")):
         shallow, deep = outcome(function), deep_in_the_stack(lambda each=function: outcome(each), 60)
@@ -234,19 +234,19 @@ def test_how_much_of_pythons_stack_is_used_decides_nothing(levels: int) -> None:
 
 def test_a_larger_stack_of_pythons_takes_no_deeper_text(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = sys.getrecursionlimit()
-    monkeypatch.setattr(lua_json, "exact", lambda lua, text: "exact")
+    monkeypatch.setattr(cjson, "exact", lambda lua, text: "exact")
     sys.setrecursionlimit(limit + 10_000)
     try:
-        for levels in (lua_json.QUICK_DEPTH_MAX + 1, lua_json.DEPTH_MAX + 1):
-            assert call(lua_json.decode, b"[" * levels + b"]" * levels) == "exact"
+        for levels in (cjson.QUICK_DEPTH_MAX + 1, cjson.DEPTH_MAX + 1):
+            assert call(cjson.decode, b"[" * levels + b"]" * levels) == "exact"
     finally:
         sys.setrecursionlimit(limit)
-    assert call(lua_json.decode, b"[[[]]]") == [[[]]]
+    assert call(cjson.decode, b"[[[]]]") == [[[]]]
 
 
 def test_what_is_unpacked_may_be_nested_deeper_than_pythons_stack() -> None:
-    assert call(lua_msgpack.unpack, b"\x91" * lua_msgpack.DEPTH_MAX + b"\xc0")
-    assert b"stack overflow" in refusal(lua_msgpack.unpack, b"\x91" * (lua_msgpack.DEPTH_MAX + 1) + b"\xc0")
+    assert call(cmsgpack.unpack, b"\x91" * cmsgpack.DEPTH_MAX + b"\xc0")
+    assert b"stack overflow" in refusal(cmsgpack.unpack, b"\x91" * (cmsgpack.DEPTH_MAX + 1) + b"\xc0")
 
 
 def test_keys_without_an_order_are_refused_before_any_value() -> None:
@@ -254,7 +254,7 @@ def test_keys_without_an_order_are_refused_before_any_value() -> None:
     said = set()
     for order in (keys, keys[::-1]):
         table = Table({key: Function() for key in order})
-        said |= {refusal(lua_json.encode, table), refusal(lua_msgpack.pack, table)}
+        said |= {refusal(cjson.encode, table), refusal(cmsgpack.pack, table)}
     assert said == {
         b"Cannot serialise function: table key must be a number or string",
         b"cannot pack a table with keys that are tables or functions: they have no order",
@@ -272,15 +272,15 @@ def test_what_a_table_has_is_counted_before_it_is_copied() -> None:
     table = Table({at: at for at in range(1, 900)})
     table[1] = table
     lua = Lua(made, kind, "null", counted.clear, count)
-    for function in (lua_json.encode, lua_msgpack.pack):
+    for function in (cjson.encode, cmsgpack.pack):
         with pytest.raises(CommandError):
             function(Arguments(lua, b"f", (table,)))
         assert len(counted) == 1001
     with pytest.raises(CommandError):
-        lua_json.exact(lua, b"[" + b"1," * 1000 + b"1]")
+        cjson.exact(lua, b"[" + b"1," * 1000 + b"1]")
 
 
 def test_a_nan_of_single_precision_keeps_its_sign_alone() -> None:
     for data in (b"\x7f\xa0\x00\x01", b"\x7f\xff\xff\xff"):
-        assert lua_numbers.single_of(lua_numbers.single_at(data)) == b"\x7f\xc0\x00\x00"
-    assert lua_numbers.single_of(lua_numbers.single_at(b"\xff\xa0\x00\x01")) == b"\xff\xc0\x00\x00"
+        assert numerals.single_of(numerals.single_at(data)) == b"\x7f\xc0\x00\x00"
+    assert numerals.single_of(numerals.single_at(b"\xff\xa0\x00\x01")) == b"\xff\xc0\x00\x00"

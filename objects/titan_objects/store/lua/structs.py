@@ -5,8 +5,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from titan_objects.store.lua_numbers import WORD, integer_of, number_of, single_at, single_of, word_of
-from titan_objects.store.lua_values import Arguments, Refused
+from titan_objects.store.lua.numerals import WORD, integer_of, number_of, single_at, single_of, word_of
+from titan_objects.store.lua.values import Arguments, Refused
 
 SIZE_MAX = 32
 """Bytes of an integer."""

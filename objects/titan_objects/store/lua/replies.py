@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from titan_objects.store.lua_libraries import DEPTH_MAX
+from titan_objects.store.lua.libraries import DEPTH_MAX
 from titan_objects.store.resp import CommandError, Resp2, array, bulk, integer, simple
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from math import isnan
 from typing import Any
 
-from titan_objects.store.lua_numbers import single_at, single_of
-from titan_objects.store.lua_values import Arguments, Lua, Refused
+from titan_objects.store.lua.numerals import single_at, single_of
+from titan_objects.store.lua.values import Arguments, Lua, Refused
 
 PACKED_DEPTH_MAX = 16
 """Tables that are nested deeper are packed as nil."""

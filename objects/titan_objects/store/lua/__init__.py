@@ -1,0 +1,1 @@
+"""Lua: scripts, functions, and what they find."""
