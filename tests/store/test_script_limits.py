@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 
 from tests.store.core import Core
-from titan_objects.store.lua import sandbox, scripts
+from titan_objects.store.lua import running, sandbox, scripts
 from titan_objects.store.lua.scripts import Scripts
 from titan_objects.store.resp import CommandError
 
@@ -102,7 +102,7 @@ def test_commands_are_executed_once_though_a_script_runs_anew() -> None:
 
 
 def test_large_replies_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scripts, "KEPT_BYTES_MAX", 1000)
+    monkeypatch.setattr(running, "KEPT_BYTES_MAX", 1000)
     member = agreeing()
     member("SET", "k", "v" * 100)
     script = "for i = 1, 100 do redis.call('INCR', 'n') redis.call('GET', 'k') end return redis.call('GET', 'n')"
@@ -162,4 +162,4 @@ def test_what_is_slow_counts_however_few_instructions_it_has(work: str, instruct
     reply = core("EVAL", f"{setup} redis.call('SET', 'n', 0) while true do {work} redis.call('INCR', 'n') end", 0)
     assert isinstance(reply, CommandError) and "over its limit" in str(reply)
     times = core("GET n")
-    assert isinstance(times, bytes) and int(times) <= 4 * scripts.PER_MS // instructions
+    assert isinstance(times, bytes) and int(times) <= 4 * sandbox.PER_MS // instructions

@@ -23,6 +23,16 @@ _WHILE_SUBSCRIBED = frozenset(
     ("subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe", "ping", "quit", "reset")
 )
 
+_WHILE_BUSY = frozenset(("auth", "hello", "quit", "reset", "multi", "discard", "watch", "unwatch", "function|stats"))
+_END_SCRIPTS = frozenset(("script|kill", "function|kill"))
+
+
+def _may_interrupt(command: Command, args: Args) -> bool:
+    """Whether a command may be executed while a script runs."""
+    name = command.name
+    ends = name in _END_SCRIPTS or (name == "shutdown" and any(word.upper() == b"NOSAVE" for word in args))
+    return ends or name in _WHILE_BUSY
+
 
 def end(engine: "Engine", session: Session) -> tuple[list[Args], bool, bool]:
     """Leaves a transaction: what was queued, whether something in it was refused, whether a watched key changed."""
@@ -45,6 +55,8 @@ class Admission:
         session = engine.session
         named, command = command, self.full(command, args)
         self._check_sender(session, command, args)
+        if engine.busy and not _may_interrupt(command, args):
+            raise engine.scripts.busy
         if engine.pause.until:
             if engine.now >= engine.pause.until:
                 engine.pause.end()

@@ -151,7 +151,7 @@ class Engine(Written):
         self.refuse_writes: CommandError | None = None
         self.loading = False
         self.may_follow = False
-        self.gate = False
+        self.gate = self.busy = False
         self.observed = False
         self.may_block = True
         self.meter: Meter | None = None
@@ -231,6 +231,19 @@ class Engine(Written):
         for session in sessions:
             self.waiting.release(self.halted.pop(session), b"")
         self._end_turn()
+
+    def meanwhile(self, session: Session, commands: list[Args]) -> None:
+        """Executes commands of another client while a script runs, as far as they may be executed then."""
+        before = self.session, self.db, self.reply, self.gate
+        try:
+            for args in commands:
+                self.gate = self.busy = True
+                self._run(session, [args])
+                if session.closing:
+                    break
+        finally:
+            self.busy = False
+            self.session, self.db, self.reply, self.gate = before
 
     def _end_turn(self) -> None:
         """Clients that wait no more go on; those that cache are told what has changed meanwhile."""

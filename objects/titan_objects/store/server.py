@@ -92,16 +92,20 @@ class Connection(asyncio.Protocol):
         self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
-        transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self.moved(transport)
         peer = transport.get_extra_info("peername")
         self.session = self._store.connect(self, _address(peer), _address(transport.get_extra_info("sockname")))
         refusal = self._server.refusal(peer)
         if refusal:
-            transport.write(refusal)
-            transport.close()
+            self._transport.write(refusal)
+            self._transport.close()
             return
         self._server.connections.add(self)
+
+    def moved(self, transport: asyncio.BaseTransport) -> None:
+        """This is its transport from now on."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
@@ -162,6 +166,32 @@ class Connection(asyncio.Protocol):
             self._store.run(session, [])
         elif self._ended and not self._has_more:
             self._transport.close()
+
+    # ---- while a script runs -------------------------------------------------------------------------------------
+
+    @property
+    def fileno(self) -> int:
+        """Of its socket."""
+        number: int = self._transport.get_extra_info("socket").fileno()
+        return number
+
+    @property
+    def idle(self) -> bool:
+        """All that it was told is sent, and it has nothing to wait for: what it sends next can be answered at once."""
+        session, transport = self.session, self._transport
+        held = session.waits or session.out or session.closing or self._paused or self._full or self._refusal
+        return not (held or self._ended or transport.is_closing() or transport.get_write_buffer_size())
+
+    def meanwhile(self, data: bytes) -> bytes:
+        """What a client is told that has sent this while somebody else's script runs."""
+        reader, session = self._reader, self.session
+        self._store.engine.meanwhile(session, reader.read(data))
+        if reader.error:
+            session.out.append(b"-ERR Protocol error: %b\r\n" % reader.error)
+            session.closing = True
+        replies = b"".join(session.out)
+        session.out.clear()
+        return replies
 
     # ---- the sink ------------------------------------------------------------------------------------------------
 
@@ -262,6 +292,11 @@ class Server:
             self._servers.append(server)
             port = server.sockets[0].getsockname()[1]
         return port
+
+    @property
+    def sockets(self) -> list[Any]:
+        """That it listens on."""
+        return [each for server in self._servers for each in server.sockets]  # type: ignore[attr-defined]
 
     async def listen_unix(self, path: Path) -> None:
         """Opens a Unix socket. Raises ConfigError: it cannot be opened."""

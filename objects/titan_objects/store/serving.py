@@ -12,6 +12,7 @@ from typing import TypeVar
 import titan_overlay as titan
 from titan_objects.doors import written
 from titan_objects.store import settings_file
+from titan_objects.store.busy import Busy
 from titan_objects.store.config import SETTINGS, Config, canonical
 from titan_objects.store.host import Store
 from titan_objects.store.resp import CommandError
@@ -128,6 +129,7 @@ async def _serve(options: Options, config: Config, say: Callable[[str], None]) -
     gc.set_threshold(100_000, 50, 1000)  # commands make no cycles, neither those of the log nor those of clients
     store = Store(options.directory, config)
     server = Server(store)
+    store.engine.scripts.supervisor = Busy(server)
     try:
         port = await server.listen(options.hosts, options.port)
         if options.socket is not None:

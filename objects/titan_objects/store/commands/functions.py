@@ -12,6 +12,7 @@ from titan_objects.store.table import Args, Group, counted
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
     from titan_objects.store.lua.library import Function, Library
+    from titan_objects.store.lua.running import Running
 
 group = Group("scripting")
 
@@ -121,23 +122,37 @@ def _function(e: "Engine", function: "Function") -> bytes:
 
 @group.command("function|stats", 2, "noscript", since="7.0.0")
 def function_stats(e: "Engine", a: Args) -> bytes:
-    """Returns information about the functions that there are; one that runs is never seen, it runs to its end."""
+    """Returns information about a function during execution."""
+    running = e.scripts.running
+    if running is not None and not running.function:
+        raise e.scripts.busy
     counts = [
         (bulk(b"libraries_count"), number(len(e.functions.libraries))),
         (bulk(b"functions_count"), number(e.functions.count)),
     ]
     return e.reply.map(
         [
-            (bulk(b"running_script"), e.reply.null),
+            (bulk(b"running_script"), e.reply.null if running is None else _running(e, running)),
             (bulk(b"engines"), e.reply.map([(bulk(b"LUA"), e.reply.map(counts))])),
+        ]
+    )
+
+
+def _running(e: "Engine", running: "Running") -> bytes:
+    return e.reply.map(
+        [
+            (bulk(b"name"), bulk(running.name)),
+            (bulk(b"command"), array([bulk(word) for word in running.command])),
+            (bulk(b"duration_ms"), number(running.ms)),
         ]
     )
 
 
 @group.command("function|kill", 2, "noscript", since="7.0.0")
 def function_kill(e: "Engine", a: Args) -> bytes:
-    """Terminates a function; one that runs too long ends by itself, so there never is one."""
-    raise CommandError(b"NOTBUSY No scripts in execution right now.")
+    """Terminates a function during execution."""
+    e.scripts.kill(function=True)
+    return OK
 
 
 @group.command("function|dump", 2, "noscript", since="7.0.0")

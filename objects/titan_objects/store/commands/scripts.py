@@ -76,5 +76,6 @@ def script_flush(e: "Engine", a: Args) -> bytes:
 
 @group.command("script|kill", 2, "noscript", since="2.6.0")
 def script_kill(e: "Engine", a: Args) -> bytes:
-    """Terminates a server-side Lua script; one that runs too long ends by itself, so there never is one."""
-    raise CommandError(b"NOTBUSY No scripts in execution right now.")
+    """Terminates a server-side Lua script during execution."""
+    e.scripts.kill(function=False)
+    return OK

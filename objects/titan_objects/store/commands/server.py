@@ -148,6 +148,8 @@ def shutdown(e: "Engine", a: Args) -> bytes | None:
         raise CommandError(b"ERR No shutdown in progress.")
     if words - {b"NOSAVE", b"SAVE", b"NOW", b"FORCE"} or words >= {b"NOSAVE", b"SAVE"}:
         raise syntax_error()
+    if e.scripts.running is not None:
+        e.scripts.running.drop()
     e.requests.append("shutdown")
     e.session.closing = True
     return None

@@ -22,7 +22,7 @@ end
 -- ---- limits --------------------------------------------------------------------------------------------------------
 
 local LIMIT = "script is over its limit (lua-time-limit) and was ended"
-local KILLED = "Error running script: it was killed by a user with SCRIPT KILL or FUNCTION KILL"
+local KILLED = "Script killed by user with SCRIPT KILL..."
 local MEMORY = "not enough memory"  -- as Lua itself says it
 local used, budget, ended = 0, 0, nil
 local function hook()
@@ -37,6 +37,7 @@ local function hook()
 end
 local function charge(instructions)
     if instructions == nil then real_error(MEMORY, 0) end
+    if not instructions then ended, instructions = KILLED, budget end
     used = used + instructions
     if used >= budget then
         ended = ended or LIMIT

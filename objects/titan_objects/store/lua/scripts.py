@@ -11,12 +11,13 @@ in a Lua that is new, and finds the replies again that it has got so far.
 
 import hashlib
 import logging
-import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from titan_objects.store.lua.costs import BYTES_FOR_ONE, CALL_COST, ELEMENT_COST, price
 from titan_objects.store.lua.library import FLAGS, Function, Library
 from titan_objects.store.lua.replies import Answer
+from titan_objects.store.lua.running import Replies, Running, Supervisor
 from titan_objects.store.lua.sandbox import PER_MS, OutOfMemory, Sandbox
 from titan_objects.store.resp import RESP2, RESP3, CommandError, decode, limit_reply
 from titan_objects.store.table import Args, Command
@@ -34,35 +35,8 @@ SCRIPTS_MAX = 10_000
 FIRST_BYTES = 4 << 20
 """Memory that a script of a group uses, all in all, before it runs anew in a Lua of its own."""
 
-KEPT_BYTES_MAX = 16 << 20
-"""Of replies that it would find again."""
-
-CALL_BYTES = 100
-"""What a reply takes, beside its bytes."""
-
-CALL_COST = 350
-"""Instructions that a call of a command counts as, at least."""
-
-ELEMENT_COST = 5
-"""For each element of what a command goes through, or of what a library puts together."""
-
-BYTES_FOR_ONE = 16
-"""Bytes that count as an instruction where they are copied."""
-
-_THOROUGH = frozenset(
-    name + suffix
-    for names, suffixes in (
-        (("bitcount", "bitop", "bitpos", "copy", "dump", "lcs", "lpos", "lrem"), ("",)),
-        (("sdiff", "sinter", "sunion", "zdiff", "zinter", "zunion"), ("", "card", "store")),
-        (("sort",), ("", "_ro")),
-    )
-    for name in names
-    for suffix in suffixes
-)
-"""Commands that go through all of their keys' values, whatever they reply."""
-
-_WHOLE = frozenset(("keys", "flushdb", "flushall"))
-"""Commands that go through all keys."""
+PATIENCE = 20
+"""Where others can end a script, it ends by itself only after so many times its limit."""
 
 LOG_BYTES_MAX = 1024
 _LEVELS = (logging.DEBUG, logging.DEBUG, logging.INFO, logging.WARNING)
@@ -75,50 +49,6 @@ _NO_MEMORY = CommandError(b"ERR script needs too much memory and was ended")
 
 ITEMS_MAX = 1 << 20
 """Elements of what a script returns or encodes. A table may stand in many places of another, and in itself."""
-
-
-class Supervisor(Protocol):
-    """Who looks after clients while a script runs."""
-
-    def begin(self, name: bytes, args: Args) -> None:
-        """A script, or a function of that name, begins."""
-
-    def look(self) -> bool:
-        """Serves others, if it has been long. True: one of them wants the script to end."""
-
-    def end(self) -> None:
-        """It has ended."""
-
-
-class _Replies:
-    """What a script has been told so far, and what that cost: it finds the same again when it runs anew."""
-
-    def __init__(self) -> None:
-        self._kept: list[tuple[bytes | CommandError, float]] = []
-        self._again: Iterator[tuple[bytes | CommandError, float]] = iter(())
-        self._bytes = 0
-
-    def begin(self) -> None:
-        """For another script."""
-        self._kept, self._again, self._bytes = [], iter(()), 0
-
-    def rewind(self) -> None:
-        """The script begins once more."""
-        self._kept, self._again = [], iter(self._kept)
-
-    def add(self, reply: bytes | CommandError, cost: float) -> None:
-        """Keeps what a command that was executed has answered."""
-        self._kept.append((reply, cost))
-        self._bytes += CALL_BYTES + (len(reply) if isinstance(reply, bytes) else 0)
-
-    @property
-    def full(self) -> bool:
-        """No more should be kept."""
-        return self._bytes > KEPT_BYTES_MAX
-
-    def again(self) -> tuple[bytes | CommandError, float] | None:
-        """What the next command has answered the first time; None: it was not executed yet."""
-        return next(self._again, None)
 
 
 class Scripts:
@@ -135,6 +65,8 @@ class Scripts:
         self._agreed = agreed
         self.sources: dict[bytes, bytes] = {}
         self.supervisor: Supervisor | None = None
+        self.running: Running | None = None
+        """What runs just now."""
         self._shared: Sandbox | None = None
         """The Lua that scripts share."""
         self._sandbox: Sandbox
@@ -145,7 +77,7 @@ class Scripts:
         self._saves_memory = False
         self._items = self._bytes = 0
         self._cost = 0.0
-        self._replies = _Replies()
+        self._replies = Replies()
 
     # ---- scripts and functions -----------------------------------------------------------------------------------
 
@@ -190,7 +122,8 @@ class Scripts:
         def work(lua: Sandbox) -> Any:
             return lua.run(lua.script(digest, source), keys, argv, self._allowed, digest)
 
-        return self._execute(work, flags, read_only)
+        running = Running(digest, [b"EVALSHA", digest, b"%d" % len(keys), *keys, *argv], False, self.supervisor)
+        return self._execute(work, running, flags, read_only)
 
     def invoke(self, function: Function, keys: Args, argv: Args) -> bytes:
         """Runs a function of a library; its encoded reply. Raises CommandError: it failed."""
@@ -199,7 +132,9 @@ class Scripts:
             callback = self._callback(lua, function)
             return lua.invoke(callback, keys, argv, self._allowed, function.name)
 
-        return self._execute(work, function.flags, function.read_only)
+        command = [b"FCALL", function.name, b"%d" % len(keys), *keys, *argv]
+        running = Running(function.name, command, True, self.supervisor)
+        return self._execute(work, running, function.flags, function.read_only)
 
     def _callback(self, lua: Sandbox, function: Function) -> Any:
         library = function.library
@@ -216,7 +151,40 @@ class Scripts:
 
     def load_library(self, source: bytes) -> Library:
         """Has a library register its functions. Raises CommandError: it does not compile, or failed."""
-        return self._attempt(lambda lua: lua.load(source, self._allowed))
+        running = Running(b"", [b"FUNCTION", b"LOAD", source], True, self.supervisor)
+        reply = self._engine.reply
+        try:
+            return self._attempt(lambda lua: lua.load(source, self._allowed), running)
+        finally:
+            self._engine.reply = reply
+
+    def kill(self, *, function: bool) -> None:
+        """Ends what runs.
+
+        Args:
+            function: by FUNCTION KILL.
+
+        Raises:
+            CommandError: nothing does, or something else, or it has written.
+        """
+        if self.running is None:
+            raise CommandError(b"NOTBUSY No scripts in execution right now.")
+        if self.running.function != function:
+            raise self.busy
+        if len(self._engine.effects) > self._first_effect:
+            raise CommandError(
+                b"UNKILLABLE Sorry the script already executed write commands against the dataset. You can either "
+                b"wait the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE command."
+            )
+        self.running.killed = True
+
+    @property
+    def busy(self) -> CommandError:
+        """What others are told while a script runs."""
+        what = b"FUNCTION" if self.running is not None and self.running.function else b"SCRIPT"
+        return CommandError(
+            b"BUSY Redis is busy running a script. You can only call %b KILL or SHUTDOWN NOSAVE." % what
+        )
 
     @property
     def needs_memory(self) -> bool:
@@ -228,9 +196,12 @@ class Scripts:
     @property
     def _allowed(self) -> int:
         """How many instructions a script may take."""
-        return max(1, int(self._engine.config.get("lua-time-limit"))) * PER_MS
+        limit = max(1, int(self._engine.config.get("lua-time-limit"))) * PER_MS
+        return limit if self.supervisor is None else limit * PATIENCE
 
-    def _execute(self, work: Callable[[Sandbox], Any], flags: list[bytes] | None, read_only: bool) -> bytes:
+    def _execute(
+        self, work: Callable[[Sandbox], Any], running: Running, flags: list[bytes] | None, read_only: bool
+    ) -> bytes:
         engine = self._engine
         self._saves_memory = not _SAVING.isdisjoint(flags or ())
         if flags is not None and not self._saves_memory and engine.meter is not None:
@@ -240,32 +211,42 @@ class Scripts:
         self._read_only = read_only
         db, reply = engine.db, engine.reply
         try:
-            value = self._attempt(work)
+            value = self._attempt(work, running)
             self.begin()
             return Answer(engine.session.resp, engine.reply is RESP3, self._sandbox.kind, self.count).encode(value)
         finally:
             engine.may_block = could_block
             engine.db, engine.reply = db, reply
             engine.session.db = db
+            if running.dropped:
+                del engine.effects[start:]
             if len(engine.effects) > start:
                 engine.wrap(start)
                 engine.quiet()
 
-    def _attempt(self, work: Callable[[Sandbox], T]) -> T:
+    def _attempt(self, work: Callable[[Sandbox], T], running: Running) -> T:
         """Does some work in the Lua that scripts share, and in a group, if its memory is not enough, in a new one."""
-        self._replies.begin()
+        self.running = running
+        if self.supervisor is not None:
+            self.supervisor.begin()
         try:
-            return self._try(work, self._lua(), FIRST_BYTES if self._agreed else None)
-        except OutOfMemory:
-            if not self._agreed:
-                raise _NO_MEMORY from None
-        self._replies.rewind()
-        try:
-            return self._try(work, self._new(collects=True), None)
+            return self._tried(work)
         except OutOfMemory:
             raise _NO_MEMORY from None
         finally:
             self._replies.begin()
+            self.running = None
+            if self.supervisor is not None:
+                self.supervisor.end()
+
+    def _tried(self, work: Callable[[Sandbox], T]) -> T:
+        try:
+            return self._try(work, self._lua(), FIRST_BYTES if self._agreed else None)
+        except OutOfMemory:
+            if not self._agreed:
+                raise
+        self._replies.rewind()
+        return self._try(work, self._new(collects=True), None)
 
     def _try(self, work: Callable[[Sandbox], T], lua: Sandbox, more: int | None) -> T:
         self._sandbox = lua
@@ -302,7 +283,7 @@ class Scripts:
             if not words:
                 raise CommandError(b"ERR Please specify at least one argument for this redis lib call")
             args = [_word(word) for word in words]
-            cost += self._price(self._checked(args), args)
+            cost += price(self._checked(args), args, self._engine.db)
             reply = self._engine.call(args)
             cost += len(reply) / BYTES_FOR_ONE
         except CommandError as why:
@@ -325,17 +306,6 @@ class Scripts:
             raise CommandError(b"ERR Write commands are not allowed from read-only scripts.")
         engine.acl.check(engine.session, command, args, engine.now, "lua")
         return command
-
-    def _price(self, command: Command, args: Args) -> float:
-        """Instructions that a call counts as, beside its reply: for what it is told, and what it goes through."""
-        cost = sum(map(len, args)) / BYTES_FOR_ONE
-        data = self._engine.db.data
-        if command.name in _THOROUGH:
-            lengths = [len(value) for key in command.keys(args) if (value := data.get(key)) is not None]
-            cost += ELEMENT_COST * (math.prod(lengths) if command.name == "lcs" else sum(lengths))
-        elif command.name in _WHOLE:
-            cost += ELEMENT_COST * len(data)
-        return cost
 
     def may_call(self, *words: Any) -> bool | None:
         """`redis.acl_check_cmd`: whether the user may. None: there is no such command."""
@@ -384,7 +354,7 @@ class Scripts:
         """
         if self._keeps and self._replies.full:
             return None
-        if self.supervisor is not None and self.supervisor.look():
+        if self.killed():
             return False
         cost = self._cost + ELEMENT_COST * self._items + self._bytes / BYTES_FOR_ONE
         self._cost = 0.0
@@ -393,7 +363,10 @@ class Scripts:
 
     def killed(self) -> bool:
         """Somebody wants the script to end."""
-        return self.supervisor is not None and self.supervisor.look()
+        if self.supervisor is None or self.running is None:
+            return False
+        self.supervisor.look()
+        return self.running.killed
 
 
 def declared(source: bytes) -> list[bytes] | None:

@@ -1,0 +1,99 @@
+"""While a script runs long: what others hear, and how they end it. With real processes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.store.real import TitanStore, Wire
+
+pytest.importorskip("lupa")
+
+SOON = ("--set", "lua-time-limit=1000")
+ENDLESS = "while true do end"
+BUSY = b"-BUSY Redis is busy running a script. You can only call %b KILL or SHUTDOWN NOSAVE.\r\n"
+LIBRARY = "#!lua name=l\nredis.register_function('f', function() while true do end end)"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[TitanStore]:
+    with TitanStore(tmp_path, *SOON) as process:
+        yield process
+
+
+def wait_until_busy(port: int, reply: bytes = BUSY % b"SCRIPT", password: str = "") -> None:
+    """Asks until a script runs long. Who asks in the very turn in which it begins is answered when it has ended."""
+    while True:
+        with Wire(port) as wire:
+            wire.socket.settimeout(2)
+            try:
+                if password:
+                    wire.ask("AUTH", password)
+                answer = wire.ask("PING")
+            except TimeoutError:
+                continue
+        if answer != b"+PONG\r\n":
+            assert answer == reply
+            return
+
+
+def test_others_hear_that_a_script_runs_and_may_end_it(store: TitanStore) -> None:
+    with Wire(store.port) as caller, Wire(store.port) as known:
+        assert known.ask("PING") == b"+PONG\r\n", "the loop knows it"
+        caller.send("EVAL", ENDLESS, 0)
+        wait_until_busy(store.port)
+        assert known.ask("GET") == b"-ERR wrong number of arguments for 'get' command\r\n"
+        assert known.ask("FUNCTION", "KILL") == known.ask("FUNCTION", "STATS") == BUSY % b"SCRIPT"
+        assert known.ask("MULTI") == b"+OK\r\n"
+        assert known.ask("SET", "k", 1) == BUSY % b"SCRIPT"
+        with Wire(store.port) as newcomer:
+            assert newcomer.ask("HELLO", 3).startswith(b"%")
+            assert newcomer.ask("GET", "k") == BUSY % b"SCRIPT"
+            assert newcomer.ask("SCRIPT", "KILL") == b"+OK\r\n"
+            assert caller.reply().startswith(b"-ERR Script killed by user with SCRIPT KILL... script: ")
+            assert newcomer.ask("CONFIG", "GET", "lua-time-limit").startswith(b"%1"), "it is who it was"
+            assert known.ask("EXEC").startswith(b"-EXECABORT")
+            for wire in (newcomer, known, caller):
+                assert wire.ask("SCRIPT", "KILL") == b"-NOTBUSY No scripts in execution right now.\r\n"
+            assert newcomer.ask("EVAL", "return 1", 0) == b":1\r\n"
+
+
+def test_a_function_that_runs_long_is_shown_and_ended(store: TitanStore) -> None:
+    with Wire(store.port) as caller, Wire(store.port) as other:
+        assert other.ask("FUNCTION", "LOAD", LIBRARY) == b"$1\r\nl\r\n"
+        caller.send("FCALL", "f", 1, "key")
+        wait_until_busy(store.port, BUSY % b"FUNCTION")
+        stats = other.ask("FUNCTION", "STATS")
+        assert b"$1\r\nf\r\n$7\r\ncommand\r\n*4\r\n$5\r\nFCALL\r\n$1\r\nf\r\n$1\r\n1\r\n$3\r\nkey\r\n" in stats
+        assert other.ask("SCRIPT", "KILL") == BUSY % b"FUNCTION"
+        assert other.ask("FUNCTION", "KILL") == b"+OK\r\n"
+        assert b"Script killed by user" in caller.reply()
+        assert b"running_script\r\n$-1\r\n" in other.ask("FUNCTION", "STATS")
+
+
+def test_what_a_script_wrote_is_not_undone_but_by_giving_up_the_store(tmp_path: Path) -> None:
+    with TitanStore(tmp_path, *SOON) as store, Wire(store.port) as caller, Wire(store.port) as other:
+        assert other.ask("SET", "before", 1) == b"+OK\r\n"
+        caller.send("EVAL", f"redis.call('SET', 'k', 1) {ENDLESS}", 0)
+        wait_until_busy(store.port)
+        assert other.ask("SCRIPT", "KILL").startswith(b"-UNKILLABLE ")
+        assert other.ask("SHUTDOWN") == BUSY % b"SCRIPT"
+        other.send("SHUTDOWN", "NOSAVE")
+        assert store.process.wait(30) == 0
+    with TitanStore(tmp_path) as store, Wire(store.port) as wire:
+        assert wire.ask("EXISTS", "before") == b":1\r\n"
+        assert wire.ask("EXISTS", "k") == b":0\r\n"
+
+
+def test_who_has_not_said_who_he_is_ends_nothing(tmp_path: Path) -> None:
+    with_password = TitanStore(tmp_path, *SOON, "--set", "requirepass=secret")
+    with with_password as store, Wire(store.port) as caller, Wire(store.port) as other:
+        for wire in (caller, other):
+            assert wire.ask("AUTH", "secret") == b"+OK\r\n"
+        caller.send("EVAL", ENDLESS, 0)
+        wait_until_busy(store.port, password="secret")
+        with Wire(store.port) as stranger:
+            assert stranger.ask("SCRIPT", "KILL").startswith(b"-NOAUTH")
+            assert stranger.ask("AUTH", "secret") == b"+OK\r\n"
+            assert stranger.ask("SCRIPT", "KILL") == b"+OK\r\n"
+        assert b"Script killed by user" in caller.reply()
