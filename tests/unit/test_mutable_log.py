@@ -152,7 +152,7 @@ def test_what_a_group_says_anew_does_not_count_before_it_is_complete():
         disk = MemoryDisk()
         log = await opened(disk)
         await log.replace(A, [b"old"])
-        log.replace(A, [b"x" * 80] * 5)
+        log.replace(A, [b"x" * 80] * 30)
         await log.write(A, [b"new"])
         assert await contents(disk.power_loss(Random(1))) == {A: [b"old", b"new"]}
 
@@ -164,11 +164,11 @@ def test_who_waits_for_what_was_given_up_is_told_when_what_came_after_is_durable
         disk = MemoryDisk()
         log = await opened(disk)
         await log.replace(A, [b"old"])
-        given_up = log.replace(A, [b"x" * 80] * 5)
+        given_up = log.replace(A, [b"x" * 80] * 30)
         await log.write(A, [b"new"])
-        log.replace(A, [b"y" * 80] * 2)
+        log.replace(A, [b"y" * 80] * 4)
         await given_up
-        assert await contents(disk.power_loss(Random(1))) == {A: [b"y" * 80] * 2}
+        assert await contents(disk.power_loss(Random(1))) == {A: [b"y" * 80] * 4}
 
     testing.run(main)
 
@@ -178,7 +178,7 @@ def test_a_log_that_fails_says_so_to_who_waits_for_all_of_it():
         disk = MemoryDisk()
         log = await opened(disk, LogSettings(piece_bytes=100))
         await log.replace(A, [b"1"])
-        whole = log.replace(A, [b"x" * 80] * 5)
+        whole = log.replace(A, [b"x" * 80] * 30)
         await log.write(A, [b"2"])
         disk.on_operation = broken
         with pytest.raises(StorageError, match="broken"):
@@ -528,8 +528,9 @@ def test_what_could_as_well_be_left_out_is_where_it_would_be_too_much_for_the_di
     async def main():
         log = await opened(MemoryDisk(), LogSettings(waiting_bytes_max=1000))
         epoch = GroupLog(log, A)
-        await epoch.append([b"x" * 200])
+        behind = epoch.append([b"x" * 600])
         assert not epoch.compact([b"x" * 600])
+        await behind
         assert not log.failed
         assert epoch.compact([b"x" * 100])
         await log.write(A, [])

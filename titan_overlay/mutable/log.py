@@ -12,7 +12,7 @@ the marker `retired` says why, for good.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -198,18 +198,21 @@ class Log:
             raise ValueError(f"group {group.hex()} is not in this log: it begins with `replace`")
         return self._hand_in(Written(group, Act.APPEND, records), asyncio.get_running_loop().create_future())
 
-    def replace(self, group: bytes, records: list[bytes]) -> asyncio.Future[None]:
+    def replace(self, group: bytes, records: Iterable[bytes]) -> asyncio.Future[None]:
         """As `write`; these records are all that the group needs, what it wrote before may go.
 
-        Many are written in pieces; until they all are, what the group wrote before still counts, and so it must be
-        worth the same. Who replaces them before waits for these.
+        Many are taken and written in pieces; until they all are, what the group wrote before still counts, and so it
+        must be worth the same. Who replaces them before waits for these.
         """
         done = self._give_up(group) or asyncio.get_running_loop().create_future()
-        anew = Anew(records, self.settings.piece_bytes, done)
-        if group not in self._begun or len(anew.pieces) < 2:
+        if group not in self._begun:
             self._begun.add(group)
-            return self._hand_in(Written(group, Act.REPLACE, records), done)
-        self._hand_in(Written(group, Act.BEGIN, []), None)
+            return self._hand_in(Written(group, Act.REPLACE, list(records)), done)
+        anew = Anew(records, self.settings.piece_bytes, done)
+        first, is_all = anew.take()
+        if is_all:
+            return self._hand_in(Written(group, Act.REPLACE, first), done)
+        self._hand_in(Written(group, Act.BEGIN, first), None)
         if self.failed:
             tell(done, StorageError(self.failed))
         else:
@@ -242,11 +245,6 @@ class Log:
     def crowded(self) -> bool:
         """The disk does not keep up: groups should take no new proposals until it does."""
         return self._waiting_bytes > self.settings.waiting_bytes_max // 2
-
-    def has_room(self, size: int) -> bool:
-        """Whether so many bytes may be handed in that could as well be left out."""
-        size += self._waiting_bytes + sum(each.size for each in self._anew.values())
-        return size <= self.settings.waiting_bytes_max // 2
 
     async def close(self) -> None:
         """Waits for what was handed in."""
@@ -298,8 +296,8 @@ class Log:
     def _piece(self) -> tuple[Written, Waiter]:
         """Of the group that is saying everything anew and began first: the next piece."""
         group, anew = next(iter(self._anew.items()))
-        piece = anew.take()
-        if anew.pieces:
+        piece, is_last = anew.take()
+        if not is_last:
             return Written(group, Act.PIECE, piece), None
         del self._anew[group]
         return Written(group, Act.END, piece), anew.done

@@ -1,7 +1,7 @@
 """All that a group needs of its log, on its way into that piece by piece: what others write goes in between."""
 
 import asyncio
-from collections import deque
+from collections.abc import Iterable
 from typing import TypeVar
 
 from titan_overlay.storage.scribe import settle
@@ -15,28 +15,30 @@ class Anew:
     """What a group says anew, as far as it has not been written.
 
     Args:
-        piece_bytes: of a piece; one with a record that is longer has that alone.
+        records: taken, and so made, as they are written.
+        piece_bytes: after so many a piece ends.
         done: once all of it is durable.
     """
 
-    __slots__ = ("done", "pieces", "size")
+    __slots__ = ("_next", "_piece_bytes", "_records", "done")
 
-    def __init__(self, records: list[bytes], piece_bytes: int, done: asyncio.Future[None]) -> None:
-        self.pieces: deque[list[bytes]] = deque()
-        self.size = sum(map(len, records))
+    def __init__(self, records: Iterable[bytes], piece_bytes: int, done: asyncio.Future[None]) -> None:
         self.done = done
-        room = 0
-        for record in records:
-            if not self.pieces or room < len(record):
-                self.pieces.append([])
-                room = piece_bytes
-            self.pieces[-1].append(record)
-            room -= len(record)
+        self._records = iter(records)
+        self._piece_bytes = piece_bytes
+        self._next = self._more()
 
-    def take(self) -> list[bytes]:
-        """The next piece."""
-        piece = self.pieces.popleft()
-        self.size -= sum(map(len, piece))
+    def take(self) -> tuple[list[bytes], bool]:
+        """The next piece, and whether it is the last."""
+        piece, self._next = self._next, self._more()
+        return piece, not self._next
+
+    def _more(self) -> list[bytes]:
+        piece: list[bytes] = []
+        room = self._piece_bytes
+        while room > 0 and (record := next(self._records, None)) is not None:
+            piece.append(record)
+            room -= len(record)
         return piece
 
 

@@ -44,10 +44,10 @@ class Act(IntEnum):
     DROP = 2
     """The group is gone from this log."""
     BEGIN = 3
-    """The group starts to say everything anew, piece by piece; what it appends meanwhile comes after that."""
+    """The first piece of all that the group needs; what it appends from here on comes after that."""
     PIECE = 4
     END = 5
-    """With the last piece. From here on the pieces since `BEGIN` are what a `REPLACE` there would have been."""
+    """With the last piece. From here on the pieces from `BEGIN` on are what a `REPLACE` there would have been."""
 
 
 class Written(msgspec.Struct, frozen=True, array_like=True):
@@ -209,7 +209,7 @@ class Contents:
                 self._headless.add(group)
             return
         if write.act is Act.BEGIN:
-            self._anew[group] = ([], [])
+            self._anew[group] = (list(records), [])
             return
         if write.act in (Act.PIECE, Act.END):
             if pieces is None:
