@@ -26,7 +26,7 @@ CHUNK_BYTES_MAX = 16 << 20
 READ_BYTES = 256 << 10
 WRITE_BYTES = 256 << 10
 """What is hashed and written in one turn of the loop."""
-SYNC_BYTES = 1 << 20
+SYNC_BYTES = 4 << 20
 """So much is written and not durable, at most: what the log writes meanwhile waits for all of it on many disks."""
 DIRECTORY = "groups"
 
