@@ -10,7 +10,7 @@ from pathlib import Path
 
 BENCHMARKS = (
     "idle", "rpc", "lookups", "send", "mutable", "groups", "puzzle", "store", "store_keys", "store_group",
-    "store_compiled", "workflows", "verification", "dag", "slices",
+    "store_snapshot", "store_compiled", "workflows", "verification", "dag", "slices",
 )  # fmt: skip
 
 

@@ -48,10 +48,15 @@ class Spent:
 
 
 def start_node(
-    number: int, root: Path, bootstrap: str, *flags: str, listen: str = "127.0.0.1:0"
+    number: int,
+    root: Path,
+    bootstrap: str,
+    *flags: str,
+    listen: str = "127.0.0.1:0",
+    program: Sequence[str] = (str(BIN / "titan-node"),),
 ) -> tuple["subprocess.Popen[str]", str]:
     """A `titan-node` with the directory `root/number`, and the join line that it prints."""
-    words = [str(BIN / "titan-node"), "--data", str(root / str(number)), "--listen", listen, *flags]
+    words = [*program, "--data", str(root / str(number)), "--listen", listen, *flags]
     words += ["--bootstrap", bootstrap] if bootstrap else []
     log = (root / f"{number}.log").open("a")
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True)

@@ -26,7 +26,7 @@ from titan_overlay.testing import MemoryDisk
 
 NODE, OTHER = b"\x01" * 32, b"\x02" * 32
 A, B = b"a" * 32, b"b" * 32
-SMALL = LogSettings(segment_bytes=300)
+SMALL = LogSettings(segment_bytes=300, piece_bytes=150)
 
 
 def ambient(seed: int = 1) -> Ambient:
@@ -118,6 +118,74 @@ def test_segments_that_no_group_needs_are_removed():
         assert log.segments == 1
         assert len(await disk.list("log/0")) == 1
         assert await contents(disk) == {A: [b"anew"]}
+
+    testing.run(main)
+
+
+def test_what_a_group_says_anew_goes_in_pieces_and_nobody_waits_for_all_of_it():
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk, LogSettings(segment_bytes=300, piece_bytes=100))
+        records = [b"%d" % number * 50 for number in range(20)]
+        await log.replace(A, [])
+        await log.replace(B, [])
+        for record in records:
+            await log.write(A, [record])
+        whole = log.replace(A, records)
+        for number in range(2):
+            await log.write(A, [b"later"])
+            await log.write(B, [b"%d" % number])
+        assert not whole.done() and log.segments > 5
+        await whole
+        for _ in range(10):
+            await log.write(A, [b"last"])
+        await log.drop(B)
+        await log.close()
+        assert len(await disk.list("log/0")) == log.segments < 20  # those before it began are gone
+        assert await contents(disk) == {A: [*records, *[b"later"] * 2, *[b"last"] * 10]}
+
+    testing.run(main)
+
+
+def test_what_a_group_says_anew_does_not_count_before_it_is_complete():
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk)
+        await log.replace(A, [b"old"])
+        log.replace(A, [b"x" * 80] * 30)
+        await log.write(A, [b"new"])
+        assert await contents(disk.power_loss(Random(1))) == {A: [b"old", b"new"]}
+
+    testing.run(main)
+
+
+def test_who_waits_for_what_was_given_up_is_told_when_what_came_after_is_durable():
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk)
+        await log.replace(A, [b"old"])
+        given_up = log.replace(A, [b"x" * 80] * 30)
+        await log.write(A, [b"new"])
+        log.replace(A, [b"y" * 80] * 4)
+        await given_up
+        assert await contents(disk.power_loss(Random(1))) == {A: [b"y" * 80] * 4}
+
+    testing.run(main)
+
+
+def test_a_log_that_fails_says_so_to_who_waits_for_all_of_it():
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk, LogSettings(piece_bytes=100))
+        await log.replace(A, [b"1"])
+        whole = log.replace(A, [b"x" * 80] * 30)
+        await log.write(A, [b"2"])
+        disk.on_operation = broken
+        with pytest.raises(StorageError, match="broken"):
+            await whole
+
+    def broken(operation: str, path: str) -> None:
+        raise StorageError("the disk is broken")
 
     testing.run(main)
 
@@ -346,7 +414,10 @@ class Lives:
             group = self.chance.choice([A, B])
             possible = self.possible[group]
             record = self.chance.randbytes(self.chance.choice([5, 90, 600]))
-            if not possible[-1] or self.chance.random() < 0.2:
+            kind = self.chance.random()
+            if possible[-1] and kind < 0.2:
+                waits.append(log.replace(group, possible[-1]))  # the same anew, in pieces
+            elif not possible[-1] or kind < 0.3:
                 waits.append(log.replace(group, [record]))
                 possible.append([record])
             else:
@@ -457,8 +528,9 @@ def test_what_could_as_well_be_left_out_is_where_it_would_be_too_much_for_the_di
     async def main():
         log = await opened(MemoryDisk(), LogSettings(waiting_bytes_max=1000))
         epoch = GroupLog(log, A)
-        await epoch.append([b"x" * 200])
+        behind = epoch.append([b"x" * 600])
         assert not epoch.compact([b"x" * 600])
+        await behind
         assert not log.failed
         assert epoch.compact([b"x" * 100])
         await log.write(A, [])

@@ -1,6 +1,8 @@
 """Snapshots on disk: whole or not there, checked before they are believed, never in memory as a whole."""
 
+import asyncio
 from hashlib import sha256
+from itertools import pairwise
 
 import pytest
 
@@ -45,6 +47,28 @@ async def test_the_newest_replaces_those_before_it_and_not_what_is_being_fetched
     stored = await store.newest()
     assert stored is not None and stored.head.checkpoint.index == 2
     assert len(await disk.list("groups/")) == 2
+
+
+async def test_a_snapshot_goes_to_disk_bit_by_bit_whatever_its_chunks() -> None:
+    """So that no turn of the loop is long, and what a log writes meanwhile waits for little of it."""
+    disk, sizes, synced = MemoryDisk(), [0], [0]
+
+    def watch(operation: str, path: str) -> None:
+        sizes.append(disk.used)
+        if operation == "sync":
+            synced.append(disk.used)
+
+    disk.on_operation = watch
+    await Snapshots(disk, OBJECT).write(head(1), [b"x" * (5 << 20), *[b"y" * 60_000] * 100])
+    assert max(after - before for before, after in pairwise(sizes)) <= snapshots.WRITE_BYTES + 64
+    assert max(after - before for before, after in pairwise(synced)) < snapshots.SYNC_BYTES + snapshots.WRITE_BYTES + 64
+
+
+async def test_between_two_chunks_others_have_a_while() -> None:
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    await Snapshots(MemoryDisk(sync_seconds=0.0), OBJECT).write(head(1), [b"x"] * 50, pause=0.001)
+    assert loop.time() - before == pytest.approx(0.05)
 
 
 async def test_a_snapshot_that_was_not_finished_does_not_count() -> None:

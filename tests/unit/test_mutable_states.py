@@ -78,6 +78,17 @@ async def test_a_snapshot_that_waited_for_a_newer_one_is_dropped() -> None:
     assert [each.index for each in group.taken] == [198]
 
 
+async def test_the_log_is_not_short_while_a_snapshot_of_it_is_made() -> None:
+    """Else it would be written anew with all that the snapshot is to take off it."""
+    group, snapshots = Group(), Snapshots(MemoryDisk(), OBJECT)
+    states = States(group, snapshots, Checkpoint(0, 0))  # type: ignore[arg-type]
+    assert states.log_is_short
+    states.take(at(5))
+    assert not states.log_is_short
+    await asyncio.gather(*group.tasks)
+    assert states.log_is_short
+
+
 async def test_a_snapshot_of_an_epoch_that_has_ended_meanwhile_is_dropped() -> None:
     group, snapshots = Group(), Snapshots(MemoryDisk(), OBJECT)
     states = States(group, snapshots, Checkpoint(0, 0))  # type: ignore[arg-type]

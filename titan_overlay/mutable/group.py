@@ -50,7 +50,7 @@ from titan_overlay.mutable.outbox import Deliver, Outbox
 from titan_overlay.mutable.recollection import Promise, promised
 from titan_overlay.mutable.restart import Restart
 from titan_overlay.mutable.snapshots import Head, Snapshots
-from titan_overlay.mutable.states import SNAPSHOT_LOG_BYTES, States
+from titan_overlay.mutable.states import States
 from titan_overlay.mutable.succession import Succession
 from titan_overlay.mutable.surroundings import Logs, Maker, Peers
 from titan_overlay.mutable.voting_keys import GroupKeys
@@ -178,7 +178,7 @@ class Group:
 
     def write_anew(self) -> None:
         """What it has in old segments of the node's log goes into the latest; much of it waits for a snapshot."""
-        if not self.trouble and self.states.log_bytes <= SNAPSHOT_LOG_BYTES:
+        if not self.trouble and self.states.log_is_short:
             self._drive.compact()
 
     def end_epoch(self) -> None:

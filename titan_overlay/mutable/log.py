@@ -12,12 +12,13 @@ the marker `retired` says why, for good.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from titan_overlay.ambient import Ambient
 from titan_overlay.errors import StorageError
+from titan_overlay.mutable.log_anew import Anew, W, Waiter, tell
 from titan_overlay.mutable.log_format import (
     HEADER_BYTES,
     Act,
@@ -33,7 +34,6 @@ from titan_overlay.mutable.log_format import (
     segment_name,
 )
 from titan_overlay.storage.disk import Disk
-from titan_overlay.storage.scribe import settle
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ class LogSettings(msgspec.Struct, frozen=True):
     """A new file is begun once one is as large."""
     waiting_bytes_max: int = 64 << 20
     """What may wait for the disk."""
+    piece_bytes: int = 256 << 10
+    """Of what a group says anew, so much goes with one batch."""
     fsync: bool = True
     """False: for simulations alone. A crash of the machine may then lose what was acknowledged."""
 
@@ -81,9 +83,13 @@ class Log:
         self._offset = 0
         self._size = 0
         """Of the last segment: what follows the offset is room."""
-        self._waiting: deque[tuple[Written, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[Written, Waiter]] = deque()
         self._waiting_bytes = 0
+        self._anew: dict[bytes, Anew] = {}
         self._writer: asyncio.Task[None] | None = None
+        self._tidier: asyncio.Task[None] | None = None
+        self._renaming = asyncio.Lock()
+        """The identity file changes, by whoever has this."""
 
     @property
     def identity(self) -> bytes:
@@ -190,17 +196,39 @@ class Log:
         """
         if group not in self._begun:
             raise ValueError(f"group {group.hex()} is not in this log: it begins with `replace`")
-        return self._hand_in(Written(group, Act.APPEND, records))
+        return self._hand_in(Written(group, Act.APPEND, records), asyncio.get_running_loop().create_future())
 
-    def replace(self, group: bytes, records: list[bytes]) -> asyncio.Future[None]:
-        """As `write`; these records are all that the group needs, what it wrote before may go."""
-        self._begun.add(group)
-        return self._hand_in(Written(group, Act.REPLACE, records))
+    def replace(self, group: bytes, records: Iterable[bytes]) -> asyncio.Future[None]:
+        """As `write`; these records are all that the group needs, what it wrote before may go.
+
+        Many are taken and written in pieces; until they all are, what the group wrote before still counts, and so it
+        must be worth the same. Who replaces them before waits for these.
+        """
+        done = self._give_up(group) or asyncio.get_running_loop().create_future()
+        if group not in self._begun:
+            self._begun.add(group)
+            return self._hand_in(Written(group, Act.REPLACE, list(records)), done)
+        anew = Anew(records, self.settings.piece_bytes, done)
+        first, is_all = anew.take()
+        if is_all:
+            return self._hand_in(Written(group, Act.REPLACE, first), done)
+        self._hand_in(Written(group, Act.BEGIN, first), None)
+        if self.failed:
+            tell(done, StorageError(self.failed))
+        else:
+            self._anew[group] = anew
+        return done
 
     def drop(self, group: bytes) -> asyncio.Future[None]:
         """As `write`: the group leaves this log."""
         self._begun.discard(group)
-        return self._hand_in(Written(group, Act.DROP, []))
+        done = self._give_up(group) or asyncio.get_running_loop().create_future()
+        return self._hand_in(Written(group, Act.DROP, []), done)
+
+    def _give_up(self, group: bytes) -> Waiter:
+        """Says no more of what it says anew. Who waits for that."""
+        anew = self._anew.pop(group, None)
+        return None if anew is None else anew.done
 
     def holding_back(self) -> list[bytes]:
         """Groups for whose sake the oldest segment is kept: if the log grows, they should write themselves anew."""
@@ -218,70 +246,81 @@ class Log:
         """The disk does not keep up: groups should take no new proposals until it does."""
         return self._waiting_bytes > self.settings.waiting_bytes_max // 2
 
-    def has_room(self, size: int) -> bool:
-        """Whether so many bytes may be handed in that could as well be left out."""
-        return self._waiting_bytes + size <= self.settings.waiting_bytes_max // 2
-
     async def close(self) -> None:
         """Waits for what was handed in."""
-        if self._writer is not None:
-            await asyncio.wait([self._writer])
+        while tasks := [task for task in (self._writer, self._tidier) if task is not None]:
+            await asyncio.wait(tasks)
 
-    def _hand_in(self, write: Written) -> asyncio.Future[None]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
+    def _hand_in(self, write: Written, done: W) -> W:
         self._waiting_bytes += sum(map(len, write.records))
         if self._waiting_bytes > self.settings.waiting_bytes_max:
             self._fail(f"more than {self.settings.waiting_bytes_max} bytes wait for the disk")
         if self.failed:
-            future.set_exception(StorageError(self.failed))
-            return future
-        self._waiting.append((write, future))
+            tell(done, StorageError(self.failed))
+            return done
+        self._waiting.append((write, done))
         if self._writer is None:
-            self._writer = loop.create_task(self._write_all())
-        return future
+            self._writer = asyncio.get_running_loop().create_task(self._write_all())
+        return done
 
     def _fail(self, why: str) -> None:
         # Engines are ahead of the disk now, and after a failed fsync nobody knows what is on it (Rebello et al., "Can
         # Applications Recover from fsync Failures?", ATC 2020): only reading it again will tell.
         self.failed = self.failed or f"the log cannot be written until it is read again: {why}"
-        for _, future in self._waiting:
-            settle(future, StorageError(self.failed))
+        for done in (*(done for _, done in self._waiting), *(each.done for each in self._anew.values())):
+            tell(done, StorageError(self.failed))
         self._waiting.clear()
+        self._anew.clear()
 
     async def _write_all(self) -> None:
         try:
-            while self._waiting:
+            while self._waiting or self._anew:
                 batch = list(self._waiting)
                 self._waiting.clear()
                 self._waiting_bytes = 0
+                if self._anew:
+                    batch.append(self._piece())
                 await self._write_batch(batch)
-                await self._tidy()
+                if self._tidier is None and self._contents.first_needed(self._identity.last) > self._identity.first:
+                    self._tidier = asyncio.get_running_loop().create_task(self._tidy())
         except StorageError as why:
-            self._fail(str(why))
-            if self._disk.full:
-                self.on_full()
+            self._disk_fails(why)
         finally:
             self._writer = None
 
-    async def _write_batch(self, batch: list[tuple[Written, asyncio.Future[None]]]) -> None:
+    def _disk_fails(self, why: StorageError) -> None:
+        self._fail(str(why))
+        if self._disk.full:
+            self.on_full()
+
+    def _piece(self) -> tuple[Written, Waiter]:
+        """Of the group that is saying everything anew and began first: the next piece."""
+        group, anew = next(iter(self._anew.items()))
+        piece, is_last = anew.take()
+        if not is_last:
+            return Written(group, Act.PIECE, piece), None
+        del self._anew[group]
+        return Written(group, Act.END, piece), anew.done
+
+    async def _write_batch(self, batch: list[tuple[Written, Waiter]]) -> None:
         # A write without records waits for those before it, no more.
         writes = [write for write, _ in batch if write.records or write.act is not Act.APPEND]
         try:
             if writes:
                 await self._append(writes)
         except BaseException as why:
-            for _, future in batch:
-                settle(future, StorageError(f"the log could not be written ({why})"))
+            for _, done in batch:
+                tell(done, StorageError(f"the log could not be written ({why})"))
             raise
-        for _, future in batch:
-            settle(future, None)
+        for _, done in batch:
+            tell(done, None)
 
     async def _append(self, writes: list[Written]) -> None:
         if self._offset >= self.settings.segment_bytes:
             number = self._identity.last + 1
             await self._make_segment(number)
-            await self._save_identity(msgspec.structs.replace(self._identity, last=number))
+            async with self._renaming:
+                await self._save_identity(msgspec.structs.replace(self._identity, last=number))
             self._call_to_order()
         path = self._path(self._identity.last)
         raw = encode_batch(self._identity, self._sequence, writes)
@@ -314,13 +353,17 @@ class Log:
                 self.replace(group, found)
 
     async def _tidy(self) -> None:
-        """Removes segments that nobody needs."""
-        old = self._identity.first
-        first = self._contents.first_needed(self._identity.last)
-        if first > old:
-            await self._save_identity(msgspec.structs.replace(self._identity, first=first))
-            for number in range(old, first):
-                await self._disk.remove(self._path(number))
+        """Removes segments that nobody needs; nobody waits for that."""
+        try:
+            while (first := self._contents.first_needed(self._identity.last)) > (old := self._identity.first):
+                async with self._renaming:
+                    await self._save_identity(msgspec.structs.replace(self._identity, first=first))
+                for number in range(old, first):
+                    await self._disk.remove(self._path(number))
+        except StorageError as why:
+            self._disk_fails(why)
+        finally:
+            self._tidier = None
 
     async def _make_segment(self, number: int) -> None:
         header = encode_header(self._identity, number, self._sequence)

@@ -43,6 +43,11 @@ class Act(IntEnum):
     """Everything before is void: the records that follow say all. The first write of a group is one."""
     DROP = 2
     """The group is gone from this log."""
+    BEGIN = 3
+    """The first piece of all that the group needs; what it appends from here on comes after that."""
+    PIECE = 4
+    END = 5
+    """With the last piece. From here on the pieces from `BEGIN` on are what a `REPLACE` there would have been."""
 
 
 class Written(msgspec.Struct, frozen=True, array_like=True):
@@ -180,27 +185,50 @@ class Contents:
     def __init__(self) -> None:
         self.records: dict[bytes, list[bytes]] = {}
         self.since: dict[bytes, int] = {}
+        self._anew: dict[bytes, tuple[list[bytes], list[bytes]]] = {}
+        """Of groups that have not said everything anew yet: the pieces so far, and what was appended since."""
+        self._begun: dict[bytes, int] = {}
+        """The segment in which they began with that."""
         self._headless: set[bytes] = set()
         """Groups whose first write is gone: in order only if they said everything anew later on."""
 
     def take(self, segment: int, batch: Sequence[Written]) -> None:
         """A batch that was read from a segment."""
         for write in batch:
-            if write.act is Act.APPEND:
-                if write.group in self.records:
-                    self.records[write.group] += write.records
-                else:
-                    self._headless.add(write.group)
-                continue
-            self._headless.discard(write.group)
-            if write.act is Act.REPLACE:
-                self.records[write.group] = list(write.records)
-            else:
-                self.records.pop(write.group, None)
+            self._read(write)
         self.note(segment, batch)
+
+    def _read(self, write: Written) -> None:
+        group, records = write.group, write.records
+        pieces, since = self._anew.get(group, (None, []))
+        if write.act is Act.APPEND:
+            since += records
+            if group in self.records:
+                self.records[group] += records
+            else:
+                self._headless.add(group)
+            return
+        if write.act is Act.BEGIN:
+            self._anew[group] = (list(records), [])
+            return
+        if write.act in (Act.PIECE, Act.END):
+            if pieces is None:
+                self._headless.add(group)
+                return
+            pieces += records
+            if write.act is Act.PIECE:
+                return
+            records = pieces + since
+        self._anew.pop(group, None)
+        self._headless.discard(group)
+        if write.act is Act.DROP:
+            self.records.pop(group, None)
+        else:
+            self.records[group] = list(records)
 
     def check(self) -> None:
         """After the last batch. Raises Damage: what a group began with is missing."""
+        self._anew.clear()  # what was not said to its end does not count
         if self._headless:
             names = ", ".join(sorted(group.hex()[:8] for group in self._headless))
             raise Damage(f"the log lost the beginning of {len(self._headless)} groups ({names})")
@@ -208,10 +236,16 @@ class Contents:
     def note(self, segment: int, batch: Sequence[Written]) -> None:
         """A batch that is durable in a segment."""
         for write in batch:
-            if write.act is Act.DROP:
-                self.since.pop(write.group, None)
-            elif write.act is Act.REPLACE:
-                self.since[write.group] = segment
+            group = write.group
+            if write.act is Act.BEGIN:
+                self._begun[group] = segment
+            elif write.act is Act.END:
+                self.since[group] = self._begun.pop(group, segment)
+            elif write.act in (Act.REPLACE, Act.DROP):
+                self._begun.pop(group, None)
+                self.since.pop(group, None)
+                if write.act is Act.REPLACE:
+                    self.since[group] = segment
 
     def first_needed(self, current: int) -> int:
         """The oldest segment that any group still needs; `current` if none does."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -62,11 +62,10 @@ class GroupLog:
     def append(self, records: list[Any]) -> "asyncio.Future[None]":
         return self._log.write(self._group, [codec.encode(each) for each in records])
 
-    def compact(self, image: list[Any]) -> bool:
-        records = [codec.encode(each) for each in image]
-        if not self._log.has_room(sum(map(len, records))):
+    def compact(self, image: Iterable[Any]) -> bool:
+        if self._log.crowded:
             return False
-        self._log.replace(self._group, records)
+        self._log.replace(self._group, map(codec.encode, image))
         return True
 
     def drop(self) -> None:

@@ -117,6 +117,8 @@ class Raft:
         """Takes one event in."""
         self.now = now
         self.out = out = Ready(self.out.number + 1)
+        if self.log.gone:
+            self.log.let_go()
         if self._missing:
             out.persist += self._missing
             self._missing = []

@@ -9,12 +9,16 @@ from titan_overlay.mutable.raft_messages import HardState, LogBase, LogEntries, 
 
 ENTRY_OVERHEAD = 32
 """Bytes that an entry takes in a message beside its data, at most."""
+LET_GO_BYTES = 4 << 20
+"""Of entries that nobody needs any more: to free all that a snapshot stands for at once holds up everybody."""
+LET_GO_OVERHEAD = 1024
+"""What an entry counts for beside its data: some thousands take a millisecond."""
 
 
 class RaftLog:
     """Entries `base + 1` to `last`. The one at `base` is known by its term alone; all up to it are committed."""
 
-    __slots__ = ("_held", "_marks", "base", "base_term", "durable", "last", "stop")
+    __slots__ = ("_held", "_marks", "base", "base_term", "durable", "gone", "last", "stop")
 
     def __init__(self, base: int = 0, base_term: int = 0) -> None:
         self.base = base
@@ -26,6 +30,8 @@ class RaftLog:
         self.stop: int | None = None
         """Height of the stop sign, RECONFIG, if it is here: nothing above it is ever committed."""
         self._held: list[Entry] = []
+        self.gone: list[Entry] = []
+        """Needed no more, and not let go yet."""
         self._marks: deque[tuple[int, int]] = deque()  # (number of a Ready, last index that it wrote), not confirmed
 
     @property
@@ -103,6 +109,7 @@ class RaftLog:
 
     def rebase(self, index: int, term: int) -> None:
         """Begins after the entry (`index`, `term`). If it is here, what follows it stays; else nothing does."""
+        self.gone += self._held[: max(0, index - self.base)]
         if self.holds(index, term):
             del self._held[: index - self.base]
             self.durable = max(self.durable, index)
@@ -113,6 +120,12 @@ class RaftLog:
             self.durable = index
             self.stop = None
         self.base, self.base_term = index, term
+
+    def let_go(self) -> None:
+        """Frees some of what nobody needs any more."""
+        gone, room = self.gone, LET_GO_BYTES
+        while gone and room > 0:
+            room -= len(gone.pop().data) + LET_GO_OVERHEAD
 
     # ---- the disk ----------------------------------------------------------------------------------------------
 

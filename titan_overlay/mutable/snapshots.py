@@ -6,6 +6,7 @@ The newest that is whole counts; a crash while one is written leaves the one bef
 a whole: it is written, hashed, sent and read in pieces, and others have their turn in between.
 """
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator, Iterable
 from hashlib import sha256
@@ -23,6 +24,10 @@ LENGTH = struct.Struct(">I")
 CHUNK_BYTES_MAX = 16 << 20
 """Of one chunk, as it comes from the object: so much is in memory at once."""
 READ_BYTES = 256 << 10
+WRITE_BYTES = 256 << 10
+"""What is hashed and written in one turn of the loop."""
+SYNC_BYTES = 4 << 20
+"""So much is written and not durable, at most: what the log writes meanwhile waits for all of it on many disks."""
 DIRECTORY = "groups"
 
 
@@ -71,8 +76,11 @@ class Snapshots:
     def _path(self, index: int) -> str:
         return f"{self._directory}/{index:016x}.snapshot"
 
-    async def write(self, head: Head, chunks: Iterable[bytes]) -> Written:
+    async def write(self, head: Head, chunks: Iterable[bytes], *, pause: float = 0.0) -> Written:
         """Puts a snapshot on disk, durably, and removes those before it. One at a time.
+
+        Args:
+            pause: seconds after each chunk, which are others'.
 
         Raises:
             StorageError: the disk is full or broken, or a chunk is too large; the snapshot before it stays.
@@ -81,21 +89,29 @@ class Snapshots:
         trial = f"{target}.new"
         await self._disk.remove(trial)
         encoded = codec.encode(head)
-        digest, root, size = sha256(), sha256(), 0
+        digest, root, size, synced = sha256(), sha256(), 0, 0
 
         async def put(piece: bytes) -> None:
-            nonlocal size
+            nonlocal size, synced
             digest.update(piece)
             size += len(piece)
             await self._disk.append(trial, piece)
+            if size - synced >= SYNC_BYTES:
+                await self._disk.sync(trial)
+                synced = size
 
         await put(MAGIC + LENGTH.pack(len(encoded)) + encoded)
         for chunk in chunks:
             if len(chunk) > CHUNK_BYTES_MAX:
                 raise StorageError(f"a chunk of a snapshot has {len(chunk)} bytes, {CHUNK_BYTES_MAX} are the most")
-            if chunk:
-                root.update(chunk)
-                await put(LENGTH.pack(len(chunk)) + chunk)
+            begin = LENGTH.pack(len(chunk))
+            for start in range(0, len(chunk), WRITE_BYTES):
+                piece = chunk[start : start + WRITE_BYTES]
+                root.update(piece)
+                await put(begin + piece)
+                begin = b""
+            if pause:
+                await asyncio.sleep(pause)
         await put(LENGTH.pack(0))
         await self._disk.append(trial, digest.digest())
         await self._settle(trial, target)

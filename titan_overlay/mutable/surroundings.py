@@ -44,9 +44,9 @@ class EpochLog(Protocol):
         """Done when they, and all before them, are durable. StorageError: the disk is full or broken."""
         ...
 
-    def compact(self, image: list[Any]) -> bool:
-        """These records are worth all that were appended before. False: they are too many for the disk just now, and
-        all stays as it is.
+    def compact(self, image: Iterable[Any]) -> bool:
+        """These records are worth all that were appended before. False: the disk does not keep up as it is, and all
+        stays as it is.
         """
         ...
 

@@ -487,7 +487,7 @@ class Engine(Written):
         many = not self.keyspace.hides_expired and self.keyspace.expire_due(EXPIRE_LIMIT) >= EXPIRE_LIMIT
         if self.waiting.ready:
             self._serve()
-        if self.keyspace.held or self.keyspace.listed:
+        if self.keyspace.held or self.keyspace.spent:
             self.keyspace.list_on()
         for waiter in self.waiting.overdue(self.now):
             self.waiting.release(waiter, waiter.on_timeout)

@@ -220,7 +220,7 @@ class Keyspace:
         on_expired: called after a key was removed because its time is over.
         on_fields_expired: the same for fields of a hash; the key is gone if none is left.
         held: what is being listed.
-        listed: pieces of what was, to be let go one by one: a million keys at once would stall everybody.
+        spent: what walks were about and need no more, to be let go one by one: all at once would stall everybody.
         has_known_ends: there were fields that end, ever.
         hides_expired: what is past its time is not seen, but stays: the server that is followed here
             removes it, or a pause ends.
@@ -235,7 +235,7 @@ class Keyspace:
     ) -> None:
         self.now = 0
         self.held: list[Held] = []
-        self.listed: deque[list[bytes]] = deque()
+        self.spent: deque[object] = deque()
         self.hides_expired = False
         self.has_known_ends = False
         self.wheel = Wheel()
@@ -289,11 +289,11 @@ class Keyspace:
         return count
 
     def list_on(self) -> None:
-        """Lists a piece more of all that is being listed, and lets go of one that was."""
+        """Lists a piece more of all that is being listed, and lets go of something that is spent."""
         for held in list(self.held):
             held.more()
-        if self.listed:
-            self.listed.popleft()
+        if self.spent:
+            self.spent.popleft()
 
     def swap(self, one: int, other: int) -> None:
         """Exchanges two databases' contents."""

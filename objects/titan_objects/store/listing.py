@@ -4,6 +4,9 @@ A dict cannot be gone through while keys come and go, and a list of a million ke
 milliseconds. So for as long as its keys are listed, a database has a `Held` in place of the dict: that keeps the keys
 that it has, and what comes and goes is noted beside it. To commands the two look alike, down to the order of keys.
 Whoever needs the keys of one moment makes a `Listing` then; all that are made meanwhile share what is listed.
+
+A piece that waits is encoded, one object: the garbage collector would else go through all the keys in it, which are far
+apart in memory, and to let go of them would take as long.
 """
 
 from collections import deque
@@ -12,11 +15,16 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
+import msgspec
+
 if TYPE_CHECKING:
     from titan_objects.store.keyspace import Database, Keyspace
 
 PIECE = 5_000
-"""Keys that are listed at once, and let go at once: about a millisecond's work where they are far apart in memory."""
+"""Keys that are listed at once: about a millisecond's work where they are far apart in memory."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[bytes]).decode
 
 Name = Literal["data", "expires"]
 
@@ -25,7 +33,7 @@ class Held(MutableMapping[bytes, Any]):
     """A dict whose keys stay as they are, and what has come and gone since.
 
     Attributes:
-        pieces: the keys of the dict, as far as they are listed; none once they all are.
+        pieces: the keys of the dict, as far as they are listed, encoded; none once they all are.
         listed: they all are, and the dict has what was noted.
         listings: who wants to have the pieces.
     """
@@ -36,7 +44,7 @@ class Held(MutableMapping[bytes, Any]):
         self.base = base
         self.gone: set[bytes] = set()
         self.new: dict[bytes, Any] = {}
-        self.pieces: list[list[bytes]] = []
+        self.pieces: list[bytes] = []
         self.listed = False
         self.listings: WeakSet[Listing] = WeakSet()
         self._rest = iter(base)
@@ -78,16 +86,16 @@ class Held(MutableMapping[bytes, Any]):
         """Lists a piece. After the last one, databases have the dict again, with all that was noted."""
         if self.listed:
             return
-        piece = list(islice(self._rest, PIECE))
+        keys = list(islice(self._rest, PIECE))
+        piece = _encode(keys)
         self.pieces.append(piece)
         for listing in self.listings:
             listing.queue.append(piece)
-        if len(piece) < PIECE:
+        if len(keys) < PIECE:
             self._settle()
 
     def _settle(self) -> None:
         self.listed = True
-        self._space.listed += self.pieces
         self.pieces = []
         self._space.held.remove(self)
         for key in self.gone:
@@ -111,7 +119,7 @@ class Listing(Iterable[bytes]):
 
     Attributes:
         data: what they lead to: as it is now, not as it was.
-        queue: pieces that are listed and not taken.
+        queue: pieces that are listed and not taken, encoded.
     """
 
     def __init__(self, database: "Database", name: Name = "data") -> None:
@@ -133,8 +141,8 @@ class Listing(Iterable[bytes]):
         while queue or not held.listed:
             if not queue:
                 held.more()
-            piece = queue.popleft()
-            yield [key for key in piece if key not in gone] if gone else piece
+            keys = _decode(queue.popleft())
+            yield [key for key in keys if key not in gone] if gone else keys
         yield self._new
 
     def __iter__(self) -> Iterator[bytes]:

@@ -1,9 +1,9 @@
 """Snapshots of a store, in chunks of some 64 KiB, as its members keep and exchange them.
 
 A walk lists the keys in their order and goes through them, while commands go on. Before a command changes a key, the
-engine says so (`preserve`), and the walk puts aside what the key was: strings as they are, other values as a shallow
-copy. So the chunks show one moment, and are the same bytes at all members, whatever happened to the store while they
-were made.
+engine says so (`preserve`), and the walk puts aside what the key was: strings as they are, other values encoded, or as
+a shallow copy where they are large. So the chunks show one moment, and are the same bytes at all members, whatever
+happened to the store while they were made.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,8 @@ from titan_objects.store.resp import CommandError
 
 CHUNK_BYTES = 64 << 10
 CHUNK_KEYS = 500
+SMALL = 128
+"""Elements of a value that is encoded at once when it is about to change; of a larger one there is a shallow copy."""
 PART_BYTES = 4 << 20
 """A chunk that is longer, because a value is, travels in parts: a group takes no chunk of more than 16 MiB."""
 _MORE, _LAST = b"\xc1\x01", b"\xc1\x00"
@@ -101,8 +103,23 @@ _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
 _chunk = msgspec.msgpack.Decoder(Scripts | Keys | Drawn | Ends | Libraries)
 
-Aside = tuple[Any, int | None, tuple[int, int] | None]
-"""What a key was: a value that will not change, its end, its use. The value of one that was not there is None."""
+Frozen = tuple[Any, int | None, tuple[int, int] | None]
+"""A value that will not change, its end, its use."""
+Aside = Record | Frozen | None
+"""What a key was. A record has nothing in it for the garbage collector to go through; None: it was not there."""
+
+
+class _Asides(list[dict[bytes, Aside]]):
+    """Of very many keys, spread over small dicts: a big one holds up everybody when it grows, and when it goes."""
+
+    SPREAD = 256
+
+    def __init__(self) -> None:
+        super().__init__({} for _ in range(self.SPREAD))
+
+    def near(self, key: bytes) -> dict[bytes, Aside]:
+        """The one in which a key would be."""
+        return self[hash(key) % self.SPREAD]
 
 
 class _Part:
@@ -116,7 +133,7 @@ class _Part:
         self.data = self.keys.data
         self.expires = db.expires
         self.placed = db.placed
-        self.aside: dict[bytes, Aside] = {}
+        self.aside = _Asides()
 
 
 class Walk:
@@ -157,12 +174,21 @@ class Walk:
     def preserve(self, db: Database, key: bytes) -> None:
         """This key is about to change."""
         part = self._parts.get(id(contents(db.data)))
-        if part is not None and key not in part.aside:
-            part.aside[key] = self._as_it_is(part, key)
+        if part is not None and key not in (near := part.aside.near(key)):
+            near[key] = self._as_it_is(part, key)
 
     def _as_it_is(self, part: _Part, key: bytes) -> Aside:
+        value, end = part.data.get(key), part.expires.get(key)
+        if value is None:
+            return None
         use = self._used((part.placed, key)) if self._used is not None else None
-        return frozen(part.data.get(key)), part.expires.get(key), use
+        kept = frozen(value)
+        if type(value) is bytes or len(value) <= SMALL:
+            kind, pieces = pieces_of(kept)
+            first, *others = pieces
+            if not others:
+                return Record(key, kind, first, end, use)
+        return kept, end, use
 
     def chunks(self) -> Iterator[bytes]:
         """All of it. Whoever takes them lets the engine go on between two."""
@@ -178,6 +204,9 @@ class Walk:
                     yield (_LAST if last else _MORE) + chunk[start : start + PART_BYTES]
         finally:
             engine.remove_walk(self)
+            for part in self._parts.values():
+                engine.keyspace.spent += part.aside
+            self._parts.clear()
 
     def _chunks(self) -> Iterator[bytes]:
         """However long they are."""
@@ -209,13 +238,18 @@ class Walk:
             yield encode(Keys(part.db.index, records))
 
     def _records(self, part: _Part) -> Iterator[Record]:
-        data, expires, aside = part.data, part.expires, part.aside
+        data, expires, near = part.data, part.expires, part.aside.near
         for key in part.keys:
-            kept = aside.get(key)
+            kept = near(key).get(key)
             if kept is None and self._used is None and type(value := data[key]) is bytes:  # as most are
                 yield Record(key, Kind.STRING, value, expires.get(key))
                 continue
-            value, end, use = kept or self._as_it_is(part, key)
+            kept = kept or self._as_it_is(part, key)
+            assert kept is not None, "keys that are listed were there"
+            if isinstance(kept, Record):
+                yield kept
+                continue
+            value, end, use = kept
             kind, pieces = pieces_of(value)
             for piece in pieces:
                 yield Record(key, kind, piece, end, use)

@@ -3,18 +3,21 @@ a set's members.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
-from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from titan_objects.store.streams import Consumer, ConsumerGroup, Id, Pending, Stream
 from titan_objects.store.values import HASHES, ExpiringHash, Members, ZSet
 
+T = TypeVar("T")
+
 PIECE = 2048
-"""Elements of a value that stand in one piece."""
+"""Elements of a value that stand in one piece, at most."""
+PIECE_BYTES = 64 << 10
+"""After so many a piece ends, however few its elements."""
 
 
 class Kind(IntEnum):
@@ -39,10 +42,15 @@ class _Scores(dict[bytes, float]):
     """A frozen sorted set."""
 
 
-class _Entries(list[tuple[int, int, list[bytes]]]):
+class _Entries:
     """A frozen stream."""
 
-    tail: "_Tail"
+    __slots__ = ("entries", "ids", "tail")
+
+    def __init__(self, stream: Stream, tail: "_Tail") -> None:
+        self.ids = list(stream.ids)
+        self.entries = dict(stream.entries)  # what is in one does not change
+        self.tail = tail
 
 
 class _KeptPending(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -99,7 +107,6 @@ def frozen(value: Any) -> Any:
 
 
 def _frozen_stream(value: Stream) -> _Entries:
-    entries = _Entries((*id, value.entries[id]) for id in value.ids)
     groups = [
         _KeptGroup(
             name,
@@ -110,8 +117,7 @@ def _frozen_stream(value: Stream) -> _Entries:
         )
         for name, group in value.groups.items()
     ]
-    entries.tail = _Tail(value.last, value.added, value.deleted, groups)
-    return entries
+    return _Entries(value, _Tail(value.last, value.added, value.deleted, groups))
 
 
 def pieces_of(value: Any) -> tuple[Kind, Iterator[bytes]]:
@@ -121,27 +127,53 @@ def pieces_of(value: Any) -> tuple[Kind, Iterator[bytes]]:
     if type(value) is _Changed:
         return Kind.CHANGED_STRING, iter((bytes(value),))
     if type(value) is deque:
-        return Kind.LIST, _split(value)
+        return Kind.LIST, map(_encode, _split(value, len))
     if type(value) is dict:
-        return Kind.HASH, _split(value.items())
+        return Kind.HASH, map(_encode, _split(value.items(), _pair_bytes))
     if type(value) is ExpiringHash:
-        return Kind.EXPIRING_HASH, _split((*pair, value.end_of(pair[0]) or 0) for pair in value.items())
+        triples = ((*pair, value.end_of(pair[0]) or 0) for pair in value.items())
+        return Kind.EXPIRING_HASH, map(_encode, _split(triples, _pair_bytes))
     if type(value) is _Scores:
-        return Kind.ZSET, _split(value.items())
-    return (Kind.STREAM, _split_stream(value)) if type(value) is _Entries else (Kind.SET, _split(value))
+        return Kind.ZSET, map(_encode, _split(value.items(), _name_bytes))
+    if type(value) is _Entries:
+        return Kind.STREAM, _split_stream(value)
+    return Kind.SET, map(_encode, _split(value, len))
 
 
-def _split(elements: Iterable[Any]) -> Iterator[bytes]:
-    rest = iter(elements)
-    while piece := list(islice(rest, PIECE)):
-        yield _encode(piece)
+def _split(elements: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """In pieces that end after `PIECE` elements, or `PIECE_BYTES`."""
+    piece: list[T] = []
+    room = PIECE_BYTES
+    for element in elements:
+        piece.append(element)
+        room -= size_of(element)
+        if room <= 0 or len(piece) == PIECE:
+            yield piece
+            piece, room = [], PIECE_BYTES
+    if piece:
+        yield piece
 
 
-def _split_stream(entries: _Entries) -> Iterator[bytes]:
-    step = PIECE // 8
-    for start in range(0, max(1, len(entries)), step):
-        last = start + step >= len(entries)
-        yield _encode(_StreamPiece(entries[start : start + step], entries.tail if last else None))
+def _pair_bytes(pair: Sequence[Any]) -> int:
+    return len(pair[0]) + len(pair[1])
+
+
+def _name_bytes(pair: tuple[bytes, float]) -> int:
+    return len(pair[0])
+
+
+def _entry_bytes(entry: tuple[int, int, list[bytes]]) -> int:
+    return sum(map(len, entry[2])) + 16 * len(entry[2])
+
+
+def _split_stream(frozen: _Entries) -> Iterator[bytes]:
+    entries = ((*id, frozen.entries[id]) for id in frozen.ids)
+    before: list[tuple[int, int, list[bytes]]] | None = None
+    for piece in _split(entries, _entry_bytes):
+        if before is not None:
+            yield _encode(_StreamPiece(before))
+        before = piece
+    yield _encode(_StreamPiece(before or [], frozen.tail))
 
 
 def add_piece(value: Any, kind: Kind, data: bytes) -> Any:
