@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from titan_objects.store.arguments import INT_MAX, INT_MIN, decimal, decimal_text, integer
+from titan_objects.store import extended
+from titan_objects.store.arguments import INT_MAX, INT_MIN, integer
 from titan_objects.store.commands.scans import Scan, scan_reply
 from titan_objects.store.commands.sets import sample, sample_count
 from titan_objects.store.effects import end_fields
@@ -158,13 +159,12 @@ def hincrby(e: "Engine", a: Args) -> bytes:
 @group.command("hincrbyfloat", 4, "write denyoom fast", keys=(1, 1, 1), since="2.6.0")
 def hincrbyfloat(e: "Engine", a: Args) -> bytes:
     """Increments the floating point value of a field by a number. Uses 0 if the field doesn't exist."""
-    amount = decimal(a[3])
+    amount = extended.number(a[3])
+    if isinstance(amount, float):
+        raise CommandError(b"ERR value is NaN or Infinity")
     old = (e.db.hash(a[1]) or {}).get(a[2])
-    try:
-        before = decimal(old if old is not None else b"0")
-    except CommandError:
-        raise CommandError(b"ERR hash value is not a float") from None
-    total = decimal_text(before + amount)
+    before = extended.number(old if old is not None else b"0", b"ERR hash value is not a float")
+    total = extended.text(extended.total(before, amount))
     fields = _made(e, a[1])
     dict.__setitem__(fields, a[2], total)
     e.rewrite(b"HSET", a[1], a[2], total)

@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from titan_objects.store import extended
 from titan_objects.store.arguments import (
     INT_MAX,
     INT_MIN,
-    decimal,
-    decimal_text,
     integer,
     option,
     slice_bounds,
@@ -264,7 +263,8 @@ def incrbyfloat(e: "Engine", a: Args) -> bytes:
     """Increment the floating point value of a key by a number. Uses 0 as initial value if the key doesn't exist."""
     key = a[1]
     old = e.db.string(key)
-    total = decimal_text((decimal(old) if old is not None else decimal(b"0")) + decimal(a[2]))
+    before = extended.number(old if old is not None else b"0")
+    total = extended.text(extended.total(before, extended.number(a[2])))
     e.db.data[key] = total
     e.rewrite(b"SET", key, total, b"KEEPTTL")
     e.touch(key, b"incrbyfloat", "$")
