@@ -35,11 +35,19 @@ def integer(word: bytes | bytearray, error: bytes = NOT_AN_INTEGER) -> int:
     raise CommandError(error)
 
 
-def positive(word: bytes, what: str) -> int:
-    """A number from 0 on. Raises CommandError that names what it is."""
+def integer_within(word: bytes, low: int, high: int) -> int:
+    """A number from `low` to `high`. Raises CommandError that says which one is wanted."""
     value = integer(word)
-    if value < 0:
-        raise CommandError(f"ERR {what} can't be negative" if what else b"ERR value is out of range, must be positive")
+    if not low <= value <= high:
+        raise CommandError(f"ERR value is out of range, value must between {low} and {high}")
+    return value
+
+
+def natural(word: bytes, error: bytes, low: int = 0) -> int:
+    """A number from 0 (or 1) on. Raises CommandError with that text: it is less, or none."""
+    value = integer(word, error)
+    if value < low:
+        raise CommandError(error)
     return value
 
 

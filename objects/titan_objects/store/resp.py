@@ -47,6 +47,14 @@ def syntax_error() -> CommandError:
     return CommandError(b"ERR syntax error")
 
 
+def bad_subcommand(words: list[bytes]) -> CommandError:
+    """A call of a sub-command with options that it does not take."""
+    return CommandError(
+        b"ERR unknown subcommand or wrong number of arguments for '%b'. Try %b HELP."
+        % (words[1][:128], words[0].upper())
+    )
+
+
 def limit_reply(size: int) -> None:
     """Raises CommandError: a reply would put together more than it may."""
     if size > REPLY_BYTES_MAX:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import integer
-from titan_objects.store.resp import OK, ONE, ZERO, CommandError, array, bulk, syntax_error
+from titan_objects.store.resp import OK, ONE, ZERO, CommandError, array, bulk
 from titan_objects.store.table import Args, Group, counted
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def script_exists(e: "Engine", a: Args) -> bytes:
 def script_flush(e: "Engine", a: Args) -> bytes:
     """Removes all server-side Lua scripts from the script cache."""
     if len(a) > 3 or (len(a) == 3 and a[2].upper() not in (b"ASYNC", b"SYNC")):
-        raise syntax_error()
+        raise CommandError(b"ERR SCRIPT FLUSH only support SYNC|ASYNC option")
     e.scripts.flush()
     return OK
 
