@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("titan_objects.store")
 
-_INTERNAL = CommandError(b"ERR internal error: the command was given up; the log has the reason")
+_INTERNAL = b"ERR internal error: the command was given up; the log has the reason"
 
 EXPIRE_LIMIT = 1000
 """How many keys and fields one `tick` removes: about a millisecond's work."""
@@ -286,7 +286,7 @@ class Engine(Written):
                 reply = self.admission.refusal(session, args, why)
             except Exception:
                 _LOG.exception("%r failed", args[0])
-                reply = _INTERNAL.reply
+                reply = CommandError(_INTERNAL).reply
             if self.dirty:
                 if self._rewritten or self.db.index != self._logged_db:
                     self.note(args)
@@ -320,7 +320,7 @@ class Engine(Written):
             raise
         except Exception:
             _LOG.exception("%r failed", args[0])
-            raise _INTERNAL from None
+            raise CommandError(_INTERNAL) from None
         finally:
             if self.dirty:
                 self.note(args)

@@ -25,7 +25,10 @@ REPLY_BYTES_MAX = 512 << 20
 
 
 class CommandError(Exception):
-    """A command was refused; the text goes to the client as it stands, its code (`ERR`, `WRONGTYPE`) first."""
+    """A command was refused; the text goes to the client as it stands, its code (`ERR`, `WRONGTYPE`) first.
+
+    Each is raised once: one that were kept and raised again would keep the frames, and so the commands, of all times.
+    """
 
     def __init__(self, text: str | bytes) -> None:
         self.text = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")

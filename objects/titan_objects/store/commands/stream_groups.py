@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 group = Group("stream")
 
 _READING = b" in XREADGROUP with GROUP option"
-_GONE = CommandError(b"UNBLOCKED the stream key no longer exists")
+_GONE = b"UNBLOCKED the stream key no longer exists"
 
 
 def _found(e: "Engine", key: bytes, name: bytes, where: bytes = b"") -> tuple[Stream, ConsumerGroup]:
@@ -74,7 +74,7 @@ def xreadgroup(e: "Engine", a: Args) -> bytes | None:
             if changed not in (None, key):
                 continue
             if changed is not None and type(e.db.get(key)) is not Stream:
-                raise _GONE
+                raise CommandError(_GONE)
             values, group = _found(e, key, name, _READING)
             if after is not None:
                 answers.append((key, _history(e, key, name, group, who, after, options.count)))
@@ -89,7 +89,7 @@ def xreadgroup(e: "Engine", a: Args) -> bytes | None:
     answer = read(None)
     if answer is not None or options.until is None:
         return e.reply.null_array if answer is None else answer
-    return e.block(options.keys, options.until, read, e.reply.null_array, _GONE.reply)
+    return e.block(options.keys, options.until, read, e.reply.null_array, CommandError(_GONE).reply)
 
 
 def _history(e: "Engine", key: bytes, name: bytes, group: ConsumerGroup, who: bytes, after: Id, count: int) -> bytes:
