@@ -37,6 +37,9 @@ PUBSUB Channels a b -> -ERR unknown subcommand or wrong number of arguments for 
 CLIENT UNBLOCK 1 TIMEOUT x -> -ERR unknown subcommand or wrong number of arguments for 'UNBLOCK'. Try CLIENT HELP.
 CLIENT TRACKING OFF FOO -> {SYNTAX}
 CLIENT TRACKING OFF PREFIX a -> +OK
+CLUSTER INFO -> -ERR This instance has cluster support disabled
+READONLY -> -ERR This instance has cluster support disabled
+ASKING 1 -> -ERR wrong number of arguments for 'asking' command
 
 SCAN -1 MATCH nothing -> *2\n$1\n0\n*0
 SCAN -18446744073709551616 -> -ERR invalid cursor
