@@ -31,6 +31,8 @@ GETEX no EX 0 -> $-1
 LCS list str FOO -> -ERR The specified keys must contain string values
 RESTORE str x y -> -BUSYKEY Target key name already exists.
 RESTORE no 0 x IDLETIME 1 FREQ 1 -> {SYNTAX}
+EVAL x x -> {NOT_AN_INTEGER}
+EVAL x 2 a -> -ERR Number of keys can't be greater than number of args
 SCRIPT FLUSH FOO -> -ERR SCRIPT FLUSH only support SYNC|ASYNC option
 SLOWLOG GET x -> -ERR count should be greater than or equal to -1
 PUBSUB Channels a b -> -ERR unknown subcommand or wrong number of arguments for 'Channels'. Try PUBSUB HELP.

@@ -174,7 +174,7 @@ def getex(e: "Engine", a: Args) -> bytes:
     index = 2
     while index < len(a):
         word = a[index].upper()
-        if word in (*_UNITS, b"PERSIST") and end in (b"", word):
+        if (word in _UNITS or word == b"PERSIST") and end in (b"", word):
             end = word
         else:
             raise syntax_error()
