@@ -108,3 +108,28 @@ def test_a_request_is_answered_as_redis_answers_it(line: str) -> None:
     session = core.client.session
     core.engine.run(session, [[word.encode() for word in request.split()]], core.now)
     assert b"".join(session.out) == reply.replace(r"\n", "\r\n").encode() + b"\r\n"
+
+
+def test_what_is_skipped_is_what_follows_the_last_skip() -> None:
+    core = Core()
+    core("CLIENT REPLY SKIP")
+    assert [core("CLIENT REPLY SKIP"), core("PING"), core("PING")] == [..., ..., b"PONG"]
+    core("CLIENT REPLY SKIP")
+    assert core("CLIENT REPLY ON") == b"OK"
+    assert core("PING") == b"PONG"
+    core("CLIENT REPLY SKIP")
+    assert [core("NOSUCH"), core("PING")] == [..., b"PONG"]
+
+
+def test_a_client_that_caches_all_chooses_nothing() -> None:
+    core = Core()
+    core("HELLO 3")
+    core("CLIENT TRACKING ON")
+    assert "only valid when tracking is enabled in OPTIN mode" in str(core("CLIENT CACHING YES"))
+
+
+def test_of_an_unknown_command_no_more_words_are_shown_than_redis_shows() -> None:
+    core = Core()
+    words = ["x" * 100, b"a\0b", "y" * 100, "z"]
+    shown = f"'{'x' * 100}' 'a' '{'y' * 21}' "
+    assert str(core("NOSUCH", *words)) == f"ERR unknown command 'NOSUCH', with args beginning with: {shown}"

@@ -60,10 +60,12 @@ class Admission:
             if engine.meter is not None:
                 engine.meter.admit(command, args)
         before = session.replies
+        if before == "skip-next":
+            session.replies = "skip"  # until the command is executed, which may say otherwise
         reply = handler(engine, args) if session.tracker is None else engine.tracking.run(handler, command, args)
         if before == "off" and session.replies == "off":
             return None
-        if before == "skip-next" and session.replies == "skip-next":
+        if session.replies == "skip":
             session.replies = "on"
             session.look()
             return None

@@ -81,6 +81,16 @@ def wrong_arity(command: Command) -> CommandError:
     return CommandError(f"ERR wrong number of arguments for '{command.name}' command")
 
 
+def _unknown(args: Args) -> CommandError:
+    """There is no such command; the words behind it are shown as far as Redis shows them."""
+    given = b""
+    for word in args[1:]:
+        if len(given) >= 128:
+            break
+        given += b"'%b' " % word.partition(b"\0")[0][: 128 - len(given)]
+    return CommandError(b"ERR unknown command '%b', with args beginning with: %b" % (args[0][:128], given))
+
+
 Row = tuple[Handler, int, int, Command]
 
 
@@ -346,9 +356,7 @@ class Engine(Written):
         word = args[0].lower()
         row = self.rows.get(word)
         if row is None:
-            given = " ".join(f"'{each[:128].decode('utf-8', 'backslashreplace')}'" for each in args[1:21])
-            name = args[0][:128].decode("utf-8", "backslashreplace")
-            raise CommandError(f"ERR unknown command '{name}', with args beginning with: {given}{' ' * bool(given)}")
+            raise _unknown(args)
         return row
 
     def _serve(self) -> None:

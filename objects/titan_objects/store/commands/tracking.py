@@ -96,7 +96,7 @@ def client_tracking(e: "Engine", a: Args) -> bytes:
 def client_caching(e: "Engine", a: Args) -> bytes:
     """Instructs the server whether to track the keys in the next request."""
     tracker = e.session.tracker
-    if tracker is None or not tracker.choice:
+    if tracker is None:
         raise CommandError(
             b"ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode "
             b"enabled"
