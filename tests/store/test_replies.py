@@ -90,6 +90,11 @@ XREAD NOACK STREAMS stream 0 -> -ERR The NOACK option is only supported by XREAD
 XREAD STREAMS stream 0 1 -> -ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.
 XREADGROUP COUNT 1 STREAMS stream > a > -> -ERR Missing GROUP option for XREADGROUP
 XREADGROUP NOACK GROUP g c STREAMS stream > -> *1\n*2\n$6\nstream\n*1\n*2\n$3\n1-1\n*2\n$1\nf\n$1\nv
+XRANGE stream - + COUNT 9 COUNT 0 -> *-1
+XCLAIM stream g c 0 1-1 1-x -> -ERR Unrecognized XCLAIM option '1-x'
+XGROUP SETID stream g - -> +OK
+XGROUP SETID stream g $ ENTRIESREAD -2 x -> -ERR value for ENTRIESREAD must be positive or -1
+GEOSEARCH no BYRADIUS 1 m ASC ASC -> -ERR exactly one of FROMMEMBER or FROMLONLAT can be specified for GEOSEARCH
 XCLAIM no g c x 1-1 -> -NOGROUP No such key 'no' or consumer group 'g'
 XPENDING stream g - + 1 c d -> *0
 XPENDING stream g IDLE x -> {SYNTAX}

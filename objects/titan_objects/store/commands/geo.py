@@ -209,16 +209,16 @@ class _Search:
             else:
                 raise syntax_error()
             at += 1
-        self._check(a[0].decode("latin-1").lower(), old, storing)
+        self._check(a[0], old, storing)
 
-    def _check(self, name: str, old: bool, storing: bool) -> None:
+    def _check(self, name: bytes, old: bool, storing: bool) -> None:
         if self.shown and (storing or self.target is not None):
             what = b"STORE option in GEORADIUS" if old else b"GEOSEARCHSTORE"
             raise CommandError(b"ERR %b is not compatible with WITHDIST, WITHHASH and WITHCOORD options" % what)
         if not old and self.middle is None:
-            raise CommandError(f"ERR exactly one of FROMMEMBER or FROMLONLAT can be specified for {name}")
+            raise CommandError(b"ERR exactly one of FROMMEMBER or FROMLONLAT can be specified for %b" % name)
         if not old and self.radius is None and self.box is None:
-            raise CommandError(f"ERR exactly one of BYRADIUS and BYBOX can be specified for {name}")
+            raise CommandError(b"ERR exactly one of BYRADIUS and BYBOX can be specified for %b" % name)
         if self.any and not self.count:
             raise CommandError(b"ERR the ANY argument requires COUNT argument")
 

@@ -8,6 +8,7 @@ from titan_objects.store.commands.streams import (
     bound,
     entry,
     following,
+    is_id,
     parse_id,
     reply_streams,
     stream,
@@ -154,7 +155,7 @@ def xclaim(e: "Engine", a: Args) -> bytes:
     least = max(0, integer(a[4], b"ERR Invalid min-idle-time argument for XCLAIM"))
     at = 5
     ids = []
-    while at < len(a) and a[at][:1].isdigit():
+    while at < len(a) and is_id(a[at]):
         ids.append(parse_id(a[at], 0))
         at += 1
     since, count, force, just_id = e.now, None, False, False
@@ -165,7 +166,9 @@ def xclaim(e: "Engine", a: Args) -> bytes:
             force, just_id = force or word == b"FORCE", just_id or word == b"JUSTID"
             at += 1
             continue
-        given = option(a, at + 1)
+        if word not in (b"IDLE", b"TIME", b"RETRYCOUNT", b"LASTID") or at + 1 == len(a):
+            raise CommandError(b"ERR Unrecognized XCLAIM option '%b'" % a[at])
+        given = a[at + 1]
         if word == b"IDLE":
             since = e.now - integer(given, b"ERR Invalid IDLE option argument for XCLAIM")
         elif word == b"TIME":
@@ -174,10 +177,8 @@ def xclaim(e: "Engine", a: Args) -> bytes:
             count = integer(given, b"ERR Invalid RETRYCOUNT option argument for XCLAIM")
             if count < 0:
                 raise CommandError(b"ERR Invalid RETRYCOUNT option argument for XCLAIM")
-        elif word == b"LASTID":
-            last = parse_id(given, 0)
         else:
-            raise CommandError(b"ERR Unrecognized XCLAIM option '%b'" % a[at])
+            last = parse_id(given, 0)
         at += 2
     if e.now:  # while a log is replayed there is no now
         since = min(since, e.now)
@@ -327,8 +328,6 @@ def _of_group(e: "Engine", key: bytes, name: bytes) -> tuple[Stream, ConsumerGro
 def _group_options(a: Args, creates: bool) -> tuple[bool, int | None]:
     """Of CREATE and SETID: whether a stream is made, and how many of its entries the group has read; None: unknown."""
     make, read, at = False, -1, 5
-    if len(a) > (8 if creates else 7):
-        raise bad_subcommand(a)
     while at < len(a):
         if creates and a[at].upper() == b"MKSTREAM":
             make = True
@@ -340,6 +339,8 @@ def _group_options(a: Args, creates: bool) -> tuple[bool, int | None]:
             at += 2
         else:
             raise bad_subcommand(a)
+    if len(a) > (8 if creates else 7):
+        raise bad_subcommand(a)
     return make, None if read == -1 else read
 
 
@@ -366,7 +367,7 @@ def xgroup_setid(e: "Engine", a: Args) -> bytes:
     """Sets the last-delivered ID of a consumer group."""
     _, read = _group_options(a, creates=False)
     values, group = _of_group(e, a[2], a[3])
-    last = values.last if a[4] == b"$" else parse_id(a[4], 0)
+    last = {b"$": values.last, b"-": ZERO_ID, b"+": LAST_ID}.get(a[4]) or parse_id(a[4], 0)
     group.last, group.read = last, read
     e.touch(a[2], b"xgroup-setid", "t")
     return OK

@@ -33,6 +33,15 @@ def parse_id(word: bytes, missing: int) -> Id:
     return id
 
 
+def is_id(word: bytes) -> bool:
+    """Whether `parse_id` reads it."""
+    try:
+        parse_id(word, 0)
+    except CommandError:
+        return False
+    return True
+
+
 def bound(word: bytes, high: bool) -> Id:
     """An end of a range, `-`, `+` and `(` understood. Raises CommandError."""
     if word == b"-":
@@ -186,10 +195,10 @@ def _range(e: "Engine", a: Args, reverse: bool) -> bytes:
     low, high = (a[3], a[2]) if reverse else (a[2], a[3])
     ends = (bound(low, False), bound(high, True))
     count = -1
-    if len(a) > 4:
-        if len(a) != 6 or a[4].upper() != b"COUNT":
+    for at in range(4, len(a), 2):
+        if a[at].upper() != b"COUNT":
             raise syntax_error()
-        count = max(0, integer(a[5]))
+        count = max(0, integer(option(a, at + 1)))
     values = stream(e, a[1])
     if values is None:
         return EMPTY
