@@ -79,18 +79,18 @@ def _set_with_options(e: "Engine", a: Args) -> bytes:
         word = a[index].upper()
         if word in (b"NX", b"XX") and condition in (b"", word):
             condition = word
+        elif word in _UNITS and end in (b"", word):
+            index += 1
+            end, given = word, option(a, index)
         elif word == b"GET":
             want_old = True
         elif word == b"KEEPTTL" and end in (b"", word):
             end = word
-        elif word in _UNITS and end in (b"", word):
-            index += 1
-            end, given = word, option(a, index)
         else:
             raise syntax_error()
         index += 1
     keep = end == b"KEEPTTL"
-    at = expiry(e, given, end, b"set") if end in _UNITS else None
+    at = expiry(e, given, end, b"set") if end and not keep else None
     db = e.db
     old = db.string(key) if want_old else db.get(key)
     before = e.reply.null if old is None else bulk(old) if want_old else b""
