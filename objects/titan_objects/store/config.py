@@ -281,8 +281,9 @@ class Config:
         self._watchers.append(changed)
 
     def unwatch(self, changed: Callable[[], None]) -> None:
-        """Calls that no more."""
-        self._watchers.remove(changed)
+        """Calls that no more, if it did."""
+        if changed in self._watchers:
+            self._watchers.remove(changed)
 
     def check_names(self, names: Sequence[str]) -> None:
         """Raises CommandError: one of these settings cannot be changed, is not there, or is named twice."""
