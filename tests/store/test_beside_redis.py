@@ -244,6 +244,35 @@ def test_numbers_may_be_hexadecimal_and_bounds_of_scores_anything_that_c_reads(r
     assert ours.ask("ZREMRANGEBYSCORE", "z", "", "") == redis.ask("ZREMRANGEBYSCORE", "z", "", "")
 
 
+LONG = [
+    "0",
+    "-0.1",
+    "1e4932",
+    "-1.18973149535723176502e4932",
+    "0x1p16383",
+    "2e-4951",
+    "1e-4951",
+    "inf",
+    "-Infinity",
+    "nan",
+]
+LONG += ["1" * 4932, "1" * 4933, "0." + "3" * 5117, "0." + "3" * 5118, "9007199254740993.5", "0x1.fffffffffffffffep3"]
+
+
+def test_sums_go_as_far_as_an_extended_double_and_are_as_exact(redis: Wire) -> None:
+    ours = Ours()
+    for server in (redis, ours):
+        server.ask("RESET")
+        server.ask("FLUSHALL")
+    for one in LONG:
+        for other in LONG:
+            for server in (redis, ours):
+                server.ask("SET", "k", one)
+                server.ask("HSET", "h", "f", one)
+            for command in (("INCRBYFLOAT", "k", other), ("HINCRBYFLOAT", "h", "f", other)):
+                assert ours.ask(*command) == redis.ask(*command), (one[:40], other[:40])
+
+
 def test_bits_are_read_up_to_the_end_of_the_longest_string(redis: Wire) -> None:
     compare_lines(
         redis,

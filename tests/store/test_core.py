@@ -474,7 +474,7 @@ def test_the_list_of_redis_commands_is_that_of_redis() -> None:
     assert {command.name for command in Core().engine.table} - theirs <= later
 
 
-@pytest.mark.parametrize("word", ["1e-99999999", "-1e-99999999", "1e-400", "1" * 5000, "0." + "1" * 5000])
+@pytest.mark.parametrize("word", ["1e-99999999", "1e99999999", "1e-4952", "1.19e4932", "1" * 5000, "0." + "1" * 5120])
 def test_a_number_that_none_can_be_is_refused_at_once(word: str) -> None:
     core = Core()
     core("SET k 1")

@@ -1,5 +1,8 @@
 """maxmemory: what goes when there is too much, and what is refused."""
 
+import tracemalloc
+from collections.abc import Callable
+
 import pytest
 
 from tests.store.core import Core
@@ -59,6 +62,40 @@ def test_volatile_policies_take_what_expires_alone() -> None:
     assert set(range(40)) <= left and len(left & set(range(40, 60))) < len(left & set(range(60, 80)))
     refused = [reply for reply in fill(core, 130, 300) if isinstance(reply, CommandError)]
     assert refused and not keys(core) & set(range(40, 80))
+
+
+def _without_memory(core: Core) -> None:
+    core("SET k v")
+    core("CONFIG SET maxmemory 1")
+    core.pass_time(0)
+
+
+def _without_disk(core: Core) -> None:
+    core.engine.refuse_writes = CommandError("MISCONF the disk is full")
+    core.engine.look()
+
+
+def _loading(core: Core) -> None:
+    core.engine.loading = core.engine.gate = True
+
+
+def _nested(core: Core) -> None:
+    core("MULTI")
+
+
+@pytest.mark.parametrize("so", [_without_memory, _without_disk, _loading, _nested])
+def test_what_was_refused_is_kept_nowhere(so: Callable[[Core], None]) -> None:
+    core = Core()
+    so(core)
+    command = "WATCH" if so is _nested else "SET"
+    tracemalloc.start()
+    try:
+        for at in range(100):
+            refused = core(command, "k", f"{at} {'x' * 10_000}")
+            assert isinstance(refused, CommandError)
+        assert tracemalloc.get_traced_memory()[0] < 200_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_limit_may_come_later_and_go_again() -> None:

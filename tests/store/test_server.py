@@ -1,5 +1,6 @@
 """`titan store serve` as clients meet it: redis-cli, redis-py, and those that do not speak the protocol."""
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -122,6 +123,41 @@ async def test_turns_that_take_long_are_in_the_slow_log_and_among_the_latencies(
         await store.execute([b"SLOWLOG", b"RESET"])
         await store.execute([b"LATENCY", b"RESET"])
     assert server.noted_seconds == 0.02
+    await store.close()
+
+
+async def test_clients_that_are_silent_for_longer_than_the_timeout_are_let_go() -> None:
+    store = Store(None)
+    server = Server(store)
+    port = await server.listen(["127.0.0.1"], 0)
+    clients = {}
+    for name, command in (
+        ("idle", "PING"),
+        ("busy", "PING"),
+        ("listens", "SUBSCRIBE c"),
+        ("waits", "BLPOP k 0"),
+        ("shown", "MONITOR"),
+    ):
+        reader, writer = clients[name] = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"{command}\r\n".encode())
+        if name != "waits":
+            await reader.readline()
+    while not store.engine.waiting.count:
+        await asyncio.sleep(0)
+    now = store.now()
+    store.now = lambda: now + 5000
+    clients["busy"][1].write(b"PING\r\n")
+    await clients["busy"][0].readline()
+    store.now = lambda: now + 9000
+    store.config.change({"timeout": "6"})
+    assert await clients["idle"][0].read() == b"", "its connection is closed"
+    assert len(server.connections) == 4
+    store.config.change({"timeout": "3"})
+    assert await clients["busy"][0].read() == b""
+    assert len(server.connections) == 3
+    for _, writer in clients.values():
+        writer.close()
+    await server.close()
     await store.close()
 
 

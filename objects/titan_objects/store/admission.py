@@ -11,11 +11,11 @@ from titan_objects.store.table import Args, Command, Handler
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
 
-READ_ONLY = CommandError(b"READONLY You can't write against a read only replica.")
-NESTED = CommandError(b"ERR MULTI calls can not be nested")
-WATCH_WITHIN = CommandError(b"ERR WATCH inside MULTI is not allowed")
+READ_ONLY = b"READONLY You can't write against a read only replica."
+NESTED = b"ERR MULTI calls can not be nested"
+WATCH_WITHIN = b"ERR WATCH inside MULTI is not allowed"
 """Of what a transaction refuses, these two alone leave it as it was."""
-_LOADING = CommandError(b"LOADING Redis is loading the dataset in memory")
+_LOADING = b"LOADING Redis is loading the dataset in memory"
 
 _AT_ONCE = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
 _BEFORE_AUTH = frozenset(("auth", "hello", "quit", "reset"))
@@ -72,10 +72,12 @@ class Admission:
             if engine.meter is not None:
                 engine.meter.admit(command, args)
         before = session.replies
+        if before == "skip-next":
+            session.replies = "skip"  # until the command is executed, which may say otherwise
         reply = handler(engine, args) if session.tracker is None else engine.tracking.run(handler, command, args)
         if before == "off" and session.replies == "off":
             return None
-        if before == "skip-next" and session.replies == "skip-next":
+        if session.replies == "skip":
             session.replies = "on"
             session.look()
             return None
@@ -103,7 +105,7 @@ class Admission:
         if "no-multi" in command.flags:
             raise CommandError(f"ERR Command '{command.name}' not allowed inside a transaction")
         if engine.gate and command.writes and engine.refuse_writes is not None:
-            raise engine.refuse_writes
+            raise CommandError(engine.refuse_writes.text)
         if engine.meter is not None:
             engine.meter.admit_queued()
         if named.subcommands and engine.subcommand(args) is named and len(args) > 1:
@@ -121,14 +123,14 @@ class Admission:
         engine = self._engine
         from_client = engine.session is not engine.internal
         if engine.loading and from_client and "loading" not in command.flags:
-            raise _LOADING
+            raise CommandError(_LOADING)
         if engine.monitors and from_client and "skip-monitor" not in command.flags:
             engine.monitors.show(engine.session, engine.db.index, args, engine.now)
         if command.writes:
             if engine.refuse_writes is not None:
-                raise engine.refuse_writes
+                raise CommandError(engine.refuse_writes.text)
             if engine.replication.leader is not None and from_client:
-                raise READ_ONLY
+                raise CommandError(READ_ONLY)
             if engine.preserve is not None:
                 for key in command.keys(args):
                     engine.preserve(engine.db, key)
@@ -139,7 +141,7 @@ class Admission:
         if session.queue is not None and args[0].lower() == b"exec":
             end(self._engine, session)
             why = CommandError(b"EXECABORT Transaction discarded because of: " + why.text.removeprefix(b"ERR "))
-        elif session.queue is not None and why is not NESTED and why is not WATCH_WITHIN:
+        elif session.queue is not None and why.text not in (NESTED, WATCH_WITHIN):
             session.flawed = True
         if session.replies != "on":
             session.replies = "off" if session.replies == "off" else "on"

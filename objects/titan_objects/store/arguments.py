@@ -5,20 +5,18 @@ Python's own parsers take more than Redis does (blanks, underscores, leading zer
 
 import math
 import re
-from fractions import Fraction
 
 from titan_objects.store.resp import CommandError, syntax_error
 
 INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
 
 _INT = re.compile(rb"0|-?[1-9][0-9]{0,18}").fullmatch
-_FLOAT = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?|inf|infinity)", re.I)
-_HEX = re.compile(rb"([+-]?)0x(?=\.?[0-9a-f])([0-9a-f]*)\.?([0-9a-f]*)(?:p([+-]?[0-9]+))?", re.I).fullmatch
+FLOAT = re.compile(
+    rb"[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?|inf|infinity)", re.I
+).fullmatch
+HEXADECIMAL = re.compile(rb"([+-]?)0x(?=\.?[0-9a-f])([0-9a-f]*)\.?([0-9a-f]*)(?:p([+-]?[0-9]+))?", re.I).fullmatch
 """As C writes a double down: 0x1.8p1 is 3."""
 _ZERO = re.compile(rb"[+-]?(?:0x)?[0.]+(?:[ep].*)?", re.I).fullmatch
-
-DECIMAL_BYTES_MAX = 4096
-"""Neither Python nor Redis reads numbers that are much longer."""
 
 NOT_AN_INTEGER = b"ERR value is not an integer or out of range"
 NOT_A_FLOAT = b"ERR value is not a valid float"
@@ -37,19 +35,27 @@ def integer(word: bytes | bytearray, error: bytes = NOT_AN_INTEGER) -> int:
     raise CommandError(error)
 
 
-def positive(word: bytes, what: str) -> int:
-    """A number from 0 on. Raises CommandError that names what it is."""
+def integer_within(word: bytes, low: int, high: int) -> int:
+    """A number from `low` to `high`. Raises CommandError that says which one is wanted."""
     value = integer(word)
-    if value < 0:
-        raise CommandError(f"ERR {what} can't be negative" if what else b"ERR value is out of range, must be positive")
+    if not low <= value <= high:
+        raise CommandError(f"ERR value is out of range, value must between {low} and {high}")
+    return value
+
+
+def natural(word: bytes, error: bytes, low: int = 0) -> int:
+    """A number from 0 (or 1) on. Raises CommandError with that text: it is less, or none."""
+    value = integer(word, error)
+    if value < low:
+        raise CommandError(error)
     return value
 
 
 def double(word: bytes | bytearray, error: bytes = NOT_A_FLOAT) -> float:
     """A double, infinities included, NaN not. Raises CommandError with that text."""
-    if _FLOAT.fullmatch(word):
+    if FLOAT(word):
         value = float(word)
-    elif _HEX(word):
+    elif HEXADECIMAL(word):
         value = _hexadecimal(word)
     else:
         raise CommandError(error)
@@ -74,51 +80,13 @@ def bound(word: bytes) -> float:
         CommandError: it is no number.
     """
     word = word.lstrip(b" \t\n\v\f\r")
-    if _FLOAT.fullmatch(word):
+    if FLOAT(word):
         return float(word)
-    if _HEX(word):
+    if HEXADECIMAL(word):
         return _hexadecimal(word)
     if word:
         raise CommandError(b"ERR min or max is not a float")
     return 0.0
-
-
-def decimal(word: bytes | bytearray) -> Fraction:
-    """A finite number, for INCRBYFLOAT and its kin. Raises CommandError."""
-    value = double(word)
-    if math.isinf(value):
-        raise CommandError(b"ERR increment would produce NaN or Infinity")
-    if len(word) > DECIMAL_BYTES_MAX:
-        raise CommandError(NOT_A_FLOAT)
-    if not value:  # 0e9999999, as a fraction, would hold up everybody
-        return Fraction(0)
-    found = _HEX(word)
-    return _rounded(Fraction(word.decode()) if found is None else _exact(*found.groups()))
-
-
-def _exact(sign: bytes, whole: bytes, part: bytes, exponent: bytes | None) -> Fraction:
-    """A hexadecimal number that is no further from 1 than a double."""
-    power = Fraction(2) ** (int(exponent or b"0") - 4 * len(part))
-    return int(whole + part, 16) * power * (-1 if sign == b"-" else 1)
-
-
-def _rounded(value: Fraction) -> Fraction:
-    """As an x87 long double, which Redis sums with: 64 bits of significand."""
-    if not value:
-        return value
-    shift = 64 - (abs(value.numerator).bit_length() - value.denominator.bit_length())
-    scaled = value * Fraction(2) ** shift
-    if abs(scaled) >= 1 << 64:
-        scaled, shift = scaled / 2, shift - 1
-    return round(scaled) / Fraction(2) ** shift
-
-
-def decimal_text(value: Fraction) -> bytes:
-    """Up to 17 places after the point, without trailing zeros."""
-    places = 10**17
-    whole, part = divmod(round(abs(_rounded(value)) * places), places)
-    text = f"{whole}.{part:017d}".rstrip("0").rstrip(".")
-    return (b"-" if value < 0 and text != "0" else b"") + text.encode()
 
 
 def timeout_ms(word: bytes, now: int) -> int:

@@ -1,7 +1,7 @@
 """Settings: what CONFIG GET and SET know, with the values that the engine reads for each command beside them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from titan_objects.store.globs import matcher
 from titan_objects.store.resp import CommandError
@@ -10,7 +10,8 @@ Check = Callable[[str], str]
 """Takes a value as given and returns it as kept. Raises ValueError that says what would be right."""
 
 _UNITS = {"": 1, "k": 1000, "kb": 1 << 10, "m": 10**6, "mb": 1 << 20, "g": 10**9, "gb": 1 << 30, "b": 1}
-_EVENTS = "KEg$lshzxetdmn"
+_EVENTS = "g$lshzxetd"
+"""What `A` stands for among the letters of keyspace events."""
 
 
 def _memory(text: str) -> str:
@@ -48,11 +49,24 @@ def _text(text: str) -> str:
 
 
 def _events(text: str) -> str:
-    unknown = set(text) - set(_EVENTS) - {"A"}
-    if unknown:
-        raise ValueError("Invalid event class character. Use 'Ag$lshzxetdKEmn'.")
-    chosen = set(text) | (set("g$lshzxetd") if "A" in text else set())
-    return "".join(letter for letter in _EVENTS if letter in chosen)
+    if set(text) - set(_EVENTS) - set("AKEmn"):
+        raise ValueError("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")
+    if "A" in text or set(text) >= set(_EVENTS):
+        classes = "A"
+    else:
+        classes = "".join(letter for letter in f"{_EVENTS}n" if letter in text)
+    return classes + "".join(letter for letter in "KEm" if letter in text)
+
+
+def _only(value: str) -> Check:
+    """Of a setting of Redis that has one value here."""
+
+    def check(text: str) -> str:
+        if text.lower() != value:
+            raise ValueError(f"this store has nothing but '{value}'")
+        return value
+
+    return check
 
 
 def _output_limits(text: str) -> str:
@@ -106,7 +120,6 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     ),
     "client-query-buffer-limit": (str(1 << 30), _room_for_a_command),
     "databases": ("16", _number(1, DATABASES_MAX)),
-    "dbfilename": ("dump.rdb", _text),
     "dir": (".", _text),
     "hash-max-listpack-entries": ("512", _number(0, _BIG)),
     "hash-max-listpack-value": ("64", _number(0, _BIG)),
@@ -123,22 +136,69 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "maxmemory-samples": ("5", _number(1, 64)),
     "notify-keyspace-events": ("", _events),
     "port": ("6379", _number(0, 65535)),
-    "proto-max-bulk-len": (str(512 << 20), _room_for_a_command),
     "protected-mode": ("yes", _SWITCH),
     "repl-backlog-size": (str(1 << 20), _memory),
     "repl-ping-replica-period": ("10", _number(1, 1 << 31)),
     "repl-timeout": ("60", _number(1, 1 << 31)),
     "replicaof": ("", _address),
     "requirepass": ("", _text),
-    "save": ("", _text),
     "set-max-intset-entries": ("512", _number(0, _BIG)),
     "slowlog-log-slower-than": ("10000", _number(-1, _BIG)),
     "slowlog-max-len": ("128", _number(0, 1 << 20)),
     "timeout": ("0", _number(0, 1 << 31)),
     "tracking-table-max-keys": ("1000000", _number(0, _BIG)),
+    "unixsocket": ("", _text),
     "zset-max-listpack-entries": ("128", _number(0, _BIG)),
     "zset-max-listpack-value": ("64", _number(0, _BIG)),
 }
+
+CONSTANT = {
+    # the log and snapshots
+    "aof-load-truncated": "yes",
+    "aof-timestamp-enabled": "no",
+    "aof-use-rdb-preamble": "no",
+    "dbfilename": "dump.rdb",
+    "no-appendfsync-on-rewrite": "no",
+    "rdbchecksum": "no",
+    "rdbcompression": "no",
+    "save": "",
+    "stop-writes-on-bgsave-error": "yes",
+    # memory: what is deleted is freed at once, by the thread that executes commands
+    "activedefrag": "no",
+    "lazyfree-lazy-eviction": "no",
+    "lazyfree-lazy-expire": "no",
+    "lazyfree-lazy-server-del": "no",
+    "lazyfree-lazy-user-del": "no",
+    "lazyfree-lazy-user-flush": "no",
+    "list-compress-depth": "0",
+    "maxmemory-clients": "0",
+    "proto-max-bulk-len": str(512 << 20),
+    # servers beside this one
+    "cluster-enabled": "no",
+    "min-replicas-max-lag": "10",
+    "min-replicas-to-write": "0",
+    "repl-disable-tcp-nodelay": "no",
+    "repl-diskless-sync": "yes",
+    "repl-diskless-sync-delay": "0",
+    "replica-announce-ip": "",
+    "replica-announce-port": "0",
+    "replica-lazy-flush": "no",
+    "replica-read-only": "yes",
+    "replica-serve-stale-data": "yes",
+    # the process
+    "dynamic-hz": "no",
+    "enable-module-command": "no",
+    "hz": "100",
+    "io-threads": "1",
+    "io-threads-do-reads": "no",
+    "syslog-enabled": "no",
+    "tcp-backlog": "1024",
+    "tcp-keepalive": "0",
+    "tls-port": "0",
+}
+"""Settings of Redis that clients and tools ask for, and that have one value here: another is refused."""
+
+SETTINGS |= {name: (value, _only(value)) for name, value in CONSTANT.items()}
 
 _ALIASES = {
     "lua-time-limit": "busy-reply-threshold",
@@ -147,9 +207,19 @@ _ALIASES = {
     "list-max-listpack-size": "list-max-ziplist-size",
     "zset-max-listpack-entries": "zset-max-ziplist-entries",
     "zset-max-listpack-value": "zset-max-ziplist-value",
+    "min-replicas-max-lag": "min-slaves-max-lag",
+    "min-replicas-to-write": "min-slaves-to-write",
+    "repl-ping-replica-period": "repl-ping-slave-period",
+    "replica-announce-ip": "slave-announce-ip",
+    "replica-announce-port": "slave-announce-port",
+    "replica-lazy-flush": "slave-lazy-flush",
+    "replica-read-only": "slave-read-only",
+    "replica-serve-stale-data": "slave-serve-stale-data",
+    "replicaof": "slaveof",
 }
 
-FIXED = frozenset(("aclfile", "databases", "appenddirname", "appendfilename", "bind", "port", "replicaof"))
+_FIXED = "aclfile appenddirname appendfilename bind databases dir port replicaof unixsocket"
+FIXED = frozenset(_FIXED.split())
 """Chosen at the start and not changed afterwards."""
 
 
@@ -158,11 +228,15 @@ def canonical(name: str) -> str:
     return next((new for new, old in _ALIASES.items() if old == name), name)
 
 
+def _failed(name: str, why: object) -> str:
+    return f"ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"
+
+
 class Config:
     """The settings of one store.
 
     Attributes:
-        events: letters of the keyspace events that are published; empty: none.
+        events: letters of the keyspace events that are published, `A` taken apart; empty: none.
         maxmemory: bytes; 0: no limit.
         lfu_log_factor, lfu_decay_minutes: how fast counters of use grow, and fade; 0 minutes: never.
         rewrite: brings the file that they came from up to date; None: they came from none.
@@ -206,6 +280,24 @@ class Config:
         """Calls that after each change."""
         self._watchers.append(changed)
 
+    def unwatch(self, changed: Callable[[], None]) -> None:
+        """Calls that no more, if it did."""
+        if changed in self._watchers:
+            self._watchers.remove(changed)
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Raises CommandError: one of these settings cannot be changed, is not there, or is named twice."""
+        for name in names:
+            if canonical(name.lower()) not in SETTINGS:
+                raise CommandError(f"ERR Unknown option or number of arguments for CONFIG SET - '{name}'")
+        known: set[str] = set()
+        for name in names:
+            if canonical(name.lower()) in FIXED:
+                raise CommandError(_failed(name, "can't set immutable config"))
+            if canonical(name.lower()) in known:
+                raise CommandError(_failed(name, "duplicate parameter"))
+            known.add(canonical(name.lower()))
+
     def change(self, pairs: dict[str, str]) -> None:
         """Sets all of them, or none.
 
@@ -224,12 +316,13 @@ class Config:
             changed()
 
     def _change(self, name: str, value: str) -> None:
+        before = self._values["appendonly"]
         try:
-            if name in FIXED:
-                raise ValueError("can't set immutable config")
             self._set(name, value)
+            if self._values["appendonly"] != before:
+                raise ValueError(f"it is '{before}' until the next start")
         except ValueError as why:
-            raise CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {why}") from None
+            raise CommandError(_failed(name, why)) from None
 
     def _set(self, name: str, value: str) -> None:
         name = canonical(name)
@@ -239,7 +332,7 @@ class Config:
         self._values[name] = known[1](value)
 
     def _apply(self) -> None:
-        self.events = self._values["notify-keyspace-events"]
+        self.events = self._values["notify-keyspace-events"].replace("A", _EVENTS)
         self.maxmemory = int(self._values["maxmemory"])
         self.lfu_log_factor = int(self._values["lfu-log-factor"])
         self.lfu_decay_minutes = int(self._values["lfu-decay-time"])

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("titan_objects.store")
 
-_INTERNAL = CommandError(b"ERR internal error: the command was given up; the log has the reason")
+_INTERNAL = b"ERR internal error: the command was given up; the log has the reason"
 
 EXPIRE_LIMIT = 1000
 """How many keys and fields one `tick` removes: about a millisecond's work."""
@@ -79,6 +79,16 @@ def _nobody(key: bytes) -> None:
 def wrong_arity(command: Command) -> CommandError:
     """A call has the wrong number of words."""
     return CommandError(f"ERR wrong number of arguments for '{command.name}' command")
+
+
+def _unknown(args: Args) -> CommandError:
+    """There is no such command; the words behind it are shown as far as Redis shows them."""
+    given = b""
+    for word in args[1:]:
+        if len(given) >= 128:
+            break
+        given += b"'%b' " % word.partition(b"\0")[0][: 128 - len(given)]
+    return CommandError(b"ERR unknown command '%b', with args beginning with: %b" % (args[0][:128], given))
 
 
 Row = tuple[Handler, int, int, Command]
@@ -299,7 +309,7 @@ class Engine(Written):
                 reply = self.admission.refusal(session, args, why)
             except Exception:
                 _LOG.exception("%r failed", args[0])
-                reply = _INTERNAL.reply
+                reply = CommandError(_INTERNAL).reply
             if self.dirty:
                 if self._rewritten or self.db.index != self._logged_db:
                     self.note(args)
@@ -333,7 +343,7 @@ class Engine(Written):
             raise
         except Exception:
             _LOG.exception("%r failed", args[0])
-            raise _INTERNAL from None
+            raise CommandError(_INTERNAL) from None
         finally:
             if self.dirty:
                 self.note(args)
@@ -359,9 +369,7 @@ class Engine(Written):
         word = args[0].lower()
         row = self.rows.get(word)
         if row is None:
-            given = " ".join(f"'{each[:128].decode('utf-8', 'backslashreplace')}'" for each in args[1:21])
-            name = args[0][:128].decode("utf-8", "backslashreplace")
-            raise CommandError(f"ERR unknown command '{name}', with args beginning with: {given}{' ' * bool(given)}")
+            raise _unknown(args)
         return row
 
     def _serve(self) -> None:

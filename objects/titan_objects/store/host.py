@@ -151,7 +151,7 @@ class Store:
         engine.now = engine.keyspace.now = self.now()
         engine.session, engine.db = engine.internal, db
         if engine.replication.leader is not None:
-            raise READ_ONLY
+            raise CommandError(READ_ONLY)
         engine.call([b"DEL", key])
         self.note_effects()
 

@@ -28,7 +28,7 @@ SAMPLED = 8
 
 LFU_START = 5
 
-_OOM = CommandError(b"OOM command not allowed when used memory > 'maxmemory'.")
+_OOM = b"OOM command not allowed when used memory > 'maxmemory'."
 
 _LOOKING = frozenset(("object", "memory"))
 """What they tell of a key would be that they were asked."""
@@ -161,16 +161,16 @@ class Meter:
         elif queue is not None:
             self._full = not self._make_room()
             if self._full and any("denyoom" in self._flags(each) for each in queue):
-                raise _OOM
+                raise CommandError(_OOM)
         elif "denyoom" in command.flags or command.group == "scripting":
             self._full = not self._make_room()
             if self._full and "denyoom" in command.flags:
-                raise _OOM
+                raise CommandError(_OOM)
 
     def admit_queued(self) -> None:
         """Before a command is queued, whatever it is. Raises CommandError: OOM, what is queued takes memory."""
         if self._engine.session is not self._engine.internal and not self._make_room():
-            raise _OOM
+            raise CommandError(_OOM)
 
     def admit_called(self, command: "Command", args: "Args") -> None:
         """Of a transaction or a script: no key goes in the middle of it, and what has begun to write goes on.
@@ -180,12 +180,12 @@ class Meter:
         """
         self._note_use(command, args)
         if self._full and "denyoom" in command.flags and self._engine.scripts.needs_memory:
-            raise _OOM
+            raise CommandError(_OOM)
 
     def admit_script(self) -> None:
         """Before a script that says what it does, but not that it may run now. Raises CommandError: OOM."""
         if self._full:
-            raise _OOM
+            raise CommandError(_OOM)
 
     def _note_use(self, command: "Command", args: "Args") -> None:
         for key in command.keys(args) if command.container not in _LOOKING else ():

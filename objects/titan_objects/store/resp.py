@@ -25,7 +25,10 @@ REPLY_BYTES_MAX = 512 << 20
 
 
 class CommandError(Exception):
-    """A command was refused; the text goes to the client as it stands, its code (`ERR`, `WRONGTYPE`) first."""
+    """A command was refused; the text goes to the client as it stands, its code (`ERR`, `WRONGTYPE`) first.
+
+    Each is raised once: one that were kept and raised again would keep the frames, and so the commands, of all times.
+    """
 
     def __init__(self, text: str | bytes) -> None:
         self.text = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
@@ -45,6 +48,14 @@ def wrong_type() -> CommandError:
 def syntax_error() -> CommandError:
     """Options that do not go together, or are not known."""
     return CommandError(b"ERR syntax error")
+
+
+def bad_subcommand(words: list[bytes]) -> CommandError:
+    """A call of a sub-command with options that it does not take."""
+    return CommandError(
+        b"ERR unknown subcommand or wrong number of arguments for '%b'. Try %b HELP."
+        % (words[1][:128], words[0].upper())
+    )
 
 
 def limit_reply(size: int) -> None:

@@ -273,6 +273,7 @@ class Server:
         self.noted_seconds: float | None = None
         self._slow_micros = self._latency_ms = 0
         self.output_limits: dict[str, tuple[int, int, int]] = {}
+        self._idle_timer: asyncio.TimerHandle | None = None
         store.config.watch(self._on_config)
         self._on_config()
 
@@ -331,8 +332,26 @@ class Server:
         most = int(self.store.config.get("slowlog-max-len"))
         self.store.engine.stats.slow.note(args, micros, now, session.address, session.name, most)
 
+    def let_idle_go(self) -> None:
+        """Closes what was silent for `timeout` seconds, and looks again in a second. Who waits or listens may be so."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        seconds = int(self.store.config.get("timeout"))
+        if not seconds:
+            return
+        since = self.store.now() - seconds * 1000
+        for connection in list(self.connections):
+            session = connection.session
+            if session.last_ms < since and not session.waits and _class(self.store.engine, session) == "normal":
+                connection.close()
+        self._idle_timer = asyncio.get_running_loop().call_later(1, self.let_idle_go)
+
     async def close(self) -> None:
         """Stops listening, and lets everybody go."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self.store.config.unwatch(self._on_config)
         for server in self._servers:
             server.close()
         for connection in list(self.connections):
@@ -349,6 +368,7 @@ class Server:
         limits += [self._latency_ms / 1e3] if self._latency_ms else []
         self.noted_seconds = min(limits, default=None)
         self.output_limits = config.output_limits()
+        self.let_idle_go()
 
 
 def _class(engine: Engine, session: Session) -> str:

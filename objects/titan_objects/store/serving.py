@@ -51,6 +51,7 @@ def configured(options: Options) -> Config:
         "port": str(options.port),
         "bind": " ".join(options.hosts),
         "dir": str(options.directory),
+        "unixsocket": str(options.socket or ""),
     }
     if options.appendfsync is not None:
         values["appendfsync"] = options.appendfsync

@@ -3,6 +3,7 @@
 from titan_objects.store.commands import (
     bitmaps,
     catalogue,
+    cluster,
     connection,
     dumps,
     expiry,
@@ -64,6 +65,7 @@ MODULES = (
     tracking,
     server,
     latency,
+    cluster,
     replication,
     users,
     catalogue,

@@ -77,11 +77,13 @@ def _pieces(value: bytes | bytearray, low: int, high: int) -> Iterator[tuple[int
 @group.command("bitcount", -2, "readonly", keys=(1, 1, 1), since="2.6.0")
 def bitcount(e: "Engine", a: Args) -> bytes:
     """Counts the number of set bits (population counting) in a string."""
-    if len(a) == 3:
-        raise syntax_error()
-    bits = _unit(a, 4)
-    start, stop = (integer(a[2]), integer(a[3])) if len(a) > 2 else (0, -1)
     value = e.db.string(a[1])
+    if value is None:
+        return ZERO
+    if len(a) == 3 or len(a) > 5:
+        raise syntax_error()
+    start, stop = (integer(a[2]), integer(a[3])) if len(a) > 2 else (0, -1)
+    bits = _unit(a, 4)
     if not value or (start < 0 and stop < 0 and start > stop):
         return ZERO
     size = len(value) * 8 if bits else len(value)
@@ -97,12 +99,12 @@ def bitpos(e: "Engine", a: Args) -> bytes:
     wanted = integer(a[2])
     if wanted not in (0, 1):
         raise CommandError(b"ERR The bit argument must be 1 or 0.")
-    in_bits = _unit(a, 5)
-    start = integer(a[3]) if len(a) > 3 else 0
-    stop = integer(a[4]) if len(a) > 4 else -1
     value = e.db.string(a[1])
     if value is None:
         return ZERO if wanted == 0 else b":-1\r\n"
+    start = integer(a[3]) if len(a) > 3 else 0
+    in_bits = _unit(a, 5)
+    stop = integer(a[4]) if len(a) > 4 else -1
     size = len(value) * 8 if in_bits else len(value)
     low, high = slice_bounds(start, max(stop, -size) if stop < 0 else stop, size)
     if low >= high:
@@ -209,11 +211,11 @@ def _bitfield(e: "Engine", a: Args, may_write: bool) -> bytes:
                 raise CommandError(b"ERR Invalid OVERFLOW type specified")
             at += 2
             continue
-        if word not in (b"GET", b"SET", b"INCRBY"):
+        behind = at + (3 if word == b"GET" else 4)
+        if word not in (b"GET", b"SET", b"INCRBY") or behind > len(a):
             raise syntax_error()
-        field = _Field(option(a, at + 1), option(a, at + 2))
-        steps.append((word, field, 0 if word == b"GET" else integer(option(a, at + 3)), overflow))
-        at += 3 if word == b"GET" else 4
+        steps.append((word, _Field(a[at + 1], a[at + 2]), 0 if word == b"GET" else integer(a[at + 3]), overflow))
+        at = behind
     writes = [field.at + field.bits for word, field, _, _ in steps if word != b"GET"]
     if writes and not may_write:
         raise CommandError(b"ERR BITFIELD_RO only supports the GET subcommand")

@@ -2,8 +2,21 @@
 
 from typing import TYPE_CHECKING
 
-from titan_objects.store.arguments import INT_MAX, integer, option
-from titan_objects.store.resp import OK, ONE, PONG, RESP2, RESP3, ZERO, CommandError, array, bulk, simple, syntax_error
+from titan_objects.store.arguments import INT_MAX, integer, integer_within, option
+from titan_objects.store.resp import (
+    OK,
+    ONE,
+    PONG,
+    RESP2,
+    RESP3,
+    ZERO,
+    CommandError,
+    array,
+    bad_subcommand,
+    bulk,
+    simple,
+    syntax_error,
+)
 from titan_objects.store.resp import integer as number
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args, Group
@@ -36,18 +49,25 @@ def echo(e: "Engine", a: Args) -> bytes:
 @group.command("select", 2, "loading stale fast")
 def select(e: "Engine", a: Args) -> bytes:
     """Changes the selected database."""
-    index = integer(a[1], b"ERR invalid DB index")
+    index = integer_within(a[1], -(1 << 31), (1 << 31) - 1)
     if not 0 <= index < len(e.databases):
         raise CommandError(b"ERR DB index is out of range")
     e.db = e.session.db = e.databases[index]
     return OK
 
 
+def _index(word: bytes, error: bytes) -> int:
+    """The number of a database, in 32 bits. Raises CommandError with that text."""
+    index = integer(word, error)
+    if not -(1 << 31) <= index < 1 << 31:
+        raise CommandError(error)
+    return index
+
+
 @group.command("swapdb", 3, "write fast", since="4.0.0")
 def swapdb(e: "Engine", a: Args) -> bytes:
     """Swaps two Redis databases."""
-    one = integer(a[1], b"ERR invalid first DB index")
-    other = integer(a[2], b"ERR invalid second DB index")
+    one, other = _index(a[1], b"ERR invalid first DB index"), _index(a[2], b"ERR invalid second DB index")
     if not (0 <= one < len(e.databases) and 0 <= other < len(e.databases)):
         raise CommandError(b"ERR DB index is out of range")
     if one != other:
@@ -350,8 +370,10 @@ def client_reply(e: "Engine", a: Args) -> bytes | None:
 @group.command("client|unblock", -3, "admin noscript loading stale", since="5.0.0")
 def client_unblock(e: "Engine", a: Args) -> bytes:
     """Unblocks a client blocked by a blocking command from a different connection."""
+    if len(a) > 4:
+        raise bad_subcommand(a)
     how = a[3].upper() if len(a) == 4 else b"TIMEOUT"
-    if len(a) > 4 or how not in (b"TIMEOUT", b"ERROR"):
+    if how not in (b"TIMEOUT", b"ERROR"):
         raise CommandError(b"ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
     session = e.sessions.get(integer(a[2]))
     if session is None or session.waiter is None or session in e.pause.held or session in e.halted:

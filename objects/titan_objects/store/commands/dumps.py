@@ -26,8 +26,8 @@ def dump(e: "Engine", a: Args) -> bytes:
 @group.command("restore", -4, "write denyoom", keys=(1, 1, 1), since="2.6.0")
 def restore(e: "Engine", a: Args) -> bytes:
     """Creates a key from the serialized representation of a value."""
-    until = integer(a[2])
     replace = absolute = False
+    known = b""
     at = 4
     while at < len(a):
         word = a[at].upper()
@@ -35,22 +35,22 @@ def restore(e: "Engine", a: Args) -> bytes:
             replace = True
         elif word == b"ABSTTL":
             absolute = True
-        elif word == b"IDLETIME":
-            if integer(option(a, at + 1)) < 0:
+        elif word in (b"IDLETIME", b"FREQ") and known in (b"", word):
+            known, used = word, integer(option(a, at + 1))
+            if word == b"IDLETIME" and used < 0:
                 raise CommandError(b"ERR Invalid IDLETIME value, must be >= 0")
-            at += 1
-        elif word == b"FREQ":
-            if not 0 <= integer(option(a, at + 1)) <= 255:
+            if word == b"FREQ" and not 0 <= used <= 255:
                 raise CommandError(b"ERR Invalid FREQ value, must be >= 0 and <= 255")
             at += 1
         else:
             raise syntax_error()
         at += 1
-    if until < 0:
-        raise CommandError(b"ERR Invalid TTL value, must be >= 0")
     there = e.db.get(a[1]) is not None
     if there and not replace:
         raise CommandError(b"BUSYKEY Target key name already exists.")
+    until = integer(a[2])
+    if until < 0:
+        raise CommandError(b"ERR Invalid TTL value, must be >= 0")
     try:
         value = restored(undumped(a[3]))
     except Damaged:

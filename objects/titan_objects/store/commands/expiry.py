@@ -36,15 +36,15 @@ MAY_END: dict[bytes, Callable[[int | None, int], bool]] = {
 
 def _expire(e: "Engine", a: Args, scale: int, relative: bool) -> bytes:
     key = a[1]
-    given = integer(a[2])
     conditions = {word.upper() for word in a[3:]}
-    unknown = conditions - MAY_END.keys()
-    if unknown:
-        raise CommandError(b"ERR Unsupported option %b" % min(unknown))
+    for word in a[3:]:
+        if word.upper() not in MAY_END:
+            raise CommandError(b"ERR Unsupported option %b" % word)
     if b"NX" in conditions and len(conditions) > 1:
         raise CommandError(b"ERR NX and XX, GT or LT options at the same time are not compatible")
     if {b"GT", b"LT"} <= conditions:
         raise CommandError(b"ERR GT and LT options at the same time are not compatible")
+    given = integer(a[2])
     at = given * scale + (e.now if relative else 0)
     if not (INT_MIN <= given * scale <= INT_MAX and at <= INT_MAX):
         raise CommandError(b"ERR invalid expire time in '%b' command" % a[0].lower())

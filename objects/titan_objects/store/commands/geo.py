@@ -95,7 +95,7 @@ def geoadd(e: "Engine", a: Args) -> bytes:
     while at < len(a) and a[at].upper() in (b"NX", b"XX", b"CH"):
         at += 1
     triples = a[at:]
-    if not triples or len(triples) % 3:
+    if not triples or len(triples) % 3 or {b"NX", b"XX"} <= {word.upper() for word in a[2:at]}:
         raise syntax_error()
     words = []
     for index in range(0, len(triples), 3):
@@ -163,6 +163,7 @@ class _Search:
 
     def __init__(self) -> None:
         self.middle: tuple[float, float] | None = None
+        self.middle_word = b""
         self.radius: float | None = None
         self.box: tuple[float, float] | None = None
         self.scale = 1.0
@@ -186,39 +187,40 @@ class _Search:
                 self.count = integer(option(a, at))
                 if self.count <= 0:
                     raise CommandError(b"ERR COUNT must be > 0")
-                if at + 1 < len(a) and a[at + 1].upper() == b"ANY":
-                    self.any = True
-                    at += 1
+            elif word == b"ANY":
+                self.any = True
             elif word == b"STOREDIST" and storing:
                 self.store_distance = True
             elif word in (b"STORE", b"STOREDIST") and old:
                 self.target, self.store_distance = option(a, at + 1), word == b"STOREDIST"
                 at += 1
-            elif word == b"FROMMEMBER" and not old and self.middle is None:
+            elif word == b"FROMMEMBER" and not old and self.middle_word in (b"", word):
                 at += 1
-                self.middle = _of_member(values, option(a, at))
-            elif word == b"FROMLONLAT" and not old and self.middle is None:
-                self.middle = _position(option(a, at + 1), option(a, at + 2))
+                self.middle, self.middle_word = _of_member(values, option(a, at)), word
+            elif word == b"FROMLONLAT" and not old and self.middle_word in (b"", word) and at + 2 < len(a):
+                self.middle, self.middle_word = _position(a[at + 1], a[at + 2]), word
                 at += 2
-            elif word == b"BYRADIUS" and not old and self.radius is None and self.box is None:
-                self.within(option(a, at + 1), option(a, at + 2))
+            elif word == b"BYRADIUS" and not old and self.box is None and at + 2 < len(a):
+                self.within(a[at + 1], a[at + 2])
                 at += 2
-            elif word == b"BYBOX" and not old and self.radius is None and self.box is None:
-                sides = (double(option(a, at + 1)), double(option(a, at + 2)))
-                if min(sides) < 0:
-                    raise CommandError(b"ERR height or width cannot be negative")
-                self.scale = _unit(option(a, at + 3))
-                self.box = (sides[0] * self.scale, sides[1] * self.scale)
+            elif word == b"BYBOX" and not old and self.radius is None and at + 3 < len(a):
+                self.between(a[at + 1], a[at + 2], a[at + 3])
                 at += 3
             else:
                 raise syntax_error()
             at += 1
-        self._check(old, storing)
+        self._check(a[0], old, storing)
 
-    def _check(self, old: bool, storing: bool) -> None:
+    def _check(self, name: bytes, old: bool, storing: bool) -> None:
         if self.shown and (storing or self.target is not None):
             what = b"STORE option in GEORADIUS" if old else b"GEOSEARCHSTORE"
             raise CommandError(b"ERR %b is not compatible with WITHDIST, WITHHASH and WITHCOORD options" % what)
+        if not old and self.middle is None:
+            raise CommandError(b"ERR exactly one of FROMMEMBER or FROMLONLAT can be specified for %b" % name)
+        if not old and self.radius is None and self.box is None:
+            raise CommandError(b"ERR exactly one of BYRADIUS and BYBOX can be specified for %b" % name)
+        if self.any and not self.count:
+            raise CommandError(b"ERR the ANY argument requires COUNT argument")
 
     def within(self, radius: bytes, unit: bytes) -> None:
         """Looks in a circle."""
@@ -227,6 +229,14 @@ class _Search:
             raise CommandError(b"ERR radius cannot be negative")
         self.scale = _unit(unit)
         self.radius = given * self.scale
+
+    def between(self, width: bytes, height: bytes, unit: bytes) -> None:
+        """Looks in a box."""
+        sides = (double(width, b"ERR need numeric width"), double(height, b"ERR need numeric height"))
+        if min(sides) < 0:
+            raise CommandError(b"ERR height or width cannot be negative")
+        self.scale = _unit(unit)
+        self.box = (sides[0] * self.scale, sides[1] * self.scale)
 
     def hits(self, values: ZSet | None) -> list[_Hit]:
         """What is there, in the order asked for. Every member is looked at."""
@@ -285,11 +295,6 @@ def _search(e: "Engine", a: Args, key: bytes, at: int, target: bytes | None) -> 
     values = zset(e, key)
     search = _Search()
     search.options(e, a, at, values, old=False, storing=target is not None)
-    name = a[0].decode("latin-1").lower()
-    if search.middle is None:
-        raise CommandError(f"ERR exactly one of FROMMEMBER or FROMLONLAT can be specified for {name}")
-    if search.radius is None and search.box is None:
-        raise CommandError(f"ERR exactly one of BYRADIUS and BYBOX can be specified for {name}")
     if values is None and target is None:
         return EMPTY
     return search.answer(e, search.hits(values), target)
@@ -315,7 +320,8 @@ def _radius(e: "Engine", a: Args, by_member: bool, may_store: bool) -> bytes:
         search.middle = _of_member(values, a[2])
     else:
         search.middle = _position(a[2], a[3])
-    search.within(a[behind], a[behind + 1])
+    if values is not None or not by_member:  # where there are no members, Redis does not look at the radius
+        search.within(a[behind], a[behind + 1])
     search.options(e, a, behind + 2, values, old=True, storing=False)
     if search.target is not None and not may_store:
         raise syntax_error()

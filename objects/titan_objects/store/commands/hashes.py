@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from titan_objects.store.arguments import INT_MAX, INT_MIN, decimal, decimal_text, integer
-from titan_objects.store.commands.scans import Scan, scan_reply
-from titan_objects.store.commands.sets import sample, sample_count
+from titan_objects.store import extended
+from titan_objects.store.arguments import INT_MAX, INT_MIN, integer
+from titan_objects.store.commands.scans import Scan, parse_cursor, scan_reply
+from titan_objects.store.commands.sets import sample, sample_options
 from titan_objects.store.effects import end_fields
 from titan_objects.store.resp import (
     EMPTY,
@@ -17,7 +18,6 @@ from titan_objects.store.resp import (
     bulks,
     limit_reply,
     looked_up,
-    syntax_error,
 )
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group
@@ -158,13 +158,12 @@ def hincrby(e: "Engine", a: Args) -> bytes:
 @group.command("hincrbyfloat", 4, "write denyoom fast", keys=(1, 1, 1), since="2.6.0")
 def hincrbyfloat(e: "Engine", a: Args) -> bytes:
     """Increments the floating point value of a field by a number. Uses 0 if the field doesn't exist."""
-    amount = decimal(a[3])
+    amount = extended.number(a[3])
+    if isinstance(amount, float):
+        raise CommandError(b"ERR value is NaN or Infinity")
     old = (e.db.hash(a[1]) or {}).get(a[2])
-    try:
-        before = decimal(old if old is not None else b"0")
-    except CommandError:
-        raise CommandError(b"ERR hash value is not a float") from None
-    total = decimal_text(before + amount)
+    before = extended.number(old if old is not None else b"0", b"ERR hash value is not a float")
+    total = extended.text(extended.total(before, amount))
     fields = _made(e, a[1])
     dict.__setitem__(fields, a[2], total)
     e.rewrite(b"HSET", a[1], a[2], total)
@@ -178,10 +177,7 @@ def hincrbyfloat(e: "Engine", a: Args) -> bytes:
 @group.command("hrandfield", -2, "readonly", keys=(1, 1, 1), since="6.2.0")
 def hrandfield(e: "Engine", a: Args) -> bytes:
     """Returns one or more random fields from a hash."""
-    with_values = len(a) == 4 and a[3].upper() == b"WITHVALUES"
-    if len(a) > 4 or (len(a) == 4 and not with_values):
-        raise syntax_error()
-    count = sample_count(a[2]) if len(a) > 2 else 0
+    count, with_values = sample_options(a, b"WITHVALUES") if len(a) > 2 else (0, False)
     fields = e.db.hash(a[1])
     if fields is None:
         return EMPTY if len(a) > 2 else e.reply.null
@@ -200,9 +196,9 @@ def hrandfield(e: "Engine", a: Args) -> bytes:
 @group.command("hscan", -3, "readonly", keys=(1, 1, 1), since="2.8.0")
 def hscan(e: "Engine", a: Args) -> bytes:
     """Iterates over fields and values of a hash."""
-    options = Scan(e, a, 2)
+    cursor = parse_cursor(a[2])
     fields = e.db.hash(a[1])
     if fields is None:
         return scan_reply(b"0", [])
-    cursor, names = options.page(fields, lambda: iter([list(fields)]))
-    return scan_reply(cursor, [bulk(word) for name in names if name in fields for word in (name, fields[name])])
+    following, names = Scan(e, cursor, a[3:]).page(fields, lambda: iter([list(fields)]))
+    return scan_reply(following, [bulk(word) for name in names if name in fields for word in (name, fields[name])])

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from titan_objects.store.arguments import integer, option
+from titan_objects.store.arguments import integer_within, option
 from titan_objects.store.globs import matcher
 from titan_objects.store.resp import OK, ONE, ZERO, CommandError, bulk, bulks, simple, syntax_error
 from titan_objects.store.resp import integer as number
@@ -109,8 +109,8 @@ def renamenx(e: "Engine", a: Args) -> bytes:
     return _rename(e, a, True)
 
 
-def _database(e: "Engine", word: bytes, error: bytes) -> "Database":
-    index = integer(word, error)
+def _database(e: "Engine", word: bytes) -> "Database":
+    index = integer_within(word, -(1 << 31), (1 << 31) - 1)
     if not 0 <= index < len(e.databases):
         raise CommandError(b"ERR DB index is out of range")
     return e.databases[index]
@@ -119,7 +119,7 @@ def _database(e: "Engine", word: bytes, error: bytes) -> "Database":
 @group.command("move", 3, "write fast", keys=(1, 1, 1))
 def move(e: "Engine", a: Args) -> bytes:
     """Moves a key to another database."""
-    target = _database(e, a[2], b"ERR value is not an integer or out of range")
+    target = _database(e, a[2])
     if target is e.db:
         raise CommandError(b"ERR source and destination objects are the same")
     value = e.db.get(a[1])
@@ -146,7 +146,7 @@ def copy(e: "Engine", a: Args) -> bytes:
             replace = True
         elif word == b"DB":
             index += 1
-            target = _database(e, option(a, index), b"ERR value is not an integer or out of range")
+            target = _database(e, option(a, index))
         else:
             raise syntax_error()
         index += 1

@@ -4,7 +4,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from titan_objects.store.arguments import integer, option, slice_bounds, timeout_ms
+from titan_objects.store.arguments import INT_MAX, integer, integer_within, natural, option, slice_bounds, timeout_ms
 from titan_objects.store.commands.pops import Serve, counted_pop, pop_count, pop_first, pop_first_or_wait
 from titan_objects.store.resp import EMPTY, OK, ZERO, CommandError, array, bulk, bulks, syntax_error
 from titan_objects.store.resp import integer as number
@@ -207,26 +207,18 @@ def lpos(e: "Engine", a: Args) -> bytes:
     """Returns the index of matching elements in a list."""
     rank, count, longest = 1, -1, 0
     for index in range(3, len(a), 2):
-        word = a[index].upper()
-        given = integer(option(a, index + 1))
+        word, given = a[index].upper(), option(a, index + 1)
         if word == b"RANK":
-            if not given:
+            rank = integer_within(given, -INT_MAX, INT_MAX)
+            if not rank:
                 raise CommandError(
                     b"ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... "
                     b"or use negative to start from the end of the list"
                 )
-            if given == -(1 << 63):
-                raise CommandError(
-                    b"ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807"
-                )
-            rank = given
-        elif word in (b"COUNT", b"MAXLEN"):
-            if given < 0:
-                raise CommandError(b"ERR %b can't be negative" % word)
-            if word == b"COUNT":
-                count = given
-            else:
-                longest = given
+        elif word == b"COUNT":
+            count = natural(given, b"ERR COUNT can't be negative")
+        elif word == b"MAXLEN":
+            longest = natural(given, b"ERR MAXLEN can't be negative")
         else:
             raise syntax_error()
     values = _list(e, a[1])
@@ -367,13 +359,12 @@ def _pop_many(e: "Engine", left: bool, count: int) -> Serve:
 @group.command("lmpop", -4, "write movablekeys", movable=counted(1), since="7.0.0")
 def lmpop(e: "Engine", a: Args) -> bytes:
     """Returns multiple elements from a list after removing them."""
-    keys, side, count = counted_pop(a, 1)
-    return pop_first(e, keys, deque, _pop_many(e, _side(side), count)) or e.reply.null_array
+    keys, left, count = counted_pop(a, 1, (b"LEFT", b"RIGHT"))
+    return pop_first(e, keys, deque, _pop_many(e, left, count)) or e.reply.null_array
 
 
 @group.command("blmpop", -5, "write blocking movablekeys", movable=counted(2), since="7.0.0")
 def blmpop(e: "Engine", a: Args) -> bytes | None:
     """Pops the first element from one of multiple lists. Blocks until an element is available otherwise."""
-    until = timeout_ms(a[1], e.now)
-    keys, side, count = counted_pop(a, 2)
-    return pop_first_or_wait(e, keys, deque, _pop_many(e, _side(side), count), until)
+    keys, left, count = counted_pop(a, 2, (b"LEFT", b"RIGHT"))
+    return pop_first_or_wait(e, keys, deque, _pop_many(e, left, count), timeout_ms(a[1], e.now))

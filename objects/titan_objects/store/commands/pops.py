@@ -5,7 +5,7 @@ that has something, now or later.
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from titan_objects.store.arguments import integer
+from titan_objects.store.arguments import integer, natural
 from titan_objects.store.resp import CommandError, syntax_error
 from titan_objects.store.table import Args
 
@@ -26,23 +26,29 @@ def pop_count(a: Args) -> int:
     return count
 
 
-def counted_pop(a: Args, at: int) -> tuple[list[bytes], bytes, int]:
-    """The keys, the side and the count of LMPOP, ZMPOP and their kin; the number of keys stands at `at`."""
-    many = integer(a[at], b"ERR numkeys should be greater than 0")
-    if many <= 0:
-        raise CommandError(b"ERR numkeys should be greater than 0")
+def counted_pop(a: Args, at: int, sides: tuple[bytes, bytes]) -> tuple[list[bytes], bool, int]:
+    """What LMPOP, ZMPOP and their kin are told.
+
+    Args:
+        at: where the number of keys stands.
+        sides: what the two sides are called.
+
+    Returns:
+        The keys, whether the first side is meant, and the count.
+    """
+    many = natural(a[at], b"ERR numkeys should be greater than 0", low=1)
     keys = a[at + 1 : at + 1 + many]
-    rest = a[at + 1 + many :]
-    if len(keys) < many or not rest:
+    side, *rest = [word.upper() for word in a[at + 1 + many :]] or [b""]
+    if len(keys) < many or side not in sides:
         raise syntax_error()
     count = 1
-    if len(rest) > 1:
-        if len(rest) != 3 or rest[1].upper() != b"COUNT":
+    if rest:
+        if len(rest) == 1 or rest[0] != b"COUNT":
             raise syntax_error()
-        count = integer(rest[2], b"ERR count should be greater than 0")
-        if count <= 0:
-            raise CommandError(b"ERR count should be greater than 0")
-    return keys, rest[0].upper(), count
+        count = natural(rest[1], b"ERR count should be greater than 0", low=1)
+        if len(rest) > 2:
+            raise syntax_error()
+    return keys, side == sides[0], count
 
 
 def pop_first(e: "Engine", keys: Sequence[bytes], kind: type, serve: Serve) -> bytes | None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from titan_objects.store.globs import matcher
 from titan_objects.store.pubsub import Listeners, confirmation, counted, forget, listen
-from titan_objects.store.resp import CommandError, array, bulks
+from titan_objects.store.resp import CommandError, array, bad_subcommand, bulks
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group
 
@@ -107,6 +107,8 @@ def pubsub(e: "Engine", a: Args) -> bytes:
 
 
 def _names(listeners: Listeners, a: Args) -> bytes:
+    if len(a) > 3:
+        raise bad_subcommand(a)
     match = matcher(a[2] if len(a) > 2 else b"*")
     return bulks([name for name in listeners if match(name)])
 

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 group = Group("server")
 
-_NOT_HERE = CommandError(
-    b"ERR a store that a group keeps follows no server, and none follows it: its members are its copies"
-)
+_NOT_HERE = b"ERR a store that a group keeps follows no server, and none follows it: its members are its copies"
 _TOO_OLD = b"ERR this server sends snapshots without knowing their size first: follow it with `REPLCONF capa eof`"
 
 
@@ -22,7 +20,7 @@ _TOO_OLD = b"ERR this server sends snapshots without knowing their size first: f
 def replicaof(e: "Engine", a: Args) -> bytes:
     """Configures a server as replica of another, or promotes it to a master."""
     if not e.may_follow:
-        raise _NOT_HERE
+        raise CommandError(_NOT_HERE)
     if a[1].lower() == b"no" and a[2].lower() == b"one":
         e.replication.lead()
     else:
@@ -65,7 +63,7 @@ def replconf(e: "Engine", a: Args) -> bytes | None:
 
 def _check_may_follow(e: "Engine") -> None:
     if not e.may_follow:
-        raise _NOT_HERE
+        raise CommandError(_NOT_HERE)
     if e.replication.leader is not None:
         raise CommandError(b"ERR this server follows another, and is not followed itself: follow that one")
     if b"eof" not in e.session.capabilities:

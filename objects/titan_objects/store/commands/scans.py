@@ -1,5 +1,6 @@
 """SCAN, and what it has in common with HSCAN, SSCAN and ZSCAN: options, cursors and pages."""
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 group = Group("generic")
 
 
+_CURSOR = re.compile(rb"([+-]?)0*([0-9]{0,20})").fullmatch
+CURSORS = 1 << 64
+
+
+def parse_cursor(word: bytes) -> int:
+    """A cursor, read as C reads an unsigned number: nothing is 0, and -1 the greatest. Raises CommandError."""
+    found = _CURSOR(word)
+    if found is None or (found[1] and not word[1:]) or int(found[2] or b"0") >= CURSORS:
+        raise CommandError(b"ERR invalid cursor")
+    return int(found[1] + (found[2] or b"0")) % CURSORS
+
+
 class Scan:
     """Options of SCAN and its kin.
 
@@ -24,32 +37,24 @@ class Scan:
     beginning to end is returned. The lists are dropped with the oldest; a cursor whose list is gone begins again.
     """
 
-    def __init__(self, e: "Engine", a: Args, at: int, kinds: bool = False) -> None:
-        try:
-            self.cursor = int(a[at]) if a[at].isdigit() else -1
-        except ValueError:
-            self.cursor = -1
-        if not 0 <= self.cursor < 1 << 64:
-            raise CommandError(b"ERR invalid cursor")
+    def __init__(self, e: "Engine", cursor: int, options: Args, kinds: bool = False) -> None:
+        self.cursor = cursor
         self.match: Callable[[bytes], object] | None = None
         self.count = 10
         self.kind: bytes | None = None
-        self.bare = False
-        index = at + 1
-        while index < len(a):
-            word = a[index].upper()
+        for at in range(0, len(options), 2):
+            word, given = options[at].upper(), option(options, at + 1)
             if word == b"MATCH":
-                pattern = option(a, index + 1)
+                pattern = given
                 self.match = None if pattern == b"*" else matcher(pattern)
             elif word == b"COUNT":
-                self.count = integer(option(a, index + 1))
+                self.count = integer(given)
                 if self.count < 1:
                     raise syntax_error()
             elif word == b"TYPE" and kinds:
-                self.kind = option(a, index + 1).lower()
+                self.kind = given.lower()
             else:
                 raise syntax_error()
-            index += 2
         self._e = e
 
     def page(self, owner: object, everything: Callable[[], Pieces]) -> tuple[bytes, list[bytes]]:
@@ -84,7 +89,7 @@ def scan_reply(cursor: bytes, items: list[bytes]) -> bytes:
 @group.command("scan", -2, "readonly", since="2.8.0")
 def scan(e: "Engine", a: Args) -> bytes:
     """Iterates over the key names in the database."""
-    options = Scan(e, a, 1, kinds=True)
+    options = Scan(e, parse_cursor(a[1]), a[2:], kinds=True)
     cursor, names = options.page(e.db, lambda: Listing(e.db).pieces())
     found = []
     for name in names:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import integer
-from titan_objects.store.resp import OK, ONE, ZERO, CommandError, array, bulk, syntax_error
+from titan_objects.store.resp import OK, ONE, ZERO, CommandError, array, bulk
 from titan_objects.store.table import Args, Group, counted
 
 if TYPE_CHECKING:
@@ -14,37 +14,48 @@ group = Group("scripting")
 _FLAGS = "noscript movablekeys may-replicate"
 
 
-def _run(e: "Engine", a: Args, digest: bytes, read_only: bool) -> bytes:
+def _words(a: Args) -> tuple[Args, Args]:
+    """The keys and the other words of a call. Raises CommandError: there are not so many keys."""
     many = integer(a[2])
     if many < 0:
         raise CommandError(b"ERR Number of keys can't be negative")
     if many > len(a) - 3:
         raise CommandError(b"ERR Number of keys can't be greater than number of args")
-    return e.scripts.run(digest, a[3 : 3 + many], a[3 + many :], read_only)
+    return a[3 : 3 + many], a[3 + many :]
+
+
+def _eval(e: "Engine", a: Args, read_only: bool) -> bytes:
+    keys, others = _words(a)
+    return e.scripts.run(e.scripts.load(a[1]), keys, others, read_only)
+
+
+def _eval_known(e: "Engine", a: Args, read_only: bool) -> bytes:
+    keys, others = _words(a)
+    return e.scripts.run(a[1].lower(), keys, others, read_only)
 
 
 @group.command("eval", -3, _FLAGS, movable=counted(2), since="2.6.0")
 def eval_(e: "Engine", a: Args) -> bytes:
     """Executes a server-side Lua script."""
-    return _run(e, a, e.scripts.load(a[1]), False)
+    return _eval(e, a, False)
 
 
 @group.command("eval_ro", -3, f"{_FLAGS} readonly", movable=counted(2), since="7.0.0")
 def eval_ro(e: "Engine", a: Args) -> bytes:
     """Executes a read-only server-side Lua script."""
-    return _run(e, a, e.scripts.load(a[1]), True)
+    return _eval(e, a, True)
 
 
 @group.command("evalsha", -3, _FLAGS, movable=counted(2), since="2.6.0")
 def evalsha(e: "Engine", a: Args) -> bytes:
     """Executes a server-side Lua script by SHA1 digest."""
-    return _run(e, a, a[1].lower(), False)
+    return _eval_known(e, a, False)
 
 
 @group.command("evalsha_ro", -3, f"{_FLAGS} readonly", movable=counted(2), since="7.0.0")
 def evalsha_ro(e: "Engine", a: Args) -> bytes:
     """Executes a read-only server-side Lua script by SHA1 digest."""
-    return _run(e, a, a[1].lower(), True)
+    return _eval_known(e, a, True)
 
 
 @group.command("script", -2, since="2.6.0")
@@ -69,7 +80,7 @@ def script_exists(e: "Engine", a: Args) -> bytes:
 def script_flush(e: "Engine", a: Args) -> bytes:
     """Removes all server-side Lua scripts from the script cache."""
     if len(a) > 3 or (len(a) == 3 and a[2].upper() not in (b"ASYNC", b"SYNC")):
-        raise syntax_error()
+        raise CommandError(b"ERR SCRIPT FLUSH only support SYNC|ASYNC option")
     e.scripts.flush()
     return OK
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from titan_objects.store.arguments import integer
+from titan_objects.store.arguments import integer, natural
 from titan_objects.store.info import report
 from titan_objects.store.memory import SAMPLED, size_of
 from titan_objects.store.resp import OK, CommandError, array, bulk, bulks, simple, syntax_error
@@ -84,12 +84,10 @@ def config_get(e: "Engine", a: Args) -> bytes:
 def config_set(e: "Engine", a: Args) -> bytes:
     """Sets configuration parameters in-flight."""
     if len(a) % 2:
-        raise CommandError(b"ERR wrong number of arguments for 'config|set' command")
+        raise syntax_error()
     words = [word.decode("utf-8", "backslashreplace") for word in a[2:]]
-    names = [name.lower() for name in words[::2]]
-    if len(set(names)) < len(names):
-        raise CommandError(b"ERR CONFIG SET failed - duplicate parameter")
-    e.config.change(dict(zip(names, words[1::2], strict=True)))
+    e.config.check_names(words[::2])
+    e.config.change(dict(zip([name.lower() for name in words[::2]], words[1::2], strict=True)))
     return OK
 
 
@@ -243,9 +241,7 @@ def slowlog(e: "Engine", a: Args) -> bytes:
 @group.command("slowlog|get", -2, "admin loading stale", since="2.2.12")
 def slowlog_get(e: "Engine", a: Args) -> bytes:
     """Returns the slow log's entries."""
-    count = integer(a[2]) if len(a) > 2 else 10
-    if count < -1:
-        raise CommandError(b"ERR count should be greater than or equal to -1")
+    count = natural(a[2], b"ERR count should be greater than or equal to -1", low=-1) if len(a) > 2 else 10
     rows = []
     for entry in e.stats.slow.newest(count):
         words = [bulk(word) for word in entry.words]

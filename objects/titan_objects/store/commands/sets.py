@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from titan_objects.store.arguments import INT_MAX, integer
+from titan_objects.store.arguments import INT_MAX, integer_within, natural, option
 from titan_objects.store.commands.pops import pop_count
-from titan_objects.store.commands.scans import Scan, scan_reply
+from titan_objects.store.commands.scans import Scan, parse_cursor, scan_reply
 from titan_objects.store.resp import EMPTY, ONE, ZERO, CommandError, array, bulk, bulks, limit_reply, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group, counted
@@ -131,12 +131,14 @@ def spop(e: "Engine", a: Args) -> bytes:
     return reply_set(e, taken) if len(a) == 3 else bulk(taken[0])
 
 
-def sample_count(word: bytes) -> int:
-    """The count of SRANDMEMBER, HRANDFIELD and ZRANDMEMBER; below 0: with repetitions."""
-    count = integer(word)
-    if not -(INT_MAX // 2) <= count <= INT_MAX // 2:
+def sample_options(a: Args, both: bytes) -> tuple[int, bool]:
+    """The count of HRANDFIELD and ZRANDMEMBER (below 0: with repetitions), and whether the word `both` follows it."""
+    count = integer_within(a[2], -INT_MAX, INT_MAX)
+    if len(a) > 4 or (len(a) == 4 and a[3].upper() != both):
+        raise syntax_error()
+    if len(a) == 4 and abs(count) > INT_MAX // 2:
         raise CommandError(b"ERR value is out of range")
-    return count
+    return count, len(a) == 4
 
 
 def sample(e: "Engine", names: list[bytes], count: int) -> list[bytes]:
@@ -169,7 +171,7 @@ def srandmember(e: "Engine", a: Args) -> bytes:
     """Get one or multiple random members from a set."""
     if len(a) > 3:
         raise syntax_error()
-    count = sample_count(a[2]) if len(a) == 3 else 0
+    count = integer_within(a[2], -INT_MAX, INT_MAX) if len(a) == 3 else 0
     members = _set(e, a[1])
     if members is None:
         return EMPTY if len(a) == 3 else e.reply.null
@@ -254,28 +256,23 @@ def sdiffstore(e: "Engine", a: Args) -> bytes:
     return _store(e, a, "diff")
 
 
-def inter_card_arguments(a: Args) -> tuple[list[bytes], int]:
-    """The keys and the limit of SINTERCARD and ZINTERCARD."""
-    many = integer(a[1], b"ERR numkeys should be greater than 0")
-    if many <= 0:
-        raise CommandError(b"ERR numkeys should be greater than 0")
+def _inter_card_arguments(a: Args) -> tuple[list[bytes], int]:
+    """The keys and the limit of SINTERCARD."""
+    many = natural(a[1], b"ERR numkeys should be greater than 0", low=1)
     if many > len(a) - 2:
         raise CommandError(b"ERR Number of keys can't be greater than number of args")
-    rest = a[2 + many :]
     limit = 0
-    if rest:
-        if len(rest) != 2 or rest[0].upper() != b"LIMIT":
+    for at in range(2 + many, len(a), 2):
+        if a[at].upper() != b"LIMIT":
             raise syntax_error()
-        limit = integer(rest[1], b"ERR LIMIT can't be negative")
-        if limit < 0:
-            raise CommandError(b"ERR LIMIT can't be negative")
+        limit = natural(option(a, at + 1), b"ERR LIMIT can't be negative")
     return a[2 : 2 + many], limit
 
 
 @group.command("sintercard", -3, "readonly movablekeys", movable=counted(1), since="7.0.0")
 def sintercard(e: "Engine", a: Args) -> bytes:
     """Returns the number of members of the intersect of multiple sets."""
-    keys, limit = inter_card_arguments(a)
+    keys, limit = _inter_card_arguments(a)
     size = len(_inter([_set(e, key) for key in keys]))
     return number(min(size, limit) if limit else size)
 
@@ -283,9 +280,9 @@ def sintercard(e: "Engine", a: Args) -> bytes:
 @group.command("sscan", -3, "readonly", keys=(1, 1, 1), since="2.8.0")
 def sscan(e: "Engine", a: Args) -> bytes:
     """Iterates over members of a set."""
-    options = Scan(e, a, 2)
+    cursor = parse_cursor(a[2])
     members = _set(e, a[1])
     if members is None:
         return scan_reply(b"0", [])
-    cursor, names = options.backwards(members)
-    return scan_reply(cursor, [bulk(name) for name in names])
+    following, names = Scan(e, cursor, a[3:]).backwards(members)
+    return scan_reply(following, [bulk(name) for name in names])

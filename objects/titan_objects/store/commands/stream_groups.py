@@ -8,13 +8,14 @@ from titan_objects.store.commands.streams import (
     bound,
     entry,
     following,
+    is_id,
     parse_id,
     reply_streams,
     stream,
     stream_keys,
 )
 from titan_objects.store.effects import claim
-from titan_objects.store.resp import EMPTY, OK, ONE, ZERO, CommandError, array, bulk, syntax_error
+from titan_objects.store.resp import EMPTY, OK, ONE, ZERO, CommandError, array, bad_subcommand, bulk, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.streams import LAST_ID, ZERO_ID, Consumer, ConsumerGroup, Id, Stream, shown, sorted_pending
 from titan_objects.store.table import Args, Group
@@ -24,22 +25,15 @@ if TYPE_CHECKING:
 
 group = Group("stream")
 
-_GONE = CommandError(b"UNBLOCKED the stream key no longer exists")
+_READING = b" in XREADGROUP with GROUP option"
+_GONE = b"UNBLOCKED the stream key no longer exists"
 
 
-def _no_group(key: bytes, name: bytes, command: str = "") -> CommandError:
-    where = f" in {command} with GROUP option" if command else ""
-    key_text, name_text = (each.decode("utf-8", "backslashreplace") for each in (key, name))
-    if where:
-        return CommandError(f"NOGROUP No such key '{key_text}' or consumer group '{name_text}'{where}")
-    return CommandError(f"NOGROUP No such key '{key_text}' or consumer group '{name_text}'")
-
-
-def _found(e: "Engine", key: bytes, name: bytes, command: str = "") -> tuple[Stream, ConsumerGroup]:
+def _found(e: "Engine", key: bytes, name: bytes, where: bytes = b"") -> tuple[Stream, ConsumerGroup]:
     values = stream(e, key)
     group = values.groups.get(name) if values is not None else None
     if values is None or group is None:
-        raise _no_group(key, name, command)
+        raise CommandError(b"NOGROUP No such key '%b' or consumer group '%b'%b" % (key, name, where))
     return values, group
 
 
@@ -60,13 +54,19 @@ def _consumer(e: "Engine", key: bytes, name: bytes, group: ConsumerGroup, who: b
 @group.command("xreadgroup", -7, "write blocking movablekeys", movable=stream_keys, since="5.0.0")
 def xreadgroup(e: "Engine", a: Args) -> bytes | None:
     """Returns new or historical messages from a stream for a consumer in a group. Blocks until there are some."""
-    if a[1].upper() != b"GROUP":
+    options = ReadOptions(e, a, grouped=True)
+    if options.reader is None:
         raise CommandError(b"ERR Missing GROUP option for XREADGROUP")
-    name, who = a[2], a[3]
-    options = ReadOptions(e, a, 4, True)
+    name, who = options.reader
     wanted: list[tuple[bytes, Id | None]] = []
     for key, word in zip(options.keys, options.ids, strict=True):
-        _found(e, key, name, "XREADGROUP")
+        _found(e, key, name, _READING)
+        if word == b"$":
+            raise CommandError(
+                b"ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of this "
+                b"consumer by specifying a proper ID, or use the > ID to get new messages. The $ ID would just return "
+                b"an empty result set."
+            )
         wanted.append((key, None if word == b">" else parse_id(word, 0)))
 
     def read(changed: bytes | None) -> bytes | None:
@@ -75,8 +75,8 @@ def xreadgroup(e: "Engine", a: Args) -> bytes | None:
             if changed not in (None, key):
                 continue
             if changed is not None and type(e.db.get(key)) is not Stream:
-                raise _GONE
-            values, group = _found(e, key, name, "XREADGROUP")
+                raise CommandError(_GONE)
+            values, group = _found(e, key, name, _READING)
             if after is not None:
                 answers.append((key, _history(e, key, name, group, who, after, options.count)))
             elif values.last > group.last:
@@ -90,7 +90,7 @@ def xreadgroup(e: "Engine", a: Args) -> bytes | None:
     answer = read(None)
     if answer is not None or options.until is None:
         return e.reply.null_array if answer is None else answer
-    return e.block(options.keys, options.until, read, e.reply.null_array, _GONE.reply)
+    return e.block(options.keys, options.until, read, e.reply.null_array, CommandError(_GONE).reply)
 
 
 def _history(e: "Engine", key: bytes, name: bytes, group: ConsumerGroup, who: bytes, after: Id, count: int) -> bytes:
@@ -151,11 +151,11 @@ def xack(e: "Engine", a: Args) -> bytes:
 def xclaim(e: "Engine", a: Args) -> bytes:
     """Changes, or acquires, ownership of a message in a consumer group, as if it was delivered a consumer member."""
     key, name, who = a[1], a[2], a[3]
-    least = max(0, integer(a[4], b"ERR Invalid min-idle-time argument for XCLAIM"))
     values, group = _found(e, key, name)
+    least = max(0, integer(a[4], b"ERR Invalid min-idle-time argument for XCLAIM"))
     at = 5
     ids = []
-    while at < len(a) and a[at][:1].isdigit():
+    while at < len(a) and is_id(a[at]):
         ids.append(parse_id(a[at], 0))
         at += 1
     since, count, force, just_id = e.now, None, False, False
@@ -166,7 +166,9 @@ def xclaim(e: "Engine", a: Args) -> bytes:
             force, just_id = force or word == b"FORCE", just_id or word == b"JUSTID"
             at += 1
             continue
-        given = option(a, at + 1)
+        if word not in (b"IDLE", b"TIME", b"RETRYCOUNT", b"LASTID") or at + 1 == len(a):
+            raise CommandError(b"ERR Unrecognized XCLAIM option '%b'" % a[at])
+        given = a[at + 1]
         if word == b"IDLE":
             since = e.now - integer(given, b"ERR Invalid IDLE option argument for XCLAIM")
         elif word == b"TIME":
@@ -175,10 +177,8 @@ def xclaim(e: "Engine", a: Args) -> bytes:
             count = integer(given, b"ERR Invalid RETRYCOUNT option argument for XCLAIM")
             if count < 0:
                 raise CommandError(b"ERR Invalid RETRYCOUNT option argument for XCLAIM")
-        elif word == b"LASTID":
-            last = parse_id(given, 0)
         else:
-            raise CommandError(b"ERR Unrecognized XCLAIM option '%b'" % a[at])
+            last = parse_id(given, 0)
         at += 2
     if e.now:  # while a log is replayed there is no now
         since = min(since, e.now)
@@ -261,16 +261,18 @@ def xpending(e: "Engine", a: Args) -> bytes:
     """Returns the information and entries from a stream consumer group's pending entries list."""
     if len(a) == 3:
         return _pending_summary(e, a)
+    if not 6 <= len(a) <= 9:
+        raise syntax_error()
     at, least = 3, 0
     if a[3].upper() == b"IDLE":
-        least, at = integer(option(a, 4)), 5
-    if len(a) - at not in (3, 4):
-        raise syntax_error()
+        at, least = 5, integer(a[4])
+        if len(a) < 8:
+            raise syntax_error()
     count = integer(a[at + 2])
     low, high = bound(a[at], False), bound(a[at + 1], True)
     _, group = _found(e, a[1], a[2])
     consumer = None
-    if len(a) - at == 4:
+    if len(a) > at + 3:
         consumer = group.consumers.get(a[at + 3])
         if consumer is None:
             return EMPTY
@@ -323,27 +325,29 @@ def _of_group(e: "Engine", key: bytes, name: bytes) -> tuple[Stream, ConsumerGro
     return values, group
 
 
-def _entries_read(a: Args, at: int) -> int | None:
-    read = integer(option(a, at))
-    if read < -1:
-        raise CommandError(b"ERR value for ENTRIESREAD must be positive or -1")
-    return None if read == -1 else read
+def _group_options(a: Args, creates: bool) -> tuple[bool, int | None]:
+    """Of CREATE and SETID: whether a stream is made, and how many of its entries the group has read; None: unknown."""
+    make, read, at = False, -1, 5
+    while at < len(a):
+        if creates and a[at].upper() == b"MKSTREAM":
+            make = True
+            at += 1
+        elif a[at].upper() == b"ENTRIESREAD" and at + 1 < len(a):
+            read = integer(a[at + 1])
+            if read < -1:
+                raise CommandError(b"ERR value for ENTRIESREAD must be positive or -1")
+            at += 2
+        else:
+            raise bad_subcommand(a)
+    if len(a) > (8 if creates else 7):
+        raise bad_subcommand(a)
+    return make, None if read == -1 else read
 
 
 @group.command("xgroup|create", -5, "write denyoom", keys=(2, 2, 1), since="5.0.0")
 def xgroup_create(e: "Engine", a: Args) -> bytes:
     """Creates a consumer group."""
-    make, read = False, None
-    at = 5
-    while at < len(a):
-        if a[at].upper() == b"MKSTREAM":
-            make = True
-            at += 1
-        elif a[at].upper() == b"ENTRIESREAD":
-            read = _entries_read(a, at + 1)
-            at += 2
-        else:
-            raise syntax_error()
+    make, read = _group_options(a, creates=True)
     values = stream(e, a[2])
     if values is None:
         if not make:
@@ -361,13 +365,9 @@ def xgroup_create(e: "Engine", a: Args) -> bytes:
 @group.command("xgroup|setid", -5, "write", keys=(2, 2, 1), since="5.0.0")
 def xgroup_setid(e: "Engine", a: Args) -> bytes:
     """Sets the last-delivered ID of a consumer group."""
+    _, read = _group_options(a, creates=False)
     values, group = _of_group(e, a[2], a[3])
-    last = values.last if a[4] == b"$" else parse_id(a[4], 0)
-    read = None
-    if len(a) > 5:
-        if len(a) != 7 or a[5].upper() != b"ENTRIESREAD":
-            raise syntax_error()
-        read = _entries_read(a, 6)
+    last = {b"$": values.last, b"-": ZERO_ID, b"+": LAST_ID}.get(a[4]) or parse_id(a[4], 0)
     group.last, group.read = last, read
     e.touch(a[2], b"xgroup-setid", "t")
     return OK

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import integer
 from titan_objects.store.commands.streams import entry, stream
-from titan_objects.store.resp import CommandError, array, bulk
+from titan_objects.store.resp import CommandError, array, bad_subcommand, bulk
 from titan_objects.store.resp import integer as number
 from titan_objects.store.streams import ZERO_ID, Consumer, ConsumerGroup, Id, Stream, shown, sorted_pending
 from titan_objects.store.table import Args, Group
@@ -56,7 +56,7 @@ def xinfo_stream(e: "Engine", a: Args) -> bytes:
     if len(a) == 3:
         return e.reply.map([*_head(values), *_ends(e, values)])
     if len(a) not in (4, 6) or a[3].upper() != b"FULL" or (len(a) == 6 and a[4].upper() != b"COUNT"):
-        raise CommandError(b"ERR unknown subcommand or wrong number of arguments for 'STREAM'. Try XINFO HELP.")
+        raise bad_subcommand(a)
     many = integer(a[5]) if len(a) == 6 else FULL_COUNT
     many = many if many >= 0 else FULL_COUNT
     return e.reply.map([*_head(values), *_contents(e, values, many or len(values), many or None)])

@@ -33,6 +33,15 @@ def parse_id(word: bytes, missing: int) -> Id:
     return id
 
 
+def is_id(word: bytes) -> bool:
+    """Whether `parse_id` reads it."""
+    try:
+        parse_id(word, 0)
+    except CommandError:
+        return False
+    return True
+
+
 def bound(word: bytes, high: bool) -> Id:
     """An end of a range, `-`, `+` and `(` understood. Raises CommandError."""
     if word == b"-":
@@ -67,30 +76,44 @@ class Trimming:
     def __init__(self) -> None:
         self.length: int | None = None
         self.least: Id | None = None
+        self._about = False
+        self._limit: int | None = None
 
-    def parse(self, a: Args, at: int) -> int:
-        """Reads the option at that place; returns the place behind it."""
-        if self.length is not None or self.least is not None:
+    def take(self, a: Args, at: int) -> int:
+        """Reads the option at that place; returns the place behind it: the same, if it is none of these."""
+        word = a[at].upper()
+        if word not in (b"MAXLEN", b"MINID", b"LIMIT") or at + 1 == len(a):
+            return at
+        if word == b"LIMIT":
+            self._limit = integer(a[at + 1])
+            if self._limit < 0:
+                raise CommandError(b"ERR The LIMIT argument must be >= 0.")
+            return at + 2
+        if self.given:
             raise CommandError(b"ERR syntax error, MAXLEN and MINID options at the same time are not compatible")
-        by_length = a[at].upper() == b"MAXLEN"
         at += 1
-        about = option(a, at) == b"~"
-        at += about or a[at] == b"="
-        word = option(a, at)
-        if by_length:
-            self.length = integer(word)
+        self._about = a[at] == b"~" and at + 1 < len(a)
+        if self._about or (a[at] == b"=" and at + 1 < len(a)):
+            at += 1
+        if word == b"MAXLEN":
+            self.length = integer(a[at])
             if self.length < 0:
                 raise CommandError(b"ERR The MAXLEN argument must be >= 0.")
         else:
-            self.least = parse_id(word, 0)
-        at += 1
-        if at < len(a) and a[at].upper() == b"LIMIT":
-            if not about:
-                raise CommandError(b"ERR syntax error, LIMIT cannot be used without the special ~ option")
-            if integer(option(a, at + 1)) < 0:
-                raise CommandError(b"ERR The LIMIT argument must be >= 0.")
-            at += 2
-        return at
+            self.least = parse_id(a[at], 0)
+        return at + 1
+
+    @property
+    def given(self) -> bool:
+        """Whether something is to be dropped."""
+        return self.length is not None or self.least is not None
+
+    def check(self) -> None:
+        """Raises CommandError: the options do not go together."""
+        if self._limit and not self.given:
+            raise CommandError(b"ERR syntax error, LIMIT cannot be used without specifying a trimming strategy")
+        if self._limit is not None and not self._about:
+            raise CommandError(b"ERR syntax error, LIMIT cannot be used without the special ~ option")
 
     def words(self) -> Args:
         """As the log keeps it."""
@@ -113,18 +136,20 @@ def xadd(e: "Engine", a: Args) -> bytes:
     key = a[1]
     trimming, make = Trimming(), True
     at = 2
-    while at < len(a) and a[at].upper() in (b"NOMKSTREAM", b"MAXLEN", b"MINID"):
+    while at < len(a):
         if a[at].upper() == b"NOMKSTREAM":
             make = False
             at += 1
+        elif (behind := trimming.take(a, at)) > at:
+            at = behind
         else:
-            at = trimming.parse(a, at)
-    wanted = option(a, at)
-    fields = a[at + 1 :]
+            break
     given, open_number = None, False
-    if wanted != b"*":
-        open_number = wanted.endswith(b"-*")
-        given = parse_id(wanted[:-2] if open_number else wanted, 0)
+    if at < len(a) and a[at] != b"*":
+        open_number = a[at].endswith(b"-*")
+        given = parse_id(a[at][:-2] if open_number else a[at], 0)
+    trimming.check()
+    fields = a[at + 1 :]
     if not fields or len(fields) % 2:
         raise CommandError(b"ERR wrong number of arguments for 'xadd' command")
     if given == ZERO_ID and not open_number:
@@ -170,10 +195,10 @@ def _range(e: "Engine", a: Args, reverse: bool) -> bytes:
     low, high = (a[3], a[2]) if reverse else (a[2], a[3])
     ends = (bound(low, False), bound(high, True))
     count = -1
-    if len(a) > 4:
-        if len(a) != 6 or a[4].upper() != b"COUNT":
+    for at in range(4, len(a), 2):
+        if a[at].upper() != b"COUNT":
             raise syntax_error()
-        count = max(0, integer(a[5]))
+        count = max(0, integer(option(a, at + 1)))
     values = stream(e, a[1])
     if values is None:
         return EMPTY
@@ -211,8 +236,15 @@ def xdel(e: "Engine", a: Args) -> bytes:
 def xtrim(e: "Engine", a: Args) -> bytes:
     """Deletes messages from the beginning of a stream."""
     trimming = Trimming()
-    if a[2].upper() not in (b"MAXLEN", b"MINID") or trimming.parse(a, 2) < len(a):
-        raise syntax_error()
+    at = 2
+    while at < len(a):
+        behind = trimming.take(a, at)
+        if behind == at:
+            raise syntax_error()
+        at = behind
+    trimming.check()
+    if not trimming.given:
+        raise CommandError(b"ERR syntax error, XTRIM must be called with a trimming strategy")
     values = stream(e, a[1])
     if values is None:
         return ZERO
@@ -258,33 +290,49 @@ def xsetid(e: "Engine", a: Args) -> bytes:
 
 
 class ReadOptions:
-    """What XREAD and XREADGROUP share."""
+    """What XREAD and XREADGROUP share.
 
-    def __init__(self, e: "Engine", a: Args, at: int, grouped: bool) -> None:
+    Attributes:
+        count: entries of each stream; below 0: all.
+        until: when it is given up, in unix milliseconds (0: never); None: it does not wait.
+        reader: group and consumer, of XREADGROUP.
+    """
+
+    def __init__(self, e: "Engine", a: Args, grouped: bool) -> None:
         self.count = -1
         self.until: int | None = None
         self.no_ack = False
-        name = a[0].decode("latin-1").lower()
-        while at < len(a) and a[at].upper() != b"STREAMS":
-            word = a[at].upper()
-            if word == b"COUNT":
-                self.count = integer(option(a, at + 1)) or -1
+        self.reader: tuple[bytes, bytes] | None = None
+        at = 1
+        while a[at].upper() != b"STREAMS" or at + 1 == len(a):
+            word, rest = a[at].upper(), len(a) - at - 1
+            if not grouped and ((word == b"GROUP" and rest >= 2) or word == b"NOACK"):
+                raise CommandError(
+                    b"ERR The %b option is only supported by XREADGROUP. You called XREAD instead." % word
+                )
+            if word == b"COUNT" and rest:
+                self.count = integer(a[at + 1]) or -1
                 at += 2
-            elif word == b"BLOCK":
-                ms = integer(option(a, at + 1), b"ERR timeout is not an integer or out of range")
+            elif word == b"BLOCK" and rest:
+                ms = integer(a[at + 1], b"ERR timeout is not an integer or out of range")
                 if ms < 0:
                     raise CommandError(b"ERR timeout is negative")
                 self.until = e.now + ms if ms else 0
                 at += 2
-            elif word == b"NOACK" and grouped:
+            elif word == b"GROUP" and rest >= 2:
+                self.reader = (a[at + 1], a[at + 2])
+                at += 3
+            elif word == b"NOACK":
                 self.no_ack = True
                 at += 1
             else:
                 raise syntax_error()
+            if at >= len(a):
+                raise syntax_error()
         words = a[at + 1 :]
-        if not words or len(words) % 2:
+        if len(words) % 2:
             raise CommandError(
-                f"ERR Unbalanced '{name}' list of streams: for each stream key an ID or '$' must be specified."
+                b"ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified."
             )
         half = len(words) // 2
         self.keys, self.ids = words[:half], words[half:]
@@ -307,7 +355,7 @@ def reply_streams(e: "Engine", found: list[tuple[bytes, bytes]]) -> bytes:
 @group.command("xread", -4, "readonly blocking movablekeys", movable=stream_keys, since="5.0.0")
 def xread(e: "Engine", a: Args) -> bytes | None:
     """Returns messages from multiple streams with IDs greater than the ones requested. Blocks until there are some."""
-    options = ReadOptions(e, a, 1, False)
+    options = ReadOptions(e, a, grouped=False)
     wanted: list[tuple[bytes, Id]] = []
     for key, word in zip(options.keys, options.ids, strict=True):
         values = stream(e, key)

@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from titan_objects.store import extended
 from titan_objects.store.arguments import (
     INT_MAX,
     INT_MIN,
-    decimal,
-    decimal_text,
     integer,
     option,
     slice_bounds,
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 group = Group("string")
 
 STRING_MAX = 512 << 20
+
+
+_UNITS = (b"EX", b"PX", b"EXAT", b"PXAT")
 
 
 def expiry(e: "Engine", word: bytes, unit: bytes, command: bytes) -> int:
@@ -70,24 +72,25 @@ def set_(e: "Engine", a: Args) -> bytes:
 
 def _set_with_options(e: "Engine", a: Args) -> bytes:
     key, value = a[1], a[2]
-    condition = b""
-    at: int | None = None
-    keep = want_old = False
+    condition = end = given = b""
+    want_old = False
     index = 3
     while index < len(a):
         word = a[index].upper()
         if word in (b"NX", b"XX") and condition in (b"", word):
             condition = word
+        elif word in _UNITS and end in (b"", word):
+            index += 1
+            end, given = word, option(a, index)
         elif word == b"GET":
             want_old = True
-        elif word == b"KEEPTTL" and at is None:
-            keep = True
-        elif word in (b"EX", b"PX", b"EXAT", b"PXAT") and at is None and not keep:
-            index += 1
-            at = expiry(e, option(a, index), word, b"set")
+        elif word == b"KEEPTTL" and end in (b"", word):
+            end = word
         else:
             raise syntax_error()
         index += 1
+    keep = end == b"KEEPTTL"
+    at = expiry(e, given, end, b"set") if end and not keep else None
     db = e.db
     old = db.string(key) if want_old else db.get(key)
     before = e.reply.null if old is None else bulk(old) if want_old else b""
@@ -167,18 +170,25 @@ def getdel(e: "Engine", a: Args) -> bytes:
 def getex(e: "Engine", a: Args) -> bytes:
     """Returns the string value of a key after setting its expiration time."""
     key = a[1]
-    unit = a[2].upper() if len(a) > 2 else b""
-    at: int | None = None
-    if unit in (b"EX", b"PX", b"EXAT", b"PXAT") and len(a) == 4:
-        at = expiry(e, a[3], unit, b"getex")
-    elif not (len(a) == 2 or (unit == b"PERSIST" and len(a) == 3)):
-        raise syntax_error()
+    end = given = b""
+    index = 2
+    while index < len(a):
+        word = a[index].upper()
+        if (word in _UNITS or word == b"PERSIST") and end in (b"", word):
+            end = word
+        else:
+            raise syntax_error()
+        if end != b"PERSIST":
+            index += 1
+            given = option(a, index)
+        index += 1
     value = e.db.string(key)
     if value is None:
         return e.reply.null
+    at = expiry(e, given, end, b"getex") if end in _UNITS else None
     if at is not None:
         end_at(e, key, at)
-    elif unit == b"PERSIST" and e.db.expires.pop(key, None) is not None:
+    elif end == b"PERSIST" and e.db.expires.pop(key, None) is not None:
         e.rewrite(b"PERSIST", key)
         e.touch(key, b"persist")
     return bulk(value)
@@ -264,7 +274,8 @@ def incrbyfloat(e: "Engine", a: Args) -> bytes:
     """Increment the floating point value of a key by a number. Uses 0 as initial value if the key doesn't exist."""
     key = a[1]
     old = e.db.string(key)
-    total = decimal_text((decimal(old) if old is not None else decimal(b"0")) + decimal(a[2]))
+    before = extended.number(old if old is not None else b"0")
+    total = extended.text(extended.total(before, extended.number(a[2])))
     e.db.data[key] = total
     e.rewrite(b"SET", key, total, b"KEEPTTL")
     e.touch(key, b"incrbyfloat", "$")
@@ -345,6 +356,10 @@ def substr(e: "Engine", a: Args) -> bytes:
 @group.command("lcs", -3, "readonly", keys=(1, 2, 1), since="7.0.0")
 def lcs(e: "Engine", a: Args) -> bytes:
     """Finds the longest common substring."""
+    try:
+        x, y = bytes(e.db.string(a[1]) or b""), bytes(e.db.string(a[2]) or b"")
+    except CommandError:
+        raise CommandError(b"ERR The specified keys must contain string values") from None
     want_length = want_index = with_lengths = False
     shortest = 0
     index = 3
@@ -364,10 +379,6 @@ def lcs(e: "Engine", a: Args) -> bytes:
         index += 1
     if want_length and want_index:
         raise CommandError(b"ERR If you want both the length and indexes, please just use IDX.")
-    try:
-        x, y = bytes(e.db.string(a[1]) or b""), bytes(e.db.string(a[2]) or b"")
-    except CommandError:
-        raise CommandError(b"ERR The specified keys must contain string values") from None
     if len(x) * len(y) > 1 << 26:
         raise CommandError(b"ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len")
     table = _lcs_table(x, y)

@@ -17,8 +17,8 @@ group = Group("connection")
 _ANOTHER = b"before disabling tracking for this client, and then re-enabling it with a different mode."
 
 
-def _wanted(e: "Engine", a: Args) -> tuple[Tracker, list[bytes]]:
-    """The options of CLIENT TRACKING, and the prefixes among them."""
+def _wanted(e: "Engine", a: Args) -> tuple[Tracker, list[bytes], set[bytes]]:
+    """The options of CLIENT TRACKING, and of them the prefixes, and OPTIN and OPTOUT."""
     wanted, given = Tracker(), list[bytes]()
     choices = set()
     at = 3
@@ -44,13 +44,12 @@ def _wanted(e: "Engine", a: Args) -> tuple[Tracker, list[bytes]]:
         else:
             raise syntax_error()
         at += 1
+    return wanted, given, choices
+
+
+def _check_modes(before: Tracker | None, wanted: Tracker, given: list[bytes], choices: set[bytes]) -> None:
     if given and not wanted.broadcasts:
         raise CommandError(b"ERR PREFIX option requires BCAST mode to be enabled")
-    _check_modes(e.session.tracker, wanted, choices)
-    return wanted, given
-
-
-def _check_modes(before: Tracker | None, wanted: Tracker, choices: set[bytes]) -> None:
     if before is not None and before.broadcasts != wanted.broadcasts:
         raise CommandError(b"ERR You can't switch BCAST mode on/off " + _ANOTHER)
     if wanted.broadcasts and choices:
@@ -73,14 +72,15 @@ def _check_prefixes(before: Sequence[bytes], given: list[bytes]) -> None:
 @group.command("client|tracking", -3, "noscript loading stale", since="6.0.0")
 def client_tracking(e: "Engine", a: Args) -> bytes:
     """Controls server-assisted client-side caching for the connection."""
+    wanted, given, choices = _wanted(e, a)
     switch = a[2].upper()
     if switch == b"OFF":
         e.tracking.leave(e.session)
         return OK
     if switch != b"ON":
         raise syntax_error()
-    wanted, given = _wanted(e, a)
     before = e.session.tracker
+    _check_modes(before, wanted, given, choices)
     if wanted.broadcasts:
         kept = before.prefixes if before is not None else ()
         given = given or [b""]
@@ -96,7 +96,7 @@ def client_tracking(e: "Engine", a: Args) -> bytes:
 def client_caching(e: "Engine", a: Args) -> bytes:
     """Instructs the server whether to track the keys in the next request."""
     tracker = e.session.tracker
-    if tracker is None or not tracker.choice:
+    if tracker is None:
         raise CommandError(
             b"ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode "
             b"enabled"

@@ -16,7 +16,7 @@ group = Group("transactions")
 def multi(e: "Engine", a: Args) -> bytes:
     """Starts a transaction."""
     if e.session.queue is not None:
-        raise NESTED
+        raise CommandError(NESTED)
     e.session.queue = []
     e.session.flawed = False
     e.session.look()
@@ -72,7 +72,7 @@ def exec_(e: "Engine", a: Args) -> bytes:
 def watch(e: "Engine", a: Args) -> bytes:
     """Monitors changes to keys to determine the execution of a transaction."""
     if e.session.queue is not None:
-        raise WATCH_WITHIN
+        raise CommandError(WATCH_WITHIN)
     for key in a[1:]:
         e.db.get(key)
         e.watch(e.session, key)

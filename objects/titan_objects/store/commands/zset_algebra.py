@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from titan_objects.store.arguments import double, integer, option
-from titan_objects.store.commands.sets import inter_card_arguments
+from titan_objects.store.arguments import double, integer, natural, option
 from titan_objects.store.commands.zsets import reply_pairs, store
 from titan_objects.store.resp import CommandError, syntax_error, wrong_type
 from titan_objects.store.resp import integer as number
@@ -40,41 +39,46 @@ def _scores(e: "Engine", key: bytes) -> Scores:
 
 
 class _Inputs:
-    """The keys and options of ZUNION and its kin, from the number of keys on."""
+    """The keys and options of ZUNION and its kin, from the number of keys on; `allowed`: which options there are."""
 
-    def __init__(self, e: "Engine", a: Args, at: int, *, weighted: bool, with_scores: bool) -> None:
+    def __init__(self, e: "Engine", a: Args, at: int, allowed: tuple[bytes, ...]) -> None:
         many = integer(a[at])
         if many < 1:
             raise CommandError(f"ERR at least 1 input key is needed for '{a[0].decode().lower()}' command")
         if many > len(a) - at - 1:
             raise syntax_error()
-        self.scores = False
+        self.scores, self.limit = False, 0
         weights = [1.0] * many
         aggregate = _AGGREGATES[b"SUM"]
-        keys = a[at + 1 : at + 1 + many]
+        sources = [_scores(e, key) for key in a[at + 1 : at + 1 + many]]
         at += 1 + many
         while at < len(a):
             word = a[at].upper()
-            if word == b"WEIGHTS" and weighted and len(a) - at > many:
+            if word not in allowed:
+                raise syntax_error()
+            if word == b"WEIGHTS" and len(a) - at > many:
                 weights = [double(each, b"ERR weight value is not a float") for each in a[at + 1 : at + 1 + many]]
                 at += many
-            elif word == b"AGGREGATE" and weighted:
+            elif word == b"AGGREGATE":
                 at += 1
                 if option(a, at).upper() not in _AGGREGATES:
                     raise syntax_error()
                 aggregate = _AGGREGATES[a[at].upper()]
-            elif word == b"WITHSCORES" and with_scores:
+            elif word == b"WITHSCORES":
                 self.scores = True
+            elif word == b"LIMIT":
+                at += 1
+                self.limit = natural(option(a, at), b"ERR LIMIT can't be negative")
             else:
                 raise syntax_error()
             at += 1
         self.aggregate = aggregate
         self.sources: list[Scores] = []
-        for key, weight in zip(keys, weights, strict=True):
-            scores = _scores(e, key)
+        for scores, weight in zip(sources, weights, strict=True):
             if weight != 1.0:
-                scores = {member: _times(score, weight) for member, score in scores.items()}
-            self.sources.append(scores)
+                self.sources.append({member: _times(score, weight) for member, score in scores.items()})
+            else:
+                self.sources.append(scores)
 
 
 def _times(score: float, weight: float) -> float:
@@ -108,13 +112,20 @@ def _diff(inputs: _Inputs) -> list[Scored]:
     return sorted((score, member) for member, score in first.items() if not any(member in scores for scores in others))
 
 
-def _answer(e: "Engine", a: Args, how: Callable[[_Inputs], list[Scored]], weighted: bool = True) -> bytes:
-    inputs = _Inputs(e, a, 1, weighted=weighted, with_scores=True)
+_WEIGHTED = (b"WEIGHTS", b"AGGREGATE")
+
+
+def _answer(
+    e: "Engine", a: Args, how: Callable[[_Inputs], list[Scored]], options: tuple[bytes, ...] = _WEIGHTED
+) -> bytes:
+    inputs = _Inputs(e, a, 1, (*options, b"WITHSCORES"))
     return reply_pairs(e, how(inputs), inputs.scores)
 
 
-def _store(e: "Engine", a: Args, how: Callable[[_Inputs], list[Scored]], weighted: bool = True) -> bytes:
-    inputs = _Inputs(e, a, 2, weighted=weighted, with_scores=False)
+def _store(
+    e: "Engine", a: Args, how: Callable[[_Inputs], list[Scored]], options: tuple[bytes, ...] = _WEIGHTED
+) -> bytes:
+    inputs = _Inputs(e, a, 2, options)
     return store(e, a[1], how(inputs), a[0].lower())
 
 
@@ -133,7 +144,7 @@ def zinter(e: "Engine", a: Args) -> bytes:
 @group.command("zdiff", -3, "readonly movablekeys", movable=counted(1), since="6.2.0")
 def zdiff(e: "Engine", a: Args) -> bytes:
     """Returns the difference between multiple sorted sets."""
-    return _answer(e, a, _diff, weighted=False)
+    return _answer(e, a, _diff, ())
 
 
 @group.command("zunionstore", -4, "write denyoom movablekeys", movable=counted(2, 1), since="2.0.0")
@@ -151,14 +162,13 @@ def zinterstore(e: "Engine", a: Args) -> bytes:
 @group.command("zdiffstore", -4, "write denyoom movablekeys", movable=counted(2, 1), since="6.2.0")
 def zdiffstore(e: "Engine", a: Args) -> bytes:
     """Stores the difference of multiple sorted sets in a key."""
-    return _store(e, a, _diff, weighted=False)
+    return _store(e, a, _diff, ())
 
 
 @group.command("zintercard", -3, "readonly movablekeys", movable=counted(1), since="7.0.0")
 def zintercard(e: "Engine", a: Args) -> bytes:
     """Returns the number of members of the intersect of multiple sorted sets."""
-    keys, limit = inter_card_arguments(a)
-    sources = [_scores(e, key) for key in keys]
-    smallest = min(sources, key=len)
-    size = sum(all(member in scores for scores in sources) for member in smallest)
-    return number(min(size, limit) if limit else size)
+    inputs = _Inputs(e, a, 1, (b"LIMIT",))
+    smallest = min(inputs.sources, key=len)
+    size = sum(all(member in scores for scores in inputs.sources) for member in smallest)
+    return number(min(size, inputs.limit) if inputs.limit else size)

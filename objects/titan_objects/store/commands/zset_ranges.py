@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from titan_objects.store.arguments import bound, integer, option, slice_bounds
+from titan_objects.store.arguments import bound, integer, slice_bounds
 from titan_objects.store.commands.zsets import put_away, reply_pairs, store, zset
 from titan_objects.store.resp import ZERO, CommandError, syntax_error
 from titan_objects.store.resp import integer as number
@@ -119,61 +119,66 @@ def select(
 
 
 class RangeOptions:
-    """What may stand behind the bounds of a range."""
+    """What may stand behind the bounds of a range.
 
-    def __init__(self, a: Args, at: int, allowed: tuple[bytes, ...]) -> None:
-        self.by = "rank"
-        self.reverse = self.scores = False
+    Args:
+        by, reverse: what the name of an old command says; None: the options do.
+        storing: the scores are not shown.
+
+    Raises:
+        CommandError: an option is none, is said twice, or does not go with the others.
+    """
+
+    def __init__(
+        self, a: Args, at: int, by: str | None = None, reverse: bool | None = None, *, storing: bool = False
+    ) -> None:
+        self.scores = False
         self.limit: tuple[int, int] | None = None
         while at < len(a):
             word = a[at].upper()
-            if word not in allowed:
-                raise syntax_error()
-            if word == b"WITHSCORES":
+            if word == b"WITHSCORES" and not storing:
                 self.scores = True
-            elif word == b"REV":
-                self.reverse = True
-            elif word in (b"BYSCORE", b"BYLEX"):
-                self.by = "score" if word == b"BYSCORE" else "lex"
-            else:
-                self.limit = (integer(option(a, at + 1)), integer(option(a, at + 2)))
+            elif word == b"LIMIT" and at + 2 < len(a):
+                self.limit = (integer(a[at + 1]), integer(a[at + 2]))
                 at += 2
+            elif word == b"REV" and reverse is None:
+                reverse = True
+            elif word in (b"BYSCORE", b"BYLEX") and by is None:
+                by = word.removeprefix(b"BY").decode().lower()
+            else:
+                raise syntax_error()
             at += 1
-
-
-_RANGE = (b"WITHSCORES", b"REV", b"BYSCORE", b"BYLEX", b"LIMIT")
+        self.by, self.reverse = by or "rank", bool(reverse)
+        if self.by == "rank" and self.limit is not None and self.limit[1] != -1:
+            raise CommandError(b"ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX")
+        if self.by == "lex" and self.scores:
+            raise CommandError(b"ERR syntax error, WITHSCORES not supported in combination with BYLEX")
 
 
 def _range(e: "Engine", key: bytes, low: bytes, high: bytes, options: RangeOptions) -> list[Scored]:
-    if options.limit is not None and options.by == "rank":
-        raise CommandError(b"ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX")
-    if options.scores and options.by == "lex":
-        raise CommandError(b"ERR syntax error, WITHSCORES not supported in combination with BYLEX")
     if options.reverse and options.by != "rank":
         low, high = high, low
-    return select(e, key, low, high, options.by, options.reverse, options.limit)
+    limit = options.limit if options.by != "rank" else None
+    return select(e, key, low, high, options.by, options.reverse, limit)
 
 
 @group.command("zrange", -4, "readonly", keys=(1, 1, 1), since="1.2.0")
 def zrange(e: "Engine", a: Args) -> bytes:
     """Returns members in a sorted set within a range of indexes."""
-    options = RangeOptions(a, 4, _RANGE)
+    options = RangeOptions(a, 4)
     return reply_pairs(e, _range(e, a[1], a[2], a[3], options), options.scores)
 
 
 @group.command("zrangestore", -5, "write denyoom", keys=(1, 2, 1), since="6.2.0")
 def zrangestore(e: "Engine", a: Args) -> bytes:
     """Stores a range of members from sorted set in a key."""
-    options = RangeOptions(a, 5, _RANGE[1:])
+    options = RangeOptions(a, 5, storing=True)
     return store(e, a[1], _range(e, a[2], a[3], a[4], options), b"zrangestore")
 
 
 def _old_range(e: "Engine", a: Args, by: str, reverse: bool) -> bytes:
-    options = RangeOptions(a, 4, (b"WITHSCORES",) if by == "rank" else (b"WITHSCORES", b"LIMIT"))
-    if by == "lex" and options.scores:
-        raise syntax_error()
-    low, high = (a[3], a[2]) if reverse and by != "rank" else (a[2], a[3])
-    return reply_pairs(e, select(e, a[1], low, high, by, reverse, options.limit), options.scores)
+    options = RangeOptions(a, 4, by, reverse)
+    return reply_pairs(e, _range(e, a[1], a[2], a[3], options), options.scores)
 
 
 @group.command("zrevrange", -4, "readonly", keys=(1, 1, 1), since="1.2.0")

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import double, timeout_ms
 from titan_objects.store.commands.pops import Serve, counted_pop, pop_count, pop_first, pop_first_or_wait
-from titan_objects.store.commands.scans import Scan, scan_reply
-from titan_objects.store.commands.sets import sample, sample_count
+from titan_objects.store.commands.scans import Scan, parse_cursor, scan_reply
+from titan_objects.store.commands.sets import sample, sample_options
 from titan_objects.store.resp import EMPTY, ZERO, CommandError, array, bulk, bulks, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.resp import number as double_text
@@ -232,12 +232,6 @@ def bzpopmax(e: "Engine", a: Args) -> bytes | None:
     return _block_pop(e, a, False)
 
 
-def _min_or_max(word: bytes) -> bool:
-    if word not in (b"MIN", b"MAX"):
-        raise syntax_error()
-    return word == b"MIN"
-
-
 def _pop_many(e: "Engine", lowest: bool, count: int) -> Serve:
     def serve(key: bytes, values: ZSet) -> bytes:
         taken = _take(e, key, values, lowest, count)
@@ -251,16 +245,15 @@ def _pop_many(e: "Engine", lowest: bool, count: int) -> Serve:
 @group.command("zmpop", -4, "write movablekeys", movable=counted(1), since="7.0.0")
 def zmpop(e: "Engine", a: Args) -> bytes:
     """Returns the highest- or lowest-scoring members from one or more sorted sets after removing them."""
-    keys, side, count = counted_pop(a, 1)
-    return pop_first(e, keys, ZSet, _pop_many(e, _min_or_max(side), count)) or e.reply.null_array
+    keys, lowest, count = counted_pop(a, 1, (b"MIN", b"MAX"))
+    return pop_first(e, keys, ZSet, _pop_many(e, lowest, count)) or e.reply.null_array
 
 
 @group.command("bzmpop", -5, "write blocking movablekeys", movable=counted(2), since="7.0.0")
 def bzmpop(e: "Engine", a: Args) -> bytes | None:
     """Removes and returns a member by score from one or more sorted sets. Blocks until a member is available."""
-    until = timeout_ms(a[1], e.now)
-    keys, side, count = counted_pop(a, 2)
-    return pop_first_or_wait(e, keys, ZSet, _pop_many(e, _min_or_max(side), count), until)
+    keys, lowest, count = counted_pop(a, 2, (b"MIN", b"MAX"))
+    return pop_first_or_wait(e, keys, ZSet, _pop_many(e, lowest, count), timeout_ms(a[1], e.now))
 
 
 # ---- chance and scans --------------------------------------------------------------------------------------------
@@ -269,10 +262,7 @@ def bzmpop(e: "Engine", a: Args) -> bytes | None:
 @group.command("zrandmember", -2, "readonly", keys=(1, 1, 1), since="6.2.0")
 def zrandmember(e: "Engine", a: Args) -> bytes:
     """Returns one or more random members from a sorted set."""
-    scores = len(a) == 4 and a[3].upper() == b"WITHSCORES"
-    if len(a) > 4 or (len(a) == 4 and not scores):
-        raise syntax_error()
-    count = sample_count(a[2]) if len(a) > 2 else 0
+    count, scores = sample_options(a, b"WITHSCORES") if len(a) > 2 else (0, False)
     values = zset(e, a[1])
     if values is None:
         return EMPTY if len(a) > 2 else e.reply.null
@@ -286,10 +276,11 @@ def zrandmember(e: "Engine", a: Args) -> bytes:
 @group.command("zscan", -3, "readonly", keys=(1, 1, 1), since="2.8.0")
 def zscan(e: "Engine", a: Args) -> bytes:
     """Iterates over members and scores of a sorted set."""
-    options = Scan(e, a, 2)
+    cursor = parse_cursor(a[2])
     values = zset(e, a[1])
     if values is None:
         return scan_reply(b"0", [])
-    cursor, names = options.page(values, lambda: iter([list(values.scores)]))
+    options = Scan(e, cursor, a[3:])
+    following, names = options.page(values, lambda: iter([list(values.scores)]))
     found = [name for name in names if name in values.scores]
-    return scan_reply(cursor, [bulk(word) for name in found for word in (name, double_text(values.scores[name]))])
+    return scan_reply(following, [bulk(word) for name in found for word in (name, double_text(values.scores[name]))])
