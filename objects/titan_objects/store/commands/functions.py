@@ -27,7 +27,7 @@ def _fcall(e: "Engine", a: Args, read_only: bool) -> bytes:
     if many < 0:
         raise CommandError(b"ERR Number of keys can't be negative")
     if read_only and not function.read_only:
-        raise WRITES
+        raise CommandError(WRITES)
     return e.functions.call(function, a[3 : 3 + many], a[3 + many :])
 
 

@@ -42,10 +42,10 @@ LOG_BYTES_MAX = 1024
 _LEVELS = (logging.DEBUG, logging.DEBUG, logging.INFO, logging.WARNING)
 """Of `redis.LOG_DEBUG` and those that follow."""
 
-WRITES = CommandError(b"ERR Can not execute a script with write flag using *_ro command.")
+WRITES = b"ERR Can not execute a script with write flag using *_ro command."
 
 _SAVING = frozenset((b"no-writes", b"allow-oom"))
-_NO_MEMORY = CommandError(b"ERR script needs too much memory and was ended")
+_NO_MEMORY = b"ERR script needs too much memory and was ended"
 
 ITEMS_MAX = 1 << 20
 """Elements of what a script returns or encodes. A table may stand in many places of another, and in itself."""
@@ -117,7 +117,7 @@ class Scripts:
         if flags is not None and b"no-writes" in flags:
             read_only = True
         elif flags is not None and read_only:
-            raise WRITES
+            raise CommandError(WRITES)
 
         def work(lua: Sandbox) -> Any:
             return lua.run(lua.script(digest, source), keys, argv, self._allowed, digest)
@@ -232,7 +232,7 @@ class Scripts:
         try:
             return self._tried(work)
         except OutOfMemory:
-            raise _NO_MEMORY from None
+            raise CommandError(_NO_MEMORY) from None
         finally:
             self._replies.begin()
             self.running = None
