@@ -235,6 +235,22 @@ async def test_all_members_lose_power_and_come_back() -> None:
         assert await pool.read("bank/main", "rent") == 950
 
 
+async def test_members_that_have_come_to_different_states_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "SNAPSHOT_LOG_BYTES", 0)
+    async with SimulatedPool(8) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        odd = sim.holders("bank/main")[0]
+        for differ in (False, True):
+            group(odd, "bank/main").machine.instance.balances["rent"] += differ
+            for _ in range(40):
+                await pool.send("bank/main", Withdraw("rent", 1))
+            await sim.settle(seconds=2)
+            health = await pool.group("bank/main")
+            assert (health.health == "diverged") is differ
+        assert odd.key.id.hex()[:12] in health.says
+
+
 async def test_a_group_says_how_its_members_are() -> None:
     async with SimulatedPool(8) as sim:
         pool = await sim.client()

@@ -107,7 +107,14 @@ async def test_a_node_that_serves_but_cannot_write_is_a_finding(monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("health", "help"), [("well", ""), ("settling", ""), ("degraded", "start more"), ("unavailable", "titan recover")]
+    ("health", "help"),
+    [
+        ("well", ""),
+        ("settling", ""),
+        ("degraded", "start more"),
+        ("unavailable", "titan recover"),
+        ("diverged", "publish it anew"),
+    ],
 )
 async def test_a_group_that_lacks_members_is_a_finding(health: str, help: str) -> None:
     async def group(name: str, timeout: float) -> Any:

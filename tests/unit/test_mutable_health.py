@@ -67,6 +67,14 @@ def test_of_two_leaders_the_one_of_the_higher_term_counts_and_there_may_be_none(
     assert judged(deposed, status(1), status(2)).health == "settling"
 
 
+def test_members_that_have_come_to_different_states_are_said_to_have() -> None:
+    diverged = judged(status(0, role="leader", root="aa"), status(1, root="bb"), status(2, root="aa"))
+    assert diverged.health == "diverged"
+    assert f"at height 9: {MEMBERS[1].hex()[:12]} against {MEMBERS[0].hex()[:12]} and" in diverged.says
+    of_other_heights = judged(LEADER, status(1, root="bb"), status(2, root="aa", snapshot=8))
+    assert of_other_heights.health == judged(LEADER, status(1), status(2, root="aa")).health == "well"
+
+
 def test_people_see_a_line_for_each_member() -> None:
     out = io.StringIO()
     health = judged(LEADER, status(1, learners=("ff" * 32,)))

@@ -228,6 +228,8 @@ async def _group(pool: "Pool", name: str) -> Check:
         helps = f"start its members again; if they are lost for good: titan recover {name}"
     else:
         helps = f"titan describe {name}; start more nodes that may host it" if health.health == "degraded" else ""
+    if health.health == "diverged":
+        helps = f"titan describe {name} shows which; its code must do the same everywhere: publish it anew"
     return Check("group", not helps, f"{name!r}: {health.says}", helps)
 
 

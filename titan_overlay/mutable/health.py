@@ -35,7 +35,8 @@ class GroupHealth(msgspec.Struct, frozen=True):
 
     health: str
     """`well`; `degraded`: it works, and survives fewer failures than it should; `unavailable`: no quorum answers;
-    `settling`: there is a quorum, and nobody leads just now."""
+    `settling`: there is a quorum, and nobody leads just now; `diverged`: members have come to different states, which
+    no handler that does the same everywhere brings about."""
     says: str
     """The same in a sentence."""
     epoch: int
@@ -70,7 +71,7 @@ def judge(
     leaders = [each.member for each in here if each.role == "leader" and each.term == term]
     leader = leaders[0] if leaders else ""
     count = len(configuration.members)
-    health, says = _verdict(len(here), count, quorum, bool(leader))
+    health, says = _diverged(here) or _verdict(len(here), count, quorum, bool(leader))
     return GroupHealth(
         health=health,
         says=says,
@@ -83,6 +84,19 @@ def judge(
         members=tuple(_member(each.hex(), known.get(each.hex()), committed, silent) for each in configuration.members),
         learners=tuple(sorted({learner for each in here for learner in each.learners})),
     )
+
+
+def _diverged(here: Sequence[MemberStatus]) -> tuple[str, str] | None:
+    """Members whose last snapshots are of the same height, and are not the same."""
+    for height in sorted({each.snapshot for each in here}):
+        roots: dict[str, list[str]] = {}
+        for each in here:
+            if each.snapshot == height and each.root:
+                roots.setdefault(each.root, []).append(each.member[:12])
+        if len(roots) > 1:
+            camps = " against ".join(" and ".join(camp) for camp in sorted(roots.values(), key=len))
+            return "diverged", f"members had different states at height {height}: {camps}; its handlers do not agree"
+    return None
 
 
 def _verdict(present: int, count: int, quorum: int, led: bool) -> tuple[str, str]:

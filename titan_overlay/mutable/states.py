@@ -45,6 +45,8 @@ class States:
         self._fetching = False
         self._patience = PATIENCE_SECONDS if group.byzantine else inf
         self._taking = False
+        self.written_root = b""
+        """Of the snapshot at the checkpoint, if this member has made it; members that agree have the same."""
         self.log_bytes = 0
         """Of entries since the last snapshot."""
         self._bytes = 0
@@ -113,7 +115,7 @@ class States:
         head = Head(self._group.machine.object_id, checkpoint, self._group.succession.chain, by)
         written = await self._snapshots.write(head, chunks, pause=pause)
         self._bytes = written.size
-        self.checkpoint = checkpoint
+        self.checkpoint, self.written_root = checkpoint, written.root
         return written.root
 
     def _is_overtaken(self, checkpoint: Checkpoint, epoch: int) -> bool:
@@ -207,6 +209,7 @@ class States:
                 return
             await self._snapshots.keep(stored)
             self.checkpoint = stored.checkpoint if group.byzantine else stored.head.checkpoint
+            self.written_root = b""
         if (self.checkpoint.index > group.machine.height or news) and not self._is_late(stored):
             self._root = None
             restoring.finish()

@@ -23,4 +23,5 @@ def status_of(group: Group) -> talk.MemberStatus:
         snapshot=group.states.checkpoint.index,
         trouble=trouble,
         changes=group.machine.changes,
+        root=group.states.written_root.hex(),
     )

@@ -222,3 +222,5 @@ class MemberStatus(msgspec.Struct, frozen=True):
     """Why this member takes no part any more, or empty."""
     changes: int = -1
     """Number of the last change that it has executed; -1: it does not say."""
+    root: str = ""
+    """Of its last snapshot, hexadecimal; empty: it has made none itself."""
