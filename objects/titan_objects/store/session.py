@@ -26,6 +26,8 @@ class Session:
         told: it is sent what it does not ask for, and held to the limits of subscribers.
         wrote: replies in `out` say that something was written.
         closing: to be closed once its replies are sent; None: at once.
+        snapshot_only: as a replica it wants a snapshot, and nothing after it.
+        snapshot_without: what it does not want in that: `functions`, `data`.
     """
 
     __slots__ = (
@@ -55,6 +57,8 @@ class Session:
         "replies",
         "resp",
         "shards",
+        "snapshot_only",
+        "snapshot_without",
         "told",
         "tracker",
         "user",
@@ -89,6 +93,8 @@ class Session:
         self.name = b""
         self.capabilities: frozenset[bytes] = frozenset()
         self.replica_port = 0
+        self.snapshot_only = False
+        self.snapshot_without: frozenset[bytes] = frozenset()
         self.library = {b"lib-name": b"", b"lib-ver": b""}
         self.address = ""
         self.local_address = ""
