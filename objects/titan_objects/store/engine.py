@@ -232,7 +232,7 @@ class Engine(Written):
             self.waiting.release(self.halted.pop(session), b"")
         self._end_turn()
 
-    def meanwhile(self, session: Session, commands: list[Args]) -> None:
+    def meanwhile(self, session: Session, commands: Iterable[Args]) -> None:
         """Executes commands of another client while a script runs, as far as they may be executed then."""
         before = self.session, self.db, self.reply, self.gate
         try:

@@ -236,7 +236,7 @@ def described(e: "Engine", session: Session) -> str:
         "tot-mem": sum(map(len, session.out)),
         "events": "r",
         "cmd": session.last_command.decode("latin-1").lower(),
-        "user": session.user.name if session.user else "(superuser)",
+        "user": session.user.name if session.user else "default",
         "redir": -1 if tracker is None else tracker.redirect,
         "resp": session.resp.version,
         "lib-name": session.library[b"lib-name"].decode(),
