@@ -72,7 +72,14 @@ class Admission:
             if engine.meter is not None:
                 engine.meter.admit(command, args)
         before = session.replies
-        reply = handler(engine, args) if session.tracker is None else engine.tracking.run(handler, command, args)
+        calls = "skip-monitor" in command.flags  # a script is shown before what it calls
+        if engine.monitors and calls:
+            self._show(session.address, command, args)
+        try:
+            reply = handler(engine, args) if session.tracker is None else engine.tracking.run(handler, command, args)
+        finally:
+            if engine.monitors and not calls:
+                self._show(session.address, command, args)
         if before == "off" and session.replies == "off":
             return None
         if before == "skip-next" and session.replies == "skip-next":
@@ -112,9 +119,16 @@ class Admission:
     def admit_called(self, command: Command, args: Args) -> None:
         """A command that a transaction or a script calls. Raises CommandError: it is refused."""
         command = self.full(command, args)
+        engine = self._engine
         self._admit(command, args)
-        if self._engine.meter is not None:
-            self._engine.meter.admit_called(command, args)
+        if engine.meter is not None:
+            engine.meter.admit_called(command, args)
+        if engine.monitors and engine.session is not engine.internal:
+            self._show("lua" if engine.scripts.running is not None else engine.session.address, command, args)
+
+    def _show(self, origin: str, command: Command, args: Args) -> None:
+        engine = self._engine
+        engine.monitors.show(origin, engine.db.index, command, args, engine.now)
 
     def _admit(self, command: Command, args: Args) -> None:
         """What concerns all sessions. Raises CommandError: not now."""
@@ -122,8 +136,6 @@ class Admission:
         from_client = engine.session is not engine.internal
         if engine.loading and from_client and "loading" not in command.flags:
             raise _LOADING
-        if engine.monitors and from_client and "skip-monitor" not in command.flags:
-            engine.monitors.show(engine.session, engine.db.index, args, engine.now)
         if command.writes:
             if engine.refuse_writes is not None:
                 raise engine.refuse_writes

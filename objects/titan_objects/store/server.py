@@ -12,7 +12,9 @@ from titan_objects.store.config import Config
 from titan_objects.store.engine import Engine
 from titan_objects.store.parser import make_reader
 from titan_objects.store.reading import CommandReader
+from titan_objects.store.redaction import redacted
 from titan_objects.store.session import Session
+from titan_objects.store.stats import WORDS_MAX, shortened
 from titan_objects.store.system import monotonic
 from titan_objects.store.table import Args
 
@@ -366,11 +368,12 @@ class Server:
             self.store.engine.stats.latency.note("command", now, micros // 1000)
         if not 0 <= self._slow_micros <= micros:
             return
-        args = commands[0]
-        if len(commands) > 1:
-            args = [*args, b"(and %d more commands in one pipeline)" % (len(commands) - 1)]
+        more = len(commands) - 1
+        words = shortened(redacted(commands[0]), WORDS_MAX - 1 if more else WORDS_MAX)
+        if more:
+            words.append(b"(and %d more commands in one pipeline)" % more)
         most = int(self.store.config.get("slowlog-max-len"))
-        self.store.engine.stats.slow.note(args, micros, now, session.address, session.name, most)
+        self.store.engine.stats.slow.note(words, micros, now, session.address, session.name, most)
 
     async def close(self) -> None:
         """Stops listening, and lets everybody go."""

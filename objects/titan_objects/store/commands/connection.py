@@ -100,7 +100,7 @@ def _authenticate(e: "Engine", word: bytes, name: bytes, password: bytes) -> Non
     e.session.look()
 
 
-@group.command("auth", -2, "noscript loading stale fast no-auth skip-monitor")
+@group.command("auth", -2, "noscript loading stale fast no-auth")
 def auth(e: "Engine", a: Args) -> bytes:
     """Authenticates the connection."""
     if len(a) > 3:
@@ -114,7 +114,7 @@ def auth(e: "Engine", a: Args) -> bytes:
     return OK
 
 
-@group.command("hello", -1, "noscript loading stale fast no-auth skip-monitor", since="6.0.0")
+@group.command("hello", -1, "noscript loading stale fast no-auth", since="6.0.0")
 def hello(e: "Engine", a: Args) -> bytes:
     """Handshakes with the Redis server."""
     session = e.session

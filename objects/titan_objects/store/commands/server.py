@@ -84,7 +84,7 @@ def config_get(e: "Engine", a: Args) -> bytes:
 def config_set(e: "Engine", a: Args) -> bytes:
     """Sets configuration parameters in-flight."""
     if len(a) % 2:
-        raise CommandError(b"ERR wrong number of arguments for 'config|set' command")
+        raise syntax_error()
     words = [word.decode("utf-8", "backslashreplace") for word in a[2:]]
     names = [name.lower() for name in words[::2]]
     if len(set(names)) < len(names):

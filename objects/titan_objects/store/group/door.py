@@ -231,16 +231,19 @@ class Door:
                 way = "ordered"
                 if place is Place.PUBLISH and len(args) == 3:
                     heard[args[1]] = self._listeners(args)
-        self._note(session, commands)
+        self.engine.stats.commands += len(commands)
+        self._show(session, commands)
         section = Section(commands, session.db.index, session.resp.version, False, session.guard, heard)
         self._submit(session, way, section, size or sum(map(_size, commands)))
 
-    def _note(self, session: DoorSession, commands: list[Args]) -> None:
+    def _show(self, session: DoorSession, commands: list[Args]) -> None:
+        """Shows to those who monitor this door what is not executed here."""
         engine = self.engine
-        engine.stats.commands += len(commands)
         if engine.monitors:
             for args in commands:
-                engine.monitors.show(session, session.db.index, args, self.now())
+                command = engine.table.find_full(args)
+                if command is not None:
+                    engine.monitors.show(session.address, session.db.index, command, args, self.now())
 
     def _listeners(self, args: Args) -> int:
         exchange = self.engine.exchange
@@ -258,6 +261,8 @@ class Door:
         elif place is Place.SETTING and any(w.decode("latin-1").lower() in GROUP_SETTINGS for w in args[2::2]):
             session.out.append(CommandError(b"ERR set what concerns the group and what concerns this door apart").reply)
         elif place is Place.MIGRATE:
+            self.engine.stats.commands += 1
+            self._show(session, [args])
             session.busy = True
             self._spawn(self._migrate(session, args))
         elif place is Place.SURVEY:
@@ -335,7 +340,8 @@ class Door:
         session.queue, session.guard = None, 0
         session.look()
         heard = {a[1]: self._listeners(a) for a in queue if len(a) == 3 and self._places.find(a) is Place.PUBLISH}
-        self._note(session, queue)
+        self.engine.stats.commands += 1
+        self._show(session, [*queue, [b"EXEC"]])
         self._submit(
             session, "ordered", Section(queue, session.db.index, session.resp.version, True, guard, heard), size
         )
