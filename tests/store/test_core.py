@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from tests.store.core import Core
+from tests.store.core import NOW, Core
 from titan_objects.store.resp import CommandError, decode, decode_all
 
 
@@ -144,6 +144,25 @@ def test_nothing_expires_while_a_log_is_replayed() -> None:
     core.engine.now = core.engine.keyspace.now = 0
     assert core.engine.replay([[b"SET", b"k", b"v", b"PXAT", b"1000"], [b"PERSIST", b"k"]]) is None
     assert core("GET k") == b"v"
+
+
+def test_what_was_put_off_in_time_is_there_whenever_the_log_is_replayed_or_the_leader_followed() -> None:
+    log = [
+        command.encode().split()
+        for command in (
+            "SET k v", "PEXPIREAT k 1000", "PERSIST k",
+            "HSET h f 1", "HPEXPIREAT h 1000 FIELDS 1 f", "HPERSIST h FIELDS 1 f",
+            "SET gone v", "PEXPIREAT gone 1000",
+        )
+    ]  # fmt: skip
+    replayed, follower = Core(), Core()
+    replayed.engine.now = NOW
+    assert replayed.engine.replay(log) is None
+    assert follower.engine.apply(log, NOW) == []
+    for core in (replayed, follower):
+        assert core("GET k") == b"v"
+        assert core("HGET h f") == b"1"
+        assert core("GET gone") is None
 
 
 # ---- blocking ----------------------------------------------------------------------------------------------------

@@ -499,7 +499,10 @@ class Engine(Written):
     # ---- replay --------------------------------------------------------------------------------------------------
 
     def replay(self, commands: list[Args]) -> tuple[int, bytes] | None:
-        """Executes what a log holds; nothing expires meanwhile. The index of the first that failed, and its error."""
+        """Executes what a log holds; nothing expires meanwhile. The index of the first that failed, and its error.
+
+        It happens as of `now`: a consumer of a stream was seen last when its commands were executed again, as in Redis.
+        """
         session = self.internal
         out = session.out
         self._run(session, commands)
