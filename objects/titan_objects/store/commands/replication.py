@@ -127,19 +127,25 @@ def host_of(address: str) -> bytes:
     return address.rpartition(":")[0].strip("[]").encode()
 
 
+def wanted_copies(a: Args) -> tuple[int, int]:
+    """What WAIT waits for: how many replicas, and how many milliseconds at most; 0: for ever. Raises CommandError."""
+    wanted = integer(a[1])
+    timeout_ms = integer(a[2], b"ERR timeout is not an integer or out of range")
+    if timeout_ms < 0:
+        raise CommandError(b"ERR timeout is negative")
+    return wanted, timeout_ms
+
+
 @group.command("wait", 3, "noscript", since="3.0.0")
 def wait(e: "Engine", a: Args) -> bytes | None:
     """Blocks until the asynchronous replication of all preceding write commands is completed."""
-    wanted = integer(a[1])
-    timeout = integer(a[2], b"ERR timeout is not an integer or out of range")
-    if timeout < 0:
-        raise CommandError(b"ERR timeout is negative")
+    wanted, timeout_ms = wanted_copies(a)
     if e.replication.leader is not None:
         raise CommandError(b"ERR WAIT cannot be used with replica instances.")
     count = 0 if e.effects else e.replication.count(e.written)
     if count >= wanted:
         return number(count)
-    reply = e.block([], e.now + timeout if timeout else 0, lambda key: None, number(count))
+    reply = e.block([], e.now + timeout_ms if timeout_ms else 0, lambda key: None, number(count))
     if e.session.waiter is not None:
         e.replication.wait(e.session.waiter, wanted)
     return reply

@@ -68,7 +68,7 @@ class Door:
         self.now = now
         self.config = config or DoorConfig()
         self._chance = chance or system.generator()
-        table = door_table(own_commands(lambda: self._faults))
+        table = door_table(own_commands(lambda: self._faults, self._hold))
         self.engine = Engine(table, self._chance, self.config)
         self.engine.surroundings = self._surroundings
         self.engine.stats.started_ms = now()
@@ -103,7 +103,7 @@ class Door:
         self._forget_guard(session)
         if session.blocked is not None:
             self._room.remove(session.blocked)
-            self._sending.drop(session.blocked.guard)
+            self._forget(session.blocked)
         self.engine.disconnect(session)
 
     def run(self, session: Session, commands: list[Args], raw: bytes = b"") -> None:
@@ -267,6 +267,8 @@ class Door:
             self._spawn(self._migrate(session, args))
         elif place is Place.SURVEY:
             self._wait_for(session, self._survey(), args)
+        elif place is Place.COPIES and not self._faults:
+            self._wait_for(session, self._describe(), args)
         elif self._must_listen_first(session, args):
             self._wait_for(session, self._listening.ready(), args)
         else:
@@ -292,7 +294,8 @@ class Door:
             if session in self._sinks:
                 self._run_here(session, args)
         if session in self._sinks:
-            self._resume(session)
+            if session.blocked is None:
+                self._resume(session)
             self.flush()
 
     async def _migrate(self, session: DoorSession, args: Args) -> None:
@@ -403,13 +406,21 @@ class Door:
         section = Section([blocked.again], session.db.index, session.resp.version, False, session.guard)
         self._submit(session, "ordered", section, _size(blocked.again))
 
+    def _hold(self, session: DoorSession, ms: int, reply: bytes) -> None:
+        session.busy = True
+        self._room.hold(session, ms, reply)
+
     def _give_up(self, blocked: Blocked) -> None:
         session = blocked.session
-        self._sending.drop(blocked.guard)
-        session.blocked = None
+        self._forget(blocked)
         self._reply(session, blocked.nothing)
         self._resume(session)
         self._flush_soon()
+
+    def _forget(self, blocked: Blocked) -> None:
+        blocked.session.blocked = None
+        if blocked.guard:
+            self._sending.drop(blocked.guard)
 
     def _resume(self, session: DoorSession) -> None:
         """Goes on with what the client has sent meanwhile."""
@@ -468,11 +479,14 @@ class Door:
     def _token(self) -> bytes:
         return self._chance.getrandbits(64).to_bytes(8, "big")
 
-    async def _survey(self) -> None:
+    async def _describe(self) -> None:
         if not self._faults:
             described = await self._pool.describe(self._name, timeout=ANSWER_SECONDS)
             if isinstance(described, titan.Description):
                 self._faults = described.policy.faults
+
+    async def _survey(self) -> None:
+        await self._describe()
         self._overview = await self._pool.read(self._name, Survey(), timeout=ANSWER_SECONDS)
         self.config.of_group = self._overview.settings
 
