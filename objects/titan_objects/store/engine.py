@@ -204,7 +204,7 @@ class Engine(Written):
             or self.replication.leader
             or self.pause.until
         )
-        self.keyspace.hides_expired = bool(self.replication.leader or self.pause.until)
+        self.keyspace.hides_expired = bool(self.replication.leader or self.pause.hides)
         self.observed = bool(
             self.watching.by_key or self.waiting.count or self.config.events or self.meter or self.tracking.clients
         )
