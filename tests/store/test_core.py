@@ -1,11 +1,12 @@
 """The store without disk and network: time is handed in, nothing waits."""
 
+import re
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from tests.store.core import NOW, Core
+from tests.store.core import NOW, Client, Core
 from titan_objects.store.resp import CommandError, decode, decode_all
 
 
@@ -402,6 +403,32 @@ def test_replicas_are_clients_of_a_kind_of_their_own(kind: str) -> None:
     assert b"id=%d " % replica.session.id in listed and b" flags=S " in listed
     assert core("CLIENT KILL TYPE normal") == 1 and reader.session.killed and not replica.session.killed
     assert core(f"CLIENT KILL TYPE {kind}") == 1 and replica.session.killed
+
+
+def test_the_last_command_is_called_by_its_full_name() -> None:
+    core = Core()
+    client = core.connect()
+
+    def listed(asker: Client, question: str) -> list[str]:
+        lines = asker(question)
+        assert isinstance(lines, bytes)
+        return re.findall(r"cmd=(\S+)", lines.decode())
+
+    for words, name in (
+        ("GET k", "get"),
+        ("Config Get port", "config|get"),
+        ("GET k", "get"),
+        ("NOSUCH", "NULL"),
+        ("CLIENT NOSUCH", "NULL"),
+        ("MULTI", "multi"),
+        ("CLIENT ID", "client|id"),
+        ("EXEC", "exec"),
+    ):
+        client.session.last_command = words.split()[0].encode()
+        client(words)
+        assert listed(core.client, f"CLIENT LIST ID {client.session.id}") == [name]
+    assert listed(client, "CLIENT INFO") == ["client|info"]
+    assert listed(core.client, f"CLIENT LIST ID {core.connect().session.id}") == ["NULL"]
 
 
 def test_monitor_shows_what_others_do() -> None:

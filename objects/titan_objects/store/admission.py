@@ -113,8 +113,10 @@ class Admission:
             raise engine.refuse_writes
         if engine.meter is not None:
             engine.meter.admit_queued()
-        if named.subcommands and engine.subcommand(args) is named and len(args) > 1:
-            named.handler(engine, args)  # it has the error: there is no such sub-command
+        if named.subcommands:
+            if engine.subcommand(args) is named and len(args) > 1:
+                named.handler(engine, args)  # it has the error: there is no such sub-command
+            engine.session.last_subcommand = command.name
 
     def admit_called(self, command: Command, args: Args) -> None:
         """A command that a transaction or a script calls. Raises CommandError: it is refused."""

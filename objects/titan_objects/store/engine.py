@@ -345,7 +345,9 @@ class Engine(Written):
 
     def _call_subcommand(self, args: Args) -> bytes | None:
         """The handler of commands that contain others: goes by the second word."""
-        return self.subcommand(args).handler(self, args)
+        found = self.subcommand(args)
+        self.session.last_subcommand = found.name
+        return found.handler(self, args)
 
     def subcommand(self, args: Args) -> Command:
         """The sub-command of a call, or its command. Raises CommandError: it has the wrong number of words."""

@@ -23,6 +23,8 @@ class Session:
         doomed: EXEC will refuse, because a watched key has changed.
         waiter: what a blocking command waits for; while it does, what comes in is kept in `backlog`.
         busy: its last command is executed elsewhere and not answered yet; likewise.
+        last_command: the first word of what came last; last_subcommand: the name of what was executed last of commands
+            that contain others (`config|get`).
         told: it is sent what it does not ask for, and held to the limits of subscribers.
         wrote: replies in `out` say that something was written.
         closing: to be closed once its replies are sent; None: at once.
@@ -46,6 +48,7 @@ class Session:
         "killed",
         "last_command",
         "last_ms",
+        "last_subcommand",
         "library",
         "local_address",
         "name",
@@ -100,7 +103,8 @@ class Session:
         self.local_address = ""
         self.created_ms = now
         self.last_ms = now
-        self.last_command = b"NULL"
+        self.last_command = b""
+        self.last_subcommand = ""
         self.gate = False
         self.look()
 

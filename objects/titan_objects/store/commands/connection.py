@@ -235,7 +235,7 @@ def described(e: "Engine", session: Session) -> str:
         "omem": sum(map(len, session.out)),
         "tot-mem": sum(map(len, session.out)),
         "events": "r",
-        "cmd": session.last_command.decode("latin-1").lower(),
+        "cmd": _last_command(e, session),
         "user": session.user.name if session.user else "default",
         "redir": -1 if tracker is None else tracker.redirect,
         "resp": session.resp.version,
@@ -243,6 +243,14 @@ def described(e: "Engine", session: Session) -> str:
         "lib-ver": session.library[b"lib-ver"].decode(),
     }
     return " ".join(f"{name}={value}" for name, value in fields.items())
+
+
+def _last_command(e: "Engine", session: Session) -> str:
+    """The full name. Of a pipeline it is the last that has come, but for the client that asks just now."""
+    command = e.table.find(session.last_command)
+    if session is e.session or (command is not None and session.last_subcommand.startswith(f"{command.name}|")):
+        return session.last_subcommand
+    return "NULL" if command is None or command.subcommands else command.name
 
 
 def kind_of(e: "Engine", session: Session) -> bytes:

@@ -233,6 +233,8 @@ class Door:
                     heard[args[1]] = self._listeners(args)
         self.engine.stats.commands += len(commands)
         self._show(session, commands)
+        last = self.engine.table.find_full(commands[-1])
+        session.last_subcommand = last.name if last is not None else ""
         section = Section(commands, session.db.index, session.resp.version, False, session.guard, heard)
         self._submit(session, way, section, size or sum(map(_size, commands)))
 
