@@ -17,7 +17,7 @@ from titan_objects.store.engine import Chance, Engine
 from titan_objects.store.group.blocked import Blocked, Room
 from titan_objects.store.group.clients import DoorConfig, DoorSession, own_commands
 from titan_objects.store.group.listening import Listening
-from titan_objects.store.group.messages import Done, News, Overview, Section, Survey
+from titan_objects.store.group.messages import Done, News, Section
 from titan_objects.store.group.moving import GroupSource
 from titan_objects.store.group.places import GROUP_SETTINGS, Place, Places, door_table
 from titan_objects.store.group.sending import (
@@ -29,6 +29,7 @@ from titan_objects.store.group.sending import (
     Way,
     told,
 )
+from titan_objects.store.group.surveying import Surveying
 from titan_objects.store.migrating import MIGRATIONS_MAX, moved
 from titan_objects.store.resp import CommandError
 from titan_objects.store.server import WRITE_HIGH_BYTES, Sink, send_out
@@ -61,16 +62,13 @@ class Door:
         now: Callable[[], int] = system.unix_ms,
         chance: Chance | None = None,
     ) -> None:
-        self._pool = pool
-        self._name = name
-        self._faults = 0
-        """Failures that the group survives: so many other members have what was acknowledged."""
         self.now = now
         self.config = config or DoorConfig()
         self._chance = chance or system.generator()
-        table = door_table(own_commands(lambda: self._faults, self._hold))
+        self._surveying = Surveying(pool, name, self.config)
+        table = door_table(own_commands(lambda: self._surveying.faults, self._hold))
         self.engine = Engine(table, self._chance, self.config)
-        self.engine.surroundings = self._surroundings
+        self.engine.surroundings = self._surveying.surroundings
         self.engine.stats.started_ms = now()
         self._places = Places(table)
         self._sinks: dict[Session, Sink] = {}
@@ -83,7 +81,6 @@ class Door:
         self._room = Room(self._try_again, self._give_up, self._sending.drop)
         self._listening = Listening(pool, name, self._hear, self._room.try_all, self._token)
         self._flushing = False
-        self._overview: Overview | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._quiet = self._loop.call_later(QUIET_SECONDS, self._rest)
 
@@ -268,9 +265,9 @@ class Door:
             session.busy = True
             self._spawn(self._migrate(session, args))
         elif place is Place.SURVEY:
-            self._wait_for(session, self._survey(), args)
-        elif place is Place.COPIES and not self._faults:
-            self._wait_for(session, self._describe(), args)
+            self._wait_for(session, self._surveying.survey(), args)
+        elif place is Place.COPIES and not self._surveying.faults:
+            self._wait_for(session, self._surveying.describe(), args)
         elif self._must_listen_first(session, args):
             self._wait_for(session, self._listening.ready(), args)
         else:
@@ -480,30 +477,6 @@ class Door:
 
     def _token(self) -> bytes:
         return self._chance.getrandbits(64).to_bytes(8, "big")
-
-    async def _describe(self) -> None:
-        if not self._faults:
-            described = await self._pool.describe(self._name, timeout=ANSWER_SECONDS)
-            if isinstance(described, titan.Description):
-                self._faults = described.policy.faults
-
-    async def _survey(self) -> None:
-        await self._describe()
-        self._overview = await self._pool.read(self._name, Survey(), timeout=ANSWER_SECONDS)
-        self.config.of_group = self._overview.settings
-
-    def _surroundings(self) -> dict[str, dict[str, object]]:
-        """What INFO says of the group."""
-        around = system.surroundings()
-        seen = self._overview
-        if seen is not None:
-            around["keyspace"] = {f"db{db}": f"keys={keys},expires={ends},avg_ttl=0" for db, keys, ends in seen.keys}
-            around["stats"] = {"expired_keys": seen.expired, "evicted_keys": seen.evicted}
-            around["memory"] |= {
-                name.replace("-", "_"): seen.settings[name] for name in ("maxmemory", "maxmemory-policy")
-            }
-            around["replication"] = {"titan_object": self._name, "titan_faults": self._faults}
-        return around
 
 
 def _size(args: Args) -> int:
