@@ -130,6 +130,17 @@ async def test_who_is_disabled_is_nobody_who_comes_without_a_password() -> None:
     await store.close()
 
 
+async def test_strangers_are_strangers_while_a_script_runs() -> None:
+    store = Store(None)
+    server = Server(store)
+    store.config.change({"requirepass": "pw"})
+    assert connected(server)[0].meanwhile(MANY) == b"-NOAUTH Authentication required.\r\n" + TOO_MANY
+    known = connected(server)[0]
+    assert known.meanwhile(AUTH + MANY).count(b"-BUSY") == 3
+    assert known.meanwhile(MANY).count(b"-BUSY") == 3
+    await store.close()
+
+
 @pytest.mark.loops("virtual")
 async def test_a_door_takes_no_more_from_strangers() -> None:
     async with opened(Group()) as door:
