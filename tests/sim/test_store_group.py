@@ -49,7 +49,22 @@ async def test_commands_of_one_client_are_executed_in_their_order_and_seen_by_al
         assert await one("EVAL return(redis.call('INCR',KEYS[1])) 1 n") == 1
         sha = await other("SCRIPT LOAD return(1)")
         assert await one(f"EVALSHA {sha.decode()} 0") == 1
-        assert await one("WAIT 1 0") == 1
+
+
+async def test_copies_are_waited_for_as_long_as_there_may_be_more() -> None:
+    async with two_doors() as (sim, one, other):
+        assert await one("SET k v", "WAIT 1 0", "WAIT 0 0", "WAIT -1 5") == [b"OK", 1, 1, 1]
+        begun = sim.now
+        assert await one("WAIT 2 3000", "GET k") == [1, b"v"]
+        assert 3 <= sim.now - begun < 4
+        assert refused(await one("WAIT x y"), "value is not an integer")
+        assert refused(await one("WAIT 1 y"), "timeout is not an integer")
+        assert refused(await one("WAIT 1 -1"), "timeout is negative")
+        other.put("WAIT 9 0", "GET k")
+        await asyncio.sleep(3600)
+        assert other.quiet
+        other.leave()
+        assert await one("GET k") == b"v"
 
 
 async def test_transactions_are_executed_by_all_or_not_at_all() -> None:

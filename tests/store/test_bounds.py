@@ -130,3 +130,25 @@ def test_a_limit_counts_what_was_there_in_slices_and_databases_may_change_places
     core("SWAPDB", 0, 1)
     core("SELECT", 0)
     assert core("OBJECT", "IDLETIME", "k7") == 5
+
+
+async def test_a_replica_that_reads_no_more_of_its_snapshot_is_cut_off_and_the_next_is_served() -> None:
+    clock = NOW
+    store = Store(None, now=lambda: clock)
+    stuck, other = Asked(store), Asked(store)
+    stuck.full = True
+    for client in (stuck, other):
+        client.ask("REPLCONF", "capa", "eof", "rdb-only", 1)
+        client.ask("SYNC")
+        if client is stuck:
+            while stuck.session not in store.engine.replication.replicas or not stuck.replies:
+                await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        while not stuck.session.killed:
+            clock += 1000
+            await asyncio.sleep(0)
+        while not other.session.closing:
+            await asyncio.sleep(0)
+    assert clock > NOW + 60_000, "it was given as long as `repl-timeout` says"
+    assert not other.session.killed
+    await store.close()

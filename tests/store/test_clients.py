@@ -212,6 +212,27 @@ def test_unpausing_lets_everybody_go_on_in_order() -> None:
     assert core("RPUSH l x") == 3
 
 
+@pytest.mark.parametrize(("write", "read"), [("INCR k", "GET k"), ("HINCRBY h f 1", "HGET h f")])
+def test_a_transaction_that_pauses_writes_to_keys_that_are_over(write: str, read: str) -> None:
+    core = Core()
+    core("SET k 5 PX 10")
+    core("HSET h f 5 other 1")
+    core("HPEXPIRE h 10 FIELDS 1 f")
+    core("SET later 5 PX 20")
+    core.now += 10
+    for command in ("MULTI", "CLIENT PAUSE 1000 WRITE", write):
+        core(command)
+    assert core("EXEC") == [b"OK", 1]
+    assert core(read) == b"1"
+    core.now += 10
+    core.effects()
+    assert core("GET later") is None
+    assert core.effects() == [], "what is over later stays, hidden"
+    core.pass_time(1000)
+    assert core(read) == b"1"
+    assert "DEL later" in core.effects()
+
+
 def test_a_pause_of_all_holds_reads_and_transactions_that_write_hold_at_exec() -> None:
     core = Core()
     bob = core.connect()

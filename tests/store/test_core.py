@@ -1,11 +1,12 @@
 """The store without disk and network: time is handed in, nothing waits."""
 
+import re
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from tests.store.core import Core
+from tests.store.core import NOW, Client, Core
 from titan_objects.store.resp import CommandError, decode, decode_all
 
 
@@ -144,6 +145,25 @@ def test_nothing_expires_while_a_log_is_replayed() -> None:
     core.engine.now = core.engine.keyspace.now = 0
     assert core.engine.replay([[b"SET", b"k", b"v", b"PXAT", b"1000"], [b"PERSIST", b"k"]]) is None
     assert core("GET k") == b"v"
+
+
+def test_what_was_put_off_in_time_is_there_whenever_the_log_is_replayed_or_the_leader_followed() -> None:
+    log = [
+        command.encode().split()
+        for command in (
+            "SET k v", "PEXPIREAT k 1000", "PERSIST k",
+            "HSET h f 1", "HPEXPIREAT h 1000 FIELDS 1 f", "HPERSIST h FIELDS 1 f",
+            "SET gone v", "PEXPIREAT gone 1000",
+        )
+    ]  # fmt: skip
+    replayed, follower = Core(), Core()
+    replayed.engine.now = NOW
+    assert replayed.engine.replay(log) is None
+    assert follower.engine.apply(log, NOW) == []
+    for core in (replayed, follower):
+        assert core("GET k") == b"v"
+        assert core("HGET h f") == b"1"
+        assert core("GET gone") is None
 
 
 # ---- blocking ----------------------------------------------------------------------------------------------------
@@ -383,6 +403,32 @@ def test_replicas_are_clients_of_a_kind_of_their_own(kind: str) -> None:
     assert b"id=%d " % replica.session.id in listed and b" flags=S " in listed
     assert core("CLIENT KILL TYPE normal") == 1 and reader.session.killed and not replica.session.killed
     assert core(f"CLIENT KILL TYPE {kind}") == 1 and replica.session.killed
+
+
+def test_the_last_command_is_called_by_its_full_name() -> None:
+    core = Core()
+    client = core.connect()
+
+    def listed(asker: Client, question: str) -> list[str]:
+        lines = asker(question)
+        assert isinstance(lines, bytes)
+        return re.findall(r"cmd=(\S+)", lines.decode())
+
+    for words, name in (
+        ("GET k", "get"),
+        ("Config Get port", "config|get"),
+        ("GET k", "get"),
+        ("NOSUCH", "NULL"),
+        ("CLIENT NOSUCH", "NULL"),
+        ("MULTI", "multi"),
+        ("CLIENT ID", "client|id"),
+        ("EXEC", "exec"),
+    ):
+        client.session.last_command = words.split()[0].encode()
+        client(words)
+        assert listed(core.client, f"CLIENT LIST ID {client.session.id}") == [name]
+    assert listed(client, "CLIENT INFO") == ["client|info"]
+    assert listed(core.client, f"CLIENT LIST ID {core.connect().session.id}") == ["NULL"]
 
 
 def test_monitor_shows_what_others_do() -> None:

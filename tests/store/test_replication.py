@@ -12,7 +12,9 @@ import pytest
 import redis
 
 from tests.store.commands_by_chance import GROUPS, Word, commands
+from tests.store.core import Core
 from tests.store.real import SECONDS, RealRedis, TitanStore, Wire, needs_redis
+from titan_objects.store import rdb
 from titan_objects.store.resp import bulks
 
 pytestmark = needs_redis
@@ -180,13 +182,87 @@ def test_the_store_follows_redis(titan: TitanStore, real: RealRedis, diskless: s
     replicate(real, titan, 4_000, 2)
 
 
-def test_a_snapshot_is_whole_or_refused(titan: TitanStore, tmp_path: Path) -> None:
+def redis_cli(server: Server, *words: str | Path) -> str:
+    """What `redis-cli` says of what it does."""
+    done = subprocess.run(
+        ["redis-cli", "-p", str(server.port), *words], capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def loaded(file: Path) -> Core:
+    """A store that holds what is in a snapshot."""
+    core = Core()
+    data = file.read_bytes()
+    assert rdb.load(data, core.engine) == len(data)
+    return core
+
+
+def test_redis_cli_fetches_snapshots_while_clients_write(titan: TitanStore, tmp_path: Path) -> None:
+    library = "#!lua name=lib\nredis.register_function('one', function() return 1 end)"
+    enough = threading.Event()
+
+    def write_on() -> None:
+        with ask(titan) as client:
+            while not enough.is_set():
+                client.mset({f"k:{at}": at for at in range(100)})
+
     with ask(titan) as client:
+        client.function_load(library)
+        client.mset({f"before:{at}": "x" * 100 for at in range(20_000)})
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        for _ in range(3):
+            assert "finished with success" in redis_cli(titan, "--rdb", tmp_path / "all.rdb")
+        assert "finished with success" in redis_cli(titan, "--functions-rdb", tmp_path / "functions.rdb")
+    finally:
+        enough.set()
+        writer.join()
+    everything, functions = loaded(tmp_path / "all.rdb"), loaded(tmp_path / "functions.rdb")
+    assert everything("DBSIZE") == 20_100
+    assert functions("DBSIZE") == 0
+    for core in (everything, functions):
+        assert core("FCALL", "one", 0) == 1
+
+
+def test_whoever_asks_by_sync_alone_finds_the_end_of_its_snapshot(titan: TitanStore) -> None:
+    """Nothing comes behind it before it was acknowledged, even where nobody writes."""
+    with ask(titan) as client, Wire(titan.port) as replica:
+        client.config_set("repl-ping-replica-period", 1)
         client.set("k", "v")
-    for flag, says in (("--rdb", "finished with success"), ("--functions-rdb", "Failed requesting functions only")):
-        words = ["redis-cli", "-p", str(titan.port), flag, str(tmp_path / "of.rdb")]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS)
-        assert says in done.stderr
+        assert replica.ask("REPLCONF", "capa", "eof") == b"+OK\r\n"
+        replica.send("SYNC")
+        mark = replica.file.readline().removeprefix(b"$EOF:").strip()
+        heard = b""
+        while not heard.endswith(mark):
+            heard += replica.file.read(1)
+        client.set("k", "later")
+        pinged = client.info("replication")["master_repl_offset"]
+        while client.info("replication")["master_repl_offset"] == pinged:
+            time.sleep(0.01)  # until a PING is in the stream
+        replica.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            replica.socket.recv(1)
+        replica.socket.settimeout(SECONDS)
+        replica.send("REPLCONF", "ACK", 0)
+        assert replica.reply() == bulks([b"SET", b"k", b"later"])
+        assert replica.reply() == bulks([b"PING"])
+
+
+def test_a_snapshot_is_of_what_was_asked_for() -> None:
+    core = Core()
+    for words, says in (
+        ("rdb-filter-only functions", "OK"),
+        ("rdb-filter-only keys", "ERR Unsupported rdb-filter-only option: keys"),
+        ('rdb-filter-only "', "ERR Missing rdb-filter-only values"),
+        ("rdb-only 2", "ERR value is out of range, value must between 0 and 1"),
+        ("rdb-only x", "ERR value is not an integer or out of range"),
+        ("rdb-only 1", "OK"),
+    ):
+        reply = core(f"REPLCONF {words}")
+        assert (reply.decode() if isinstance(reply, bytes) else str(reply)) == says
 
 
 @pytest.mark.slow

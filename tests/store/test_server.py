@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from tests.store.real import SECONDS, TitanStore, Wire, needs_redis
 from titan_objects.store.batches import BatchReader
 from titan_objects.store.host import Store
+from titan_objects.store.resp import bulks
 from titan_objects.store.server import Server
 from titan_overlay.cli.titan import complete
 
@@ -62,6 +63,17 @@ def test_redis_cli(store: TitanStore) -> None:
     assert "greeting" in cli("--scan", "--pattern", "gree*")
     assert cli(given='SET "two words" \'x\'\nGET "two words"\n') == "OK\nx"
     assert "redis_version:7.0" in cli("info", "server")
+
+
+@needs_redis
+def test_redis_cli_pipes_commands_in(store: TitanStore, client: redis.Redis) -> None:
+    count = 50_000
+    given = b"".join(bulks([b"RPUSH", b"piped:%d" % (at % 7), b"%d" % at]) for at in range(count))
+    given += b"HSET piped:typed a 1\r\n" + bulks([b"LPUSH", b"piped:typed", b"x"])
+    words = ["redis-cli", "-p", str(store.port), "--pipe"]
+    done = subprocess.run(words, input=given, capture_output=True, timeout=SECONDS)
+    assert b"errors: 1, replies: %d" % (count + 2) in done.stdout
+    assert sum(client.llen(f"piped:{at}") for at in range(7)) == count
 
 
 def test_redis_py_pipelines_transactions_and_locks(client: redis.Redis) -> None:

@@ -14,6 +14,7 @@ from tests.store.commands_by_chance import GROUPS, commands
 from tests.store.core import Core
 from tests.store.real import RealRedis, Wire, needs_redis
 from titan_objects.store import listing, rdb, rdb_writing
+from titan_objects.store.host import Store
 from titan_objects.store.listing import Listing
 from titan_objects.store.rewriting import Records, Rewrite
 from titan_objects.store.streams import Stream
@@ -186,6 +187,19 @@ def test_a_store_goes_into_a_file_and_out_of_it(tmp_path: Path, name: str) -> No
     again = Core()
     rdb.load((tmp_path / "again.rdb").read_bytes(), again.engine)
     assert shown(again) == shown(core)
+
+
+async def test_a_consumer_was_seen_when_its_store_was_written_into_a_file(tmp_path: Path) -> None:
+    store = Store(tmp_path / "one")
+    before = store.now()
+    for command in ("XGROUP CREATE s g 0 MKSTREAM", "XADD s 1-1 a 1", "XREADGROUP GROUP g one STREAMS s >"):
+        await store.execute(command.encode().split())
+    await store.close()
+    assert titan("export", "--dir", tmp_path / "one", tmp_path / "all.rdb").exit_code == 0
+    again = Core()
+    rdb.load((tmp_path / "all.rdb").read_bytes(), again.engine)
+    value = again.engine.databases[0].data[b"s"]
+    assert before <= value.groups[b"g"].consumers[b"one"].seen <= store.now()
 
 
 def test_databases_of_any_number_go_in_and_out(tmp_path: Path) -> None:

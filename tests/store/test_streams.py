@@ -1,8 +1,11 @@
 """Streams: waiting readers, and what the log makes of groups."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.store.core import Core
+from tests.store.core import NOW, Core
+from titan_objects.store.host import Store
 from titan_objects.store.resp import CommandError
 
 
@@ -64,9 +67,34 @@ def test_what_the_log_makes_of_a_group_is_the_group() -> None:
     ):
         core(command)
     again = Core()
+    again.engine.now = again.now
     assert again.engine.replay([list(effect) for effect in core.engine.effects]) is None
     for question in ("XRANGE s - +", "XPENDING s g", "XPENDING s g - + 9", "XINFO GROUPS s", "XINFO STREAM s"):
         assert again(question) == core(question), question
+
+
+async def test_consumers_are_idle_since_the_start_and_entries_since_they_were_given(tmp_path: Path) -> None:
+    clock = NOW
+    store = Store(tmp_path, now=lambda: clock)
+    for command in ("XGROUP CREATE s g 0 MKSTREAM", "XADD s 1-1 a 1", "XREADGROUP GROUP g one STREAMS s >"):
+        await store.execute(command.encode().split())
+    await store.close()
+    clock += 60_000
+    again = Store(tmp_path, now=lambda: clock)
+    clock += 7_000
+    assert (await again.execute([b"XINFO", b"CONSUMERS", b"s", b"g"]))[0][-1] == 7_000
+    assert (await again.execute([b"XPENDING", b"s", b"g", b"-", b"+", b"9"]))[0][2] == 67_000
+    await again.close()
+
+
+@pytest.mark.parametrize("option", ["IDLE 9999999999999", "TIME 9999999999999", "IDLE -5000", "TIME -1"])
+def test_no_entry_was_given_in_the_future_nor_before_all_time(option: str) -> None:
+    core = Core()
+    for command in ("XGROUP CREATE s g 0 MKSTREAM", "XADD s 1-1 a 1", "XREADGROUP GROUP g one STREAMS s >"):
+        core(command)
+    core.pass_time(1000)
+    core(f"XCLAIM s g one 0 1-1 {option}")
+    assert core("XPENDING s g - + 9") == [[b"1-1", b"one", 0, 2]], "it was given now, as Redis has it"
 
 
 @pytest.mark.parametrize(

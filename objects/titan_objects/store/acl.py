@@ -139,6 +139,12 @@ class Acl:
         """Who a new connection is; None: it has to authenticate."""
         return self.default if self.default.enabled and self.default.nopass else None
 
+    def let_in(self, session: "Session") -> None:
+        """Who came when a password was needed needs none if there is none now."""
+        if session.user is None:
+            session.user = self.first_user()
+            session.look()
+
     def seconds_to_wait(self, address: str, now: int) -> int:
         """How long an address that gave wrong passwords has to wait before it may try again."""
         count, last = self._failures.get(address.rpartition(":")[0], (0, 0))

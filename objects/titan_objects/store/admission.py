@@ -74,7 +74,14 @@ class Admission:
         before = session.replies
         if before == "skip-next":
             session.replies = "skip"  # until the command is executed, which may say otherwise
-        reply = handler(engine, args) if session.tracker is None else engine.tracking.run(handler, command, args)
+        calls = "skip-monitor" in command.flags  # a script is shown before what it calls
+        if engine.monitors and calls:
+            self._show(session.address, command, args)
+        try:
+            reply = handler(engine, args) if session.tracker is None else engine.tracking.run(handler, command, args)
+        finally:
+            if engine.monitors and not calls:
+                self._show(session.address, command, args)
         if before == "off" and session.replies == "off":
             return None
         if session.replies == "skip":
@@ -108,15 +115,24 @@ class Admission:
             raise CommandError(engine.refuse_writes.text)
         if engine.meter is not None:
             engine.meter.admit_queued()
-        if named.subcommands and engine.subcommand(args) is named and len(args) > 1:
-            named.handler(engine, args)  # it has the error: there is no such sub-command
+        if named.subcommands:
+            if engine.subcommand(args) is named and len(args) > 1:
+                named.handler(engine, args)  # it has the error: there is no such sub-command
+            engine.session.last_subcommand = command.name
 
     def admit_called(self, command: Command, args: Args) -> None:
         """A command that a transaction or a script calls. Raises CommandError: it is refused."""
         command = self.full(command, args)
+        engine = self._engine
         self._admit(command, args)
-        if self._engine.meter is not None:
-            self._engine.meter.admit_called(command, args)
+        if engine.meter is not None:
+            engine.meter.admit_called(command, args)
+        if engine.monitors and engine.session is not engine.internal:
+            self._show("lua" if engine.scripts.running is not None else engine.session.address, command, args)
+
+    def _show(self, origin: str, command: Command, args: Args) -> None:
+        engine = self._engine
+        engine.monitors.show(origin, engine.db.index, command, args, engine.now)
 
     def _admit(self, command: Command, args: Args) -> None:
         """What concerns all sessions. Raises CommandError: not now."""
@@ -124,8 +140,6 @@ class Admission:
         from_client = engine.session is not engine.internal
         if engine.loading and from_client and "loading" not in command.flags:
             raise CommandError(_LOADING)
-        if engine.monitors and from_client and "skip-monitor" not in command.flags:
-            engine.monitors.show(engine.session, engine.db.index, args, engine.now)
         if command.writes:
             if engine.refuse_writes is not None:
                 raise CommandError(engine.refuse_writes.text)

@@ -214,7 +214,7 @@ class Engine(Written):
             or self.replication.leader
             or self.pause.until
         )
-        self.keyspace.hides_expired = bool(self.replication.leader or self.pause.until)
+        self.keyspace.hides_expired = bool(self.replication.leader or self.pause.hides)
         self.observed = bool(
             self.watching.by_key or self.waiting.count or self.config.events or self.meter or self.tracking.clients
         )
@@ -242,7 +242,7 @@ class Engine(Written):
             self.waiting.release(self.halted.pop(session), b"")
         self._end_turn()
 
-    def meanwhile(self, session: Session, commands: list[Args]) -> None:
+    def meanwhile(self, session: Session, commands: Iterable[Args]) -> None:
         """Executes commands of another client while a script runs, as far as they may be executed then."""
         before = self.session, self.db, self.reply, self.gate
         try:
@@ -355,7 +355,9 @@ class Engine(Written):
 
     def _call_subcommand(self, args: Args) -> bytes | None:
         """The handler of commands that contain others: goes by the second word."""
-        return self.subcommand(args).handler(self, args)
+        found = self.subcommand(args)
+        self.session.last_subcommand = found.name
+        return found.handler(self, args)
 
     def subcommand(self, args: Args) -> Command:
         """The sub-command of a call, or its command. Raises CommandError: it has the wrong number of words."""
@@ -507,7 +509,10 @@ class Engine(Written):
     # ---- replay --------------------------------------------------------------------------------------------------
 
     def replay(self, commands: list[Args]) -> tuple[int, bytes] | None:
-        """Executes what a log holds; nothing expires meanwhile. The index of the first that failed, and its error."""
+        """Executes what a log holds; nothing expires meanwhile. The index of the first that failed, and its error.
+
+        It happens as of `now`: a consumer of a stream was seen last when its commands were executed again, as in Redis.
+        """
         session = self.internal
         out = session.out
         self._run(session, commands)

@@ -64,7 +64,7 @@ class Store:
         self.engine.surroundings = system.surroundings
         self.engine.may_follow = True
         self.engine.output_max = WRITE_HIGH_BYTES
-        self.engine.stats.started_ms = now()
+        self.engine.now = self.engine.stats.started_ms = now()
         if self.config.get("aclfile"):
             self.engine.acl.keeper = WholeFile(Path(self.config.get("aclfile")))
             try:

@@ -62,12 +62,15 @@ class Leading:
         try:
             while self._state.to_sync:
                 async with self._store.snapshots:
-                    asked, self._state.to_sync = self._state.to_sync, []
-                    await self._send([each for each in asked if each.session in self._state.replicas])
+                    asked = self._state.to_sync
+                    without = asked[0].snapshot_without
+                    self._state.to_sync = [each for each in asked if each.snapshot_without != without]
+                    alike = [each for each in asked if each.snapshot_without == without]
+                    await self._send([each for each in alike if each.session in self._state.replicas], without)
         finally:
             self._task = None
 
-    async def _send(self, replicas: list[Replica]) -> None:
+    async def _send(self, replicas: list[Replica], without: frozenset[bytes]) -> None:
         engine = self._store.engine
         engine.rewind_log()
         self._store.note_effects()
@@ -80,7 +83,7 @@ class Leading:
             replica.session.out.append(b"$EOF:%b\r\n" % mark)
         version = rdb_writing.VERSION_WITH_ENDS if self._state.with_ends else rdb_writing.VERSION
         chunks = [rdb_writing.header(version, replicated=True)]
-        rewrite = Rewrite(engine, chunks.append, Records())
+        rewrite = Rewrite(engine, chunks.append, Records(), without)
         engine.preserve = rewrite.preserve
         engine.look()
         try:
@@ -96,9 +99,9 @@ class Leading:
             engine.look()
         self._pass_on(replicas, rdb_writing.END + mark)
         for replica in replicas:
-            if replica.bare:
-                self._state.go_online(replica)
-            replica.sent = not replica.bare
+            if replica.snapshot_only:
+                replica.session.closing = True
+            replica.sent = not replica.snapshot_only
             replica.heard_ms = self._store.now()
         self._store.schedule_flush()
         more = True
@@ -115,9 +118,13 @@ class Leading:
     async def _until_read(self, replicas: list[Replica]) -> list[Replica]:
         """Waits until all have taken most of what they were sent; those that are left."""
         most = self._store.replica_limit
+        patience_ms = int(self._store.config.get("repl-timeout")) * 1000
+        begun = self._store.now()
         while True:
+            impatient = self._store.now() - begun > patience_ms  # the log's rewrite waits for them, among others
             for replica in replicas:
-                if most and replica.pending_bytes > most:
+                too_slow = impatient and self._store.is_full(replica.session)
+                if too_slow or 0 < most < replica.pending_bytes:
                     self._cut(replica.session)
             replicas = [each for each in replicas if each.session in self._state.replicas and not each.session.killed]
             if not any(self._store.is_full(each.session) for each in replicas):

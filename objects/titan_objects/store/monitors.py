@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from titan_objects.store.redaction import redacted
+
 if TYPE_CHECKING:
     from titan_objects.store.session import Session
-    from titan_objects.store.table import Args
-
-_SECRET = (b"auth", b"hello", b"migrate")
+    from titan_objects.store.table import Args, Command
 
 
 class Monitors:
@@ -36,12 +36,18 @@ class Monitors:
         """It is shown nothing more."""
         self._sessions.pop(session, None)
 
-    def show(self, session: "Session", db: int, args: "Args", now: int) -> None:
-        """Shows a command of that client, and in which database it is executed."""
-        words = " ".join(quoted(each) for each in args)
-        if args[0].lower() in _SECRET:
-            words = quoted(args[0]) + ' "(redacted)"'
-        line = f"+{now / 1000:.6f} [{db} {session.address or 'lua'}] {words}\r\n".encode("latin-1")
+    def show(self, origin: str, db: int, command: "Command", args: "Args", now: int) -> None:
+        """Shows a call, unless it administers the store or its sub-command is none.
+
+        Args:
+            origin: the address of the client that calls, empty for a program of this process; `lua`: a script does.
+            db: where it is executed.
+            now: unix milliseconds.
+        """
+        if "admin" in command.flags or command.subcommands:
+            return
+        words = " ".join(map(quoted, redacted(args)))
+        line = f"+{now / 1000:.6f} [{db} {origin or '?:0'}] {words}\r\n".encode("latin-1")
         for each in self._sessions:
             self._deliver(each, line)
 

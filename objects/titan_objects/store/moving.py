@@ -62,6 +62,7 @@ class _Opened:
         self._log = AppendLog(directory, config.get("appenddirname"), config.get("appendfilename"))
 
     def __enter__(self) -> tuple[AppendLog, Engine]:
+        self._engine.now = system.unix_ms()
         self._log.open(self._engine)
         return self._log, self._engine
 

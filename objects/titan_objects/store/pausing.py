@@ -16,6 +16,7 @@ class Pause:
     Attributes:
         until: unix milliseconds; 0: there is none.
         everything: reads wait as well.
+        hides: keys that are over are hidden, and stay.
         held: who waits for its end.
     """
 
@@ -23,17 +24,24 @@ class Pause:
         self._engine = engine
         self.until = 0
         self.everything = False
+        self.hides = False
         self.held: dict[Session, None] = {}
 
     def begin(self, until: int, everything: bool) -> None:
         """Pauses; one that is under way becomes no shorter and no weaker. Meanwhile nothing expires, but is hidden."""
         self.until = max(self.until, until)
         self.everything |= everything
+        self.hides |= self._engine.may_block
+        self._engine.look()
+
+    def hide(self) -> None:
+        """The transaction in which the pause began is over: what it wrote to hidden keys would have been hidden too."""
+        self.hides = True
         self._engine.look()
 
     def end(self) -> None:
         """Lets everybody go on."""
-        self.until, self.everything = 0, False
+        self.until, self.everything, self.hides = 0, False, False
         held, self.held = self.held, {}
         for session in held:
             if session.waiter is not None:

@@ -7,6 +7,7 @@ whole, or is none, is read piece by piece.
 """
 
 import re
+from collections.abc import Iterator
 from itertools import chain
 
 from titan_objects.store.effects import encode
@@ -17,6 +18,9 @@ from titan_objects.store.table import Args
 WORD_BYTES_MAX = 512 << 20
 INLINE_MAX = 64 << 10
 """Bytes of a word, and of a line that has no end yet, as in Redis."""
+
+STRICT_WORDS_MAX, STRICT_BYTES_MAX = 10, 16 << 10
+"""Of a command and of a word of a client that nobody knows yet, as in Redis: enough for AUTH and HELLO."""
 
 _join = b"".join
 _CR, _LF, _STAR, _PERCENT = b"\r\n*%"
@@ -39,12 +43,14 @@ class CommandReader:
         whole: the last chunk was nothing but the commands that were read from it, as `encode` writes them.
         held: bytes of a command that has begun, and is not whole yet.
         error: why nothing more is read; empty: it is.
+        strict: nothing is read that is longer than what strangers have to say. To be read by `read_each` only.
     """
 
     def __init__(self) -> None:
         self.whole = False
         self.held = 0
         self.error = b""
+        self.strict = False
         self._quick = make_reader()
         self._words: Args = []
         self._count = 0
@@ -90,25 +96,32 @@ class CommandReader:
 
     def _read_slowly(self, data: bytes, commands: list[Args]) -> list[Args]:
         """Those commands, and what follows them, piece by piece."""
+        commands.extend(self.read_each(data))
+        return commands
+
+    def read_each(self, data: bytes) -> Iterator[Args]:
+        """As `read`, but each command before what follows it is looked at: it may change what is `strict`."""
         self._pieces.append(data)
         self.held += len(data)
         if self.held - self._taken < self._needed:
-            return commands
+            return
         data = _join(self._pieces)
         at = 0
+        fresh: list[Args] = []
         try:
             while at < len(data):
                 is_line = not self._count and data[at] != _STAR
-                after = self._read_line(data, at, commands) if is_line else self._read_on(data, at, commands)
+                after = self._read_line(data, at, fresh) if is_line else self._read_on(data, at, fresh)
                 if not after:
                     break
                 at = after
+                if fresh:
+                    yield fresh.pop()
         except ProtocolError as why:
             self.error = str(why).encode()
         rest = data[at:]
         self._pieces = [rest] if rest else []
         self.held = self._taken + len(rest)
-        return commands
 
     def _read_line(self, data: bytes, at: int, commands: list[Args]) -> int:
         """Reads a command that was typed; where its line ends, or 0: it has no end yet."""
@@ -133,9 +146,14 @@ class CommandReader:
         header, words = data[at:end], self._words
         if not self._count:
             self._count = _word_count(header)  # of none it is passed over
+            if self._count > STRICT_WORDS_MAX and self.strict:
+                raise ProtocolError("unauthenticated multibulk length")
             stop = end + 2
         else:
-            stop = end + 2 + _word_bytes(header) + 2
+            size = _word_bytes(header)
+            if size > STRICT_BYTES_MAX and self.strict:
+                raise ProtocolError("unauthenticated bulk length")
+            stop = end + 2 + size + 2
             if stop > len(data):
                 self._needed = stop - at
                 return 0

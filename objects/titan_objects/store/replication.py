@@ -25,7 +25,8 @@ class Replica:
     Attributes:
         state: `wait_bgsave` until its snapshot begins, `send_bulk` while that is sent, then `online`.
         pending: the stream since the snapshot's moment, while the snapshot is sent.
-        bare: it has asked by SYNC, and acknowledges nothing.
+        bare: it has asked by SYNC, and acknowledges nothing but the snapshot.
+        snapshot_only, snapshot_without: what it has asked for, as its session has it.
         sent: its snapshot is out, and it has not said yet that it has read it. It finds the snapshot's end only if
             nothing comes with it.
         acknowledged: how far it says it is; `heard_ms`: when it said so.
@@ -39,6 +40,8 @@ class Replica:
         self.acknowledged = 0
         self.heard_ms = 0
         self.bare = False
+        self.snapshot_only = session.snapshot_only
+        self.snapshot_without = session.snapshot_without
         self.sent = False
 
 
@@ -140,14 +143,14 @@ class Replication:
             if replica.state == "online":
                 replica.session.out.append(data)
                 engine.outgoing[replica.session] = None
-            elif replica.state == "send_bulk":
+            elif replica.state == "send_bulk" and not replica.snapshot_only:
                 replica.pending.append(data)
                 replica.pending_bytes += len(data)
 
     def take_up(self, session: Session, id: str, offset: int) -> None:
         """A server wants to follow: from `offset` on if it knows this history, else from a snapshot."""
         replica = self._join(session)
-        rest = self.backlog.since(offset) if id == self.id else None
+        rest = self.backlog.since(offset) if id == self.id and not session.snapshot_only else None
         if rest is None:
             self.to_sync.append(replica)
             self._engine.requests.append("replicate")
@@ -158,7 +161,7 @@ class Replication:
         replica.acknowledged = offset
 
     def take_up_bare(self, session: Session) -> None:
-        """As `take_up` without a history, for those that ask by SYNC: they are sent the snapshot alone."""
+        """As `take_up` without a history, for those that ask by SYNC."""
         replica = self._join(session)
         replica.bare = True
         self.to_sync.append(replica)

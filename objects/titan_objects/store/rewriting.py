@@ -108,13 +108,20 @@ class Rewrite:
     Args:
         write: takes encoded keys.
         form: how they are encoded.
+        without: what is left out: `functions`, `data`.
     """
 
-    def __init__(self, engine: Engine, write: Callable[[bytes], object], form: Form | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        write: Callable[[bytes], object],
+        form: Form | None = None,
+        without: frozenset[bytes] = frozenset(),
+    ) -> None:
         self._write = write
         self._form = form or Commands()
-        self._functions = [each.source for each in engine.functions.libraries.values()]
-        parts = [_Part(db) for db in engine.databases if db.data]
+        self._functions = [each.source for each in engine.functions.libraries.values() if b"functions" not in without]
+        parts = [_Part(db) for db in engine.databases if db.data and b"data" not in without]
         self._parts = {id(contents(part.data)): part for part in parts}
         self._db = 0
         # Keys that were about to change, begun and not yet written: the pieces of a key must not be torn apart.

@@ -3,7 +3,7 @@
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -12,7 +12,9 @@ from titan_objects.store.config import Config
 from titan_objects.store.engine import Engine
 from titan_objects.store.parser import make_reader
 from titan_objects.store.reading import CommandReader
+from titan_objects.store.redaction import redacted
 from titan_objects.store.session import Session
+from titan_objects.store.stats import WORDS_MAX, shortened
 from titan_objects.store.system import monotonic
 from titan_objects.store.table import Args
 
@@ -23,6 +25,9 @@ BACKLOG_MAX = 1024
 
 WRITE_HIGH_BYTES = 1 << 20
 """A client that leaves so much unread is listened to no more until it reads."""
+
+STRANGER_BYTES_MAX = 1 << 10
+"""A client that has not authenticated, and leaves so much unread, is cut off."""
 
 _DENIED = (
     b"-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the "
@@ -79,12 +84,17 @@ class Served(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One client's socket."""
+    """One client's socket.
+
+    Until a client has authenticated, it is a stranger: it can have nothing kept here that is long.
+    """
 
     def __init__(self, server: "Server") -> None:
         self._server = server
         self._store = server.store
         self._reader = CommandReader()
+        self._closely = False
+        """What comes needs a closer look: it is a stranger's, or refused."""
         self._refusal = b""
         self._soft_since = 0.0
         self._paused = False
@@ -100,19 +110,21 @@ class Connection(asyncio.Protocol):
             self._transport.write(refusal)
             self._transport.close()
             return
+        self._set_strict(self.session.user is None)
         self._server.connections.add(self)
 
     def moved(self, transport: asyncio.BaseTransport) -> None:
         """This is its transport from now on."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
-        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self._limit_unread()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
         self._store.disconnect(self.session)
 
     def data_received(self, data: bytes) -> None:
-        if self._refusal or self._transport.is_closing():
+        if self._closely or self._transport.is_closing():
+            self._look_closely(data)
             return
         reader = self._reader
         commands = reader.read(data)
@@ -122,6 +134,33 @@ class Connection(asyncio.Protocol):
             self._refuse(reader.error)
         elif reader.held > self._server.query_max:
             self._refuse(b"query buffer limit reached (client-query-buffer-limit)")
+
+    def _look_closely(self, data: bytes) -> None:
+        if self._refusal or self._transport.is_closing():
+            return
+        for args in self._one_by_one(data):
+            self._run([args], b"")
+        if self._reader.error:
+            self._refuse(self._reader.error)
+
+    def _one_by_one(self, data: bytes) -> Iterator[Args]:
+        """What a stranger says, each command to be executed before the next is read: after AUTH it is none any more."""
+        session, reader = self.session, self._reader
+        self._store.engine.acl.let_in(session)
+        self._set_strict(session.user is None)
+        for args in reader.read_each(data):
+            yield args
+            if session.closing:
+                return
+            if session.user is not None and reader.strict:
+                self._set_strict(False)
+
+    def _set_strict(self, strict: bool) -> None:
+        self._closely = self._reader.strict = strict
+        self._limit_unread()
+
+    def _limit_unread(self) -> None:
+        self._transport.set_write_buffer_limits(high=STRANGER_BYTES_MAX if self._reader.strict else WRITE_HIGH_BYTES)
 
     def _run(self, commands: list[Args], raw: bytes) -> None:
         session = self.session
@@ -143,6 +182,7 @@ class Connection(asyncio.Protocol):
         """What came is not the protocol: says so once all before it is answered, and ends."""
         self._store.engine.stats.errors += 1
         self._refusal = b"-ERR Protocol error: %b\r\n" % why
+        self._closely = True
         self._end()
 
     def eof_received(self) -> bool:
@@ -185,7 +225,7 @@ class Connection(asyncio.Protocol):
     def meanwhile(self, data: bytes) -> bytes:
         """What a client is told that has sent this while somebody else's script runs."""
         reader, session = self._reader, self.session
-        self._store.engine.meanwhile(session, reader.read(data))
+        self._store.engine.meanwhile(session, self._one_by_one(data) if self._closely else reader.read(data))
         if reader.error:
             session.out.append(b"-ERR Protocol error: %b\r\n" % reader.error)
             session.closing = True
@@ -230,6 +270,9 @@ class Connection(asyncio.Protocol):
         return self._full
 
     def pause_writing(self) -> None:
+        if self._reader.strict:
+            self._transport.abort()
+            return
         self._full = True
         self._transport.pause_reading()
 
@@ -326,11 +369,12 @@ class Server:
             self.store.engine.stats.latency.note("command", now, micros // 1000)
         if not 0 <= self._slow_micros <= micros:
             return
-        args = commands[0]
-        if len(commands) > 1:
-            args = [*args, b"(and %d more commands in one pipeline)" % (len(commands) - 1)]
+        more = len(commands) - 1
+        words = shortened(redacted(commands[0]), WORDS_MAX - 1 if more else WORDS_MAX)
+        if more:
+            words.append(b"(and %d more commands in one pipeline)" % more)
         most = int(self.store.config.get("slowlog-max-len"))
-        self.store.engine.stats.slow.note(args, micros, now, session.address, session.name, most)
+        self.store.engine.stats.slow.note(words, micros, now, session.address, session.name, most)
 
     def let_idle_go(self) -> None:
         """Closes what was silent for `timeout` seconds, and looks again in a second. Who waits or listens may be so."""

@@ -23,9 +23,13 @@ class Session:
         doomed: EXEC will refuse, because a watched key has changed.
         waiter: what a blocking command waits for; while it does, what comes in is kept in `backlog`.
         busy: its last command is executed elsewhere and not answered yet; likewise.
+        last_command: the first word of what came last; last_subcommand: the name of what was executed last of commands
+            that contain others (`config|get`).
         told: it is sent what it does not ask for, and held to the limits of subscribers.
         wrote: replies in `out` say that something was written.
         closing: to be closed once its replies are sent; None: at once.
+        snapshot_only: as a replica it wants a snapshot, and nothing after it.
+        snapshot_without: what it does not want in that: `functions`, `data`.
     """
 
     __slots__ = (
@@ -44,6 +48,7 @@ class Session:
         "killed",
         "last_command",
         "last_ms",
+        "last_subcommand",
         "library",
         "local_address",
         "name",
@@ -55,6 +60,8 @@ class Session:
         "replies",
         "resp",
         "shards",
+        "snapshot_only",
+        "snapshot_without",
         "told",
         "tracker",
         "user",
@@ -89,12 +96,15 @@ class Session:
         self.name = b""
         self.capabilities: frozenset[bytes] = frozenset()
         self.replica_port = 0
+        self.snapshot_only = False
+        self.snapshot_without: frozenset[bytes] = frozenset()
         self.library = {b"lib-name": b"", b"lib-ver": b""}
         self.address = ""
         self.local_address = ""
         self.created_ms = now
         self.last_ms = now
-        self.last_command = b"NULL"
+        self.last_command = b""
+        self.last_subcommand = ""
         self.gate = False
         self.look()
 

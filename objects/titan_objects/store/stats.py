@@ -5,6 +5,9 @@ from itertools import islice
 
 import msgspec
 
+WORDS_MAX, BYTES_MAX = 32, 128
+"""Of a command that took long so many words are shown, and so many bytes of each."""
+
 
 class SlowCommand(msgspec.Struct, frozen=True):
     """One that took long. `at`: unix seconds."""
@@ -17,6 +20,18 @@ class SlowCommand(msgspec.Struct, frozen=True):
     name: bytes
 
 
+def shortened(args: list[bytes], most: int) -> list[bytes]:
+    """A command in so many words at most, each cut short, as Redis shows it."""
+    kept = args if len(args) <= most else args[: most - 1]
+    words = [
+        word if len(word) <= BYTES_MAX else b"%b... (%d more bytes)" % (word[:BYTES_MAX], len(word) - BYTES_MAX)
+        for word in kept
+    ]
+    if len(kept) < len(args):
+        words.append(b"... (%d more arguments)" % (len(args) - len(kept)))
+    return words
+
+
 class SlowLog:
     """The latest commands that took long."""
 
@@ -24,11 +39,8 @@ class SlowLog:
         self.entries: deque[SlowCommand] = deque()
         self._id = 0
 
-    def note(self, args: list[bytes], micros: int, at: int, address: str, name: bytes, most: int) -> None:
-        """Adds one, its words cut short, and lets the oldest go."""
-        words = [word[:128] for word in args[:31]]
-        if len(args) > 31:
-            words.append(b"... (%d more arguments)" % (len(args) - 31))
+    def note(self, words: list[bytes], micros: int, at: int, address: str, name: bytes, most: int) -> None:
+        """Adds one, and lets the oldest go. `words`: as `shortened` gives them."""
         self.entries.appendleft(SlowCommand(self._id, at, micros, words, address, name))
         self._id += 1
         while len(self.entries) > most:

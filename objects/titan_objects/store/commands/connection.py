@@ -120,7 +120,7 @@ def _authenticate(e: "Engine", word: bytes, name: bytes, password: bytes) -> Non
     e.session.look()
 
 
-@group.command("auth", -2, "noscript loading stale fast no-auth skip-monitor")
+@group.command("auth", -2, "noscript loading stale fast no-auth")
 def auth(e: "Engine", a: Args) -> bytes:
     """Authenticates the connection."""
     if len(a) > 3:
@@ -134,7 +134,7 @@ def auth(e: "Engine", a: Args) -> bytes:
     return OK
 
 
-@group.command("hello", -1, "noscript loading stale fast no-auth skip-monitor", since="6.0.0")
+@group.command("hello", -1, "noscript loading stale fast no-auth", since="6.0.0")
 def hello(e: "Engine", a: Args) -> bytes:
     """Handshakes with the Redis server."""
     session = e.session
@@ -255,14 +255,22 @@ def described(e: "Engine", session: Session) -> str:
         "omem": sum(map(len, session.out)),
         "tot-mem": sum(map(len, session.out)),
         "events": "r",
-        "cmd": session.last_command.decode("latin-1").lower(),
-        "user": session.user.name if session.user else "(superuser)",
+        "cmd": _last_command(e, session),
+        "user": session.user.name if session.user else "default",
         "redir": -1 if tracker is None else tracker.redirect,
         "resp": session.resp.version,
         "lib-name": session.library[b"lib-name"].decode(),
         "lib-ver": session.library[b"lib-ver"].decode(),
     }
     return " ".join(f"{name}={value}" for name, value in fields.items())
+
+
+def _last_command(e: "Engine", session: Session) -> str:
+    """The full name. Of a pipeline it is the last that has come, but for the client that asks just now."""
+    command = e.table.find(session.last_command)
+    if session is e.session or (command is not None and session.last_subcommand.startswith(f"{command.name}|")):
+        return session.last_subcommand
+    return "NULL" if command is None or command.subcommands else command.name
 
 
 def kind_of(e: "Engine", session: Session) -> bytes:

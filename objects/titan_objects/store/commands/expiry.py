@@ -15,8 +15,11 @@ group = Group("generic")
 
 
 def end_at(e: "Engine", key: bytes, at: int) -> None:
-    """The key ends at this moment, in unix milliseconds: now, if that is over."""
-    if at <= e.now:
+    """The key ends at this moment, in unix milliseconds: now, if that is over.
+
+    But not where a log has the command, or a server that is followed: later commands may say that it does not end.
+    """
+    if at <= e.keyspace.now:
         e.removed(key)
         e.rewrite(b"DEL", key)
     else:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 group = Group("scripting")
 
-_CALL = "noscript movablekeys stale may-replicate"
+_CALL = "noscript movablekeys stale may-replicate skip-monitor"
 
 
 def _fcall(e: "Engine", a: Args, read_only: bool) -> bytes:

@@ -52,7 +52,7 @@ def _expire(e: "Engine", a: Args, scale: int, relative: bool) -> bytes:
     if found is None:
         return array([number(_NO_FIELD)] * len(fields))
     ends = found if type(found) is ExpiringHash else ExpiringHash()
-    done = _OVER if at <= e.now else _DONE
+    done = _OVER if at <= e.keyspace.now else _DONE  # in a log, what is over may yet be put off, as `end_at` has it
     replies: list[int] = []
     chosen: dict[bytes, None] = {}
     for field in fields:

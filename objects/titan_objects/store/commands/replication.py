@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import integer
+from titan_objects.store.parser import ProtocolError, inline
 from titan_objects.store.resp import OK, CommandError, array, bulk, bulks, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group
@@ -56,9 +57,27 @@ def replconf(e: "Engine", a: Args) -> bytes | None:
             e.session.replica_port = integer(value)
         elif word == b"capa":
             e.session.capabilities |= {value.lower()}
-        elif word not in (b"ip-address", b"getack", b"rdb-only", b"fack"):
+        elif word == b"rdb-only":
+            if integer(value) not in (0, 1):
+                raise CommandError(b"ERR value is out of range, value must between 0 and 1")
+            e.session.snapshot_only = integer(value) == 1
+        elif word == b"rdb-filter-only":
+            e.session.snapshot_without = _left_out(value)
+        elif word not in (b"ip-address", b"getack", b"fack"):
             raise CommandError(b"ERR Unrecognized REPLCONF option: %b" % a[at][:64])
     return OK
+
+
+def _left_out(wanted: bytes) -> frozenset[bytes]:
+    """What is not in a snapshot of these parts; only functions can be asked for alone, as in Redis 7.0."""
+    try:
+        parts = [word.lower() for word in inline(wanted)]
+    except ProtocolError:
+        raise CommandError(b"ERR Missing rdb-filter-only values") from None
+    for part in parts:
+        if part != b"functions":
+            raise CommandError(b"ERR Unsupported rdb-filter-only option: %b" % part[:64])
+    return frozenset((b"data",) if parts else (b"data", b"functions"))
 
 
 def _check_may_follow(e: "Engine") -> None:
@@ -106,19 +125,25 @@ def host_of(address: str) -> bytes:
     return address.rpartition(":")[0].strip("[]").encode()
 
 
+def wanted_copies(a: Args) -> tuple[int, int]:
+    """What WAIT waits for: how many replicas, and how many milliseconds at most; 0: for ever. Raises CommandError."""
+    wanted = integer(a[1])
+    timeout_ms = integer(a[2], b"ERR timeout is not an integer or out of range")
+    if timeout_ms < 0:
+        raise CommandError(b"ERR timeout is negative")
+    return wanted, timeout_ms
+
+
 @group.command("wait", 3, "noscript", since="3.0.0")
 def wait(e: "Engine", a: Args) -> bytes | None:
     """Blocks until the asynchronous replication of all preceding write commands is completed."""
-    wanted = integer(a[1])
-    timeout = integer(a[2], b"ERR timeout is not an integer or out of range")
-    if timeout < 0:
-        raise CommandError(b"ERR timeout is negative")
+    wanted, timeout_ms = wanted_copies(a)
     if e.replication.leader is not None:
         raise CommandError(b"ERR WAIT cannot be used with replica instances.")
     count = 0 if e.effects else e.replication.count(e.written)
     if count >= wanted:
         return number(count)
-    reply = e.block([], e.now + timeout if timeout else 0, lambda key: None, number(count))
+    reply = e.block([], e.now + timeout_ms if timeout_ms else 0, lambda key: None, number(count))
     if e.session.waiter is not None:
         e.replication.wait(e.session.waiter, wanted)
     return reply

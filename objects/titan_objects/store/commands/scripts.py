@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 group = Group("scripting")
 
-_FLAGS = "noscript movablekeys may-replicate"
+_FLAGS = "noscript movablekeys may-replicate skip-monitor"
 
 
 def _words(a: Args) -> tuple[Args, Args]:

@@ -180,8 +180,8 @@ def xclaim(e: "Engine", a: Args) -> bytes:
         else:
             last = parse_id(given, 0)
         at += 2
-    if e.now:  # while a log is replayed there is no now
-        since = min(since, e.now)
+    if not 0 <= since <= e.now:
+        since = e.now
     changed = last > group.last
     group.last = max(group.last, last)
     rows = []
@@ -194,7 +194,7 @@ def xclaim(e: "Engine", a: Args) -> bytes:
             continue
         if pending is None and not force:
             continue
-        if pending is not None and e.now and least and e.now - pending.since < least:
+        if pending is not None and least and e.now - pending.since < least:
             continue
         before = pending.count if pending is not None else 0
         consumer = _consumer(e, key, name, group, who)

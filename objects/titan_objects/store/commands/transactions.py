@@ -62,6 +62,8 @@ def exec_(e: "Engine", a: Args) -> bytes:
             replies.append(reply)
     finally:
         e.may_block = could_block
+        if e.pause.until:
+            e.pause.hide()
     if len(e.effects) > start:
         e.wrap(start)
         e.quiet()

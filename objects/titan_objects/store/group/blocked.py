@@ -22,6 +22,7 @@ class Blocked:
     Attributes:
         serial: in the order in which they began.
         until: loop time; None: for ever.
+        guard: 0: none; it waits for its time to be over.
         trying: it is under way.
     """
 
@@ -74,11 +75,7 @@ class Room:
         blocked = session.blocked
         now = self._loop.time()
         if blocked is None:
-            self._serial += 1
-            blocked = Blocked(session, self._serial, now + waiting.ms / 1000 if waiting.ms else None)
-            session.blocked = blocked
-            if blocked.until is not None:
-                blocked.timer = self._loop.call_at(blocked.until, self._expire, blocked)
+            blocked = self._begin(session, waiting.ms)
         blocked.guard, blocked.again, blocked.nothing = waiting.guard, waiting.again, waiting.nothing
         blocked.trying = False
         self._by_guard[blocked.guard] = blocked
@@ -88,6 +85,17 @@ class Room:
             self.touched((blocked.guard,))
         elif gaps != self.gaps:
             self._try_anyway([blocked])
+
+    def hold(self, session: "DoorSession", ms: int, nothing: bytes) -> None:
+        """A command waits for its time to be over, and for nothing else. `ms`: 0, for ever; `nothing`: its reply."""
+        self._begin(session, ms).nothing = nothing
+
+    def _begin(self, session: "DoorSession", ms: int) -> Blocked:
+        self._serial += 1
+        blocked = session.blocked = Blocked(session, self._serial, self._loop.time() + ms / 1000 if ms else None)
+        if blocked.until is not None:
+            blocked.timer = self._loop.call_at(blocked.until, self._expire, blocked)
+        return blocked
 
     def touched(self, guards: Iterable[int]) -> None:
         """Something has changed there."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from titan_objects.store.acl_user import User
+from titan_objects.store.commands.replication import wanted_copies
 from titan_objects.store.config import SETTINGS, Config
 from titan_objects.store.engine import Engine
 from titan_objects.store.globs import matcher
@@ -56,8 +57,13 @@ class DoorSession(Session):
         return self.busy and self.blocked is None
 
 
-def own_commands(faults: Callable[[], int]) -> Group:
-    """Commands that are there because this is a door."""
+def own_commands(faults: Callable[[], int], hold: Callable[[DoorSession, int, bytes], None]) -> Group:
+    """Commands that are there because this is a door.
+
+    Args:
+        faults: so many other members have what was acknowledged, at least.
+        hold: lets a client wait for so many milliseconds (0: for ever), and then have that reply.
+    """
     group = Group("cluster")
 
     @group.command("readonly", 1, "loading stale fast", since="3.0.0")
@@ -75,8 +81,14 @@ def own_commands(faults: Callable[[], int]) -> Group:
         return OK
 
     @group.command("wait", 3, "noscript", since="3.0.0")
-    def wait(e: Engine, a: Args) -> bytes:
-        """Says how many other members have what was acknowledged."""
-        return integer(faults())
+    def wait(e: Engine, a: Args) -> bytes | None:
+        """Says how many other members have what was acknowledged; where more are wanted, when the time is over."""
+        wanted, timeout_ms = wanted_copies(a)
+        count = faults()
+        if wanted <= count:
+            return integer(count)
+        assert isinstance(e.session, DoorSession)
+        hold(e.session, timeout_ms, integer(count))
+        return None
 
     return group

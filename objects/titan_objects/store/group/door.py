@@ -17,7 +17,7 @@ from titan_objects.store.engine import Chance, Engine
 from titan_objects.store.group.blocked import Blocked, Room
 from titan_objects.store.group.clients import DoorConfig, DoorSession, own_commands
 from titan_objects.store.group.listening import Listening
-from titan_objects.store.group.messages import Done, News, Overview, Section, Survey
+from titan_objects.store.group.messages import Done, News, Section
 from titan_objects.store.group.moving import GroupSource
 from titan_objects.store.group.places import GROUP_SETTINGS, Place, Places, door_table
 from titan_objects.store.group.sending import (
@@ -29,6 +29,7 @@ from titan_objects.store.group.sending import (
     Way,
     told,
 )
+from titan_objects.store.group.surveying import Surveying
 from titan_objects.store.migrating import MIGRATIONS_MAX, moved
 from titan_objects.store.resp import CommandError
 from titan_objects.store.server import WRITE_HIGH_BYTES, Sink, send_out
@@ -61,16 +62,13 @@ class Door:
         now: Callable[[], int] = system.unix_ms,
         chance: Chance | None = None,
     ) -> None:
-        self._pool = pool
-        self._name = name
-        self._faults = 0
-        """Failures that the group survives: so many other members have what was acknowledged."""
         self.now = now
         self.config = config or DoorConfig()
         self._chance = chance or system.generator()
-        table = door_table(own_commands(lambda: self._faults))
+        self._surveying = Surveying(pool, name, self.config)
+        table = door_table(own_commands(lambda: self._surveying.faults, self._hold))
         self.engine = Engine(table, self._chance, self.config)
-        self.engine.surroundings = self._surroundings
+        self.engine.surroundings = self._surveying.surroundings
         self.engine.stats.started_ms = now()
         self._places = Places(table)
         self._sinks: dict[Session, Sink] = {}
@@ -83,7 +81,6 @@ class Door:
         self._room = Room(self._try_again, self._give_up, self._sending.drop)
         self._listening = Listening(pool, name, self._hear, self._room.try_all, self._token)
         self._flushing = False
-        self._overview: Overview | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._quiet = self._loop.call_later(QUIET_SECONDS, self._rest)
 
@@ -103,7 +100,7 @@ class Door:
         self._forget_guard(session)
         if session.blocked is not None:
             self._room.remove(session.blocked)
-            self._sending.drop(session.blocked.guard)
+            self._forget(session.blocked)
         self.engine.disconnect(session)
 
     def run(self, session: Session, commands: list[Args], raw: bytes = b"") -> None:
@@ -231,16 +228,21 @@ class Door:
                 way = "ordered"
                 if place is Place.PUBLISH and len(args) == 3:
                     heard[args[1]] = self._listeners(args)
-        self._note(session, commands)
+        self.engine.stats.commands += len(commands)
+        self._show(session, commands)
+        last = self.engine.table.find_full(commands[-1])
+        session.last_subcommand = last.name if last is not None else ""
         section = Section(commands, session.db.index, session.resp.version, False, session.guard, heard)
         self._submit(session, way, section, size or sum(map(_size, commands)))
 
-    def _note(self, session: DoorSession, commands: list[Args]) -> None:
+    def _show(self, session: DoorSession, commands: list[Args]) -> None:
+        """Shows to those who monitor this door what is not executed here."""
         engine = self.engine
-        engine.stats.commands += len(commands)
         if engine.monitors:
             for args in commands:
-                engine.monitors.show(session, session.db.index, args, self.now())
+                command = engine.table.find_full(args)
+                if command is not None:
+                    engine.monitors.show(session.address, session.db.index, command, args, self.now())
 
     def _listeners(self, args: Args) -> int:
         exchange = self.engine.exchange
@@ -258,10 +260,14 @@ class Door:
         elif place is Place.SETTING and any(w.decode("latin-1").lower() in GROUP_SETTINGS for w in args[2::2]):
             session.out.append(CommandError(b"ERR set what concerns the group and what concerns this door apart").reply)
         elif place is Place.MIGRATE:
+            self.engine.stats.commands += 1
+            self._show(session, [args])
             session.busy = True
             self._spawn(self._migrate(session, args))
         elif place is Place.SURVEY:
-            self._wait_for(session, self._survey(), args)
+            self._wait_for(session, self._surveying.survey(), args)
+        elif place is Place.COPIES and not self._surveying.faults:
+            self._wait_for(session, self._surveying.describe(), args)
         elif self._must_listen_first(session, args):
             self._wait_for(session, self._listening.ready(), args)
         else:
@@ -287,7 +293,8 @@ class Door:
             if session in self._sinks:
                 self._run_here(session, args)
         if session in self._sinks:
-            self._resume(session)
+            if session.blocked is None:
+                self._resume(session)
             self.flush()
 
     async def _migrate(self, session: DoorSession, args: Args) -> None:
@@ -335,7 +342,8 @@ class Door:
         session.queue, session.guard = None, 0
         session.look()
         heard = {a[1]: self._listeners(a) for a in queue if len(a) == 3 and self._places.find(a) is Place.PUBLISH}
-        self._note(session, queue)
+        self.engine.stats.commands += 1
+        self._show(session, [*queue, [b"EXEC"]])
         self._submit(
             session, "ordered", Section(queue, session.db.index, session.resp.version, True, guard, heard), size
         )
@@ -397,13 +405,21 @@ class Door:
         section = Section([blocked.again], session.db.index, session.resp.version, False, session.guard)
         self._submit(session, "ordered", section, _size(blocked.again))
 
+    def _hold(self, session: DoorSession, ms: int, reply: bytes) -> None:
+        session.busy = True
+        self._room.hold(session, ms, reply)
+
     def _give_up(self, blocked: Blocked) -> None:
         session = blocked.session
-        self._sending.drop(blocked.guard)
-        session.blocked = None
+        self._forget(blocked)
         self._reply(session, blocked.nothing)
         self._resume(session)
         self._flush_soon()
+
+    def _forget(self, blocked: Blocked) -> None:
+        blocked.session.blocked = None
+        if blocked.guard:
+            self._sending.drop(blocked.guard)
 
     def _resume(self, session: DoorSession) -> None:
         """Goes on with what the client has sent meanwhile."""
@@ -461,27 +477,6 @@ class Door:
 
     def _token(self) -> bytes:
         return self._chance.getrandbits(64).to_bytes(8, "big")
-
-    async def _survey(self) -> None:
-        if not self._faults:
-            described = await self._pool.describe(self._name, timeout=ANSWER_SECONDS)
-            if isinstance(described, titan.Description):
-                self._faults = described.policy.faults
-        self._overview = await self._pool.read(self._name, Survey(), timeout=ANSWER_SECONDS)
-        self.config.of_group = self._overview.settings
-
-    def _surroundings(self) -> dict[str, dict[str, object]]:
-        """What INFO says of the group."""
-        around = system.surroundings()
-        seen = self._overview
-        if seen is not None:
-            around["keyspace"] = {f"db{db}": f"keys={keys},expires={ends},avg_ttl=0" for db, keys, ends in seen.keys}
-            around["stats"] = {"expired_keys": seen.expired, "evicted_keys": seen.evicted}
-            around["memory"] |= {
-                name.replace("-", "_"): seen.settings[name] for name in ("maxmemory", "maxmemory-policy")
-            }
-            around["replication"] = {"titan_object": self._name, "titan_faults": self._faults}
-        return around
 
 
 def _size(args: Args) -> int:

@@ -29,7 +29,9 @@ class Place(IntEnum):
     """CONFIG SET: of the door or of the group, as the settings are."""
     MIGRATE = 8
     """A door moves the keys."""
-    VARIES = 9
+    COPIES = 9
+    """WAIT: at the door, which knows how many failures the group survives, or asks once."""
+    VARIES = 10
     """Its sub-commands differ."""
 
 
@@ -65,7 +67,7 @@ _OWN = {
     "spublish": Place.PUBLISH,
     "exec": Place.EXEC,
     "info": Place.SURVEY,
-    "wait": Place.SURVEY,
+    "wait": Place.COPIES,
     "config|get": Place.SURVEY,
     "config|set": Place.SETTING,
     "lolwut": Place.DOOR,

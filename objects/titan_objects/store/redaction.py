@@ -1,0 +1,58 @@
+"""Commands as they may be shown to others (MONITOR, SLOWLOG): without passwords, where Redis leaves them out."""
+
+from collections.abc import Callable, Iterable
+
+from titan_objects.store.table import Args
+
+HIDDEN = b"(redacted)"
+_SETTINGS = frozenset((b"requirepass", b"masterauth", b"masteruser"))
+
+
+def redacted(args: Args) -> Args:
+    """The words of a command, what is secret replaced."""
+    find = _SECRETS.get(args[0].lower())
+    if find is None:
+        return args
+    secret = frozenset(find(args))
+    return [HIDDEN if at in secret else word for at, word in enumerate(args)]
+
+
+def _auth(args: Args) -> Iterable[int]:
+    return range(1, len(args))
+
+
+def _acl(args: Args) -> Iterable[int]:
+    return range(2, len(args)) if args[1:] and args[1].lower() == b"setuser" else ()
+
+
+def _config(args: Args) -> Iterable[int]:
+    pairs = range(2, len(args) - 1, 2) if args[1:] and args[1].lower() == b"set" else ()
+    return [at + 1 for at in pairs if args[at].lower() in _SETTINGS]
+
+
+def _hello(args: Args) -> Iterable[int]:
+    return _credentials(args, 2, {b"AUTH": 2})
+
+
+def _migrate(args: Args) -> Iterable[int]:
+    return _credentials(args, 6, {b"AUTH": 1, b"AUTH2": 2})
+
+
+def _credentials(args: Args, begin: int, options: dict[bytes, int]) -> Iterable[int]:
+    """Where they stand: behind options, so many words each. Behind KEYS stand keys, whatever they are called."""
+    found: list[int] = []
+    at = begin
+    while at < len(args) and args[at].upper() != b"KEYS":
+        count = options.get(args[at].upper(), 0)
+        found += range(at + 1, at + 1 + count)
+        at += 1 + count
+    return found
+
+
+_SECRETS: dict[bytes, Callable[[Args], Iterable[int]]] = {
+    b"auth": _auth,
+    b"acl": _acl,
+    b"config": _config,
+    b"hello": _hello,
+    b"migrate": _migrate,
+}
