@@ -114,3 +114,29 @@ def _name(source: bytes) -> bytes:
     if words[0].lower() != b"lua":
         raise CommandError(b"ERR Engine '%b' not found" % words[0])
     return name
+
+
+def declared(source: bytes) -> list[bytes] | None:
+    """The flags in a script's first line, `#!lua flags=...`; None: it has no such line.
+
+    Raises:
+        CommandError: that line is wrong.
+    """
+    if not source.startswith(b"#!"):
+        return None
+    head, newline, _ = source.partition(b"\n")
+    if not newline:
+        raise CommandError(b"ERR Invalid script shebang")
+    engine, *options = head.split() or [head]
+    if engine != b"#!lua":
+        raise CommandError(b"ERR Unexpected engine in script shebang: %b" % engine)
+    flags: list[bytes] = []
+    for option in options:
+        name, _, words = option.partition(b"=")
+        if name != b"flags":
+            raise CommandError(b"ERR Unknown lua shebang option: %b" % option)
+        flags += [word for word in words.split(b",") if word]
+    unknown = [flag for flag in flags if flag not in FLAGS]
+    if unknown:
+        raise CommandError(b"ERR Unexpected flag in script shebang: %b" % unknown[0])
+    return flags

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from titan_objects.store.lua.costs import BYTES_FOR_ONE, CALL_COST, ELEMENT_COST, price
-from titan_objects.store.lua.library import FLAGS, Function, Library
+from titan_objects.store.lua.library import Function, Library, declared
 from titan_objects.store.lua.replies import Answer
 from titan_objects.store.lua.running import Replies, Running, Supervisor
 from titan_objects.store.lua.sandbox import PER_MS, OutOfMemory, Sandbox
@@ -367,32 +367,6 @@ class Scripts:
             return False
         self.supervisor.look()
         return self.running.killed
-
-
-def declared(source: bytes) -> list[bytes] | None:
-    """The flags in a script's first line, `#!lua flags=...`; None: it has no such line.
-
-    Raises:
-        CommandError: that line is wrong.
-    """
-    if not source.startswith(b"#!"):
-        return None
-    head, newline, _ = source.partition(b"\n")
-    if not newline:
-        raise CommandError(b"ERR Invalid script shebang")
-    engine, *options = head.split() or [head]
-    if engine != b"#!lua":
-        raise CommandError(b"ERR Unexpected engine in script shebang: %b" % engine)
-    flags: list[bytes] = []
-    for option in options:
-        name, _, words = option.partition(b"=")
-        if name != b"flags":
-            raise CommandError(b"ERR Unknown lua shebang option: %b" % option)
-        flags += [word for word in words.split(b",") if word]
-    unknown = [flag for flag in flags if flag not in FLAGS]
-    if unknown:
-        raise CommandError(b"ERR Unexpected flag in script shebang: %b" % unknown[0])
-    return flags
 
 
 def _word(value: Any) -> bytes:
