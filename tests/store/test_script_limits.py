@@ -145,6 +145,7 @@ def test_a_library_of_a_group_begins_anew_with_each_call() -> None:
         ("table.remove(list, 1) list[#list + 1] = 1", 1_000),
         ("cjson.encode(list)", 4_000),
         ("cjson.decode(numbers)", 4_000),
+        ("coroutine.wrap(function() for i = 1, 1000 do end end)()", 1_000),
         ("redis.call('SUNION', 'set')", 5_000),
         ("redis.call('SORT', 'set', 'LIMIT', 0, 1)", 5_000),
         ("redis.call('GETRANGE', 'text', 0, -1)", 30_000),

@@ -97,6 +97,7 @@ end
 
 local create, real_resume = coroutine.create, coroutine.resume
 coroutine.create = function(f)
+    charge(step)  -- what it does before the first look at it would not count
     return create(function(...)
         sethook(hook, "", step)
         return f(...)
