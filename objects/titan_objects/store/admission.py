@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from titan_objects.store.resp import QUEUED, CommandError
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args, Command, Handler
+from titan_objects.store.usage import Usage
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
@@ -34,33 +35,43 @@ def end(engine: "Engine", session: Session) -> tuple[list[Args], bool, bool]:
 
 
 class Admission:
-    """Of one engine."""
+    """Of one engine.
+
+    Attributes:
+        refused: the command at hand was not executed.
+    """
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
+        self.refused = False
 
-    def run(self, handler: Handler, command: Command, args: Args) -> bytes | None:
-        """Executes a command, or does with it what its session wants. Raises CommandError: it is refused."""
+    def run(self, handler: Handler, command: Command, args: Args, usage: Usage) -> bytes | None:
+        """Executes a command, or does with it what its session wants. Raises CommandError: it is refused, or failed."""
         engine = self._engine
         session = engine.session
         named, command = command, self.full(command, args)
-        self._check_sender(session, command, args)
-        if engine.pause.until:
-            if engine.now >= engine.pause.until:
-                engine.pause.end()
-            elif engine.pause.concerns(session, command, args):
-                engine.pause.hold(session, args)
-                return None
-        if session.queue is not None and command.name not in _AT_ONCE:
-            self._check_queued(named, command, args)
-            session.queue.append(args)
-            return QUEUED
-        if engine.gate:
-            self._admit(command, args)
-            if engine.meter is not None:
-                engine.meter.admit(command, args)
+        try:
+            self._check_sender(session, command, args)
+            if engine.pause.until:
+                if engine.now >= engine.pause.until:
+                    engine.pause.end()
+                elif engine.pause.concerns(session, command, args):
+                    engine.pause.hold(session, args)
+                    return None
+            if session.queue is not None and command.name not in _AT_ONCE:
+                self._check_queued(named, command, args)
+                session.queue.append(args)
+                return QUEUED
+            if engine.gate:
+                self._admit(command, args)
+                if engine.meter is not None:
+                    engine.meter.admit(command, args)
+        except CommandError:
+            self.refused = True
+            raise
         before = session.replies
-        reply = handler(engine, args) if session.tracker is None else engine.tracking.run(handler, command, args)
+        tracked = session.tracker is not None
+        reply = engine.tracking.run(handler, command, args, usage) if tracked else engine.perform(handler, args, usage)
         if before == "off" and session.replies == "off":
             return None
         if before == "skip-next" and session.replies == "skip-next":
@@ -123,7 +134,9 @@ class Admission:
 
     def refusal(self, session: Session, args: Args, why: CommandError) -> bytes | None:
         """The reply to a command that was refused, if there is one."""
-        self._engine.stats.errors += 1
+        self._engine.stats.note_error(why.text)
+        self._engine.usages.count_error(args, rejected=self.refused)
+        self.refused = False
         if session.queue is not None and args[0].lower() == b"exec":
             end(self._engine, session)
             why = CommandError(b"EXECABORT Transaction discarded because of: " + why.text.removeprefix(b"ERR "))

@@ -55,6 +55,16 @@ def _events(text: str) -> str:
     return "".join(letter for letter in _EVENTS if letter in chosen)
 
 
+def _percentiles(text: str) -> str:
+    try:
+        found = [float(word) for word in text.split()]
+    except ValueError:
+        raise ValueError("Invalid latency-tracking-info-percentiles parameters") from None
+    if not all(0 <= each <= 100 for each in found):
+        raise ValueError("latency-tracking-info-percentiles parameters should sit between [0.0,100.0]")
+    return " ".join(f"{each:g}" for each in found)
+
+
 def _output_limits(text: str) -> str:
     words = text.split()
     if len(words) % 4:
@@ -110,6 +120,8 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "dir": (".", _text),
     "hash-max-listpack-entries": ("512", _number(0, _BIG)),
     "hash-max-listpack-value": ("64", _number(0, _BIG)),
+    "latency-tracking": ("yes", _SWITCH),
+    "latency-tracking-info-percentiles": ("50 99 99.9", _percentiles),
     "latency-monitor-threshold": ("0", _number(0, _BIG)),
     "lfu-decay-time": ("1", _number(0, 1 << 31)),
     "lfu-log-factor": ("10", _number(0, 1 << 31)),

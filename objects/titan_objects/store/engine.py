@@ -38,6 +38,7 @@ from titan_objects.store.session import Session
 from titan_objects.store.stats import Stats
 from titan_objects.store.table import Args, Command, Handler, Table
 from titan_objects.store.tracking import Tracking
+from titan_objects.store.usage import Usage, Usages
 from titan_objects.store.watching import Watching
 from titan_objects.store.written import Written
 
@@ -81,7 +82,7 @@ def wrong_arity(command: Command) -> CommandError:
     return CommandError(f"ERR wrong number of arguments for '{command.name}' command")
 
 
-Row = tuple[Handler, int, int, Command]
+Row = tuple[Handler, int, int, Command, Usage]
 
 
 class Engine(Written):
@@ -100,6 +101,8 @@ class Engine(Written):
         output_max: after so many bytes of replies the rest of a pipeline waits until the client has read them.
         halted: clients that do so; the shell around says when they go on (`resume`).
         written: bytes of effects since the start, as the shell counts them.
+        usages: how often each command was called.
+        seconds: a clock of the shell around that times commands, for statistics alone.
         surroundings: what the shell adds to INFO (memory, process, CPU), by section.
         requests: what commands asked of the shell around the engine ("rewrite", "save", "shutdown").
         migrations: keys that are to be moved to another server ("migrate"), and who waits; the shell empties it.
@@ -110,15 +113,8 @@ class Engine(Written):
         self.chance = chance
         self.config = config or Config()
         self.leaving = Leaving(self)
-        self.rows: dict[bytes, Row] = {
-            word: (
-                Engine._call_subcommand if command.subcommands else command.handler,
-                command.low,
-                command.high,
-                command,
-            )
-            for word, command in table.by_word.items()
-        }
+        self.usages = Usages(table)
+        self.rows: dict[bytes, Row] = {word: self._row_of(command) for word, command in table.by_word.items()}
         self.keyspace = Keyspace(int(self.config.get("databases")), self.leaving.expired, self.leaving.fields_expired)
         self.databases = self.keyspace.databases
         super().__init__(self.databases[0])
@@ -146,6 +142,7 @@ class Engine(Written):
         self.migrations: list[tuple[Migration, Waiter]] = []
         self.written = 0
         self.surroundings: Callable[[], dict[str, dict[str, object]]] = dict
+        self.seconds: Callable[[], float] = float
 
         self.preserve: Callable[[Database, bytes], None] | None = None
         self.refuse_writes: CommandError | None = None
@@ -273,15 +270,18 @@ class Engine(Written):
         self.reply = session.resp
         rows = self.rows
         out = session.out
-        self.stats.commands += len(commands)
         pending = iter(commands)
         command = None
         for args in pending:
             try:
-                handler, low, high, command = rows.get(args[0]) or self._row(args)
+                handler, low, high, command, usage = rows.get(args[0]) or self._row(args)
                 if not low <= len(args) <= high:
                     raise wrong_arity(command)
-                reply = self.admission.run(handler, command, args) if session.gate or self.gate else handler(self, args)
+                if session.gate or self.gate:
+                    reply = self.admission.run(handler, command, args, usage)
+                else:  # what `perform` does then, without the call
+                    left = usage.left = usage.left - 1
+                    reply = handler(self, args) if left else self._timed(handler, args, usage)
             except CommandError as why:
                 reply = self.admission.refusal(session, args, why)
             except Exception:
@@ -309,14 +309,19 @@ class Engine(Written):
         Raises:
             CommandError: it is not known, has the wrong number of words, or was refused.
         """
-        handler, low, high, command = self.rows.get(args[0]) or self._row(args)
-        if not low <= len(args) <= high:
-            raise wrong_arity(command)
-        if self.gate:
-            self.admission.admit_called(command, args)
         try:
-            reply = handler(self, args)
+            handler, low, high, command, usage = self.rows.get(args[0]) or self._row(args)
+            if not low <= len(args) <= high:
+                raise wrong_arity(command)
+            if self.gate:
+                self.admission.admit_called(command, args)
         except CommandError:
+            self.usages.count_error(args, rejected=True)
+            raise
+        try:
+            reply = self.perform(handler, args, usage)
+        except CommandError:
+            self.usages.count_error(args)
             raise
         except Exception:
             _LOG.exception("%r failed", args[0])
@@ -330,9 +335,30 @@ class Engine(Written):
             self.tracking.note(command, args)
         return b"" if reply is None else reply
 
+    def perform(self, handler: Handler, args: Args, usage: Usage) -> bytes | None:
+        """Executes a command that may be; its call is counted."""
+        usage.left -= 1
+        return handler(self, args) if usage.left else self._timed(handler, args, usage)
+
+    def _timed(self, handler: Handler, args: Args, usage: Usage) -> bytes | None:
+        begun = self.seconds()
+        try:
+            return handler(self, args)
+        finally:
+            usage.timed(self.seconds() - begun)
+
+    def _row_of(self, command: Command) -> Row:
+        if not command.subcommands:
+            return command.handler, command.low, command.high, command, self.usages.by_name[command.name]
+        # What contains others is counted as those; this count is nobody's.
+        return Engine._call_subcommand, command.low, command.high, command, Usage()
+
     def _call_subcommand(self, args: Args) -> bytes | None:
         """The handler of commands that contain others: goes by the second word."""
-        return self.subcommand(args).handler(self, args)
+        found = self.subcommand(args)
+        if found.subcommands and len(args) > 1:
+            return found.handler(self, args)  # it has the error: there is no such sub-command
+        return self.perform(found.handler, args, self.usages.by_name[found.name])
 
     def subcommand(self, args: Args) -> Command:
         """The sub-command of a call, or its command. Raises CommandError: it has the wrong number of words."""
@@ -350,6 +376,11 @@ class Engine(Written):
             name = args[0][:128].decode("utf-8", "backslashreplace")
             raise CommandError(f"ERR unknown command '{name}', with args beginning with: {given}{' ' * bool(given)}")
         return row
+
+    def forget_usage(self) -> None:
+        """Begins to count anew."""
+        self.stats.reset()
+        self.usages.reset()
 
     def _serve(self) -> None:
         """Serves who waited for what has just changed."""

@@ -62,6 +62,7 @@ class Store:
         self.now = now
         self.engine = Engine(all_commands(), system.generator(), self.config)
         self.engine.surroundings = system.surroundings
+        self.engine.seconds = system.monotonic
         self.engine.may_follow = True
         self.engine.output_max = WRITE_HIGH_BYTES
         self.engine.stats.started_ms = now()
@@ -80,6 +81,7 @@ class Store:
         if directory is not None and self.config.get("appendonly") == "yes":
             self._log = AppendLog(directory, self.config.get("appenddirname"), self.config.get("appendfilename"))
             self._log.open(self.engine)
+            self.engine.forget_usage()  # nobody has called what the log holds
         self._loop = asyncio.get_running_loop()
         self._flushing = False
         self._raw: list[bytes] = []
@@ -164,6 +166,7 @@ class Store:
         """Passes on all effects: first those that are logged as they came, then those that came last."""
         engine = self.engine
         effects = engine.effects
+        engine.stats.changes += len(effects)
         if self._raw:
             self._log_and_feed(b"".join(self._raw))
             del effects[: self._raw_effects]

@@ -84,6 +84,7 @@ class LogCare:
             await self._sync_elsewhere()  # so that little is left to be confirmed while everybody waits
             engine.rewind_log()
             self._store.note_effects()
+            before = stats.changes
             path = log.begin_rewrite()
             with path.open("wb") as file:
                 rewrite = Rewrite(engine, file.write)
@@ -109,6 +110,7 @@ class LogCare:
             await asyncio.to_thread(remove, log.history())
             log.forget_history()
             stats.last_rewrite, stats.last_rewrite_ms = "ok", self._store.now()
+            stats.changes -= before
             self._measure()
         except OSError as why:
             stats.last_rewrite = "err"

@@ -224,7 +224,7 @@ class Scripts:
             self._check(args)
             reply = self._engine.call(args)
         except CommandError as why:
-            self._engine.stats.errors += 1
+            self._engine.stats.note_error(why.text)
             return self._lua.table_from({b"err": why.text})
         if reply[:1] == b"+":
             return self._lua.table_from({b"ok": reply[1:-2]})

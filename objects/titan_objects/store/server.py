@@ -24,6 +24,9 @@ BACKLOG_MAX = 1024
 WRITE_HIGH_BYTES = 1 << 20
 """A client that leaves so much unread is listened to no more until it reads."""
 
+SAMPLE_SECONDS = 0.1
+"""So often it is looked how much was done meanwhile, for what INFO says of a second."""
+
 _DENIED = (
     b"-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the "
     b"default user: connections are only accepted from the loopback interface. Set one (--password-file, or CONFIG "
@@ -84,6 +87,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: "Server") -> None:
         self._server = server
         self._store = server.store
+        self._stats = server.store.engine.stats
         self._reader = CommandReader()
         self._refusal = b""
         self._soft_since = 0.0
@@ -110,6 +114,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal or self._transport.is_closing():
             return
+        self._stats.reads += 1
+        self._stats.read_bytes += len(data)
         reader = self._reader
         commands = reader.read(data)
         if commands:
@@ -137,7 +143,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, why: bytes) -> None:
         """What came is not the protocol: says so once all before it is answered, and ends."""
-        self._store.engine.stats.errors += 1
+        self._stats.note_error(b"ERR")
         self._refusal = b"-ERR Protocol error: %b\r\n" % why
         self._end()
 
@@ -167,6 +173,8 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Writes replies; a client that does not read them is cut off at its limit."""
+        self._stats.writes += 1
+        self._stats.sent_bytes += len(data)
         self._transport.write(data)
         if self._full:
             self._check_limits(self._transport.get_write_buffer_size())
@@ -243,6 +251,7 @@ class Server:
         self.noted_seconds: float | None = None
         self._slow_micros = self._latency_ms = 0
         self.output_limits: dict[str, tuple[int, int, int]] = {}
+        self._sampling: asyncio.TimerHandle | None = None
         store.config.watch(self._on_config)
         self._on_config()
 
@@ -254,6 +263,8 @@ class Server:
         """
         make_reader()  # says at once what is missing
         loop = asyncio.get_running_loop()
+        if self._sampling is None:
+            self._sample()
         for host in hosts:
             try:
                 server: Any = await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
@@ -296,8 +307,15 @@ class Server:
         most = int(self.store.config.get("slowlog-max-len"))
         self.store.engine.stats.slow.note(args, micros, now, session.address, session.name, most)
 
+    def _sample(self) -> None:
+        engine = self.store.engine
+        engine.stats.sample(monotonic(), engine.usages.calls)
+        self._sampling = asyncio.get_running_loop().call_later(SAMPLE_SECONDS, self._sample)
+
     async def close(self) -> None:
         """Stops listening, and lets everybody go."""
+        if self._sampling is not None:
+            self._sampling.cancel()
         for server in self._servers:
             server.close()
         for connection in list(self.connections):

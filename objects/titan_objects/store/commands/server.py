@@ -108,7 +108,7 @@ def config_rewrite(e: "Engine", a: Args) -> bytes:
 @group.command("config|resetstat", 2, "admin noscript loading stale", since="2.0.0")
 def config_resetstat(e: "Engine", a: Args) -> bytes:
     """Resets the server's statistics."""
-    e.stats.reset()
+    e.forget_usage()
     return OK
 
 

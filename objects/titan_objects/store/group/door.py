@@ -71,6 +71,7 @@ class Door:
         table = door_table(own_commands(lambda: self._faults))
         self.engine = Engine(table, self._chance, self.config)
         self.engine.surroundings = self._surroundings
+        self.engine.seconds = system.monotonic
         self.engine.stats.started_ms = now()
         self._places = Places(table)
         self._sinks: dict[Session, Sink] = {}
@@ -149,7 +150,7 @@ class Door:
         furthest = max([place_of(args[0], Place.VARIES) for args in commands])
         if furthest > Place.ORDERED:
             return False
-        self.engine.stats.commands += len(commands)
+        self.engine.usages.count(commands)
         way: Way = "ordered" if furthest else "stale" if session.stale else "latest"
         self._submit(
             session, way, Section(commands, session.db.index, session.resp.version, False, session.guard), size
@@ -237,7 +238,7 @@ class Door:
 
     def _note(self, session: DoorSession, commands: list[Args]) -> None:
         engine = self.engine
-        engine.stats.commands += len(commands)
+        engine.usages.count(commands)
         if engine.monitors:
             for args in commands:
                 engine.monitors.show(session, session.db.index, args, self.now())
