@@ -176,6 +176,7 @@ class Config:
     Attributes:
         events: letters of the keyspace events that are published; empty: none.
         maxmemory: bytes; 0: no limit.
+        counts_uses: the sizes and uses of keys are known: there is a limit, or a policy that goes by uses.
         lfu_log_factor, lfu_decay_minutes: how fast counters of use grow, and fade; 0 minutes: never.
         rewrite: brings the file that they came from up to date; None: they came from none.
     """
@@ -184,6 +185,7 @@ class Config:
         self._values = {name: default for name, (default, _) in SETTINGS.items()}
         self._watchers: list[Callable[[], None]] = []
         self.events = ""
+        self.counts_uses = False
         self.maxmemory = self.lfu_log_factor = self.lfu_decay_minutes = 0
         self.rewrite: Callable[[], None] | None = None
         for name, value in values.items():
@@ -253,5 +255,6 @@ class Config:
     def _apply(self) -> None:
         self.events = self._values["notify-keyspace-events"]
         self.maxmemory = int(self._values["maxmemory"])
+        self.counts_uses = bool(self.maxmemory) or self._values["maxmemory-policy"][-3:] in ("lru", "lfu")
         self.lfu_log_factor = int(self._values["lfu-log-factor"])
         self.lfu_decay_minutes = int(self._values["lfu-decay-time"])

@@ -191,8 +191,8 @@ class Engine(Written):
 
     def look(self) -> None:
         """Works out `gate` and `observed` anew; to be called after any change that they depend on."""
-        if bool(self.config.maxmemory) != (self.meter is not None):
-            self.meter = self.new_meter() if self.config.maxmemory else None
+        if self.config.counts_uses != (self.meter is not None):
+            self.meter = self.new_meter() if self.config.counts_uses else None
         self.gate = bool(
             self.monitors
             or self.preserve
