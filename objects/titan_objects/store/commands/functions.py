@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 group = Group("scripting")
 
-_CALL = "noscript movablekeys stale may-replicate"
+_CALL = "noscript movablekeys stale may-replicate no-mandatory-keys"
 
 
 def _fcall(e: "Engine", a: Args, read_only: bool) -> bytes:
@@ -119,7 +119,7 @@ def _function(e: "Engine", function: "Function") -> bytes:
     )
 
 
-@group.command("function|stats", 2, "noscript", since="7.0.0")
+@group.command("function|stats", 2, "noscript allow-busy", since="7.0.0")
 def function_stats(e: "Engine", a: Args) -> bytes:
     """Returns information about the functions that there are; one that runs is never seen, it runs to its end."""
     counts = [
@@ -134,7 +134,7 @@ def function_stats(e: "Engine", a: Args) -> bytes:
     )
 
 
-@group.command("function|kill", 2, "noscript", since="7.0.0")
+@group.command("function|kill", 2, "noscript allow-busy", since="7.0.0")
 def function_kill(e: "Engine", a: Args) -> bytes:
     """Terminates a function; one that runs too long ends by itself, so there never is one."""
     raise CommandError(b"NOTBUSY No scripts in execution right now.")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 group = Group("scripting")
 
-_FLAGS = "noscript movablekeys may-replicate"
+_FLAGS = "noscript movablekeys stale may-replicate no-mandatory-keys"
 
 
 def _run(e: "Engine", a: Args, digest: bytes, read_only: bool) -> bytes:
@@ -74,7 +74,7 @@ def script_flush(e: "Engine", a: Args) -> bytes:
     return OK
 
 
-@group.command("script|kill", 2, "noscript", since="2.6.0")
+@group.command("script|kill", 2, "noscript allow-busy", since="2.6.0")
 def script_kill(e: "Engine", a: Args) -> bytes:
     """Terminates a server-side Lua script; one that runs too long ends by itself, so there never is one."""
     raise CommandError(b"NOTBUSY No scripts in execution right now.")

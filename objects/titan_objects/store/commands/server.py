@@ -115,7 +115,7 @@ def config_resetstat(e: "Engine", a: Args) -> bytes:
 # ---- persistence -------------------------------------------------------------------------------------------------
 
 
-@group.command("bgrewriteaof", 1, "admin noscript")
+@group.command("bgrewriteaof", 1, "admin noscript no-async-loading")
 def bgrewriteaof(e: "Engine", a: Args) -> bytes:
     """Asynchronously rewrites the append-only file to disk."""
     if e.stats.rewriting:
@@ -124,7 +124,7 @@ def bgrewriteaof(e: "Engine", a: Args) -> bytes:
     return simple(b"Background append only file rewriting started")
 
 
-@group.command("bgsave", -1, "admin noscript")
+@group.command("bgsave", -1, "admin noscript no-async-loading")
 def bgsave(e: "Engine", a: Args) -> bytes:
     """Asynchronously saves the database(s) to disk: the append-only file is rewritten."""
     if len(a) > 1 and [word.upper() for word in a[1:]] != [b"SCHEDULE"]:
@@ -140,7 +140,7 @@ def lastsave(e: "Engine", a: Args) -> bytes:
     return number(e.stats.last_rewrite_ms // 1000)
 
 
-@group.command("shutdown", -1, "admin noscript loading stale no-multi")
+@group.command("shutdown", -1, "admin noscript loading stale allow-busy no-multi")
 def shutdown(e: "Engine", a: Args) -> bytes | None:
     """Synchronously saves the database(s) to disk and shuts down the server."""
     words = {word.upper() for word in a[1:]}
