@@ -194,3 +194,18 @@ def test_a_graph_of_what_took_long() -> None:
     assert head == "command - high 100 ms, low 10 ms (all time high 100 ms)" and set(line) == {"-"}
     assert rows == [" #", " #", " ##", " ##", "###", "", "213", "hms"]
     assert b"No samples" in core("LATENCY GRAPH nosuch").text  # type: ignore[attr-defined]
+
+
+@needs_redis
+def test_memory_stats_have_the_fields_of_redis(tmp_path: Path) -> None:
+    core = Core()
+    core.engine.surroundings = lambda: {"memory": {"used_memory": 1000, "used_memory_peak": 2000}}
+    with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:
+        for ask in (wire.ask, core):
+            ask("HELLO", 3)
+            ask("SET", "k", "v")
+        theirs, ours = decode(wire.ask("MEMORY", "STATS")), core("MEMORY STATS")
+    assert isinstance(ours, dict) and list(ours) == list(theirs)
+    assert {name: type(each) for name, each in ours.items()} == {name: type(each) for name, each in theirs.items()}
+    assert list(ours[b"db.0"]) == list(theirs[b"db.0"])
+    assert (ours[b"total.allocated"], ours[b"peak.percentage"], ours[b"keys.count"]) == (1000, 50.0, 1)

@@ -118,6 +118,7 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "databases": ("16", _number(1, DATABASES_MAX)),
     "dbfilename": ("dump.rdb", _text),
     "dir": (".", _text),
+    "enable-debug-command": ("no", _one_of("no", "local", "yes")),
     "hash-max-listpack-entries": ("512", _number(0, _BIG)),
     "hash-max-listpack-value": ("64", _number(0, _BIG)),
     "latency-tracking": ("yes", _SWITCH),
@@ -161,7 +162,9 @@ _ALIASES = {
     "zset-max-listpack-value": "zset-max-ziplist-value",
 }
 
-FIXED = frozenset(("aclfile", "databases", "appenddirname", "appendfilename", "bind", "port", "replicaof"))
+FIXED = frozenset(
+    ("aclfile", "databases", "appenddirname", "appendfilename", "bind", "enable-debug-command", "port", "replicaof")
+)
 """Chosen at the start and not changed afterwards."""
 
 

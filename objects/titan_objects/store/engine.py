@@ -77,6 +77,10 @@ def _nobody(key: bytes) -> None:
     """Who halts waits for no key."""
 
 
+def _no_sleep(seconds: float) -> None:
+    """Of a store without a shell around."""
+
+
 def wrong_arity(command: Command) -> CommandError:
     """A call has the wrong number of words."""
     return CommandError(f"ERR wrong number of arguments for '{command.name}' command")
@@ -103,6 +107,8 @@ class Engine(Written):
         written: bytes of effects since the start, as the shell counts them.
         usages: how often each command was called.
         seconds: a clock of the shell around that times commands, for statistics alone.
+        sleep: halts the shell around for so many seconds (DEBUG SLEEP).
+        expires_by_itself: what is past its time is let go though nobody asks for it.
         surroundings: what the shell adds to INFO (memory, process, CPU), by section.
         requests: what commands asked of the shell around the engine ("rewrite", "save", "shutdown").
         migrations: keys that are to be moved to another server ("migrate"), and who waits; the shell empties it.
@@ -143,6 +149,8 @@ class Engine(Written):
         self.written = 0
         self.surroundings: Callable[[], dict[str, dict[str, object]]] = dict
         self.seconds: Callable[[], float] = float
+        self.sleep: Callable[[float], None] = _no_sleep
+        self.expires_by_itself = True
 
         self.preserve: Callable[[Database, bytes], None] | None = None
         self.refuse_writes: CommandError | None = None
@@ -502,7 +510,8 @@ class Engine(Written):
         self.now = self.keyspace.now = max(now, self.now)
         if self.pause.until and self.now >= self.pause.until:
             self.pause.end()
-        many = not self.keyspace.hides_expired and self.keyspace.expire_due(EXPIRE_LIMIT) >= EXPIRE_LIMIT
+        lets_go = self.expires_by_itself and not self.keyspace.hides_expired
+        many = lets_go and self.keyspace.expire_due(EXPIRE_LIMIT) >= EXPIRE_LIMIT
         if self.waiting.ready:
             self._serve()
         if self.keyspace.held or self.keyspace.listed:

@@ -62,7 +62,7 @@ class Store:
         self.now = now
         self.engine = Engine(all_commands(), system.generator(), self.config)
         self.engine.surroundings = system.surroundings
-        self.engine.seconds = system.monotonic
+        self.engine.seconds, self.engine.sleep = system.monotonic, system.sleep
         self.engine.may_follow = True
         self.engine.output_max = WRITE_HIGH_BYTES
         self.engine.stats.started_ms = now()

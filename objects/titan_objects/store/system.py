@@ -17,6 +17,10 @@ monotonic = time.perf_counter
 """Seconds, for measuring how long something took."""
 
 
+sleep = time.sleep
+"""Halts the whole process."""
+
+
 def generator() -> random.Random:
     """What commands draw from: the system's own entropy, because passwords are drawn from it as well."""
     return random.SystemRandom()

@@ -195,7 +195,8 @@ def encoding(e: "Engine", value: Any) -> bytes:
     return b"hashtable" if kind == b"hash" else b"skiplist"
 
 
-def _existing(e: "Engine", key: bytes) -> Any:
+def existing(e: "Engine", key: bytes) -> Any:
+    """The value. Raises CommandError: there is none."""
     value = e.db.get(key)
     if value is None:
         raise CommandError(b"ERR no such key")
