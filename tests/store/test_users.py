@@ -188,8 +188,9 @@ def test_to_read_a_key_and_to_change_it_are_two_rights(tmp_path: Path) -> None:
 
 SELECTORS = """
 on nopass +@read ~a* (+set ~w*) (%R~r* +@all -set) | (+get ~x*) | ( +get  ~b ) | (+set | (+set nosuch) | (+set (+get))
-() | (+set on) | (>pw) | (+nosuch) | clearselectors | (allkeys allcommands allchannels) | clearselectors (+copy %R~a %W~b)
-(+get ~d &x) | resetkeys | -select|1 | +select|1 +select|2 | +get|x|y | +config|get|x | +config|nosuch | +client|id
+() | (+set on) | (>pw) | (+nosuch) | clearselectors | (allkeys allcommands allchannels)
+clearselectors (+copy %R~a %W~b) | (+get ~d &x) | resetkeys | -select|1
++select|1 +select|2 | +get|x|y | +config|get|x | +config|nosuch | +client|id
 +select | -select | +select|0 | (+select|7 &n*) | %RW~q %W~q2 %R~q2 | %~q | (+publish &y) +publish &z
 -@all | +hget|a -hget
 """

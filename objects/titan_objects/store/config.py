@@ -121,6 +121,7 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "enable-debug-command": ("no", _one_of("no", "local", "yes")),
     "hash-max-listpack-entries": ("512", _number(0, _BIG)),
     "hash-max-listpack-value": ("64", _number(0, _BIG)),
+    "hll-sparse-max-bytes": ("1000", _memory),
     "latency-tracking": ("yes", _SWITCH),
     "latency-tracking-info-percentiles": ("50 99 99.9", _percentiles),
     "latency-monitor-threshold": ("0", _number(0, _BIG)),

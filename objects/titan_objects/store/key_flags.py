@@ -12,7 +12,7 @@ _READ, _WRITE = "RO access", "RW update"
 _EXCEPTIONS = """
     RO: watch type scard touch hlen object|freq object|encoding object|idletime object|refcount zcard strlen exists
         memory|usage llen xlen sismember hstrlen hexists
-    RW access: pfcount
+    RW access: pfcount pfdebug
     RW access update: eval evalsha fcall incrby move zincrby getex decrby getset setbit hincrby incr decr incrbyfloat
         hincrbyfloat bitfield
     RO access: xreadgroup
