@@ -9,7 +9,7 @@ from tests.store.core import Core
 from tests.store.real import RealRedis, Wire, needs_redis
 from titan_objects.store.config import Config
 from titan_objects.store.host import Store
-from titan_objects.store.resp import decode
+from titan_objects.store.resp import CommandError, decode
 from titan_objects.store.stats import Rate, Stats, human
 from titan_objects.store.usage import ALL_TIMED, STRIDE, Usage
 
@@ -209,3 +209,33 @@ def test_memory_stats_have_the_fields_of_redis(tmp_path: Path) -> None:
     assert {name: type(each) for name, each in ours.items()} == {name: type(each) for name, each in theirs.items()}
     assert list(ours[b"db.0"]) == list(theirs[b"db.0"])
     assert (ours[b"total.allocated"], ours[b"peak.percentage"], ours[b"keys.count"]) == (1000, 50.0, 1)
+
+
+async def test_save_is_answered_once_the_log_is_rewritten(tmp_path: Path) -> None:
+    store = Store(tmp_path, Config())
+    await store.execute([b"SET", b"k", b"v"])
+    assert await store.execute([b"SAVE"]) == b"OK"
+    assert len(list((tmp_path / "appendonlydir").glob("*base*"))) == 1
+    assert b"rdb_changes_since_last_save:0\r" in await store.execute([b"INFO", b"persistence"])
+    with pytest.raises(CommandError, match="not allowed from script"):
+        await store.execute([b"EVAL", b"return redis.call('SAVE')", b"0"])
+    store.engine.stats.rewriting = True
+    with pytest.raises(CommandError, match="already in progress"):
+        await store.execute([b"SAVE"])
+    await store.close()
+    store = Store(None, Config())
+    assert await store.execute([b"SAVE"]) == b"OK", "where nothing is kept, nothing is waited for"
+    await store.close()
+
+
+def test_the_first_line_on_memory_is_the_one_that_tools_take() -> None:
+    lines = list(info(Core(), "memory"))
+    assert lines[0] == "used_memory"
+
+
+@needs_redis
+def test_commands_of_a_cluster_are_answered_as_by_who_is_in_none(tmp_path: Path) -> None:
+    core = Core()
+    with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:
+        for call in ("CLUSTER INFO", "CLUSTER SLOTS", "ASKING", "READONLY", "READWRITE"):
+            assert str(core(call)) == str(decode(wire.ask(*call.split())))

@@ -9,7 +9,7 @@ _CATEGORIES = {"generic": "keyspace", "transactions": "transaction", "sorted-set
 _BELONGS = {
     **dict.fromkeys(["sort", "sort_ro"], ("list", "set", "sortedset")),
     **dict.fromkeys(["dbsize", "flushall", "flushdb", "swapdb"], ("keyspace",)),
-    **dict.fromkeys(["command", "wait"], ("connection",)),
+    **dict.fromkeys(["command", "wait", "asking", "readonly", "readwrite"], ("connection",)),
 }
 """Where Redis's ACL puts commands elsewhere than its documentation; sub-commands go with their container."""
 _ADMIN = frozenset(["lastsave", "role"])
@@ -27,4 +27,4 @@ def categories(command: "Command") -> set[str]:
     found |= {"blocking"} if "blocking" in command.flags else set()
     found |= {"pubsub"} if "pubsub" in command.flags else set()
     found |= {"dangerous"} if command.name in _DANGEROUS else set()
-    return found - {"server"}
+    return found - {"server", "cluster"}

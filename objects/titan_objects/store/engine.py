@@ -112,6 +112,7 @@ class Engine(Written):
         surroundings: what the shell adds to INFO (memory, process, CPU), by section.
         requests: what commands asked of the shell around the engine ("rewrite", "save", "shutdown").
         migrations: keys that are to be moved to another server ("migrate"), and who waits; the shell empties it.
+        saving: who waits until the log is rewritten (SAVE).
     """
 
     def __init__(self, table: Table, chance: Chance, config: Config | None = None) -> None:
@@ -146,6 +147,7 @@ class Engine(Written):
         self.halted: dict[Session, Waiter] = {}
         self.requests: list[str] = []
         self.migrations: list[tuple[Migration, Waiter]] = []
+        self.saving: list[Waiter] = []
         self.written = 0
         self.surroundings: Callable[[], dict[str, dict[str, object]]] = dict
         self.seconds: Callable[[], float] = float

@@ -23,7 +23,7 @@ from titan_objects.store.keyspace import Database
 from titan_objects.store.leading import Leading
 from titan_objects.store.log_care import LogCare
 from titan_objects.store.migrating import Migrations
-from titan_objects.store.resp import CommandError, decode
+from titan_objects.store.resp import OK, CommandError, decode
 from titan_objects.store.server import WRITE_HIGH_BYTES, Sink, send_out
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args
@@ -40,6 +40,7 @@ EFFECTS_MAX = 4096
 RETRY_SECONDS = 1.0
 """After a write that failed, the disk is tried again so often."""
 
+_NOT_SAVED = CommandError(b"ERR the append-only file could not be rewritten; the log of the server has the reason")
 _FULL = b"MISCONF Errors writing to the append-only file: %b. Writes are refused until the disk takes them again."
 
 
@@ -65,7 +66,7 @@ class Store:
         self.engine.seconds, self.engine.sleep = system.monotonic, system.sleep
         self.engine.may_follow = True
         self.engine.output_max = WRITE_HIGH_BYTES
-        self.engine.stats.started_ms = now()
+        self.engine.stats.started_ms = self.engine.stats.last_rewrite_ms = now()
         if self.config.get("aclfile"):
             self.engine.acl.keeper = WholeFile(Path(self.config.get("aclfile")))
             try:
@@ -339,6 +340,18 @@ class Store:
         """Begins to rewrite the log, unless that is under way."""
         if self._care is not None:
             self._care.rewrite()
+        else:
+            self.saved()
+
+    def saved(self) -> None:
+        """The log is rewritten, there is none, or that has failed: who waits for it is told."""
+        engine = self.engine
+        waiters, engine.saving = engine.saving, []
+        reply = OK if engine.stats.last_rewrite == "ok" else _NOT_SAVED.reply
+        for waiter in waiters:
+            if waiter.session.waiter is waiter:
+                engine.waiting.release(waiter, reply)
+        self.schedule_flush()
 
     async def close(self) -> None:
         """Ends: what is pending is written, clients are let go."""

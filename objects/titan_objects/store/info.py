@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import titan_overlay as titan
 from titan_objects.store.commands.connection import SERVER_VERSION
+from titan_objects.store.commands.memory import figures
 from titan_objects.store.commands.replication import host_of
 from titan_objects.store.stats import human
 
@@ -56,7 +57,14 @@ def _clients(e: "Engine") -> Section:
 def _memory(e: "Engine") -> Section:
     scripts = sum(map(len, e.scripts.sources.values()))
     functions = sum(len(each.source) for each in e.functions.libraries.values())
-    shown: Section = {
+    known = figures(e)
+    return {
+        "used_memory": 0,  # tools take the first line that begins so; the shell around knows the figure
+        "used_memory_human": human(0),
+        "used_memory_rss": 0,
+        "used_memory_overhead": known["overhead.total"],
+        "used_memory_dataset": known["dataset.bytes"],
+        "used_memory_dataset_perc": f"{known['dataset.percentage']:.2f}%",
         "used_memory_scripts_eval": scripts,
         "number_of_cached_scripts": len(e.scripts.sources),
         "number_of_functions": sum(len(each.functions) for each in e.functions.libraries.values()),
@@ -69,14 +77,13 @@ def _memory(e: "Engine") -> Section:
         "maxmemory_policy": e.config.get("maxmemory-policy"),
         "mem_not_counted_for_evict": 0,
         "mem_replication_backlog": e.replication.backlog.size,
+        "mem_clients_slaves": known["clients.slaves"],
+        "mem_clients_normal": known["clients.normal"],
         "mem_allocator": "python",
         "active_defrag_running": 0,
         "lazyfree_pending_objects": 0,
         "lazyfreed_objects": 0,
     }
-    if e.meter is not None:
-        shown["used_memory_dataset"] = e.meter.measure()
-    return shown
 
 
 def _persistence(e: "Engine") -> Section:
@@ -146,7 +153,7 @@ def _replication(e: "Engine") -> Section:
             "slave_repl_offset": max(0, leader.offset),
             "slave_read_only": 1,
         }
-    shown["connected_slaves"] = len(replication.replicas)
+    shown |= {"connected_slaves": len(replication.replicas), "master_failover_state": "no-failover"}
     for at, (session, replica) in enumerate(replication.replicas.items()):
         lag = max(0, e.now - replica.heard_ms) // 1000
         shown[f"slave{at}"] = (

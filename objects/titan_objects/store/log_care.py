@@ -122,6 +122,7 @@ class LogCare:
             engine.look()
             stats.rewriting = False
             self._rewriting = None
+            self._store.saved()
 
     async def _sync(self, file: BinaryIO) -> None:
         """A little at a time: the log, which everybody waits for, is not confirmed before what was written earlier."""

@@ -3,6 +3,7 @@
 from titan_objects.store.commands import (
     bitmaps,
     catalogue,
+    cluster,
     connection,
     debug,
     dumps,
@@ -70,6 +71,7 @@ MODULES = (
     latency,
     replication,
     users,
+    cluster,
     catalogue,
 )
 

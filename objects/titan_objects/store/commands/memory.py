@@ -49,7 +49,7 @@ def memory_purge(e: "Engine", a: Args) -> bytes:
 @group.command("memory|stats", 2, since="4.0.0")
 def memory_stats(e: "Engine", a: Args) -> bytes:
     """Returns details about memory usage; sizes of keys are estimates."""
-    return e.reply.map((bulk(name.encode()), _shown(e, value)) for name, value in _stats(e).items())
+    return e.reply.map((bulk(name.encode()), _shown(e, value)) for name, value in figures(e).items())
 
 
 def _shown(e: "Engine", value: Any) -> bytes:
@@ -58,7 +58,7 @@ def _shown(e: "Engine", value: Any) -> bytes:
     return e.reply.double(value) if isinstance(value, float) else number(value)
 
 
-def _stats(e: "Engine") -> dict[str, Any]:
+def figures(e: "Engine") -> dict[str, Any]:
     """All figures, as Redis names them: bytes, counts, shares in percent, and ratios as floats.
 
     Python's allocator tells nothing of itself: to it belongs what the process occupies, and there are no fragments.

@@ -133,6 +133,19 @@ def bgsave(e: "Engine", a: Args) -> bytes:
     return simple(b"Background saving started")
 
 
+@group.command("save", 1, "admin noscript no-async-loading no-multi")
+def save(e: "Engine", a: Args) -> bytes | None:
+    """Synchronously saves the database(s) to disk: the append-only file is rewritten; others go on meanwhile."""
+    if e.stats.rewriting:
+        raise CommandError(b"ERR Background save already in progress")
+    if e.block([], 0, lambda key: None, b"") is None:
+        assert e.session.waiter is not None
+        e.saving.append(e.session.waiter)
+        e.requests.append("rewrite")
+        return None
+    raise CommandError(b"ERR SAVE is not for transactions and scripts")
+
+
 @group.command("lastsave", 1, "loading stale fast")
 def lastsave(e: "Engine", a: Args) -> bytes:
     """Returns the Unix timestamp of the last successful save to disk."""
