@@ -11,8 +11,8 @@ from itertools import accumulate
 from titan_objects.store.table import Args, Table
 
 ALL_TIMED = 64
-STRIDE = 61
-"""A prime: pipelines that repeat a pattern do not fall in step with it."""
+STRIDE = 251
+"""A prime: pipelines that repeat a pattern do not fall in step with it. Python keeps numbers up to 256 ready."""
 
 _DIGITS = 8
 """Bits of a time that are kept: within 0.8 %."""

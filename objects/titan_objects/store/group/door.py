@@ -337,6 +337,7 @@ class Door:
         session.look()
         heard = {a[1]: self._listeners(a) for a in queue if len(a) == 3 and self._places.find(a) is Place.PUBLISH}
         self._note(session, queue)
+        self.engine.usages.count([[b"EXEC"]])
         self._submit(
             session, "ordered", Section(queue, session.db.index, session.resp.version, True, guard, heard), size
         )
