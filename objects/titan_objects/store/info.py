@@ -134,8 +134,6 @@ def _stats(e: "Engine") -> Section:
         "total_forks": 0,
         "unexpected_error_replies": 0,
         "total_error_replies": stats.errors,
-        "total_reads_processed": stats.reads,
-        "total_writes_processed": stats.writes,
     }
 
 

@@ -114,7 +114,6 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal or self._transport.is_closing():
             return
-        self._stats.reads += 1
         self._stats.read_bytes += len(data)
         reader = self._reader
         commands = reader.read(data)
@@ -173,7 +172,6 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Writes replies; a client that does not read them is cut off at its limit."""
-        self._stats.writes += 1
         self._stats.sent_bytes += len(data)
         self._transport.write(data)
         if self._full:

@@ -108,7 +108,6 @@ class Stats:
     Attributes:
         errors, error_codes: replies that were errors, in all and by their first word.
         changes: commands that were logged since the last rewrite.
-        reads, writes: of sockets.
     """
 
     ERROR_CODES_MAX = 128
@@ -132,7 +131,7 @@ class Stats:
         self.error_codes: dict[str, int] = {}
         self.full_syncs = self.partial_syncs = 0
         self.expired = self.expired_fields = self.evicted = self.hits = self.misses = 0
-        self.read_bytes = self.sent_bytes = self.reads = self.writes = 0
+        self.read_bytes = self.sent_bytes = 0
         self.commands_rate, self.read_rate, self.sent_rate = Rate(), Rate(), Rate()
 
     def note_error(self, text: bytes) -> None:
