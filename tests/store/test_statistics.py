@@ -61,6 +61,25 @@ def test_what_was_refused_and_what_failed_are_two_things() -> None:
     assert errors["errorstat_EXECABORT"] == "count=1"
 
 
+@needs_redis
+def test_errors_of_scripts_are_counted_as_in_redis(tmp_path: Path) -> None:
+    core = Core()
+    scripts = (
+        "return redis.call('LPOP', 'k')",
+        "return redis.pcall('LPOP', 'k')",
+        "redis.pcall('LPOP', 'k') return 1",
+        "redis.pcall('LPOP', 'k') error('x')",
+        "return redis.error_reply('MY own')",
+    )
+    with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:
+        for ask in (wire.ask, core):
+            ask("SET", "k", "v")
+        for script in scripts:
+            core("EVAL", script, 0)
+            wire.ask("EVAL", script, 0)
+            assert core("INFO errorstats") == decode(wire.ask("INFO", "errorstats")), script
+
+
 def test_error_codes_that_scripts_make_up_are_bounded() -> None:
     stats = Stats()
     for at in range(1000):

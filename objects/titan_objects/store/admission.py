@@ -134,7 +134,8 @@ class Admission:
 
     def refusal(self, session: Session, args: Args, why: CommandError) -> bytes | None:
         """The reply to a command that was refused, if there is one."""
-        self._engine.stats.note_error(why.text)
+        if not why.counted:
+            self._engine.stats.note_error(why.text)
         self._engine.usages.count_error(args, rejected=self.refused)
         self.refused = False
         if session.queue is not None and args[0].lower() == b"exec":

@@ -25,7 +25,13 @@ REPLY_BYTES_MAX = 512 << 20
 
 
 class CommandError(Exception):
-    """A command was refused; the text goes to the client as it stands, its code (`ERR`, `WRONGTYPE`) first."""
+    """A command was refused; the text goes to the client as it stands, its code (`ERR`, `WRONGTYPE`) first.
+
+    Attributes:
+        counted: it is among the errors of INFO already, as that of a command that a script has called.
+    """
+
+    counted = False
 
     def __init__(self, text: str | bytes) -> None:
         self.text = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")

@@ -66,6 +66,8 @@ class Scripts:
         self._first_effect = 0
         self._saves_memory = False
         self._items = self._bytes = 0
+        self._failed = b""
+        """The last error of a command that the script called."""
 
     def load(self, source: bytes) -> bytes:
         """Remembers a script; its SHA-1 in hexadecimal. Raises CommandError: it does not compile."""
@@ -151,7 +153,7 @@ class Scripts:
             engine.meter.admit_script()
         start = self._first_effect = len(engine.effects)
         could_block, engine.may_block = engine.may_block, False
-        self._read_only, self._running = read_only, True
+        self._read_only, self._running, self._failed = read_only, True, b""
         db, reply = engine.db, engine.reply
         engine.reply = RESP2  # a script finds the same replies whoever calls it
         try:
@@ -172,8 +174,16 @@ class Scripts:
                 engine.wrap(start)
                 engine.quiet()
         if answer is None:
-            raise CommandError(bytes(value))
+            error = CommandError(bytes(value))
+            error.counted = self._was_counted(error.text)
+            raise error
+        if answer.startswith(b"-") and not self._was_counted(answer[1:]):
+            engine.stats.note_error(answer[1:-2])
         return answer
+
+    def _was_counted(self, error: bytes) -> bool:
+        """Whether an error is that of the last call of the script that failed."""
+        return bool(self._failed) and error.startswith(self._failed)
 
     # ---- Lua -----------------------------------------------------------------------------------------------------
 
@@ -225,6 +235,7 @@ class Scripts:
             reply = self._engine.call(args)
         except CommandError as why:
             self._engine.stats.note_error(why.text)
+            self._failed = why.text
             return self._lua.table_from({b"err": why.text})
         if reply[:1] == b"+":
             return self._lua.table_from({b"ok": reply[1:-2]})

@@ -94,7 +94,7 @@ def _object(e: "Engine", a: Args) -> bytes:
 
 def _error(e: "Engine", a: Args) -> bytes:
     """ERROR <string>: is answered with this error."""
-    return CommandError(a[2]).reply
+    raise CommandError(a[2])
 
 
 _TYPES = b"string integer double bignum null array set map attrib push verbatim true false"

@@ -58,7 +58,8 @@ def exec_(e: "Engine", a: Args) -> bytes:
                 limit_reply(size)  # the command was executed, and the rest will be
             except CommandError as why:
                 reply = why.reply
-                e.stats.note_error(why.text)
+                if not why.counted:
+                    e.stats.note_error(why.text)
             replies.append(reply)
     finally:
         e.may_block = could_block
