@@ -1,5 +1,6 @@
 """HyperLogLogs: small while they hold little, and read by Redis whichever way they are kept."""
 
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -64,6 +65,15 @@ def test_what_is_no_hyperloglog_is_refused(value: bytes) -> None:
         found = core(call)
         assert isinstance(found, CommandError) and found.text.split()[0] in (b"WRONGTYPE", b"INVALIDOBJ"), call
     assert core("GET k") == value
+
+
+def test_a_long_value_that_is_none_costs_no_memory() -> None:
+    value = b"HYLL\1" + bytes(11) + bytes(4 << 20)
+    tracemalloc.start()
+    with pytest.raises(CommandError, match="Corrupted"):
+        hyperloglog.added(value, [(16383, 1)] * 3, 1000)
+    assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    tracemalloc.stop()
 
 
 def test_random_bytes_are_refused_or_counted() -> None:

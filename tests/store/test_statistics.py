@@ -1,5 +1,6 @@
 """What a store counts of its own work is what was done, and is shown as Redis shows it."""
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -238,10 +239,13 @@ async def test_save_is_answered_once_the_log_is_rewritten(tmp_path: Path) -> Non
     assert b"rdb_changes_since_last_save:0\r" in await store.execute([b"INFO", b"persistence"])
     with pytest.raises(CommandError, match="not allowed from script"):
         await store.execute([b"EVAL", b"return redis.call('SAVE')", b"0"])
-    store.engine.stats.rewriting = True
+    waiting = asyncio.ensure_future(store.execute([b"SAVE"]))
+    await asyncio.sleep(0)
     with pytest.raises(CommandError, match="already in progress"):
         await store.execute([b"SAVE"])
     await store.close()
+    with pytest.raises(CommandError, match="could not be rewritten"):
+        await waiting
     store = Store(None, Config())
     assert await store.execute([b"SAVE"]) == b"OK", "where nothing is kept, nothing is waited for"
     await store.close()

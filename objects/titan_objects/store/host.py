@@ -341,13 +341,13 @@ class Store:
         if self._care is not None:
             self._care.rewrite()
         else:
-            self.saved()
+            self.saved(done=True)  # there is none
 
-    def saved(self) -> None:
-        """The log is rewritten, there is none, or that has failed: who waits for it is told."""
+    def saved(self, *, done: bool) -> None:
+        """The log is rewritten, or that has failed: who waits for it is told."""
         engine = self.engine
         waiters, engine.saving = engine.saving, []
-        reply = OK if engine.stats.last_rewrite == "ok" else _NOT_SAVED.reply
+        reply = OK if done else _NOT_SAVED.reply
         for waiter in waiters:
             if waiter.session.waiter is waiter:
                 engine.waiting.release(waiter, reply)

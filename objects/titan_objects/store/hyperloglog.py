@@ -11,6 +11,7 @@ Dense values are changed where they are; sparse ones are bytes, and made anew.
 
 import math
 import struct
+from collections.abc import Iterator
 from itertools import groupby
 
 from titan_objects.store.resp import CommandError
@@ -100,7 +101,7 @@ def added(value: bytes | bytearray, places: list[tuple[int, int]], sparse_max: i
         for place in places:
             changed = raise_register(value, *place) or changed
         return value, changed
-    one_by_one = is_sparse(value) and len(places) <= FEW
+    one_by_one = is_sparse(value) and len(places) <= FEW and len(value) <= SIZE
     if one_by_one:
         before = spliced = bytes(value)
         for place in places:
@@ -177,15 +178,13 @@ def _run(level: int, count: int) -> bytes:
     return bytes((count - 1,)) if count <= ZEROS_SHORT_MAX else bytes((0x40 | count - 1 >> 8, count - 1 & 255))
 
 
-def runs(value: bytes | bytearray) -> list[tuple[int, int]]:
+def runs(value: bytes | bytearray) -> Iterator[tuple[int, int]]:
     """Levels of a sparse value, and how many registers have each, in their order."""
-    found: list[tuple[int, int]] = []
     at = _HEAD
     while at < len(value):
         level, count, size = _decoded(value, at)
-        found.append((level, count))
+        yield level, count
         at += size
-    return found
 
 
 def _decoded(value: bytes | bytearray, at: int) -> tuple[int, int, int]:

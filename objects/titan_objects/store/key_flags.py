@@ -99,7 +99,7 @@ def _behind(flags: list[str], keyword: str, start: int, last: int = 0) -> Spec:
     return Spec(flags, "keyword", begin, "range", {"lastkey": last, "keystep": 1, "limit": 0})
 
 
-def _sorted_into(start: int) -> list[Spec]:
+def _stored_places(start: int) -> list[Spec]:
     """What looks for places, and may store them: `start` is where options begin."""
     return [
         _range(["RO", "access"], 1, 0, 1),
@@ -111,8 +111,8 @@ _MOVED = ["RW", "access", "delete"]
 _SPECS = {
     "sort": [_range(["RO", "access"], 1, 0, 1), _unknown(["RO", "access"]), _unknown(["OW", "update"])],
     "sort_ro": [_range(["RO", "access"], 1, 0, 1), _unknown(["RO", "access"])],
-    "georadius": _sorted_into(6),
-    "georadiusbymember": _sorted_into(5),
+    "georadius": _stored_places(6),
+    "georadiusbymember": _stored_places(5),
     "migrate": [_range(_MOVED, 3, 0, 1), _behind([*_MOVED, "incomplete"], "KEYS", -2, -1)],
     "spublish": [_range(["not_key"], 1, 0, 1)],
     "ssubscribe": [_range(["not_key"], 1, -1, 1)],

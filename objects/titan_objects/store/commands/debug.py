@@ -21,6 +21,7 @@ _FORBIDDEN = CommandError(
     b"ERR DEBUG command not allowed. The setting enable-debug-command says who may call it: 'local' means connections "
     b"of this machine, 'yes' everybody. It is chosen at the start."
 )
+
 SLEEP_SECONDS_MAX = 1e9
 """What a clock can sleep."""
 
@@ -31,11 +32,11 @@ def debug(e: "Engine", a: Args) -> bytes:
     allowed = e.config.get("enable-debug-command")
     if allowed == "no" or (allowed == "local" and not _is_local(e.session.address)):
         raise _FORBIDDEN
-    handler, low, high = _KNOWN.get(a[1].upper(), (_help, 3, 2))
-    if not low <= len(a) <= high:
+    known = _KNOWN.get(a[1].upper())
+    if known is None or not known[1] <= len(a) <= known[2]:
         word = a[1][:128].decode("utf-8", "backslashreplace")
         raise CommandError(f"ERR unknown subcommand or wrong number of arguments for '{word}'. Try DEBUG HELP.")
-    return handler(e, a)
+    return known[0](e, a)
 
 
 def _is_local(address: str) -> bool:
@@ -153,6 +154,8 @@ def _help(e: "Engine", a: Args) -> bytes:
 
 
 _MANY = 1 << 31
+"""Words: as many as a command can have."""
+
 _KNOWN: dict[bytes, tuple[Callable[["Engine", Args], bytes], int, int]] = {
     b"DIGEST": (_digest, 2, 2),
     b"DIGEST-VALUE": (_digest_value, 2, _MANY),
@@ -165,3 +168,4 @@ _KNOWN: dict[bytes, tuple[Callable[["Engine", Args], bytes], int, int]] = {
     b"SLEEP": (_sleep, 3, 3),
     b"HELP": (_help, 2, 2),
 }
+"""By name: the handler, and how many words a call has at least and at most."""
