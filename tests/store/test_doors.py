@@ -461,3 +461,13 @@ async def test_a_client_that_goes_on_is_listened_to_again() -> None:
         await asyncio.sleep(1)
         assert wire.reading and wire.sent.count(b"PONG") == 3 * BACKLOG_MAX
         connection.connection_lost(None)
+
+
+async def test_what_a_door_passes_on_is_counted_there() -> None:
+    async with opened(Group()) as door:
+        client = Client(door)
+        for line in ("SET k v", "GET k", "GET k", "MULTI", "SET k w", "GET k", "EXEC", "OBJECT ENCODING k", "PING"):
+            await client(line)
+        found = {name: each.calls for name, each in door.engine.usages}
+        assert found == {"set": 2, "get": 3, "multi": 1, "exec": 1, "object|encoding": 1, "ping": 1}
+        assert str(await client("DEBUG SLEEP 1")).startswith("ERR DEBUG is not there in a group")

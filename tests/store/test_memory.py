@@ -255,3 +255,21 @@ def test_to_ask_how_a_key_is_used_is_no_use() -> None:
         5,
         5,
     ]
+
+
+def test_a_policy_that_goes_by_uses_counts_them_without_a_limit_too() -> None:
+    core = Core()
+    core("SET k v")
+    assert "not selected" in str(core("OBJECT FREQ k"))
+    core("CONFIG SET maxmemory-policy allkeys-lfu lfu-log-factor 0")
+    core("SET new v")
+    core.pass_time(1)
+    for _ in range(5):
+        core("GET k")
+    assert core("OBJECT FREQ k") == 10 and core("OBJECT FREQ new") == 5
+    core("CONFIG SET maxmemory-policy allkeys-lru")
+    core.now += 7000
+    assert core("OBJECT IDLETIME k") == 7
+    core("CONFIG SET maxmemory-policy noeviction")
+    assert core.engine.meter is None and not core.engine.gate
+    assert core("OBJECT IDLETIME k") == 0

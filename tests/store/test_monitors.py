@@ -152,7 +152,7 @@ async def test_who_monitors_a_door_is_shown_what_comes_through_it() -> None:
             "MIGRATE h 1 none 0 10 AUTH secret",
             "ECHO end",
         )
-        before = door.engine.stats.commands
+        before = door.engine.usages.calls
         heard = []
         while not heard or not heard[-1].endswith(b'"ECHO" "end"'):
             heard.append(await watcher.hear())

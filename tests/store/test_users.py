@@ -109,7 +109,7 @@ def test_what_is_shown() -> None:
     user(core, "+@read", "-get", "~a*", "&c")
     listed = core("ACL LIST")
     assert isinstance(listed, list) and listed[1] == b"user default on nopass ~* &* +@all"
-    assert listed[0].startswith(b"user ann on #") and listed[0].endswith(b"~a* &c -@all +@read -get")
+    assert listed[0].startswith(b"user ann on #") and listed[0].endswith(b"~a* resetchannels &c -@all +@read -get")
     assert core("ACL DRYRUN default GET k") == b"OK"
     assert b"no permissions" in core("ACL DRYRUN ann GET k")  # type: ignore[operator]
     assert core("ACL USERS") == [b"ann", b"default"]
@@ -186,6 +186,64 @@ def test_to_read_a_key_and_to_change_it_are_two_rights(tmp_path: Path) -> None:
                     assert (core("ACL", "DRYRUN", "ann", *args) == b"OK") == (theirs == [b"OK"]), args
 
 
+SELECTORS = """
+on nopass +@read ~a* (+set ~w*) (%R~r* +@all -set) | (+get ~x*) | ( +get  ~b ) | (+set | (+set nosuch) | (+set (+get))
+() | (+set on) | (>pw) | (+nosuch) | clearselectors | (allkeys allcommands allchannels)
+clearselectors (+copy %R~a %W~b) | (+get ~d &x) | resetkeys | -select|1
++select|1 +select|2 | +get|x|y | +config|get|x | +config|nosuch | +client|id
++select | -select | +select|0 | (+select|7 &n*) | %RW~q %W~q2 %R~q2 | %~q | (+publish &y) +publish &z
+-@all | +hget|a -hget
+"""
+TRIED = """
+GET a | GET b | SET w 1 | SET a 1 | GET r | DEL r | COPY a b | COPY b a | PUBLISH x m | PUBLISH y m | PUBLISH z m
+SELECT 0 | SELECT 1 | select 7 | SELECT 9 | CLIENT ID | CLIENT LIST | CONFIG GET port | GET x | GET d | PSUBSCRIBE n*
+"""
+
+
+@needs_redis
+def test_any_selector_may_allow_as_in_redis(tmp_path: Path) -> None:
+    core = Core()
+    with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:
+        for rules in SELECTORS.strip().replace(" | ", "\n").splitlines():
+            change = ("ACL", "SETUSER", "ann", *rules.split())
+            assert str(core(*change)) == str(decode_all(wire.ask(*change))[0]), rules
+            for call in TRIED.strip().replace(" | ", "\n").splitlines():
+                dryrun = ("ACL", "DRYRUN", "ann", *call.split())
+                assert core(*dryrun) == decode_all(wire.ask(*dryrun))[0], (rules, call)
+            told, known = core("ACL GETUSER ann"), decode_all(wire.ask("ACL", "GETUSER", "ann"))[0]
+            assert isinstance(told, list) and isinstance(known, list)
+            assert told[6:] == known[6:], rules
+
+
+async def test_selectors_are_kept_and_checked(tmp_path: Path) -> None:
+    core = Core()
+    ann = user(core, "+get", "~a", "(+set", "~b)", "(+psubscribe &n*)")
+    assert ann("SET b 1") == b"OK" and "one of the keys" in error(ann("GET b"))
+    assert "SET" not in error(ann("SET a 1")) and "one of the keys" in error(ann("SET a 1"))
+    shown = core.engine.acl.users["ann"].described()
+    assert shown.endswith(
+        b"~a resetchannels -@all +get (~b resetchannels -@all +set) (resetchannels &n* -@all +psubscribe)"
+    )
+    file = tmp_path / "users.acl"
+    file.write_bytes(shown + b"\n")
+    store = Store(None, Config(aclfile=str(file)))
+    assert store.engine.acl.users["ann"].described() == shown
+    await store.close()
+    ann("PSUBSCRIBE n*")
+    core("ACL SETUSER ann +get")
+    assert not ann.session.closing
+    core("ACL SETUSER ann clearselectors")
+    assert ann.session.closing, "it may not listen any more"
+
+
+def test_a_selector_that_allows_everything_makes_a_user_unrestricted() -> None:
+    core = Core()
+    ann = user(core, "(+@all ~* &*)")
+    assert not ann.session.gate
+    core("ACL SETUSER ann clearselectors")
+    assert ann.session.gate and "NOPERM" in error(ann("GET a"))
+
+
 @pytest.mark.parametrize("command", ["SORT l BY nosort GET *", "SORT l BY * ALPHA", "SORT_RO l BY nosort get s*->f"])
 def test_sorting_shows_nobody_keys_that_he_may_not_read(command: str) -> None:
     core = Core()
@@ -226,7 +284,16 @@ async def test_users_that_were_saved_are_there_after_a_restart(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "line", ["user ann +nosuch", "foo bar", "user", "user ann (+get)", "user bob on\nuser bob on", "\xff\x00"]
+    "line",
+    [
+        "user ann +nosuch",
+        "foo bar",
+        "user",
+        "user ann (+get",
+        "user ann (+nosuch)",
+        "user bob on\nuser bob on",
+        "\xff\x00",
+    ],
 )
 async def test_a_file_of_users_that_is_wrong_changes_nothing(tmp_path: Path, line: str) -> None:
     file = tmp_path / "users.acl"
@@ -255,7 +322,7 @@ async def test_patterns_beside_all_patterns_keep_no_file_of_users_from_being_rea
     store = Store(None, Config(aclfile=str(file)))
     await store.execute([b"ACL", b"SETUSER", b"ann", b"%R~*", b"~x", b"%W~*"])
     assert store.engine.acl.users["bob"].unrestricted
-    assert {*store.engine.acl.users["ann"].keys, *store.engine.acl.users["bob"].keys} == {b"*"}
+    assert {*store.engine.acl.users["ann"].root.keys, *store.engine.acl.users["bob"].root.keys} == {b"*"}
     store.engine.acl.save()
     await store.execute([b"ACL", b"LOAD"])
     await store.close()

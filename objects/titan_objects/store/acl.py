@@ -6,7 +6,8 @@ They last as long as the process, unless a file keeps them.
 from typing import TYPE_CHECKING, Protocol
 
 from titan_objects.store.acl_log import AclLog, Denial, Entry
-from titan_objects.store.acl_user import EVERYTHING, User, WithoutEffect, almighty
+from titan_objects.store.acl_selector import WithoutEffect
+from titan_objects.store.acl_user import EVERYTHING, User, almighty, joined
 from titan_objects.store.resp import CommandError
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ class Acl:
         """
         before = self.users.get(name)
         tried = before.copy() if before is not None else User(name, self._table)
+        try:
+            rules = joined(rules)
+        except ValueError as why:
+            raise CommandError(f"ERR {why}") from None
         for rule in rules:
             try:
                 tried.apply(rule)
@@ -125,7 +130,7 @@ class Acl:
         if name in found:
             raise ValueError(f"Duplicate user '{name}' found")
         found[name] = User(name, self._table)
-        for rule in words[2:]:
+        for rule in joined(words[2:]):
             try:
                 found[name].apply(rule)
             except WithoutEffect:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from titan_objects.store.resp import QUEUED, CommandError
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args, Command, Handler
+from titan_objects.store.usage import Usage
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
@@ -23,15 +24,12 @@ _WHILE_SUBSCRIBED = frozenset(
     ("subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe", "ping", "quit", "reset")
 )
 
-_WHILE_BUSY = frozenset(("auth", "hello", "quit", "reset", "multi", "discard", "watch", "unwatch", "function|stats"))
-_END_SCRIPTS = frozenset(("script|kill", "function|kill"))
-
 
 def _may_interrupt(command: Command, args: Args) -> bool:
     """Whether a command may be executed while a script runs."""
-    name = command.name
-    ends = name in _END_SCRIPTS or (name == "shutdown" and any(word.upper() == b"NOSAVE" for word in args))
-    return ends or name in _WHILE_BUSY
+    if command.name == "shutdown":
+        return any(word.upper() == b"NOSAVE" for word in args)
+    return "allow-busy" in command.flags
 
 
 def end(engine: "Engine", session: Session) -> tuple[list[Args], bool, bool]:
@@ -44,33 +42,42 @@ def end(engine: "Engine", session: Session) -> tuple[list[Args], bool, bool]:
 
 
 class Admission:
-    """Of one engine."""
+    """Of one engine.
+
+    Attributes:
+        refused: the command at hand was not executed.
+    """
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
+        self.refused = False
 
-    def run(self, handler: Handler, command: Command, args: Args) -> bytes | None:
-        """Executes a command, or does with it what its session wants. Raises CommandError: it is refused."""
+    def run(self, handler: Handler, command: Command, args: Args, usage: Usage) -> bytes | None:
+        """Executes a command, or does with it what its session wants. Raises CommandError: it is refused, or failed."""
         engine = self._engine
         session = engine.session
         named, command = command, self.full(command, args)
-        self._check_sender(session, command, args)
-        if engine.busy and not _may_interrupt(command, args):
-            raise engine.scripts.busy
-        if engine.pause.until:
-            if engine.now >= engine.pause.until:
-                engine.pause.end()
-            elif engine.pause.concerns(session, command, args):
-                engine.pause.hold(session, args)
-                return None
-        if session.queue is not None and command.name not in _AT_ONCE:
-            self._check_queued(named, command, args)
-            session.queue.append(args)
-            return QUEUED
-        if engine.gate:
-            self._admit(command, args)
-            if engine.meter is not None:
-                engine.meter.admit(command, args)
+        try:
+            self._check_sender(session, command, args)
+            if engine.busy and not _may_interrupt(command, args):
+                raise engine.scripts.busy
+            if engine.pause.until:
+                if engine.now >= engine.pause.until:
+                    engine.pause.end()
+                elif engine.pause.concerns(session, command, args):
+                    engine.pause.hold(session, args)
+                    return None
+            if session.queue is not None and command.name not in _AT_ONCE:
+                self._check_queued(named, command, args)
+                session.queue.append(args)
+                return QUEUED
+            if engine.gate:
+                self._admit(command, args)
+                if engine.meter is not None:
+                    engine.meter.admit(command, args)
+        except CommandError:
+            self.refused = True
+            raise
         before = session.replies
         if before == "skip-next":
             session.replies = "skip"  # until the command is executed, which may say otherwise
@@ -78,7 +85,10 @@ class Admission:
         if engine.monitors and calls:
             self._show(session.address, command, args)
         try:
-            reply = handler(engine, args) if session.tracker is None else engine.tracking.run(handler, command, args)
+            if session.tracker is None:
+                reply = engine.perform(handler, args, usage)
+            else:
+                reply = engine.tracking.run(handler, command, args, usage)
         finally:
             if engine.monitors and not calls:
                 self._show(session.address, command, args)
@@ -151,7 +161,10 @@ class Admission:
 
     def refusal(self, session: Session, args: Args, why: CommandError) -> bytes | None:
         """The reply to a command that was refused, if there is one."""
-        self._engine.stats.errors += 1
+        if not why.counted:
+            self._engine.stats.note_error(why.text)
+        self._engine.usages.count_error(args, rejected=self.refused)
+        self.refused = False
         if session.queue is not None and args[0].lower() == b"exec":
             end(self._engine, session)
             why = CommandError(b"EXECABORT Transaction discarded because of: " + why.text.removeprefix(b"ERR "))

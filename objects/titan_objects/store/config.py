@@ -69,6 +69,16 @@ def _only(value: str) -> Check:
     return check
 
 
+def _percentiles(text: str) -> str:
+    try:
+        found = [float(word) for word in text.split()]
+    except ValueError:
+        raise ValueError("Invalid latency-tracking-info-percentiles parameters") from None
+    if not all(0 <= each <= 100 for each in found):
+        raise ValueError("latency-tracking-info-percentiles parameters should sit between [0.0,100.0]")
+    return " ".join(f"{each:g}" for each in found)
+
+
 def _output_limits(text: str) -> str:
     words = text.split()
     if len(words) % 4:
@@ -121,8 +131,12 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "client-query-buffer-limit": (str(1 << 30), _room_for_a_command),
     "databases": ("16", _number(1, DATABASES_MAX)),
     "dir": (".", _text),
+    "enable-debug-command": ("no", _one_of("no", "local", "yes")),
     "hash-max-listpack-entries": ("512", _number(0, _BIG)),
     "hash-max-listpack-value": ("64", _number(0, _BIG)),
+    "hll-sparse-max-bytes": ("1000", _memory),
+    "latency-tracking": ("yes", _SWITCH),
+    "latency-tracking-info-percentiles": ("50 99 99.9", _percentiles),
     "latency-monitor-threshold": ("0", _number(0, _BIG)),
     "lfu-decay-time": ("1", _number(0, 1 << 31)),
     "lfu-log-factor": ("10", _number(0, 1 << 31)),
@@ -218,7 +232,7 @@ _ALIASES = {
     "replicaof": "slaveof",
 }
 
-_FIXED = "aclfile appenddirname appendfilename bind databases dir port replicaof unixsocket"
+_FIXED = "aclfile appenddirname appendfilename bind databases dir enable-debug-command port replicaof unixsocket"
 FIXED = frozenset(_FIXED.split())
 """Chosen at the start and not changed afterwards."""
 
@@ -238,6 +252,7 @@ class Config:
     Attributes:
         events: letters of the keyspace events that are published, `A` taken apart; empty: none.
         maxmemory: bytes; 0: no limit.
+        counts_uses: the sizes and uses of keys are known: there is a limit, or a policy that goes by uses.
         lfu_log_factor, lfu_decay_minutes: how fast counters of use grow, and fade; 0 minutes: never.
         rewrite: brings the file that they came from up to date; None: they came from none.
     """
@@ -246,6 +261,7 @@ class Config:
         self._values = {name: default for name, (default, _) in SETTINGS.items()}
         self._watchers: list[Callable[[], None]] = []
         self.events = ""
+        self.counts_uses = False
         self.maxmemory = self.lfu_log_factor = self.lfu_decay_minutes = 0
         self.rewrite: Callable[[], None] | None = None
         for name, value in values.items():
@@ -334,5 +350,6 @@ class Config:
     def _apply(self) -> None:
         self.events = self._values["notify-keyspace-events"].replace("A", _EVENTS)
         self.maxmemory = int(self._values["maxmemory"])
+        self.counts_uses = bool(self.maxmemory) or self._values["maxmemory-policy"][-3:] in ("lru", "lfu")
         self.lfu_log_factor = int(self._values["lfu-log-factor"])
         self.lfu_decay_minutes = int(self._values["lfu-decay-time"])

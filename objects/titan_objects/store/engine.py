@@ -38,6 +38,7 @@ from titan_objects.store.session import Session
 from titan_objects.store.stats import Stats
 from titan_objects.store.table import Args, Command, Handler, Table
 from titan_objects.store.tracking import Tracking
+from titan_objects.store.usage import Usage, Usages
 from titan_objects.store.watching import Watching
 from titan_objects.store.written import Written
 
@@ -76,6 +77,10 @@ def _nobody(key: bytes) -> None:
     """Who halts waits for no key."""
 
 
+def _no_sleep(seconds: float) -> None:
+    """Of a store without a shell around."""
+
+
 def wrong_arity(command: Command) -> CommandError:
     """A call has the wrong number of words."""
     return CommandError(f"ERR wrong number of arguments for '{command.name}' command")
@@ -91,7 +96,7 @@ def _unknown(args: Args) -> CommandError:
     return CommandError(b"ERR unknown command '%b', with args beginning with: %b" % (args[0][:128], given))
 
 
-Row = tuple[Handler, int, int, Command]
+Row = tuple[Handler, int, int, Command, Usage]
 
 
 class Engine(Written):
@@ -110,9 +115,14 @@ class Engine(Written):
         output_max: after so many bytes of replies the rest of a pipeline waits until the client has read them.
         halted: clients that do so; the shell around says when they go on (`resume`).
         written: bytes of effects since the start, as the shell counts them.
+        usages: how often each command was called.
+        seconds: a clock of the shell around that times commands, for statistics alone.
+        sleep: halts the shell around for so many seconds (DEBUG SLEEP).
+        expires_by_itself: what is past its time is let go though nobody asks for it.
         surroundings: what the shell adds to INFO (memory, process, CPU), by section.
         requests: what commands asked of the shell around the engine ("rewrite", "save", "shutdown").
         migrations: keys that are to be moved to another server ("migrate"), and who waits; the shell empties it.
+        saving: who waits until the log is rewritten (SAVE).
     """
 
     def __init__(self, table: Table, chance: Chance, config: Config | None = None) -> None:
@@ -120,15 +130,8 @@ class Engine(Written):
         self.chance = chance
         self.config = config or Config()
         self.leaving = Leaving(self)
-        self.rows: dict[bytes, Row] = {
-            word: (
-                Engine._call_subcommand if command.subcommands else command.handler,
-                command.low,
-                command.high,
-                command,
-            )
-            for word, command in table.by_word.items()
-        }
+        self.usages = Usages(table)
+        self.rows: dict[bytes, Row] = {word: self._row_of(command) for word, command in table.by_word.items()}
         self.keyspace = Keyspace(int(self.config.get("databases")), self.leaving.expired, self.leaving.fields_expired)
         self.databases = self.keyspace.databases
         super().__init__(self.databases[0])
@@ -154,8 +157,12 @@ class Engine(Written):
         self.halted: dict[Session, Waiter] = {}
         self.requests: list[str] = []
         self.migrations: list[tuple[Migration, Waiter]] = []
+        self.saving: list[Waiter] = []
         self.written = 0
         self.surroundings: Callable[[], dict[str, dict[str, object]]] = dict
+        self.seconds: Callable[[], float] = float
+        self.sleep: Callable[[float], None] = _no_sleep
+        self.expires_by_itself = True
 
         self.preserve: Callable[[Database, bytes], None] | None = None
         self.refuse_writes: CommandError | None = None
@@ -204,8 +211,8 @@ class Engine(Written):
 
     def look(self) -> None:
         """Works out `gate` and `observed` anew; to be called after any change that they depend on."""
-        if bool(self.config.maxmemory) != (self.meter is not None):
-            self.meter = self.new_meter() if self.config.maxmemory else None
+        if self.config.counts_uses != (self.meter is not None):
+            self.meter = self.new_meter() if self.config.counts_uses else None
         self.gate = bool(
             self.monitors
             or self.preserve
@@ -296,15 +303,18 @@ class Engine(Written):
         self.reply = session.resp
         rows = self.rows
         out = session.out
-        self.stats.commands += len(commands)
         pending = iter(commands)
         command = None
         for args in pending:
             try:
-                handler, low, high, command = rows.get(args[0]) or self._row(args)
+                handler, low, high, command, usage = rows.get(args[0]) or self._row(args)
                 if not low <= len(args) <= high:
                     raise wrong_arity(command)
-                reply = self.admission.run(handler, command, args) if session.gate or self.gate else handler(self, args)
+                if session.gate or self.gate:
+                    reply = self.admission.run(handler, command, args, usage)
+                else:  # what `perform` does then, without the call
+                    left = usage.left = usage.left - 1
+                    reply = handler(self, args) if left else self._timed(handler, args, usage)
             except CommandError as why:
                 reply = self.admission.refusal(session, args, why)
             except Exception:
@@ -332,14 +342,19 @@ class Engine(Written):
         Raises:
             CommandError: it is not known, has the wrong number of words, or was refused.
         """
-        handler, low, high, command = self.rows.get(args[0]) or self._row(args)
-        if not low <= len(args) <= high:
-            raise wrong_arity(command)
-        if self.gate:
-            self.admission.admit_called(command, args)
         try:
-            reply = handler(self, args)
+            handler, low, high, command, usage = self.rows.get(args[0]) or self._row(args)
+            if not low <= len(args) <= high:
+                raise wrong_arity(command)
+            if self.gate:
+                self.admission.admit_called(command, args)
         except CommandError:
+            self.usages.count_error(args, rejected=True)
+            raise
+        try:
+            reply = self.perform(handler, args, usage)
+        except CommandError:
+            self.usages.count_error(args)
             raise
         except Exception:
             _LOG.exception("%r failed", args[0])
@@ -353,11 +368,31 @@ class Engine(Written):
             self.tracking.note(command, args)
         return b"" if reply is None else reply
 
+    def perform(self, handler: Handler, args: Args, usage: Usage) -> bytes | None:
+        """Executes a command that may be; its call is counted."""
+        usage.left -= 1
+        return handler(self, args) if usage.left else self._timed(handler, args, usage)
+
+    def _timed(self, handler: Handler, args: Args, usage: Usage) -> bytes | None:
+        begun = self.seconds()
+        try:
+            return handler(self, args)
+        finally:
+            usage.timed(self.seconds() - begun)
+
+    def _row_of(self, command: Command) -> Row:
+        if not command.subcommands:
+            return command.handler, command.low, command.high, command, self.usages.by_name[command.name]
+        # What contains others is counted as those; this count is nobody's.
+        return Engine._call_subcommand, command.low, command.high, command, Usage()
+
     def _call_subcommand(self, args: Args) -> bytes | None:
         """The handler of commands that contain others: goes by the second word."""
         found = self.subcommand(args)
         self.session.last_subcommand = found.name
-        return found.handler(self, args)
+        if found.subcommands and len(args) > 1:
+            return found.handler(self, args)  # it has the error: there is no such sub-command
+        return self.perform(found.handler, args, self.usages.by_name[found.name])
 
     def subcommand(self, args: Args) -> Command:
         """The sub-command of a call, or its command. Raises CommandError: it has the wrong number of words."""
@@ -373,6 +408,11 @@ class Engine(Written):
         if row is None:
             raise _unknown(args)
         return row
+
+    def forget_usage(self) -> None:
+        """Begins to count anew."""
+        self.stats.reset()
+        self.usages.reset()
 
     def _serve(self) -> None:
         """Serves who waited for what has just changed."""
@@ -494,7 +534,8 @@ class Engine(Written):
         self.now = self.keyspace.now = max(now, self.now)
         if self.pause.until and self.now >= self.pause.until:
             self.pause.end()
-        many = not self.keyspace.hides_expired and self.keyspace.expire_due(EXPIRE_LIMIT) >= EXPIRE_LIMIT
+        lets_go = self.expires_by_itself and not self.keyspace.hides_expired
+        many = lets_go and self.keyspace.expire_due(EXPIRE_LIMIT) >= EXPIRE_LIMIT
         if self.waiting.ready:
             self._serve()
         if self.keyspace.held or self.keyspace.spent:

@@ -23,7 +23,7 @@ from titan_objects.store.keyspace import Database
 from titan_objects.store.leading import Leading
 from titan_objects.store.log_care import LogCare
 from titan_objects.store.migrating import Migrations
-from titan_objects.store.resp import CommandError, decode
+from titan_objects.store.resp import OK, CommandError, decode
 from titan_objects.store.server import WRITE_HIGH_BYTES, Sink, send_out
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args
@@ -40,6 +40,7 @@ EFFECTS_MAX = 4096
 RETRY_SECONDS = 1.0
 """After a write that failed, the disk is tried again so often."""
 
+_NOT_SAVED = CommandError(b"ERR the append-only file could not be rewritten; the log of the server has the reason")
 _FULL = b"MISCONF Errors writing to the append-only file: %b. Writes are refused until the disk takes them again."
 
 
@@ -62,9 +63,10 @@ class Store:
         self.now = now
         self.engine = Engine(all_commands(), system.generator(), self.config)
         self.engine.surroundings = system.surroundings
+        self.engine.seconds, self.engine.sleep = system.monotonic, system.sleep
         self.engine.may_follow = True
         self.engine.output_max = WRITE_HIGH_BYTES
-        self.engine.now = self.engine.stats.started_ms = now()
+        self.engine.now = self.engine.stats.started_ms = self.engine.stats.last_rewrite_ms = now()
         if self.config.get("aclfile"):
             self.engine.acl.keeper = WholeFile(Path(self.config.get("aclfile")))
             try:
@@ -80,6 +82,7 @@ class Store:
         if directory is not None and self.config.get("appendonly") == "yes":
             self._log = AppendLog(directory, self.config.get("appenddirname"), self.config.get("appendfilename"))
             self._log.open(self.engine)
+            self.engine.forget_usage()  # nobody has called what the log holds
         self._loop = asyncio.get_running_loop()
         self._flushing = False
         self._raw: list[bytes] = []
@@ -164,6 +167,7 @@ class Store:
         """Passes on all effects: first those that are logged as they came, then those that came last."""
         engine = self.engine
         effects = engine.effects
+        engine.stats.changes += len(effects)
         if self._raw:
             self._log_and_feed(b"".join(self._raw))
             del effects[: self._raw_effects]
@@ -336,6 +340,18 @@ class Store:
         """Begins to rewrite the log, unless that is under way."""
         if self._care is not None:
             self._care.rewrite()
+        else:
+            self.saved(done=True)  # there is none
+
+    def saved(self, *, done: bool) -> None:
+        """The log is rewritten, or that has failed: who waits for it is told."""
+        engine = self.engine
+        waiters, engine.saving = engine.saving, []
+        reply = OK if done else _NOT_SAVED.reply
+        for waiter in waiters:
+            if waiter.session.waiter is waiter:
+                engine.waiting.release(waiter, reply)
+        self.schedule_flush()
 
     async def close(self) -> None:
         """Ends: what is pending is written, clients are let go."""

@@ -1,7 +1,18 @@
-"""HyperLogLog as Redis keeps it: 16,384 registers of 6 bits, with the estimator of Ertl (2017, arXiv:1702.01284)."""
+"""HyperLogLog as Redis keeps it: 16,384 registers of 6 bits, with the estimator of Ertl (2017, arXiv:1702.01284).
+
+A value is dense, with all registers, or sparse, with runs of equal ones, so that few elements take few bytes:
+
+    00xxxxxx            so many registers, and one more, are 0
+    01xxxxxx xxxxxxxx   the same
+    1vvvvvxx            so many, and one more, are v + 1
+
+Dense values are changed where they are; sparse ones are bytes, and made anew.
+"""
 
 import math
 import struct
+from collections.abc import Iterator
+from itertools import groupby
 
 from titan_objects.store.resp import CommandError
 
@@ -11,6 +22,8 @@ _HEAD = 16
 SIZE = _HEAD + REGISTERS * 6 // 8
 _MASK = (1 << 64) - 1
 _M = 0xC6A4A7935BD1E995
+
+_CORRUPTED = CommandError(b"INVALIDOBJ Corrupted HLL object detected")
 
 _STALE = 0x80
 """High bit of the cached count's last byte: it has to be counted anew."""
@@ -30,9 +43,21 @@ def murmur64(data: bytes, seed: int = 0xADC83B19) -> int:
     return h ^ (h >> 47)
 
 
-def new() -> bytearray:
-    """An empty one."""
-    return bytearray(b"HYLL" + bytes(SIZE - 4))
+EMPTY = b"HYLL\x01" + bytes(11) + b"\x7f\xff"
+"""A sparse one without elements."""
+
+_SPARSE_LEVEL_MAX = 32
+
+ZEROS_SHORT_MAX = 64
+"""Registers of a run of one byte."""
+
+FEW = 32
+"""Elements that are added to a sparse value one by one; for more, all registers are looked at once."""
+
+
+def is_sparse(value: bytes | bytearray) -> bool:
+    """Whether a value that is one is sparse."""
+    return value[4] == 1
 
 
 def place_of(element: bytes) -> tuple[int, int]:
@@ -46,14 +71,60 @@ def registers(value: bytes | bytearray) -> list[int]:
     """All registers of a stored value, dense or sparse.
 
     Raises:
-        CommandError: it is none.
+        CommandError: it is none, or damaged.
     """
-    if len(value) < _HEAD or value[:4] != b"HYLL" or value[4] > 1:
-        raise CommandError(b"WRONGTYPE Key is not a valid HyperLogLog string value.")
+    _check(value)
     found = _sparse(value) if value[4] == 1 else _dense(value)
     if len(found) != REGISTERS:
-        raise CommandError(b"INVALIDOBJ Corrupted HLL object detected")
+        raise _CORRUPTED
     return found
+
+
+def _check(value: bytes | bytearray) -> None:
+    if len(value) < _HEAD or value[:4] != b"HYLL" or value[4] > 1:
+        raise CommandError(b"WRONGTYPE Key is not a valid HyperLogLog string value.")
+
+
+def added(value: bytes | bytearray, places: list[tuple[int, int]], sparse_max: int) -> tuple[bytes | bytearray, bool]:
+    """A value with more elements, and whether that made a difference; a dense one is changed where it is.
+
+    Args:
+        places: of the elements.
+        sparse_max: bytes; what would have more is dense.
+
+    Raises:
+        CommandError: it is none, or damaged.
+    """
+    _check(value)
+    changed = False
+    if isinstance(value, bytearray) and len(value) == SIZE and not is_sparse(value):
+        for place in places:
+            changed = raise_register(value, *place) or changed
+        return value, changed
+    one_by_one = is_sparse(value) and len(places) <= FEW and len(value) <= SIZE
+    if one_by_one:
+        before = spliced = bytes(value)
+        for place in places:
+            after = with_register(spliced, *place)
+            if after is None:
+                break
+            spliced = after
+        else:
+            if len(spliced) <= sparse_max:
+                return spliced, spliced is not before
+    levels = registers(value)
+    for at, wanted in places:
+        if levels[at] < wanted:
+            levels[at], changed = wanted, True
+    if not changed:
+        return value, False
+    return (dense(levels) if one_by_one else stored(levels, sparse_max)), True
+
+
+def stored(levels: list[int], sparse_max: int) -> bytes | bytearray:
+    """A value with these registers: sparse, if that takes no more bytes than so many."""
+    few = sparse(levels) if levels.count(0) * 2 > REGISTERS else None
+    return few if few is not None and len(few) <= sparse_max else dense(levels)
 
 
 def _dense(value: bytes | bytearray) -> list[int]:
@@ -67,24 +138,16 @@ def _dense(value: bytes | bytearray) -> list[int]:
 
 def _sparse(value: bytes | bytearray) -> list[int]:
     found: list[int] = []
-    at = _HEAD
-    while at < len(value) and len(found) <= REGISTERS:
-        byte = value[at]
-        if byte < 0x40:
-            found += [0] * ((byte & 63) + 1)
-        elif byte < 0x80:
-            follows = value[at + 1] if at + 1 < len(value) else 0
-            found += [0] * (((byte & 63) << 8 | follows) + 1)
-            at += 1
-        else:
-            found += [(byte >> 2 & 31) + 1] * ((byte & 3) + 1)
-        at += 1
+    for level, count in runs(value):
+        found += [level] * count
+        if len(found) > REGISTERS:
+            break
     return found
 
 
 def dense(values: list[int]) -> bytearray:
     """A stored value with these registers."""
-    out = new()
+    out = bytearray(b"HYLL" + bytes(SIZE - 4))
     for at in range(0, REGISTERS, 4):
         a, b, c, d = values[at : at + 4]
         three = a | b << 6 | c << 12 | d << 18
@@ -92,6 +155,76 @@ def dense(values: list[int]) -> bytearray:
         out[place : place + 3] = three.to_bytes(3, "little")
     out[15] = _STALE
     return out
+
+
+def sparse(values: list[int]) -> bytes | None:
+    """The same, sparse; None: a register is too high for that."""
+    out = bytearray(EMPTY[:15]) + bytes((_STALE,))
+    for level, same in groupby(values):
+        if level > _SPARSE_LEVEL_MAX:
+            return None
+        out += _run(level, sum(1 for _ in same))
+    return bytes(out)
+
+
+def _run(level: int, count: int) -> bytes:
+    """So many registers of that level."""
+    if not count:
+        return b""
+    if level:
+        whole, rest = divmod(count, 4)
+        code = 0x80 | level - 1 << 2
+        return bytes((code | 3,)) * whole + (bytes((code | rest - 1,)) if rest else b"")
+    return bytes((count - 1,)) if count <= ZEROS_SHORT_MAX else bytes((0x40 | count - 1 >> 8, count - 1 & 255))
+
+
+def runs(value: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """Levels of a sparse value, and how many registers have each, in their order."""
+    at = _HEAD
+    while at < len(value):
+        level, count, size = _decoded(value, at)
+        yield level, count
+        at += size
+
+
+def _decoded(value: bytes | bytearray, at: int) -> tuple[int, int, int]:
+    """Of the run at that place: its level, its registers, and its bytes."""
+    byte = value[at]
+    if byte >= 0x80:
+        return (byte >> 2 & 31) + 1, (byte & 3) + 1, 1
+    if byte < 0x40:
+        return 0, byte + 1, 1
+    follows = value[at + 1] if at + 1 < len(value) else 0
+    return 0, ((byte & 63) << 8 | follows) + 1, 2
+
+
+_COUNTS = [byte + 1 if byte < 0x40 else (byte & 3) + 1 if byte >= 0x80 else 0 for byte in range(256)]
+"""How many registers a run of one byte has; 0: it has two bytes."""
+
+
+def with_register(value: bytes, register: int, wanted: int) -> bytes | None:
+    """A sparse value in which a register is at least that; the very same if it is so already, None: it cannot be.
+
+    Raises:
+        CommandError: it is damaged.
+    """
+    if wanted > _SPARSE_LEVEL_MAX:
+        return None
+    at, first, size = _HEAD, 0, len(value)
+    while at < size:
+        count = _COUNTS[value[at]] or _decoded(value, at)[1]
+        if first + count > register:
+            break
+        first += count
+        at += 1 + (0x40 <= value[at] < 0x80)
+    else:
+        raise _CORRUPTED
+    level, count, taken = _decoded(value, at)
+    if level >= wanted:
+        return value
+    before = register - first
+    changed = _run(level, before) + _run(wanted, 1) + _run(level, count - before - 1)
+    return b"%b%c%b%b%b" % (value[:15], value[15] | _STALE, value[16:at], changed, value[at + taken :])
 
 
 def raise_register(value: bytearray, at: int, wanted: int) -> bool:

@@ -12,7 +12,7 @@ _READ, _WRITE = "RO access", "RW update"
 _EXCEPTIONS = """
     RO: watch type scard touch hlen object|freq object|encoding object|idletime object|refcount zcard strlen exists
         memory|usage llen xlen sismember hstrlen hexists
-    RW access: pfcount
+    RW access: pfcount pfdebug
     RW access update: eval evalsha fcall incrby move zincrby getex decrby getset setbit hincrby incr decr incrbyfloat
         hincrbyfloat bitfield
     RO access: xreadgroup
@@ -65,6 +65,8 @@ _STREAMS = {"xread": 1, "xreadgroup": 4}
 
 def key_specs(command: Command) -> list[Spec]:
     """Where the keys are; what has no fixed place and no number before it is unknown, for GETKEYS to find."""
+    if command.name in _SPECS:
+        return _SPECS[command.name]
     flags = [_ANY] if command.name in ("set", "bitfield") else _known(command)
     movable = command.movable
     if isinstance(movable, Counted):
@@ -86,6 +88,46 @@ def key_specs(command: Command) -> list[Spec]:
 
 def _range(flags: list[str], first: int, last: int, step: int) -> Spec:
     return Spec(flags, "index", {"index": first}, "range", {"lastkey": last, "keystep": step, "limit": 0})
+
+
+def _unknown(flags: list[str]) -> Spec:
+    return Spec(flags, "unknown", {}, "unknown", {})
+
+
+def _behind(flags: list[str], keyword: str, start: int, last: int = 0) -> Spec:
+    begin: dict[str, int | str] = {"keyword": keyword, "startfrom": start}
+    return Spec(flags, "keyword", begin, "range", {"lastkey": last, "keystep": 1, "limit": 0})
+
+
+def _stored_places(start: int) -> list[Spec]:
+    """What looks for places, and may store them: `start` is where options begin."""
+    return [
+        _range(["RO", "access"], 1, 0, 1),
+        *(_behind(["OW", "update"], each, start) for each in ("STORE", "STOREDIST")),
+    ]
+
+
+_MOVED = ["RW", "access", "delete"]
+_SPECS = {
+    "sort": [_range(["RO", "access"], 1, 0, 1), _unknown(["RO", "access"]), _unknown(["OW", "update"])],
+    "sort_ro": [_range(["RO", "access"], 1, 0, 1), _unknown(["RO", "access"])],
+    "georadius": _stored_places(6),
+    "georadiusbymember": _stored_places(5),
+    "migrate": [_range(_MOVED, 3, 0, 1), _behind([*_MOVED, "incomplete"], "KEYS", -2, -1)],
+    "spublish": [_range(["not_key"], 1, 0, 1)],
+    "ssubscribe": [_range(["not_key"], 1, -1, 1)],
+    "sunsubscribe": [_range(["not_key"], 1, -1, 1)],
+}
+"""Of commands whose keys stand in places that differ, or are channels."""
+
+
+def shown_place(command: Command) -> tuple[int, int, int]:
+    """First and last key and the step between keys, as COMMAND INFO shows them: of the first specification alone."""
+    if command.name not in _SPECS:
+        return command.first, command.last, command.step
+    spec = _SPECS[command.name][0]
+    first, last = int(spec.begin_spec["index"]), spec.find_spec["lastkey"]
+    return first, last if last < 0 else first + last, spec.find_spec["keystep"]
 
 
 def _known(command: Command) -> list[list[str]]:

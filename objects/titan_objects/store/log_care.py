@@ -80,10 +80,12 @@ class LogCare:
     async def _rewrite_alone(self) -> None:
         log, engine = self._log, self._store.engine
         stats = engine.stats
+        done = False
         try:
             await self._sync_elsewhere()  # so that little is left to be confirmed while everybody waits
             engine.rewind_log()
             self._store.note_effects()
+            before = stats.changes
             path = log.begin_rewrite()
             with path.open("wb") as file:
                 rewrite = Rewrite(engine, file.write)
@@ -109,6 +111,8 @@ class LogCare:
             await asyncio.to_thread(remove, log.history())
             log.forget_history()
             stats.last_rewrite, stats.last_rewrite_ms = "ok", self._store.now()
+            stats.changes -= before
+            done = True
             self._measure()
         except OSError as why:
             stats.last_rewrite = "err"
@@ -120,6 +124,7 @@ class LogCare:
             engine.look()
             stats.rewriting = False
             self._rewriting = None
+            self._store.saved(done=done)
 
     async def _sync(self, file: BinaryIO) -> None:
         """A little at a time: the log, which everybody waits for, is not confirmed before what was written earlier."""

@@ -71,7 +71,7 @@ def _estimated(elements: Any, count: int, samples: int, overhead: int) -> int:
 
 
 class Meter:
-    """Watches the sizes and uses of all keys of an engine, while `maxmemory` is set.
+    """Watches the sizes and uses of all keys of an engine, while `maxmemory` or a policy that goes by uses is set.
 
     Keys that are there already are looked at slice by slice: until `more` has seen them all, `total` is too small.
     """
@@ -197,7 +197,8 @@ class Meter:
 
     def _make_room(self) -> bool:
         """Lets keys go until there are few enough; False: there is nothing to let go."""
-        while self.measure() > self._engine.config.maxmemory:
+        limit = self._engine.config.maxmemory
+        while limit and self.measure() > limit:
             if not self._let_one_go():
                 return False
         return True

@@ -28,7 +28,12 @@ class CommandError(Exception):
     """A command was refused; the text goes to the client as it stands, its code (`ERR`, `WRONGTYPE`) first.
 
     Each is raised once: one that were kept and raised again would keep the frames, and so the commands, of all times.
+
+    Attributes:
+        counted: it is among the errors of INFO already, as that of a command that a script has called.
     """
+
+    counted = False
 
     def __init__(self, text: str | bytes) -> None:
         self.text = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")

@@ -28,6 +28,8 @@ WRITE_HIGH_BYTES = 1 << 20
 
 STRANGER_BYTES_MAX = 1 << 10
 """A client that has not authenticated, and leaves so much unread, is cut off."""
+SAMPLE_SECONDS = 0.1
+"""So often it is looked how much was done meanwhile, for what INFO says of a second."""
 
 _DENIED = (
     b"-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the "
@@ -92,6 +94,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: "Server") -> None:
         self._server = server
         self._store = server.store
+        self._stats = server.store.engine.stats
         self._reader = CommandReader()
         self._closely = False
         """What comes needs a closer look: it is a stranger's, or refused."""
@@ -126,6 +129,7 @@ class Connection(asyncio.Protocol):
         if self._closely or self._transport.is_closing():
             self._look_closely(data)
             return
+        self._stats.read_bytes += len(data)
         reader = self._reader
         commands = reader.read(data)
         if commands:
@@ -180,7 +184,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, why: bytes) -> None:
         """What came is not the protocol: says so once all before it is answered, and ends."""
-        self._store.engine.stats.errors += 1
+        self._stats.note_error(b"ERR")
         self._refusal = b"-ERR Protocol error: %b\r\n" % why
         self._closely = True
         self._end()
@@ -237,6 +241,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Writes replies; a client that does not read them is cut off at its limit."""
+        self._stats.sent_bytes += len(data)
         self._transport.write(data)
         if self._full:
             self._check_limits(self._transport.get_write_buffer_size())
@@ -317,6 +322,7 @@ class Server:
         self._slow_micros = self._latency_ms = 0
         self.output_limits: dict[str, tuple[int, int, int]] = {}
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._sampling: asyncio.TimerHandle | None = None
         store.config.watch(self._on_config)
         self._on_config()
 
@@ -328,6 +334,8 @@ class Server:
         """
         make_reader()  # says at once what is missing
         loop = asyncio.get_running_loop()
+        if self._sampling is None:
+            self._sample()
         for host in hosts:
             try:
                 server: Any = await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
@@ -391,11 +399,18 @@ class Server:
                 connection.close()
         self._idle_timer = asyncio.get_running_loop().call_later(1, self.let_idle_go)
 
+    def _sample(self) -> None:
+        engine = self.store.engine
+        engine.stats.sample(monotonic(), engine.usages.calls)
+        self._sampling = asyncio.get_running_loop().call_later(SAMPLE_SECONDS, self._sample)
+
     async def close(self) -> None:
         """Stops listening, and lets everybody go."""
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         self.store.config.unwatch(self._on_config)
+        if self._sampling is not None:
+            self._sampling.cancel()
         for server in self._servers:
             server.close()
         for connection in list(self.connections):

@@ -31,7 +31,7 @@ KeyFinder = Callable[[Args], list[bytes]]
 
 _FLAGS = """
     write readonly denyoom admin pubsub noscript blocking loading stale fast no-auth no-multi movablekeys
-    may-replicate skip-monitor skip-slowlog
+    may-replicate skip-monitor skip-slowlog allow-busy no-async-loading no-mandatory-keys
 """
 FLAGS = frozenset(_FLAGS.split())
 
@@ -43,7 +43,7 @@ class Command:
         name: in lower case; a sub-command is `config|get`.
         arity: number of words with the name; below 0: at least that many.
         first, last, step: which words are keys (0: none); last below 0 counts from the end.
-        movable: finds the keys where they have no fixed place.
+        movable: finds the keys where they have no fixed place; of those that have one, `first` and so on are told.
         unchecked: it calls others where nobody knows its user, so only those who may do everything may use it.
     """
 
@@ -140,6 +140,15 @@ class Group:
         return add
 
 
+_HELP_SINCE = {
+    **dict.fromkeys(["slowlog", "object", "pubsub"], "6.2.0"),
+    "memory": "4.0.0",
+    "latency": "2.8.13",
+    "function": "7.0.0",
+    "acl": "6.0.0",
+}
+
+
 def helpers(groups: Sequence[Group]) -> Group:
     """A `HELP` for every command that contains others."""
     made = Group("help")
@@ -148,7 +157,16 @@ def helpers(groups: Sequence[Group]) -> Group:
         below = [command for command in commands if command.name.startswith(f"{holder}|")]
         group = next(command.group for command in commands if command.name == holder)
         made.commands.append(
-            Command(f"{holder}|help", 2, "loading stale", (0, 0, 0), None, _help(holder, below), group, "5.0.0")
+            Command(
+                f"{holder}|help",
+                2,
+                "loading stale",
+                (0, 0, 0),
+                None,
+                _help(holder, below),
+                group,
+                _HELP_SINCE.get(holder, "5.0.0"),
+            )
         )
     return made
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
     from titan_objects.store.session import Session
     from titan_objects.store.table import Args, Command, Handler
+    from titan_objects.store.usage import Usage
 
 CHANNEL = b"__redis__:invalidate"
 """What a RESP2 client listens to, to which another's invalidations are redirected."""
@@ -87,13 +88,13 @@ class Tracking:
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
-    def run(self, handler: "Handler", command: "Command", args: "Args") -> bytes | None:
+    def run(self, handler: "Handler", command: "Command", args: "Args", usage: "Usage") -> bytes | None:
         """Executes a command of a client that is kept informed. What it hears of its own changes follows the reply."""
         engine, session = self._engine, self._engine.session
         self._current = session
         reply = None
         try:
-            reply = handler(engine, args)
+            reply = engine.perform(handler, args, usage)
         finally:
             self.note(command, args)
             self._current = None

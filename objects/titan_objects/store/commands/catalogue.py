@@ -1,10 +1,14 @@
 """COMMAND: what this store knows, made of the table itself."""
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 from titan_objects.store.acl_categories import categories
 from titan_objects.store.globs import matcher
-from titan_objects.store.key_flags import Spec, key_flags, key_specs
+from titan_objects.store.key_flags import Spec, key_flags, key_specs, shown_place
 from titan_objects.store.resp import CommandError, array, bulk, bulks, simple, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Command, Group
@@ -14,30 +18,43 @@ if TYPE_CHECKING:
 
 group = Group("server")
 
-_SHOWN = {
-    "no-auth": "no_auth",
-    "no-multi": "no_multi",
-    "may-replicate": "may_replicate",
-    "skip-monitor": "skip_monitor",
+_UNSHOWN = {
+    "may-replicate": None,  # Redis knows it, and does not tell
+    "skip-monitor": ("auth", "hello"),  # which it shows, but for the password
+    "no-multi": ("replicaof", "slaveof", "replconf"),
 }
+"""Flags that count here and that Redis does not show of a command; None: of any."""
+
+_SHOWN_TOO = {"skip-monitor": ("eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro")}
+"""The other way round: it shows scripts itself."""
+
+
+def _flags(command: Command) -> list[bytes]:
+    if _only_contains(command):
+        return []
+    unshown = [flag for flag, names in _UNSHOWN.items() if names is None or command.name in names]
+    too = [flag for flag, names in _SHOWN_TOO.items() if command.name in names]
+    return [flag.replace("-", "_").encode() for flag in sorted((command.flags - {*unshown}) | {*too})]
+
+
+def _only_contains(command: Command) -> bool:
+    return bool(command.subcommands) and command.name != "command"
 
 
 def row(e: "Engine", command: Command) -> bytes:
     """What COMMAND says of one command."""
-    flags = [simple(_SHOWN.get(flag, flag).replace("-", "_").encode()) for flag in sorted(command.flags)]
-    classes = [simple(b"@" + each.encode()) for each in sorted(categories(command))]
+    classes = ["slow"] if _only_contains(command) else sorted(categories(command))
+    tips = facts().get(command.name, {}).get("tips", ())
     return array(
         [
             bulk(command.name.encode()),
             number(command.arity),
-            e.reply.set(flags),
-            number(command.first),
-            number(command.last),
-            number(command.step),
-            e.reply.set(classes),
-            array([]),
-            array([_specified(e, each) for each in key_specs(command)]),
-            array([row(e, each) for each in command.subcommands.values()]),
+            e.reply.set([simple(flag) for flag in _flags(command)]),
+            *map(number, shown_place(command)),
+            e.reply.set([simple(b"@" + each.encode()) for each in classes]),
+            e.reply.set([bulk(tip.encode()) for tip in tips]),
+            e.reply.set([_specified(e, each) for each in key_specs(command)]),
+            e.reply.set([row(e, each) for each in command.subcommands.values()]),
         ]
     )
 
@@ -99,16 +116,58 @@ def command_docs(e: "Engine", a: Args) -> bytes:
     return e.reply.map((bulk(each.name.encode()), _documented(e, each)) for each in chosen)
 
 
+@cache
+def facts() -> dict[str, Any]:
+    """What Redis documents beyond the table, by full name; `scripts/redis_command_facts.py` writes it."""
+    found: dict[str, dict[str, Any]] = json.loads(files(__package__).joinpath("facts.json").read_bytes())
+    return found
+
+
 def _documented(e: "Engine", command: Command) -> bytes:
-    pairs = [
-        (bulk(b"summary"), bulk(command.summary.encode())),
-        (bulk(b"since"), bulk(command.since.encode())),
-        (bulk(b"group"), bulk(command.group.encode())),
-    ]
+    known = facts().get(command.name, {})
+    group = _GROUPS.get(command.name, command.group)
+    shown = {"summary": command.summary, "since": command.since, "group": group}
+    shown |= {name: known[name] for name in _BEFORE_HISTORY if name in known}
+    pairs = [(bulk(name.encode()), _fact(e, name, value)) for name, value in shown.items()]
+    history = _history(known.get("arguments", ()))
+    if history:
+        told = [array([bulk(since.encode()), bulk(text.encode())]) for since, text in history]
+        pairs.append((bulk(b"history"), e.reply.set(told)))
+    if "arguments" in known:
+        pairs.append((bulk(b"arguments"), _fact(e, "arguments", known["arguments"])))
     if command.subcommands:
         below = [(bulk(each.name.encode()), _documented(e, each)) for each in command.subcommands.values()]
         pairs.append((bulk(b"subcommands"), e.reply.map(below)))
     return e.reply.map(pairs)
+
+
+_GROUPS = {"wait": "generic", "swapdb": "server"}
+"""Where Redis documents what stands in another module here."""
+
+_BEFORE_HISTORY = ("complexity", "doc_flags", "deprecated_since", "replaced_by")
+
+
+def _fact(e: "Engine", name: str, value: Any) -> bytes:
+    if isinstance(value, int):
+        return number(value)
+    if isinstance(value, str):
+        return bulk(value.encode())
+    if name in ("flags", "doc_flags"):
+        return e.reply.set([simple(each.encode()) for each in value])
+    return array([e.reply.map((bulk(k.encode()), _fact(e, k, v)) for k, v in each.items()) for each in value])
+
+
+def _history(arguments: Iterable[Any]) -> list[tuple[str, str]]:
+    """When which arguments came, the oldest first."""
+    came: dict[str, list[str]] = {}
+    pending = list(arguments)
+    while pending:
+        each = pending.pop(0)
+        if "since" in each:
+            came.setdefault(each["since"], []).append(each.get("token") or each["name"])
+        pending += each.get("arguments", ())
+    versions = sorted(came, key=lambda since: [int(part) for part in since.split(".")])
+    return [(since, f"Added {', '.join(f'`{name}`' for name in came[since])}.") for since in versions]
 
 
 @group.command("command|list", -2, "loading stale", since="7.0.0")
@@ -147,13 +206,13 @@ def _keys(e: "Engine", args: Args) -> tuple[Command, list[bytes]]:
     return found, keys
 
 
-@group.command("command|getkeys", -3, "loading stale", since="2.8.13")
+@group.command("command|getkeys", -4, "loading stale", since="2.8.13")
 def command_getkeys(e: "Engine", a: Args) -> bytes:
     """Extracts the key names from an arbitrary command."""
     return bulks(_keys(e, a[2:])[1])
 
 
-@group.command("command|getkeysandflags", -3, "loading stale", since="7.0.0")
+@group.command("command|getkeysandflags", -4, "loading stale", since="7.0.0")
 def command_getkeysandflags(e: "Engine", a: Args) -> bytes:
     """Extracts the key names and access flags for an arbitrary command."""
     found, keys = _keys(e, a[2:])

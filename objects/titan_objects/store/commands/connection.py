@@ -76,7 +76,7 @@ def swapdb(e: "Engine", a: Args) -> bytes:
     return OK
 
 
-@group.command("quit", -1, "noscript loading stale fast no-auth")
+@group.command("quit", -1, "noscript allow-busy loading stale fast no-auth")
 def quit_(e: "Engine", a: Args) -> None:
     """Closes the connection."""
     session = e.session
@@ -85,7 +85,7 @@ def quit_(e: "Engine", a: Args) -> None:
     session.closing = True  # and as nothing is returned, what follows in the pipeline is not executed
 
 
-@group.command("reset", 1, "noscript loading stale fast no-auth", since="6.2.0")
+@group.command("reset", 1, "noscript allow-busy loading stale fast no-auth", since="6.2.0")
 def reset(e: "Engine", a: Args) -> bytes:
     """Resets the connection."""
     session = e.session
@@ -120,7 +120,7 @@ def _authenticate(e: "Engine", word: bytes, name: bytes, password: bytes) -> Non
     e.session.look()
 
 
-@group.command("auth", -2, "noscript loading stale fast no-auth")
+@group.command("auth", -2, "noscript allow-busy loading stale fast no-auth")
 def auth(e: "Engine", a: Args) -> bytes:
     """Authenticates the connection."""
     if len(a) > 3:
@@ -134,7 +134,7 @@ def auth(e: "Engine", a: Args) -> bytes:
     return OK
 
 
-@group.command("hello", -1, "noscript loading stale fast no-auth", since="6.0.0")
+@group.command("hello", -1, "noscript allow-busy loading stale fast no-auth", since="6.0.0")
 def hello(e: "Engine", a: Args) -> bytes:
     """Handshakes with the Redis server."""
     session = e.session
@@ -400,7 +400,7 @@ def client_no_evict(e: "Engine", a: Args) -> bytes:
     return OK
 
 
-@group.command("client|pause", -3, "admin noscript loading stale", since="3.0.0")
+@group.command("client|pause", -3, "admin noscript loading stale", since="2.9.50")
 def client_pause(e: "Engine", a: Args) -> bytes:
     """Suspends commands processing."""
     if len(a) > 4 or (len(a) == 4 and a[3].upper() not in (b"WRITE", b"ALL")):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 group = Group("scripting")
 
-_CALL = "noscript movablekeys stale may-replicate skip-monitor"
+_CALL = "noscript movablekeys stale may-replicate skip-monitor no-mandatory-keys"
 
 
 def _fcall(e: "Engine", a: Args, read_only: bool) -> bytes:
@@ -120,7 +120,7 @@ def _function(e: "Engine", function: "Function") -> bytes:
     )
 
 
-@group.command("function|stats", 2, "noscript", since="7.0.0")
+@group.command("function|stats", 2, "noscript allow-busy", since="7.0.0")
 def function_stats(e: "Engine", a: Args) -> bytes:
     """Returns information about a function during execution."""
     running = e.scripts.running
@@ -148,7 +148,7 @@ def _running(e: "Engine", running: "Running") -> bytes:
     )
 
 
-@group.command("function|kill", 2, "noscript", since="7.0.0")
+@group.command("function|kill", 2, "noscript allow-busy", since="7.0.0")
 def function_kill(e: "Engine", a: Args) -> bytes:
     """Terminates a function during execution."""
     e.scripts.kill(function=True)

@@ -195,7 +195,8 @@ def encoding(e: "Engine", value: Any) -> bytes:
     return b"hashtable" if kind == b"hash" else b"skiplist"
 
 
-def _existing(e: "Engine", key: bytes) -> Any:
+def existing(e: "Engine", key: bytes) -> Any:
+    """The value. Raises CommandError: there is none."""
     value = e.db.get(key)
     if value is None:
         raise CommandError(b"ERR no such key")
@@ -217,7 +218,7 @@ def object_refcount(e: "Engine", a: Args) -> bytes:
 
 @group.command("object|idletime", 3, "readonly", keys=(2, 2, 1), since="2.2.3")
 def object_idletime(e: "Engine", a: Args) -> bytes:
-    """Returns the time since the last access to a Redis object; known only under an LRU policy of maxmemory."""
+    """Returns the time since the last access to a Redis object; known only under a limit or an LRU policy."""
     if e.db.get(a[2]) is None:
         return e.reply.null
     if e.meter is not None and "lfu" in e.config.get("maxmemory-policy"):

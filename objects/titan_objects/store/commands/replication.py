@@ -17,7 +17,7 @@ _NOT_HERE = b"ERR a store that a group keeps follows no server, and none follows
 _TOO_OLD = b"ERR this server sends snapshots without knowing their size first: follow it with `REPLCONF capa eof`"
 
 
-@group.command("replicaof", 3, "admin noscript stale no-multi", since="5.0.0")
+@group.command("replicaof", 3, "admin noscript stale no-async-loading no-multi", since="5.0.0")
 def replicaof(e: "Engine", a: Args) -> bytes:
     """Configures a server as replica of another, or promotes it to a master."""
     if not e.may_follow:
@@ -37,13 +37,13 @@ def replicaof(e: "Engine", a: Args) -> bytes:
     return OK
 
 
-@group.command("slaveof", 3, "admin noscript stale no-multi")
+@group.command("slaveof", 3, "admin noscript stale no-async-loading no-multi")
 def slaveof(e: "Engine", a: Args) -> bytes:
     """Sets a Redis server as a replica of another, or promotes it to being a master."""
     return replicaof(e, a)
 
 
-@group.command("replconf", -1, "admin noscript loading stale no-multi", since="3.0.0")
+@group.command("replconf", -1, "admin noscript loading stale allow-busy no-multi", since="3.0.0")
 def replconf(e: "Engine", a: Args) -> bytes | None:
     """An internal command for configuring the replication stream."""
     if len(a) % 2 == 0:
@@ -89,7 +89,7 @@ def _check_may_follow(e: "Engine") -> None:
         raise CommandError(_TOO_OLD)
 
 
-@group.command("psync", -3, "admin noscript no-multi", since="2.8.0")
+@group.command("psync", -3, "admin noscript no-multi no-async-loading", since="2.8.0")
 def psync(e: "Engine", a: Args) -> None:
     """An internal command used in replication."""
     offset = integer(a[2])
@@ -98,7 +98,7 @@ def psync(e: "Engine", a: Args) -> None:
     e.replication.take_up(e.session, a[1].decode("latin-1"), offset - 1)
 
 
-@group.command("sync", 1, "admin noscript no-multi")
+@group.command("sync", 1, "admin noscript no-multi no-async-loading")
 def sync(e: "Engine", a: Args) -> None:
     """An internal command used in replication."""
     _check_may_follow(e)

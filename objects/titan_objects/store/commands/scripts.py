@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 group = Group("scripting")
 
-_FLAGS = "noscript movablekeys may-replicate skip-monitor"
+_FLAGS = "noscript movablekeys stale may-replicate skip-monitor no-mandatory-keys"
 
 
 def _words(a: Args) -> tuple[Args, Args]:
@@ -85,7 +85,7 @@ def script_flush(e: "Engine", a: Args) -> bytes:
     return OK
 
 
-@group.command("script|kill", 2, "noscript", since="2.6.0")
+@group.command("script|kill", 2, "noscript allow-busy", since="2.6.0")
 def script_kill(e: "Engine", a: Args) -> bytes:
     """Terminates a server-side Lua script during execution."""
     e.scripts.kill(function=False)

@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from titan_objects.store.arguments import integer, natural
+from titan_objects.store.arguments import natural
 from titan_objects.store.info import report
-from titan_objects.store.memory import SAMPLED, size_of
 from titan_objects.store.resp import OK, CommandError, array, bulk, bulks, simple, syntax_error
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group
@@ -106,14 +105,14 @@ def config_rewrite(e: "Engine", a: Args) -> bytes:
 @group.command("config|resetstat", 2, "admin noscript loading stale", since="2.0.0")
 def config_resetstat(e: "Engine", a: Args) -> bytes:
     """Resets the server's statistics."""
-    e.stats.reset()
+    e.forget_usage()
     return OK
 
 
 # ---- persistence -------------------------------------------------------------------------------------------------
 
 
-@group.command("bgrewriteaof", 1, "admin noscript")
+@group.command("bgrewriteaof", 1, "admin noscript no-async-loading")
 def bgrewriteaof(e: "Engine", a: Args) -> bytes:
     """Asynchronously rewrites the append-only file to disk."""
     if e.stats.rewriting:
@@ -122,7 +121,7 @@ def bgrewriteaof(e: "Engine", a: Args) -> bytes:
     return simple(b"Background append only file rewriting started")
 
 
-@group.command("bgsave", -1, "admin noscript")
+@group.command("bgsave", -1, "admin noscript no-async-loading")
 def bgsave(e: "Engine", a: Args) -> bytes:
     """Asynchronously saves the database(s) to disk: the append-only file is rewritten."""
     if len(a) > 1 and [word.upper() for word in a[1:]] != [b"SCHEDULE"]:
@@ -132,13 +131,26 @@ def bgsave(e: "Engine", a: Args) -> bytes:
     return simple(b"Background saving started")
 
 
+@group.command("save", 1, "admin noscript no-async-loading no-multi")
+def save(e: "Engine", a: Args) -> bytes | None:
+    """Synchronously saves the database(s) to disk: the append-only file is rewritten; others go on meanwhile."""
+    if e.stats.rewriting:
+        raise CommandError(b"ERR Background save already in progress")
+    if e.block([], 0, lambda key: None, b"") is None:
+        assert e.session.waiter is not None
+        e.saving.append(e.session.waiter)
+        e.requests.append("rewrite")
+        return None
+    raise CommandError(b"ERR SAVE is not for transactions and scripts")
+
+
 @group.command("lastsave", 1, "loading stale fast")
 def lastsave(e: "Engine", a: Args) -> bytes:
     """Returns the Unix timestamp of the last successful save to disk."""
     return number(e.stats.last_rewrite_ms // 1000)
 
 
-@group.command("shutdown", -1, "admin noscript loading stale no-multi")
+@group.command("shutdown", -1, "admin noscript loading stale allow-busy no-multi")
 def shutdown(e: "Engine", a: Args) -> bytes | None:
     """Synchronously saves the database(s) to disk and shuts down the server."""
     words = {word.upper() for word in a[1:]}
@@ -153,58 +165,7 @@ def shutdown(e: "Engine", a: Args) -> bytes | None:
     return None
 
 
-# ---- memory ------------------------------------------------------------------------------------------------------
-
-
-@group.command("memory", -2, since="4.0.0")
-def memory(e: "Engine", a: Args) -> bytes:
-    """A container for memory diagnostics commands."""
-    raise CommandError(b"ERR unknown subcommand '%b'. Try MEMORY HELP." % a[1])
-
-
-@group.command("memory|usage", -3, "readonly", keys=(2, 2, 1), since="4.0.0")
-def memory_usage(e: "Engine", a: Args) -> bytes:
-    """Estimates the memory usage of a key."""
-    samples = SAMPLED
-    if len(a) > 3:
-        if len(a) != 5 or a[3].upper() != b"SAMPLES":
-            raise syntax_error()
-        samples = integer(a[4])
-        if samples < 0:
-            raise syntax_error()
-    value = e.db.get(a[2])
-    return e.reply.null if value is None else number(size_of(a[2], value, samples))
-
-
-@group.command("memory|doctor", 2, since="4.0.0")
-def memory_doctor(e: "Engine", a: Args) -> bytes:
-    """Outputs a memory problems report."""
-    return e.reply.verbatim(b"What the process occupies is in INFO memory; what a key takes, in MEMORY USAGE.\n")
-
-
-@group.command("memory|purge", 2, since="4.0.0")
-def memory_purge(e: "Engine", a: Args) -> bytes:
-    """Asks the allocator to release memory; Python gives back what is free by itself."""
-    return OK
-
-
-@group.command("memory|stats", 2, since="4.0.0")
-def memory_stats(e: "Engine", a: Args) -> bytes:
-    """Returns details about memory usage."""
-    keys = sum(len(db.data) for db in e.databases)
-    memory = e.surroundings().get("memory", {})
-    used = memory.get("used_memory", 0)
-    pairs = [(bulk(b"total.allocated"), number(used if isinstance(used, int) else 0))]
-    pairs += [(bulk(b"keys.count"), number(keys)), (bulk(b"replication.backlog"), number(e.replication.backlog.size))]
-    if e.meter is not None:
-        pairs.append((bulk(b"dataset.bytes"), number(e.meter.measure())))
-    return e.reply.map(pairs)
-
-
-@group.command("memory|malloc-stats", 2, since="4.0.0")
-def memory_malloc_stats(e: "Engine", a: Args) -> bytes:
-    """Returns the allocator statistics; Python's allocator has none to show."""
-    return e.reply.verbatim(b"Stats not supported for the current allocator\n")
+# ---- modules -----------------------------------------------------------------------------------------------------
 
 
 @group.command("module", -2, since="4.0.0")
@@ -261,16 +222,3 @@ def slowlog_reset(e: "Engine", a: Args) -> bytes:
     """Clears all entries from the slow log."""
     e.stats.slow.entries.clear()
     return OK
-
-
-@group.command("debug", -2, "admin noscript loading stale")
-def debug(e: "Engine", a: Args) -> bytes:
-    """A container for debugging commands: SLEEP 0, SET-ACTIVE-EXPIRE and JMAP-like probes of tests are accepted."""
-    word = a[1].upper()
-    if word in (b"SET-ACTIVE-EXPIRE", b"QUICKLIST-PACKED-THRESHOLD", b"CHANGE-REPL-ID", b"JMAP"):
-        return OK
-    if word == b"OBJECT" and len(a) == 3:
-        if e.db.get(a[2]) is None:
-            raise CommandError(b"ERR no such key")
-        return simple(b"Value at:0x0 refcount:1 encoding:raw serializedlength:0 lru:0 lru_seconds_idle:0")
-    raise CommandError(b"ERR DEBUG %b is not supported" % a[1][:64])

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 group = Group("transactions")
 
 
-@group.command("multi", 1, "noscript loading stale fast", since="1.2.0")
+@group.command("multi", 1, "noscript loading stale allow-busy fast", since="1.2.0")
 def multi(e: "Engine", a: Args) -> bytes:
     """Starts a transaction."""
     if e.session.queue is not None:
@@ -23,7 +23,7 @@ def multi(e: "Engine", a: Args) -> bytes:
     return OK
 
 
-@group.command("discard", 1, "noscript loading stale fast", since="2.0.0")
+@group.command("discard", 1, "noscript loading stale allow-busy fast", since="2.0.0")
 def discard(e: "Engine", a: Args) -> bytes:
     """Discards a transaction."""
     if e.session.queue is None:
@@ -58,7 +58,8 @@ def exec_(e: "Engine", a: Args) -> bytes:
                 limit_reply(size)  # the command was executed, and the rest will be
             except CommandError as why:
                 reply = why.reply
-                e.stats.errors += 1
+                if not why.counted:
+                    e.stats.note_error(why.text)
             replies.append(reply)
     finally:
         e.may_block = could_block
@@ -70,7 +71,7 @@ def exec_(e: "Engine", a: Args) -> bytes:
     return array(replies)
 
 
-@group.command("watch", -2, "noscript loading stale fast", keys=(1, -1, 1), since="2.2.0")
+@group.command("watch", -2, "noscript loading stale allow-busy fast", keys=(1, -1, 1), since="2.2.0")
 def watch(e: "Engine", a: Args) -> bytes:
     """Monitors changes to keys to determine the execution of a transaction."""
     if e.session.queue is not None:
@@ -81,7 +82,7 @@ def watch(e: "Engine", a: Args) -> bytes:
     return OK
 
 
-@group.command("unwatch", 1, "noscript loading stale fast", since="2.2.0")
+@group.command("unwatch", 1, "noscript loading stale allow-busy fast", since="2.2.0")
 def unwatch(e: "Engine", a: Args) -> bytes:
     """Forgets about watched keys of a transaction."""
     e.unwatch(e.session)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from titan_objects.store.acl_categories import categories
 from titan_objects.store.acl_log import Entry
+from titan_objects.store.acl_selector import Selector
 from titan_objects.store.acl_user import User
 from titan_objects.store.arguments import integer
 from titan_objects.store.resp import OK, CommandError, array, bulk, bulks
@@ -121,12 +122,18 @@ def acl_getuser(e: "Engine", a: Args) -> bytes:
         [
             (bulk(b"flags"), e.reply.set([bulk(flag) for flag in flags])),
             (bulk(b"passwords"), bulks([each.encode() for each in user.passwords])),
-            (bulk(b"commands"), bulk(" ".join(user.rules).encode())),
-            (bulk(b"keys"), bulk(b" ".join(user.key_rules()))),
-            (bulk(b"channels"), bulk(b" ".join(b"&" + each for each in user.channels))),
-            (bulk(b"selectors"), array([])),
+            *_rules(user.root),
+            (bulk(b"selectors"), array([e.reply.map(_rules(each)) for each in user.selectors])),
         ]
     )
+
+
+def _rules(selector: Selector) -> list[tuple[bytes, bytes]]:
+    return [
+        (bulk(b"commands"), bulk(selector.command_rules())),
+        (bulk(b"keys"), bulk(selector.key_rules())),
+        (bulk(b"channels"), bulk(selector.channel_rules())),
+    ]
 
 
 @group.command("acl|cat", -2, "noscript loading stale", since="6.0.0")
@@ -165,7 +172,11 @@ def acl_dryrun(e: "Engine", a: Args) -> bytes:
     if not command.takes(len(a) - 3):
         raise CommandError(f"ERR wrong number of arguments for '{command.name}' command")
     denial = user.denial(command, a[3:])
-    return OK if denial is None else bulk(f"User {user.name} has no permissions: {denial.text}".encode())
+    if denial is None:
+        return OK
+    if denial.reason == "command":
+        return bulk(b"This user has no permissions to run the '%b' command" % denial.object)
+    return bulk(b"This user has no permissions to access the '%b' %b" % (denial.object, denial.reason.encode()))
 
 
 @group.command("acl|log", -2, _FLAGS, since="6.0.0")

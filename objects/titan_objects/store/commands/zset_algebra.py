@@ -147,19 +147,19 @@ def zdiff(e: "Engine", a: Args) -> bytes:
     return _answer(e, a, _diff, ())
 
 
-@group.command("zunionstore", -4, "write denyoom movablekeys", movable=counted(2, 1), since="2.0.0")
+@group.command("zunionstore", -4, "write denyoom movablekeys", keys=(1, 1, 1), movable=counted(2, 1), since="2.0.0")
 def zunionstore(e: "Engine", a: Args) -> bytes:
     """Stores the union of multiple sorted sets in a key."""
     return _store(e, a, _union)
 
 
-@group.command("zinterstore", -4, "write denyoom movablekeys", movable=counted(2, 1), since="2.0.0")
+@group.command("zinterstore", -4, "write denyoom movablekeys", keys=(1, 1, 1), movable=counted(2, 1), since="2.0.0")
 def zinterstore(e: "Engine", a: Args) -> bytes:
     """Stores the intersect of multiple sorted sets in a key."""
     return _store(e, a, _inter)
 
 
-@group.command("zdiffstore", -4, "write denyoom movablekeys", movable=counted(2, 1), since="6.2.0")
+@group.command("zdiffstore", -4, "write denyoom movablekeys", keys=(1, 1, 1), movable=counted(2, 1), since="6.2.0")
 def zdiffstore(e: "Engine", a: Args) -> bytes:
     """Stores the difference of multiple sorted sets in a key."""
     return _store(e, a, _diff, ())

@@ -9,7 +9,7 @@ from titan_objects.store.config import SETTINGS, Config
 from titan_objects.store.engine import Engine
 from titan_objects.store.globs import matcher
 from titan_objects.store.keyspace import Database
-from titan_objects.store.resp import OK, integer
+from titan_objects.store.resp import OK, CommandError, integer
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args, Group
 
@@ -90,5 +90,13 @@ def own_commands(faults: Callable[[], int], hold: Callable[[DoorSession, int, by
         assert isinstance(e.session, DoorSession)
         hold(e.session, timeout_ms, integer(count))
         return None
+
+    @group.command("debug", -2, "admin noscript loading stale")
+    def debug(e: Engine, a: Args) -> bytes:
+        """Is refused: members of a group have to stay the same."""
+        raise CommandError(
+            b"ERR DEBUG is not there in a group: members execute nothing but what they have agreed upon, and a member "
+            b"that sleeps or reloads alone would fall behind or differ"
+        )
 
     return group

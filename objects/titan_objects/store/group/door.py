@@ -69,6 +69,7 @@ class Door:
         table = door_table(own_commands(lambda: self._surveying.faults, self._hold))
         self.engine = Engine(table, self._chance, self.config)
         self.engine.surroundings = self._surveying.surroundings
+        self.engine.seconds = system.monotonic
         self.engine.stats.started_ms = now()
         self._places = Places(table)
         self._sinks: dict[Session, Sink] = {}
@@ -146,7 +147,7 @@ class Door:
         furthest = max([place_of(args[0], Place.VARIES) for args in commands])
         if furthest > Place.ORDERED:
             return False
-        self.engine.stats.commands += len(commands)
+        self.engine.usages.count(commands)
         way: Way = "ordered" if furthest else "stale" if session.stale else "latest"
         self._submit(
             session, way, Section(commands, session.db.index, session.resp.version, False, session.guard), size
@@ -228,7 +229,6 @@ class Door:
                 way = "ordered"
                 if place is Place.PUBLISH and len(args) == 3:
                     heard[args[1]] = self._listeners(args)
-        self.engine.stats.commands += len(commands)
         self._show(session, commands)
         last = self.engine.table.find_full(commands[-1])
         session.last_subcommand = last.name if last is not None else ""
@@ -236,8 +236,9 @@ class Door:
         self._submit(session, way, section, size or sum(map(_size, commands)))
 
     def _show(self, session: DoorSession, commands: list[Args]) -> None:
-        """Shows to those who monitor this door what is not executed here."""
+        """Counts what is not executed here, and shows it to those who monitor this door."""
         engine = self.engine
+        engine.usages.count(commands)
         if engine.monitors:
             for args in commands:
                 command = engine.table.find_full(args)
@@ -260,7 +261,6 @@ class Door:
         elif place is Place.SETTING and any(w.decode("latin-1").lower() in GROUP_SETTINGS for w in args[2::2]):
             session.out.append(CommandError(b"ERR set what concerns the group and what concerns this door apart").reply)
         elif place is Place.MIGRATE:
-            self.engine.stats.commands += 1
             self._show(session, [args])
             session.busy = True
             self._spawn(self._migrate(session, args))
@@ -342,7 +342,6 @@ class Door:
         session.queue, session.guard = None, 0
         session.look()
         heard = {a[1]: self._listeners(a) for a in queue if len(a) == 3 and self._places.find(a) is Place.PUBLISH}
-        self.engine.stats.commands += 1
         self._show(session, [*queue, [b"EXEC"]])
         self._submit(
             session, "ordered", Section(queue, session.db.index, session.resp.version, True, guard, heard), size

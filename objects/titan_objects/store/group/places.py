@@ -38,7 +38,7 @@ class Place(IntEnum):
 _GROUP_SETTINGS = """
     maxmemory maxmemory-policy maxmemory-samples lfu-decay-time lfu-log-factor notify-keyspace-events
     lua-time-limit busy-reply-threshold list-max-listpack-size set-max-intset-entries
-    hash-max-listpack-entries hash-max-listpack-value
+    hash-max-listpack-entries hash-max-listpack-value hll-sparse-max-bytes
     zset-max-listpack-entries zset-max-listpack-value hash-max-ziplist-entries hash-max-ziplist-value
     zset-max-ziplist-entries zset-max-ziplist-value
 """

@@ -75,6 +75,8 @@ class Scripts:
         self._read_only = False
         self._first_effect = 0
         self._saves_memory = False
+        self._failed = b""
+        """The last error of a command that the script has called."""
         self._items = self._bytes = 0
         self._cost = 0.0
         self._replies = Replies()
@@ -210,10 +212,17 @@ class Scripts:
         could_block, engine.may_block = engine.may_block, False
         self._read_only = read_only
         db, reply = engine.db, engine.reply
+        self._failed = b""
         try:
             value = self._attempt(work, running)
             self.begin()
-            return Answer(engine.session.resp, engine.reply is RESP3, self._sandbox.kind, self.count).encode(value)
+            answer = Answer(engine.session.resp, engine.reply is RESP3, self._sandbox.kind, self.count).encode(value)
+            if answer.startswith(b"-") and not self._was_counted(answer[1:]):
+                engine.stats.note_error(answer[1:-2])
+            return answer
+        except CommandError as why:
+            why.counted = self._was_counted(why.text)
+            raise
         finally:
             engine.may_block = could_block
             engine.db, engine.reply = db, reply
@@ -223,6 +232,10 @@ class Scripts:
             if len(engine.effects) > start:
                 engine.wrap(start)
                 engine.quiet()
+
+    def _was_counted(self, error: bytes) -> bool:
+        """Whether an error is that of the last call that failed."""
+        return bool(self._failed) and error.startswith(self._failed)
 
     def _attempt(self, work: Callable[[Sandbox], T], running: Running) -> T:
         """Does some work in the Lua that scripts share, and in a group, if its memory is not enough, in a new one."""
@@ -287,7 +300,8 @@ class Scripts:
             reply = self._engine.call(args)
             cost += len(reply) / BYTES_FOR_ONE
         except CommandError as why:
-            self._engine.stats.errors += 1
+            self._engine.stats.note_error(why.text)
+            self._failed = why.text
             reply = why
         if self._keeps:
             self._replies.add(reply, cost)
@@ -299,6 +313,7 @@ class Scripts:
         if command is None:
             raise CommandError(b"ERR Unknown Redis command called from script")
         if not command.takes(len(args)):
+            engine.usages.count_error(args, rejected=True)
             raise CommandError(b"ERR Wrong number of args calling Redis command from script")
         if "noscript" in command.flags:
             raise CommandError(b"ERR This Redis command is not allowed from script")
