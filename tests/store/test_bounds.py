@@ -8,11 +8,11 @@ from pathlib import Path
 from tests.store.core import NOW, Core
 from tests.store.real import TitanStore, Wire
 from tests.store.test_log import Asked
+from titan_objects.store.connection import WRITE_HIGH_BYTES
 from titan_objects.store.engine import SLICE
 from titan_objects.store.host import Store
 from titan_objects.store.memory import size_of
 from titan_objects.store.resp import bulk, bulks, decode_all, integer
-from titan_objects.store.server import WRITE_HIGH_BYTES
 
 BIG = 100_000
 

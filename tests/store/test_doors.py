@@ -15,12 +15,13 @@ import titan_overlay as titan
 from tests.sim.store_doors import Client
 from tests.store.test_group import START, Member, Turn
 from titan_objects.store.commands.migrate import Migration
+from titan_objects.store.connection import BACKLOG_MAX, Connection
 from titan_objects.store.group import agreed, replicated, serving
 from titan_objects.store.group.door import Door
 from titan_objects.store.group.messages import Look, Mark, Run
 from titan_objects.store.migrating import Source
 from titan_objects.store.resp import CommandError, bulks, decode_all
-from titan_objects.store.server import BACKLOG_MAX, Connection, Server
+from titan_objects.store.server import Server
 
 pytestmark = pytest.mark.loops("virtual")
 

@@ -10,10 +10,11 @@ import pytest
 from tests.store.real import SECONDS, RealRedis, TitanStore, Wire, needs_redis
 from tests.store.test_doors import Group, opened
 from tests.store.test_doors import Wire as Transport
+from titan_objects.store.connection import Connection
 from titan_objects.store.host import Store
 from titan_objects.store.reading import CommandReader
 from titan_objects.store.resp import bulks
-from titan_objects.store.server import Connection, Server
+from titan_objects.store.server import Server
 
 AUTH = bulks([b"AUTH", b"pw"])
 TOO_MANY = b"-ERR Protocol error: unauthenticated multibulk length\r\n"

@@ -10,7 +10,8 @@ import select
 import socket
 from typing import Any
 
-from titan_objects.store.server import Connection, Server
+from titan_objects.store.connection import Connection
+from titan_objects.store.server import Server
 from titan_objects.store.system import monotonic
 
 LOOK_SECONDS = 0.01

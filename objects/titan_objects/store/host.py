@@ -16,6 +16,7 @@ from titan_objects.store.admission import READ_ONLY
 from titan_objects.store.aof import AppendLog
 from titan_objects.store.commands import all_commands
 from titan_objects.store.config import Config
+from titan_objects.store.connection import WRITE_HIGH_BYTES, Sink, send_out
 from titan_objects.store.effects import encode
 from titan_objects.store.engine import Engine
 from titan_objects.store.following import Following
@@ -24,7 +25,6 @@ from titan_objects.store.leading import Leading
 from titan_objects.store.log_care import LogCare
 from titan_objects.store.migrating import Migrations
 from titan_objects.store.resp import OK, CommandError, decode
-from titan_objects.store.server import WRITE_HIGH_BYTES, Sink, send_out
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args
 from titan_objects.store.whole_file import WholeFile

@@ -13,6 +13,7 @@ from typing import Any
 import titan_overlay as titan
 from titan_objects.store import system
 from titan_objects.store.commands.migrate import parsed
+from titan_objects.store.connection import WRITE_HIGH_BYTES, Sink, send_out
 from titan_objects.store.engine import Chance, Engine
 from titan_objects.store.group.blocked import Blocked, Room
 from titan_objects.store.group.clients import DoorConfig, DoorSession, own_commands
@@ -32,7 +33,6 @@ from titan_objects.store.group.sending import (
 from titan_objects.store.group.surveying import Surveying
 from titan_objects.store.migrating import MIGRATIONS_MAX, moved
 from titan_objects.store.resp import CommandError
-from titan_objects.store.server import WRITE_HIGH_BYTES, Sink, send_out
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args
 
