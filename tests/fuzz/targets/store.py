@@ -18,6 +18,8 @@ from titan_objects.store.resp import bulks
 
 SCRIPTS = (
     (b"return cjson.encode(cjson.decode(ARGV[1]))", b'{"a": [1, 2.5, null, "x"]}'),
+    (b"return cjson.encode(cjson.decode(ARGV[1]))", b'[+5, 0x10, -0.1e7, nan, "\\u00e9"]'),
+    (b"return bit.tohex(bit.band(ARGV[1], bit.rol(ARGV[2], 3)))", b"12", b"0x7f"),
     (b"return cmsgpack.pack(cmsgpack.unpack(ARGV[1]))", msgspec.msgpack.encode({"a": [1, 2.5, None, "x"]})),
     (b"return {struct.size(ARGV[2]), struct.unpack(ARGV[1], ARGV[3])}", b"<i4!8dsBc0", b">HI3f", b"\1" * 32),
     (b"return struct.pack(ARGV[1], tonumber(ARGV[2]), ARGV[3])", b">I4s", b"7", b"x"),
