@@ -262,3 +262,47 @@ def test_commands_of_a_cluster_are_answered_as_by_who_is_in_none(tmp_path: Path)
     with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:
         for call in ("CLUSTER INFO", "CLUSTER SLOTS", "ASKING", "READONLY", "READWRITE"):
             assert str(core(call)) == str(decode(wire.ask(*call.split())))
+
+
+def test_calls_of_a_pipeline_are_counted_whatever_is_between_them() -> None:
+    core = Core()
+    client = core.client.session
+    lines = (
+        "GET k",
+        "GET k",
+        "get k",
+        "NOSUCH",
+        "GET",
+        "GET k",
+        "SET k v",
+        "",
+        "GET k",
+        "MULTI",
+        "GET k",
+        "EXEC",
+        "GET k",
+    )
+    core.engine.run(client, [line.encode().split() or [b""] for line in lines], core.now)
+    assert (counted(core, "get"), counted(core, "set"), counted(core, "exec")) == ((7, 1, 0), (1, 0, 0), (1, 0, 0))
+    other = core.connect()
+    core.engine.run(other.session, [[b"BLPOP", b"l", b"0"], [b"GET", b"k"], [b"GET", b"k"]], core.now)
+    assert counted(core, "get")[0] == 7, "they wait"
+    core("RPUSH l a")
+    assert (counted(core, "get")[0], counted(core, "blpop")[0]) == (9, 1)
+    core.engine.run(other.session, [[b"GET", b"k"], [b"QUIT"], [b"GET", b"k"]], core.now)
+    assert counted(core, "get")[0] == 10
+
+
+def test_calls_of_a_pipeline_are_timed_together() -> None:
+    moment = 0.0
+
+    def clock() -> float:
+        nonlocal moment
+        moment += 0.016
+        return moment
+
+    core = Core()
+    core.engine.seconds = clock
+    core.engine.run(core.client.session, [[b"GET", b"k"]] * 16, core.now)
+    usage = core.engine.usages.by_name["get"]
+    assert (usage.calls, round(usage.micros)) == (16, 16_000)

@@ -15,6 +15,7 @@ Three flags are read for each command, so that the common one pays for nothing e
 import logging
 from collections.abc import Callable, Iterable
 from itertools import islice
+from operator import length_hint
 from typing import TYPE_CHECKING, Protocol
 
 from titan_objects.store.acl import Acl
@@ -132,6 +133,9 @@ class Engine(Written):
         self.leaving = Leaving(self)
         self.usages = Usages(table)
         self.rows: dict[bytes, Row] = {word: self._row_of(command) for word, command in table.by_word.items()}
+        handler, low, high, command, _ = next(iter(self.rows.values()))
+        self._nothing: Row = handler, low, high, command, Usage()
+        """Of a command that has not come yet: what it is does not matter."""
         self.keyspace = Keyspace(int(self.config.get("databases")), self.leaving.expired, self.leaving.fields_expired)
         self.databases = self.keyspace.databases
         super().__init__(self.databases[0])
@@ -304,18 +308,29 @@ class Engine(Written):
         rows = self.rows
         out = session.out
         pending = iter(commands)
-        command = None
+        # The same command often comes many times in a row: it is looked up, counted and timed once for all of them.
+        name: bytes | None = None
+        left, begun = len(commands), 0.0
+        handler, low, high, command, usage = self._nothing
         for args in pending:
             try:
-                handler, low, high, command, usage = rows.get(args[0]) or self._row(args)
+                if args[0] != name:
+                    if name is not None:
+                        now = length_hint(pending) + 1
+                        self._book(usage, left - now, begun)
+                        left, name = now, None
+                    handler, low, high, command, usage = rows.get(args[0]) or self._row(args)
+                    name, begun = args[0], self.seconds() if usage.left <= 1 else 0.0
                 if not low <= len(args) <= high:
+                    usage.left += 1  # it was not executed
                     raise wrong_arity(command)
                 if session.gate or self.gate:
+                    usage.left += 1  # it is counted there, if it is executed
                     reply = self.admission.run(handler, command, args, usage)
-                else:  # what `perform` does then, without the call
-                    left = usage.left = usage.left - 1
-                    reply = handler(self, args) if left else self._timed(handler, args, usage)
+                else:
+                    reply = handler(self, args)
             except CommandError as why:
+                left -= name is None  # there is no such command
                 reply = self.admission.refusal(session, args, why)
             except Exception:
                 _LOG.exception("%r failed", args[0])
@@ -331,10 +346,21 @@ class Engine(Written):
             if reply is not None:
                 out.append(reply)
             elif session.waiter is not None:
+                left -= length_hint(pending)
                 session.backlog += pending
-                session.waiter.touches = command.keys(args) if command else []
+                session.waiter.touches = command.keys(args)
             elif session.closing:
-                return
+                left -= length_hint(pending)
+                break
+        usage.left -= left
+        if begun:
+            usage.timed(self.seconds() - begun, left)
+
+    def _book(self, usage: Usage, calls: int, begun: float) -> None:
+        """So many calls of a command, one after another, are over; they were timed if they have begun at a time."""
+        usage.left -= calls
+        if begun:
+            usage.timed(self.seconds() - begun, calls)
 
     def call(self, args: Args) -> bytes:
         """Executes one command for the current session, inside a transaction or a script.
@@ -371,7 +397,7 @@ class Engine(Written):
     def perform(self, handler: Handler, args: Args, usage: Usage) -> bytes | None:
         """Executes a command that may be; its call is counted."""
         usage.left -= 1
-        return handler(self, args) if usage.left else self._timed(handler, args, usage)
+        return handler(self, args) if usage.left > 0 else self._timed(handler, args, usage)
 
     def _timed(self, handler: Handler, args: Args, usage: Usage) -> bytes | None:
         begun = self.seconds()

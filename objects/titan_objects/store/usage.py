@@ -1,8 +1,8 @@
 """How often each command was called, and how long that took: INFO commandstats and latencystats, LATENCY HISTOGRAM.
 
 To look at the clock costs more than many a command takes. So the first `ALL_TIMED` calls of a command are timed, and of
-those that come later one in `STRIDE`, which stands for all since the one before it. What is seldom called, or slow, is
-known exactly; what is called all the time, well enough.
+those that come later one in `STRIDE`, which stands for all since the one before it; calls that follow one another in a
+pipeline are timed together. What is seldom called, or slow, is known exactly; what is called all the time, well enough.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ class Usage:
     """Of one command.
 
     Attributes:
-        left: calls until one is timed, that one included; who calls counts it down.
+        left: calls until one is timed, that one included; who calls counts it down, and may do so below 0.
         failed, rejected: calls that gave an error, and that were refused before they were executed.
         micros: what all calls took, estimated from those that were timed.
     """
@@ -46,14 +46,17 @@ class Usage:
         """Calls that were executed."""
         return self._booked - self.left
 
-    def timed(self, seconds: float) -> None:
-        """The call that brought `left` to 0 took so long."""
-        self.micros += seconds * 1e6 * self._stride
-        bucket = _upper(min(max(0, round(seconds * 1e9)), _LONGEST_NS))
-        self._spread[bucket] = self._spread.get(bucket, 0) + self._stride
+    def timed(self, seconds: float, calls: int = 1) -> None:
+        """The last so many calls, which are counted, took so long; they stand for all since others were timed."""
+        if calls <= 0 or self._stride <= self.left:
+            return  # none of them was executed
+        one, stands_for = seconds / calls, self._stride - self.left
+        self.micros += one * 1e6 * stands_for
+        bucket = _upper(min(max(0, round(one * 1e9)), _LONGEST_NS))
+        self._spread[bucket] = self._spread.get(bucket, 0) + stands_for
         self._stride = STRIDE if self._booked >= ALL_TIMED else 1
-        self.left += self._stride
-        self._booked += self._stride
+        self._booked += self._stride - self.left
+        self.left = self._stride
 
     def add(self, calls: int) -> None:
         """So many calls were executed elsewhere, and not timed."""
