@@ -50,6 +50,7 @@ def error(reply: object) -> str:
         ("return {select(2, pcall(error, {1}))}", [[1]]),
         ("local t = {} for i = 1, 3 do t[#t + 1] = tostring(i) end return table.concat(t, ',')", b"1,2,3"),
         ("return coroutine.wrap(function() coroutine.yield(7) end)()", 7),
+        ("return {_G, string, {redis}}", [[], [], [[]]]),
     ],
 )
 def test_a_script_answers(script: str, reply: object) -> None:

@@ -306,7 +306,8 @@ local fixed = {__index = found, __newindex = refuse, __metatable = false}
 
 -- What a script returns is looked at when it has ended: nothing in it may run. A copy, for a function may keep it.
 local function bare(value, copies)
-    if kind(value) ~= "table" or shared[value] then return value end
+    if kind(value) ~= "table" then return value end
+    if shared[value] then return {} end
     if not copies[value] then
         local copy = {}
         copies[value] = copy
