@@ -8,7 +8,6 @@ whole, or is none, is read piece by piece.
 
 import re
 from collections.abc import Iterator
-from itertools import chain
 
 from titan_objects.store.effects import encode
 from titan_objects.store.parser import ELEMENTS_MAX, ProtocolError, inline, make_reader, only_words
@@ -192,10 +191,13 @@ def _is_nothing_but(data: bytes, commands: list[Args], odd: bool) -> bool:
     """
     if (odd or _PERCENT in data) and any(type(args) is not list for args in commands):
         return False
-    text = _join(chain.from_iterable(commands))
+    words: Args = []
+    for args in commands:
+        words += args
+    text = _join(words)
     if _LF in text or _CR in text or not all(commands) or not data.endswith(b"\r\n"):
         return False
-    if data.count(b"\r\n") != len(commands) + 2 * sum(map(len, commands)):
+    if data.count(b"\r\n") != len(commands) + 2 * len(words):
         return False
     stars = data.count(_STAR)
     if stars != len(commands) and stars - text.count(_STAR) != len(commands):

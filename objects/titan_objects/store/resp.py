@@ -20,6 +20,9 @@ EMPTY = b"*0\r\n"
 EMPTY_BULK = b"$0\r\n\r\n"
 
 
+BULK_HEADERS = [b"$%d\r\n" % size for size in range(1024)]
+"""Of short strings, by their length in bytes: most are short, and writing a number takes longer than this does."""
+
 REPLY_BYTES_MAX = 512 << 20
 """Of what a reply puts together from values: as much as one value may have."""
 
@@ -71,7 +74,10 @@ def limit_reply(size: int) -> None:
 
 def bulk(value: Text) -> bytes:
     """A binary-safe string."""
-    return b"$%d\r\n%b\r\n" % (len(value), value)
+    try:
+        return b"".join((BULK_HEADERS[len(value)], value, b"\r\n"))
+    except IndexError:
+        return b"$%d\r\n%b\r\n" % (len(value), value)
 
 
 def simple(text: bytes) -> bytes:

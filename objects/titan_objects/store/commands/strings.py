@@ -11,7 +11,18 @@ from titan_objects.store.arguments import (
     slice_bounds,
 )
 from titan_objects.store.commands.expiry import end_at
-from titan_objects.store.resp import EMPTY_BULK, OK, ONE, ZERO, CommandError, array, bulk, looked_up, syntax_error
+from titan_objects.store.resp import (
+    BULK_HEADERS,
+    EMPTY_BULK,
+    OK,
+    ONE,
+    ZERO,
+    CommandError,
+    array,
+    bulk,
+    looked_up,
+    syntax_error,
+)
 from titan_objects.store.resp import integer as number
 from titan_objects.store.table import Args, Group
 from titan_objects.store.values import STRINGS
@@ -45,7 +56,10 @@ def get(e: "Engine", a: Args) -> bytes:
     value = db.data.get(key)
     if type(value) is bytes and key not in db.expires:
         e.stats.hits += 1
-        return b"$%d\r\n%b\r\n" % (len(value), value)
+        try:  # as `bulk`, without the call
+            return BULK_HEADERS[len(value)] + value + b"\r\n"
+        except IndexError:
+            return bulk(value)
     value = db.string(key)
     if value is None:
         e.stats.misses += 1
