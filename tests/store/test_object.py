@@ -140,6 +140,21 @@ async def test_who_is_not_listed_is_not_answered() -> None:
     await found.host.close()
 
 
+async def test_who_is_listed_needs_no_password_but_has_the_rights_of_the_user_default() -> None:
+    found = await held({"senders": ["*"], "settings": {"requirepass": "secret"}})
+    assert await ask(found, "SET", "k", "v") == b"OK"
+    heard = hearing.Hearing(cast(Any, Door(found)), "store/main", ["news"])
+    await heard.start()
+    await ask(found, "PUBLISH", "news", "it rains")
+    assert await heard.get() == [[b"news", b"it rains"]]
+    await heard.close()
+    await ask(found, "ACL", "SETUSER", "default", "off", "-@dangerous")
+    assert await ask(found, "GET", "k") == b"v"
+    with pytest.raises(titan.BadMessage, match="NOPERM"):
+        await ask(found, "FLUSHALL")
+    await found.host.close()
+
+
 @pytest.mark.parametrize("table", [{"dirs": "x"}, {"settings": {"nonsense": "1"}}, {"senders": "me"}])
 def test_a_table_that_is_wrong_is_refused(table: dict[str, Any]) -> None:
     with pytest.raises(titan.ConfigError, match="store/main"):

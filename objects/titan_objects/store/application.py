@@ -103,7 +103,7 @@ class StoreObject:
         if not message.channels:
             raise titan.BadMessage("no channels to listen to")
         listener = _Listener()
-        session = store.connect(listener, f"pool/{ctx.sender.id.hex()[:12]}:0")
+        session = store.let_in(listener, f"pool/{ctx.sender.id.hex()[:12]}:0")
         try:
             store.run(session, [[b"SUBSCRIBE", *(name.encode() for name in message.channels)]])
             while True:
