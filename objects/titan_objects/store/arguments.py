@@ -53,6 +53,8 @@ def natural(word: bytes, error: bytes, low: int = 0) -> int:
 
 def double(word: bytes | bytearray, error: bytes = NOT_A_FLOAT) -> float:
     """A double, infinities included, NaN not. Raises CommandError with that text."""
+    if word.isdigit() and len(word) < 16:
+        return float(word)
     if FLOAT(word):
         value = float(word)
     elif HEXADECIMAL(word):

@@ -20,8 +20,10 @@ EMPTY = b"*0\r\n"
 EMPTY_BULK = b"$0\r\n\r\n"
 
 
-BULK_HEADERS = [b"$%d\r\n" % size for size in range(1024)]
-"""Of short strings, by their length in bytes: most are short, and writing a number takes longer than this does."""
+BULK_HEADERS = [b"$%d" % size for size in range(1024)]
+"""Of short strings, by their length in bytes: most are short, and writing a number takes longer than looking it up."""
+
+join_lines = b"\r\n".join
 
 REPLY_BYTES_MAX = 512 << 20
 """Of what a reply puts together from values: as much as one value may have."""
@@ -75,7 +77,7 @@ def limit_reply(size: int) -> None:
 def bulk(value: Text) -> bytes:
     """A binary-safe string."""
     try:
-        return b"".join((BULK_HEADERS[len(value)], value, b"\r\n"))
+        return join_lines((BULK_HEADERS[len(value)], value, b""))
     except IndexError:
         return b"$%d\r\n%b\r\n" % (len(value), value)
 
@@ -97,12 +99,20 @@ def array(items: Sequence[bytes]) -> bytes:
 
 def bulks(values: Sequence[Text]) -> bytes:
     """An array of strings; also how a command is written."""
-    if len(values) == 3:  # most writes have three words, and their speed is that of the log
-        a, b, c = values
-        return b"*3\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(a), a, len(b), b, len(c), c)
-    parts = [b"*%d\r\n" % len(values)]
-    parts += [b"$%d\r\n%b\r\n" % (len(value), value) for value in values]
-    return b"".join(parts)
+    try:
+        if len(values) == 3:  # most writes have three words, and their speed is that of the log
+            a, b, c = values
+            heads = BULK_HEADERS
+            return join_lines((b"*3", heads[len(a)], a, heads[len(b)], b, heads[len(c)], c, b""))
+        lines = [b"*%d" % len(values)]
+        for value in values:
+            lines += (BULK_HEADERS[len(value)], value)
+    except IndexError:  # some are long
+        lines = [b"*%d" % len(values)]
+        for value in values:
+            lines += (b"$%d" % len(value), value)
+    lines.append(b"")
+    return join_lines(lines)
 
 
 def looked_up(values: Sequence[Text | None], null: bytes) -> bytes:

@@ -20,6 +20,7 @@ from titan_objects.store.resp import (
     CommandError,
     array,
     bulk,
+    join_lines,
     looked_up,
     syntax_error,
 )
@@ -57,7 +58,7 @@ def get(e: "Engine", a: Args) -> bytes:
     if type(value) is bytes and key not in db.expires:
         e.stats.hits += 1
         try:  # as `bulk`, without the call
-            return BULK_HEADERS[len(value)] + value + b"\r\n"
+            return join_lines((BULK_HEADERS[len(value)], value, b""))
         except IndexError:
             return bulk(value)
     value = db.string(key)

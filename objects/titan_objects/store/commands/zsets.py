@@ -50,41 +50,36 @@ def store(e: "Engine", key: bytes, pairs: list[Scored], event: bytes) -> bytes:
     return number(len(pairs))
 
 
+_ZADD_OPTIONS = frozenset((b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"))
+
+
 @group.command("zadd", -4, "write denyoom fast", keys=(1, 1, 1), since="1.2.0")
 def zadd(e: "Engine", a: Args) -> bytes:
     """Adds one or more members to a sorted set, or updates their scores. Creates the key if it doesn't exist."""
-    flags = set()
     at = 2
-    while at < len(a) and a[at].upper() in (b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"):
-        flags.add(a[at].upper())
+    while at < len(a) and a[at].upper() in _ZADD_OPTIONS:
         at += 1
+    options = frozenset([word.upper() for word in a[2:at]])
     pairs = a[at:]
     if not pairs or len(pairs) % 2:
         raise syntax_error()
-    if b"NX" in flags and b"XX" in flags:
-        raise CommandError(b"ERR XX and NX options at the same time are not compatible")
-    if len(flags & {b"GT", b"LT", b"NX"}) > 1:
-        raise CommandError(b"ERR GT, LT, and/or NX options at the same time are not compatible")
-    if b"INCR" in flags and len(pairs) > 2:
-        raise CommandError(b"ERR INCR option supports a single increment-element pair")
+    if options:
+        _check_zadd(options, len(pairs))
     scores = [double(word) for word in pairs[::2]]
     values = zset(e, a[1])
     if values is None:
-        if b"XX" in flags:
-            return e.reply.null if b"INCR" in flags else ZERO
+        if b"XX" in options:
+            return e.reply.null if b"INCR" in options else ZERO
         values = ZSet()
     added = changed = 0
     result: float | None = None
     for score, member in zip(scores, pairs[1::2], strict=True):
         old = values.scores.get(member)
-        if (b"NX" in flags and old is not None) or (b"XX" in flags and old is None):
-            continue
-        if b"INCR" in flags and old is not None:
-            score += old
-            if math.isnan(score):
-                raise CommandError(b"ERR resulting score is not a number (NaN)")
-        if old is not None and ((b"GT" in flags and score <= old) or (b"LT" in flags and score >= old)):
-            continue
+        if options:
+            allowed = _allowed(options, old, score)
+            if allowed is None:
+                continue
+            score = allowed
         result = score
         if old is None:
             added += 1
@@ -93,10 +88,35 @@ def zadd(e: "Engine", a: Args) -> bytes:
         values.put(member, score)
     if added or changed:
         e.db.data[a[1]] = values
-        e.touch(a[1], b"zincr" if b"INCR" in flags else b"zadd", "z")
-    if b"INCR" in flags:
+        e.touch(a[1], b"zincr" if b"INCR" in options else b"zadd", "z")
+    if b"INCR" in options:
         return e.reply.null if result is None else e.reply.double(result)
-    return number(added + changed if b"CH" in flags else added)
+    return number(added + changed if b"CH" in options else added)
+
+
+def _check_zadd(options: frozenset[bytes], words: int) -> None:
+    """Raises CommandError: these do not go together, or not with so many scores and members."""
+    if b"NX" in options and b"XX" in options:
+        raise CommandError(b"ERR XX and NX options at the same time are not compatible")
+    if len(options & {b"GT", b"LT", b"NX"}) > 1:
+        raise CommandError(b"ERR GT, LT, and/or NX options at the same time are not compatible")
+    if b"INCR" in options and words > 2:
+        raise CommandError(b"ERR INCR option supports a single increment-element pair")
+
+
+def _allowed(options: frozenset[bytes], old: float | None, score: float) -> float | None:
+    """The score that a member with the old one (None: it is new) gets by these options; None: it stays as it is."""
+    if old is None:
+        return None if b"XX" in options else score
+    if b"NX" in options:
+        return None
+    if b"INCR" in options:
+        score += old
+        if math.isnan(score):
+            raise CommandError(b"ERR resulting score is not a number (NaN)")
+    if (b"GT" in options and score <= old) or (b"LT" in options and score >= old):
+        return None
+    return score
 
 
 @group.command("zincrby", 4, "write denyoom fast", keys=(1, 1, 1), since="1.2.0")
