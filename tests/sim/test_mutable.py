@@ -1,6 +1,7 @@
 """Mutable objects in a whole pool: strict consistency from anywhere, whoever dies."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
@@ -505,6 +506,21 @@ async def test_a_member_that_dies_is_replaced_and_then_another() -> None:
         await sim.settle(seconds=30)
         assert len(sim.holders("bank/main")) == 3, "who was replaced has given it up"
         assert await (await sim.client()).send("bank/main", Withdraw("rent", 10)) == expected - 10
+
+
+async def test_what_keeps_a_member_from_being_replaced_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with SimulatedPool(4) as sim:
+        pool = await sim.client()
+        await pool.publish(Bank, "bank/main")
+        await pool.send("bank/main", Withdraw("rent", 10))
+        for node in sim.nodes.copy():
+            if node not in sim.holders("bank/main"):
+                sim.kill(node)
+        leader = leader_of(sim, "bank/main")
+        sim.kill(next(node for node in sim.holders("bank/main") if node is not leader))
+        await sim.settle(seconds=90)
+        assert len(re.findall("takes no part and is being replaced", caplog.text)) == 1
+        assert 1 <= len(re.findall("no member more yet", caplog.text)) <= 3  # for each reason
 
 
 async def test_an_object_whose_state_cannot_be_kept_goes_on_with_the_members_that_are_left(

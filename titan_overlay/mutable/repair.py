@@ -37,6 +37,8 @@ HEARD_SECONDS = 15.0
 CATCH_UP_SECONDS = 120.0
 EPOCH_SECONDS = 20.0
 """So long an epoch may take to begin once it is proposed."""
+SAID_MAX = 32
+"""Lines of the log about one member that is missing."""
 CAUGHT_UP = 64
 """Heights by which a learner may be behind when it becomes a member: the rest comes while the epoch ends."""
 
@@ -65,6 +67,8 @@ class Repair:
         self._busy = asyncio.Lock()
         """One member comes at a time."""
         self._admissions: dict[NodeId, asyncio.Future[None]] = {}
+        self._said: set[str] = set()
+        """Since all members took part: what fails at each look would fill the log."""
 
     async def run(self) -> None:
         """Looks after the members for as long as this node is one."""
@@ -82,6 +86,7 @@ class Repair:
             silent.pop(self._group.me, None)
             gone = max(silent, key=lambda each: silent[each], default=b"")
             if not gone or silent[gone] < SUSPECT_SECONDS:
+                self._said.clear()
                 continue
             await self._try(gone)
 
@@ -120,10 +125,17 @@ class Repair:
         return None
 
     async def _try(self, gone: bytes) -> None:
+        if gone:
+            self._say(f"member {gone.hex()[:12]} takes no part and is being replaced")
         try:
             await self.replace(gone)
         except RemotableError as why:
-            log.warning("%s: no member more yet: %s", self._group.machine.name, why)
+            self._say(f"no member more yet: {why}")
+
+    def _say(self, text: str) -> None:
+        if text not in self._said and len(self._said) < SAID_MAX:
+            self._said.add(text)
+            log.warning("%s: %s", self._group.machine.name, text)
 
     async def replace(self, gone: bytes) -> None:
         """Another node in the place of this member; where `gone` is empty, one more.
@@ -131,10 +143,7 @@ class Repair:
         Raises:
             Unavailable: there is none, or it does not keep up.
         """
-        group = self._group
-        if gone:
-            log.warning("%s: member %s takes no part and is being replaced", group.machine.name, gone.hex()[:12])
-        members = group.configuration.members
+        members = self._group.configuration.members
         async with self._busy:
             (founder,) = await self._founders.find(self._descriptor, self._object_id, 1, exclude=members)
             await self._include(founder, gone)
