@@ -30,6 +30,7 @@ async def branched(work: Callable[[], Awaitable[T]], kind: type[T]) -> T:
     loop = asyncio.get_running_loop()
     reader, writer = os.pipe()
     copies: list[int] = []
+    parent = os.getpid()
     with termination.spread(copies):
         with termination.held():
             child = os.fork()
@@ -39,6 +40,7 @@ async def branched(work: Callable[[], Awaitable[T]], kind: type[T]) -> T:
             os.close(writer)
             return msgspec.msgpack.decode(_outcome(child, reader), type=kind)
     status = 1
+    termination.end_with(parent)
     try:
         os.close(reader)
         asyncio._set_running_loop(loop)  # it counts as running in the process alone that it was started in

@@ -3,6 +3,7 @@
 import errno
 import logging
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.progress import track
 
 from titan_overlay.errors import ConfigError
 from titan_overlay.version import VERSION
-from titan_simulations import attacks, lifetimes, results, runner
+from titan_simulations import attacks, lifetimes, results, runner, termination
 from titan_simulations.adversary import ALL, PATHS_MAX, SHIPPED, VOTES_MAX, AdversaryConfig
 from titan_simulations.churn import ChurnConfig
 from titan_simulations.classes import Population
@@ -440,6 +441,9 @@ def _path_setting(text: str) -> str:
 def main() -> None:
     """The command."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    parent = os.environ.pop(termination.PARENT, "")
+    if parent.isdigit():
+        termination.end_with(int(parent))
     try:
         app()
     except ConfigError as why:

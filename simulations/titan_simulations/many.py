@@ -59,6 +59,7 @@ def _run_all(out: Path, runs: dict[Path, list[str]], jobs: int, ended: tuple[int
         ended: statuses of a run that came to its end; after any other the rest is not run.
     """
     running: list[int] = []
+    environment = {**os.environ, termination.PARENT: str(os.getpid())}
     (out / "result.json").unlink(missing_ok=True)  # of an earlier run: it would pass for this one's
     with termination.spread(running):
         try:
@@ -68,7 +69,7 @@ def _run_all(out: Path, runs: dict[Path, list[str]], jobs: int, ended: tuple[int
                 (directory / "result.json").unlink(missing_ok=True)
                 command = [sys.executable, "-m", "titan_simulations.cli", *arguments, "--out", str(directory)]
                 with termination.held():
-                    running.append(os.posix_spawn(sys.executable, command, os.environ, setsigmask=()))
+                    running.append(os.posix_spawn(sys.executable, command, environment, setsigmask=()))
             while running:
                 _finish(running, ended)
         finally:

@@ -2,13 +2,30 @@
 
 Never by an exception: in an object's handler, in a hook of `os.fork` or in `__del__` that would be taken for an error
 of these, which ends nothing, and the simulation would go on.
+
+SIGKILL leaves no time to pass it on: so each process that was begun asks the system for a SIGTERM when its parent ends.
 """
 
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+
+PARENT = "TITAN_SIM_PARENT"
+"""In the environment of a process that another began: which one."""
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def end_with(parent: int) -> None:
+    """This process ends when its parent does, in whatever way; on Linux only, elsewhere it goes on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it has ended already
+        signal.raise_signal(signal.SIGTERM)
 
 
 @contextmanager

@@ -281,12 +281,13 @@ def test_a_run_ends_also_where_an_exception_would_be_lost(comes: str, tmp_path: 
     assert (ended.returncode, "Trace" in ended.stderr) == (-signal.SIGTERM, False)
 
 
-def test_all_processes_of_a_run_end_with_it(tmp_path: Path):
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
+def test_all_processes_of_a_run_end_with_it(by: int, tmp_path: Path):
     few = ("--nodes=8", "--objects=1", "--services=1", "--votes=0", "--lookups=3000", "--fake-crypto", "--paths=1,2")
     command = [sys.executable, "-m", "titan_simulations.cli", "adversary", *few, "--seeds=3-4", "--jobs=2"]
     with subprocess.Popen([*command, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
         assert any(" of 9000 requests" in line for line in running.stderr), "a copy of a run is measuring"
-        running.terminate()
+        running.send_signal(by)
         said = running.stderr.read()  # to its end, which comes with that of the last process
     assert "Trace" not in said and not list(tmp_path.glob("*/result.json"))

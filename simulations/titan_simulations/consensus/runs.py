@@ -1,5 +1,6 @@
 """Many seeds, one after the other or side by side, and what they say together."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from titan_simulations import results
+from titan_simulations import results, termination
 from titan_simulations.consensus.engines import KINDS
 from titan_simulations.consensus.world import ConsensusConfig, Outcome, World
 from titan_simulations.results import Result
@@ -25,7 +26,7 @@ def run_seeds(engine: str, seeds: Sequence[int], config: ConsensusConfig, jobs: 
         for seed in seeds:
             yield run_seed(engine, seed, config)
         return
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=termination.end_with, initargs=(os.getpid(),)) as pool:
         yield from pool.map(run_seed, [engine] * len(seeds), seeds, [config] * len(seeds))
 
 
