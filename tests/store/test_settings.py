@@ -14,6 +14,7 @@ from titan_objects.store.group.places import GROUP_SETTINGS, door_table
 from titan_objects.store.resp import CommandError
 from titan_objects.store.serving import Options, configured, from_file
 from titan_objects.store.table import Group
+from titan_objects.store.whole_file import WholeFile
 
 FILE = """# what the operator wrote
 maxmemory 100mb
@@ -163,3 +164,20 @@ def test_it_is_said_which_setting_could_not_be_made(words: str, says: str) -> No
     core = Core()
     assert says in str(core(f"CONFIG SET {words}"))
     assert core("CONFIG GET maxmemory") == [b"maxmemory", b"0"]
+
+
+def test_a_file_that_is_written_anew_keeps_its_mode_and_the_link_to_it(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    real, link = tmp_path / "real" / "store.conf", tmp_path / "store.conf"
+    WholeFile(real).write(b"secret")
+    assert real.stat().st_mode & 0o777 == 0o600
+    real.chmod(0o640)
+    link.symlink_to(real)
+    WholeFile(link).write(b"more")
+    assert link.is_symlink() and real.read_bytes() == b"more"
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert [each.name for each in real.parent.iterdir()] == ["store.conf"]
+    link.unlink()
+    link.symlink_to(link)
+    with pytest.raises(OSError, match="symbolic links"):
+        WholeFile(link).write(b"lost")
