@@ -10,6 +10,7 @@ import titan_overlay as titan
 from tests.store.commands_by_chance import GROUPS, commands
 from tests.store.core import words
 from titan_objects.store import listing
+from titan_objects.store.group import scanning
 from titan_objects.store.group.messages import Look, Outcome, Rest, Run, Section, Survey, Wake
 from titan_objects.store.group.replicated import GroupStore
 from titan_objects.store.group.sending import COMMAND_BYTES_MAX
@@ -27,9 +28,12 @@ class Turn:
     def __init__(self, now: float, seed: int) -> None:
         self.now = now
         self.random = Random(seed)
+        self.wakes: list[float] = []
+        """When it is to be woken."""
 
     def schedule(self, seconds: float, message: Any) -> None:
         assert isinstance(message, Wake) and seconds >= 0
+        self.wakes.append(self.now + seconds)
 
 
 class Member:
@@ -37,9 +41,22 @@ class Member:
 
     def __init__(self) -> None:
         self.store = GroupStore()
+        self.wakes: list[float] = []
 
     def outcome(self, *sections: Section, now: float = START, seed: int = 1) -> Outcome:
-        return self.store.run(Run(list(sections)), Turn(now, seed))  # type: ignore[arg-type]
+        turn: Any = Turn(now, seed)
+        outcome = self.store.run(Run(list(sections)), turn)
+        self.wakes += turn.wakes
+        return outcome
+
+    def wake(self, now: float) -> None:
+        """It is woken as often as it has asked for by now."""
+        due = [at for at in self.wakes if at <= now]
+        self.wakes = [at for at in self.wakes if at > now]
+        for at in due:
+            turn: Any = Turn(at, int(at))
+            self.store.wake(Wake(), turn)
+            self.wakes += turn.wakes
 
     def run(self, *sections: Section, now: float = START) -> list[list[object]]:
         return [decode_all(done.replies) for done in self.outcome(*sections, now=now).done]
@@ -54,26 +71,46 @@ class Member:
         twin = Member()
         for chunk in self.state() if chunks is None else chunks:
             twin.store.restore(chunk)
+        twin.wakes = list(self.wakes)
         return twin
 
 
 @pytest.mark.parametrize(
     ("policy", "limit"),
-    [("noeviction", "0"), ("allkeys-lru", "8kb"), ("allkeys-lfu", "8kb"), ("allkeys-lru", "0"), ("allkeys-lfu", "0")],
+    [
+        ("noeviction", "0"),
+        ("allkeys-lru", "8kb"),
+        ("allkeys-lfu", "8kb"),
+        ("volatile-lru", "8kb"),
+        ("volatile-ttl", "8kb"),
+        ("allkeys-lru", "0"),
+        ("allkeys-lfu", "0"),
+    ],
 )
-def test_a_member_restored_on_the_way_ends_as_one_that_was_always_there(policy: str, limit: str) -> None:
+def test_a_member_restored_on_the_way_ends_as_one_that_was_always_there(
+    policy: str, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanning, "SMALL", 4)
     random = Random(policy)
     chosen = (*(group for group in GROUPS if group not in ("transactions", "odd")), "hashes", "field ends")
     made = iter(commands(7, 1200, chosen))
     here, there = Member(), Member()
     for member in (here, there):
-        member("CONFIG SET maxmemory-policy " + policy, "CONFIG SET maxmemory " + limit)
+        member("CONFIG SET maxmemory-policy " + policy)
     now = START
     for number in range(60):
+        if number == 20:
+            for member in (here, there):
+                member("CONFIG SET maxmemory " + limit, now=now)
         now += random.choice((0.0, 0.001, 0.05, 2.0))
-        section = Section([words(next(made)) for _ in range(20)], db=random.randrange(2))
+        for member in (here, there):
+            member.wake(now)
+        again = [b"%s %d COUNT 3" % (word, random.getrandbits(32)) for word in (b"SCAN", b"HSCAN h1", b"ZSCAN z1")]
+        section = Section(
+            [words(next(made)) for _ in range(20)] + [line.split() for line in again], db=random.randrange(2)
+        )
         replies = [member.outcome(section, now=now, seed=number) for member in (here, there)]
-        assert replies[0] == replies[1]
+        assert replies[0] == replies[1] and here.wakes == there.wakes
         if number % 15 == 7:
             there = there.restored()
         if number % 10 == 0:
@@ -174,6 +211,75 @@ def test_members_let_the_same_keys_go_after_one_was_restored() -> None:
     assert here.store.survey(Survey()).evicted > 0
     assert here.state() == there.state()
     assert here.restored().store.survey(Survey()) == here.store.survey(Survey()), "what INFO says is agreed upon, too"
+
+
+@pytest.mark.parametrize("gone", ["DEL k2", "EXPIRE k2 400", "PERSIST k2", "SET k2 v", "FLUSHALL"])
+def test_members_wake_at_the_same_moments_after_one_was_restored(gone: str) -> None:
+    """Where a key stood that has been renewed, or is gone, must not show."""
+    here = Member()
+    here("SET k1 v EX 100", "SET k2 v EX 150", gone, "SET k3 v EX 200")
+    there = here.restored()
+    for now in (100.02, 150.02, 200.02, 400.02):
+        for member in (here, there):
+            member.wake(START + now)
+        assert here.wakes == there.wakes and here.state() == there.state(), now
+    assert not here.wakes and not here.store.engine.databases[0].expires
+
+
+def test_members_let_the_same_keys_that_end_go_after_one_was_restored() -> None:
+    here = Member()
+    here(*(f"SET stays{number} 1" for number in range(3000)))
+    here(*(f"SET {name} 1" for name in "abcdefgh"), *(f"EXPIRE {name} 1000" for name in "hgfedcba"))
+    there = here.restored()
+    for member in (here, there):
+        member("CONFIG SET maxmemory-policy volatile-lru", "CONFIG SET maxmemory 528200")
+        for turn in range(4):
+            member.outcome(Section([[b"SET", b"one%d" % turn, b"more"]]), seed=turn)
+    assert 0 < here.store.survey(Survey()).evicted < 8
+    assert here.state() == there.state()
+
+
+@pytest.mark.parametrize("made", ["SET {} v", "HSET h {} v", "ZADD z 1 {}"])
+def test_a_scan_goes_on_at_any_member_and_finds_once_what_is_there_all_the_time(made: str) -> None:
+    random = Random(made)
+    member = Member()
+    scan, gone = {"SET": ("SCAN", "DEL {}"), "HSET": ("HSCAN h", "HDEL h {}"), "ZADD": ("ZSCAN z", "ZREM z {}")}[
+        made.split()[0]
+    ]
+    kept = {b"kept%d" % number for number in range(600)}
+    member(*(made.format(name.decode()) for name in kept), *(made.format(f"old{number}") for number in range(600)))
+    found: list[bytes] = []
+    cursor = b"0"
+    pages = 0
+    while not pages or cursor != b"0":
+        asked = f"{scan} {cursor.decode()} COUNT 7"
+        (look,) = member.store.look(Look([Section([asked.encode().split()])], int(START * 1000)), Turn(START, 1)) or ()  # type: ignore[arg-type]
+        (reply,) = member(asked)
+        assert decode_all(look) == [reply] == member.restored()(asked)
+        assert isinstance(reply, list)
+        cursor = reply[0]
+        found += reply[1] if scan == "SCAN" else reply[1][::2]
+        pages += 1
+        number = random.randrange(600)
+        member(gone.format(f"old{number}"), made.format(f"new{number}"), gone.format(f"new{number - 5}"))
+    assert pages > 80
+    assert len(found) == len(set(found)) and kept <= set(found)
+
+
+def test_what_helps_a_scan_is_let_go_after_a_while_or_when_all_is_removed() -> None:
+    member = Member()
+    engine = member.store.engine
+    member(*(f"SET k{number} v" for number in range(2000)))
+    assert not engine.gate
+    member("SCAN 0")
+    assert engine.gate
+    member("GET k1", now=START + 59)
+    assert engine.gate
+    member("GET k1", now=START + 61)
+    assert not engine.gate
+    member("SCAN 0", "FLUSHALL", "SET new v", now=START + 61)
+    assert member("SCAN 0", now=START + 61) == [[b"0", [b"new"]]]
+    assert not engine.gate
 
 
 def test_a_snapshot_keeps_how_keys_were_used_when_databases_are_exchanged_meanwhile() -> None:

@@ -275,13 +275,12 @@ def test_a_database_may_be_emptied_exchanged_and_listed_again_while_it_is_listed
 
 
 def test_listings_that_overlap_show_each_its_own_moment(small_pieces: None) -> None:
-    """Of keys and of those that expire, while keys come, go and come again; in the end the dicts are back."""
+    """While keys come, go and come again; in the end the dict is back."""
     core, chance, taken = Core(), Random(1), []
     database = core.engine.databases[0]
     core("MSET", *range(200))
     for turn in range(40):
         taken.append((list(database.data), Listing(database)))
-        taken.append((list(database.expires), Listing(database, "expires")))
         for _ in range(6):
             key = chance.randrange(0, 210, 2)
             core(*chance.choice((("DEL", key), ("SET", key, turn), ("SET", key, turn, "PX", 50_000), ("PERSIST", key))))
@@ -289,7 +288,7 @@ def test_listings_that_overlap_show_each_its_own_moment(small_pieces: None) -> N
             core.engine.keyspace.list_on()
     assert len({len(names) for names, _ in taken}) > 10 and core.engine.keyspace.held
     assert all(list(made) == names for names, made in taken)
-    assert type(database.data) is type(database.expires) is dict and not core.engine.keyspace.held
+    assert type(database.data) is dict and not core.engine.keyspace.held
 
 
 def test_scans_begin_at_any_time_and_those_given_up_leave_nothing(small_pieces: None) -> None:

@@ -96,13 +96,38 @@ class Wheel:
             heapq.heappop(self._order)
             del self._buckets[bucket]
 
+    def emptied(self) -> list[object]:
+        """Nothing ends any more; what it had."""
+        buckets, self._buckets, self._order = self._buckets, {}, []
+        self._sorted = -1
+        return list(buckets.values())
+
     def forget_order(self) -> None:
         """Databases have changed their places."""
         self._sorted = -1
 
     def next(self) -> int | None:
-        """When something may expire next."""
-        return self._order[0] * BUCKET_MS if self._order else None
+        """The begin of the bucket in which something ends next, as the ends are now; None: nothing ends.
+
+        Members of a group go by it, so where keys were once placed must not show: those that have been renewed or are
+        gone leave the buckets that come first.
+        """
+        while self._order:
+            bucket = self._order[0]
+            entries = self._buckets[bucket]
+            while entries:
+                placed, key = entries[-1]
+                if placed.get(key) == bucket:
+                    at = placed.database.end(key)
+                    if at is not None and at // BUCKET_MS == bucket:
+                        return bucket * BUCKET_MS
+                    del placed[key]
+                    if at is not None:
+                        self.place(placed, key, at)
+                entries.pop()
+            heapq.heappop(self._order)
+            del self._buckets[bucket]
+        return None
 
 
 def _by_name(place: tuple[Placed, bytes]) -> tuple[int, bytes]:
@@ -112,7 +137,7 @@ def _by_name(place: tuple[Placed, bytes]) -> tuple[int, bytes]:
 class Database:
     """One numbered keyspace. `data` and `expires` may be read directly where speed counts.
 
-    Both are dicts, but while their keys are listed (`listing.py`).
+    While its keys are listed, `data` is no dict (`listing.py`).
     """
 
     __slots__ = ("data", "expires", "index", "placed", "space")
@@ -121,7 +146,7 @@ class Database:
         self.space = space
         self.index = index
         self.data: MutableMapping[bytes, Any] = {}
-        self.expires: MutableMapping[bytes, int] = {}
+        self.expires: dict[bytes, int] = {}
         self.placed = Placed(self)
 
     def get(self, key: bytes) -> Any:
@@ -202,6 +227,8 @@ class Database:
         """Removes all keys."""
         self.data, self.expires = {}, {}
         self.placed.clear()
+        if not any(each.placed for each in self.space.databases):
+            self.space.spent += self.space.wheel.emptied()
 
     def live_keys(self) -> list[bytes]:
         """All keys that are not past their time."""

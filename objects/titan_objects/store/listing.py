@@ -12,7 +12,7 @@ apart in memory, and to let go of them would take as long.
 from collections import deque
 from collections.abc import Iterable, Iterator, MutableMapping
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import msgspec
@@ -25,8 +25,6 @@ PIECE = 5_000
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[bytes]).decode
-
-Name = Literal["data", "expires"]
 
 
 class Held(MutableMapping[bytes, Any]):
@@ -105,8 +103,6 @@ class Held(MutableMapping[bytes, Any]):
         for database in self._space.databases:  # perhaps another one by now (SWAPDB), or none (FLUSHALL)
             if database.data is self:
                 database.data = self.base
-            if database.expires is self:
-                database.expires = self.base
 
 
 def contents(data: MutableMapping[bytes, Any]) -> MutableMapping[bytes, Any]:
@@ -115,18 +111,18 @@ def contents(data: MutableMapping[bytes, Any]) -> MutableMapping[bytes, Any]:
 
 
 class Listing(Iterable[bytes]):
-    """The keys of a database as they are when it is made, or those of them that expire; to be gone through once.
+    """The keys of a database as they are when it is made; to be gone through once.
 
     Attributes:
         data: what they lead to: as it is now, not as it was.
         queue: pieces that are listed and not taken, encoded.
     """
 
-    def __init__(self, database: "Database", name: Name = "data") -> None:
-        held = getattr(database, name)
+    def __init__(self, database: "Database") -> None:
+        held = database.data
         if not isinstance(held, Held):
-            held = Held(held, database.space)
-            setattr(database, name, held)
+            assert isinstance(held, dict)
+            held = database.data = Held(held, database.space)
         self.data: MutableMapping[bytes, Any] = held
         self.queue = deque(held.pieces)
         self._held = held

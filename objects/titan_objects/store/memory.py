@@ -7,6 +7,7 @@ from the commands and `chance` alone, as Redis does it: a few are drawn, and the
 
 from collections import deque
 from collections.abc import Iterable
+from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -260,6 +261,6 @@ class Meter:
             if key in (db.expires if volatile else db.data):  # one that is gone leaves when it is measured
                 drawn.append(place)
         if not drawn and volatile:
-            for db in self._engine.databases:
-                drawn += [(db.placed, key) for key in islice(db.expires, many)]
+            for db in self._engine.databases:  # by their names, not as a dict has them: members must agree
+                drawn += [(db.placed, key) for key in nsmallest(many, db.expires)]
         return drawn

@@ -1,6 +1,9 @@
 """Cursors of SCAN, HSCAN and ZSCAN: lists of names as they were when a scan began."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+
+from titan_objects.store.keyspace import Database
+from titan_objects.store.listing import Listing
 
 SCANS_MAX = 64
 """How many scans may be open; the oldest makes room."""
@@ -38,25 +41,37 @@ class Names:
 
 
 class Scans:
-    """Open scans by serial number. A cursor is `serial << 32 | place`."""
+    """Open scans by serial number. A cursor is `serial << 32 | place`.
+
+    Whatever is there from the begin of a scan to its end is returned. One whose list is gone begins again.
+    """
 
     def __init__(self) -> None:
         self._open: dict[int, tuple[object, Names]] = {}
         self._serial = 0
 
-    def resume(self, cursor: int, owner: object, everything: Callable[[], Pieces]) -> tuple[Names, int, int]:
-        """The names, the scan's serial number, and the place to go on from."""
+    def page(self, cursor: int, count: int, owner: object, names: Mapping[bytes, object]) -> tuple[int, list[bytes]]:
+        """The next cursor (0: this is the end), and names.
+
+        Args:
+            owner: what is scanned, a database or a value.
+            names: all that it has now.
+        """
         serial, place = cursor >> 32, cursor & 0xFFFFFFFF
         found = self._open.get(serial)
-        if cursor and found is not None and found[0] is owner and found[1].first <= place:
-            return found[1], serial, place
+        if not cursor or found is None or found[0] is not owner or place < found[1].first:
+            serial, place = self._begin(owner, names), 0
+        end = place + count
+        page, more = self._open[serial][1].page(place, end)
+        if more:
+            return serial << 32 | end, page
+        del self._open[serial]
+        return 0, page
+
+    def _begin(self, owner: object, names: Mapping[bytes, object]) -> int:
         self._serial += 1
         if len(self._open) >= SCANS_MAX:
             del self._open[next(iter(self._open))]
-        names = Names(everything())
-        self._open[self._serial] = (owner, names)
-        return names, self._serial, 0
-
-    def done(self, serial: int) -> None:
-        """The scan has come to its end."""
-        self._open.pop(serial, None)
+        pieces = Listing(owner).pieces() if isinstance(owner, Database) else iter([list(names)])
+        self._open[self._serial] = (owner, Names(pieces))
+        return self._serial

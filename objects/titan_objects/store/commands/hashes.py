@@ -200,5 +200,5 @@ def hscan(e: "Engine", a: Args) -> bytes:
     fields = e.db.hash(a[1])
     if fields is None:
         return scan_reply(b"0", [])
-    following, names = Scan(e, cursor, a[3:]).page(fields, lambda: iter([list(fields)]))
+    following, names = Scan(e, cursor, a[3:]).page(fields, fields)
     return scan_reply(following, [bulk(word) for name in names if name in fields for word in (name, fields[name])])

@@ -1,14 +1,12 @@
 """SCAN, and what it has in common with HSCAN, SSCAN and ZSCAN: options, cursors and pages."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from titan_objects.store.arguments import integer, option
 from titan_objects.store.globs import matcher
-from titan_objects.store.listing import Listing
 from titan_objects.store.resp import CommandError, array, bulk, syntax_error
-from titan_objects.store.scans import Pieces
 from titan_objects.store.table import Args, Group
 from titan_objects.store.values import Members, type_name
 
@@ -31,11 +29,7 @@ def parse_cursor(word: bytes) -> int:
 
 
 class Scan:
-    """Options of SCAN and its kin.
-
-    A cursor names a list of what there was when the scan began and a place in it, so whatever is there from
-    beginning to end is returned. The lists are dropped with the oldest; a cursor whose list is gone begins again.
-    """
+    """Options of SCAN and its kin. What a cursor is, `scans` knows."""
 
     def __init__(self, e: "Engine", cursor: int, options: Args, kinds: bool = False) -> None:
         self.cursor = cursor
@@ -57,14 +51,15 @@ class Scan:
                 raise syntax_error()
         self._e = e
 
-    def page(self, owner: object, everything: Callable[[], Pieces]) -> tuple[bytes, list[bytes]]:
-        """The next cursor, and the names of this page; `owner`: what is scanned."""
-        names, serial, begin = self._e.scans.resume(self.cursor, owner, everything)
-        end = begin + self.count
-        page, more = names.page(begin, end)
-        if not more:
-            self._e.scans.done(serial)
-        return b"%d" % (serial << 32 | end if more else 0), self._matching(page)
+    def page(self, owner: object, names: Mapping[bytes, object]) -> tuple[bytes, list[bytes]]:
+        """The next cursor, and the names of this page.
+
+        Args:
+            owner: what is scanned, a database or a value.
+            names: all that it has now.
+        """
+        following, page = self._e.scans.page(self.cursor, self.count, owner, names)
+        return b"%d" % following, self._matching(page)
 
     def backwards(self, members: Members) -> tuple[bytes, list[bytes]]:
         """The same for a set, from its last member to its first.
@@ -90,7 +85,7 @@ def scan_reply(cursor: bytes, items: list[bytes]) -> bytes:
 def scan(e: "Engine", a: Args) -> bytes:
     """Iterates over the key names in the database."""
     options = Scan(e, parse_cursor(a[1]), a[2:], kinds=True)
-    cursor, names = options.page(e.db, lambda: Listing(e.db).pieces())
+    cursor, names = options.page(e.db, e.db.data)
     found = []
     for name in names:
         value = e.db.get(name)

@@ -301,6 +301,6 @@ def zscan(e: "Engine", a: Args) -> bytes:
     if values is None:
         return scan_reply(b"0", [])
     options = Scan(e, cursor, a[3:])
-    following, names = options.page(values, lambda: iter([list(values.scores)]))
+    following, names = options.page(values, values.scores)
     found = [name for name in names if name in values.scores]
     return scan_reply(following, [bulk(word) for name in found for word in (name, double_text(values.scores[name]))])

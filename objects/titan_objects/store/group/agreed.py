@@ -17,12 +17,12 @@ from titan_objects.store.config import Config
 from titan_objects.store.engine import Engine
 from titan_objects.store.group.messages import Done, News, Published, Section, Waiting
 from titan_objects.store.group.places import GROUP_SETTINGS, Place, Places, group_table
+from titan_objects.store.group.scanning import HashScans
 from titan_objects.store.keyspace import Database
 from titan_objects.store.lua.scripts import Scripts
 from titan_objects.store.memory import Meter
 from titan_objects.store.resp import RESP2, RESP3, CommandError
 from titan_objects.store.sampling import key_by_chance
-from titan_objects.store.scans import Names, Pieces, Scans
 from titan_objects.store.session import Session
 from titan_objects.store.streams import Stream, shown
 from titan_objects.store.table import Args
@@ -73,20 +73,6 @@ class _Chance:
         return self.source().getrandbits(bits)
 
 
-class _Scans(Scans):
-    """A number is given out for each call, whether it begins or goes on: so a member that has been restored, and lacks
-    the lists, never takes one scan for another; it begins it again.
-    """
-
-    serial = 0
-
-    def resume(self, cursor: int, owner: object, everything: Callable[[], Pieces]) -> tuple[Names, int, int]:
-        self.serial = self._serial = (self.serial + 1) % (1 << 31)
-        found = super().resume(cursor, owner, everything)
-        self._serial = self.serial
-        return found
-
-
 class Guard(Session):
     """See the module. `awaited`: a door wants to hear when it falls."""
 
@@ -100,11 +86,14 @@ class Guard(Session):
 class AgreedEngine(Engine):
     """See the module."""
 
+    _peeks = False
+    """Commands are answered that leave no trace, such as one of which keys are used."""
+
     def __init__(self) -> None:
         self.agreed = _Chance()
         super().__init__(group_table(), self.agreed, Config(appendonly="no"))
         self.output_max = REPLIES_BYTES_MAX
-        self.scans = self.agreed_scans = _Scans()
+        self.scans = self._hash_scans = HashScans(self)
         self.scripts = Scripts(self, agreed=True)
         self.places = Places(self.table)
         self.guards: dict[int, Guard] = {}
@@ -127,6 +116,7 @@ class AgreedEngine(Engine):
         """An entry of the log: what is past its time goes first."""
         self.agreed.source = source
         self.tick(now)
+        self._hash_scans.look()
 
     def end(self) -> None:
         """Nothing is left over from it but the state, and news."""
@@ -203,7 +193,7 @@ class AgreedEngine(Engine):
         if due is not None and due <= now:
             return None
         agreed, gate = self.now, self.gate
-        self.gate = False
+        self.gate, self._peeks = False, True
         replies = []
         try:
             for section in sections:
@@ -215,7 +205,7 @@ class AgreedEngine(Engine):
                     return None
         finally:
             self.now = self.keyspace.now = agreed
-            self.gate = gate
+            self.gate, self._peeks = gate or bool(self._walks), False  # a scan may have begun
         return replies
 
     def park(self, done: Done) -> Done:
@@ -249,6 +239,11 @@ class AgreedEngine(Engine):
         session.db, session.resp = self.databases[0], RESP3
         self.run(session, [args], self.now)
         return session
+
+    def look(self) -> None:
+        super().look()
+        if self._peeks:
+            self.gate = False
 
     # ---- guards --------------------------------------------------------------------------------------------------
 
@@ -306,6 +301,10 @@ class AgreedEngine(Engine):
     def _preserve(self, db: Database, key: bytes) -> None:
         for walk in self._walks:
             walk.preserve(db, key)
+
+    def flush(self, databases: Iterable[Database]) -> None:
+        super().flush(databases)
+        self._hash_scans.flushed()
 
     def metered(self) -> Meter:
         """What watches the memory. ValueError: nothing does."""

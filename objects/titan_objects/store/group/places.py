@@ -52,14 +52,13 @@ _ABSENT = """
 ABSENT = frozenset(_ABSENT.split())
 """A group has none of it: its log is not this command's business, and its members are not its clients'."""
 
-_SCANS = frozenset(("scan", "hscan", "sscan", "zscan"))
 # Some read, but draw by chance, which is agreed upon with the order; the others are not declared to write.
 _ORDERED_TOO = """
     randomkey srandmember hrandfield zrandmember touch publish spublish watch eval eval_ro evalsha evalsha_ro
     script|load script|exists script|flush fcall fcall_ro
 """
 _SCRIPTS = frozenset(("eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro"))
-_ORDERED = _SCANS | frozenset(_ORDERED_TOO.split())
+_ORDERED = frozenset(_ORDERED_TOO.split())
 _ANYWHERE = frozenset(("ping", "echo", "select", "time", "unwatch"))
 """At the door, and in transactions and scripts by all members."""
 _OWN = {
@@ -117,8 +116,6 @@ def group_table() -> Table:
     for command in everything:
         if command.name in containers:
             continue
-        if command.name in _SCANS:
-            command.flags |= {"noscript"}  # where a scan is follows from more than the state
         inside = command.name in _ANYWHERE or command.name in ("exec", "config|set")
         if inside or place_of(command) in (Place.READ, Place.ORDERED, Place.PUBLISH, Place.WAITS):
             kept.append(command)

@@ -7,7 +7,6 @@ happened to the store while they were made.
 """
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -46,7 +45,6 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     guards: list[KeptGuard]
     last_guard: int
     last_parked: int
-    scans: int
     alarm: float
     expired: int
     evicted: int
@@ -86,14 +84,7 @@ class Drawn(msgspec.Struct, frozen=True, array_like=True, tag=3):
     places: list[tuple[int, bytes]]
 
 
-class Ends(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """Part of the keys that expire, in the order in which they are looked at."""
-
-    db: int
-    keys: list[bytes]
-
-
-class Libraries(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class Libraries(msgspec.Struct, frozen=True, array_like=True, tag=4):
     """Sources of libraries of functions, in the order in which they were loaded."""
 
     sources: list[bytes]
@@ -101,7 +92,7 @@ class Libraries(msgspec.Struct, frozen=True, array_like=True, tag=5):
 
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
-_chunk = msgspec.msgpack.Decoder(Scripts | Keys | Drawn | Ends | Libraries)
+_chunk = msgspec.msgpack.Decoder(Scripts | Keys | Drawn | Libraries)
 
 Frozen = tuple[Any, int | None, tuple[int, int] | None]
 """A value that will not change, its end, its use."""
@@ -151,7 +142,6 @@ class Walk:
         self._used = meter.used if meter is not None else None
         self._drawn = meter.order() if meter is not None else []
         self._indices = {db.placed: db.index for db in engine.databases}
-        self._ends = [(part.db.index, Listing(part.db, "expires")) for part in parts] if meter is not None else []
         self._sources = list(engine.scripts.sources.values())
         self._libraries = [each.source for each in engine.functions.libraries.values()]
         self._head = Head(
@@ -163,7 +153,6 @@ class Walk:
             ],
             engine.last_guard,
             engine.last_parked,
-            engine.agreed_scans.serial,
             alarm,
             engine.stats.expired,
             engine.stats.evicted,
@@ -220,10 +209,6 @@ class Walk:
         for start in range(0, len(self._drawn), CHUNK_KEYS):
             places = self._drawn[start : start + CHUNK_KEYS]
             yield encode(Drawn([(self._indices[placed], key) for placed, key in places]))
-        for index, listing in self._ends:
-            ends = iter(listing)
-            while keys := list(islice(ends, CHUNK_KEYS)):
-                yield encode(Ends(index, keys))
 
     def _keys(self, part: _Part) -> Iterator[bytes]:
         records: list[Record] = []
@@ -284,13 +269,8 @@ class Restore:
             self._libraries(chunk.sources)
         elif isinstance(chunk, Keys):
             self._keys(engine.databases[chunk.db], chunk.records)
-        elif isinstance(chunk, Drawn):
-            engine.metered().draw_from((engine.databases[index].placed, key) for index, key in chunk.places)
         else:
-            expires = engine.databases[chunk.db].expires
-            for key in chunk.keys:
-                if key in expires:
-                    expires[key] = expires.pop(key)
+            engine.metered().draw_from((engine.databases[index].placed, key) for index, key in chunk.places)
         return None
 
     def _begin(self, head: Head) -> None:
@@ -298,7 +278,6 @@ class Restore:
         engine.now = engine.keyspace.now = head.now
         engine.config.change(head.settings)
         engine.last_guard, engine.last_parked = head.last_guard, head.last_parked
-        engine.agreed_scans.serial = head.scans
         engine.stats.expired, engine.stats.evicted = head.expired, head.evicted
         for each in head.guards:
             engine.set_guard(each.number, each.places, fallen=each.fallen, awaited=each.awaited)
