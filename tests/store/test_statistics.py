@@ -79,6 +79,8 @@ def test_errors_of_scripts_are_counted_as_in_redis(tmp_path: Path) -> None:
             core("EVAL", script, 0)
             wire.ask("EVAL", script, 0)
             assert core("INFO errorstats") == decode(wire.ask("INFO", "errorstats")), script
+            theirs = re.search(rb"cmdstat_eval:.*failed_calls=(\d+)", wire.ask("INFO", "commandstats"))
+            assert theirs is not None and counted(core, "eval")[2] == int(theirs[1]), script
 
 
 def test_error_codes_that_scripts_make_up_are_bounded() -> None:

@@ -191,7 +191,7 @@ on nopass +@read ~a* (+set ~w*) (%R~r* +@all -set) | (+get ~x*) | ( +get  ~b ) |
 () | (+set on) | (>pw) | (+nosuch) | clearselectors | (allkeys allcommands allchannels)
 clearselectors (+copy %R~a %W~b) | (+get ~d &x) | resetkeys | -select|1
 +select|1 +select|2 | +get|x|y | +config|get|x | +config|nosuch | +client|id
-+select | -select | +select|0 | (+select|7 &n*) | %RW~q %W~q2 %R~q2 | %~q | (+publish &y) +publish &z
++select | -select | +select|0 | (+select|7 &n*) | %RW~q %W~q2 %R~q2 | %~q | %RR~q | %WW~q | (+publish &y) +publish &z
 -@all | +hget|a -hget
 """
 TRIED = """
@@ -401,7 +401,15 @@ async def test_what_others_wrote_is_loaded_whatever_the_default_user_may_do(tmp_
 @needs_redis
 def test_what_has_no_effect_is_refused_and_everything_is_shown_as_such(tmp_path: Path) -> None:
     core = Core()
-    rules = (["~*", "~x"], ["allkeys", "%R~x"], ["~x", "~*"], ["allchannels", "&x"], ["&x", "&*"], ["%R~*", "~x"])
+    rules = (
+        ["~*", "~x"],
+        ["allkeys", "%R~x"],
+        ["~x", "~*"],
+        ["allchannels", "&x"],
+        ["&x", "&*"],
+        ["%R~*", "~x"],
+        ["~*", "%R~*"],
+    )
     with RealRedis(tmp_path / "redis") as server, Wire(server.port) as wire:
         for at, words in enumerate(rules):
             command = ["ACL", "SETUSER", f"user{at}", *words]
@@ -409,3 +417,13 @@ def test_what_has_no_effect_is_refused_and_everything_is_shown_as_such(tmp_path:
         wanted = [each.replace(b" resetkeys", b"") for each in decode_all(wire.ask("ACL", "LIST"))[0]]
         shown: Any = core("ACL LIST")
         assert [each.replace(b" resetkeys", b"") for each in shown] == wanted
+
+
+def test_where_a_search_stores_is_looked_at_whatever_the_key_is_called() -> None:
+    core = Core()
+    core("GEOADD g 13.4 52.5 here")
+    user(core, "on", "nopass", "+@all", "~g", "~ASC", "~c")
+    search = "ACL DRYRUN ann GEORADIUS g 13 52 200 km"
+    assert core(f"{search} STORE c") == b"OK"
+    for behind in ("STORE STORE ASC", "STORE c STOREDIST STOREDIST", "STORE STOREDIST"):
+        assert b"can't" in core(f"{search} {behind}") or b"no permissions" in core(f"{search} {behind}")  # type: ignore[operator]

@@ -29,7 +29,7 @@ _CHANNEL_COMMANDS = frozenset(["subscribe", "ssubscribe", "publish", "spublish",
 _BLANK = re.compile(rb"[\s\0]")
 """What no pattern contains: a file of users would be read otherwise than it was written."""
 
-_KEYS = re.compile(rb"%([RW]{1,2})~(.*)", re.IGNORECASE | re.DOTALL)
+_KEYS = re.compile(rb"%(R|W|RW|WR)~(.*)", re.IGNORECASE | re.DOTALL)
 
 Refusal = tuple[tuple[int, int], Denial]
 """Why not, after how far it went: for the command, a key or a channel (1, 2, 3), and which of them."""
@@ -100,7 +100,7 @@ class Selector:
 
     def _add_keys(self, pattern: bytes, read: bool, write: bool) -> None:
         everything = self.keys.get(b"*") == (True, True)
-        if everything and pattern != b"*":
+        if everything and not (pattern == b"*" and read and write):
             raise WithoutEffect(_AFTER_ALL % ("allkeys", "resetkeys", "patterns"))
         before = self.keys.get(pattern, (False, False))
         access = (read or before[0], write or before[1])

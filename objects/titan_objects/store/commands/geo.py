@@ -331,8 +331,14 @@ def _radius(e: "Engine", a: Args, by_member: bool, may_store: bool) -> bytes:
 
 
 def _stored(a: Args) -> list[bytes]:
-    targets = [a[at + 1] for at in range(4, len(a) - 1) if a[at].upper() in (b"STORE", b"STOREDIST")]
-    return [a[1], *targets[-1:]]
+    target: Args = []
+    at = 4
+    while at < len(a) - 1:
+        if a[at].upper() in (b"STORE", b"STOREDIST"):
+            at += 1
+            target = [a[at]]  # the last one counts, whatever it is called
+        at += 1
+    return [a[1], *target]
 
 
 @group.command("georadius", -6, "write denyoom movablekeys", movable=_stored, since="3.2.0")

@@ -217,8 +217,8 @@ class Scripts:
             value = self._attempt(work, running)
             self.begin()
             answer = Answer(engine.session.resp, engine.reply is RESP3, self._sandbox.kind, self.count).encode(value)
-            if answer.startswith(b"-") and not self._was_counted(answer[1:]):
-                engine.stats.note_error(answer[1:-2])
+            if answer.startswith(b"-"):
+                raise CommandError(answer[1:-2])  # the script's call has failed
             return answer
         except CommandError as why:
             why.counted = self._was_counted(why.text)
