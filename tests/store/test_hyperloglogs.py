@@ -106,3 +106,33 @@ def test_redis_reads_what_is_sparse_here_and_the_other_way_round(tmp_path: Path)
             assert decode(wire.ask("PFADD", "mine", "new")) == core("PFADD theirs new") == 1
         for call in ("PFDEBUG ENCODING nosuch", "PFDEBUG NOSUCH h", "PFDEBUG TODENSE h", "PFSELFTEST"):
             assert str(core(*call.split())) == str(decode(wire.ask(*call.split())))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_log_gives_the_same_bytes_whatever_was_set_then_or_is_set_now(seed: int) -> None:
+    """Also one that was written anew on the way, so that a value is read instead of made."""
+    chance = Random(seed)
+    core, again = Core(), Core(hll_sparse_max_bytes=chance.choice(("0", "3000")))
+    again.engine.now = again.now
+    for turn in range(150):
+        key, other = chance.choice("abc"), chance.choice("abc")
+        core(
+            *chance.choice(
+                (
+                    ("PFADD", key, *(chance.randrange(900) for _ in range(chance.choice((1, 3, 40))))),
+                    ("PFMERGE", key, other),
+                    ("PFDEBUG", "TODENSE", key),
+                    ("CONFIG", "SET", "hll-sparse-max-bytes", chance.choice((0, 200, 1000, 3000))),
+                    ("SETRANGE", key, 20, "zzz") if not chance.randrange(8) else ("PERSIST", key),
+                    ("DEL", key) if not chance.randrange(4) else ("PEXPIRE", key, 10_000_000),
+                )
+            )
+        )
+        assert again.engine.replay([list(effect) for effect in core.engine.effects]) is None
+        core.engine.effects.clear()
+        for name in "abc":
+            assert core("GET", name) == again("GET", name), turn
+            assert core("PTTL", name) == again("PTTL", name), turn
+        if turn % 40 == 20:
+            data = again.engine.databases[0].data
+            data.update({name: bytes(value) for name, value in data.items()})

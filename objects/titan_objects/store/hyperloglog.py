@@ -23,7 +23,7 @@ SIZE = _HEAD + REGISTERS * 6 // 8
 _MASK = (1 << 64) - 1
 _M = 0xC6A4A7935BD1E995
 
-_CORRUPTED = CommandError(b"INVALIDOBJ Corrupted HLL object detected")
+_CORRUPTED = b"INVALIDOBJ Corrupted HLL object detected"
 
 _STALE = 0x80
 """High bit of the cached count's last byte: it has to be counted anew."""
@@ -76,7 +76,7 @@ def registers(value: bytes | bytearray) -> list[int]:
     _check(value)
     found = _sparse(value) if value[4] == 1 else _dense(value)
     if len(found) != REGISTERS:
-        raise _CORRUPTED
+        raise CommandError(_CORRUPTED)
     return found
 
 
@@ -97,10 +97,11 @@ def added(value: bytes | bytearray, places: list[tuple[int, int]], sparse_max: i
     """
     _check(value)
     changed = False
-    if isinstance(value, bytearray) and len(value) == SIZE and not is_sparse(value):
+    if len(value) == SIZE and not is_sparse(value):  # it stays so
+        kept = value if isinstance(value, bytearray) else bytearray(value)
         for place in places:
-            changed = raise_register(value, *place) or changed
-        return value, changed
+            changed = raise_register(kept, *place) or changed
+        return kept, changed
     one_by_one = is_sparse(value) and len(places) <= FEW and len(value) <= SIZE
     if one_by_one:
         before = spliced = bytes(value)
@@ -218,7 +219,7 @@ def with_register(value: bytes, register: int, wanted: int) -> bytes | None:
         first += count
         at += 1 + (0x40 <= value[at] < 0x80)
     else:
-        raise _CORRUPTED
+        raise CommandError(_CORRUPTED)
     level, count, taken = _decoded(value, at)
     if level >= wanted:
         return value

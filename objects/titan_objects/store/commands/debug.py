@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 group = Group("server")
 
-_FORBIDDEN = CommandError(
+_FORBIDDEN = (
     b"ERR DEBUG command not allowed. The setting enable-debug-command says who may call it: 'local' means connections "
     b"of this machine, 'yes' everybody. It is chosen at the start."
 )
@@ -31,7 +31,7 @@ def debug(e: "Engine", a: Args) -> bytes:
     """A container for debugging commands."""
     allowed = e.config.get("enable-debug-command")
     if allowed == "no" or (allowed == "local" and not _is_local(e.session.address)):
-        raise _FORBIDDEN
+        raise CommandError(_FORBIDDEN)
     known = _KNOWN.get(a[1].upper())
     if known is None or not known[1] <= len(a) <= known[2]:
         word = a[1][:128].decode("utf-8", "backslashreplace")

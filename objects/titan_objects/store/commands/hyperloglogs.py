@@ -1,5 +1,6 @@
 """HyperLogLog: counting different elements in 12 KiB, or in less while they are few."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from titan_objects.store import hyperloglog
@@ -18,8 +19,20 @@ def _registers(e: "Engine", key: bytes) -> list[int] | None:
     return None if value is None else hyperloglog.registers(value)
 
 
+LOGGED_SPARSE_MAX = 1000
+"""Bytes of a sparse value by which a log's PFADD and PFMERGE are executed, whatever is set then. It never changes."""
+
+
 def _sparse_max(e: "Engine") -> int:
-    return int(e.config.get("hll-sparse-max-bytes"))
+    return LOGGED_SPARSE_MAX if e.session is e.internal else int(e.config.get("hll-sparse-max-bytes"))
+
+
+def _keep(e: "Engine", key: bytes, value: bytes | bytearray, logged: Callable[[], bytes | bytearray]) -> None:
+    """Stores a value. `logged`: what a log would make of the command; if it is not that, the value itself is logged."""
+    e.db.data[key] = value
+    e.touch(key, b"pfadd", "$")
+    if _sparse_max(e) != LOGGED_SPARSE_MAX and logged() != value:
+        e.rewrite(b"SET", key, bytes(value), b"KEEPTTL")
 
 
 @group.command("pfadd", -2, "write denyoom fast", keys=(1, 1, 1), since="2.8.9")
@@ -31,8 +44,7 @@ def pfadd(e: "Engine", a: Args) -> bytes:
     after, changed = hyperloglog.added(value, places, _sparse_max(e))
     if not changed and before is not None:
         return ZERO
-    e.db.data[a[1]] = after
-    e.touch(a[1], b"pfadd", "$")
+    _keep(e, a[1], after, lambda: hyperloglog.added(value, places, LOGGED_SPARSE_MAX)[0])
     return ONE
 
 
@@ -50,8 +62,8 @@ def pfcount(e: "Engine", a: Args) -> bytes:
 @group.command("pfmerge", -2, "write denyoom", keys=(1, -1, 1), since="2.8.9")
 def pfmerge(e: "Engine", a: Args) -> bytes:
     """Merges one or more HyperLogLog values into a single key."""
-    e.db.data[a[1]] = hyperloglog.stored(_merged(e, a[1:]), _sparse_max(e))
-    e.touch(a[1], b"pfadd", "$")
+    merged = _merged(e, a[1:])
+    _keep(e, a[1], hyperloglog.stored(merged, _sparse_max(e)), lambda: hyperloglog.stored(merged, LOGGED_SPARSE_MAX))
     return OK
 
 
