@@ -43,6 +43,8 @@ class Anew:
 
 
 def tell(waiter: Waiter, failure: Exception | None) -> None:
-    """How it went."""
+    """How it went. Whoever does not wait misses nothing: a node hears by itself that its log has failed."""
     if waiter is not None:
         settle(waiter, failure)
+        if failure is not None and not waiter.cancelled():
+            waiter.exception()
