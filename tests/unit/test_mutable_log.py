@@ -20,7 +20,7 @@ from titan_overlay.mutable.log_format import (
     encode_batch,
     encode_header,
 )
-from titan_overlay.mutable.members import GroupLog
+from titan_overlay.mutable.members import GroupLog, GroupLogs
 from titan_overlay.storage.disk import RealDisk
 from titan_overlay.testing import MemoryDisk
 
@@ -203,10 +203,80 @@ def test_groups_that_hold_old_segments_back_are_called_to_order():
         busy = b"c" * 32
         await log.replace(busy, [])
         for _ in range(50):
-            await log.replace(busy, [b"more" * 20])
+            await log.replace(busy, [b"all"])
+            await log.write(busy, [b"more" * 20])
         await log.close()
-        assert log.segments <= SEGMENTS_KEPT + 1
-        assert await contents(disk) == {A: [b"a" * 50], B: [b"anew"], busy: [b"more" * 20]}
+        assert log.segments <= SEGMENTS_KEPT + 2
+        assert await contents(disk) == {A: [b"a" * 50], B: [b"anew"], busy: [b"all", b"more" * 20]}
+
+    testing.run(main)
+
+
+@pytest.mark.parametrize("size", [150, 280, 300])
+@pytest.mark.parametrize("many", [1, 9])
+@pytest.mark.parametrize("each", [10, 100, 700])
+def test_writing_groups_anew_comes_to_its_end_whatever_their_sizes(size: int, many: int, each: int):
+    """Where each fills a segment, where together they fill more than are to be kept, and where others write much."""
+
+    async def main():
+        settings = LogSettings(segment_bytes=300, piece_bytes=30)
+        disk = MemoryDisk()
+        log = await opened(disk, settings)
+        sleeping = {b"%032d" % number: [b"x" * 10] * (size // 10) for number in range(2 * many)}
+        for group, records in sleeping.items():
+            await log.replace(group, [])
+            await log.write(group, records)
+        await log.close()
+        log = await opened(disk, settings)
+        taken = list(sleeping)[::2]
+        for group in taken:
+            log.take(group)
+        log.on_held_back = lambda group: log.replace(group, sleeping[group]) if group in taken else None
+        await log.replace(A, [])
+        segments = []
+        for number in range(1200):
+            await (log.write(A, [b"y" * each]) if number % 20 else log.replace(A, [b"new"]))
+            segments.append(log.segments)
+        async with asyncio.timeout(30):
+            await log.close()  # it comes to rest
+        assert max(segments[800:]) <= max(segments[400:800]) + 2, "there is no end to it"
+        assert await contents(disk) == {**sleeping, A: [b"new", *[b"y" * each] * 19]}
+
+    testing.run(main)
+
+
+def test_a_group_that_is_dropped_as_a_segment_begins_is_gone():
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk)
+        await log.replace(A, [b"a" * 20])
+        await log.replace(B, [])
+        await log.close()
+        log = await opened(disk)
+        log.take(B)
+        while log.segments <= SEGMENTS_KEPT or log._offset < SMALL.segment_bytes:
+            await log.write(B, [b"b" * 150])
+        await log.drop(A)
+        assert list(await contents(disk)) == [B]
+
+    testing.run(main)
+
+
+def test_groups_that_are_discarded_before_they_are_on_the_disk_leave_it():
+    async def main():
+        disk = MemoryDisk()
+        log = await opened(disk)
+        logs = GroupLogs(log, A)
+        logs.open(1)
+        logs.drop()
+        logs.open(1).append([1])
+        logs.drop()
+        await log.replace(B, [])
+        assert await contents(disk) == {B: []}
+        for _ in range(60):
+            await log.replace(B, [b"b" * 150])
+        await log.close()
+        assert log.segments <= 2
 
     testing.run(main)
 

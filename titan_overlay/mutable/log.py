@@ -86,6 +86,8 @@ class Log:
         self._waiting: deque[tuple[Written, Waiter]] = deque()
         self._waiting_bytes = 0
         self._anew: dict[bytes, Anew] = {}
+        self._appended = 0
+        """Bytes that groups have added since some were called to order."""
         self._writer: asyncio.Task[None] | None = None
         self._tidier: asyncio.Task[None] | None = None
         self._renaming = asyncio.Lock()
@@ -176,8 +178,8 @@ class Log:
     # ---- what was found ----------------------------------------------------------------------------------------
 
     def groups(self) -> list[bytes]:
-        """Ids of the groups in the log, sorted."""
-        return sorted(self._contents.since)
+        """Ids of the groups in the log, sorted: as it will be once all that was handed in is written."""
+        return sorted(self._begun)
 
     def take(self, group: bytes) -> list[bytes]:
         """The records that were found of a group when the log was opened. They are given out once."""
@@ -222,6 +224,7 @@ class Log:
     def drop(self, group: bytes) -> asyncio.Future[None]:
         """As `write`: the group leaves this log."""
         self._begun.discard(group)
+        self.take(group)
         done = self._give_up(group) or asyncio.get_running_loop().create_future()
         return self._hand_in(Written(group, Act.DROP, []), done)
 
@@ -332,6 +335,10 @@ class Log:
             await self._disk.write(path, raw, self._offset)
         self._offset += len(raw)
         self._sequence += 1
+        if any(each.act is Act.APPEND for each in writes):
+            self._appended += len(raw) - sum(
+                sum(map(len, each.records)) for each in writes if each.act is not Act.APPEND
+            )
         self._contents.note(self._identity.last, writes)
 
     async def _make_room(self, path: str, end: int) -> None:
@@ -344,8 +351,17 @@ class Log:
         self._size = size
 
     def _call_to_order(self) -> None:
-        """A group that sleeps writes nothing, and would have all kept for ever that others have written since."""
-        for group in self.holding_back() if self.segments > SEGMENTS_KEPT else ():
+        """A group that sleeps writes nothing, and would have all kept for ever that others have written since.
+
+        What is written anew fills segments as well. So that this comes to its end, whatever the sizes, groups are
+        called once for as much as a segment holds that others have added, and who is at it goes on to its end.
+        """
+        if self.segments <= SEGMENTS_KEPT or self._appended < self.settings.segment_bytes:
+            return
+        self._appended = 0
+        for group in self.holding_back():
+            if group in self._anew or group not in self._begun:
+                continue
             found = self._contents.records.get(group)
             if found is None:
                 asyncio.get_running_loop().call_soon(self.on_held_back, group)
