@@ -26,6 +26,11 @@ async def test_members_that_are_killed_one_after_the_other_lose_nothing(tmp_path
             described = await asyncio.to_thread(titan_json, "describe", "bank/main", *there, home=tmp_path)
             assert described["group"]["quorum"] == 2
             assert {each["node"] for each in described["group"]["members"]} == set(nodes.ids)
+            elsewhere = ("--bootstrap", nodes.line, "--data", "elsewhere")
+            checks = await asyncio.to_thread(
+                titan_json, "doctor", "bank/main", *elsewhere, home=tmp_path, status=1
+            )  # no node runs there
+            assert ["3 members" in each["text"] for each in checks if each["what"] == "group"] == [True]
             for node in nodes.ids[1:]:
                 nodes.kill(node)
             with pytest.raises((titan.Unavailable, titan.DeadlineExceeded)):

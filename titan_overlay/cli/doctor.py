@@ -174,9 +174,13 @@ async def _online(face: Face, stack: AsyncExitStack, names: list[str]) -> AsyncI
     async for check in _clock(pool):
         yield check
     held = await _held(pool, f"node:{line.node.hex()}") if line is not None else []
-    for each in held:
-        if each.kind == "mutable":
-            yield await _group(pool, each.name)
+    kinds = {each.name: each.kind for each in held}
+    for name in names:
+        if name not in kinds:
+            kinds[name] = await _kind(pool, name)
+    for name, kind in kinds.items():
+        if kind == "mutable":
+            yield await _group(pool, name)
     for name in names or [each.name for each in held]:
         yield await _crowd(pool, name)
 
@@ -215,6 +219,18 @@ async def _held(pool: "Pool", node: str) -> "list[Holding]":
 
     answer = (await pool.multicast([node], Holdings()))[node]
     return answer[:HELD_MAX] if isinstance(answer, list) else []
+
+
+async def _kind(pool: "Pool", name: str) -> str:
+    """Of an object that others hold; empty: it is not found."""
+    from titan_overlay.client import Description
+    from titan_overlay.errors import TitanError
+
+    try:
+        found = await pool.describe(name, timeout=GROUP_SECONDS)
+    except TitanError:
+        return ""
+    return found.kind if isinstance(found, Description) else ""
 
 
 async def _group(pool: "Pool", name: str) -> Check:
