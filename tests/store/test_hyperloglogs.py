@@ -57,7 +57,11 @@ def test_a_level_that_no_run_can_have_makes_it_dense() -> None:
     assert hyperloglog.registers(after)[0::16383] == [32, 33]
 
 
-@pytest.mark.parametrize("value", [b"", b"x", b"HYLL\1" + bytes(11), b"HYLL\2" + bytes(12300), b"HYLL" + bytes(20)])
+STALE = bytes(10) + b"\x80"
+WRONG = [b"", b"x", b"HYLL\1" + STALE, b"HYLL\2" + bytes(12300), b"HYLL" + bytes(20)]
+
+
+@pytest.mark.parametrize("value", WRONG)
 def test_what_is_no_hyperloglog_is_refused(value: bytes) -> None:
     core = Core()
     core("SET", "k", value)
@@ -83,6 +87,30 @@ def test_random_bytes_are_refused_or_counted() -> None:
         with suppress(CommandError):
             after, _ = hyperloglog.added(value, [(chance.randrange(16384), 3)], 1000)
             assert len(after) <= hyperloglog.SIZE
+
+
+@needs_redis
+def test_a_count_is_kept_in_the_value_as_redis_keeps_it(tmp_path: Path) -> None:
+    core = Core()
+    dense = b"HYLL" + bytes(11) + b"%b" + bytes(12288)
+    odd = [b"HYLL\1" + bytes(11), b"HYLL\1" + STALE + b"\x7f\xfe", dense % b"\0", dense % b"\x80"]
+    calls = ("PFCOUNT k", "GET k", "PFCOUNT k", "PFCOUNT k k", "PFADD k a", "GET k", "PFCOUNT k", "GET k", "PFADD k a")
+    with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:
+        for value in (None, *odd, *WRONG):
+            for ask in (core, wire.ask):
+                ask("DEL", "k")
+                ask("PFADD", "k") if value is None else ask("SET", "k", value)
+            for call in calls:
+                assert str(core(call)) == str(decode(wire.ask(*call.split()))), (value, call)
+    core("DEL k")
+    core("PFADD k a b")
+    core.effects()
+    watcher = core.connect()
+    watcher("WATCH k")
+    assert core("PFCOUNT k") == 2 and core.effects() == ["PFCOUNT k"], "a log and replicas have it, too"
+    assert core("PFCOUNT k") == 2 and core.effects() == []
+    watcher("MULTI")
+    assert watcher("EXEC") is None
 
 
 @needs_redis
@@ -121,6 +149,7 @@ def test_a_log_gives_the_same_bytes_whatever_was_set_then_or_is_set_now(seed: in
                 (
                     ("PFADD", key, *(chance.randrange(900) for _ in range(chance.choice((1, 3, 40))))),
                     ("PFMERGE", key, other),
+                    ("PFCOUNT", key),
                     ("PFDEBUG", "TODENSE", key),
                     ("CONFIG", "SET", "hll-sparse-max-bytes", chance.choice((0, 200, 1000, 3000))),
                     ("SETRANGE", key, 20, "zzz") if not chance.randrange(8) else ("PERSIST", key),

@@ -120,6 +120,7 @@ class Engine(Written):
         seconds: a clock of the shell around that times commands, for statistics alone.
         sleep: halts the shell around for so many seconds (DEBUG SLEEP).
         expires_by_itself: what is past its time is let go though nobody asks for it.
+        keeps_counts: PFCOUNT leaves what it has counted in the value.
         surroundings: what the shell adds to INFO (memory, process, CPU), by section.
         requests: what commands asked of the shell around the engine ("rewrite", "save", "shutdown").
         migrations: keys that are to be moved to another server ("migrate"), and who waits; the shell empties it.
@@ -167,6 +168,7 @@ class Engine(Written):
         self.seconds: Callable[[], float] = float
         self.sleep: Callable[[float], None] = _no_sleep
         self.expires_by_itself = True
+        self.keeps_counts = True
 
         self.preserve: Callable[[Database, bytes], None] | None = None
         self.refuse_writes: CommandError | None = None

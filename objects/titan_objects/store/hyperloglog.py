@@ -43,8 +43,8 @@ def murmur64(data: bytes, seed: int = 0xADC83B19) -> int:
     return h ^ (h >> 47)
 
 
-EMPTY = b"HYLL\x01" + bytes(11) + b"\x7f\xff"
-"""A sparse one without elements."""
+EMPTY = b"HYLL\x01" + bytes(10) + b"\x80" + b"\x7f\xff"
+"""A sparse one without elements, which nobody has counted."""
 
 _SPARSE_LEVEL_MAX = 32
 
@@ -53,6 +53,20 @@ ZEROS_SHORT_MAX = 64
 
 FEW = 32
 """Elements that are added to a sparse value one by one; for more, all registers are looked at once."""
+
+
+def kept_count(value: bytes | bytearray) -> int | None:
+    """The count that a value holds; None: it has to be counted anew. Raises CommandError: it is no value."""
+    _check(value)
+    return None if value[15] & _STALE else int.from_bytes(value[8:16], "little")
+
+
+def with_count(value: bytes | bytearray, count: int) -> bytes | bytearray:
+    """A value that holds its count; a dense one is changed where it is."""
+    if isinstance(value, bytearray):
+        value[8:16] = count.to_bytes(8, "little")
+        return value
+    return value[:8] + count.to_bytes(8, "little") + value[16:]
 
 
 def is_sparse(value: bytes | bytearray) -> bool:
@@ -81,7 +95,7 @@ def registers(value: bytes | bytearray) -> list[int]:
 
 
 def _check(value: bytes | bytearray) -> None:
-    if len(value) < _HEAD or value[:4] != b"HYLL" or value[4] > 1:
+    if len(value) < _HEAD or value[:4] != b"HYLL" or value[4] > 1 or (value[4] == 0 and len(value) != SIZE):
         raise CommandError(b"WRONGTYPE Key is not a valid HyperLogLog string value.")
 
 
@@ -97,12 +111,12 @@ def added(value: bytes | bytearray, places: list[tuple[int, int]], sparse_max: i
     """
     _check(value)
     changed = False
-    if len(value) == SIZE and not is_sparse(value):  # it stays so
+    if not is_sparse(value):  # it stays so
         kept = value if isinstance(value, bytearray) else bytearray(value)
         for place in places:
             changed = raise_register(kept, *place) or changed
         return kept, changed
-    one_by_one = is_sparse(value) and len(places) <= FEW and len(value) <= SIZE
+    one_by_one = len(places) <= FEW and len(value) <= SIZE
     if one_by_one:
         before = spliced = bytes(value)
         for place in places:
@@ -130,10 +144,9 @@ def stored(levels: list[int], sparse_max: int) -> bytes | bytearray:
 
 def _dense(value: bytes | bytearray) -> list[int]:
     found: list[int] = []
-    if len(value) == SIZE:
-        for at in range(_HEAD, SIZE, 3):
-            three = value[at] | value[at + 1] << 8 | value[at + 2] << 16
-            found += (three & 63, three >> 6 & 63, three >> 12 & 63, three >> 18)
+    for at in range(_HEAD, SIZE, 3):
+        three = value[at] | value[at + 1] << 8 | value[at + 2] << 16
+        found += (three & 63, three >> 6 & 63, three >> 12 & 63, three >> 18)
     return found
 
 

@@ -56,7 +56,21 @@ def _merged(e: "Engine", keys: Args) -> list[int]:
 @group.command("pfcount", -2, "readonly may-replicate", keys=(1, -1, 1), since="2.8.9")
 def pfcount(e: "Engine", a: Args) -> bytes:
     """Returns the approximated cardinality of the set(s) observed by the HyperLogLog key(s)."""
-    return number(hyperloglog.count(_merged(e, a[1:])))
+    if len(a) > 2:
+        return number(hyperloglog.count(_merged(e, a[1:])))
+    value = e.db.string(a[1])
+    if value is None:
+        return ZERO
+    kept = hyperloglog.kept_count(value)
+    if kept is not None:
+        return number(kept)
+    count = hyperloglog.count(hyperloglog.registers(value))
+    if e.keeps_counts and (e.session is e.internal or not (e.refuse_writes or e.replication.leader)):
+        if e.preserve is not None:
+            e.preserve(e.db, a[1])
+        e.db.data[a[1]] = hyperloglog.with_count(value, count)
+        e.touch(a[1])  # as in Redis: it is logged, and replicas do it as well
+    return number(count)
 
 
 @group.command("pfmerge", -2, "write denyoom", keys=(1, -1, 1), since="2.8.9")

@@ -93,6 +93,7 @@ class AgreedEngine(Engine):
         self.agreed = _Chance()
         super().__init__(group_table(), self.agreed, Config(appendonly="no"))
         self.output_max = REPLIES_BYTES_MAX
+        self.keeps_counts = False  # what reads has no place in the order
         self.scans = self._hash_scans = HashScans(self)
         self.scripts = Scripts(self, agreed=True)
         self.places = Places(self.table)
