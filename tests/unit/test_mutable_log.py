@@ -212,7 +212,7 @@ def test_groups_that_hold_old_segments_back_are_called_to_order():
     testing.run(main)
 
 
-@pytest.mark.parametrize("size", [150, 280, 300])
+@pytest.mark.parametrize("size", [150, 280, 300, 900])
 @pytest.mark.parametrize("many", [1, 9])
 @pytest.mark.parametrize("each", [10, 100, 700])
 def test_writing_groups_anew_comes_to_its_end_whatever_their_sizes(size: int, many: int, each: int):
@@ -241,6 +241,52 @@ def test_writing_groups_anew_comes_to_its_end_whatever_their_sizes(size: int, ma
             await log.close()  # it comes to rest
         assert max(segments[800:]) <= max(segments[400:800]) + 2, "there is no end to it"
         assert await contents(disk) == {**sleeping, A: [b"new", *[b"y" * each] * 19]}
+
+    testing.run(main)
+
+
+def test_sleeping_groups_are_called_to_order_also_where_each_run_is_short():
+    async def main():
+        disk, segments = MemoryDisk(), []
+        log = await opened(disk)
+        await log.replace(A, [b"a" * 20])
+        await log.replace(B, [])
+        for _ in range(60):
+            await log.close()
+            log = await opened(disk)
+            log.take(B)
+            await log.replace(B, [])
+            await log.write(B, [b"b" * 150])  # half a segment
+            segments.append(log.segments)
+        await log.close()
+        assert max(segments) <= SEGMENTS_KEPT + 2
+        assert await contents(disk) == {A: [b"a" * 20], B: [b"b" * 150]}
+
+    testing.run(main)
+
+
+def test_sleeping_groups_that_are_too_many_for_the_queue_are_written_anew_by_and_by():
+    async def main():
+        settings = LogSettings(segment_bytes=3000, piece_bytes=300, waiting_bytes_max=3000)
+        disk = MemoryDisk()
+        log = await opened(disk, settings)
+        sleeping = {b"%032d" % number: [b"a" * 200] for number in range(30)}
+        for group in sleeping:
+            await log.replace(group, [])
+        for group, records in sleeping.items():
+            await log.write(group, records)
+        await log.replace(B, [])
+        await log.close()
+        log = await opened(disk, settings)
+        log.take(B)
+        assert len(log.holding_back()) * 200 > settings.waiting_bytes_max, "as many begin in one segment"
+        segments = []
+        for number in range(1200):
+            await (log.write(B, [b"b" * 200]) if number % 20 else log.replace(B, [b"new"]))
+            segments.append(log.segments)
+        await log.close()
+        assert max(segments[800:]) <= max(segments[400:800]) + 2, "there is no end to it"
+        assert await contents(disk) == {**sleeping, B: [b"new", *[b"b" * 200] * 19]}
 
     testing.run(main)
 

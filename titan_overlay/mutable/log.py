@@ -86,8 +86,8 @@ class Log:
         self._waiting: deque[tuple[Written, Waiter]] = deque()
         self._waiting_bytes = 0
         self._anew: dict[bytes, Anew] = {}
-        self._appended = 0
-        """Bytes that groups have added since some were called to order."""
+        self._appended = settings.segment_bytes
+        """Bytes that groups have added since some were called to order; how many before this run nobody knows."""
         self._writer: asyncio.Task[None] | None = None
         self._tidier: asyncio.Task[None] | None = None
         self._renaming = asyncio.Lock()
@@ -354,9 +354,10 @@ class Log:
         """A group that sleeps writes nothing, and would have all kept for ever that others have written since.
 
         What is written anew fills segments as well. So that this comes to its end, whatever the sizes, groups are
-        called once for as much as a segment holds that others have added, and who is at it goes on to its end.
+        called only after others have added as much as a segment holds, and as those that slept have had written; and
+        who is at it goes on to its end. What does not fit into the queue now is called next time.
         """
-        if self.segments <= SEGMENTS_KEPT or self._appended < self.settings.segment_bytes:
+        if self.segments <= SEGMENTS_KEPT or self._appended < self.settings.segment_bytes or self.crowded:
             return
         self._appended = 0
         for group in self.holding_back():
@@ -365,8 +366,9 @@ class Log:
             found = self._contents.records.get(group)
             if found is None:
                 asyncio.get_running_loop().call_soon(self.on_held_back, group)
-            elif sum(map(len, found)) <= self.settings.segment_bytes:  # nobody has taken it in this run
+            elif not self.crowded:  # nobody has taken it in this run
                 self.replace(group, found)
+                self._appended -= sum(map(len, found))
 
     async def _tidy(self) -> None:
         """Removes segments that nobody needs; nobody waits for that."""
