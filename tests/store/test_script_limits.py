@@ -70,8 +70,6 @@ def test_what_one_script_leaves_behind_is_not_the_next_ones_burden() -> None:
     [
         "local t = {} while true do t[#t + 1] = 'x' .. #t redis.call('INCR', 'n') end",
         "local t = {} while true do t[#t + 1] = ('x' .. #t):rep(100) redis.call('INCR', 'n') end",
-        "local w = setmetatable({}, {__mode = 'v'}) for i = 1, 5e4 do w[i] = {} end local n = 0"
-        " for _ in pairs(w) do n = n + 1 end return redis.call('SET', 'n', n)",
         "local t = {} for i = 1, 60 do t[i] = redis.call('ECHO', ('z'):rep(1000 * i)) redis.call('INCR', 'n') end",
         "redis.setresp(3) local t = {redis.call('HGETALL', 'h').map.f, redis.call('INCR', 'n')}"
         " redis.call('SELECT', 3) redis.call('INCR', 'n') for i = 1, 2e4 do t[#t + 1] = {} end"
@@ -89,6 +87,73 @@ def test_members_end_a_script_at_the_same_place_whatever_they_ran_before(script:
         seen.append((reply.text if isinstance(reply, CommandError) else reply, member("GET n"), member.effects()[-3:]))
     assert seen[0] == seen[1] == seen[2]
     assert seen[0][1] is not None
+
+
+@pytest.mark.parametrize(
+    ("history", "script"),
+    [
+        (["table.insert(redis, 'leak')"], "return redis.call('SET', 'n', tostring(redis[1]))"),
+        (["table.insert(_G, 'leak')"], "return redis.call('SET', 'n', tostring(pcall(function() return _G[1] end)))"),
+        ([], "return redis.call('SET', 'n', tostring(setmetatable({}, {__metatable = {__tostring = true}})))"),
+        (
+            [],
+            "local t, s = {1}, '' for i = 1, 20 do t[{}] = i end local k, v = next(t, 1)"
+            " while k do s = s .. v .. ' ' k, v = next(t, k) end return redis.call('SET', 'n', s)",
+        ),
+        (
+            [],
+            "local t, s, walk = {}, '', pairs({}) for i = 1, 20 do t[{}] = i end"
+            " for _, v in walk, t do s = s .. v .. ' ' end return redis.call('SET', 'n', s)",
+        ),
+        ([], "redis.setresp(3) local t = {} for i = 1, 20 do t[{i}] = true end return {set = t}"),
+        ([], "redis.setresp(3) local t = {} for i = 1, 20 do t[{i}] = i end return {map = t}"),
+        (
+            ["for i = 1, 45000 do local s = 'abcdefghijklmnopqrstuvwxyz0123456789' .. i end"],
+            "local w = setmetatable({}, {__mode = 'v'}) w[1] = {}"
+            " for i = 1, 45000 do local s = 'abcdefghijklmnopqrstuvwxyz0123456789' .. i end"
+            " return redis.call('SET', 'n', tostring(w[1] ~= nil))",
+        ),
+        (
+            ["for i = 1, 20000 do local s = 'abcdefghijklmnopqrstuvwxyz0123456789' .. i end"],
+            "for i = 1, 20000 do local s = 'abcdefghijklmnopqrstuvwxyz0123456789' .. i end"
+            " local f, why = loadstring(('a=1 '):rep(65000))"
+            " return redis.call('SET', 'n', tostring(f) .. tostring(why))",
+        ),
+    ],
+)
+def test_what_a_member_ran_before_and_where_its_tables_lie_shows_nowhere(history: list[str], script: str) -> None:
+    busy = ["local t = {} for i = 1, 3e3 do t[i] = {i} end", *(f"local x = {{{at}}} return {{x}}" for at in range(37))]
+    seen = []
+    for before in ([], history + busy, busy + history + busy):
+        member = agreeing(before)
+        reply = member("EVAL", script, 0)
+        seen.append((reply.text if isinstance(reply, CommandError) else reply, member("GET n")))
+    assert seen[0] == seen[1] == seen[2]
+    assert "leak" not in str(seen) and "0x" not in str(seen)
+
+
+def test_a_weak_table_is_one_on_one_node_and_refused_in_a_group() -> None:
+    script = "local t, w = {}, setmetatable({}, {__mode = 'k'}) w[t] = 1 return w[t]"
+    assert Core()("EVAL", script, 0) == 1
+    assert "weak tables" in str(agreeing()("EVAL", script, 0))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "while true do (''):rep(2^31 - 1) end",
+        "while true do table.insert({1}, -1e6, 1) end",
+        "local t = {} for i = 1, 3e4 do t['k' .. i] = i end while true do table.maxn(t) end",
+        "local s = ('a=1 '):rep(1e5) while true do loadstring(s) end",
+        "local s = (' '):rep(1e6) while true do tonumber(s) end",
+        "local s = ('x'):rep(1e6) while true do s:sub(2) end",
+    ],
+)
+def test_what_c_does_counts(script: str) -> None:
+    core = Core(lua_time_limit="20")
+    assert "over its limit" in str(core("EVAL", script, 0))
+    script = "return {table.maxn({1, 2, [9] = 1, x = 20}), ('ab'):rep(2), tonumber('7'), ('abc'):sub(2)}"
+    assert core("EVAL", script, 0) == [9, b"abab", 7, b"bc"]
 
 
 def test_commands_are_executed_once_though_a_script_runs_anew() -> None:

@@ -9,7 +9,7 @@ in C) is charged as instructions.
 PRELUDE = rb"""
 local enter, leave, watch, agreed, step, per_second, null, call, log, setresp, may_call, sha1, libraries = ...
 local G = _G
-local sethook, getinfo = debug.sethook, debug.getinfo
+local sethook, getinfo, getmeta = debug.sethook, debug.getinfo, debug.getmetatable
 local real_error, real_pcall, real_xpcall, setfenv, loadstring = error, pcall, xpcall, setfenv, loadstring
 local kind, rawget, next, select, unpack, real_tostring = type, rawget, next, select, unpack, tostring
 local byte, find, format, match, sub = string.byte, string.find, string.format, string.match, string.sub
@@ -119,6 +119,15 @@ coroutine.wrap = function(f)
     return function(...) return yielded(coroutine.resume(made, ...)) end
 end
 
+-- Scripts share what is global: none may change it for others.
+local shared = {}
+local function refuse(_, name)
+    real_error("Attempted to modify a global variable '" .. tostring(name) .. "': use local ones", 2)
+end
+local function own(list)
+    if shared[list] then refuse(list, "of a library") end
+end
+
 -- What works on all of a text or a table at once, in C, where instructions are not counted. A function keeps its name:
 -- Lua finds it, for its errors, by how it is called.
 local function long(text) return kind(text) == "string" and #text / 16 or 0 end
@@ -137,14 +146,34 @@ local function charged(library, cost, ...)
 end
 charged(string, long, "reverse", "lower", "upper")
 charged(string, longer, "find", "match", "gmatch", "gsub")
-charged(string, function() return 0 end, "rep", "format")
+charged(string, function() return 0 end, "format", "sub")
+charged(string, function(text, count)  -- of any other text memory ends it
+    return text == "" and kind(count) == "number" and count > 0 and count / 16 or 0
+end, "rep")
+charged(G, long, "tonumber")
 charged(table, function(list)
+    own(list)
     local many = elements(list)
     return many * math.log(many + 2)
 end, "sort")
-charged(table, elements, "concat", "maxn", "foreachi")
-charged(table, function(list, ...) return select("#", ...) > 0 and elements(list) or 0 end, "remove")
-charged(table, function(list, ...) return select("#", ...) > 1 and elements(list) or 0 end, "insert")
+charged(table, elements, "concat", "foreachi")
+charged(table, function(list, ...)
+    own(list)
+    return select("#", ...) > 0 and elements(list) or 0
+end, "remove")
+charged(table, function(list, at, ...)
+    own(list)
+    return select("#", ...) > 0 and kind(at) == "number" and math.abs(elements(list) - at) or 0
+end, "insert")
+local maxn = table.maxn
+table.maxn = function(...)
+    local list, most = ..., 0
+    if kind(list) ~= "table" then return maxn(...) end  -- which says what is wrong
+    for key in next, list do
+        if kind(key) == "number" and key > most then most = key end
+    end
+    return most
+end
 
 -- ---- the same on every member of a group ---------------------------------------------------------------------------
 
@@ -164,12 +193,14 @@ local shows = {string = true, number = true, boolean = true, ["nil"] = true}
 tostring = function(value)
     local of = kind(value)
     if shows[of] then return real_tostring(value) end
-    local meta = of == "table" and getmetatable(value)
-    return meta and meta.__tostring and real_tostring(value) or of
+    local meta = of == "table" and getmeta(value)
+    return meta and rawget(meta, "__tostring") ~= nil and real_tostring(value) or of
 end
+local walked  -- the table that was looked at last
+local ordered = function() end
 if agreed then
     -- Tables and functions as keys lie in the order of their addresses, and the others lie around them.
-    local function ordered(given)
+    ordered = function(given)
         if kind(given) ~= "table" then return end
         for key in next, given do
             if not shows[kind(key)] then
@@ -180,11 +211,22 @@ if agreed then
     local real_pairs, foreach = pairs, table.foreach
     pairs = function(given)
         ordered(given)
-        return real_pairs(given)
+        if kind(given) ~= "table" then return real_pairs(given) end
+        return function(_, key) return next(given, key) end, given  -- not `next`: that would walk through any
     end
     G.next = function(given, key)
-        if key == nil and kind(given) == "table" and next(given) ~= nil then ordered(given) end
+        if (key == nil or given ~= walked) and kind(given) == "table" and next(given) ~= nil then ordered(given) end
+        walked = given
         return next(given, key)
+    end
+    -- Whether a member's Lua collects what is not needed depends on what it has done before.
+    local real_setmetatable = setmetatable
+    G.setmetatable = function(...)
+        local _, meta = ...
+        if kind(meta) == "table" and rawget(meta, "__mode") ~= nil then
+            real_error("weak tables do not keep the same on all members", 2)
+        end
+        return real_setmetatable(...)
     end
     table.foreach = function(given, f)
         ordered(given)
@@ -275,11 +317,6 @@ G.cjson.null = null
 
 -- ---- what is shared ------------------------------------------------------------------------------------------------
 
--- Scripts share what is global: none may change it for others.
-local function refuse(_, name)
-    real_error("Attempted to modify a global variable '" .. tostring(name) .. "': use local ones", 2)
-end
-local shared = {}
 local function protect(given)
     local shown = setmetatable({}, {__index = given, __newindex = refuse, __metatable = false})
     shared[shown] = true
@@ -311,7 +348,10 @@ local function bare(value, copies)
     if not copies[value] then
         local copy = {}
         copies[value] = copy
-        for name, each in next, value do copy[name] = bare(each, copies) end
+        for name, each in next, value do
+            if name == "set" or name == "map" then ordered(each) end
+            copy[name] = bare(each, copies)
+        end
     end
     return copies[value]
 end
@@ -320,13 +360,18 @@ local function compile(source, name)
     if byte(source) == 27 then return nil, "compiled code is not taken" end  -- it is not checked, and may crash
     return loadstring(source, name)
 end
-G.loadstring = compile
-found.loadstring = compile
+found.loadstring = function(source, ...)
+    charge(kind(source) == "string" and #source or 0)
+    local made, why = compile(source, ...)
+    if not made and why == MEMORY then real_error(MEMORY, 0) end
+    return made, why
+end
+G.loadstring = found.loadstring
 
 -- Whether it ended well; what it returned, or a text; where it failed.
 function limited(allowed, f, first, second)
     local raised
-    used, budget, seed, ended, running = 0, allowed, 1, nil, f
+    used, budget, seed, ended, running, walked = 0, allowed, 1, nil, f, nil
     sethook(hook, "", step)
     local ok, value = real_xpcall(function()
         leave()
