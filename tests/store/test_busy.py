@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.real import TitanStore, Wire
+from titan_objects.store.effects import encode
 
 pytest.importorskip("lupa")
 
@@ -97,3 +98,71 @@ def test_who_has_not_said_who_he_is_ends_nothing(tmp_path: Path) -> None:
             assert stranger.ask("AUTH", "secret") == b"+OK\r\n"
             assert stranger.ask("SCRIPT", "KILL") == b"+OK\r\n"
         assert b"Script killed by user" in caller.reply()
+
+
+def test_nobody_is_told_what_goes_with_a_store_that_is_given_up(tmp_path: Path) -> None:
+    """Neither who waits, nor the caller for what it has sent behind the script."""
+    with TitanStore(tmp_path, *SOON) as store, Wire(store.port) as caller, Wire(store.port) as waiting:
+        assert caller.ask("SET", "x", 1) == b"+OK\r\n"
+        with Wire(store.port) as heard, Wire(store.port) as other:
+            assert heard.ask("SUBSCRIBE", "news").startswith(b"*3")
+            waiting.send("BLMOVE", "l", "moved", "LEFT", "LEFT", 0)
+            assert other.ask("PING") == b"+PONG\r\n"
+            script = f"redis.call('INCR', 'x') redis.call('RPUSH', 'l', 'v') redis.call('PUBLISH', 'news', 1) {ENDLESS}"
+            caller.socket.sendall(encode([[b"EVAL", script.encode(), b"0"], [b"INCR", b"x"], [b"COPY", b"x", b"y"]]))
+            wait_until_busy(store.port)
+            other.send("SHUTDOWN", "NOSAVE")
+            assert store.process.wait(30) == 0
+            for wire in (caller, waiting, heard):
+                assert wire.socket.recv(100) == b""
+    with TitanStore(tmp_path) as store, Wire(store.port) as wire:
+        assert wire.ask("MGET", "x", "y") == b"*2\r\n$1\r\n1\r\n$-1\r\n"
+        assert wire.ask("EXISTS", "l", "moved") == b":0\r\n"
+
+
+def test_the_client_whose_script_runs_is_answered_in_order(store: TitanStore) -> None:
+    with Wire(store.port) as caller, Wire(store.port) as other:
+        assert other.ask("PING") == b"+PONG\r\n"
+        caller.send("EVAL", ENDLESS, 0)
+        wait_until_busy(store.port)
+        caller.send("PING")
+        assert other.ask("GET", "k") == BUSY % b"SCRIPT"
+        assert other.ask("SCRIPT", "KILL") == b"+OK\r\n"
+        assert b"Script killed by user" in caller.reply()
+        assert caller.reply() == b"+PONG\r\n"
+
+
+def test_a_script_that_has_only_read_may_be_killed_though_a_key_has_ended_meanwhile(tmp_path: Path) -> None:
+    with TitanStore(tmp_path, *SOON, "--set", "enable-debug-command=yes") as store, Wire(store.port) as other:
+        assert other.ask("DEBUG", "SET-ACTIVE-EXPIRE", 0) == b"+OK\r\n"
+        assert other.ask("SET", "k", "v", "PX", 1) == b"+OK\r\n"
+        with Wire(store.port) as caller:
+            caller.send("EVAL", f"while redis.call('GET', 'k') do end {ENDLESS}", 0)
+            wait_until_busy(store.port)
+            assert other.ask("SCRIPT", "KILL") == b"+OK\r\n"
+            assert b"Script killed by user" in caller.reply()
+
+
+def test_newcomers_that_leave_or_are_refused_hold_nothing(tmp_path: Path) -> None:
+    limited = TitanStore(tmp_path, *SOON, "--set", "maxclients=10")
+    with limited as store, Wire(store.port) as caller, Wire(store.port) as other:
+        assert other.ask("PING") == b"+PONG\r\n"
+        caller.send("EVAL", ENDLESS, 0)
+        wait_until_busy(store.port)
+        held = len(list(Path(f"/proc/{store.process.pid}/fd").iterdir()))
+        for words in (("PING",), ("QUIT",)):
+            for _ in range(20):
+                with Wire(store.port) as newcomer:
+                    assert newcomer.ask(*words)
+        assert other.ask("GET", "k") == BUSY % b"SCRIPT", "by then it has seen that they are gone"
+        crowd = [Wire(store.port) for _ in range(12)]
+        answers = [each.ask("PING") for each in crowd]
+        assert answers.count(BUSY % b"SCRIPT") == 8
+        assert sum(b"max number of clients" in each for each in answers) == 4
+        for each in crowd:
+            each.close()
+        assert other.ask("GET", "k") == BUSY % b"SCRIPT"
+        with Wire(store.port) as last:
+            assert last.ask("SCRIPT", "KILL") == b"+OK\r\n"
+        assert b"Script killed by user" in caller.reply()
+        assert len(list(Path(f"/proc/{store.process.pid}/fd").iterdir())) <= held + 1

@@ -13,7 +13,7 @@ import redis
 import redis.asyncio
 from typer.testing import CliRunner
 
-from tests.store.real import SECONDS, TitanStore, Wire, needs_redis
+from tests.store.real import SECONDS, RealRedis, TitanStore, Wire, needs_redis
 from titan_objects.store.batches import BatchReader
 from titan_objects.store.host import Store
 from titan_objects.store.resp import bulks
@@ -511,3 +511,28 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
 def test_hundreds_of_kills_lose_nothing(tmp_path: Path) -> None:
     for _ in range(300):
         crash(tmp_path / "s", 50, 500)
+
+
+@needs_redis
+@pytest.mark.parametrize("replies", ["OFF", "SKIP"])
+@pytest.mark.parametrize("version", [2, 3])
+def test_who_wants_no_replies_hears_what_it_has_subscribed_to(
+    store: TitanStore, tmp_path: Path, replies: str, version: int
+) -> None:
+    heard = []
+    with RealRedis(tmp_path) as redis:
+        for port in (store.port, redis.port):
+            with Wire(port) as listener, Wire(port) as other:
+                assert listener.ask("HELLO", version)
+                listener.send("CLIENT", "REPLY", replies)
+                listener.send("SUBSCRIBE", "a", "b")
+                listener.send("PSUBSCRIBE", "x*")
+                listener.send("UNSUBSCRIBE", "a")
+                while other.ask("PUBLISH", "xy", "m") == b":0\r\n":
+                    pass
+                assert other.ask("PUBLISH", "b", "last") == b":1\r\n"
+                said = b""
+                while not said.endswith(b"$4\r\nlast\r\n"):
+                    said += listener.socket.recv(1000)
+                heard.append(said)
+    assert heard[0] == heard[1] and heard[0].count(b"subscribe") >= 4

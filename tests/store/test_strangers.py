@@ -168,3 +168,13 @@ def test_a_strict_reader_holds_little_of_what_comes_in_pieces() -> None:
     assert len(list(reader.read_each(piece))) == 1
     assert not list(reader.read_each(b"*1\r\n$16385\r\n"))
     assert reader.error == b"unauthenticated bulk length"
+
+
+def test_who_says_no_more_gets_all_replies_however_long_they_are(tmp_path: Path) -> None:
+    with TitanStore(tmp_path) as store, Wire(store.port) as wire:
+        assert wire.ask("SET", "big", b"x" * 100_000) == b"+OK\r\n"
+        wire.socket.sendall(bulks([b"GET", b"big"]) * 100 + bulks([b"INCR", b"n"]))
+        wire.socket.shutdown(socket.SHUT_WR)
+        replies = wire.file.read()
+        assert len(replies) == 100 * (100_000 + len(b"$100000\r\n\r\n")) + len(b":1\r\n")
+        assert replies.endswith(b":1\r\n")

@@ -5,14 +5,19 @@ script calls now and then; who connects is let in, and handed to the loop when t
 """
 
 import asyncio
+import logging
 import os
 import select
 import socket
 from typing import Any
 
 from titan_objects.store.connection import Connection
+from titan_objects.store.lua.running import Running
 from titan_objects.store.server import Server
+from titan_objects.store.session import Session
 from titan_objects.store.system import monotonic
+
+_LOG = logging.getLogger("titan_objects.store")
 
 LOOK_SECONDS = 0.01
 """Between two looks at the sockets."""
@@ -31,18 +36,27 @@ class Busy:
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._begun = self._at = 0.0
+        self._caller: Session | None = None
+        """Whose script it is: what that client sends next is answered after it."""
         self._let_in: dict[Connection, socket.socket] = {}
         self._handing_over: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
         """A script begins. Who waits is told so when it has run for `lua-time-limit` milliseconds."""
         self._begun = monotonic()
+        self._caller = self._server.store.engine.session
         self._at = self._begun + int(self._server.store.config.get("lua-time-limit")) / 1000
 
     def look(self) -> None:
-        """Serves others, if it is time to."""
+        """Serves others, if it is time to. Ends the process, if one of them has given up the store."""
         if monotonic() >= self._at:
             self._serve()
+            if self._running is not None and self._running.dropped:
+                # What the script has written is in memory, and others may have been told of it in this turn of the
+                # loop: nothing of that is to go out, or to the log. What was acknowledged before is in the log.
+                _LOG.warning("SHUTDOWN NOSAVE while a script runs: the store ends at once")
+                logging.shutdown()
+                os._exit(0)
             self._at = monotonic() + LOOK_SECONDS
 
     def end(self) -> None:
@@ -54,6 +68,10 @@ class Busy:
         self._let_in = {}
 
     @property
+    def _running(self) -> Running | None:
+        return self._server.store.engine.scripts.running
+
+    @property
     def ms(self) -> int:
         """Milliseconds since it began."""
         return int((monotonic() - self._begun) * 1000)
@@ -62,7 +80,8 @@ class Busy:
 
     def _serve(self) -> None:
         listening = {each.fileno() for each in self._server.sockets}
-        clients = {each.fileno: each for each in self._server.connections if each.idle}
+        others = (each for each in self._server.connections if each.session is not self._caller)
+        clients = {each.fileno: each for each in others if each.idle}
         poll = select.poll()
         for number in (*listening, *clients):
             poll.register(number, select.POLLIN)
@@ -73,23 +92,32 @@ class Busy:
                 self._hear(clients[number])
 
     def _accept(self, number: int) -> None:
-        with socket.socket(fileno=os.dup(number)) as listener:
-            try:
+        try:
+            with socket.socket(fileno=os.dup(number)) as listener:
                 own, _ = listener.accept()
-            except OSError:
-                return  # it has gone again
+        except OSError:
+            return  # it has gone again, or there are too many
         own.setblocking(False)
-        connection = Connection(self._server)
-        connection.connection_made(_Held(own))
+        connection, held = Connection(self._server), _Held(own)
+        connection.connection_made(held)
         self._let_in[connection] = own
+        if held.is_closing():
+            self._let_go(connection)
+
+    def _let_go(self, connection: Connection) -> None:
+        """A newcomer leaves, or was refused."""
+        self._let_in.pop(connection).close()
+        connection.connection_lost(None)
 
     def _hear(self, connection: Connection) -> None:
         try:
             data = os.read(connection.fileno, READ_BYTES)
         except OSError:
             return  # the loop will find the same
-        if not data:
-            return  # likewise: it has hung up
+        if not data:  # it has hung up
+            if connection in self._let_in:
+                self._let_go(connection)
+            return  # of others the loop will find the same
         replies = connection.meanwhile(data)
         try:
             sent = os.write(connection.fileno, replies) if replies else 0
@@ -99,6 +127,8 @@ class Busy:
             connection.send(replies[sent:])  # goes out when the loop turns again
         if connection.session.closing:
             connection.close()
+            if connection in self._let_in:
+                self._let_go(connection)
 
     async def _hand_over(self, connection: Connection, own: socket.socket) -> None:
         if connection.idle:

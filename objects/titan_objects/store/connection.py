@@ -187,7 +187,8 @@ class Connection(asyncio.Protocol):
     def _has_more(self) -> bool:
         """Whether more is sent to this client without anybody's doing."""
         session = self.session
-        return session.owed or (not session.waits and bool(session.out or session.backlog))
+        halted = session in self._store.engine.halted  # for this very client to read
+        return session.owed or halted or (not session.waits and bool(session.out or session.backlog))
 
     def _end(self) -> None:
         session = self.session

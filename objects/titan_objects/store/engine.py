@@ -494,15 +494,19 @@ class Engine(Written):
         """Brings a message to all that listen; says how many."""
         count = 0
         for session, data in self.exchange.deliveries(channel, message, shard):
-            self.deliver(session, data)
+            self.push(session, data)
             count += 1
         return count
+
+    def push(self, session: Session, data: bytes) -> None:
+        """Sends what a client has subscribed to, also if it wants no replies."""
+        session.out.append(data)
+        self.outgoing[session] = None
 
     def deliver(self, session: Session, data: bytes) -> None:
         """Sends what the client did not ask for just now."""
         if session.replies == "on":
-            session.out.append(data)
-            self.outgoing[session] = None
+            self.push(session, data)
 
     def watch(self, session: Session, key: bytes) -> None:
         """EXEC of that client will refuse if the key changes."""

@@ -22,7 +22,15 @@ def _sides(e: "Engine", kind: str) -> tuple[Listeners, dict[bytes, None]]:
     return (exchange.shards, session.shards) if kind == "s" else (exchange.channels, session.channels)
 
 
-def _subscribe(e: "Engine", a: Args, kind: str) -> bytes:
+def _confirmed(e: "Engine", confirmations: bytes) -> bytes | None:
+    """The reply; to a client that wants none they are not one, but messages."""
+    if e.session.replies == "on":
+        return confirmations
+    e.push(e.session, confirmations)
+    return None
+
+
+def _subscribe(e: "Engine", a: Args, kind: str) -> bytes | None:
     session = e.session
     if session is e.internal:
         raise CommandError(b"ERR only a connection can subscribe: use a client, or `watch` the object")
@@ -34,10 +42,10 @@ def _subscribe(e: "Engine", a: Args, kind: str) -> bytes:
         count = len(session.shards) if kind == "s" else session.subscriptions
         parts.append(confirmation(session, kind.encode() + b"subscribe", name, count))
     session.look()
-    return b"".join(parts)
+    return _confirmed(e, b"".join(parts))
 
 
-def _unsubscribe(e: "Engine", a: Args, kind: str) -> bytes:
+def _unsubscribe(e: "Engine", a: Args, kind: str) -> bytes | None:
     session = e.session
     listeners, own = _sides(e, kind)
     parts = []
@@ -49,41 +57,41 @@ def _unsubscribe(e: "Engine", a: Args, kind: str) -> bytes:
         count = len(session.shards) if kind == "s" else session.subscriptions
         parts.append(confirmation(session, kind.encode() + b"unsubscribe", name, count))
     session.look()
-    return b"".join(parts)
+    return _confirmed(e, b"".join(parts))
 
 
 @group.command("subscribe", -2, "pubsub noscript loading stale", since="2.0.0")
-def subscribe(e: "Engine", a: Args) -> bytes:
+def subscribe(e: "Engine", a: Args) -> bytes | None:
     """Listens for messages published to channels."""
     return _subscribe(e, a, "")
 
 
 @group.command("unsubscribe", -1, "pubsub noscript loading stale", since="2.0.0")
-def unsubscribe(e: "Engine", a: Args) -> bytes:
+def unsubscribe(e: "Engine", a: Args) -> bytes | None:
     """Stops listening to messages posted to channels."""
     return _unsubscribe(e, a, "")
 
 
 @group.command("psubscribe", -2, "pubsub noscript loading stale", since="2.0.0")
-def psubscribe(e: "Engine", a: Args) -> bytes:
+def psubscribe(e: "Engine", a: Args) -> bytes | None:
     """Listens for messages published to channels that match one or more patterns."""
     return _subscribe(e, a, "p")
 
 
 @group.command("punsubscribe", -1, "pubsub noscript loading stale", since="2.0.0")
-def punsubscribe(e: "Engine", a: Args) -> bytes:
+def punsubscribe(e: "Engine", a: Args) -> bytes | None:
     """Stops listening to messages published to channels that match one or more patterns."""
     return _unsubscribe(e, a, "p")
 
 
 @group.command("ssubscribe", -2, "pubsub noscript loading stale", since="7.0.0")
-def ssubscribe(e: "Engine", a: Args) -> bytes:
+def ssubscribe(e: "Engine", a: Args) -> bytes | None:
     """Listens for messages published to shard channels."""
     return _subscribe(e, a, "s")
 
 
 @group.command("sunsubscribe", -1, "pubsub noscript loading stale", since="7.0.0")
-def sunsubscribe(e: "Engine", a: Args) -> bytes:
+def sunsubscribe(e: "Engine", a: Args) -> bytes | None:
     """Stops listening to messages posted to shard channels."""
     return _unsubscribe(e, a, "s")
 

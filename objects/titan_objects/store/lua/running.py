@@ -37,7 +37,7 @@ class Running:
         name: of the function; of a script its hash.
         command: that has it run.
         killed: it is to end.
-        dropped: so is the store, and nobody will know that it has begun.
+        dropped: so is the store, and nobody is to know that it has begun.
     """
 
     def __init__(self, name: bytes, command: Args, function: bool, supervisor: Supervisor | None) -> None:
@@ -53,7 +53,7 @@ class Running:
         return self._supervisor.ms if self._supervisor is not None else 0
 
     def drop(self) -> None:
-        """It is to end, and what it has written with it."""
+        """It is to end, and the store with it: what it has written never was."""
         self.killed = self.dropped = True
 
 

@@ -73,7 +73,7 @@ class Scripts:
         """The one that runs just now."""
         self._keeps = False
         self._read_only = False
-        self._first_effect = 0
+        self._has_written = False
         self._saves_memory = False
         self._failed = b""
         """The last error of a command that the script has called."""
@@ -173,7 +173,7 @@ class Scripts:
             raise CommandError(b"NOTBUSY No scripts in execution right now.")
         if self.running.function != function:
             raise self.busy
-        if len(self._engine.effects) > self._first_effect:
+        if self._has_written:
             raise CommandError(
                 b"UNKILLABLE Sorry the script already executed write commands against the dataset. You can either "
                 b"wait the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE command."
@@ -191,7 +191,7 @@ class Scripts:
     @property
     def needs_memory(self) -> bool:
         """The script that runs has not written yet, and has not said that it may run where there is no memory."""
-        return not self._saves_memory and len(self._engine.effects) == self._first_effect
+        return not self._saves_memory and not self._has_written
 
     # ---- running -------------------------------------------------------------------------------------------------
 
@@ -208,7 +208,8 @@ class Scripts:
         self._saves_memory = not _SAVING.isdisjoint(flags or ())
         if flags is not None and not self._saves_memory and engine.meter is not None:
             engine.meter.admit_script()
-        start = self._first_effect = len(engine.effects)
+        start = len(engine.effects)
+        self._has_written = False
         could_block, engine.may_block = engine.may_block, False
         self._read_only = read_only
         db, reply = engine.db, engine.reply
@@ -227,8 +228,6 @@ class Scripts:
             engine.may_block = could_block
             engine.db, engine.reply = db, reply
             engine.session.db = db
-            if running.dropped:
-                del engine.effects[start:]
             if len(engine.effects) > start:
                 engine.wrap(start)
                 engine.quiet()
@@ -296,8 +295,10 @@ class Scripts:
             if not words:
                 raise CommandError(b"ERR Please specify at least one argument for this redis lib call")
             args = [_word(word) for word in words]
-            cost += price(self._checked(args), args, self._engine.db)
+            command = self._checked(args)
+            cost += price(command, args, self._engine.db)
             reply = self._engine.call(args)
+            self._has_written |= command.writes
             cost += len(reply) / BYTES_FOR_ONE
         except CommandError as why:
             self._engine.stats.note_error(why.text)
