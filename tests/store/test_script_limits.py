@@ -1,13 +1,15 @@
 """Scripts that want too much: memory, time; and what members of a group must not see differently."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
 from tests.store.core import Core
+from tests.store.real import RealRedis, Wire, needs_redis
 from titan_objects.store.lua import running, sandbox, scripts
 from titan_objects.store.lua.scripts import Scripts
-from titan_objects.store.resp import CommandError
+from titan_objects.store.resp import CommandError, decode
 
 pytest.importorskip("lupa")
 
@@ -154,6 +156,51 @@ def test_what_c_does_counts(script: str) -> None:
     assert "over its limit" in str(core("EVAL", script, 0))
     script = "return {table.maxn({1, 2, [9] = 1, x = 20}), ('ab'):rep(2), tonumber('7'), ('abc'):sub(2)}"
     assert core("EVAL", script, 0) == [9, b"abab", 7, b"bc"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "return xpcall(function() while true do end end, function() while true do end end)",
+        "return xpcall(function() error('x') end, function() while true do end end)",
+        "return {map = {[setmetatable({}, {__index = function() while true do end end})] = 1}}",
+        "return {set = {[setmetatable({}, {__index = function() redis.call('SET', 'n', 1) end})] = 1}}",
+        "local s = ('b'):rep(4e6) while true do struct.size(s) end",
+        "local s = ('b'):rep(4e6) while true do redis.sha1hex(s) end",
+    ],
+)
+def test_nothing_of_a_script_runs_without_its_limits(script: str) -> None:
+    core = Core(lua_time_limit="20")
+    reply = core("EVAL", script, 0)
+    assert "over its limit" in str(reply) or "return {" in script
+    assert core("EVAL", "return 7", 0) == 7 and core("GET n") is None
+
+
+@needs_redis
+@pytest.mark.parametrize(
+    "script",
+    [
+        "return {xpcall(function() error('a') end, function(why) return why .. 'b' end)}",
+        "return {xpcall(function() error({err = 'z'}) end, function(why) return type(why) end)}",
+        "return {xpcall(function() return redis.call('NOSUCH') end, function(why) return type(why) end)}",
+        "return {xpcall(function() error('a') end, function() error('b') end)}",
+        "return {xpcall(function() return 1, 2 end, function() return 3 end)}",
+        "return {pcall(xpcall, function() error('a') end, function(why) return why end)}",
+    ],
+)
+def test_handlers_of_errors_are_called_as_in_redis(script: str, tmp_path: Path) -> None:
+    with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:
+        shown = "return cjson.encode" + script.removeprefix("return ")
+        assert str(Core()("EVAL", shown, 0)) == str(decode(wire.ask("EVAL", shown, 0)))
+
+
+@pytest.mark.parametrize("at", [0.0495, 0.0497, 0.0498, 0.0499, 0.04995])
+def test_a_script_whose_memory_ends_as_its_time_does_leaves_no_limit_behind(at: float) -> None:
+    core = Core(lua_time_limit="50")
+    core.engine.scripts = Scripts(core.engine, agreed=True)
+    script = f"local s = ('x'):rep(1e6) while os.clock() < {at} do end while true do cmsgpack.pack(s) end"
+    assert "over its limit" in str(core("EVAL", script, 0))
+    assert core("EVAL", "return #ARGV[1]", 0, b"z" * (5 << 20)) == 5 << 20
 
 
 def test_commands_are_executed_once_though_a_script_runs_anew() -> None:

@@ -91,7 +91,7 @@ class Sandbox:
 
     def __init__(self, host: Host, *, agreed: bool, collects: bool, watched: bool) -> None:
         try:
-            from lupa.lua51 import LuaRuntime, lua_type
+            from lupa.lua51 import LuaError, LuaMemoryError, LuaRuntime, lua_type
         except ImportError:
             raise CommandError(b"ERR scripts need the package lupa: pip install 'titan-overlay[store]'") from None
         self._host = host
@@ -106,6 +106,8 @@ class Sandbox:
             max_memory=MEMORY_MAX,
         )
         lua.set_max_memory(0)
+        self._errors = LuaError, LuaMemoryError
+        self._unhook = lua.eval(b"debug.sethook")
         self.table = lua.table_from
         self._collect = lua.eval(b"collectgarbage")
         self._limit = 0
@@ -190,7 +192,7 @@ class Sandbox:
         code = self._code(source, "function", b"@user_function")
         register = partial(_checked, library.register, self._is("table"), self._is("function"))
         try:
-            self._answer(self._load(code, register, allowed), b"")
+            self._answer(self._called(self._load, code, register, allowed), b"")
         except CommandError as why:
             raise CommandError(b"ERR Error registering functions: " + why.text) from None
         library.lua = self
@@ -210,11 +212,22 @@ class Sandbox:
             CommandError: it failed.
             OutOfMemory.
         """
-        return self._answer(self._run(code, self.table(keys), self.table(argv), allowed), name)
+        return self._answer(self._called(self._run, code, self.table(keys), self.table(argv), allowed), name)
 
     def invoke(self, callback: Any, keys: Args, argv: Args, allowed: int, name: bytes) -> Any:
         """Runs a function of a library, likewise."""
-        return self._answer(self._invoke(callback, self.table(keys), self.table(argv), allowed), name)
+        return self._answer(self._called(self._invoke, callback, self.table(keys), self.table(argv), allowed), name)
+
+    def _called(self, function: Any, *args: Any) -> Any:
+        """What the prelude says of a script. Its limits end with it, also where memory ends as its time does."""
+        try:
+            return function(*args)
+        except self._errors as why:
+            self._lua.set_max_memory(0)
+            self._unhook()
+            if isinstance(why, self._errors[1]):
+                raise OutOfMemory from None
+            raise
 
     def _answer(self, results: Any, name: bytes) -> Any:
         ok, value, *place = results
