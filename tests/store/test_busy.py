@@ -11,6 +11,8 @@ from titan_objects.store.effects import encode
 pytest.importorskip("lupa")
 
 SOON = ("--set", "lua-time-limit=1000")
+LONG = ("--set", "lua-time-limit=4000")
+"""Where much is to happen before the script has had twenty times as many instructions, and is ended."""
 ENDLESS = "while true do end"
 BUSY = b"-BUSY Redis is busy running a script. You can only call %b KILL or SHUTDOWN NOSAVE.\r\n"
 LIBRARY = "#!lua name=l\nredis.register_function('f', function() while true do end end)"
@@ -102,7 +104,7 @@ def test_who_has_not_said_who_he_is_ends_nothing(tmp_path: Path) -> None:
 
 def test_nobody_is_told_what_goes_with_a_store_that_is_given_up(tmp_path: Path) -> None:
     """Neither who waits, nor the caller for what it has sent behind the script."""
-    with TitanStore(tmp_path, *SOON) as store, Wire(store.port) as caller, Wire(store.port) as waiting:
+    with TitanStore(tmp_path, *LONG) as store, Wire(store.port) as caller, Wire(store.port) as waiting:
         assert caller.ask("SET", "x", 1) == b"+OK\r\n"
         with Wire(store.port) as heard, Wire(store.port) as other:
             assert heard.ask("SUBSCRIBE", "news").startswith(b"*3")
@@ -120,8 +122,8 @@ def test_nobody_is_told_what_goes_with_a_store_that_is_given_up(tmp_path: Path) 
         assert wire.ask("EXISTS", "l", "moved") == b":0\r\n"
 
 
-def test_the_client_whose_script_runs_is_answered_in_order(store: TitanStore) -> None:
-    with Wire(store.port) as caller, Wire(store.port) as other:
+def test_the_client_whose_script_runs_is_answered_in_order(tmp_path: Path) -> None:
+    with TitanStore(tmp_path, *LONG) as store, Wire(store.port) as caller, Wire(store.port) as other:
         assert other.ask("PING") == b"+PONG\r\n"
         caller.send("EVAL", ENDLESS, 0)
         wait_until_busy(store.port)
@@ -133,7 +135,7 @@ def test_the_client_whose_script_runs_is_answered_in_order(store: TitanStore) ->
 
 
 def test_a_script_that_has_only_read_may_be_killed_though_a_key_has_ended_meanwhile(tmp_path: Path) -> None:
-    with TitanStore(tmp_path, *SOON, "--set", "enable-debug-command=yes") as store, Wire(store.port) as other:
+    with TitanStore(tmp_path, *LONG, "--set", "enable-debug-command=yes") as store, Wire(store.port) as other:
         assert other.ask("DEBUG", "SET-ACTIVE-EXPIRE", 0) == b"+OK\r\n"
         assert other.ask("SET", "k", "v", "PX", 1) == b"+OK\r\n"
         with Wire(store.port) as caller:
@@ -144,7 +146,7 @@ def test_a_script_that_has_only_read_may_be_killed_though_a_key_has_ended_meanwh
 
 
 def test_newcomers_that_leave_or_are_refused_hold_nothing(tmp_path: Path) -> None:
-    limited = TitanStore(tmp_path, *SOON, "--set", "maxclients=10")
+    limited = TitanStore(tmp_path, *LONG, "--set", "maxclients=10")
     with limited as store, Wire(store.port) as caller, Wire(store.port) as other:
         assert other.ask("PING") == b"+PONG\r\n"
         caller.send("EVAL", ENDLESS, 0)
