@@ -536,3 +536,11 @@ def test_who_wants_no_replies_hears_what_it_has_subscribed_to(
                     said += listener.socket.recv(1000)
                 heard.append(said)
     assert heard[0] == heard[1] and heard[0].count(b"subscribe") >= 4
+
+
+def test_what_stands_behind_a_wait_is_done_though_nobody_says_more(tmp_path: Path) -> None:
+    with TitanStore(tmp_path) as store, Wire(store.port) as wire:
+        wait = bulks([b"BLPOP", b"nothing", b"0.1"])
+        wire.socket.sendall(wait + bulks([b"SAVE"]) + wait + bulks([b"SHUTDOWN"]))
+        assert [wire.reply() for _ in range(3)] == [b"*-1\r\n", b"+OK\r\n", b"*-1\r\n"]
+        assert store.process.wait(SECONDS) == 0

@@ -178,3 +178,22 @@ def test_who_says_no_more_gets_all_replies_however_long_they_are(tmp_path: Path)
         replies = wire.file.read()
         assert len(replies) == 100 * (100_000 + len(b"$100000\r\n\r\n")) + len(b":1\r\n")
         assert replies.endswith(b":1\r\n")
+
+
+def test_who_authenticates_and_asks_for_much_at_once_is_heard_as_far_as_it_reads(tmp_path: Path) -> None:
+    limited = TitanStore(
+        tmp_path,
+        "--set",
+        "requirepass=pw",
+        "--set",
+        "client-output-buffer-limit=normal 8mb 0 0 slave 0 0 0 pubsub 0 0 0",
+    )
+    with limited as store, Wire(store.port) as wire:
+        wire.socket.sendall(AUTH + bulks([b"SET", b"big", b"x" * 10_000]))
+        assert wire.reply() == wire.reply() == b"+OK\r\n"
+        with Wire(store.port) as other:
+            other.socket.sendall(AUTH + bulks([b"GET", b"big"]) * 2000 + bulks([b"PING"]))
+            assert other.reply() == b"+OK\r\n"
+            for _ in range(2000):
+                assert len(other.reply()) == 10_000 + len(b"$10000\r\n\r\n")
+            assert other.reply() == b"+PONG\r\n"

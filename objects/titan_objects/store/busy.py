@@ -105,9 +105,11 @@ class Busy:
             self._let_go(connection)
 
     def _let_go(self, connection: Connection) -> None:
-        """A newcomer leaves, or was refused."""
-        self._let_in.pop(connection).close()
-        connection.connection_lost(None)
+        """Of a newcomer that leaves, or was refused; with others the loop deals."""
+        own = self._let_in.pop(connection, None)
+        if own is not None:
+            own.close()
+            connection.connection_lost(None)
 
     def _hear(self, connection: Connection) -> None:
         try:
@@ -115,9 +117,8 @@ class Busy:
         except OSError:
             return  # the loop will find the same
         if not data:  # it has hung up
-            if connection in self._let_in:
-                self._let_go(connection)
-            return  # of others the loop will find the same
+            self._let_go(connection)
+            return
         replies = connection.meanwhile(data)
         try:
             sent = os.write(connection.fileno, replies) if replies else 0
@@ -127,8 +128,7 @@ class Busy:
             connection.send(replies[sent:])  # goes out when the loop turns again
         if connection.session.closing:
             connection.close()
-            if connection in self._let_in:
-                self._let_go(connection)
+            self._let_go(connection)
 
     async def _hand_over(self, connection: Connection, own: socket.socket) -> None:
         if connection.idle:

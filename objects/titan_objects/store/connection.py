@@ -131,8 +131,9 @@ class Connection(asyncio.Protocol):
     def _look_closely(self, data: bytes) -> None:
         if self._refusal or self._transport.is_closing():
             return
-        for args in self._one_by_one(data):
-            self._run([args], b"")
+        commands = self._one_by_one(data)
+        for args in commands:
+            self._run([args] if self._closely else [args, *commands], b"")  # who is known is heard as far as it reads
         if self._reader.error:
             self._refuse(self._reader.error)
 

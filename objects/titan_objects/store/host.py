@@ -309,6 +309,8 @@ class Store:
         self._note_latency("expire-cycle", begun)
         if engine.effects:
             self.note_effects()
+        if engine.requests:  # of a command that has waited until now, or of what stood behind it
+            self._obey()
         self._leading.look_after(engine.now)
         if engine.outgoing or (self._log is not None and self._log.pending):
             self.flush()

@@ -159,17 +159,17 @@ class Database:
 
     def typed(self, key: bytes, kind: type) -> Any:
         """The value, which must be of that class, or None. Raises WRONGTYPE."""
-        value = self.get(key) if key in self.expires else self.data.get(key)
+        value = self.get(key)
         if value is not None and type(value) is not kind:
             raise wrong_type()
         return value
 
     def string(self, key: bytes) -> bytes | bytearray | None:
         """The string, or None. Raises WRONGTYPE."""
-        value = self.get(key) if key in self.expires else self.data.get(key)
+        value = self.get(key)
         if value is not None and type(value) not in STRINGS:
             raise wrong_type()
-        return value
+        return value  # type: ignore[no-any-return]
 
     def hash(self, key: bytes) -> dict[bytes, bytes] | None:
         """The hash, without what is past its time, or None. Raises WRONGTYPE."""

@@ -54,7 +54,7 @@ def _expire(e: "Engine", a: Args, scale: int, relative: bool) -> bytes:
     if e.db.get(key) is None:
         return ZERO
     old = e.db.expires.get(key)
-    if conditions and not all(MAY_END[each](old, at) for each in conditions):
+    if not all(MAY_END[each](old, at) for each in conditions):
         return ZERO
     end_at(e, key, at)
     return ONE

@@ -46,6 +46,8 @@ local function charge(instructions)
     end
 end
 
+local function long(text) return kind(text) == "string" and #text / 16 or 0 end
+
 -- What is called is Python, whose errors are texts.
 local function back(ok, ...)
     charge(leave())
@@ -54,8 +56,7 @@ local function back(ok, ...)
 end
 local function python(f)
     return function(...)
-        local text = ...
-        charge(kind(text) == "string" and #text / 16 or 0)
+        charge(long((...)))
         enter()
         return back(f(...))
     end
@@ -142,7 +143,6 @@ end
 
 -- What works on all of a text or a table at once, in C, where instructions are not counted. A function keeps its name:
 -- Lua finds it, for its errors, by how it is called.
-local function long(text) return kind(text) == "string" and #text / 16 or 0 end
 local function longer(text, pattern) return long(text) + long(pattern) end
 local function elements(list) return kind(list) == "table" and #list or 0 end
 local function paid(...)

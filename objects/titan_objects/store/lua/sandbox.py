@@ -91,7 +91,7 @@ class Sandbox:
 
     def __init__(self, host: Host, *, agreed: bool, collects: bool, watched: bool) -> None:
         try:
-            from lupa.lua51 import LuaError, LuaMemoryError, LuaRuntime, lua_type
+            from lupa.lua51 import LuaError, LuaRuntime, lua_type
         except ImportError:
             raise CommandError(b"ERR scripts need the package lupa: pip install 'titan-overlay[store]'") from None
         self._host = host
@@ -106,7 +106,7 @@ class Sandbox:
             max_memory=MEMORY_MAX,
         )
         lua.set_max_memory(0)
-        self._errors = LuaError, LuaMemoryError
+        self._error = LuaError
         self._unhook = lua.eval(b"debug.sethook")
         self.table = lua.table_from
         self._collect = lua.eval(b"collectgarbage")
@@ -222,10 +222,10 @@ class Sandbox:
         """What the prelude says of a script. Its limits end with it, also where memory ends as its time does."""
         try:
             return function(*args)
-        except self._errors as why:
+        except self._error as why:
             self._lua.set_max_memory(0)
             self._unhook()
-            if isinstance(why, self._errors[1]):
+            if isinstance(why, MemoryError):
                 raise OutOfMemory from None
             raise
 
