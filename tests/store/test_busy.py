@@ -47,6 +47,14 @@ def test_others_hear_that_a_script_runs_and_may_end_it(store: TitanStore) -> Non
         wait_until_busy(store.port)
         assert known.ask("GET") == b"-ERR wrong number of arguments for 'get' command\r\n"
         assert known.ask("FUNCTION", "KILL") == known.ask("FUNCTION", "STATS") == BUSY % b"SCRIPT"
+        assert known.ask("EXEC") == b"-EXECABORT Transaction discarded because of: " + (BUSY % b"SCRIPT")[1:]
+        for words, reply in (
+            ("SHUTDOWN ABORT", b"-ERR No shutdown in progress.\r\n"),
+            ("SHUTDOWN FAST", b"-ERR syntax error\r\n"),
+            ("SHUTDOWN NOW", BUSY % b"SCRIPT"),
+            ("SCRIPT FOO", b"-ERR unknown subcommand 'FOO'. Try SCRIPT HELP.\r\n"),
+        ):
+            assert known.ask(*words.split()) == reply
         assert known.ask("MULTI") == b"+OK\r\n"
         assert known.ask("SET", "k", 1) == BUSY % b"SCRIPT"
         with Wire(store.port) as newcomer:
@@ -59,6 +67,18 @@ def test_others_hear_that_a_script_runs_and_may_end_it(store: TitanStore) -> Non
             for wire in (newcomer, known, caller):
                 assert wire.ask("SCRIPT", "KILL") == b"-NOTBUSY No scripts in execution right now.\r\n"
             assert newcomer.ask("EVAL", "return 1", 0) == b":1\r\n"
+
+
+def test_who_sends_without_end_meanwhile_is_not_heard_out(tmp_path: Path) -> None:
+    limit = ("--set", "client-query-buffer-limit=1048576")
+    with TitanStore(tmp_path, *LONG, *limit) as store, Wire(store.port) as caller, Wire(store.port) as known:
+        assert known.ask("PING") == b"+PONG\r\n"
+        caller.send("EVAL", ENDLESS, 0)
+        wait_until_busy(store.port)
+        known.socket.sendall(b"*2\r\n$3\r\nGET\r\n$4000000\r\n" + bytes(1_500_000))
+        assert known.reply().startswith(b"-ERR Protocol error: query buffer limit reached")
+        with Wire(store.port) as newcomer:
+            assert newcomer.ask("SCRIPT", "KILL") == b"+OK\r\n"
 
 
 def test_a_function_that_runs_long_is_shown_and_ended(store: TitanStore) -> None:

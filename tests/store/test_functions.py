@@ -40,6 +40,16 @@ def test_functions_are_called_and_what_they_write_is_logged() -> None:
     assert core.effects() == [f"FUNCTION LOAD {LIBRARY}", "INCRBY account:ann 5"]
 
 
+def test_a_library_registers_nothing_once_it_is_loaded() -> None:
+    core = Core()
+    late = "#!lua name=x\nlocal r = redis.register_function r('f', function() r('g', function() return 1 end) end)"
+    core("FUNCTION", "LOAD", late)
+    assert "can only be called on FUNCTION LOAD command" in str(core("FCALL f 0"))
+    assert core("FCALL g 0") != 1 and core("FUNCTION DELETE x") == b"OK"
+    core("FUNCTION", "LOAD", "#!lua name=x\nredis.register_function('f', string.len)")
+    assert "(string expected, got table)" in str(core("FCALL f 0"))
+
+
 def test_a_library_that_cannot_be_loaded_changes_nothing() -> None:
     core = Core(lua_time_limit="5")
     core("FUNCTION", "LOAD", LIBRARY)

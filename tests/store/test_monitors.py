@@ -117,7 +117,14 @@ def test_the_log_of_slow_commands_is_that_of_redis(ours: TitanStore, theirs: Rea
 
 
 @pytest.mark.parametrize(
-    "command", ["AUTH a secret c d", "HELLO 7 AUTH default secret", "MIGRATE h 1 k 0 10 WRONG AUTH secret"]
+    "command",
+    [
+        "AUTH a secret c d",
+        "HELLO 7 AUTH default secret",
+        "HELLO AUTH default secret",
+        "HELLO 3 SETNAME AUTH AUTH default secret",
+        "MIGRATE h 1 k 0 10 WRONG AUTH secret",
+    ],
 )
 def test_passwords_are_shown_to_nobody_though_the_command_is_wrong(command: str) -> None:
     assert b"secret" not in b" ".join(redacted(command.encode().split()))

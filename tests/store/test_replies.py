@@ -124,6 +124,25 @@ def test_what_is_skipped_is_what_follows_the_last_skip() -> None:
     assert core("PING") == b"PONG"
     core("CLIENT REPLY SKIP")
     assert [core("NOSUCH"), core("PING")] == [..., b"PONG"]
+    core("CLIENT REPLY SKIP")
+    assert [core("MULTI"), core("PING"), core("DISCARD")] == [..., b"QUEUED", b"OK"]
+
+
+def test_a_client_without_replies_has_none_in_a_transaction_either() -> None:
+    core = Core()
+    core("CLIENT REPLY OFF")
+    assert [core(words) for words in ("MULTI", "SET k 1", "PING", "EXEC", "GET k")] == [...] * 5
+    assert core("CLIENT REPLY ON") == b"OK" and core("GET k") == b"1"
+
+
+def test_the_end_of_a_wait_is_skipped_as_well() -> None:
+    core = Core()
+    other = core.connect()
+    core("CLIENT REPLY SKIP")
+    assert [core("BLPOP l 0"), core("PING")] == [..., ...]
+    assert other("RPUSH", "l", 1) == 1
+    assert core.client.heard() == [b"PONG"]
+    assert core("PING") == b"PONG" and core("EXISTS l") == 0
 
 
 def test_a_client_that_caches_all_chooses_nothing() -> None:

@@ -93,7 +93,7 @@ def kind(value: Any) -> str | None:
     return {Table: "table", list: "table", Function: "function", str: "userdata"}.get(type(value))
 
 
-LUA = Lua(made, kind, "null", lambda: None, lambda value: None)
+LUA = Lua(made, kind, "null", lambda: None, lambda value: None, lambda cost: None)
 
 
 def call(function: Callable[[Arguments], Any], *values: Any) -> Any:
@@ -271,7 +271,7 @@ def test_what_a_table_has_is_counted_before_it_is_copied() -> None:
 
     table = Table({at: at for at in range(1, 900)})
     table[1] = table
-    lua = Lua(made, kind, "null", counted.clear, count)
+    lua = Lua(made, kind, "null", counted.clear, count, lambda cost: None)
     for function in (cjson.encode, cmsgpack.pack):
         with pytest.raises(CommandError):
             function(Arguments(lua, b"f", (table,)))

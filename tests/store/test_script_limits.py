@@ -262,12 +262,29 @@ def test_a_library_of_a_group_begins_anew_with_each_call() -> None:
         ("redis.call('SORT', 'set', 'LIMIT', 0, 1)", 5_000),
         ("redis.call('GETRANGE', 'text', 0, -1)", 30_000),
         ("redis.call('KEYS', 'x')", 1_000),
+        ("redis.call('DEL', unpack(list))", 40_000),
+        ("redis.call('LRANGE', 'list', 0, -1)", 50_000),
+        ("redis.call('ZUNIONSTORE', 'zset2', 2, 'zset', 'zset')", 80_000),
+        ("redis.call('GEOSEARCH', 'zset', 'FROMLONLAT', 0, 0, 'BYRADIUS', 1, 'm')", 300_000),
+        ("redis.call('PFCOUNT', 'hll', 'hll')", 100_000),
+        ("redis.call('SETBIT', 'bits', 8e6, 1) redis.call('DEL', 'bits')", 60_000),
+        ("redis.call('SSCAN', 'set', 0, 'COUNT', 1000, 'MATCH', 'x')", 20_000),
+        ("redis.call('MEMORY', 'USAGE', 'set', 'SAMPLES', 0)", 5_000),
+        ("redis.call('RESTORE', 'copy', 0, redis.call('DUMP', 'list'), 'REPLACE')", 40_000),
+        ("redis.call('COMMAND')", 100_000),
+        ("cjson.decode('[+1' .. (',1'):rep(1000) .. ']')", 200_000),
+        ("cjson.encode(('\\n'):rep(10000))", 100_000),
+        ("bit.band(unpack(list))", 20_000),
+        ("local a, b = unpack(list)", 990),
     ],
 )
 def test_what_is_slow_counts_however_few_instructions_it_has(work: str, instructions: int) -> None:
     core = Core(lua_time_limit="4")
     core("SET", "text", "x" * 500_000)
     core("SADD", "set", *range(1000))
+    core("RPUSH", "list", *range(1000))
+    core("ZADD", "zset", *(word for number in range(1000) for word in (number, number)))
+    core("PFADD", "hll", *range(1000))
     for number in range(200):
         core("SET", f"key:{number}", 1)
     setup = "local text, list = redis.call('GET', 'text'), {} for i = 1, 1000 do list[i] = i % 7 end"

@@ -19,6 +19,8 @@ WATCH_WITHIN = b"ERR WATCH inside MULTI is not allowed"
 _LOADING = b"LOADING Redis is loading the dataset in memory"
 
 _AT_ONCE = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
+_ORDERLY = frozenset((b"SAVE", b"NOW", b"FORCE"))
+"""How SHUTDOWN may be told to end what it is to save."""
 _BEFORE_AUTH = frozenset(("auth", "hello", "quit", "reset"))
 _WHILE_SUBSCRIBED = frozenset(
     ("subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe", "ping", "quit", "reset")
@@ -26,10 +28,11 @@ _WHILE_SUBSCRIBED = frozenset(
 
 
 def _may_interrupt(command: Command, args: Args) -> bool:
-    """Whether a command may be executed while a script runs."""
+    """Whether a command may be executed while a script runs. What makes no sense is refused as at any time."""
     if command.name == "shutdown":
-        return any(word.upper() == b"NOSAVE" for word in args)
-    return "allow-busy" in command.flags
+        words = {word.upper() for word in args[1:]}
+        return b"NOSAVE" in words or not words <= _ORDERLY
+    return "allow-busy" in command.flags or (bool(command.subcommands) and len(args) > 1)
 
 
 def end(engine: "Engine", session: Session) -> tuple[list[Args], bool, bool]:
@@ -67,10 +70,13 @@ class Admission:
                 elif engine.pause.concerns(session, command, args):
                     engine.pause.hold(session, args)
                     return None
+            before = session.replies
+            if before == "skip-next":
+                session.replies = "skip"  # until the command is executed, which may say otherwise
             if session.queue is not None and command.name not in _AT_ONCE:
                 self._check_queued(named, command, args)
                 session.queue.append(args)
-                return QUEUED
+                return self._shown_to(session, before, QUEUED)
             if engine.gate:
                 self._admit(command, args)
                 if engine.meter is not None:
@@ -78,9 +84,6 @@ class Admission:
         except CommandError:
             self.refused = True
             raise
-        before = session.replies
-        if before == "skip-next":
-            session.replies = "skip"  # until the command is executed, which may say otherwise
         calls = "skip-monitor" in command.flags  # a script is shown before what it calls
         if engine.monitors and calls:
             self._show(session.address, command, args)
@@ -92,11 +95,15 @@ class Admission:
         finally:
             if engine.monitors and not calls:
                 self._show(session.address, command, args)
+        return self._shown_to(session, before, reply)
+
+    def _shown_to(self, session: Session, before: str, reply: bytes | None) -> bytes | None:
+        """The reply to a command, if this client wants it. `before`: which ones it wanted when it sent it."""
         if before == "off" and session.replies == "off":
             return None
         if session.replies == "skip":
-            session.replies = "on"
-            session.look()
+            if session.waiter is None:
+                session.skipped()
             return None
         return reply
 
@@ -163,9 +170,9 @@ class Admission:
         """The reply to a command that was refused, if there is one."""
         if not why.counted:
             self._engine.stats.note_error(why.text)
-        self._engine.usages.count_error(args, rejected=self.refused)
-        self.refused = False
-        if session.queue is not None and args[0].lower() == b"exec":
+        refused, self.refused = self.refused, False
+        self._engine.usages.count_error(args, rejected=refused)
+        if args[0].lower() == b"exec" and (session.queue is not None or refused or len(args) > 1):
             end(self._engine, session)
             why = CommandError(b"EXECABORT Transaction discarded because of: " + why.text.removeprefix(b"ERR "))
         elif session.queue is not None and why.text not in (NESTED, WATCH_WITHIN):

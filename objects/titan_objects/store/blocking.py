@@ -100,6 +100,8 @@ class WaitingRoom:
         self.remove(waiter)
         if reply:
             engine.deliver(session, reply)
+        if session.replies == "skip":
+            session.skipped()
         if session.backlog:
             self.resumed.append(session)
         engine.look()

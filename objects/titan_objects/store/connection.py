@@ -123,10 +123,8 @@ class Connection(asyncio.Protocol):
         commands = reader.read(data)
         if commands:
             self._run(commands, data if reader.whole else b"")
-        if reader.error:
-            self._refuse(reader.error)
-        elif reader.held > self._server.query_max:
-            self._refuse(b"query buffer limit reached (client-query-buffer-limit)")
+        if wrong := self._wrong:
+            self._refuse(wrong)
 
     def _look_closely(self, data: bytes) -> None:
         if self._refusal or self._transport.is_closing():
@@ -134,8 +132,16 @@ class Connection(asyncio.Protocol):
         commands = self._one_by_one(data)
         for args in commands:
             self._run([args] if self._closely else [args, *commands], b"")  # who is known is heard as far as it reads
-        if self._reader.error:
-            self._refuse(self._reader.error)
+        if wrong := self._wrong:
+            self._refuse(wrong)
+
+    @property
+    def _wrong(self) -> bytes:
+        """Why nothing more that this client sends is read; nothing: it is."""
+        reader = self._reader
+        if reader.error or reader.held <= self._server.query_max:
+            return reader.error
+        return b"query buffer limit reached (client-query-buffer-limit)"
 
     def _one_by_one(self, data: bytes) -> Iterator[Args]:
         """What a stranger says, each command to be executed before the next is read: after AUTH it is none any more."""
@@ -221,8 +227,8 @@ class Connection(asyncio.Protocol):
         """What a client is told that has sent this while somebody else's script runs."""
         reader, session = self._reader, self.session
         self._store.engine.meanwhile(session, self._one_by_one(data) if self._closely else reader.read(data))
-        if reader.error:
-            session.out.append(b"-ERR Protocol error: %b\r\n" % reader.error)
+        if wrong := self._wrong:
+            session.out.append(b"-ERR Protocol error: %b\r\n" % wrong)
             session.closing = True
         replies = b"".join(session.out)
         session.out.clear()

@@ -31,21 +31,22 @@ def _config(args: Args) -> Iterable[int]:
 
 
 def _hello(args: Args) -> Iterable[int]:
-    return _credentials(args, 2, {b"AUTH": 2})
+    return _credentials(args, 1, {b"AUTH": 2}, {b"SETNAME": 1})
 
 
 def _migrate(args: Args) -> Iterable[int]:
-    return _credentials(args, 6, {b"AUTH": 1, b"AUTH2": 2})
+    return _credentials(args, 6, {b"AUTH": 1, b"AUTH2": 2}, {b"KEYS": len(args)})
 
 
-def _credentials(args: Args, begin: int, options: dict[bytes, int]) -> Iterable[int]:
-    """Where they stand: behind options, so many words each. Behind KEYS stand keys, whatever they are called."""
+def _credentials(args: Args, begin: int, secret: dict[bytes, int], plain: dict[bytes, int]) -> Iterable[int]:
+    """Where they stand: behind options, so many words each. Others have words that may look like options."""
     found: list[int] = []
     at = begin
-    while at < len(args) and args[at].upper() != b"KEYS":
-        count = options.get(args[at].upper(), 0)
-        found += range(at + 1, at + 1 + count)
-        at += 1 + count
+    while at < len(args):
+        option = args[at].upper()
+        end = at + 1 + secret.get(option, 0)
+        found += range(at + 1, end)
+        at = end + plain.get(option, 0)
     return found
 
 

@@ -44,11 +44,15 @@ class Scans:
     """Open scans by serial number. A cursor is `serial << 32 | place`.
 
     Whatever is there from the begin of a scan to its end is returned. One whose list is gone begins again.
+
+    Attributes:
+        passed: names that were looked at, in all.
     """
 
     def __init__(self) -> None:
         self._open: dict[int, tuple[object, Names]] = {}
         self._serial = 0
+        self.passed = 0
 
     def page(self, cursor: int, count: int, owner: object, names: Mapping[bytes, object]) -> tuple[int, list[bytes]]:
         """The next cursor (0: this is the end), and names.

@@ -119,6 +119,11 @@ class Session:
             or self.tracker is not None
         )
 
+    def skipped(self) -> None:
+        """The reply that it did not want (CLIENT REPLY SKIP) was not sent."""
+        self.replies = "on"
+        self.look()
+
     @property
     def waits(self) -> bool:
         """What comes in is not executed before something else has happened."""

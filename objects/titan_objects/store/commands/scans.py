@@ -72,6 +72,7 @@ class Scan:
         return b"%d" % begin, self._matching(members.order[begin:end])
 
     def _matching(self, page: list[bytes]) -> list[bytes]:
+        self._e.scans.passed += len(page)
         match = self.match
         return page if match is None else [name for name in page if match(name)]
 

@@ -100,6 +100,7 @@ class HashScans(Scans):
         buckets = self._kept.get(id(of))
         if buckets is None:
             buckets = Buckets(of, names)
+            self.passed += len(names)
             if len(names) > SMALL:
                 self._keep(buckets)
         self._until = self._engine.now + KEPT_MS

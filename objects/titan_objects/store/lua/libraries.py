@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from titan_objects.store.lua import bits, cjson, cmsgpack, structs
-from titan_objects.store.lua.values import Arguments, Lua, Refused
+from titan_objects.store.lua.values import Arguments, Lua, Meter, Refused
 
 __all__ = ["DEPTH_MAX", "Refused", "Values"]
 
@@ -32,14 +32,11 @@ class Values:
         lua: the runtime.
         kind: `lupa.lua_type`.
         null: what `cjson.null` is.
-        begin: something new is put together.
-        count: one more value of that; raises when there are too many.
+        meter: what counts.
     """
 
-    def __init__(
-        self, lua: Any, kind: Callable[[Any], Any], null: Any, begin: Callable[[], None], count: Callable[[Any], None]
-    ) -> None:
-        self._lua = Lua(lua.table_from, kind, null, begin, count)
+    def __init__(self, lua: Any, kind: Callable[[Any], Any], null: Any, meter: Meter) -> None:
+        self._lua = Lua(lua.table_from, kind, null, meter.begin, meter.count, meter.spend)
 
     def libraries(self) -> dict[bytes, dict[bytes, Callable[..., Any]]]:
         """Functions by library and name; one that returns a tuple returns many values. They raise Refused."""

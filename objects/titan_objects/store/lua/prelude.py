@@ -7,7 +7,7 @@ in C) is charged as instructions.
 """
 
 PRELUDE = rb"""
-local enter, leave, watch, agreed, step, per_second, null, call, log, setresp, may_call, sha1, libraries = ...
+local enter, leave, watch, agreed, step, per_second, null, call, log, setresp, may_call, sha1, spread, libraries = ...
 local G = _G
 local sethook, getinfo, getmeta = debug.sethook, debug.getinfo, debug.getmetatable
 local real_error, real_pcall, real_xpcall, setfenv, loadstring = error, pcall, xpcall, setfenv, loadstring
@@ -48,7 +48,14 @@ end
 
 local function long(text) return kind(text) == "string" and #text / 16 or 0 end
 
--- What is called is Python, whose errors are texts.
+-- What is called is Python. It takes many values in a table.
+local function handed(f, ...)
+    local many = select("#", ...)
+    if many <= 50 then return f(...) end
+    return spread(f, {...}, many)
+end
+
+-- Its errors are texts.
 local function back(ok, ...)
     charge(leave())
     if not ok then real_error((...), 0) end
@@ -58,7 +65,7 @@ local function python(f)
     return function(...)
         charge(long((...)))
         enter()
-        return back(f(...))
+        return back(handed(f, ...))
     end
 end
 
@@ -72,8 +79,9 @@ local function place()
         if at.currentline > 0 and sub(at.source, 1, 6) == "@user_" then return at end
     end
     local whole = getinfo(running, "SL")
-    whole.currentline = next(whole.activelines)
-    return next(whole.activelines, whole.currentline) == nil and whole or nil
+    local lines = whole.activelines or {}  -- a function in C has none
+    whole.currentline = next(lines)
+    return whole.currentline and next(lines, whole.currentline) == nil and whole or nil
 end
 local function plain(why)
     if kind(why) ~= "string" then return why end
@@ -168,7 +176,12 @@ charged(table, function(list)
     local many = elements(list)
     return many * math.log(many + 2)
 end, "sort")
-charged(table, elements, "concat", "foreachi")
+charged(G, function(list, first, last)
+    if kind(list) ~= "table" then return 0 end
+    return math.max(0, (tonumber(last) or #list) - (tonumber(first) or 1))
+end, "unpack")
+charged(table, function(list) return 4 * elements(list) end, "concat")
+charged(table, elements, "foreachi")
 charged(table, function(list, ...)
     own(list)
     return select("#", ...) > 0 and elements(list) or 0
@@ -255,7 +268,7 @@ local function answered(value)
 end
 local function pcalled(...)
     enter()
-    return answered(call(...))
+    return answered(handed(call, ...))
 end
 redis.pcall = pcalled
 redis.call = function(...)
@@ -319,9 +332,9 @@ for library, functions in next, libraries do
     local rate = library == "struct" and 320 or 1  -- each letter of a format takes Python some time
     for name, f in next, functions do
         shown[name] = function(...)
-            charge(rate * long((...)))
+            charge(rate * long((...)) + 20 * select("#", ...))
             enter()
-            return taken(f(...))
+            return taken(handed(f, ...))
         end
     end
     G[library] = shown
@@ -415,7 +428,9 @@ end
 -- While a library is loaded it can register functions, and nothing else; what it calls later finds all of `redis`.
 local function load(f, register, allowed)
     register = python(register)
+    local loading = true
     local given = {register_function = function(...)
+        if not loading then real_error("redis.register_function can only be called on FUNCTION LOAD command", 0) end
         local wrong = register(...)
         if wrong ~= "" then real_error({err = "ERR " .. wrong}, 0) end
     end, log = redis.log}
@@ -425,7 +440,7 @@ local function load(f, register, allowed)
     local own = setmetatable({redis = given}, fixed)
     setfenv(f, own)
     local ok, why, where = limited(allowed, f)
-    own.redis = nil
+    own.redis, loading = nil, false
     return ok, why, where
 end
 return compile, run, invoke, load

@@ -14,7 +14,15 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from titan_objects.store.lua.costs import BYTES_FOR_ONE, CALL_COST, ELEMENT_COST, price
+from titan_objects.store.lua.costs import (
+    BYTES_FOR_ONE,
+    CALL_COST,
+    ITEM_COST,
+    LINE_COST,
+    SCANNED_COST,
+    length,
+    price,
+)
 from titan_objects.store.lua.library import Function, Library, declared
 from titan_objects.store.lua.replies import Answer
 from titan_objects.store.lua.running import Replies, Running, Supervisor
@@ -296,10 +304,13 @@ class Scripts:
                 raise CommandError(b"ERR Please specify at least one argument for this redis lib call")
             args = [_word(word) for word in words]
             command = self._checked(args)
-            cost += price(command, args, self._engine.db)
-            reply = self._engine.call(args)
+            engine = self._engine
+            cost += price(command, args, engine.db)
+            before, scanned = length(command, args, engine.db), engine.scans.passed
+            reply = engine.call(args)
             self._has_written |= command.writes
-            cost += len(reply) / BYTES_FOR_ONE
+            cost += LINE_COST * reply.count(b"\n") + SCANNED_COST * (engine.scans.passed - scanned)
+            cost += (len(reply) + length(command, args, engine.db) - before) / BYTES_FOR_ONE
         except CommandError as why:
             self._engine.stats.note_error(why.text)
             self._failed = why.text
@@ -364,6 +375,10 @@ class Scripts:
             self._bytes += len(value)
             limit_reply(self._bytes)
 
+    def spend(self, instructions: float) -> None:
+        """What a library does takes as long as so many."""
+        self._cost += instructions
+
     def charge(self) -> float | bool | None:
         """What was done here since the last time, in instructions. False: the script is to end; None: as if memory
         had run out.
@@ -372,7 +387,7 @@ class Scripts:
             return None
         if self.killed():
             return False
-        cost = self._cost + ELEMENT_COST * self._items + self._bytes / BYTES_FOR_ONE
+        cost = self._cost + ITEM_COST * self._items + self._bytes / BYTES_FOR_ONE
         self._cost = 0.0
         self._items = self._bytes = 0
         return cost

@@ -6,7 +6,7 @@ Members of a group show a script the very same errors, so no text of Python's ma
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import copysign
-from typing import Any
+from typing import Any, Protocol
 
 from titan_objects.store.lua.numerals import integer_of, number_of
 
@@ -25,6 +25,19 @@ class Refused(Exception):
         return self.text.decode("utf-8", "backslashreplace")
 
 
+class Meter(Protocol):
+    """Counts what the libraries do."""
+
+    def begin(self) -> None:
+        """Something new is put together."""
+
+    def count(self, value: Any) -> None:
+        """One more value of that. Raises CommandError: there are too many."""
+
+    def spend(self, instructions: float) -> None:
+        """What is done takes as long as so many instructions of Lua's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lua:
     """The Lua that calls.
@@ -35,6 +48,7 @@ class Lua:
         null: what `cjson.null` is.
         begin: something new is put together.
         count: one more value of that; raises when there are too many.
+        spend: what is done takes as long as so many instructions of Lua's.
     """
 
     table: Callable[..., Any]
@@ -42,6 +56,7 @@ class Lua:
     null: Any
     begin: Callable[[], None]
     count: Callable[[Any], None]
+    spend: Callable[[float], None]
 
     def pairs(self, table: Any) -> list[tuple[Any, Any]]:
         """What a table has, counted before it is looked at: one that is nested in itself is copied at each level."""
