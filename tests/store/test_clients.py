@@ -11,6 +11,7 @@ from tests.store.real import RealRedis, Wire, needs_redis
 from titan_objects.store.aof import AppendLog
 from titan_objects.store.group.places import door_table
 from titan_objects.store.host import Store
+from titan_objects.store.replication import Leader
 from titan_objects.store.resp import CommandError, decode_all
 from titan_objects.store.table import Group
 
@@ -246,6 +247,52 @@ def test_a_pause_of_all_holds_reads_and_transactions_that_write_hold_at_exec() -
     assert core.client.heard() == []
     core.pass_time(1)
     assert bob.heard() == [[b"OK"]] and core.client.heard() == [b"1"]
+
+
+LIBRARY = """#!lua name=l
+redis.register_function('f', function() return 1 end)
+redis.register_function{function_name='reads', callback=function() return 1 end, flags={'no-writes'}}
+"""
+READS = [
+    ("EVAL_RO", "return 1", 0),
+    ("EVAL", "#!lua flags=no-writes\nreturn 1", 0),
+    ("FCALL_RO", "reads", 0),
+    ("FCALL", "reads", 0),
+]
+WRITES = [("EVAL", "#!lua\nreturn 1", 0), ("FCALL", "f", 0)]
+
+
+def test_a_pause_of_writes_goes_by_what_a_script_says_of_itself() -> None:
+    core = Core()
+    core("FUNCTION", "LOAD", LIBRARY)
+    core("PFADD", "h", 1)
+    core("CLIENT PAUSE 1000 WRITE")
+    for call in READS:
+        assert core(*call) == 1
+    may = [
+        ("EVAL", "return 1", 0),
+        ("EVALSHA", "0" * 40, 0),
+        ("FCALL", "none", 0),
+        ("PUBLISH", "c", "m"),
+        ("PFCOUNT", "h"),
+    ]
+    for call in (*may, *WRITES):
+        assert core.connect()(*call) is ..., call
+
+
+def test_what_writes_is_refused_before_it_is_queued_where_another_server_is_followed() -> None:
+    core = Core()
+    core("FUNCTION", "LOAD", LIBRARY)
+    core.engine.replication.leader = Leader("10.0.0.1", 1)
+    core.engine.look()
+    for call in READS:
+        assert core(*call) == 1
+    assert core("EVAL", "return 1", 0) == 1, "it has not said that it writes"
+    for call in (*WRITES, ("SET", "k", 1), ("FCALL_RO", "f", 0)):
+        assert str(core(*call)).startswith("READONLY")
+        core("MULTI")
+        assert str(core(*call)).startswith("READONLY")
+        assert str(core("EXEC")).startswith("EXECABORT")
 
 
 def test_nothing_expires_during_a_pause_and_nobody_sees_what_is_over() -> None:

@@ -51,7 +51,7 @@ def test_what_is_queued_and_what_a_script_calls_is_checked_too() -> None:
     ann("MULTI")
     assert "NOPERM" in error(ann("FLUSHALL"))
     assert error(ann("EXEC")).startswith("EXECABORT")
-    assert "NOPERM" in error(ann("EVAL", "return redis.call('FLUSHALL')", 0))
+    assert "can't run this command" in error(ann("EVAL", "return redis.call('FLUSHALL')", 0))
 
 
 def test_a_script_may_ask_what_its_user_may_do() -> None:
@@ -141,6 +141,31 @@ def test_what_was_refused_is_remembered_as_redis_does(tmp_path: Path) -> None:
         assert isinstance(ours, list)
         assert [entry[:10] for entry in ours] == [entry[:10] for entry in theirs]
         assert len(ours) == 9 and ours[0][:2] == [b"count", 3]
+
+
+@needs_redis
+def test_what_scripts_and_transactions_may_not_is_told_as_in_redis(tmp_path: Path) -> None:
+    core = Core()
+    rules = ("+@all", "-flushall", "~app:*", "resetchannels", "&news")
+    with RealRedis(tmp_path) as redis, Wire(redis.port) as admin, Wire(redis.port) as guest:
+        admin.ask("ACL", "SETUSER", "ann", "on", ">pw", *rules)
+        guest.ask("AUTH", "ann", "pw")
+        ann = user(core, *rules)
+
+        def compare(*call: str) -> object:
+            ours, theirs = ann(*call), decode_all(guest.ask(*call))[0]
+            assert repr(ours) == repr(theirs), call
+            return ours
+
+        for words in ("'FLUSHALL'", "'GET', 'k'", "'PUBLISH', 'other', 'x'"):
+            assert "The user executing the script" in error(compare("EVAL", f"return redis.call({words})", "0"))
+        for call, rule in (("GET app:k", "-get"), ("SET app:k 1", "resetkeys"), ("PUBLISH news x", "resetchannels")):
+            compare("MULTI")
+            compare(*call.split())
+            admin.ask("ACL", "SETUSER", "ann", rule)
+            core("ACL", "SETUSER", "ann", rule)
+            (denied,) = compare("EXEC")  # type: ignore[misc]
+            assert "for the following reason: no permission to" in error(denied)
 
 
 @needs_redis

@@ -22,9 +22,23 @@ FORGIVEN_MS = 600_000
 ADDRESSES_MAX = 4096
 
 _CHANGED = (
-    b"NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. "
-    b"This command is no longer allowed for the following reason: "
+    "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. "
+    "This command is no longer allowed for the following reason: "
 )
+_SCRIPT = "ERR The user executing the script can't"
+_TEXTS = {
+    "multi": {
+        "command": f"{_CHANGED}no permission to execute the command or subcommand",
+        "key": f"{_CHANGED}no permission to touch the specified keys",
+        "channel": f"{_CHANGED}no permission to access one of the channels used as arguments",
+    },
+    "lua": {
+        "command": f"{_SCRIPT} run this command or subcommand",
+        "key": f"{_SCRIPT} access at least one of the keys mentioned in the command arguments",
+        "channel": f"{_SCRIPT} publish to the channel mentioned in the command",
+    },
+}
+"""What is said of a refusal at EXEC, and to a script."""
 
 
 class Keeper(Protocol):
@@ -156,23 +170,22 @@ class Acl:
         pause = 1000 << min(count - FREE_TRIES, 6) if count >= FREE_TRIES else 0
         return max(0, -((now - last - pause) // 1000))
 
-    def check(self, session: "Session", command: "Command", args: "Args", now: int, context: str = "") -> None:
-        """Raises CommandError: the user of this session may not; that is noted. `context`: "lua", within a script."""
+    def check(self, session: "Session", command: "Command", args: "Args", now: int, within: str = "") -> None:
+        """Raises CommandError: the user of this session may not; that is noted. `within`: "multi" at EXEC, or "lua"."""
         user = session.user
         denial = user.denial(command, args) if user is not None and not user.unrestricted else None
         if user is not None and denial is not None:
-            context = context or ("toplevel" if session.queue is None else "multi")
+            context = within or ("toplevel" if session.queue is None else "multi")
             self._note(Entry(denial, context, user.name, session, now))
+            if within and not denial.always:
+                raise CommandError(_TEXTS[within][denial.reason])
             raise CommandError(f"NOPERM {denial.text}")
 
     def check_queued(self, session: "Session", args: "Args", now: int) -> None:
         """As `check`, of a command of a transaction: rules may have changed since it was queued."""
         command = self._table.find_full(args)
         if command is not None and "no-auth" not in command.flags:
-            try:
-                self.check(session, command, args, now, "multi")
-            except CommandError as why:
-                raise CommandError(_CHANGED + why.text.removeprefix(b"NOPERM ")) from None
+            self.check(session, command, args, now, "multi")
 
     def _note(self, entry: Entry) -> None:
         self.log.note(entry, int(self._config.get("acllog-max-len")))

@@ -14,11 +14,15 @@ OBJECT_BYTES_MAX = 1024
 
 
 class Denial(NamedTuple):
-    """Why a command is refused: `reason` is command, key, channel or auth; `object`, its or their name."""
+    """Why a command is refused: `reason` is command, key, channel or auth; `object`, its or their name.
+
+    `text` is what its sender is told, `always`: within a script and at EXEC as well.
+    """
 
     reason: str
     object: bytes
     text: str = ""
+    always: bool = False
 
 
 class Entry:

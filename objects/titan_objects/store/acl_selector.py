@@ -167,7 +167,7 @@ class Selector:
                 # What such a pattern names is known only when the members are, and may be any key.
                 if word.upper() in (b"BY", b"GET") and b"*" in pattern:
                     text = f"{word.decode().upper()} option of SORT denied due to insufficient ACL permissions."
-                    return (2, len(keys)), Denial("key", pattern, text)
+                    return (2, len(keys)), Denial("key", pattern, text, always=True)
         if command.name in _CHANNEL_COMMANDS:
             names = args[1:2] if command.name.endswith("publish") else args[1:]
             exact = command.name == "psubscribe"

@@ -4,6 +4,7 @@ executed just now, and whether it is executed, queued, held or answered at all.
 
 from typing import TYPE_CHECKING
 
+from titan_objects.store.lua.calls import writes
 from titan_objects.store.resp import QUEUED, CommandError
 from titan_objects.store.session import Session
 from titan_objects.store.table import Args, Command, Handler
@@ -128,8 +129,8 @@ class Admission:
         engine = self._engine
         if "no-multi" in command.flags:
             raise CommandError(f"ERR Command '{command.name}' not allowed inside a transaction")
-        if engine.gate and command.writes and engine.refuse_writes is not None:
-            raise CommandError(engine.refuse_writes.text)
+        if engine.gate:
+            self._check_writes(command, args)
         if engine.meter is not None:
             engine.meter.admit_queued()
         if named.subcommands:
@@ -157,14 +158,17 @@ class Admission:
         from_client = engine.session is not engine.internal
         if engine.loading and from_client and "loading" not in command.flags:
             raise CommandError(_LOADING)
-        if command.writes:
-            if engine.refuse_writes is not None:
-                raise CommandError(engine.refuse_writes.text)
-            if engine.replication.leader is not None and from_client:
-                raise CommandError(READ_ONLY)
-            if engine.preserve is not None:
-                for key in command.keys(args):
-                    engine.preserve(engine.db, key)
+        self._check_writes(command, args)
+        if command.writes and engine.preserve is not None:
+            for key in command.keys(args):
+                engine.preserve(engine.db, key)
+
+    def _check_writes(self, command: Command, args: Args) -> None:
+        """Raises CommandError: it writes, which it may not."""
+        engine = self._engine
+        followed = engine.replication.leader is not None and engine.session is not engine.internal
+        if (followed or engine.refuse_writes is not None) and writes(engine, command, args):
+            raise CommandError(READ_ONLY if engine.refuse_writes is None else engine.refuse_writes.text)
 
     def refusal(self, session: Session, args: Args, why: CommandError) -> bytes | None:
         """The reply to a command that was refused, if there is one."""

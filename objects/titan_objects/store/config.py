@@ -1,7 +1,7 @@
 """Settings: what CONFIG GET and SET know, with the values that the engine reads for each command beside them."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from titan_objects.store.globs import matcher
 from titan_objects.store.resp import CommandError
@@ -84,8 +84,8 @@ def _output_limits(text: str) -> str:
     if len(words) % 4:
         raise ValueError("argument must be groups of: class hard-limit soft-limit soft-seconds")
     for at in range(0, len(words), 4):
-        _one_of("normal", "replica", "slave", "pubsub")(words[at])
-        words[at + 1 : at + 4] = [_memory(words[at + 1]), _memory(words[at + 2]), _number(0, 1 << 31)(words[at + 3])]
+        words[at] = _one_of("normal", "replica", "slave", "pubsub")(words[at]).replace("replica", "slave")
+        words[at + 1 : at + 4] = [_memory(words[at + 1]), _memory(words[at + 2]), _number(0, _INT)(words[at + 3])]
     return " ".join(words)
 
 
@@ -96,11 +96,18 @@ def _address(text: str) -> str:
     return " ".join(words)
 
 
-_SWITCH = _one_of("yes", "no")
+def _switch(text: str) -> str:
+    if text.lower() not in ("yes", "no"):
+        raise ValueError("argument must be 'yes' or 'no'")
+    return text.lower()
+
+
+_INT = (1 << 31) - 1
 _BIG = (1 << 63) - 1
 
 DATABASES_MAX = 1 << 16
 
+_LIMITS = "client-output-buffer-limit"
 _OUTPUT_LIMITS = "normal 268435456 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60"
 
 POLICIES = (
@@ -118,16 +125,13 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "aclfile": ("", _text),
     "acllog-max-len": ("128", _number(0, 1 << 20)),
     "appendfsync": ("always", _one_of("always", "everysec", "no")),
-    "appendonly": ("yes", _SWITCH),
+    "appendonly": ("yes", _switch),
     "appenddirname": ("appendonlydir", _text),
     "appendfilename": ("appendonly.aof", _text),
     "auto-aof-rewrite-min-size": (str(64 << 20), _memory),
-    "auto-aof-rewrite-percentage": ("100", _number(0, 1 << 31)),
+    "auto-aof-rewrite-percentage": ("100", _number(0, _INT)),
     "bind": ("127.0.0.1", _text),
-    "client-output-buffer-limit": (
-        _OUTPUT_LIMITS,
-        _output_limits,
-    ),
+    _LIMITS: (_OUTPUT_LIMITS, _output_limits),
     "client-query-buffer-limit": (str(1 << 30), _room_for_a_command),
     "databases": ("16", _number(1, DATABASES_MAX)),
     "dir": (".", _text),
@@ -135,11 +139,11 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "hash-max-listpack-entries": ("512", _number(0, _BIG)),
     "hash-max-listpack-value": ("64", _number(0, _BIG)),
     "hll-sparse-max-bytes": ("1000", _memory),
-    "latency-tracking": ("yes", _SWITCH),
+    "latency-tracking": ("yes", _switch),
     "latency-tracking-info-percentiles": ("50 99 99.9", _percentiles),
     "latency-monitor-threshold": ("0", _number(0, _BIG)),
-    "lfu-decay-time": ("1", _number(0, 1 << 31)),
-    "lfu-log-factor": ("10", _number(0, 1 << 31)),
+    "lfu-decay-time": ("1", _number(0, _INT)),
+    "lfu-log-factor": ("10", _number(0, _INT)),
     "list-max-listpack-size": ("-2", _number(-5, _BIG)),
     "lua-time-limit": ("5000", _number(0, _BIG)),
     "masterauth": ("", _text),
@@ -150,16 +154,16 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "maxmemory-samples": ("5", _number(1, 64)),
     "notify-keyspace-events": ("", _events),
     "port": ("6379", _number(0, 65535)),
-    "protected-mode": ("yes", _SWITCH),
+    "protected-mode": ("yes", _switch),
     "repl-backlog-size": (str(1 << 20), _memory),
-    "repl-ping-replica-period": ("10", _number(1, 1 << 31)),
-    "repl-timeout": ("60", _number(1, 1 << 31)),
+    "repl-ping-replica-period": ("10", _number(1, _INT)),
+    "repl-timeout": ("60", _number(1, _INT)),
     "replicaof": ("", _address),
     "requirepass": ("", _text),
     "set-max-intset-entries": ("512", _number(0, _BIG)),
     "slowlog-log-slower-than": ("10000", _number(-1, _BIG)),
     "slowlog-max-len": ("128", _number(0, 1 << 20)),
-    "timeout": ("0", _number(0, 1 << 31)),
+    "timeout": ("0", _number(0, _INT)),
     "tracking-table-max-keys": ("1000000", _number(0, _BIG)),
     "unixsocket": ("", _text),
     "zset-max-listpack-entries": ("128", _number(0, _BIG)),
@@ -237,6 +241,21 @@ FIXED = frozenset(_FIXED.split())
 """Chosen at the start and not changed afterwards."""
 
 
+def _by_class(limits: str) -> dict[str, list[str]]:
+    words = limits.split()
+    return {words[at]: words[at + 1 : at + 4] for at in range(0, len(words), 4)}
+
+
+def taken(name: str, text: str, values: Mapping[str, str]) -> str:
+    """What a setting is then, of those that have these values. Raises ValueError: it cannot be that."""
+    default, check = SETTINGS[name]
+    value = check(text)
+    if name == _LIMITS:  # of classes that it does not name, the limits stay
+        merged = _by_class(values.get(name, default)) | _by_class(value)
+        return " ".join(" ".join((kind, *limits)) for kind, limits in merged.items())
+    return value
+
+
 def canonical(name: str) -> str:
     """The name of a setting that may have been given by its old name."""
     return next((new for new, old in _ALIASES.items() if old == name), name)
@@ -278,12 +297,10 @@ class Config:
 
     def output_limits(self) -> dict[str, tuple[int, int, int]]:
         """How much may wait for a client to read, by its class: bytes at most, and bytes for so many seconds."""
-        words = self._values["client-output-buffer-limit"].split()
-        limits = {"normal": (0, 0, 0), "slave": (0, 0, 0), "pubsub": (0, 0, 0)}
-        for at in range(0, len(words), 4):
-            kind = "slave" if words[at] == "replica" else words[at]
-            limits[kind] = (int(words[at + 1]), int(words[at + 2]), int(words[at + 3]))
-        return limits
+        return {
+            kind: (int(hard), int(soft), int(seconds))
+            for kind, (hard, soft, seconds) in _by_class(self._values[_LIMITS]).items()
+        }
 
     def matching(self, pattern: bytes) -> dict[str, str]:
         """Settings whose name (or old name) matches a glob."""
@@ -342,10 +359,9 @@ class Config:
 
     def _set(self, name: str, value: str) -> None:
         name = canonical(name)
-        known = SETTINGS.get(name)
-        if known is None:
+        if name not in SETTINGS:
             raise CommandError(f"ERR Unknown option or number of arguments for CONFIG SET - '{name}'")
-        self._values[name] = known[1](value)
+        self._values[name] = taken(name, value, self._values)
 
     def _apply(self) -> None:
         self.events = self._values["notify-keyspace-events"].replace("A", _EVENTS)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from titan_objects.store.blocking import Waiter
+from titan_objects.store.lua.calls import writes
 
 if TYPE_CHECKING:
     from titan_objects.store.engine import Engine
@@ -56,11 +57,11 @@ class Pause:
         if self.everything:
             return True
         if command.name == "exec":
-            return any(self._writes(engine.table.find_full(each)) for each in session.queue or ())
-        return self._writes(engine.table.find_full(args) or command)
+            return any(self._writes(engine.table.find_full(each), each) for each in session.queue or ())
+        return self._writes(command, args)
 
-    def _writes(self, command: "Command | None") -> bool:
-        return command is not None and (command.writes or "may-replicate" in command.flags)
+    def _writes(self, command: "Command | None", args: "Args") -> bool:
+        return command is not None and writes(self._engine, command, args) is not False
 
     def hold(self, session: "Session", args: "Args") -> None:
         """Lets a client wait, who then begins with this command."""

@@ -7,7 +7,7 @@ itself does not stand in it.
 import re
 from collections.abc import Iterator, Mapping
 
-from titan_objects.store.config import SETTINGS, canonical
+from titan_objects.store.config import SETTINGS, canonical, taken
 from titan_objects.store.monitors import quoted
 from titan_objects.store.parser import ProtocolError, inline
 
@@ -29,11 +29,10 @@ def parse(data: bytes) -> dict[str, str]:
             continue
         if name in FLAGS:
             raise ValueError(f"line {number}: {name} is chosen with {FLAGS[name]}, not here")
-        known = SETTINGS.get(name)
-        if known is None:
+        if name not in SETTINGS:
             raise ValueError(f"line {number}: there is no setting {name!r}")
         try:
-            found[name] = known[1](value)
+            found[name] = taken(name, value, found)
         except ValueError as why:
             raise ValueError(f"line {number}: {name}: {why}") from None
     return found

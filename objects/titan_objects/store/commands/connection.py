@@ -231,6 +231,7 @@ def described(e: "Engine", session: Session) -> str:
     flags = ("S" if session in e.replication.replicas else "") + ("P" if session.subscribed else "")
     flags += ("b" if session.waiter else "") + ("x" if session.queue is not None else "")
     flags += ("O" if session in e.monitors else "") + ("d" if session.doomed else "")
+    flags += "e" if session.no_evict else ""
     tracker = session.tracker
     if tracker is not None:
         flags += "t" + ("R" if tracker.broken else "") + ("B" if tracker.broadcasts else "")

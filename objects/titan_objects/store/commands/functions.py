@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 group = Group("scripting")
 
-_CALL = "noscript movablekeys stale may-replicate skip-monitor no-mandatory-keys"
+_READS = "noscript movablekeys stale skip-monitor no-mandatory-keys"
 
 
 def _fcall(e: "Engine", a: Args, read_only: bool) -> bytes:
@@ -31,13 +31,13 @@ def _fcall(e: "Engine", a: Args, read_only: bool) -> bytes:
     return e.functions.call(function, a[3 : 3 + many], a[3 + many :])
 
 
-@group.command("fcall", -3, _CALL, movable=counted(2), since="7.0.0")
+@group.command("fcall", -3, f"{_READS} may-replicate", movable=counted(2), since="7.0.0")
 def fcall(e: "Engine", a: Args) -> bytes:
     """Invokes a function."""
     return _fcall(e, a, read_only=False)
 
 
-@group.command("fcall_ro", -3, f"{_CALL} readonly", movable=counted(2), since="7.0.0")
+@group.command("fcall_ro", -3, f"{_READS} readonly", movable=counted(2), since="7.0.0")
 def fcall_ro(e: "Engine", a: Args) -> bytes:
     """Invokes a read-only function."""
     return _fcall(e, a, read_only=True)

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 group = Group("scripting")
 
-_FLAGS = "noscript movablekeys stale may-replicate skip-monitor no-mandatory-keys"
+_READS = "noscript movablekeys stale skip-monitor no-mandatory-keys"
+_FLAGS = f"{_READS} may-replicate"
 
 
 def _words(a: Args) -> tuple[Args, Args]:
@@ -40,7 +41,7 @@ def eval_(e: "Engine", a: Args) -> bytes:
     return _eval(e, a, False)
 
 
-@group.command("eval_ro", -3, f"{_FLAGS} readonly", movable=counted(2), since="7.0.0")
+@group.command("eval_ro", -3, f"{_READS} readonly", movable=counted(2), since="7.0.0")
 def eval_ro(e: "Engine", a: Args) -> bytes:
     """Executes a read-only server-side Lua script."""
     return _eval(e, a, True)
@@ -52,7 +53,7 @@ def evalsha(e: "Engine", a: Args) -> bytes:
     return _eval_known(e, a, False)
 
 
-@group.command("evalsha_ro", -3, f"{_FLAGS} readonly", movable=counted(2), since="7.0.0")
+@group.command("evalsha_ro", -3, f"{_READS} readonly", movable=counted(2), since="7.0.0")
 def evalsha_ro(e: "Engine", a: Args) -> bytes:
     """Executes a read-only server-side Lua script by SHA1 digest."""
     return _eval_known(e, a, True)

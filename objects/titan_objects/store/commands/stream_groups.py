@@ -220,7 +220,7 @@ def xautoclaim(e: "Engine", a: Args) -> bytes:
         word = a[at].upper()
         if word == b"COUNT":
             count = integer(option(a, at + 1), b"ERR COUNT must be > 0")
-            if not 0 < count < 1 << 32:
+            if not 0 < count < 1 << 59:
                 raise CommandError(b"ERR COUNT must be > 0")
             at += 2
         elif word == b"JUSTID":

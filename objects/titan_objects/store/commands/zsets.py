@@ -126,7 +126,7 @@ def zincrby(e: "Engine", a: Args) -> bytes:
     values = zset(e, a[1])
     if values is None:
         values = ZSet()
-    score = values.scores.get(a[3], 0.0) + amount
+    score = values.scores.get(a[3], -0.0) + amount  # to which -0 adds up as -0
     if math.isnan(score):
         raise CommandError(b"ERR resulting score is not a number (NaN)")
     values.put(a[3], score)
