@@ -213,7 +213,8 @@ def test_numbers_at_their_limits_and_words_that_are_none(redis: Wire) -> None:
         """
         BITFIELD b OVERFLOW SAT SET u8 0 -1 GET u8 0 SET u8 0 300 SET i8 0 -300 GET i8 0 INCRBY u8 0 -500
         BITFIELD b OVERFLOW FAIL SET u8 0 -1 SET u8 0 256; BITFIELD b OVERFLOW WRAP SET u8 0 -2 GET u8 0
-        ZADD z 1e400 a; ZADD z 1e308 a; ZADD z INCR 1e308 a; ZADD z inf b; ZINCRBY z -0 c; ZINCRBY z -1e400 a; ZRANGE z 0 -1 WITHSCORES
+        ZADD z 1e400 a; ZADD z 1e308 a; ZADD z INCR 1e308 a; ZADD z inf b; ZINCRBY z -1e400 a; ZRANGE z 0 -1 WITHSCORES
+        ZINCRBY z -0 c; ZINCRBY z -0 c; ZINCRBY z 0 c
         CLIENT KILL ID 0; CLIENT KILL ID -1; CLIENT KILL TYPE nosuch; CLIENT KILL TYPE PUBSUB; CLIENT LIST TYPE nosuch
         """,
     )
