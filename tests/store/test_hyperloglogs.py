@@ -114,6 +114,20 @@ def test_a_count_is_kept_in_the_value_as_redis_keeps_it(tmp_path: Path) -> None:
 
 
 @needs_redis
+def test_a_sparse_value_is_that_of_redis_to_the_byte(tmp_path: Path) -> None:
+    core, chance = Core(), Random(5)
+    near = [at for at in range(60_000) if hyperloglog.place_of(b"%d" % at)[0] < 60]
+    with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:
+        for key in range(60):
+            elements = near if key % 2 else range(10**9)
+            for _ in range(chance.randrange(30)):
+                some = [chance.choice(elements) for _ in range(chance.randrange(1, 4))]
+                core("PFADD", key, *some)
+                wire.ask("PFADD", key, *some)
+            assert core("GET", key) == decode(wire.ask("GET", key))
+
+
+@needs_redis
 def test_redis_reads_what_is_sparse_here_and_the_other_way_round(tmp_path: Path) -> None:
     core = Core()
     with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:

@@ -221,6 +221,9 @@ def test_what_cannot_be_moved_is_said(tmp_path: Path) -> None:
     (tmp_path / "whole.rdb").write_bytes(snapshot(filled(5)))
     assert titan("import", "--dir", tmp_path / "two", tmp_path / "whole.rdb").exit_code == 0
     assert "already" in titan("import", "--dir", tmp_path / "two", tmp_path / "whole.rdb").output
+    for name, why in (("none.rdb", "no file"), ("two", "is a directory")):
+        assert why in titan("import", "--dir", tmp_path / "three", tmp_path / name).output
+    assert not (tmp_path / "three").exists()
     assert "already" in titan("export", "--dir", tmp_path / "two", tmp_path / "whole.rdb").output
 
 

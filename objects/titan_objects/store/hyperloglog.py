@@ -51,6 +51,9 @@ _SPARSE_LEVEL_MAX = 32
 ZEROS_SHORT_MAX = 64
 """Registers of a run of one byte."""
 
+JOINED = 5
+"""Runs that are looked at again where a register was raised."""
+
 FEW = 32
 """Elements that are added to a sparse value one by one; for more, all registers are looked at once."""
 
@@ -224,12 +227,13 @@ def with_register(value: bytes, register: int, wanted: int) -> bytes | None:
     """
     if wanted > _SPARSE_LEVEL_MAX:
         return None
-    at, first, size = _HEAD, 0, len(value)
+    at, previous, first, size = _HEAD, _HEAD, 0, len(value)
     while at < size:
         count = _COUNTS[value[at]] or _decoded(value, at)[1]
         if first + count > register:
             break
         first += count
+        previous = at
         at += 1 + (0x40 <= value[at] < 0x80)
     else:
         raise CommandError(_CORRUPTED)
@@ -238,7 +242,23 @@ def with_register(value: bytes, register: int, wanted: int) -> bytes | None:
         return value
     before = register - first
     changed = _run(level, before) + _run(wanted, 1) + _run(level, count - before - 1)
-    return b"%b%c%b%b%b" % (value[:15], value[15] | _STALE, value[16:at], changed, value[at + taken :])
+    made = b"%b%c%b%b%b" % (value[:15], value[15] | _STALE, value[16:at], changed, value[at + taken :])
+    return _joined(made, previous)
+
+
+def _joined(value: bytes, at: int) -> bytes:
+    """The same in which equal runs that lie side by side are one, if that is among the next that Redis looks at."""
+    for _ in range(JOINED):
+        pair = value[at : at + 2]
+        if not pair:
+            break
+        if pair[0] < 0x80:
+            at += 1 + (pair[0] >= 0x40)
+        elif len(pair) == 2 and pair[0] >> 2 == pair[1] >> 2 and (pair[0] & 3) + (pair[1] & 3) < 3:
+            value = b"%b%c%b" % (value[:at], pair[0] + (pair[1] & 3) + 1, value[at + 2 :])
+        else:
+            at += 1
+    return value
 
 
 def raise_register(value: bytearray, at: int, wanted: int) -> bool:

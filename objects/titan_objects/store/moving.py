@@ -20,9 +20,13 @@ def import_file(file: Path, directory: Path) -> int:
     """Loads an RDB or append-only file into a store that has no keys yet; says how many keys there are.
 
     Raises:
-        ConfigError: the directory is in use, or not empty.
-        StorageError: the file is not there, damaged or torn.
+        ConfigError: the directory is in use, or not empty; the file is none.
+        StorageError: the file is damaged or torn.
     """
+    if file.is_dir():
+        raise titan.ConfigError(f"{file} is a directory: on Redis's own `titan store serve --dir` starts as it is")
+    if not file.exists():
+        raise titan.ConfigError(f"there is no file {file}")
     with _Opened(directory) as (log, engine):
         if _count(engine):
             raise titan.ConfigError(f"{directory} has {_count(engine)} keys already; import into an empty directory")
