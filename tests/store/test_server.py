@@ -544,3 +544,22 @@ def test_what_stands_behind_a_wait_is_done_though_nobody_says_more(tmp_path: Pat
         wire.socket.sendall(wait + bulks([b"SAVE"]) + wait + bulks([b"SHUTDOWN"]))
         assert [wire.reply() for _ in range(3)] == [b"*-1\r\n", b"+OK\r\n", b"*-1\r\n"]
         assert store.process.wait(SECONDS) == 0
+
+
+def test_a_unix_socket_has_the_mode_that_was_asked_for_and_goes_with_its_server(tmp_path: Path) -> None:
+    path = tmp_path / "store.sock"
+
+    def ping() -> bool:
+        return bool(redis.Redis(unix_socket_path=str(path)).ping())
+
+    words = ("--socket", str(path), "--set", "unixsocketperm=0770")
+    with TitanStore(tmp_path / "one", *words) as one:
+        assert ping() and path.stat().st_mode & 0o777 == 0o770
+        one.stop(signal.SIGKILL)
+        assert path.exists(), "nobody was left to remove it"
+        with TitanStore(tmp_path / "one", *words) as again:
+            assert ping()
+            assert again.stop() == 0 and not path.exists()
+    with TitanStore(tmp_path / "one", *words) as one, TitanStore(tmp_path / "two", *words):
+        assert one.stop() == 0
+        assert ping(), "it is the other's now"

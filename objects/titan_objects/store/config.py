@@ -79,6 +79,12 @@ def _percentiles(text: str) -> str:
     return " ".join(f"{each:g}" for each in found)
 
 
+def _mode(text: str) -> str:
+    if not re.fullmatch("0*[0-7]{1,3}", text):
+        raise ValueError("argument must be an octal number between 0 and 777")
+    return text.lstrip("0") or "0"
+
+
 def _output_limits(text: str) -> str:
     words = text.split()
     if len(words) % 4:
@@ -166,6 +172,7 @@ SETTINGS: dict[str, tuple[str, Check]] = {
     "timeout": ("0", _number(0, _INT)),
     "tracking-table-max-keys": ("1000000", _number(0, _BIG)),
     "unixsocket": ("", _text),
+    "unixsocketperm": ("0", _mode),
     "zset-max-listpack-entries": ("128", _number(0, _BIG)),
     "zset-max-listpack-value": ("64", _number(0, _BIG)),
 }
@@ -236,8 +243,8 @@ _ALIASES = {
     "replicaof": "slaveof",
 }
 
-_FIXED = "aclfile appenddirname appendfilename bind databases dir enable-debug-command port replicaof unixsocket"
-FIXED = frozenset(_FIXED.split())
+_FILES = "aclfile appenddirname appendfilename dir unixsocket unixsocketperm"
+FIXED = frozenset(f"{_FILES} bind databases enable-debug-command port replicaof".split())
 """Chosen at the start and not changed afterwards."""
 
 

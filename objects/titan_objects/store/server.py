@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ class Server:
         self.store = store
         self.connections: set[Connection] = set()
         self._servers: list[asyncio.AbstractServer] = []
+        self._paths: dict[Path, int] = {}
+        """Of Unix sockets, and their inodes: by then another server's may be there."""
         self.query_max = 0
         self.noted_seconds: float | None = None
         self._slow_micros = self._latency_ms = 0
@@ -73,6 +76,7 @@ class Server:
         loop = asyncio.get_running_loop()
         try:
             self._servers.append(await loop.create_unix_server(lambda: Connection(self), str(path)))
+            self._paths[path] = _made_socket(path, int(self.store.config.get("unixsocketperm"), 8))
         except OSError as why:
             raise titan.ConfigError(f"cannot listen on {path}: {why.strerror or why}") from None
 
@@ -131,6 +135,8 @@ class Server:
             self._sampling.cancel()
         for server in self._servers:
             server.close()
+        for path, inode in self._paths.items():
+            _remove_socket(path, inode)
         for connection in list(self.connections):
             connection.close()
         for server in self._servers:
@@ -146,6 +152,19 @@ class Server:
         self.noted_seconds = min(limits, default=None)
         self.output_limits = config.output_limits()
         self.let_idle_go()
+
+
+def _made_socket(path: Path, mode: int) -> int:
+    """Its inode. `mode`: who may use it; 0: as the system had it made."""
+    if mode:
+        path.chmod(mode)
+    return path.stat().st_ino
+
+
+def _remove_socket(path: Path, inode: int) -> None:
+    with suppress(OSError):
+        if path.stat().st_ino == inode:
+            path.unlink()
 
 
 def _is_local(peer: object) -> bool:
