@@ -51,7 +51,7 @@ _ELEMENT_COSTS: dict[str, float] = {
 _WHOLE = frozenset(("keys", "flushdb", "flushall"))
 """Commands that go through all keys."""
 
-_GROWING = frozenset(("bitfield", "setbit", "setrange"))
+GROWING = frozenset(("bitfield", "setbit", "setrange"))
 """Commands that may make a value as long as they like."""
 
 _RESTORE_COST = 16
@@ -76,6 +76,6 @@ def price(command: Command, args: Args, db: Database) -> float:
     return cost
 
 
-def length(command: Command, args: Args, db: Database) -> int:
-    """Bytes of a value that a command may make much longer."""
-    return len(db.data.get(args[1], b"")) if command.name in _GROWING else 0
+def length(args: Args, db: Database) -> int:
+    """Of the value that one of `GROWING` changes, in bytes."""
+    return len(db.data.get(args[1], b""))

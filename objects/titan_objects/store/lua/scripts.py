@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from titan_objects.store.lua.costs import (
     BYTES_FOR_ONE,
     CALL_COST,
+    GROWING,
     ITEM_COST,
     LINE_COST,
     SCANNED_COST,
@@ -306,11 +307,13 @@ class Scripts:
             command = self._checked(args)
             engine = self._engine
             cost += price(command, args, engine.db)
-            before, scanned = length(command, args, engine.db), engine.scans.passed
+            grows, scanned = command.name in GROWING, engine.scans.passed
+            before = length(args, engine.db) if grows else 0
             reply = engine.call(args)
             self._has_written |= command.writes
+            after = length(args, engine.db) if grows else 0
             cost += LINE_COST * reply.count(b"\n") + SCANNED_COST * (engine.scans.passed - scanned)
-            cost += (len(reply) + length(command, args, engine.db) - before) / BYTES_FOR_ONE
+            cost += (len(reply) + after - before) / BYTES_FOR_ONE
         except CommandError as why:
             self._engine.stats.note_error(why.text)
             self._failed = why.text
