@@ -23,6 +23,8 @@ LOOK_SECONDS = 0.01
 """Between two looks at the sockets."""
 
 READ_BYTES = 64 << 10
+LET_IN_MAX = 64
+"""Newcomers in one look."""
 
 
 class Busy:
@@ -92,11 +94,16 @@ class Busy:
                 self._hear(clients[number])
 
     def _accept(self, number: int) -> None:
-        try:
-            with socket.socket(fileno=os.dup(number)) as listener:
-                own, _ = listener.accept()
-        except OSError:
-            return  # it has gone again, or there are too many
+        with socket.socket(fileno=os.dup(number)) as listener:
+            listener.setblocking(False)
+            for _ in range(LET_IN_MAX):
+                try:
+                    own, _address = listener.accept()
+                except OSError:
+                    return  # there are no more, or too many
+                self._welcome(own)
+
+    def _welcome(self, own: socket.socket) -> None:
         own.setblocking(False)
         connection, held = Connection(self._server), _Held(own)
         connection.connection_made(held)
