@@ -1,12 +1,14 @@
 """What COMMAND tells of the commands that both know is what a real redis-server tells."""
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from tests.store.core import Core
+from tests.store.core import TABLE, Core
 from tests.store.real import RealRedis, Wire, needs_redis
+from titan_objects.store.key_flags import key_flags
 from titan_objects.store.resp import decode
 
 INFO = ("arity", "flags", "first", "last", "step", "classes", "tips", "specs")
@@ -67,3 +69,22 @@ def test_when_arguments_came_is_told(version: int) -> None:
     assert [since for since, _ in facts[b"history"]] == [b"2.6.12", b"6.0.0", b"6.2.0"]
     assert facts[b"history"][2][1] == b"Added `GET`, `EXAT`, `PXAT`."
     assert facts[b"complexity"] == b"O(1)"
+
+
+def test_keys_are_found_in_any_words_whatever() -> None:
+    chance = Random(1)
+    some = [b"", b"k", b"-1", b"2", b"99999999999999999999", b"STREAMS", b"STORE", b"KEYS", b"\xff"]
+    for command in TABLE:
+        for each in (command, *command.subcommands.values()):
+            for count in range(1, each.low + 6):
+                args = [each.name.encode(), *chance.choices(some, k=count)]
+                keys = each.keys(args)
+                assert len(key_flags(each, args, len(keys))) == len(keys), (each.name, args)
+
+
+def test_a_command_whose_keys_cannot_be_found_has_its_own_error() -> None:
+    core = Core()
+    core("ACL SETUSER ann on nopass +@all ~k")
+    ann = core.connect()
+    ann("AUTH ann x")
+    assert str(ann("XREAD COUNT 1 k 0")) == "ERR syntax error"

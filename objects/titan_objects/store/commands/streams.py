@@ -339,9 +339,8 @@ class ReadOptions:
 
 
 def stream_keys(a: Args) -> list[bytes]:
-    """The keys behind STREAMS."""
-    at = next(at for at, word in enumerate(a) if word.upper() == b"STREAMS")
-    words = a[at + 1 :]
+    """The keys behind STREAMS. Raises ValueError: that word is missing."""
+    words = a[[word.upper() for word in a].index(b"STREAMS") + 1 :]
     return words[: len(words) // 2]
 
 
