@@ -5,9 +5,13 @@ long for little is what a script must not find.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 from titan_objects.store.keyspace import Database
 from titan_objects.store.table import Args, Command
+
+if TYPE_CHECKING:
+    from titan_objects.store.engine import Engine
 
 CALL_COST = 350
 """Instructions that a call of a command counts as, at least."""
@@ -51,7 +55,7 @@ _ELEMENT_COSTS: dict[str, float] = {
 _WHOLE = frozenset(("keys", "flushdb", "flushall"))
 """Commands that go through all keys."""
 
-GROWING = frozenset(("bitfield", "setbit", "setrange"))
+_GROWING = frozenset(("bitfield", "setbit", "setrange"))
 """Commands that may make a value as long as they like."""
 
 _RESTORE_COST = 16
@@ -61,8 +65,35 @@ SCANNED_COST = 20
 """For each name that a scan looks at."""
 
 
-def price(command: Command, args: Args, db: Database) -> float:
-    """Instructions that a call counts as, beside its reply: for what it is told, and what it goes through."""
+class Bill:
+    """What one call of a command counts as.
+
+    Attributes:
+        cost: instructions: for being called, for what it is told and what it goes through, and once it is settled, for
+            its reply as well.
+    """
+
+    __slots__ = ("_args", "_before", "_engine", "_scanned", "cost")
+
+    def __init__(self, engine: "Engine", command: Command, args: Args) -> None:
+        self._engine = engine
+        self._args = args
+        self.cost = CALL_COST + _price(command, args, engine.db)
+        self._before = self._length if command.name in _GROWING else None
+        self._scanned = engine.scans.passed
+
+    def settle(self, reply: bytes) -> None:
+        """It was executed."""
+        copied = len(reply) + (self._length - self._before if self._before is not None else 0)
+        scanned = self._engine.scans.passed - self._scanned
+        self.cost += LINE_COST * reply.count(b"\n") + SCANNED_COST * scanned + copied / BYTES_FOR_ONE
+
+    @property
+    def _length(self) -> int:
+        return len(self._engine.db.data.get(self._args[1], b""))
+
+
+def _price(command: Command, args: Args, db: Database) -> float:
     size = sum(map(len, args))
     cost = WORD_COST * len(args) + size / BYTES_FOR_ONE
     name = command.name
@@ -74,8 +105,3 @@ def price(command: Command, args: Args, db: Database) -> float:
     elif name == "restore":
         cost += _RESTORE_COST * size
     return cost
-
-
-def length(args: Args, db: Database) -> int:
-    """Of the value that one of `GROWING` changes, in bytes."""
-    return len(db.data.get(args[1], b""))

@@ -14,16 +14,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from titan_objects.store.lua.costs import (
-    BYTES_FOR_ONE,
-    CALL_COST,
-    GROWING,
-    ITEM_COST,
-    LINE_COST,
-    SCANNED_COST,
-    length,
-    price,
-)
+from titan_objects.store.lua.costs import BYTES_FOR_ONE, CALL_COST, ITEM_COST, Bill
 from titan_objects.store.lua.library import Function, Library, declared
 from titan_objects.store.lua.replies import Answer
 from titan_objects.store.lua.running import Replies, Running, Supervisor
@@ -299,25 +290,21 @@ class Scripts:
 
     def _executed(self, words: tuple[Any, ...]) -> tuple[bytes | CommandError, float]:
         reply: bytes | CommandError
-        cost: float = CALL_COST
+        bill: Bill | None = None
         try:
             if not words:
                 raise CommandError(b"ERR Please specify at least one argument for this redis lib call")
             args = [_word(word) for word in words]
             command = self._checked(args)
-            engine = self._engine
-            cost += price(command, args, engine.db)
-            grows, scanned = command.name in GROWING, engine.scans.passed
-            before = length(args, engine.db) if grows else 0
-            reply = engine.call(args)
+            bill = Bill(self._engine, command, args)
+            reply = self._engine.call(args)
             self._has_written |= command.writes
-            after = length(args, engine.db) if grows else 0
-            cost += LINE_COST * reply.count(b"\n") + SCANNED_COST * (engine.scans.passed - scanned)
-            cost += (len(reply) + after - before) / BYTES_FOR_ONE
+            bill.settle(reply)
         except CommandError as why:
             self._engine.stats.note_error(why.text)
             self._failed = why.text
             reply = why
+        cost = bill.cost if bill is not None else CALL_COST
         if self._keeps:
             self._replies.add(reply, cost)
         return reply, cost
