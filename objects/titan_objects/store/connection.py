@@ -123,8 +123,8 @@ class Connection(asyncio.Protocol):
         commands = reader.read(data)
         if commands:
             self._run(commands, data if reader.whole else b"")
-        if wrong := self._wrong:
-            self._refuse(wrong)
+        if reader.error or reader.held > self._server.query_max:
+            self._refuse(self._wrong)
 
     def _look_closely(self, data: bytes) -> None:
         if self._refusal or self._transport.is_closing():
