@@ -155,7 +155,7 @@ async def test_who_is_listed_needs_no_password_but_has_the_rights_of_the_user_de
     await found.host.close()
 
 
-@pytest.mark.parametrize("table", [{"dirs": "x"}, {"settings": {"nonsense": "1"}}, {"senders": "me"}])
+@pytest.mark.parametrize("table", [{"dirs": "x"}, {"dir": "x"}, {"settings": {"nonsense": "1"}}, {"senders": "me"}])
 def test_a_table_that_is_wrong_is_refused(table: dict[str, Any]) -> None:
     with pytest.raises(titan.ConfigError, match="store/main"):
         StoreObject.from_config({"name": "store/main", **table})

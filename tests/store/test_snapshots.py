@@ -14,12 +14,15 @@ from tests.store.commands_by_chance import GROUPS, commands
 from tests.store.core import Core
 from tests.store.real import RealRedis, Wire, needs_redis
 from titan_objects.store import listing, rdb, rdb_writing
+from titan_objects.store.effects import recreate
 from titan_objects.store.host import Store
 from titan_objects.store.listing import Listing
+from titan_objects.store.resp import decode
 from titan_objects.store.rewriting import Records, Rewrite
 from titan_objects.store.streams import Stream
 from titan_objects.store.values import ZSet
 from titan_overlay.cli.titan import complete
+from titan_overlay.errors import StorageError
 
 
 def snapshot(core: Core) -> bytes:
@@ -225,6 +228,42 @@ def test_what_cannot_be_moved_is_said(tmp_path: Path) -> None:
         assert why in titan("import", "--dir", tmp_path / "three", tmp_path / name).output
     assert not (tmp_path / "three").exists()
     assert "already" in titan("export", "--dir", tmp_path / "two", tmp_path / "whole.rdb").output
+
+
+@pytest.mark.parametrize("name", ["dump.rdb", "appendonly.aof"])
+async def test_a_store_does_not_begin_empty_beside_what_a_redis_has_left(name: str, tmp_path: Path) -> None:
+    core = Core()
+    core("SET k v")
+    (tmp_path / name).write_bytes(snapshot(core))
+    with pytest.raises(StorageError, match="titan store import"):
+        Store(tmp_path)
+    assert titan("import", "--dir", tmp_path, tmp_path / name).exit_code == 0
+    store = Store(tmp_path)
+    assert await store.execute([b"GET", b"k"]) == b"v", "there is a log now, and that file does not count"
+    await store.close()
+
+
+@needs_redis
+def test_what_is_pending_stays_so_though_its_message_is_gone(tmp_path: Path) -> None:
+    def asked(core: Core) -> list[object]:
+        return [core("XPENDING s g - + 100"), core("XINFO STREAM s"), core("XRANGE s - +"), core("XINFO GROUPS s")]
+
+    for end in ("XDEL s 2-1 9-1", "XTRIM s MAXLEN 1", "XTRIM s MAXLEN 0", "XDEL s 3-1"):
+        core = Core()
+        for at in range(1, 10):
+            core(f"XADD s {at}-1 a {at}")
+        for command in ("XGROUP CREATE s g 0", "XREADGROUP GROUP g ann COUNT 5 STREAMS s >", "XACK s g 1-1", end):
+            core(command)
+        core("XREADGROUP GROUP g bob STREAMS s >")
+        made = list(recreate(b"s", core.engine.databases[0].data[b"s"], None))
+        again = Core()
+        again.engine.now = core.now
+        assert again.engine.replay(made) is None
+        assert asked(again) == asked(core)
+        with RealRedis(tmp_path) as redis, Wire(redis.port) as wire:
+            assert not any(wire.ask(*args).startswith(b"-") for args in made)
+            for command in ("XRANGE s - +", "XPENDING s g"):
+                assert decode(wire.ask(*command.split())) == core(command)
 
 
 # ---- listing keys while they come and go -------------------------------------------------------------------------

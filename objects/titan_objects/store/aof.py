@@ -83,12 +83,24 @@ class AppendLog:
         except OSError:
             os.close(self._lock)
             self._lock = -1
-            raise titan.ConfigError(f"{self.directory} is in use by another store; choose another --dir") from None
+            raise titan.ConfigError(
+                f"{self.directory} is in use by another store: stop that one, or choose another --dir"
+            ) from None
         try:
             self._open_files(engine)
         except BaseException:
             self.close()
             raise
+
+    def refuse_others(self) -> None:
+        """Raises StorageError: there is no log, but what a Redis has left that keeps none, or an older one."""
+        above = self.directory.parent
+        for name in ("dump.rdb", self._name) if not self._manifest.exists() else ():
+            if (above / name).is_file():
+                raise titan.StorageError(
+                    f"{above} has a {name}, which is not read from there: `titan store import --dir NEW "
+                    f"{above / name}` makes a store of it; to begin empty, move it away"
+                )
 
     def _open_files(self, engine: Engine) -> None:
         self._parts = self._read_manifest()

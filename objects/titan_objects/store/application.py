@@ -63,13 +63,23 @@ class StoreObject:
     def from_config(cls, table: Mapping[str, Any]) -> "StoreObject":
         """The store that a table describes. Raises ConfigError."""
         try:
-            return cls(msgspec.convert(table, StoreTable))
+            found = msgspec.convert(table, StoreTable)
         except msgspec.ValidationError as why:
             raise titan.ConfigError(f"store {table.get('name')!r}: {why}") from None
+        directory = Path(found.dir)
+        if found.dir and not directory.is_absolute():
+            raise titan.ConfigError(
+                f"store {found.name!r}: dir takes a path from the root on, such as {str(directory.absolute())!r}: "
+                f"{found.dir!r} would count from wherever the node is started"
+            )
+        return cls(found)
 
     async def start(self, ctx: titan.Context) -> None:
         """Loads the log, and opens the door for Redis clients."""
         self._store = Store(Path(self._table.dir) if self._table.dir else None, self._config)
+        ctx.log.info(
+            "kept in %s", self._table.dir or "memory alone: it is lost when the node ends; dir names a directory"
+        )
         if self._table.redis:
             host, _, port = self._table.redis.rpartition(":")
             if not host or not port.isdigit():

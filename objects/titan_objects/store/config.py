@@ -291,7 +291,11 @@ class Config:
         self.maxmemory = self.lfu_log_factor = self.lfu_decay_minutes = 0
         self.rewrite: Callable[[], None] | None = None
         for name, value in values.items():
-            self._set(name.replace("_", "-"), value)
+            name = name.replace("_", "-")
+            try:
+                self._set(name, value)
+            except ValueError as why:
+                raise ValueError(f"{name}: {why}") from None
         self._apply()
 
     def get(self, name: str) -> str:

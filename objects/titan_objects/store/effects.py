@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from heapq import merge
 from itertools import groupby
 from typing import Any
 
@@ -44,13 +45,13 @@ def recreate(key: bytes, value: Any, expires: int | None) -> Iterator[Args]:
 
 def _recreate_stream(key: bytes, value: Stream) -> Iterator[Args]:
     value = value.copy()
-    for id in value.ids:
-        yield [b"XADD", key, shown(id), *value.entries[id]]
-    if not value.ids:
+    # What is pending can be claimed only while it is there: what was deleted since is deleted again.
+    gone = sorted({id for group in value.groups.values() for id in group.pending} - value.entries.keys())
+    for id in merge(value.ids, gone):
+        yield [b"XADD", key, shown(id), *value.entries.get(id, (b"x", b"y"))]
+    if not value.ids and not gone:
         # An empty stream is made by an entry that is trimmed at once.
         yield [b"XADD", key, b"MAXLEN", b"=", b"0", shown(max(value.last, (0, 1))), b"x", b"y"]
-    counts = [b"ENTRIESADDED", b"%d" % value.added, b"MAXDELETEDID", shown(value.deleted)]
-    yield [b"XSETID", key, shown(value.last), *counts]
     for name, group in value.groups.items():
         read = b"%d" % (-1 if group.read is None else group.read)
         yield [b"XGROUP", b"CREATE", key, name, shown(group.last), b"ENTRIESREAD", read]
@@ -58,6 +59,10 @@ def _recreate_stream(key: bytes, value: Stream) -> Iterator[Args]:
             yield [b"XGROUP", b"CREATECONSUMER", key, name, consumer.name]
         for id in sorted_pending(group):
             yield claim(key, name, group, id)
+    for at in range(0, len(gone), PIECE):
+        yield [b"XDEL", key, *map(shown, gone[at : at + PIECE])]
+    counts = [b"ENTRIESADDED", b"%d" % value.added, b"MAXDELETEDID", shown(value.deleted)]
+    yield [b"XSETID", key, shown(value.last), *counts]
 
 
 def claim(key: bytes, name: bytes, group: ConsumerGroup, id: Id) -> Args:

@@ -81,6 +81,7 @@ class Store:
         self._log: AppendLog | None = None
         if directory is not None and self.config.get("appendonly") == "yes":
             self._log = AppendLog(directory, self.config.get("appenddirname"), self.config.get("appendfilename"))
+            self._log.refuse_others()
             self._log.open(self.engine)
             self.engine.forget_usage()  # nobody has called what the log holds
         self._loop = asyncio.get_running_loop()

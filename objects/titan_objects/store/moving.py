@@ -24,7 +24,10 @@ def import_file(file: Path, directory: Path) -> int:
         StorageError: the file is damaged or torn.
     """
     if file.is_dir():
-        raise titan.ConfigError(f"{file} is a directory: on Redis's own `titan store serve --dir` starts as it is")
+        raise titan.ConfigError(
+            f"{file} is a directory; name a file in it, such as dump.rdb. On one with an appendonlydir of Redis's "
+            "`titan store serve --dir` starts as it is"
+        )
     if not file.exists():
         raise titan.ConfigError(f"there is no file {file}")
     with _Opened(directory) as (log, engine):

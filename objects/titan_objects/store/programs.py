@@ -21,6 +21,6 @@ def words_of(message: list[Any]) -> Args:
     if args[0].lower() in _OF_CONNECTIONS:
         raise titan.BadMessage(
             f"{args[0].decode()} is for connections, and messages have none: each stands alone, in database 0; what "
-            "belongs together is a script (EVAL), and messages are heard by a stream (Subscribe)"
+            "belongs together is a script (EVAL), and what is published is heard by titan_objects.store.hearing.Hearing"
         )
     return args

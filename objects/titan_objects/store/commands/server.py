@@ -94,7 +94,9 @@ def config_set(e: "Engine", a: Args) -> bytes:
 def config_rewrite(e: "Engine", a: Args) -> bytes:
     """Persists the effective configuration to file."""
     if e.config.rewrite is None:
-        raise CommandError(b"ERR The server is running without a config file: `titan store serve --config` names one")
+        raise CommandError(
+            b"ERR The server is running without a config file: --config (of a node: --redis-config) names one"
+        )
     try:
         e.config.rewrite()
     except (OSError, ValueError) as why:

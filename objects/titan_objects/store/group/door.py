@@ -486,7 +486,7 @@ def _failure(why: Exception) -> CommandError:
     """What a client is told of commands of which nobody knows what became."""
     if not isinstance(why, TimeoutError):
         why = told(why)
-    text = " ".join(str(why).split()) or type(why).__name__
+    text = " ".join(str(why).split()) or "no answer came in time"
     if getattr(why, "maybe_executed", True):
         return CommandError(f"UNAVAILABLE the group has not answered; the command may have been executed: {text}")
     return CommandError(f"UNAVAILABLE the group does not take the command, which was not executed: {text}")
