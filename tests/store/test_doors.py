@@ -16,9 +16,9 @@ from tests.sim.store_doors import Client
 from tests.store.test_group import START, Member, Turn
 from titan_objects.store.commands.migrate import Migration
 from titan_objects.store.connection import BACKLOG_MAX, Connection
-from titan_objects.store.group import agreed, replicated, serving
+from titan_objects.store.group import agreed, replicated, serving, surveying
 from titan_objects.store.group.door import Door
-from titan_objects.store.group.messages import Look, Mark, Run
+from titan_objects.store.group.messages import Look, Mark, Run, Survey
 from titan_objects.store.migrating import Source
 from titan_objects.store.resp import CommandError, bulks, decode_all
 from titan_objects.store.server import Server
@@ -71,6 +71,8 @@ class Group:
         self._may_fail()
         turn: Any = Turn(START, 1)
         store = self.member.store
+        if isinstance(message, Survey):
+            return store.survey(message)
         return store.look(message, turn) if isinstance(message, Look) else store.rest(message)
 
     async def watch(self, name: str) -> AsyncIterator[titan.Change]:
@@ -368,6 +370,29 @@ async def test_an_error_that_nobody_foresaw_is_told_to_the_client_and_to_the_log
         group.failing = False
         assert await one("SET k v", "GET k") == [b"OK", b"v"]
         assert await one("SUBSCRIBE news") == [b"subscribe", b"news", 1]
+
+
+async def test_info_tells_that_the_group_is_not_reached_and_what_was_known_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    group = Group()
+    async with opened(group) as door:
+        one = Client(door)
+        await one("SET k v")
+        assert "titan_group:reached" in str(await one("INFO"))
+
+        async def nobody(*args: Any, **more: Any) -> Any:
+            await asyncio.sleep(30)
+            raise titan.Unavailable("no quorum")
+
+        answering = group.read
+        monkeypatch.setattr(group, "read", nobody)
+        begun = asyncio.get_running_loop().time()
+        known = str(await one("INFO"))
+        assert "titan_group:unavailable" in known and "db0:keys=1" in known
+        assert asyncio.get_running_loop().time() - begun <= surveying.LOOK_SECONDS + 0.1
+        monkeypatch.setattr(group, "read", answering)
+        assert "titan_group:reached" in str(await one("INFO"))
 
 
 async def test_a_key_that_cannot_be_moved_for_a_reason_that_nobody_foresaw_is_told(

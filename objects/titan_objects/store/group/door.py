@@ -266,6 +266,8 @@ class Door:
             self._spawn(self._migrate(session, args))
         elif place is Place.SURVEY:
             self._wait_for(session, self._surveying.survey(), args)
+        elif place is Place.INFO:
+            self._wait_for(session, self._surveying.look(), args)
         elif place is Place.COPIES and not self._surveying.faults:
             self._wait_for(session, self._surveying.describe(), args)
         elif self._must_listen_first(session, args):

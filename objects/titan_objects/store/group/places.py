@@ -33,6 +33,8 @@ class Place(IntEnum):
     """WAIT: at the door, which knows how many failures the group survives, or asks once."""
     VARIES = 10
     """Its sub-commands differ."""
+    INFO = 11
+    """As SURVEY, but it answers in any case."""
 
 
 _GROUP_SETTINGS = """
@@ -65,7 +67,7 @@ _OWN = {
     "publish": Place.PUBLISH,
     "spublish": Place.PUBLISH,
     "exec": Place.EXEC,
-    "info": Place.SURVEY,
+    "info": Place.INFO,
     "wait": Place.COPIES,
     "config|get": Place.SURVEY,
     "config|set": Place.SETTING,
